@@ -1,0 +1,50 @@
+"""An engine: one vLLM process on one GPU, a tensor-parallel group, or a share of a GPU."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+
+from config.pools import Flavour
+from config.section import Name, Section
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Gpu = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$"),
+    BeforeValidator(_text),
+    WithJsonSchema({"type": ["integer", "string"]}),
+]
+"""A GPU by its number in nvidia-smi, its UUID (GPU-...), or a MIG device (MIG-...)."""
+
+
+class Engine(Section):
+    """One vLLM process."""
+
+    name: Name
+    """Its name in headers, metrics and pages, and its host name in the cluster's network."""
+    pool: Name
+    """The pool it serves."""
+    flavour: Flavour = "cuda"
+    """What it runs on: cuda (vLLM on a GPU), cpu (vLLM on CPU), emulated (a stand-in with a GPU's timing)."""
+    gpus: tuple[Gpu, ...] = ()
+    """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
+    share: float = Field(1.0, gt=0, le=1)
+    """The part of each of its GPUs' memory that it may take; below 1 when engines share a GPU."""
+    tensor_parallel: int | None = Field(None, ge=1, le=16)
+    """GPUs that work on one request together. null: all of `gpus`."""
+    gpu_memory_gb: float | None = Field(None, gt=0)
+    """Memory of one of its GPUs, in GiB, for choosing flags. null: as detected, else 24."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Limit of host memory for the container, in GiB. null: by flavour and model."""
+    shm_gb: float | None = Field(None, gt=0)
+    """Size of /dev/shm in GiB. null: by flavour and tensor parallelism (vLLM hangs or crashes at Docker's 64 MB)."""
+    vllm_flags: tuple[str, ...] = ()
+    """Further flags for this engine, one string each: `--flag=value`. They come last, so they win."""
+
+    @property
+    def parallel(self) -> int:
+        return self.tensor_parallel or max(1, len(self.gpus))

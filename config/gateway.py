@@ -1,0 +1,129 @@
+"""Settings of the parts in front of and beside the engines."""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from pydantic import Field
+
+from config.section import ImageReference, Port, Section
+
+
+class Gateway(Section):
+    """Nginx: the one address of the cluster."""
+
+    host: IPv4Address = IPv4Address("0.0.0.0")
+    """Address of this host to listen on. 127.0.0.1 keeps the cluster to this machine."""
+    port: Port = 8080
+    """Port of the page and of the API."""
+    max_body_mb: int = Field(64, ge=1, le=1024)
+    """Largest request, in MiB; pictures travel in it as base64, a third larger than the file."""
+    connect_timeout_s: float = Field(2, gt=0, le=60)
+    """Longest wait for an engine to accept a connection."""
+    read_timeout_s: int = Field(600, ge=5)
+    """Longest silence of an engine; must exceed the longest answer that is not streamed."""
+    tries: int = Field(2, ge=1, le=5)
+    """Engines that may be asked for one request, before its first byte."""
+    retry_after_s: int = Field(5, ge=1)
+    """What Retry-After says while no engine can answer."""
+
+
+class Controller(Section):
+    """The service that knows which engines are up."""
+
+    probe_interval_s: float = Field(2, gt=0, le=60)
+    """Pause between two probes of an engine that is up."""
+    probe_timeout_s: float = Field(10, gt=0, le=120)
+    """Deadline of one probe; a saturated vLLM answers /health late."""
+    rise: int = Field(1, ge=1, le=20)
+    """Good probes in a row that bring an engine back."""
+    fall: int = Field(2, ge=1, le=20)
+    """Bad probes in a row that take an engine out."""
+    warm_up: bool = True
+    """One picture is sent to a new engine before users get it: the first one is several times slower."""
+    warm_up_timeout_s: float = Field(120, gt=0)
+    """Deadline of that first picture."""
+    dns_ttl_s: int = Field(1, ge=0, le=60)
+    """Time to live of DNS answers; nginx asks again after it."""
+
+
+class WebUi(Section):
+    """The page."""
+
+    title: str = Field("ManyEyes", min_length=1, max_length=60)
+    """Shown on top of the page and in the browser's tab."""
+    greeting: str = Field("Ask about a picture, several, or a video.", max_length=400)
+    """The line under the title."""
+
+
+class Monitoring(Section):
+    """Prometheus and Grafana, on the loopback address; people reach Grafana through the gateway at /grafana/."""
+
+    enabled: bool = True
+    """false leaves Prometheus, Grafana and the exporters out."""
+    prometheus_port: Port = 9090
+    """Prometheus on 127.0.0.1 of this host."""
+    scrape_interval_s: int = Field(5, ge=1, le=300)
+    """Pause between two scrapes."""
+    retention_days: int = Field(15, ge=1)
+    """How long samples are kept."""
+    retention_gb: int = Field(10, ge=1)
+    """Most disk that samples may take, in GiB."""
+
+
+class Network(Section):
+    """The cluster's own network. nginx wants its resolver by address, so the controller's is fixed."""
+
+    subnet: IPv4Network = IPv4Network("10.213.77.0/24")
+    """Must not overlap a network this host is in."""
+    controller_ip: IPv4Address = IPv4Address("10.213.77.2")
+    """The controller's address inside the subnet."""
+    domain: str = Field("manyeyes.internal", pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    """Suffix of the names the controller answers: <pool>.pool.<domain>."""
+
+
+class Models(Section):
+    """Weights: downloaded once, before any engine starts."""
+
+    offline: bool = False
+    """true: never ask the hub; the weights must be in the models volume or be a path."""
+    volume: str = Field("models", pattern=r"^(/.*|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")
+    """Where weights are kept: a Docker volume, or an absolute path of this host to share a Hugging Face cache."""
+    cache_volume: str = Field("compile-cache", pattern=r"^(/.*|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")
+    """Where compiled kernels are kept (torch.compile), a Docker volume or an absolute path; it is code, so treat it as such."""
+
+
+class Shutdown(Section):
+    """How engines go."""
+
+    drain_s: int = Field(15, ge=0, le=3600)
+    """vLLM's --shutdown-timeout: what runs may finish within this after SIGTERM."""
+    grace_s: int = Field(25, ge=1, le=7200)
+    """Docker kills the container after this; must exceed drain_s."""
+
+
+class Images(Section):
+    """Every container image, in one place. `make images` builds these very tags where none can be pulled."""
+
+    vllm_cuda: ImageReference = "vllm/vllm-openai:v0.32.0"
+    """vLLM for GPUs; the same version as vllm_cpu."""
+    vllm_cpu: ImageReference = "vllm/vllm-openai-cpu:v0.32.0"
+    """vLLM for CPUs."""
+    nginx: ImageReference = "nginx:1.30"
+    """The gateway; its njs module comes with it."""
+    prometheus: ImageReference = "prom/prometheus:v3.5.3"
+    """Prometheus, long-term support line."""
+    grafana: ImageReference = "grafana/grafana:12.3.0"
+    """Grafana. It can only be pulled; without it the cluster starts without dashboards."""
+    nginx_exporter: ImageReference = "nginx/nginx-prometheus-exporter:1.5.1"
+    """Turns nginx's counters into metrics."""
+    python: ImageReference = "python:3.11-slim"
+    """What the images of ManyEyes' own parts are built on."""
+    controller: ImageReference = "manyeyes/controller:0.1.0"
+    """Built from this repository."""
+    webui: ImageReference = "manyeyes/webui:0.1.0"
+    """Built from this repository."""
+    emulator: ImageReference = "manyeyes/emulator:0.1.0"
+    """Built from this repository."""
+
+
+GpuSharing = Literal["time_slicing", "mps"]

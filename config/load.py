@@ -1,0 +1,203 @@
+"""Reads cluster.yaml, or says everything that is wrong with it at once."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from config import rules
+from config.cluster import Cluster
+from config.inventory import DEFAULT, Inventory
+from config.layout import lay_out
+from config.walk import sections
+
+
+class ConfigError(Exception):
+    """The file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def load(path: Path) -> Cluster:
+    """The cluster that the file describes, engines as written there. Raises ConfigError."""
+    return parse(_read(path), path)
+
+
+def load_laid_out(path: Path, inventory_path: Path) -> Cluster:
+    """The cluster with its engines listed for the host that `inventory_path` describes. Raises ConfigError, LayoutError."""
+    inventory = DEFAULT
+    if inventory_path.exists():
+        inventory = Inventory.model_validate(yaml.safe_load(inventory_path.read_text(encoding="utf-8")))
+    return lay_out(load(path), inventory)
+
+
+def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
+    """As load(), from text; `path` only names it in errors."""
+    try:
+        document = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(path, [_yaml_problem(error)]) from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            path,
+            [
+                "wants sections such as `pools:`, found "
+                + ("nothing" if document is None else "a " + type(document).__name__)
+            ],
+        )
+    try:
+        cluster = Cluster.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(path, [*_field_problems(error, document), *_rule_problems_beside(error, document)]) from error
+    if problems := rules.problems(cluster):
+        raise ConfigError(path, problems)
+    return cluster
+
+
+def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    """Broken rules among the items whose own fields are right, so that one run shows both kinds of problem."""
+    wrong = {_item(detail["loc"]) for detail in error.errors(include_url=False)}
+    sound = dict(document)
+    lost: set[str] = set()
+    for section, number in wrong:
+        if section not in ("pools", "engines"):
+            sound.pop(section, None)
+        elif number is None:
+            return []
+    for section in ("pools", "engines"):
+        if isinstance(items := document.get(section), list):
+            sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
+            lost |= {str(item.get("name")) for item in items if isinstance(item, dict) and item not in sound[section]}
+    try:
+        found = rules.problems(Cluster.model_validate(sound))
+    except ValidationError:
+        return []
+    return [problem for problem in found if not any(f"'{name}', which is not a pool" in problem for name in lost)]
+
+
+def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
+    """('engines', 'tuple[Engine, ...]', 2, 'gpus') -> ('engines', 2)."""
+    return str(location[0]), next((step for step in location if isinstance(step, int)), None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."]
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"cannot be read: {error}"]) from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A key written twice is an error; YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{getattr(error, 'problem', None) or error}"
+
+
+def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most."""
+    by_place: dict[str, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        by_place.setdefault(_place(detail["loc"], document), []).append(detail)
+    places = [
+        place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
+    ]
+    return [_sentence(place, by_place[place]) for place in places]
+
+
+def _place(location: tuple[int | str, ...], document: Any) -> str:
+    """('engines', 0, 'gpus') -> engines[gpu-1].gpus: list items by their name where they have one."""
+    place, value = "", document
+    for step in location:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+            name = value.get("name", step) if isinstance(value, dict) else step
+            place += f"[{name}]"
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+            place += f".{step}" if place else step
+        elif not _is_union_branch(step):
+            value = None
+            place += f".{step}" if place else step
+    return place
+
+
+def _is_union_branch(step: str) -> bool:
+    """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
+    return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
+
+
+def _sentence(place: str, details: list[ErrorDetails]) -> str:
+    detail = details[0]
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"{place} is not a setting{_close_to(place)}. Settings are listed in docs/configuration.md."
+    if kind == "missing":
+        return f"{place} is missing"
+    wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
+    return f"{place} wants {wants}, found {_shown(detail['input'])}"
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(str(context["pattern"]), f"text like {context['pattern']}")
+    if kind in {"int_type", "int_parsing", "int_from_float"}:
+        return "a whole number"
+    if kind in {"float_type", "float_parsing"}:
+        return "a number"
+    if kind in {"bool_type", "bool_parsing"}:
+        return "true or false"
+    if kind in {"tuple_type", "list_type"}:
+        return LISTS.get(str(detail["loc"][-1]), "a list")
+    if kind == "string_type":
+        return "text"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "a section of settings"
+    message = detail["msg"]
+    for start in ("Input should be ", "Input is not "):
+        message = message.removeprefix(start)
+    return message[:1].lower() + message[1:]
+
+
+def _close_to(place: str) -> str:
+    key = place.rsplit(".")[-1]
+    known = {name for _, section in sections() for name in section.model_fields}
+    return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
+
+
+LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "`auto` or a list of engines"}
+PATTERNS = {
+    r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",
+    r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
+    r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

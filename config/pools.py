@@ -1,0 +1,93 @@
+"""A pool: the engines that serve one model name, and how they serve it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from config.section import ModelAlias, Name, Section
+
+Flavour = Literal["cuda", "cpu", "emulated"]
+
+
+class Media(Section):
+    """What one request may bring besides text."""
+
+    images_per_prompt: int = Field(4, ge=0, le=256)
+    """Pictures in one request, all turns together. 0 refuses pictures."""
+    videos_per_prompt: int = Field(1, ge=0, le=16)
+    """Videos in one request. vLLM reserves memory for the longest video, so 0 leaves more for the KV cache."""
+    video_frames: int = Field(16, ge=2, le=768)
+    """Frames taken from a video, evenly spread. Two frames share one temporal patch."""
+    frame_max_pixels: int = Field(262_144, ge=1024)
+    """Video frames are scaled so that all of them together take at most video_frames x this many pixels."""
+    min_pixels: int = Field(65_536, ge=1024)
+    """Smaller pictures are scaled up to about this many pixels (width x height)."""
+    max_pixels: int = Field(1_310_720, ge=1024)
+    """Larger pictures are scaled down to about this many pixels; 1024 pixels cost one vision token."""
+    allowed_domains: tuple[str, ...] = ()
+    """Hosts from which engines may fetch pictures by URL. Empty: only `data:` URLs work (nothing is fetched)."""
+
+
+class Sampling(Section):
+    """Defaults for requests that do not say, and the one hard limit."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    """Default temperature. null: the model's own generation_config.json."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Default nucleus sampling mass. null: the model's own."""
+    top_k: int | None = Field(None, ge=-1)
+    """Default top-k. null: the model's own."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Most tokens one answer may have, whatever the request asks for. null: only max_model_len limits it."""
+
+
+class Pool(Section):
+    """The engines that serve one model name; clients say it in `model`."""
+
+    name: Name
+    """The name clients write in `model`."""
+    model: Annotated[str, StringConstraints(min_length=1)]
+    """A Hugging Face id, an absolute path of a folder on this host, or `tiny` (random weights, for trying things out)."""
+    revision: str | None = None
+    """Branch, tag or commit of the model; null is the newest."""
+    aliases: tuple[ModelAlias, ...] = ()
+    """Further names clients may use for this pool."""
+    flavours: tuple[Flavour, ...] = ("cuda", "emulated")
+    """Where `engines: auto` may start this pool: on GPUs (cuda), on a host without (cpu), or emulated."""
+    gpu_weight: int = Field(1, ge=0)
+    """With `engines: auto`, GPUs are dealt out to pools in proportion to this. 0: never by itself."""
+    max_model_len: int = Field(8192, ge=256)
+    """Longest prompt plus answer, in tokens. Longer contexts leave fewer requests room in the KV cache."""
+    quantization: (
+        Literal["fp8", "awq", "awq_marlin", "gptq", "gptq_marlin", "bitsandbytes", "compressed-tensors"] | None
+    ) = None
+    """null: as the checkpoint says, which is right for published FP8, AWQ and GPTQ models."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """fp8 doubles the tokens that fit; it costs 0.7-2 points on reasoning tests and is not measured on Ada GPUs."""
+    max_num_seqs: int | None = Field(None, ge=1)
+    """Requests that one engine runs at the same time. null: chosen by GPU memory."""
+    fallback: Name | None = None
+    """The pool that answers while this one is empty or failing. Its model answers under this pool's name; headers say so."""
+    otherwise: Name | None = None
+    """With `engines: auto`: the pool started instead when this model's weights cannot be had."""
+    media: Media = Media()
+    """Limits for pictures and videos."""
+    sampling: Sampling = Sampling()
+    """Sampling defaults and the answer's length limit."""
+    vllm_flags: tuple[str, ...] = ()
+    """Further flags for every engine of this pool, one string each: `--flag=value`."""
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.model == "tiny"
+
+    @property
+    def is_local(self) -> bool:
+        """The model is a folder on this host."""
+        return self.model.startswith("/")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a client may use for this pool; its own first."""
+        own_id = () if self.is_tiny or self.is_local else (self.model,)
+        return tuple(dict.fromkeys((self.name, *own_id, *self.aliases)))

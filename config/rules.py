@@ -1,0 +1,172 @@
+"""Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from config.cluster import Cluster
+from config.engines import Engine
+
+Rule = Callable[[Cluster], Iterator[str]]
+
+
+def problems(cluster: Cluster) -> list[str]:
+    """Every broken rule, as sentences that start with the place."""
+    return [problem for rule in RULES for problem in rule(cluster)]
+
+
+def names_are_unique(cluster: Cluster) -> Iterator[str]:
+    for section, names in (
+        ("pools", [pool.name for pool in cluster.pools]),
+        ("engines", [engine.name for engine in _engines(cluster)]),
+    ):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
+
+
+def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
+    """A model name or alias must lead to one pool. Two pools may run the same model: then only their own names lead to them."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for pool in cluster.pools:
+        for name in (pool.name, *pool.aliases):
+            owners[name].append(pool.name)
+    for name, pools in owners.items():
+        for other in pools[1:]:
+            if other != pools[0]:
+                yield f"pools[{pools[0]}] and pools[{other}] both answer to '{name}'"
+
+
+def pools_exist(cluster: Cluster) -> Iterator[str]:
+    known = [pool.name for pool in cluster.pools]
+    for engine in _engines(cluster):
+        if engine.pool not in known:
+            yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {_listed(known)}"
+    for pool in cluster.pools:
+        for field in ("fallback", "otherwise"):
+            target = getattr(pool, field)
+            if target is not None and target not in known:
+                yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {_listed(known)}"
+
+
+def fallbacks_end(cluster: Cluster) -> Iterator[str]:
+    for field in ("fallback", "otherwise"):
+        following = {pool.name: getattr(pool, field) for pool in cluster.pools}
+        reported: set[str] = set()
+        for start in following:
+            path = [start]
+            while (following_name := following.get(path[-1])) and following_name not in path:
+                path.append(following_name)
+            if following_name == start and start not in reported:
+                reported.update(path)
+                yield f"pools[{start}].{field} makes a circle: {' -> '.join([*path, start])}"
+
+
+def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
+    for engine in _engines(cluster):
+        if engine.flavour == "cuda" and not engine.gpus:
+            yield f"engines[{engine.name}].gpus wants at least one GPU for flavour cuda, found none"
+        if engine.flavour != "cuda" and engine.gpus:
+            yield f"engines[{engine.name}].gpus must be empty for flavour {engine.flavour}"
+        if engine.flavour == "cuda" and engine.tensor_parallel not in (None, len(engine.gpus)):
+            yield (
+                f"engines[{engine.name}].tensor_parallel is {engine.tensor_parallel} "
+                f"but it has {len(engine.gpus)} GPU(s); leave it out to use them all"
+            )
+        if len(set(engine.gpus)) < len(engine.gpus):
+            yield f"engines[{engine.name}].gpus names a GPU twice"
+
+
+def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
+    takers: dict[str, list[Engine]] = defaultdict(list)
+    for engine in _engines(cluster):
+        for gpu in set(engine.gpus):
+            takers[gpu].append(engine)
+    for gpu, engines in takers.items():
+        shares = sum(engine.share for engine in engines)
+        if shares <= 1 + 1e-9:
+            continue
+        names = " and ".join(f"engines[{engine.name}]" for engine in engines)
+        if all(engine.share == 1 for engine in engines):
+            both = "both" if len(engines) == 2 else "all"
+            yield f"{names} {both} take all of GPU {gpu}"
+        else:
+            yield f"{names} together take {shares:.2f} of GPU {gpu}; shares must sum to at most 1"
+
+
+def ports_differ(cluster: Cluster) -> Iterator[str]:
+    if cluster.monitoring.enabled and cluster.gateway.port == cluster.monitoring.prometheus_port:
+        yield f"gateway.port and monitoring.prometheus_port are both {cluster.gateway.port}"
+
+
+def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
+    network = cluster.network
+    if network.controller_ip not in network.subnet:
+        yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
+    elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
+        yield f"network.controller_ip {network.controller_ip} is taken by the network itself; use {network.subnet[2]}"
+    if network.subnet.num_addresses < 32:
+        yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
+
+
+def shutdown_leaves_time(cluster: Cluster) -> Iterator[str]:
+    if cluster.shutdown.grace_s <= cluster.shutdown.drain_s:
+        yield (
+            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s {cluster.shutdown.drain_s}, "
+            "or Docker kills engines that still answer"
+        )
+
+
+def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        media = pool.media
+        if media.min_pixels > media.max_pixels:
+            yield f"pools[{pool.name}].media.min_pixels {media.min_pixels} exceeds max_pixels {media.max_pixels}"
+        elif media.images_per_prompt and media.max_pixels // 1024 > pool.max_model_len:
+            yield (
+                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens a picture, "
+                f"more than max_model_len {pool.max_model_len}"
+            )
+
+
+def flags_are_flags(cluster: Cluster) -> Iterator[str]:
+    owners = [(f"pools[{pool.name}]", pool.vllm_flags) for pool in cluster.pools]
+    owners += [(f"engines[{engine.name}]", engine.vllm_flags) for engine in _engines(cluster)]
+    for owner, flags in owners:
+        for flag in flags:
+            name = flag.split("=")[0].split(" ")[0]
+            if not flag.startswith("--") or " " in flag.split("=")[0]:
+                yield f"{owner}.vllm_flags wants '--flag' or '--flag=value', found '{flag}'"
+            elif name in OWN_FLAGS:
+                yield f"{owner}.vllm_flags sets {name}, which ManyEyes sets itself{OWN_FLAGS[name]}"
+
+
+OWN_FLAGS = {
+    "--host": "",
+    "--port": "",
+    "--model": " from pools[].model",
+    "--served-model-name": " from the pool's name and aliases",
+    "--tensor-parallel-size": " from engines[].gpus",
+    "--api-key": "; keys belong to the gateway",
+}
+
+
+def _engines(cluster: Cluster) -> tuple[Engine, ...]:
+    return () if cluster.engines == "auto" else cluster.engines
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+RULES: tuple[Rule, ...] = (
+    names_are_unique,
+    client_names_are_unique,
+    pools_exist,
+    fallbacks_end,
+    gpus_fit_the_flavour,
+    gpus_are_not_taken_twice,
+    ports_differ,
+    network_holds_the_controller,
+    shutdown_leaves_time,
+    media_limits_make_sense,
+    flags_are_flags,
+)

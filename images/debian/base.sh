@@ -1,0 +1,30 @@
+#!/bin/sh
+# base.sh SUITE IMAGE...: a slim Debian base image from the machine's own package mirror, tagged with every IMAGE.
+# For machines that cannot pull debian:*-slim. Needs mmdebstrap (one small Debian package), docker, root.
+set -eu
+suite=$1; shift; first=$1
+# --no-release-info: also what is configured but was never fetched, as on a machine before its first `apt-get update`
+mirrors=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' | sort -u)
+mirror=${MIRROR:-$(echo "$mirrors" | grep -v security | grep -m1 '/debian/*$')}
+security=${SECURITY:-$(echo "$mirrors" | grep -m1 security || true)}
+case $suite in
+  sid) lines="deb $mirror $suite main" ;;
+  *) lines="deb $mirror $suite main
+deb $mirror $suite-updates main${security:+
+deb $security $suite-security main}" ;;
+esac
+hooks=$(dirname "$(command -v mmdebstrap)")/../share/mmdebstrap/hooks
+# A file, not a pipe into `docker import`: sh would hide a failure of the left side and import an empty image.
+tar=$(mktemp -p "${TMPDIR:-/tmp}" base-XXXXXX.tar); trap 'rm -f "$tar"' EXIT
+mmdebstrap --quiet --variant=minbase --mode=root --architectures="$(dpkg --print-architecture)" \
+  --hook-dir="$hooks/merged-usr" --include=usr-is-merged \
+  --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
+  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+  --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+  --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+  --customize-hook='printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"' \
+  --customize-hook='printf "%s\n" "Acquire::Languages \"none\";" "Acquire::Check-Valid-Until \"false\";" "Acquire::GzipIndexes \"true\";" "Apt::AutoRemove::SuggestsImportant \"false\";" >"$1/etc/apt/apt.conf.d/99slim"' \
+  --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/lib/apt/lists/* "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/ldconfig/aux-cache; : >"$1"/etc/resolv.conf; rm -f "$1"/etc/hostname' \
+  "$suite" "$tar" "$lines"
+docker import -c 'CMD ["bash"]' -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$tar" "$first" >/dev/null
+for image in "$@"; do [ "$image" = "$first" ] || docker tag "$first" "$image"; done
