@@ -59,6 +59,11 @@ class Cluster(Section):
         return self.engines
 
     @property
+    def started_engines(self) -> tuple[Engine, ...]:
+        """The engines that Compose starts; the others run already, at their `address`."""
+        return tuple(engine for engine in self.explicit_engines if engine.address is None)
+
+    @property
     def served_pools(self) -> tuple[Pool, ...]:
         """The pools that have at least one engine, in the file's order."""
         served = {engine.pool for engine in self.explicit_engines}

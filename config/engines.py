@@ -7,6 +7,9 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from config.pools import Flavour
 from config.section import Name, Section
 
+ENGINE_PORT = 8000
+"""Where every engine that Compose starts listens, inside the cluster's network."""
+
 
 def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -21,6 +24,9 @@ Gpu = Annotated[
 """A GPU by its number in nvidia-smi, its UUID (GPU-...), or a MIG device (MIG-...)."""
 
 
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$")]
+
+
 class Engine(Section):
     """One vLLM process."""
 
@@ -30,6 +36,8 @@ class Engine(Section):
     """The pool it serves."""
     flavour: Flavour = "cuda"
     """What it runs on: cuda (vLLM on a GPU), cpu (vLLM on CPU), emulated (a stand-in with a GPU's timing)."""
+    address: Address | None = None
+    """Where it already runs, as host:port. null: Compose starts it on this host."""
     gpus: tuple[Gpu, ...] = ()
     """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
     share: float = Field(1.0, gt=0, le=1)
@@ -44,6 +52,15 @@ class Engine(Section):
     """Size of /dev/shm in GiB. null: by flavour and tensor parallelism (vLLM hangs or crashes at Docker's 64 MB)."""
     vllm_flags: tuple[str, ...] = ()
     """Further flags for this engine, one string each: `--flag=value`. They come last, so they win."""
+
+    @property
+    def host(self) -> str:
+        """The name or address to connect to; on Compose's network a service is reached by its name."""
+        return self.address.rsplit(":", 1)[0] if self.address else self.name
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rsplit(":", 1)[1]) if self.address else ENGINE_PORT
 
     @property
     def parallel(self) -> int:

@@ -76,9 +76,14 @@ class Network(Section):
     subnet: IPv4Network = IPv4Network("10.213.77.0/24")
     """Must not overlap a network this host is in."""
     controller_ip: IPv4Address = IPv4Address("10.213.77.2")
-    """The controller's address inside the subnet."""
+    """The controller's address inside the lower half of the subnet; Docker hands out the upper half."""
     domain: str = Field("manyeyes.internal", pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     """Suffix of the names the controller answers: <pool>.pool.<domain>."""
+
+    @property
+    def handed_out(self) -> IPv4Network:
+        """The half of the subnet from which Docker gives containers their addresses."""
+        return list(self.subnet.subnets(prefixlen_diff=1))[1]
 
 
 class Models(Section):

@@ -68,8 +68,8 @@ def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> l
     for section, number in wrong:
         if section not in ("pools", "engines"):
             sound.pop(section, None)
-        elif number is None:
-            return []
+        elif not any(other == section and number is not None for other, number in wrong):
+            return []  # the section as a whole is wrong, such as text in place of a list
     for section in ("pools", "engines"):
         if isinstance(items := document.get(section), list):
             sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
@@ -194,6 +194,7 @@ LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines":
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",
     r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
+    r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$": "an address such as host:8000",
     r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
 }
 

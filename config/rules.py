@@ -62,6 +62,10 @@ def fallbacks_end(cluster: Cluster) -> Iterator[str]:
 
 def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
     for engine in _engines(cluster):
+        if engine.address:
+            if engine.gpus:
+                yield f"engines[{engine.name}] has an address, so it runs already; leave out its gpus"
+            continue
         if engine.flavour == "cuda" and not engine.gpus:
             yield f"engines[{engine.name}].gpus wants at least one GPU for flavour cuda, found none"
         if engine.flavour != "cuda" and engine.gpus:
@@ -103,6 +107,11 @@ def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
         yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
     elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
         yield f"network.controller_ip {network.controller_ip} is taken by the network itself; use {network.subnet[2]}"
+    elif network.controller_ip in network.handed_out:
+        yield (
+            f"network.controller_ip {network.controller_ip} is in {network.handed_out}, which Docker hands out; "
+            f"use {network.subnet[2]}"
+        )
     if network.subnet.num_addresses < 32:
         yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
 

@@ -1,0 +1,56 @@
+"""`python -m controller`: watches the engines, answers DNS and HTTP, ends on SIGTERM."""
+
+import asyncio
+import sys
+
+import structlog
+import uvicorn
+
+from config.layout import LayoutError
+from config.load import ConfigError, load_laid_out
+from controller import dns, logs
+from controller.api import api
+from controller.fleet import Fleet
+from controller.settings import Settings
+
+
+async def run(settings: Settings) -> None:
+    """Until uvicorn is told to stop."""
+    cluster = load_laid_out(settings.config, settings.inventory)
+    fleet = Fleet(cluster)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            api(fleet),
+            host=settings.host,
+            port=settings.http_port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    async with dns.serving(fleet, settings.host, settings.dns_port):
+        watching = asyncio.create_task(fleet.watch())
+        structlog.get_logger().info(
+            "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
+        )
+        serving = asyncio.create_task(server.serve())
+        done, _ = await asyncio.wait({watching, serving}, return_when=asyncio.FIRST_COMPLETED)
+        watching.cancel()
+        server.should_exit = True
+        await serving
+        for task in done:
+            task.result()
+
+
+def main() -> int:
+    logs.to_json()
+    try:
+        asyncio.run(run(Settings.from_environment()))
+    except (ConfigError, LayoutError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

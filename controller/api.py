@@ -1,0 +1,91 @@
+"""The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
+
+from typing import Any
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from config.pools import Pool
+from controller.fleet import Fleet, Member
+from controller.state import State
+
+NOISE = "random weights: its answers are noise"
+CANNED = "emulated: no model runs, its answers are canned text"
+
+
+def api(fleet: Fleet) -> FastAPI:
+    """The application over one fleet."""
+    app = FastAPI(title="ManyEyes controller", docs_url="/docs", redoc_url=None)
+
+    @app.get("/live")
+    async def live() -> dict[str, str]:
+        """200 while the process runs."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """200 once every pool can be answered for, so that DNS answers are meant; 503 before."""
+        unsettled = [name for name, member in fleet.members.items() if not member.known.settled]
+        response.status_code = 503 if unsettled else 200
+        return {"status": "ok" if not unsettled else "starting", "unsettled": unsettled}
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        """Pools and engines with their states; what the gateway's /healthz and the page show."""
+        return status_of(fleet)
+
+    @app.get("/sd")
+    async def service_discovery() -> list[dict[str, Any]]:
+        """Prometheus http_sd: every engine that has an address, up or not, so that a dead one shows as up=0."""
+        return [
+            {
+                "targets": [f"{member.engine.host}:{member.engine.port}"],
+                "labels": {"engine": name, "pool": member.engine.pool, "flavour": member.engine.flavour},
+            }
+            for name, member in fleet.members.items()
+        ]
+
+    @app.get("/api/events")
+    async def events() -> list[dict[str, str]]:
+        """The last changes, newest first, one sentence each."""
+        return list(reversed(fleet.events))
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def status_of(fleet: Fleet) -> dict[str, Any]:
+    """{"pools": [{name, model, aliases, fallback, notice, up, total, engines: [...]}, ...]} in the file's order."""
+    return {"pools": [_pool_status(fleet, pool) for pool in fleet.cluster.served_pools]}
+
+
+def _pool_status(fleet: Fleet, pool: Pool) -> dict[str, Any]:
+    members = fleet.of_pool(pool.name)
+    flavours = sorted({member.engine.flavour for member in members})
+    return {
+        "name": pool.name,
+        "model": pool.model,
+        "names": list(pool.names),
+        "max_model_len": pool.max_model_len,
+        "flavour": ", ".join(flavours),
+        "fallback": pool.fallback,
+        "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
+        "up": sum(member.known.state is State.UP for member in members),
+        "total": len(members),
+        "engines": [_engine_status(member) for member in members],
+    }
+
+
+def _engine_status(member: Member) -> dict[str, Any]:
+    return {
+        "name": member.engine.name,
+        "state": member.known.state.value,
+        "since": member.since.isoformat(timespec="seconds"),
+        "flavour": member.engine.flavour,
+        "gpus": list(member.engine.gpus),
+        "address": f"{member.address}:{member.engine.port}" if member.address else None,
+    }

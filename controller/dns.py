@@ -1,0 +1,147 @@
+"""Membership as DNS: which engines of a pool get new requests. nginx asks every second (DESIGN: no reload, counts kept).
+
+    _http._tcp.<pool>.pool.<domain>   SRV   port and name of every engine that is in
+    <pool>.pool.<domain>              A     their addresses
+    <engine>.engine.<domain>          A     one address
+
+An unknown name is NXDOMAIN. A pool of which nothing is known yet is SERVFAIL: nginx then keeps the members it has.
+A pool whose engines are all known to be out is an empty answer: nginx drops them and the fallback takes over.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from typing import cast
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from controller import metrics
+from controller.fleet import Fleet, Member
+
+SRV_SERVICE = ("_http", "_tcp")
+MAX_UDP_BYTES = 4096
+TCP_TIMEOUT_S = 5
+
+
+def answer(wire: bytes, fleet: Fleet, over_udp: bool) -> bytes | None:
+    """The response to one query, or None for bytes that are no query."""
+    try:
+        query = dns.message.from_wire(wire, ignore_trailing=True)
+    except (dns.exception.DNSException, struct.error, ValueError):
+        return None
+    if query.flags & dns.flags.QR:
+        return None
+    response = dns.message.make_response(query, recursion_available=False, our_payload=MAX_UDP_BYTES)
+    response.flags |= dns.flags.AA
+    if query.opcode() is not dns.opcode.QUERY or len(query.question) != 1:
+        response.set_rcode(dns.rcode.NOTIMP)
+    else:
+        _fill(response, fleet)
+    limit = max(512, query.payload) if over_udp else 65_535
+    try:
+        return response.to_wire(max_size=min(limit, MAX_UDP_BYTES) if over_udp else limit)
+    except dns.exception.TooBig:
+        return _truncated(query)
+
+
+def _fill(response: dns.message.Message, fleet: Fleet) -> None:
+    question = response.question[0]
+    network, ttl = fleet.cluster.network, fleet.cluster.controller.dns_ttl_s
+    domain = dns.name.from_text(network.domain)
+    labels = [label.decode("ascii", "replace").lower() for label in question.name.relativize(domain).labels]
+    kind = labels[-1] if question.name.is_subdomain(domain) and labels else ""
+    members: list[Member] | None = None
+    as_srv = False
+    label = ""
+    if kind == "pool" and len(labels) in (2, 4):
+        label = labels[-2]
+        as_srv = len(labels) == 4
+        if label in fleet.pool_names and (not as_srv or tuple(labels[:2]) == SRV_SERVICE):
+            members = fleet.serving(label)
+            if members is None:
+                response.set_rcode(dns.rcode.SERVFAIL)
+        else:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+    elif kind == "engine" and len(labels) == 2 and labels[0] in fleet.members:
+        label = labels[0]
+        member = fleet.members[label]
+        members = [member] if member.address else []
+    else:
+        response.set_rcode(dns.rcode.NXDOMAIN)
+    metrics.DNS_ANSWERS.labels(label or "other", dns.rcode.to_text(response.rcode())).inc()
+    for member in members or []:
+        _add(response, question, member, as_srv, ttl, domain)
+
+
+def _add(
+    response: dns.message.Message,
+    question: dns.rrset.RRset,
+    member: Member,
+    as_srv: bool,
+    ttl: int,
+    domain: dns.name.Name,
+) -> None:
+    host = dns.name.Name((member.engine.name.encode(), b"engine")) + domain
+    wanted = question.rdtype
+    if as_srv and wanted in (dns.rdatatype.SRV, dns.rdatatype.ANY):
+        srv = f"0 1 {member.engine.port} {host.to_text()}"
+        response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "SRV", srv))
+        assert member.address
+        response.additional.append(dns.rrset.from_text(host, ttl, "IN", "A", member.address))
+    elif not as_srv and wanted in (dns.rdatatype.A, dns.rdatatype.ANY):
+        assert member.address
+        response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "A", member.address))
+
+
+def _truncated(query: dns.message.Message) -> bytes:
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.TC | dns.flags.AA
+    return response.to_wire()
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+        if (reply := answer(data, self.fleet, over_udp=True)) and self.transport:
+            self.transport.sendto(reply, addr)
+
+
+@contextlib.asynccontextmanager
+async def serving(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
+    """Answers on UDP and TCP while the context lasts."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(fleet), local_addr=(host, port))
+    server = await asyncio.start_server(lambda r, w: _tcp(fleet, r, w), host, port)
+    try:
+        yield
+    finally:
+        transport.close()
+        server.close()
+
+
+async def _tcp(fleet: Fleet, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            async with asyncio.timeout(TCP_TIMEOUT_S):
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                reply = answer(await reader.readexactly(length), fleet, over_udp=False)
+                if reply is None:
+                    break
+                writer.write(struct.pack("!H", len(reply)) + reply)
+                await writer.drain()
+    writer.close()

@@ -1,0 +1,28 @@
+"""What the controller tells Prometheus about itself and the engines."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from config.engines import Engine
+from controller.state import State
+
+ENGINE_STATE = Gauge(
+    "manyeyes_engine_state",
+    "1 for the state an engine is in, 0 for the others.",
+    ["engine", "pool", "flavour", "state"],
+)
+TRANSITIONS = Counter("manyeyes_engine_transitions_total", "Changes of state.", ["engine", "pool", "state"])
+PROBES = Counter("manyeyes_probes_total", "Looks at /health by what was seen.", ["engine", "seen"])
+PROBE_SECONDS = Histogram(
+    "manyeyes_probe_seconds",
+    "Time of one look at /health.",
+    ["engine"],
+    buckets=(0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30),
+)
+DNS_ANSWERS = Counter("manyeyes_dns_answers_total", "DNS answers by pool and result code.", ["pool", "code"])
+
+
+def tell_state(engine: Engine, current: State) -> None:
+    """Sets the engine's state gauge, all other states to 0, and counts the change."""
+    for state in State:
+        ENGINE_STATE.labels(engine.name, engine.pool, engine.flavour, state.value).set(state is current)
+    TRANSITIONS.labels(engine.name, engine.pool, current.value).inc()

@@ -1,0 +1,28 @@
+"""The controller's environment, read once."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to read and where to listen."""
+
+    config: Path
+    """cluster.yaml."""
+    inventory: Path
+    """What the host has, as `make up` found it."""
+    host: str
+    http_port: int
+    dns_port: int
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        return cls(
+            config=Path(os.environ.get("MANYEYES_CONFIG", "config/cluster.yaml")),
+            inventory=Path(os.environ.get("MANYEYES_INVENTORY", "rendered/default/inventory.yaml")),
+            host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
+            http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
+            dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
+        )

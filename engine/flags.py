@@ -1,0 +1,171 @@
+"""The command line of an engine, chosen by flavour, model and GPU memory. Pure: no look at the host.
+
+Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/engine-flags.md.
+"""
+
+import json
+
+from config.cluster import Cluster
+from config.engines import ENGINE_PORT, Engine
+from config.pools import Pool
+
+MODELS_DIR = "/models"
+TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
+DEFAULT_GPU_MEMORY_GB = 24.0
+# vLLM's own default; leaves room for the activation peaks of large pictures.
+GPU_MEMORY_UTILIZATION = 0.92
+# No host matches it, so engines fetch nothing: vLLM's own default allows every host, the metadata address included.
+NO_DOMAIN = "media-urls-are-off.invalid"
+
+
+def serve_flags(cluster: Cluster, engine: Engine) -> list[str]:
+    """The arguments after `vllm serve`, or of the emulator, for one engine."""
+    pool = cluster.pool(engine.pool)
+    if engine.flavour == "emulated":
+        return [*_emulated(cluster, pool, engine), *engine.vllm_flags]
+    specific = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool)
+    return [
+        model_path(pool),
+        *_shared(cluster, pool),
+        *([f"--revision={pool.revision}"] if pool.revision else []),
+        *([f"--quantization={pool.quantization}"] if pool.quantization else []),
+        *_media(pool),
+        *_sampling(pool),
+        *specific,
+        *pool.vllm_flags,
+        *engine.vllm_flags,
+    ]
+
+
+def model_path(pool: Pool) -> str:
+    """What vLLM is told to load: a folder in the models volume, a mounted folder, or a hub id."""
+    if pool.is_tiny:
+        return TINY_DIR
+    return f"/local-models/{pool.name}" if pool.is_local else pool.model
+
+
+def served_names(cluster: Cluster, pool: Pool) -> list[str]:
+    """Every `model` its engines must accept: the pool's own names, and those of pools that fall back to it."""
+    names = list(pool.names)
+    for other in cluster.pools:
+        if other.fallback == pool.name:
+            names += [name for name in served_names(cluster, other) if name not in names]
+    return names
+
+
+def max_num_seqs(pool: Pool, engine: Engine) -> int:
+    """Requests that run at once: what the KV cache holds of about 1,500 tokens each, at 144 KiB a token, rounded down.
+
+    24 GiB with 8B-FP8 leaves room for 47 such requests; below that vLLM would preempt.
+    """
+    if pool.max_num_seqs is not None:
+        return pool.max_num_seqs
+    if engine.flavour == "cpu":
+        return 16
+    memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.share * engine.parallel
+    for at_least, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
+        if memory >= at_least:
+            return sequences
+    return 12
+
+
+def _shared(cluster: Cluster, pool: Pool) -> list[str]:
+    return [
+        "--host=0.0.0.0",
+        f"--port={ENGINE_PORT}",
+        "--served-model-name",
+        *served_names(cluster, pool),
+        f"--max-model-len={pool.max_model_len}",
+        f"--shutdown-timeout={cluster.shutdown.drain_s}",
+        "--enable-request-id-headers",
+        # A comment every 15 s keeps proxies on the way from closing a stream that waits for its first token.
+        "--sse-keep-alive-interval=15",
+    ]
+
+
+def _media(pool: Pool) -> list[str]:
+    media = pool.media
+    flags = [
+        f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
+        "--allowed-media-domains",
+        *(media.allowed_domains or (NO_DOMAIN,)),
+    ]
+    pixels = {
+        "images_kwargs": {"min_pixels": media.min_pixels, "max_pixels": media.max_pixels},
+        "videos_kwargs": {"max_pixels": media.frame_max_pixels * media.video_frames},
+    }
+    flags.append(f"--mm-processor-kwargs={_json(pixels)}")
+    if media.videos_per_prompt:
+        flags.append(f"--media-io-kwargs={_json({'video': {'num_frames': media.video_frames}})}")
+    return flags
+
+
+def _sampling(pool: Pool) -> list[str]:
+    sampling = pool.sampling
+    wanted = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        # vLLM takes this one as the limit for every answer, not only as a default.
+        "max_new_tokens": sampling.max_tokens,
+    }
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return [f"--override-generation-config={_json(given)}"] if given else []
+
+
+def _cuda(pool: Pool, engine: Engine) -> list[str]:
+    memory = engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB
+    sequences = max_num_seqs(pool, engine)
+    flags = [
+        f"--gpu-memory-utilization={round(GPU_MEMORY_UTILIZATION * engine.share, 3)}",
+        f"--max-num-seqs={sequences}",
+        # One 1080p picture is 2,040 tokens: the default of 2,048 on smaller cards would prefill pictures one by one.
+        f"--max-num-batched-tokens={max(8192 if memory >= 40 else 4096, _largest_item(pool))}",
+        f"--max-num-queued-reqs={2 * sequences}",
+        "--mm-processor-cache-gb=4",
+    ]
+    if pool.kv_cache_dtype != "auto":
+        flags.append(f"--kv-cache-dtype={pool.kv_cache_dtype}")
+    if engine.parallel > 1:
+        flags += [f"--tensor-parallel-size={engine.parallel}", "--mm-encoder-tp-mode=data"]
+    return flags
+
+
+def _largest_item(pool: Pool) -> int:
+    """Vision tokens of the largest picture or video a request may bring, rounded up to whole 1,024s."""
+    media = pool.media
+    video = media.frame_max_pixels * media.video_frames // 2 if media.videos_per_prompt else 0
+    tokens = max(media.max_pixels, video) // 1024
+    return -(-tokens // 1024) * 1024
+
+
+def _cpu(pool: Pool) -> list[str]:
+    sequences = max_num_seqs(pool, Engine(name="any", pool=pool.name, flavour="cpu"))
+    # 87,000 tokens of the tiny model's KV cache; a 2B model has 112 KiB a token, so 2 GiB hold 18,000.
+    kv_bytes = 64 * 1024**2 if pool.is_tiny else 2 * 1024**3
+    return [
+        f"--max-num-seqs={sequences}",
+        f"--max-num-queued-reqs={4 * sequences}",
+        f"--kv-cache-memory-bytes={kv_bytes}",
+        f"--mm-processor-cache-gb={0.25 if pool.is_tiny else 1}",
+        "--enforce-eager",
+    ]
+
+
+def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
+    media = pool.media
+    return [
+        "--host=0.0.0.0",
+        f"--port={ENGINE_PORT}",
+        "--served-model-name",
+        *served_names(cluster, pool),
+        f"--max-model-len={pool.max_model_len}",
+        f"--max-num-seqs={max_num_seqs(pool, engine)}",
+        f"--max-pixels={media.max_pixels}",
+        f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
+        f"--shutdown-timeout={cluster.shutdown.drain_s}",
+    ]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,260 @@
+"""Cluster -> engines.yaml: one Compose service per engine, the downloader they wait for, and the network."""
+
+import json
+from typing import Any
+
+from config.cluster import Cluster
+from config.engines import ENGINE_PORT, Engine
+from config.pools import Pool
+from engine.flags import MODELS_DIR, TINY_DIR, model_path, serve_flags
+from render.file import as_yaml
+
+CACHE_DIR = "/cache"
+MPS_DIR = "/mps"
+
+
+def engines_yaml(cluster: Cluster) -> str:
+    """The text of engines.yaml for a laid-out cluster."""
+    engines = cluster.started_engines
+    services: dict[str, Any] = {}
+    if _real(cluster):
+        services["models"] = _models_service(cluster)
+    if _mps(cluster):
+        services["mps"] = _mps_service(cluster)
+    for engine in engines:
+        services[engine.name] = _engine_service(cluster, engine)
+    document: dict[str, Any] = {
+        "services": services,
+        "networks": {"cluster": {"ipam": {"config": [_addresses(cluster)]}}},
+    }
+    if volumes := _volumes(cluster):
+        document["volumes"] = volumes
+    return as_yaml(document)
+
+
+def _addresses(cluster: Cluster) -> dict[str, str]:
+    """Docker hands out the upper half of the subnet; the controller's fixed address is in the lower one."""
+    network = cluster.network
+    return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
+
+
+def _real(cluster: Cluster) -> bool:
+    return any(engine.flavour != "emulated" for engine in cluster.started_engines)
+
+
+def _mps(cluster: Cluster) -> bool:
+    return cluster.gpu_sharing == "mps" and any(engine.share < 1 for engine in cluster.started_engines)
+
+
+def _volumes(cluster: Cluster) -> dict[str, Any]:
+    volumes: dict[str, Any] = {}
+    if _real(cluster):
+        for volume in (cluster.models.volume, cluster.models.cache_volume):
+            if not volume.startswith("/"):
+                volumes[volume] = None
+    if _mps(cluster):
+        volumes["mps"] = None
+    return volumes
+
+
+def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
+    pool = cluster.pool(engine.pool)
+    emulated = engine.flavour == "emulated"
+    service: dict[str, Any] = {
+        "image": _image(cluster, engine),
+        "command": serve_flags(cluster, engine),
+        "environment": _environment(cluster, pool, engine),
+        "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
+        "networks": {"cluster": {"aliases": [f"{engine.name}.engine.{cluster.network.domain}"]}},
+        "expose": [str(ENGINE_PORT)],
+        "init": True,
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{cluster.shutdown.grace_s}s",
+        "healthcheck": _healthcheck(engine),
+        "security_opt": ["no-new-privileges:true"],
+        "cap_drop": ["ALL"],
+        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+    }
+    if emulated:
+        service["build"] = own_build("engine/emulator/Dockerfile")
+        service["read_only"] = True
+    else:
+        service["volumes"] = _engine_mounts(cluster, pool, engine)
+        service["shm_size"] = f"{engine.shm_gb or _shm_gb(engine):g}g"
+        service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
+    if engine.flavour == "cuda":
+        service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
+        if _mps(cluster) and engine.share < 1:
+            service["ipc"] = "service:mps"
+            del service["shm_size"]  # it is the mps service's
+            service["depends_on"]["mps"] = {"condition": "service_healthy"}
+    service["deploy"] = {"resources": _resources(engine, pool)}
+    return service
+
+
+def own_build(dockerfile: str) -> dict[str, Any]:
+    """How Compose builds one of our own images; the CA bundle is an optional secret, empty when unset."""
+    return {
+        "context": ".",
+        "dockerfile": dockerfile,
+        "args": {"PYTHON_IMAGE": "${PYTHON_IMAGE}"},
+        "secrets": ["ca-certificates"],
+    }
+
+
+def _image(cluster: Cluster, engine: Engine) -> str:
+    return {
+        "cuda": cluster.images.vllm_cuda,
+        "cpu": cluster.images.vllm_cpu,
+        "emulated": cluster.images.emulator,
+    }[engine.flavour]
+
+
+def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
+    if engine.flavour == "emulated":
+        return {}
+    environment = {
+        "HF_HOME": MODELS_DIR,
+        # The downloader has fetched everything; an engine that asked the hub again would race with the others.
+        "HF_HUB_OFFLINE": "1",
+        "HOME": CACHE_DIR,
+        "VLLM_CACHE_ROOT": f"{CACHE_DIR}/vllm",
+        # Several vLLM on one host compete for cores: one thread each gives "significant throughput improvement"
+        # (vLLM's Qwen3-VL recipe).
+        "OMP_NUM_THREADS": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Above nginx's 60 s, so that nginx, not the engine, closes idle connections: no reset on a reused one.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
+    }
+    if engine.flavour == "cpu":
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        # With --enforce-eager: no C++ compilation on the first request that asks for logprobs.
+        environment |= {"TORCHDYNAMO_DISABLE": "1"}
+    if _mps(cluster) and engine.share < 1:
+        environment |= {
+            "CUDA_MPS_PIPE_DIRECTORY": f"{MPS_DIR}/pipe",
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(engine.share * 100)),
+        }
+    return environment
+
+
+def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
+    mounts = [
+        _mount(cluster.models.volume, MODELS_DIR, read_only=True),
+        _mount(cluster.models.cache_volume, CACHE_DIR),
+    ]
+    if pool.is_local:
+        mounts.append(_mount(pool.model, model_path(pool), read_only=True))
+    if _mps(cluster) and engine.share < 1:
+        mounts.append(_mount("mps", MPS_DIR))
+    return mounts
+
+
+def _mount(source: str, target: str, read_only: bool = False) -> dict[str, Any]:
+    mount: dict[str, Any] = {"type": "bind" if source.startswith("/") else "volume", "source": source, "target": target}
+    if source.startswith("/"):
+        mount["bind"] = {"create_host_path": False}
+    return mount | ({"read_only": True} if read_only else {})
+
+
+def _healthcheck(engine: Engine) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{ENGINE_PORT}/health"
+    if engine.flavour == "emulated":
+        probe = ["CMD", "python", "-c", f"import urllib.request; urllib.request.urlopen('{url}', timeout=5)"]
+    else:
+        probe = ["CMD", "curl", "-fsS", "-o", "/dev/null", "--max-time", "30", url]
+    # A saturated vLLM answers /health late; membership is the controller's business, not this check's.
+    return {
+        "test": probe,
+        "interval": "15s",
+        "timeout": "35s",
+        "retries": 4,
+        "start_period": "30m" if engine.flavour == "cuda" else "5m",
+        "start_interval": "2s",
+    }
+
+
+def _shm_gb(engine: Engine) -> float:
+    """Docker's 64 MB makes vLLM hang or crash; tensor-parallel ranks talk through shared memory."""
+    if engine.flavour == "cpu":
+        return 1
+    return 4 + 4 * engine.parallel
+
+
+def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
+    default_memory = {"cuda": 24.0 + 8 * engine.parallel, "cpu": 4.0 if pool.is_tiny else 14.0, "emulated": 0.25}
+    memory = engine.memory_gb or default_memory[engine.flavour]
+    resources: dict[str, Any] = {"limits": {"memory": f"{round(memory * 1024)}M", "pids": 4096}}
+    if engine.gpus:
+        resources["reservations"] = {
+            "devices": [{"driver": "nvidia", "device_ids": list(engine.gpus), "capabilities": ["gpu"]}]
+        }
+    return resources
+
+
+def _models_service(cluster: Cluster) -> dict[str, Any]:
+    """Runs once: brings every model into the volume while all engines wait, so that they do not race for it."""
+    pools = [
+        cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
+    ]
+    wanted = [
+        {"model": pool.model, "revision": pool.revision, **({"folder": TINY_DIR} if pool.is_tiny else {})}
+        for pool in pools
+        if not pool.is_local
+    ]
+    flavours = {engine.flavour for engine in cluster.started_engines}
+    return {
+        "image": cluster.images.vllm_cuda if "cuda" in flavours else cluster.images.vllm_cpu,
+        "entrypoint": ["python3", "-m", "engine.download"],
+        "working_dir": "/app",
+        "environment": {
+            "MODELS": json.dumps(wanted),
+            "HF_HOME": MODELS_DIR,
+            "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
+            "HF_TOKEN": "${HF_TOKEN:-}",
+            "HF_ENDPOINT": "${HF_ENDPOINT:-https://huggingface.co}",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        "volumes": [
+            _mount(cluster.models.volume, MODELS_DIR),
+            {"type": "bind", "source": "./engine", "target": "/app/engine", "read_only": True},
+        ],
+        "networks": ["cluster"],
+        "restart": "on-failure:3",
+        "security_opt": ["no-new-privileges:true"],
+        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "deploy": {"resources": {"limits": {"memory": "4096M"}}},
+    }
+
+
+def _mps_service(cluster: Cluster) -> dict[str, Any]:
+    """NVIDIA's Multi-Process Service: engines that share a GPU compute at once instead of in turns."""
+    shared = [engine for engine in cluster.started_engines if engine.share < 1]
+    gpus = list(dict.fromkeys(gpu for engine in shared for gpu in engine.gpus))
+    return {
+        "image": cluster.images.vllm_cuda,
+        "entrypoint": ["nvidia-cuda-mps-control", "-f"],
+        "environment": {"CUDA_MPS_PIPE_DIRECTORY": f"{MPS_DIR}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{MPS_DIR}/log"},
+        "ipc": "shareable",
+        "shm_size": f"{sum(engine.shm_gb or _shm_gb(engine) for engine in shared):g}g",
+        "volumes": [_mount("mps", MPS_DIR)],
+        "networks": ["cluster"],
+        "restart": "unless-stopped",
+        "healthcheck": {
+            "test": ["CMD-SHELL", "echo get_server_list | nvidia-cuda-mps-control"],
+            "interval": "15s",
+            "start_period": "30s",
+            "start_interval": "1s",
+        },
+        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "deploy": {
+            "resources": {
+                "limits": {"memory": "2048M"},
+                "reservations": {"devices": [{"driver": "nvidia", "device_ids": gpus, "capabilities": ["gpu"]}]},
+            }
+        },
+    }

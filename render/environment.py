@@ -1,0 +1,29 @@
+"""Cluster -> compose.env: what the hand-written Compose files take from the configuration."""
+
+from pathlib import Path
+
+from config.cluster import Cluster
+from render.file import with_header
+
+
+def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path) -> str:
+    """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root."""
+    images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
+    values = {
+        **images,
+        "CONFIG_DIR": _compose_path(config_file.parent),
+        "CONFIG_NAME": config_file.name,
+        "RENDERED_DIR": _compose_path(rendered_dir),
+        "CONTROLLER_IP": str(cluster.network.controller_ip),
+        "GATEWAY_ADDRESS": f"{cluster.gateway.host}:{cluster.gateway.port}",
+        "MAX_BODY_MB": str(cluster.gateway.max_body_mb),
+        "PROMETHEUS_PORT": str(cluster.monitoring.prometheus_port),
+        "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
+        "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
+        "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
+    }
+    return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+def _compose_path(path: Path) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"

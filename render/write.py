@@ -1,0 +1,23 @@
+"""Puts rendered files on disk: each replaced at once, unchanged ones not touched, ones no longer rendered removed."""
+
+from pathlib import Path
+
+
+def write(files: dict[str, str], folder: Path) -> list[str]:
+    """The names of the files that changed."""
+    changed = []
+    for name, text in files.items():
+        path = folder / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        changed.append(name)
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name not in files:
+            path.unlink()
+            changed.append(name)
+    return changed
