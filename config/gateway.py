@@ -17,7 +17,7 @@ class Gateway(Section):
     """Port of the page and of the API."""
     max_body_mb: int = Field(64, ge=1, le=1024)
     """Largest request, in MiB; pictures travel in it as base64, a third larger than the file."""
-    connect_timeout_s: float = Field(2, gt=0, le=60)
+    connect_timeout_s: float = Field(1, gt=0, le=60)
     """Longest wait for an engine to accept a connection."""
     read_timeout_s: int = Field(600, ge=5)
     """Longest silence of an engine; must exceed the longest answer that is not streamed."""

@@ -78,6 +78,8 @@ def _shared(cluster: Cluster, pool: Pool) -> list[str]:
         f"--max-model-len={pool.max_model_len}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
         "--enable-request-id-headers",
+        # Tells clients how many tokens of the prompt came from the KV cache.
+        "--enable-prompt-tokens-details",
         # A comment every 15 s keeps proxies on the way from closing a stream that waits for its first token.
         "--sse-keep-alive-interval=15",
     ]
@@ -91,12 +93,14 @@ def _media(pool: Pool) -> list[str]:
         *(media.allowed_domains or (NO_DOMAIN,)),
     ]
     pixels = {
-        "images_kwargs": {"min_pixels": media.min_pixels, "max_pixels": media.max_pixels},
-        "videos_kwargs": {"max_pixels": media.frame_max_pixels * media.video_frames},
+        "images_kwargs": {"size": {"shortest_edge": media.min_pixels, "longest_edge": media.max_pixels}},
+        # For a video the limit counts the pixels of all its frames.
+        "videos_kwargs": {"size": {"shortest_edge": 4096, "longest_edge": media.frame_max_pixels * media.video_frames}},
     }
     flags.append(f"--mm-processor-kwargs={_json(pixels)}")
     if media.videos_per_prompt:
-        flags.append(f"--media-io-kwargs={_json({'video': {'num_frames': media.video_frames}})}")
+        # num_frames is accepted and ignored: Qwen3-VL's loader samples by frame rate, between min and max frames.
+        flags.append(f"--media-io-kwargs={_json({'video': {'max_frames': media.video_frames}})}")
     return flags
 
 

@@ -1,0 +1,37 @@
+"""From the body of a plain completion to a Job."""
+
+from typing import Any
+
+from engine.emulator import fields, text, tokens
+from engine.emulator.errors import RequestError
+from engine.emulator.job import Job
+from engine.emulator.options import Options
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
+
+
+def read_job(body: dict[str, Any], options: Options) -> Job:
+    """Read the body of /v1/completions: one prompt, as text or as token ids. Raises RequestError."""
+    name = fields.model(body, options)
+    fields.check_n(body)
+    match body.get("prompt"):
+        case str(prompt) | [str(prompt)] if prompt:
+            prompt_tokens = max(1, tokens.text_tokens(prompt))
+        case [int(), *_] as ids:
+            prompt, prompt_tokens = " ".join(map(str, ids)), len(ids)
+        case [str(), *_]:
+            raise RequestError("This engine is emulated and takes one prompt a request.", param="prompt")
+        case _:
+            message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
+            raise RequestError(message, param="prompt")
+    least, most = fields.answer_length(body, prompt_tokens, DEFAULT_MAX_TOKENS, options)
+    answer, finish_reason = text.answer(text.canned(prompt, [], 0), least, most)
+    return Job(
+        model=name,
+        prompt_tokens=prompt_tokens,
+        media=0,
+        tokens=answer,
+        finish_reason=finish_reason,
+        stream=fields.flag(body, "stream"),
+        include_usage=fields.include_usage(body),
+    )

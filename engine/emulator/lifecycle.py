@@ -1,0 +1,102 @@
+"""From the start of the process to its end: slow to open its port, and on SIGTERM as slow to close it as vLLM."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+
+from engine.emulator.engine import Engine
+from engine.emulator.options import Options
+
+LAST_BYTES_S = 2  # for clients that do not read their answer to its end
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its own signals: it closes the port at once, vLLM keeps it open while it drains."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def log(event: str, **fields: object) -> None:
+    """One JSON line."""
+    print(orjson.dumps({"event": event, **fields}).decode(), flush=True)
+
+
+def run(options: Options, make_app: Callable[[Engine], Starlette]) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    uvloop_factory = uvicorn.Config("", loop="uvloop").get_loop_factory()
+    with asyncio.Runner(loop_factory=uvloop_factory) as runner:
+        return runner.run(serve(options, make_app))
+
+
+async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> int:
+    """Start, serve, drain, end."""
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
+
+    if await happens(told_to_stop, options.start_s):
+        return 0
+    try:
+        listener = listen(options.host, options.port)
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        print(f"Could not listen on {where}: {error.strerror}. Give another --host or --port.", file=sys.stderr)
+        return 1
+
+    engine = Engine(options)
+    http = HttpServer(
+        uvicorn.Config(
+            make_app(engine),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=options.keep_alive_s,
+            timeout_graceful_shutdown=LAST_BYTES_S,
+        )
+    )
+    serving = asyncio.create_task(http.serve([listener]))
+    log("engine.listening", port=listener.getsockname()[1], models=options.served_model_name)
+    await told_to_stop.wait()
+    log("engine.draining", running=engine.running, waiting=engine.waiting)
+    aborted = await drain(engine, options.shutdown_timeout_s)
+    http.should_exit = True
+    await serving
+    log("engine.stopped", aborted=aborted)
+    return 0
+
+
+async def drain(engine: Engine, within_s: float) -> int:
+    """Admit nothing, wait for what is under way, then abort the rest. Says how many those were."""
+    engine.draining = True
+    if await happens(engine.idle, within_s):
+        return 0
+    left = engine.running + engine.waiting
+    engine.abort_all()
+    return left
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on. Raises OSError when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+async def happens(event: asyncio.Event, within_s: float) -> bool:
+    """Whether `event` is set before the time is up."""
+    try:
+        await asyncio.wait_for(event.wait(), within_s)
+    except TimeoutError:
+        return event.is_set()  # no time at all is too short for wait_for even when there is nothing to wait for
+    return True

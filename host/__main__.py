@@ -1,0 +1,99 @@
+"""`python -m host up|down|doctor|docker|images`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+130 Ctrl-C, anything else is a bug and shows a traceback."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from config.layout import LayoutError
+from config.load import ConfigError, load
+from host import doctor, dotenv, engine, facts, images, inventory
+from host.command import ROOT, CommandFailed, end_all
+from host.compose import Compose
+from host.terminal import say, step
+from host.trouble import Trouble
+from host.up import plan, up
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    parser = argparse.ArgumentParser(prog="python -m host", description=__doc__)
+    parser.add_argument("action", choices=["up", "down", "clean", "doctor", "docker", "images"])
+    parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    parser.add_argument("--flavour", default="")
+    arguments = parser.parse_args()
+    _adopt_environment()
+    try:
+        return _act(arguments.action, arguments.config, arguments.flavour)
+    except (ConfigError, LayoutError) as error:
+        say(str(error))
+        return 2
+    except Trouble as trouble:
+        if trouble.details:
+            say("\n".join(f"      {line}" for line in trouble.details.rstrip().splitlines()))
+        for problem in trouble.problems:
+            say(f"  no  {problem}")
+        return 2
+    except KeyboardInterrupt:
+        end_all()
+        say("  no  interrupted")
+        return 130
+
+
+def _adopt_environment() -> None:
+    """CA_CERTIFICATES and the like may stand in .env; the environment wins."""
+    for key, value in dotenv.read().items():
+        os.environ.setdefault(key, value)
+
+
+def _act(action: str, config: Path, flavour: str) -> int:
+    match action:
+        case "up":
+            up(config, flavour)
+        case "down" | "clean":
+            return _down(config, everything=action == "clean")
+        case "doctor":
+            return _doctor(config, flavour)
+        case "docker":
+            engine.install()
+        case "images":
+            images.provide(plan(config, flavour, engine.ensure()).cluster, pull=False)
+    return 0
+
+
+def _down(config: Path, everything: bool) -> int:
+    if not facts.docker().server:
+        say("  ok  Docker does not run, so nothing of the cluster does")
+        return 0
+    compose = Compose(load(config).name)
+    if not (ROOT / compose.environment["MANYEYES_RENDERED"]).exists():
+        compose = Compose(load(config).name, Path("rendered/default"))
+    with step("stopping the cluster") as current:
+        try:
+            compose.down(volumes=everything)
+        except CommandFailed as error:
+            raise Trouble(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
+        current.outcome = "the cluster is down" + (
+            ", its volumes are gone" if everything else "; models and metrics are kept"
+        )
+    dotenv.keep({})
+    return 0
+
+
+def _doctor(config: Path, flavour: str) -> int:
+    cluster = load(config)
+    docker = facts.docker()
+    say(f"ManyEyes, {config}, {facts.system()}")
+    try:
+        found = inventory.take(cluster, docker, flavour, cluster.name, dict(os.environ))
+    except Trouble as trouble:
+        for problem in trouble.problems:
+            say(f"  no  {problem}")
+        return 2
+    ours_runs = bool(docker.server) and Compose(cluster.name).runs()
+    return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs)) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

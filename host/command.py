@@ -1,0 +1,107 @@
+"""Runs other programs; Ctrl-C ends them too."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_running: set[subprocess.Popen[str]] = set()
+_lock = threading.Lock()
+
+
+class CommandFailed(Exception):
+    """A program ended with another status than 0; `output` is what it printed."""
+
+    def __init__(self, command: list[str], status: int, output: str) -> None:
+        self.command, self.status, self.output = command, status, output
+        super().__init__(f"{' '.join(command)} ended with status {status}")
+
+    @property
+    def last_line(self) -> str:
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return lines[-1] if lines else f"status {self.status}"
+
+
+def run(
+    command: list[str],
+    *,
+    timeout_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    cwd: Path = ROOT,
+) -> str:
+    """Standard output and error of `command`, interleaved. Raises CommandFailed, FileNotFoundError, TimeoutError."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    )
+    with _lock:
+        _running.add(process)
+    timed_out = threading.Event()
+
+    def give_up() -> None:
+        timed_out.set()
+        _end(process)
+
+    timer = threading.Timer(timeout_s, give_up) if timeout_s else None
+    if timer:
+        timer.start()
+    lines: list[str] = []
+    try:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line)
+            if on_line:
+                on_line(line.rstrip())
+        process.wait()
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        if timer:
+            timer.cancel()
+        with _lock:
+            _running.discard(process)
+    output = "".join(lines)
+    if timed_out.is_set():
+        raise TimeoutError(f"{' '.join(command)} took longer than {timeout_s:g} s")
+    if process.returncode:
+        raise CommandFailed(command, process.returncode, output)
+    return output
+
+
+def succeeds(command: list[str], timeout_s: float = 20) -> bool:
+    """Whether the program is there and ends with 0."""
+    try:
+        run(command, timeout_s=timeout_s)
+    except (CommandFailed, FileNotFoundError, TimeoutError):
+        return False
+    return True
+
+
+def end_all() -> None:
+    """Ends whatever still runs, for Ctrl-C."""
+    with _lock:
+        running = list(_running)
+    for process in running:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+            return

@@ -1,0 +1,141 @@
+"""`make doctor`: needed X, found Y. Looks only; nothing is changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from config.cluster import Cluster
+from config.inventory import Inventory
+from config.layout import LayoutError, lay_out
+from host import engine, facts
+from host.facts import Docker
+from host.terminal import say
+from host.trouble import Trouble
+
+IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
+"""Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what is needed, what was found, and what to do when that is not enough."""
+
+    what: str
+    needed: str
+    found: str
+    remedy: str = ""
+    """Empty: it is enough."""
+
+
+def look(cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool) -> list[Check]:
+    """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
+    checks = [*_docker(docker), *_gpus(docker, inventory)]
+    try:
+        laid_out = lay_out(cluster, inventory)
+    except LayoutError as error:
+        return [*checks, Check("engines", "a host for them", "none", str(error))]
+    return [
+        *checks,
+        *_memory(laid_out, ours_runs),
+        *_disk(laid_out, docker),
+        *_ports(laid_out, ours_runs),
+        *_paths(laid_out),
+    ]
+
+
+def refuse_if_hopeless(checks: list[Check]) -> None:
+    """Raises Trouble with every check that failed."""
+    if problems := [
+        f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
+    ]:
+        raise Trouble(*problems)
+
+
+def show(checks: list[Check]) -> bool:
+    """Prints the table; True when everything is enough."""
+    widths = [max(len(getattr(check, field)) for check in checks) for field in ("what", "needed")]
+    say(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
+    for check in checks:
+        mark = "no" if check.remedy else "ok"
+        say(f"  {mark}  {check.what:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
+        if check.remedy:
+            say(f"      {'':{widths[0]}}  -> {check.remedy}")
+    return not any(check.remedy for check in checks)
+
+
+def _docker(docker: Docker) -> Iterator[Check]:
+    oldest = ".".join(map(str, engine.OLDEST_ENGINE))
+    remedy = ""
+    if not docker.client:
+        remedy = "`make up` as root installs it on Debian and Ubuntu."
+    elif not docker.server:
+        remedy = "The engine does not answer; `make up` as root starts it."
+    elif engine.too_old(Docker(server=docker.server)):
+        remedy = "`make docker` as root installs a newer one."
+    yield Check("Docker Engine", oldest, docker.server or ("not running" if docker.client else "none"), remedy)
+    oldest = ".".join(map(str, engine.OLDEST_COMPOSE))
+    bad = not docker.compose or engine.too_old(Docker(compose=docker.compose))
+    yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if bad else "")
+
+
+def _gpus(docker: Docker, inventory: Inventory) -> Iterator[Check]:
+    if inventory.flavour != "cuda":
+        yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
+        return
+    count = len(inventory.gpus)
+    yield Check(
+        "NVIDIA driver", "any with CUDA 12.8", facts.driver() or "none", "" if count else "Install NVIDIA's driver."
+    )
+    yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
+    yield Check(
+        "container toolkit",
+        "nvidia",
+        "there" if docker.nvidia else "none",
+        "" if docker.nvidia else "Install nvidia-container-toolkit and restart Docker.",
+    )
+
+
+def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+    per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
+    needed = 1.0
+    for one in cluster.started_engines:
+        big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
+        needed += 9.0 if big_cpu else per_engine[one.flavour]
+    free = facts.memory_gb()
+    remedy = (
+        "Fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated." if free < needed and not ours_runs else ""
+    )
+    yield Check("free memory", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+
+
+def _disk(cluster: Cluster, docker: Docker) -> Iterator[Check]:
+    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
+    needed = max(IMAGE_GB[flavour] for flavour in flavours)
+    free = facts.disk_gb(docker.root_dir)
+    # Images that are there already are counted as needed again; better warned once too often than a full disk.
+    remedy = "Free some (docker system prune), or move Docker's data-root." if free < needed else ""
+    yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+
+
+def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+    wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
+    if cluster.monitoring.enabled:
+        wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
+    for key, host, port in wanted:
+        free = ours_runs or facts.port_free(host, port)
+        remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."
+        yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
+
+
+def _paths(cluster: Cluster) -> Iterator[Check]:
+    from pathlib import Path
+
+    for pool in cluster.served_pools:
+        if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
+            there = (Path(pool.model) / "config.json").exists()
+            remedy = "" if there else f"pools[{pool.name}].model must be a folder with config.json and the weights."
+            yield Check(f"model of {pool.name}", pool.model, "there" if there else "missing", remedy)
+    for key in ("volume", "cache_volume"):
+        folder = getattr(cluster.models, key)
+        if folder.startswith("/"):
+            there = Path(folder).is_dir()
+            yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")

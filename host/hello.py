@@ -1,0 +1,77 @@
+"""The first request, and how to send the next."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from ipaddress import IPv4Address
+from typing import Any
+
+from config.cluster import Cluster
+from host.terminal import attention, say
+from host.trouble import Trouble
+
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
+"""A grey PNG of 32 x 32 pixels."""
+ATTEMPTS_S = 10.0
+
+
+def address(cluster: Cluster, from_outside: bool = False) -> str:
+    """http://host:port of the gateway."""
+    host = cluster.gateway.host
+    anywhere = host == IPv4Address("0.0.0.0")
+    return f"http://{'localhost' if anywhere or not from_outside else host}:{cluster.gateway.port}"
+
+
+def first_answer(cluster: Cluster) -> tuple[str, float]:
+    """(engine that answered, seconds) for one picture through the gateway. Raises Trouble."""
+    pool = cluster.served_pools[0]
+    content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
+    if pool.media.images_per_prompt:
+        content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}})
+    body = json.dumps(
+        {"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]}
+    ).encode()
+    url = f"{address(cluster)}/v1/chat/completions"
+    deadline = time.monotonic() + ATTEMPTS_S
+    while True:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        started = time.monotonic()
+        try:
+            with urllib.request.urlopen(request, timeout=120) as reply:
+                reply.read()
+                return reply.headers.get("X-ManyEyes-Engine", "?"), time.monotonic() - started
+        except (urllib.error.URLError, OSError) as error:
+            # The gateway learns within a second or two of an engine that is up.
+            if time.monotonic() > deadline:
+                said = (
+                    error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
+                )
+                raise Trouble(f"engines are up but the gateway at {url} gives no answer: {said}") from error
+            time.sleep(0.3)
+
+
+def show(cluster: Cluster, grafana: bool) -> None:
+    """The end of `make up`."""
+    base = address(cluster)
+    say()
+    say(f"  The page      {base}/")
+    say(f"  The API       {base}/v1   (OpenAI's; any key will do)")
+    for pool in cluster.served_pools:
+        engines = [engine for engine in cluster.explicit_engines if engine.pool == pool.name]
+        model = "random weights" if pool.is_tiny else pool.model
+        say(f"  Model         {pool.name}   ({model}, {len(engines)} engine{'s' if len(engines) > 1 else ''})")
+    if cluster.monitoring.enabled:
+        if grafana:
+            say(f"  Dashboards    {base}/grafana/")
+        say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
+    say()
+    say(f"  curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\")
+    model = cluster.served_pools[0].name
+    say(f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'')
+    say()
+    if any(pool.is_tiny for pool in cluster.served_pools):
+        attention("the tiny model has random weights: real vLLM answers, and says noise")
+    if any(engine.flavour == "emulated" for engine in cluster.explicit_engines):
+        attention("engines are emulated: answers are canned text, timings are not a GPU's")
+    say("  make status shows it, make logs follows it, make down ends it.")

@@ -1,0 +1,106 @@
+"""What `engines: auto` is laid out on: GPUs found, flavour chosen, which models can be had."""
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from config.cluster import Cluster
+from config.inventory import Inventory
+from config.pools import Flavour
+from host import facts
+from host.command import CommandFailed, run
+from host.facts import Docker
+from host.terminal import attention, ok
+from host.trouble import Trouble
+
+HUB_TIMEOUT_S = 6
+
+
+def take(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
+    """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises Trouble."""
+    gpus = facts.gpus()
+    flavour = _flavour(cluster, forced, bool(gpus), docker)
+    if gpus and flavour == "cuda":
+        kinds = ", ".join(dict.fromkeys(f"{gpu.name}, {gpu.memory_gb:g} GiB" for gpu in gpus))
+        ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
+    missing: list[str] = []
+    if cluster.engines == "auto" and flavour != "emulated":
+        for pool in cluster.pools:
+            wanted = pool.otherwise and flavour in pool.flavours and not pool.is_tiny
+            if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
+                missing.append(pool.model)
+                attention(f"the weights of {pool.model} cannot be had here: {pool.otherwise} is served instead")
+    return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
+
+
+def _flavour(cluster: Cluster, forced: str, gpus: bool, docker: Docker) -> Flavour:
+    if forced and forced not in ("cuda", "cpu", "emulated"):
+        raise Trouble(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
+    if cluster.engines != "auto":
+        flavours = {engine.flavour for engine in cluster.engines if not engine.address}
+        if forced and flavours != {forced}:
+            raise Trouble(
+                f"FLAVOUR={forced} applies to `engines: auto`, and the configuration lists its engines "
+                f"({', '.join(sorted(flavours))}). Take another with CONFIG=, such as config/examples/{forced}.yaml."
+            )
+        if "cuda" in flavours:
+            _gpus_work(gpus, docker)
+            return "cuda"
+        return "cpu" if "cpu" in flavours else "emulated"
+    wanted = forced or cluster.flavour
+    if wanted == "auto":
+        if gpus and not docker.nvidia:
+            _gpus_work(gpus, docker)
+        chosen: Flavour = "cuda" if gpus else "cpu"
+        if not gpus:
+            ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
+        return chosen
+    if wanted == "cuda":
+        _gpus_work(gpus, docker)
+        return "cuda"
+    return "cpu" if wanted == "cpu" else "emulated"
+
+
+def _gpus_work(gpus: bool, docker: Docker) -> None:
+    if not gpus:
+        raise Trouble(
+            "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none. "
+            "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
+        )
+    if not docker.nvidia:
+        raise Trouble(
+            "GPUs are here but Docker cannot use them: install nvidia-container-toolkit, run "
+            "`nvidia-ctk runtime configure --runtime=docker`, restart Docker. Or try FLAVOUR=cpu."
+        )
+
+
+def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]) -> bool:
+    return _in_volume(cluster, model, revision, project) or (not cluster.models.offline and _on_hub(model, environment))
+
+
+def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+    name = f"manyeyes/{model.replace('/', '--')}@{revision or 'newest'}.complete"
+    folder = cluster.models.volume
+    if not folder.startswith("/"):
+        try:
+            told = json.loads(run(["docker", "volume", "inspect", f"{project}_{folder}"], timeout_s=20))
+        except (CommandFailed, TimeoutError):
+            return False
+        folder = told[0]["Mountpoint"]
+    try:
+        return (Path(folder) / name).exists()
+    except PermissionError:  # the volume is root's; the downloader will see for itself
+        return False
+
+
+def _on_hub(model: str, environment: dict[str, str]) -> bool:
+    endpoint = environment.get("HF_ENDPOINT") or "https://huggingface.co"
+    request = urllib.request.Request(f"{endpoint}/api/models/{model}", method="GET")
+    if token := environment.get("HF_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

@@ -1,0 +1,82 @@
+"""What `make` targets print: one line per step, never wider than 80 columns, alive during long steps."""
+
+import contextlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+QUIET_EVERY_S = 15.0
+"""Without a terminal, a long step says every so often that it goes on."""
+
+
+class Step:
+    """A step under way; `note` is shown beside its clock."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.note = ""
+        self.outcome = ""
+
+
+def say(text: str = "") -> None:
+    """One line to the user."""
+    print(text, flush=True)
+
+
+def ok(text: str) -> None:
+    say(f"  ok  {text}")
+
+
+def attention(text: str) -> None:
+    """Something the user should know; the run goes on."""
+    say(f"  !!  {text}")
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[Step]:
+    """Shows the title and a clock while the body runs, then one line with the time it took."""
+    current = Step(title)
+    started = time.monotonic()
+    done = threading.Event()
+    ticker = threading.Thread(target=_tick, args=(current, started, done), daemon=True)
+    ticker.start()
+    failed = True
+    try:
+        yield current
+        failed = False
+    finally:
+        done.set()
+        ticker.join()
+        _clear_line()
+        took = time.monotonic() - started
+        seconds = f" ({took:.0f} s)" if took >= 1 else ""
+        if failed:
+            say(f"  no  {current.title}{seconds}")
+        else:
+            ok(f"{current.outcome or current.title}{seconds}")
+
+
+def _tick(current: Step, started: float, done: threading.Event) -> None:
+    tty = sys.stdout.isatty()
+    said = started
+    shown_note = ""
+    while not done.wait(0.5 if tty else 1.0):
+        now = time.monotonic()
+        line = f"  ..  {current.title}, {now - started:.0f} s" + (f": {current.note}" if current.note else "")
+        if tty:
+            _clear_line()
+            print(line[: columns() - 1], end="", flush=True)
+        elif now - said >= QUIET_EVERY_S or (current.note != shown_note and now - said >= 5):
+            say(line[:160])
+            said, shown_note = now, current.note
+
+
+def _clear_line() -> None:
+    if sys.stdout.isatty():
+        print("\r\x1b[2K", end="", flush=True)
+
+
+def columns() -> int:
+    return shutil.get_terminal_size((80, 24)).columns

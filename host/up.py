@@ -1,0 +1,117 @@
+"""`make up`: from what the host has to the first answer."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.cluster import Cluster
+from config.inventory import Inventory
+from config.layout import lay_out
+from config.load import load
+from host import doctor, dotenv, engine, hello, images, inventory, wait
+from host.command import ROOT, CommandFailed, end_all
+from host.compose import RENDERED, Compose
+from host.facts import Docker
+from host.terminal import attention, ok, say, step
+from host.trouble import Trouble
+from render.cluster import render
+from render.write import write
+
+DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
+"""How long engines may take: a GPU's includes the download of its model."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to run."""
+
+    cluster: Cluster
+    inventory: Inventory
+    config: Path
+    docker: Docker
+
+
+def plan(config: Path, flavour: str, docker: Docker) -> Plan:
+    """Reads the configuration and looks at the host. Raises ConfigError, LayoutError, Trouble."""
+    cluster = load(config)
+    environment = {**dotenv.read(), **os.environ}
+    found = inventory.take(cluster, docker, flavour, cluster.name, environment)
+    return Plan(lay_out(cluster, found), found, config, docker)
+
+
+def up(config: Path, flavour: str) -> None:
+    """Brings the cluster up. What this run started is taken down again when it fails or is interrupted."""
+    load(config)  # a wrong file is told before anything is installed
+    say(f"ManyEyes, {config}")
+    intended = plan(config, flavour, engine.ensure())
+    cluster = intended.cluster
+    compose = Compose(cluster.name)
+    ran_before = compose.runs()
+    doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before))
+    _tell_layout(cluster)
+    outcome = images.provide(cluster)
+    write(render(load(config), intended.inventory, config, RENDERED), ROOT / RENDERED)
+    try:
+        _start(cluster, compose, set(outcome.missing))
+    except BaseException:
+        end_all()
+        if not ran_before:
+            with step("taking down what was started"):
+                compose.down()
+        raise
+    dotenv.keep(compose.environment)
+    hello.show(cluster, grafana=cluster.images.grafana not in outcome.missing)
+
+
+def _tell_layout(cluster: Cluster) -> None:
+    for pool in cluster.served_pools:
+        engines = [one for one in cluster.explicit_engines if one.pool == pool.name]
+        where = ", ".join(f"{one.name}" for one in engines)
+        ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
+
+
+def _start(cluster: Cluster, compose: Compose, missing_images: set[str]) -> None:
+    with step("starting containers") as current:
+        try:
+            compose(
+                "up",
+                "--detach",
+                "--remove-orphans",
+                "--no-build",
+                "--pull",
+                "never",
+                *_services(cluster, missing_images),
+                on_line=lambda line: setattr(current, "note", line.strip()[:60]),
+            )
+        except CommandFailed as error:
+            # A downloader that failed makes Compose fail too; its own words tell more.
+            said = compose.logs("models") if "models" in error.output else error.output
+            raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
+        current.outcome = "containers started"
+    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
+    with step("starting engines") as current:
+        wait.until_up(cluster, compose, hello.address(cluster), current, max(DEADLINE_S[one] for one in flavours))
+    with step("asking about a picture") as current:
+        answered_by, seconds = hello.first_answer(cluster)
+        current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
+    _recreate_note(compose)
+
+
+def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
+    """By name, so that a service whose image cannot be had is left out."""
+    names = ["gateway", "controller", "webui", *(one.name for one in cluster.started_engines)]
+    if cluster.monitoring.enabled:
+        names += ["prometheus", "nginx-exporter"]
+        names += [] if cluster.images.grafana in missing_images else ["grafana"]
+    return names
+
+
+def _reason(error: CommandFailed) -> str:
+    lines = [line for line in error.output.splitlines() if "rror" in line or "failed" in line]
+    return lines[-1].strip() if lines else error.last_line
+
+
+def _recreate_note(compose: Compose) -> None:
+    unhealthy = [row["Service"] for row in compose.containers() if "(unhealthy)" in row["Status"]]
+    if unhealthy:
+        attention(f"not healthy: {', '.join(unhealthy)} (docker compose logs tells why)")

@@ -1,0 +1,87 @@
+"""Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from config.cluster import Cluster
+from host.compose import Compose
+from host.terminal import Step
+from host.trouble import Trouble
+
+POLL_S = 0.5
+HEALTHZ_TIMEOUT_S = 5
+RESTARTS_THAT_ARE_TOO_MANY = 3
+
+
+def until_up(cluster: Cluster, compose: Compose, address: str, current: Step, deadline_s: float) -> None:
+    """Returns when all engines that Compose starts are up. Raises Trouble with the log of the one that failed."""
+    started = time.monotonic()
+    services = {engine.name for engine in cluster.started_engines}
+    while True:
+        states = engine_states(address)
+        ours = {name: state for name, state in states.items() if name in services}
+        up = sum(state == "up" for state in ours.values())
+        current.title = f"starting engines, {up} of {len(services)} up"
+        if up == len(services):
+            current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
+            return
+        _refuse_if_failed(compose, services, current)
+        if time.monotonic() - started > deadline_s:
+            slow = sorted(name for name in services if ours.get(name) != "up")
+            raise Trouble(
+                f"{', '.join(slow)} did not come up within {deadline_s:.0f} s. "
+                f"`docker compose logs {slow[0]}` tells what it does.",
+                details=compose.logs(slow[0]),
+            )
+        time.sleep(POLL_S)
+
+
+def engine_states(address: str) -> dict[str, str]:
+    """{engine: state} as the gateway tells it; empty while it does not answer."""
+    return {engine["name"]: engine["state"] for pool in healthz(address).get("pools", []) for engine in pool["engines"]}
+
+
+def healthz(address: str) -> dict[str, Any]:
+    """The gateway's /healthz, whatever its status; empty while nothing listens."""
+    try:
+        with urllib.request.urlopen(f"{address}/healthz", timeout=HEALTHZ_TIMEOUT_S) as reply:
+            return dict(json.load(reply))
+    except urllib.error.HTTPError as error:
+        try:
+            return dict(json.load(error))
+        except ValueError:
+            return {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _refuse_if_failed(compose: Compose, services: set[str], current: Step) -> None:
+    note = ""
+    for row in compose.containers():
+        service, state, status = row["Service"], row["State"], row["Status"]
+        if service == "models" and state == "running":
+            last = compose.logs("models", 1).strip().splitlines()
+            note = last[-1] if last else "models"
+        if service == "models" and state == "exited" and not status.startswith("Exited (0)"):
+            raise Trouble(
+                "the models could not be brought here; what the downloader said is below.",
+                details=compose.logs("models"),
+            )
+        if (
+            service in services
+            and state in ("restarting", "dead")
+            and _restarts(compose, row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
+        ):
+            raise Trouble(
+                f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25)
+            )
+    current.note = note
+
+
+def _restarts(compose: Compose, container: str) -> int:
+    from host.command import run
+
+    return int(run(["docker", "inspect", "--format", "{{.RestartCount}}", container], timeout_s=20).strip() or 0)

@@ -1,0 +1,28 @@
+"""Waiting for something to become true, in place of a sleep."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(check: Callable[[], T], within_s: float, every_s: float = 0.1, what: str = "") -> T:
+    """Call `check` until it returns something truthy, and return that.
+
+    An AssertionError inside `check` counts as "not yet"; any other exception is passed on.
+    Raises AssertionError after `within_s` seconds, with `what` and the last result.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        last: object
+        try:
+            result = check()
+            if result:
+                return result
+            last = result
+        except AssertionError as error:
+            last = error
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"{what or 'it'} did not come true within {within_s} s; last result: {last!r}")
+        time.sleep(every_s)

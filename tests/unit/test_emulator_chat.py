@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+
+from engine.emulator import chat, completions, options, tokens
+from engine.emulator.errors import RequestError
+
+GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
+OPTIONS = options.parse(
+    ["--served-model-name", "m", "alias", "--max-model-len", "500", "--limit-mm-per-prompt", '{"image":2,"video":1}']
+)
+
+
+def body(content: object = "hello there", **more: object) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": content}], **more}
+
+
+def image(url: str = GIF) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def refusal(request: dict[str, Any]) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        chat.read_job(request, OPTIONS)
+    return caught.value
+
+
+def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
+    job = chat.read_job(
+        {
+            "messages": [
+                {"role": "system", "content": "Be kind."},
+                {"role": "user", "content": [image(), {"type": "text", "text": "What is this?"}]},
+                {"role": "assistant", "content": "A dog."},
+                {"role": "user", "content": "Sure?"},
+            ]
+        },
+        OPTIONS,
+    )
+    words = 2 + 3 + 2 + 1
+    assert job.prompt_tokens == words + 64 + tokens.AROUND_VISION + 4 * tokens.PER_MESSAGE + tokens.OPENING
+    assert job.media == 1
+    assert job.model == "m"
+
+
+def test_every_served_name_is_answered_under_that_name() -> None:
+    assert chat.read_job(body(model="alias"), OPTIONS).model == "alias"
+
+
+def test_an_unknown_model_gets_404() -> None:
+    error = refusal(body(model="other"))
+    assert (error.status, error.kind, error.param) == (404, "NotFoundError", "model")
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"model": "m"}, "messages: Field required"),
+        ({"model": "m", "messages": []}, "empty conversation"),
+        ({"model": "m", "messages": "hi"}, "valid list"),
+        ({"model": "m", "messages": ["hi"]}, "message with a role"),
+        (body(5), "a string or a list of parts"),
+        (body([{"type": "text"}]), "part of a message"),
+        (body([image("data:image/png;base64,aGVsbG8=")]), "cannot identify image file"),
+        (body([image()] * 3), r"At most 2 image\(s\) may be provided in one prompt"),
+        (body([{"type": "input_audio", "input_audio": {}}]), r"At most 0 audio\(s\)"),
+        (body("word " * 500), "maximum context length is 500 tokens"),
+        (body(max_tokens=0), "max_tokens must be at least 1"),
+        (body(max_tokens="7"), "valid integer"),
+        (body(max_tokens=501), "cannot be greater than max_model_len=500"),
+        (body(n=2), "one answer a request"),
+        (body(stream="yes"), "valid boolean"),
+        (body(stream_options=3), "should be an object"),
+    ],
+)
+def test_a_bad_request_gets_400_and_the_reason(request_: dict[str, Any], message: str) -> None:
+    error = refusal(request_)
+    assert error.status == 400
+    assert error.body()["error"]["code"] == 400
+    with pytest.raises(RequestError, match=message):
+        raise error
+
+
+def test_max_tokens_cuts_the_answer_and_ignore_eos_fills_it() -> None:
+    assert len(chat.read_job(body(max_tokens=5), OPTIONS).tokens) == 5
+    assert chat.read_job(body(max_tokens=5), OPTIONS).finish_reason == "length"
+    assert len(chat.read_job(body(max_tokens=300, ignore_eos=True), OPTIONS).tokens) == 300
+    assert chat.read_job(body(max_tokens=300), OPTIONS).finish_reason == "stop"
+    assert len(chat.read_job(body(max_tokens=300, min_tokens=100), OPTIONS).tokens) == 100
+
+
+def test_an_answer_never_grows_beyond_the_context() -> None:
+    job = chat.read_job(body(max_tokens=499, ignore_eos=True), OPTIONS)
+    assert job.prompt_tokens + len(job.tokens) == OPTIONS.max_model_len
+
+
+def test_a_plain_completion_takes_text_or_token_ids_and_has_a_short_default() -> None:
+    assert completions.read_job({"model": "m", "prompt": "The cat"}, OPTIONS).prompt_tokens == 2
+    assert completions.read_job({"model": "m", "prompt": [5, 6, 7]}, OPTIONS).prompt_tokens == 3
+    assert len(completions.read_job({"model": "m", "prompt": ["The cat"]}, OPTIONS).tokens) == 16
+    for wrong in (None, "", [], ["two", "prompts"]):
+        with pytest.raises(RequestError):
+            completions.read_job({"model": "m", "prompt": wrong}, OPTIONS)
