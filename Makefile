@@ -92,5 +92,5 @@ help: ## This
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt
 	@host/environment host
-$(VENV)/test: requirements/test.txt requirements/webui.txt
+$(VENV)/test: requirements/test.txt
 	@host/environment test

@@ -51,7 +51,9 @@ class WebUi(Section):
 
     title: str = Field("ManyEyes", min_length=1, max_length=60)
     """Shown on top of the page and in the browser's tab."""
-    greeting: str = Field("Ask about a picture, several, or a video.", max_length=400)
+    greeting: str = Field(
+        "Ask about pictures and videos. Drop them here, paste them, or try one of these.", max_length=400
+    )
     """The line under the title."""
 
 

@@ -41,10 +41,10 @@ def marker(home: Path, model: str, revision: str | None) -> Path:
 def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
     model, revision = wanted["model"], wanted.get("revision")
     if folder := wanted.get("folder"):
-        from engine.tiny.__main__ import SEED, build
+        from engine.tiny.__main__ import build
 
         started = time.monotonic()
-        build(Path(folder), SEED)
+        build(Path(folder), seed=0)
         _say(f"{model}: the random-weight model is there after {time.monotonic() - started:.0f} s")
         return
     done = marker(home, model, revision)

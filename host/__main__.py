@@ -67,7 +67,7 @@ def _down(config: Path, everything: bool) -> int:
         say("  ok  Docker does not run, so nothing of the cluster does")
         return 0
     compose = Compose(load(config).name)
-    if not (ROOT / compose.environment["MANYEYES_RENDERED"]).exists():
+    if not (ROOT / compose.rendered).exists():
         compose = Compose(load(config).name, Path("rendered/default"))
     with step("stopping the cluster") as current:
         try:

@@ -7,15 +7,19 @@ from typing import Any
 
 from host.command import CommandFailed, run
 
-RENDERED = Path("rendered/host")
+
+def rendered(project: str) -> Path:
+    """Where `make up` writes what it renders for this host. rendered/default is committed, for a plain Compose call."""
+    return Path("rendered") / f"host-{project}"
 
 
 class Compose:
     """`docker compose` for one project."""
 
-    def __init__(self, project: str, rendered: Path = RENDERED) -> None:
+    def __init__(self, project: str, folder: Path | None = None) -> None:
         self.project = project
-        self.environment = {"MANYEYES_RENDERED": str(rendered), "MANYEYES_PROJECT": project}
+        self.rendered = folder or rendered(project)
+        self.environment = {"MANYEYES_RENDERED": str(self.rendered), "MANYEYES_PROJECT": project}
 
     def __call__(
         self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None

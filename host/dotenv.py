@@ -1,12 +1,13 @@
 """The .env file that Docker Compose reads: the user's own lines, and two that `make up` keeps."""
 
+import os
 from pathlib import Path
 
 from host.command import ROOT
 
 BEGIN = "# --- kept by `make up`: what this host runs; `make down` removes it ---"
 END = "# --- end ---"
-PATH = ROOT / ".env"
+PATH = ROOT / os.environ.get("MANYEYES_ENV_FILE", ".env")
 
 
 def read(path: Path = PATH) -> dict[str, str]:

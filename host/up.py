@@ -10,7 +10,7 @@ from config.layout import lay_out
 from config.load import load
 from host import doctor, dotenv, engine, hello, images, inventory, wait
 from host.command import ROOT, CommandFailed, end_all
-from host.compose import RENDERED, Compose
+from host.compose import Compose
 from host.facts import Docker
 from host.terminal import attention, ok, say, step
 from host.trouble import Trouble
@@ -50,7 +50,7 @@ def up(config: Path, flavour: str) -> None:
     doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
-    write(render(load(config), intended.inventory, config, RENDERED), ROOT / RENDERED)
+    write(render(load(config), intended.inventory, config, compose.rendered), ROOT / compose.rendered)
     try:
         _start(cluster, compose, set(outcome.missing))
     except BaseException:

@@ -1,0 +1,47 @@
+"""The banner over the page."""
+
+from webui.banner import notices, states
+from webui.gateway import Pool, parse_pools
+
+URL = "http://gateway:8080"
+
+
+def test_healthz_is_read() -> None:
+    found: object = {
+        "status": "ok",
+        "pools": [{"name": "a", "up": 1, "total": 2, "notice": "n"}, {"name": "b", "up": 0, "total": 1}],
+    }
+    assert parse_pools(found) == [Pool("a", 1, 2, "n"), Pool("b", 0, 1)]
+
+
+def test_anything_else_is_no_state() -> None:
+    wrong: tuple[object, ...] = (
+        None,
+        "ok",
+        [],
+        {"pools": 3},
+        {"pools": [{"name": "a"}]},
+        {"pools": [{"name": "a", "up": "?", "total": 1}]},
+    )
+    for found in wrong:
+        assert parse_pools(found) is None
+
+
+def test_each_pool_tells_how_many_engines_are_up() -> None:
+    html = states([Pool("a", 2, 2), Pool("b", 0, 1)])
+    assert "<b>a</b> 2 of 2 engines up" in html
+    assert "<b>b</b> 0 of 1 engine up" in html
+
+
+def test_a_notice_is_shown_and_cannot_bring_html() -> None:
+    html = notices([Pool("a", 1, 1, "<b>noise</b>"), Pool("b", 1, 1)], URL)
+    assert "a: &lt;b&gt;noise&lt;/b&gt;" in html
+    assert html.count("notice warning") == 1
+
+
+def test_nothing_to_say_shows_nothing() -> None:
+    assert notices([Pool("a", 2, 2)], URL) == ""
+
+
+def test_a_gateway_out_of_reach_is_told() -> None:
+    assert f"The gateway at {URL} cannot be reached." in notices(None, URL)

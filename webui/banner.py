@@ -1,0 +1,32 @@
+"""The banner: how many engines are up, and what a visitor has to know about a pool."""
+
+from __future__ import annotations
+
+import html
+
+from webui.failure import unreachable
+from webui.gateway import Pool
+
+
+def states(pools: list[Pool] | None) -> str:
+    """HTML: 'qwen3-vl-8b 3 of 3 engines up' for each pool."""
+    return f'<div class="pools" role="status">{"".join(_state(pool) for pool in pools or [])}</div>'
+
+
+def notices(pools: list[Pool] | None, gateway_url: str) -> str:
+    """HTML, empty when there is nothing to say; `pools` is None when the gateway cannot be reached."""
+    if pools is None:
+        return _notice(unreachable(gateway_url).what, "failure")
+    if not pools:
+        return _notice("The gateway knows no pool of engines.", "failure")
+    return "".join(_notice(f"{pool.name}: {pool.notice}") for pool in pools if pool.notice)
+
+
+def _state(pool: Pool) -> str:
+    level = "up" if pool.up == pool.total else "some" if pool.up else "none"
+    words = f"{pool.up} of {pool.total} engine{'' if pool.total == 1 else 's'} up"
+    return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
+
+
+def _notice(text: str, kind: str = "warning") -> str:
+    return f'<div class="notice {kind}" role="alert">{html.escape(text)}</div>'

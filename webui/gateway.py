@@ -1,0 +1,121 @@
+"""Asks the gateway: which models there are, how the engines are, and for an answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI
+from openai._types import RequestOptions
+
+from webui.answer import Answer, Served
+from webui.failure import explain
+from webui.settings import Settings
+
+ASK_TIMEOUT = openai.Timeout(600, connect=5)  # a queued question about a long video may wait minutes for its first byte
+LOOK_TIMEOUT_S = 5.0
+
+# Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
+PAGE_HEADER = "X-ManyEyes-Page"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What goes to `POST /v1/chat/completions`; `page` is one opened page, not a person."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    page: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    name: str
+    up: int
+    total: int
+    notice: str = ""
+
+
+class Gateway:
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.gateway_url
+        # Nothing but the gateway is to be reached, so proxies from the environment are not heeded;
+        # retries are the gateway's work, and a second try here would hide a refusal.
+        self._client = AsyncOpenAI(
+            base_url=f"{self.url}/v1",
+            api_key=settings.api_key or "none",
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
+            timeout=ASK_TIMEOUT,
+            max_retries=0,
+        )
+        # The client insists on a key; without one of its own the page is told apart by its address, not by "none".
+        self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
+
+    async def models(self) -> list[str]:
+        """The model names; empty when the gateway cannot tell."""
+        try:
+            found = await self._client.models.list(timeout=LOOK_TIMEOUT_S, extra_headers=self._headers)
+        except openai.OpenAIError:
+            return []
+        return [model.id for model in found.data]
+
+    async def pools(self) -> list[Pool] | None:
+        """The pools as `GET /healthz` tells them; None when the gateway cannot be reached or says something else."""
+        try:
+            options: RequestOptions = {"timeout": LOOK_TIMEOUT_S, "headers": self._headers}
+            response = await self._client.get(f"{self.url}/healthz", cast_to=object, options=options)
+        except openai.APIStatusError as error:  # a gateway with no engine up may say so with a 503
+            response = error.body
+        except openai.OpenAIError:
+            return None
+        return parse_pools(response)
+
+    async def ask(self, question: Question, answer: Answer) -> None:
+        """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
+        try:
+            await self._ask(question, answer)
+        except Exception as error:
+            if isinstance(error, openai.APIStatusError):
+                answer.served = Served.from_headers(error.response.headers)
+            answer.failure = explain(error, self.url)
+        answer.end()
+
+    async def _ask(self, question: Question, answer: Answer) -> None:
+        messages: Any = question.messages  # video_url is vLLM's own and not in OpenAI's types
+        raw = await self._client.chat.completions.with_raw_response.create(
+            model=question.model,
+            messages=messages,
+            temperature=question.temperature,
+            top_p=question.top_p,
+            max_tokens=question.max_tokens,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_headers={**self._headers, PAGE_HEADER: question.page},
+        )
+        answer.served = Served.from_headers(raw.headers)
+        async with raw.parse() as stream:
+            async for chunk in stream:
+                if chunk.usage is not None:
+                    answer.tokens_in, answer.tokens_out = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+                    details = chunk.usage.prompt_tokens_details
+                    answer.tokens_cached = details.cached_tokens if details else None
+                for choice in chunk.choices:
+                    if choice.delta.content is not None and (choice.delta.content or choice.delta.role is None):
+                        answer.add(choice.delta.content, time.monotonic())
+                    answer.finish_reason = choice.finish_reason or answer.finish_reason
+
+
+def parse_pools(found: object) -> list[Pool] | None:
+    """`found` is the JSON of `GET /healthz`; None when it is not of that form."""
+    try:
+        return [
+            Pool(str(pool["name"]), int(pool["up"]), int(pool["total"]), str(pool.get("notice") or ""))
+            for pool in found["pools"]  # type: ignore[index]  # any shape may come; a wrong one is caught below
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,53 @@
+// The two buttons of the page that need no server: dark or light, and the settings panel.
+(() => {
+  const remembered = localStorage.getItem("manyeyes-theme");
+  const dark = () => document.body.classList.contains("dark");
+  const paint = (mode) => document.body.classList.toggle("dark", mode === "dark");
+
+  if (remembered) {
+    // Gradio sets the class from the system's preference while it mounts; the reader's own choice comes after it.
+    const keep = () => { if (dark() !== (remembered === "dark")) paint(remembered); };
+    const watch = new MutationObserver(keep);
+    watch.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    keep();
+    setTimeout(() => watch.disconnect(), 5000);
+    document.addEventListener("click", () => watch.disconnect(), { capture: true, once: true });
+  }
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest(".theme-toggle")) {
+      const mode = dark() ? "light" : "dark";
+      localStorage.setItem("manyeyes-theme", mode);
+      paint(mode);
+    }
+    const toggle = event.target.closest(".side-toggle");
+    if (toggle) {
+      const side = document.getElementById(toggle.dataset.side);
+      side.classList.toggle("turned");
+      toggle.setAttribute("aria-expanded", String(getComputedStyle(side).display !== "none"));
+    }
+  });
+})();
+
+// Names for what Gradio leaves without one, for people who listen to the page.
+(() => {
+  const names = [
+    ["#question textarea", () => "Your question"],
+    ["#chat .image-container > button:not([aria-label])", () => "Enlarge the picture"],
+    ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
+  ];
+  const name = () => {
+    for (const [selector, words] of names) {
+      for (const element of document.querySelectorAll(selector)) {
+        const attribute = element.tagName === "IMG" ? "alt" : "aria-label";
+        if (!element.getAttribute(attribute)) element.setAttribute(attribute, words(element));
+      }
+    }
+  };
+  let due = false;
+  new MutationObserver(() => {
+    if (due) return;
+    due = true;
+    setTimeout(() => { due = false; name(); }, 300);
+  }).observe(document, { childList: true, subtree: true });
+})();

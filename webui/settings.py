@@ -1,0 +1,75 @@
+"""What the page reads from cluster.yaml and the environment, in one place. The environment wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from config.cluster import Cluster
+from config.gateway import Gateway, WebUi
+from config.load import ConfigError, load
+
+
+class SettingsError(ValueError):
+    """Every problem found in the environment, one a line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    gateway_url: str = "http://gateway:8080"
+    port: int = 7860
+    title: str = WebUi().title
+    greeting: str = WebUi().greeting
+    max_body_mb: int = Gateway().max_body_mb
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The gateway's body limit; nginx counts a megabyte as 1024 * 1024 bytes."""
+        return self.max_body_mb * 1024 * 1024
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Settings from `environ`; a variable that is unset or empty takes its default.
+
+    Raises SettingsError naming every variable that is wrong.
+    """
+    problems: list[str] = []
+    default = Settings()
+    if config := environ.get("MANYEYES_CONFIG", "").strip():
+        try:
+            default = _of_cluster(load(Path(config)))
+        except ConfigError as error:
+            problems.append(str(error))
+
+    def text(name: str, fallback: str) -> str:
+        return environ.get(name, "").strip() or fallback
+
+    def whole(name: str, fallback: int, highest: int) -> int:
+        found = text(name, str(fallback))
+        if found.isascii() and found.isdecimal() and 1 <= int(found) <= highest:
+            return int(found)
+        problems.append(f"{name} wants a whole number from 1 to {highest}, found {found!r}")
+        return fallback
+
+    gateway_url = text("MANYEYES_GATEWAY_URL", default.gateway_url).rstrip("/")
+    parts = urlsplit(gateway_url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        problems.append(f"MANYEYES_GATEWAY_URL wants an address like {default.gateway_url}, found {gateway_url!r}")
+    settings = Settings(
+        gateway_url=gateway_url,
+        port=whole("MANYEYES_WEBUI_PORT", default.port, 65535),
+        title=text("MANYEYES_WEBUI_TITLE", default.title),
+        greeting=text("MANYEYES_WEBUI_GREETING", default.greeting),
+        max_body_mb=whole("MANYEYES_MAX_BODY_MB", default.max_body_mb, 4096),
+        api_key=environ.get("MANYEYES_API_KEY", "").strip() or None,
+    )
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _of_cluster(cluster: Cluster) -> Settings:
+    return Settings(title=cluster.webui.title, greeting=cluster.webui.greeting, max_body_mb=cluster.gateway.max_body_mb)
