@@ -5,6 +5,7 @@ import sys
 
 import structlog
 import uvicorn
+import uvloop
 
 from config.layout import LayoutError
 from config.load import ConfigError, load_laid_out
@@ -45,7 +46,7 @@ async def run(settings: Settings) -> None:
 def main() -> int:
     logs.to_json()
     try:
-        asyncio.run(run(Settings.from_environment()))
+        uvloop.run(run(Settings.from_environment()))
     except (ConfigError, LayoutError) as error:
         print(error, file=sys.stderr)
         return 2

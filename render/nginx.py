@@ -69,7 +69,10 @@ def _names(pools: tuple[Pool, ...]) -> dict[str, str | None]:
     return names
 
 
+MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
+
+
 def _map(source: str, target: str, entries: dict[str, str | None]) -> str:
-    lines = [f'    "{key}" "{value}";\n' for key, value in entries.items()]
-    # 'hostnames' is off and keys are literal; a leading ~ would be a regular expression, which names cannot start with.
+    """An nginx map; a key that is one of map's own words is told apart by a backslash."""
+    lines = [f'    "{chr(92) if key in MAP_WORDS else ""}{key}" "{value}";\n' for key, value in entries.items()]
     return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'

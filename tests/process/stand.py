@@ -1,0 +1,173 @@
+"""A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from config.inventory import Inventory
+from config.load import load
+from render.cluster import render
+from render.write import write
+from tests.eventually import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4"]
+
+
+def nginx_binary() -> str:
+    """NGINX, or the one that tests/nginx/fetch unpacks."""
+    if named := os.environ.get("NGINX"):
+        return named
+    subprocess.run([ROOT / "tests/nginx/fetch", ROOT / "build/nginx"], check=True, capture_output=True)
+    return str(ROOT / "build/nginx/nginx")
+
+
+def free_port() -> int:
+    """One that nobody listens on just now, for TCP and UDP."""
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        port = int(tcp.getsockname()[1])
+        udp.bind(("127.0.0.1", port))
+        return port
+
+
+@dataclass
+class Stand:
+    """The running parts. `url` is the gateway's."""
+
+    folder: Path
+    document: dict[str, Any]
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['gateway']}"
+
+    def log(self, part: str) -> str:
+        return (self.folder / f"{part}.log").read_text(errors="replace")
+
+    def start(self, part: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+        with (self.folder / f"{part}.log").open("a") as output:
+            self.processes[part] = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                text=True,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+
+    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+        process = self.processes.pop(part)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        process.wait(timeout=20)
+
+    def start_engine(self, name: str, *more: str) -> None:
+        engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
+        names = [engine["pool"], *(p["name"] for p in self.document["pools"] if p.get("fallback") == engine["pool"])]
+        flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
+        limit = '--limit-mm-per-prompt={"image":4,"video":1}'
+        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, limit, *QUICK, *more])
+
+    def start_controller(self) -> None:
+        environment = {
+            "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
+            "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
+            "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
+            "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
+        }
+        self.start("controller", [sys.executable, "-m", "controller"], environment)
+
+    def ask(self, model: str = "big", **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
+
+    def healthz(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/healthz", timeout=5).json())
+
+    def answers_from(self, model: str, engines: set[str], within_s: float = 15) -> None:
+        """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
+
+        def check() -> bool:
+            seen = {self.ask(model).headers.get("X-ManyEyes-Engine") for _ in range(4 * len(engines))}
+            assert seen == engines, seen
+            return True
+
+        eventually(check, within_s, 0.2, f"answers from exactly {sorted(engines)}")
+
+
+@contextlib.contextmanager
+def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
+    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end."""
+    running = Stand(folder, document)
+    for engine in document["engines"]:
+        running.ports[engine["name"]] = free_port()
+        engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
+        engine["flavour"] = "emulated"
+    for part in ("gateway", "inside", "controller", "dns"):
+        running.ports[part] = free_port()
+    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+    files = render(load(folder / "cluster.yaml"), Inventory(flavour="emulated"), Path("c.yaml"), Path("r"))
+    write(files, folder / "rendered")
+    try:
+        for engine in document["engines"]:
+            if not engine["name"].startswith("late"):
+                running.start_engine(engine["name"])
+        running.start_controller()
+        _start_nginx(running)
+        yield running
+    finally:
+        for part in list(running.processes):
+            running.kill(part)
+        for log in sorted(folder.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+
+
+def _start_nginx(running: Stand) -> None:
+    """The project's own files, with this host's paths and ports in place of the container's."""
+    binary = nginx_binary()
+    etc = running.folder / "nginx"
+    shutil.copytree(ROOT / "nginx", etc)
+    shutil.copytree(running.folder / "rendered/nginx", etc / "rendered")
+    (etc / "tmp").mkdir()
+    modules = ROOT / "build/nginx/root/usr/lib/nginx/modules"
+    ports = running.ports
+    swaps = [
+        ("/tmp/", "/etc/nginx/tmp/"),
+        ("/etc/nginx/", f"{etc}/"),
+        ("load_module modules/", f"load_module {modules}/" if modules.exists() else "load_module modules/"),
+        ("listen 8080", f"listen 127.0.0.1:{ports['gateway']}"),
+        ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
+        ("10.213.77.2:5353", f"127.0.0.1:{ports['dns']}"),
+        ("10.213.77.2:8081", f"127.0.0.1:{ports['controller']}"),
+        ("/dev/stdout", f"{running.folder}/access.log"),
+    ]
+    for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc")):
+        text = file.read_text()
+        for before, after in swaps:
+            text = text.replace(before, after)
+        file.write_text(text)
+    user = "user root;" if os.geteuid() == 0 else ""  # the test's folder is closed to nginx's own user
+    running.start("nginx", [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {user}"])
+    eventually(lambda: _listens(ports["gateway"]), 10, 0.05, "nginx listens")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
