@@ -143,6 +143,11 @@ def _place(location: tuple[int | str, ...], document: Any) -> str:
     return place
 
 
+def _last_key(location: tuple[int | str, ...]) -> str:
+    keys = [step for step in location if isinstance(step, str) and not _is_union_branch(step)]
+    return keys[-1] if keys else ""
+
+
 def _is_union_branch(step: str) -> bool:
     """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
     return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
@@ -173,7 +178,7 @@ def _wanted(detail: ErrorDetails) -> str:
     if kind in {"bool_type", "bool_parsing"}:
         return "true or false"
     if kind in {"tuple_type", "list_type"}:
-        return LISTS.get(str(detail["loc"][-1]), "a list")
+        return LISTS.get(_last_key(detail["loc"]), "a list")
     if kind == "string_type":
         return "text"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
@@ -190,7 +195,7 @@ def _close_to(place: str) -> str:
     return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
 
 
-LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "`auto` or a list of engines"}
+LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "a list of engines"}
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",
     r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",

@@ -71,6 +71,8 @@ def run(
     finally:
         if timer:
             timer.cancel()
+        if process.stdout:
+            process.stdout.close()
         with _lock:
             _running.discard(process)
     output = "".join(lines)

@@ -1,0 +1,153 @@
+"""cluster.yaml: what is accepted, and how every problem is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.cluster import Cluster
+from config.inventory import DEFAULT, HostGpu, Inventory
+from config.layout import LayoutError, deal, lay_out
+from config.load import ConfigError, load, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO = "pools: [{name: a, model: org/A}, {name: b, model: org/B}]\n"
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return caught.value.problems
+
+
+def gpus(count: int, memory_gb: float = 24) -> Inventory:
+    return Inventory(gpus=tuple(HostGpu(index=number, memory_gb=memory_gb) for number in range(count)))
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_every_shipped_configuration_is_right(path: Path) -> None:
+    lay_out(load(path), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pools: [{name: a, model: m}]\nflavor: cpu", "flavor is not a setting; did you mean flavour"),
+        ("pools: [{name: a, model: m, max_len: 3}]", "pools[a].max_len is not a setting"),
+        ("pools: [{name: a, model: m}]\nengines: [{name: gpu-1, pool: a, gpus: one}]", "engines[gpu-1].gpus wants a list of GPU numbers, found 'one'"),
+        ("pools: [{name: a, model: m}]\nengines: some", "engines wants 'auto' or a list of engines, found 'some'"),
+        ("pools: [{name: a}]", "pools[a].model is missing"),
+        ("pools: [{name: A_, model: m}]", "pools[A_].name wants a name of small letters, digits and hyphens"),
+        ("pools: []", "pools wants"),
+        ("", "wants sections such as `pools:`, found nothing"),
+        ("- a", "wants sections such as `pools:`, found a list"),
+        ("a: [", "line 1, column"),
+        ("pools: [{name: a, model: m}]\nname: x\nname: y", "line 3, column 1: key 'name' stands there twice"),
+        (TWO + "engines: [{name: e, pool: c, gpus: [0]}]", "engines[e].pool is 'c', which is not a pool; there are a, b"),
+        ("pools: [{name: a, model: m, fallback: z}]", "pools[a].fallback is 'z', which is not a pool; there are a"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, fallback: a}]", "pools[a].fallback makes a circle: a -> b -> a"),
+        ("pools: [{name: a, model: m}, {name: a, model: n}]", "pools has 2 entries named 'a'"),
+        ("pools: [{name: a, model: m, aliases: [b]}, {name: b, model: n}]", "pools[a] and pools[b] both answer to 'b'"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [1]}, {name: f, pool: b, gpus: [1]}]", "engines[e] and engines[f] both take all of GPU 1"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [1], share: 0.6}, {name: f, pool: b, gpus: ['1'], share: 0.6}]", "engines[e] and engines[f] together take 1.20 of GPU 1"),
+        (TWO + "engines: [{name: e, pool: a}]", "engines[e].gpus wants at least one GPU for flavour cuda"),
+        (TWO + "engines: [{name: e, pool: a, flavour: cpu, gpus: [0]}]", "engines[e].gpus must be empty for flavour cpu"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [0, 1], tensor_parallel: 4}]", "engines[e].tensor_parallel is 4 but it has 2 GPU(s)"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [0, 0]}]", "engines[e].gpus names a GPU twice"),
+        (TWO + "engines: [{name: e, pool: a, address: 'h:1', gpus: [0]}]", "engines[e] has an address, so it runs already"),
+        (TWO + "gateway: {port: 9090}", "gateway.port and monitoring.prometheus_port are both 9090"),
+        (TWO + "network: {controller_ip: 10.0.0.1}", "network.controller_ip 10.0.0.1 is outside network.subnet 10.213.77.0/24"),
+        (TWO + "network: {controller_ip: 10.213.77.200}", "is in 10.213.77.128/25, which Docker hands out"),
+        (TWO + "shutdown: {drain_s: 30, grace_s: 30}", "shutdown.grace_s is 30 and must exceed shutdown.drain_s 30"),
+        ("pools: [{name: a, model: m, media: {min_pixels: 9000, max_pixels: 2000}}]", "pools[a].media.min_pixels 9000 exceeds max_pixels 2000"),
+        ("pools: [{name: a, model: m, vllm_flags: ['--port=1']}]", "pools[a].vllm_flags sets --port, which ManyEyes sets itself"),
+        ("pools: [{name: a, model: m, vllm_flags: ['seed=1']}]", "pools[a].vllm_flags wants '--flag' or '--flag=value', found 'seed=1'"),
+    ],
+)  # fmt: skip
+def test_a_problem_is_told_in_one_sentence_with_its_place(text: str, said: str) -> None:
+    found = problems(text)
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+def test_all_problems_are_told_at_once_fields_and_rules_alike() -> None:
+    text = """
+pools:
+  - {name: a, model: org/A, max_model_length: 5}
+  - {name: b, model: org/B, fallback: nowhere}
+engines:
+  - {name: gpu-1, pool: a, gpus: [1]}
+  - {name: gpu-2, pool: b, gpus: [1]}
+  - {name: gpu-3, pool: b, gpus: one}
+"""
+    found = problems(text)
+    assert [problem.split(" ")[0] for problem in found] == [
+        "pools[a].max_model_length", "engines[gpu-3].gpus", "pools[b].fallback", "engines[gpu-1]",
+    ]  # fmt: skip
+
+
+def test_the_command_prints_every_problem_and_ends_with_2(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("pools: [{name: a, model: m, fallback: z}]\ngateway: {port: 9090}\n")
+    ended = subprocess.run([sys.executable, "-m", "config", "check", file], capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"{file}: pools[a].fallback is 'z', which is not a pool; there are a",
+        f"{file}: gateway.port and monitoring.prometheus_port are both 9090",
+    ]
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist\. Copy one of config/examples/ there"):
+        load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("places", "counts"), [(1, [1, 0]), (2, [1, 1]), (3, [2, 1]), (4, [3, 1]), (8, [6, 2]), (16, [12, 4])]
+)
+def test_gpus_are_dealt_by_weight_and_every_pool_gets_one_while_they_last(places: int, counts: list[int]) -> None:
+    assert deal(places, [3, 1]) == counts
+
+
+def test_the_shipped_configuration_lays_out_one_engine_per_gpu() -> None:
+    cluster = lay_out(load(ROOT / "config/cluster.yaml"), gpus(3, memory_gb=47.5))
+    assert [(engine.name, engine.pool, engine.gpus) for engine in cluster.explicit_engines] == [
+        ("gpu-0", "qwen3-vl-8b", ("0",)),
+        ("gpu-1", "qwen3-vl-8b", ("1",)),
+        ("gpu-2", "qwen3-vl-4b", ("2",)),
+    ]
+    assert {engine.gpu_memory_gb for engine in cluster.explicit_engines} == {47.5}
+
+
+def test_on_one_gpu_only_the_first_pool_is_served_and_its_fallback_is_dropped() -> None:
+    cluster = lay_out(load(ROOT / "config/cluster.yaml"), gpus(1))
+    assert [pool.name for pool in cluster.served_pools] == ["qwen3-vl-8b"]
+    assert cluster.served_pools[0].fallback is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "served"), [((), "qwen3-vl-2b"), (("Qwen/Qwen3-VL-2B-Instruct",), "qwen3-vl-tiny")]
+)
+def test_without_a_gpu_the_small_model_is_served_or_the_tiny_one(missing: tuple[str, ...], served: str) -> None:
+    cluster = lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cpu", missing_models=missing))
+    assert [(engine.name, engine.pool) for engine in cluster.explicit_engines] == [("cpu-0", served), ("cpu-1", served)]
+
+
+def test_no_gpu_for_cuda_says_what_to_try() -> None:
+    with pytest.raises(LayoutError, match="Try FLAVOUR=cpu or FLAVOUR=emulated"):
+        lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cuda"))
+
+
+def test_no_pool_for_a_flavour_says_what_to_add() -> None:
+    with pytest.raises(LayoutError, match="Add cpu to the `flavours` of a pool"):
+        lay_out(parse(TWO), Inventory(flavour="cpu"))
+
+
+def test_a_listed_engine_takes_the_memory_of_the_gpu_it_names_by_uuid() -> None:
+    uuid = "GPU-0a1b2c3d-0000-0000-0000-000000000001"
+    cluster: Cluster = parse(TWO + f"engines: [{{name: e, pool: a, gpus: ['{uuid}']}}]")
+    laid_out = lay_out(cluster, Inventory(gpus=(HostGpu(index=0, uuid=uuid, memory_gb=80),)))
+    assert laid_out.explicit_engines[0].gpu_memory_gb == 80

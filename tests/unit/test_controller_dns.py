@@ -1,0 +1,98 @@
+"""Membership as DNS answers, byte for byte as nginx gets them."""
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import pytest
+
+from config.load import parse
+from controller.dns import answer
+from controller.fleet import Fleet
+from controller.state import Engine, Look, State
+
+SRV = "_http._tcp.big.pool.manyeyes.internal"
+
+
+def fleet(count: int = 2) -> Fleet:
+    engines = "".join(f"- {{name: e-{number}, pool: big, address: 'h:{9000 + number}'}}\n" for number in range(count))
+    made = Fleet(parse(f"pools: [{{name: big, model: m}}, {{name: idle, model: n}}]\nengines:\n{engines}"))
+    for number, member in enumerate(made.members.values()):
+        member.address = f"10.0.{number // 250}.{number % 250 + 1}"
+        member.known = Engine(state=State.UP, settled=True)
+    return made
+
+
+def ask(of: Fleet, name: str, kind: str = "SRV", over_udp: bool = True, edns: bool = True) -> dns.message.Message:
+    query = dns.message.make_query(name, kind, use_edns=edns, payload=4096)
+    reply = answer(query.to_wire(), of, over_udp)
+    assert reply
+    return dns.message.from_wire(reply)
+
+
+def test_a_pool_is_srv_records_with_port_and_name_and_the_addresses_beside_them() -> None:
+    reply = ask(fleet(), SRV)
+    assert sorted(record.to_text() for rrset in reply.answer for record in rrset) == [
+        "0 1 9000 e-0.engine.manyeyes.internal.",
+        "0 1 9001 e-1.engine.manyeyes.internal.",
+    ]
+    assert {record.to_text() for rrset in reply.additional for record in rrset} == {"10.0.0.1", "10.0.0.2"}
+    assert {rrset.ttl for rrset in reply.answer} == {1}
+    assert reply.flags & dns.flags.AA
+
+
+def test_names_of_pools_and_engines_have_addresses() -> None:
+    of = fleet()
+    assert {record.to_text() for record in ask(of, "big.pool.manyeyes.internal", "A").answer[0]} == {
+        "10.0.0.1",
+        "10.0.0.2",
+    }
+    assert ask(of, "E-1.engine.ManyEyes.internal", "A").answer[0][0].to_text() == "10.0.0.2"
+    assert ask(of, "e-1.engine.manyeyes.internal", "AAAA").answer == []
+
+
+def test_an_engine_that_is_down_is_not_among_them() -> None:
+    of = fleet()
+    of.members["e-0"].known = Engine(state=State.DOWN, last=Look.GONE, settled=True)
+    assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9001 e-1.engine.manyeyes.internal."]
+
+
+def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
+    of = fleet()
+    for member in of.members.values():
+        member.known = Engine(state=State.DOWN, last=Look.GONE, settled=True)
+    assert (ask(of, SRV).rcode(), ask(of, SRV).answer) == (dns.rcode.NOERROR, [])
+    idle = ask(of, "_http._tcp.idle.pool.manyeyes.internal")
+    assert (idle.rcode(), idle.answer) == (dns.rcode.NOERROR, [])
+
+
+def test_while_nothing_is_known_the_answer_is_servfail_so_that_nginx_keeps_its_members() -> None:
+    of = fleet()
+    of.members["e-1"].known = Engine()
+    assert ask(of, SRV).rcode() == dns.rcode.SERVFAIL
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_http._tcp.nope.pool.manyeyes.internal", "nope.engine.manyeyes.internal", "manyeyes.internal", "example.com",
+     "_smtp._tcp.big.pool.manyeyes.internal", "x.big.pool.manyeyes.internal", "pool.manyeyes.internal", "."],
+)  # fmt: skip
+def test_any_other_name_does_not_exist(name: str) -> None:
+    assert ask(fleet(), name).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_forty_engines_fit_one_edns_answer() -> None:
+    assert sum(len(rrset) for rrset in ask(fleet(40), SRV).answer) == 40
+
+
+def test_an_answer_too_large_for_udp_is_truncated_and_whole_over_tcp() -> None:
+    of = fleet(40)
+    small = ask(of, SRV, edns=False)
+    assert small.flags & dns.flags.TC
+    assert small.answer == []
+    assert sum(len(rrset) for rrset in ask(of, SRV, over_udp=False).answer) == 40
+
+
+@pytest.mark.parametrize("wire", [b"", b"x", b"\0" * 12, b"\xff" * 40, bytes(range(64))])
+def test_bytes_that_are_no_query_get_no_answer_or_an_error_and_never_raise(wire: bytes) -> None:
+    answer(wire, fleet(), over_udp=True)

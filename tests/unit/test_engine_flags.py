@@ -1,0 +1,96 @@
+"""The command line of an engine: what configuration and GPU memory make of it."""
+
+import json
+
+import pytest
+
+from config.cluster import Cluster
+from config.load import parse
+from engine.flags import serve_flags, served_names
+
+
+def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:
+    cluster = parse(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n{more}")
+    return serve_flags(cluster, cluster.explicit_engines[0])
+
+
+def value(of: list[str], name: str) -> str:
+    found = [flag.split("=", 1)[1] for flag in of if flag.startswith(name + "=")]
+    assert len(found) == 1, (name, of)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("memory", "sequences", "batched"),
+    [(16, 24, 4096), (24, 48, 4096), (48, 128, 8192), (80, 256, 8192), (141, 512, 8192)],
+)
+def test_more_gpu_memory_runs_more_requests_at_once(memory: int, sequences: int, batched: int) -> None:
+    found = flags(engine=f"gpus: [0], gpu_memory_gb: {memory}")
+    assert value(found, "--max-num-seqs") == str(sequences)
+    assert value(found, "--max-num-queued-reqs") == str(2 * sequences)
+    assert value(found, "--max-num-batched-tokens") == str(batched)
+
+
+def test_a_share_of_a_gpu_takes_that_share_of_its_memory() -> None:
+    assert value(flags(), "--gpu-memory-utilization") == "0.92"
+    assert value(flags(engine="gpus: [0], share: 0.5"), "--gpu-memory-utilization") == "0.46"
+
+
+def test_several_gpus_make_a_tensor_parallel_group() -> None:
+    found = flags(engine="gpus: [0, 1]")
+    assert value(found, "--tensor-parallel-size") == "2"
+    assert "--mm-encoder-tp-mode=data" in found
+    assert not any("tensor-parallel" in flag for flag in flags())
+
+
+def test_limits_for_pictures_and_videos_are_passed_on() -> None:
+    found = flags(pool="media: {images_per_prompt: 3, videos_per_prompt: 1, video_frames: 8, frame_max_pixels: 100000}")
+    assert json.loads(value(found, "--limit-mm-per-prompt")) == {"image": 3, "video": 1}
+    kwargs = json.loads(value(found, "--mm-processor-kwargs"))
+    assert kwargs["images_kwargs"]["size"] == {"shortest_edge": 65536, "longest_edge": 1310720}
+    assert kwargs["videos_kwargs"]["size"]["longest_edge"] == 800000
+    assert json.loads(value(found, "--media-io-kwargs")) == {"video": {"max_frames": 8}}
+
+
+def test_a_pool_without_videos_reserves_nothing_for_them() -> None:
+    assert not any(flag.startswith("--media-io-kwargs") for flag in flags(pool="media: {videos_per_prompt: 0}"))
+
+
+def test_engines_fetch_no_url_unless_its_domain_is_allowed() -> None:
+    found = flags()
+    assert found[found.index("--allowed-media-domains") + 1].endswith(".invalid")
+    found = flags(pool="media: {allowed_domains: [a.org, b.org]}")
+    place = found.index("--allowed-media-domains")
+    assert found[place + 1 : place + 3] == ["a.org", "b.org"]
+
+
+def test_sampling_defaults_and_the_answers_limit_are_passed_on() -> None:
+    assert json.loads(
+        value(flags(pool="sampling: {temperature: 0.2, max_tokens: 512}"), "--override-generation-config")
+    ) == {
+        "temperature": 0.2,
+        "max_new_tokens": 512,
+    }
+    assert not any("generation" in flag for flag in flags())
+
+
+def test_the_operators_own_flags_come_last_the_engines_after_the_pools() -> None:
+    assert flags(pool="vllm_flags: ['--seed=1']", engine="gpus: [0], vllm_flags: ['--seed=2']")[-2:] == [
+        "--seed=1",
+        "--seed=2",
+    ]
+
+
+def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
+    cluster: Cluster = parse(
+        "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]"
+    )
+    assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x"]
+    assert served_names(cluster, cluster.pool("c")) == ["c", "b", "org/B", "a", "org/A", "x"]
+
+
+def test_a_local_folder_is_served_from_its_mount_and_not_named_by_its_path() -> None:
+    cluster = parse("pools: [{name: a, model: /data/my-model}]\nengines: [{name: e, pool: a, gpus: [0]}]")
+    found = serve_flags(cluster, cluster.explicit_engines[0])
+    assert found[0] == "/local-models/a"
+    assert "/data/my-model" not in found

@@ -1,0 +1,164 @@
+"""What `make` does on the host, with stand-ins for nvidia-smi on the PATH."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from config.inventory import HostGpu, Inventory
+from config.load import parse
+from host import doctor, dotenv, engine, facts, images, inventory
+from host.facts import Docker
+from host.trouble import Trouble
+
+AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
+WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
+OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    script = folder / "nvidia-smi"
+    script.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564", "1, GPU-bb, NVIDIA GB10, [N/A]")
+    assert facts.gpus() == (
+        HostGpu(index=0, uuid="GPU-aa", name="NVIDIA GeForce RTX 4090", memory_gb=24.0),
+        HostGpu(index=1, uuid="GPU-bb", name="NVIDIA GB10", memory_gb=24.0),
+    )
+
+
+def test_a_driver_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.")
+    assert facts.gpus() == ()
+
+
+def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "gpus", lambda: ())
+    found = inventory.take(parse(AUTO), WORKS, "", "p", OFFLINE)
+    assert (found.flavour, found.missing_models) == ("cpu", ("org/A",))
+    nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
+    monkeypatch.undo()
+    nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
+    assert inventory.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
+    assert inventory.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("config", "flavour", "gpus", "docker", "said"),
+    [
+        (AUTO, "gpu", (), WORKS, "FLAVOUR wants cuda, cpu or emulated, found 'gpu'"),
+        (AUTO, "cuda", (), WORKS, "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none"),
+        (AUTO, "", (HostGpu(index=0),), Docker(), "install nvidia-container-toolkit"),
+        (
+            "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]",
+            "cpu",
+            (),
+            WORKS,
+            "lists its engines",
+        ),
+    ],
+)
+def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
+    config: str, flavour: str, gpus: tuple[HostGpu, ...], docker: Docker, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "gpus", lambda: gpus)
+    with pytest.raises(Trouble, match=said):
+        inventory.take(parse(config), docker, flavour, "p", OFFLINE)
+
+
+@pytest.mark.parametrize(
+    ("found", "count"),
+    [(WORKS, 0), (Docker(server="24.0.7", compose="2.40.3"), 1), (Docker(server="28.1", compose="2.23.0"), 1)],
+)
+def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
+    assert len(engine.too_old(found)) == count
+
+
+def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
+    checks = doctor.look(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
+    return {check.what: check.remedy for check in checks if check.remedy}
+
+
+def test_a_port_in_use_is_told_with_the_setting_that_moves_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        problems = failing(AUTO + f"gateway: {{host: 127.0.0.1, port: {port}}}\nmonitoring: {{enabled: false}}")
+    assert "gateway.port" in problems[f"port {port}"]
+
+
+def test_too_little_memory_and_disk_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "memory_gb", lambda: 0.5)
+    monkeypatch.setattr(facts, "disk_gb", lambda path: 0.5)
+    problems = failing(AUTO + "gateway: {port: 1}\nmonitoring: {enabled: false}")
+    assert {"free memory", "free disk in /"} <= set(problems)
+
+
+def test_a_local_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+    text = f"pools: [{{name: a, model: {tmp_path}/none}}]\nengines: [{{name: e, pool: a, flavour: cpu}}]"
+    assert "config.json" in failing(text, found=Inventory(flavour="cpu"))["model of a"]
+
+
+def test_all_failed_checks_are_told_together() -> None:
+    checks = [
+        doctor.Check("a", "1", "0", "Do this."),
+        doctor.Check("b", "1", "1"),
+        doctor.Check("c", "2", "0", "Do that."),
+    ]
+    with pytest.raises(Trouble) as caught:
+        doctor.refuse_if_hopeless(checks)
+    assert caught.value.problems == ("a: needed 1, found 0. Do this.", "c: needed 2, found 0. Do that.")
+
+
+def test_make_up_keeps_its_lines_in_env_and_leaves_the_users_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("HF_TOKEN='secret'\n")
+    dotenv.keep({"A": "1"}, path)
+    dotenv.keep({"A": "2", "B": "3"}, path)
+    assert dotenv.read(path) == {"HF_TOKEN": "secret", "A": "2", "B": "3"}
+    dotenv.keep({}, path)
+    assert path.read_text() == "HF_TOKEN='secret'\n"
+
+
+def test_an_env_file_with_nothing_else_in_it_goes_with_the_cluster(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    dotenv.keep({"A": "1"}, path)
+    dotenv.keep({}, path)
+    assert not path.exists()
+
+
+def test_every_image_of_every_flavour_but_grafana_can_be_built_here() -> None:
+    for flavour in ("cuda", "cpu", "emulated"):
+        gpus = "gpus: [0]" if flavour == "cuda" else f"flavour: {flavour}"
+        cluster = parse(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
+        wanted = images.needed(cluster)
+        assert [image.reference for image in wanted if image.build is None] == [cluster.images.grafana]
+        assert len({image.reference for image in wanted}) == len(wanted)
+
+
+def test_our_images_are_built_anew_when_a_source_they_copy_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/code.py").write_text("1")
+    dockerfile = tmp_path / "part/Dockerfile"
+    dockerfile.write_text("FROM x\nCOPY part/*.py part/\n")
+    before = images._digest(dockerfile, "python:1")
+    assert images._digest(dockerfile, "python:1") == before
+    assert images._digest(dockerfile, "python:2") != before
+    (tmp_path / "part/code.py").write_text("2")
+    assert images._digest(dockerfile, "python:1") != before
+
+
+def test_ca_certificates_that_are_no_file_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CA_CERTIFICATES", "/nowhere.pem")
+    with pytest.raises(Trouble, match=r"CA_CERTIFICATES is /nowhere\.pem, which is not a file"):
+        images.ca_certificates()
