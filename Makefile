@@ -57,9 +57,10 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/host ## Write docs/configuration.md and the JSON Schema anew
+docs: $(VENV)/host ## Write docs/configuration.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
+	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
 

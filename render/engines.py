@@ -250,6 +250,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
             "start_period": "30s",
             "start_interval": "1s",
         },
+        "security_opt": ["no-new-privileges:true"],
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
         "deploy": {
             "resources": {

@@ -18,6 +18,7 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path) -> str:
         "GATEWAY_ADDRESS": f"{cluster.gateway.host}:{cluster.gateway.port}",
         "MAX_BODY_MB": str(cluster.gateway.max_body_mb),
         "PROMETHEUS_PORT": str(cluster.monitoring.prometheus_port),
+        "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",

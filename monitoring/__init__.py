@@ -1,0 +1,1 @@
+"""What shows a running cluster to the people who run it."""
