@@ -92,7 +92,7 @@ def _doctor(config: Path, flavour: str) -> int:
             say(f"  no  {problem}")
         return 2
     ours_runs = bool(docker.server) and Compose(cluster.name).runs()
-    return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs)) else 2
+    return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs, config)) else 2
 
 
 if __name__ == "__main__":

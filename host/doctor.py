@@ -2,17 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
 from host import engine, facts
+from host.command import ROOT
 from host.facts import Docker
 from host.terminal import say
 from host.trouble import Trouble
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
+
+MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine")]
+"""What containers read from this checkout; they run as users of their own."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,9 @@ class Check:
     """Empty: it is enough."""
 
 
-def look(cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool) -> list[Check]:
+def look(
+    cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
+) -> list[Check]:
     """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
     checks = [*_docker(docker), *_gpus(docker, inventory)]
     try:
@@ -39,6 +46,7 @@ def look(cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool
         *_disk(laid_out, docker),
         *_ports(laid_out, ours_runs),
         *_paths(laid_out),
+        *_readable([*MOUNTED, *([config.parent] if config else [])]),
     ]
 
 
@@ -127,8 +135,6 @@ def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
 
 
 def _paths(cluster: Cluster) -> Iterator[Check]:
-    from pathlib import Path
-
     for pool in cluster.served_pools:
         if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
             there = (Path(pool.model) / "config.json").exists()
@@ -139,3 +145,15 @@ def _paths(cluster: Cluster) -> Iterator[Check]:
         if folder.startswith("/"):
             there = Path(folder).is_dir()
             yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")
+
+
+def _readable(folders: list[Path]) -> Iterator[Check]:
+    """A clone made under umask 077 is closed to the containers' users."""
+    closed = sorted({str(folder) for folder in folders if not _open_to_all(folder)})
+    remedy = f"chmod -R a+rX {' '.join(closed)}" if closed else ""
+    yield Check("mounted files", "readable by all", "closed" if closed else "readable by all", remedy)
+
+
+def _open_to_all(folder: Path) -> bool:
+    modes = [(path.stat().st_mode, path.is_dir()) for path in (folder, *folder.iterdir())]
+    return all(mode & 0o004 and (not is_dir or mode & 0o001) for mode, is_dir in modes)

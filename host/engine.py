@@ -47,12 +47,11 @@ def too_old(found: Docker) -> list[str]:
 
 
 def install() -> Docker:
-    """`make docker`: installs Docker and Compose, starts the engine."""
+    """`make docker`: Docker and Compose that are new enough, with the engine running."""
     found = facts.docker()
-    if found.server and found.compose and not too_old(found):
-        ok(f"Docker {found.server}, Compose {found.compose} are there already")
-        return found
-    return _start_or_install(_install("asked for"))
+    if not found.client or not found.compose or too_old(found):
+        _install(" ".join(too_old(found)) or "Docker or Compose is missing")
+    return ensure()
 
 
 def _install(why: str) -> Docker:

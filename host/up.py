@@ -1,6 +1,7 @@
 """`make up`: from what the host has to the first answer."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def up(config: Path, flavour: str) -> None:
     cluster = intended.cluster
     compose = Compose(cluster.name)
     ran_before = compose.runs()
-    doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before))
+    doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     write(render(load(config), intended.inventory, config, compose.rendered), ROOT / compose.rendered)
@@ -84,8 +85,9 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str]) -> None
                 on_line=lambda line: setattr(current, "note", line.strip()[:60]),
             )
         except CommandFailed as error:
-            # A downloader that failed makes Compose fail too; its own words tell more.
-            said = compose.logs("models") if "models" in error.output else error.output
+            # What a part said before it failed tells more than Compose does.
+            failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
+            said = compose.logs(failed.group(1) or failed.group(2)) if failed else error.output
             raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
         current.outcome = "containers started"
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}

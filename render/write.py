@@ -13,6 +13,9 @@ def write(files: dict[str, str], folder: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".new")
         temporary.write_text(text, encoding="utf-8")
+        # Containers read it as users of their own, whatever this one's umask is.
+        temporary.chmod(0o644)
+        path.parent.chmod(0o755)
         temporary.replace(path)
         changed.append(name)
     for path in sorted(folder.rglob("*")):

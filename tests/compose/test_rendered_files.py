@@ -22,7 +22,7 @@ CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob
 IMAGES = Images()
 PARSE = """
 import json, sys
-from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 for name, flags in json.load(sys.stdin).items():
     parsed = make_arg_parser(FlexibleArgumentParser(prog=name)).parse_args(flags)

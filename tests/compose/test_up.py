@@ -1,0 +1,142 @@
+"""`make up` and `make down` as a user types them: what they print, what they leave, what Ctrl-C does."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.eventually import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = 18090
+CONFIG = f"""
+name: manyeyes-up
+flavour: emulated
+emulated_engines: 2
+pools:
+  - {{name: big, model: org/Big-VL}}
+gateway: {{host: 127.0.0.1, port: {PORT}}}
+monitoring: {{enabled: false}}
+network: {{subnet: 10.213.79.0/24, controller_ip: 10.213.79.2}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(CONFIG)
+    yield path
+    make("down", path, tmp_path)
+
+
+def start(target: str, config: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env")}
+    return subprocess.Popen(
+        ["make", target, f"CONFIG={config}", *more], cwd=ROOT, env=environment, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def make(target: str, config: Path, folder: Path, *more: str) -> tuple[int, str]:
+    process = start(target, config, folder, *more)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def left() -> list[str]:
+    """Containers and networks of this test's project."""
+    found = []
+    for kind in (["ps", "-a"], ["network", "ls"]):
+        command = ["docker", *kind, "--filter", "label=com.docker.compose.project=manyeyes-up", "--format", "{{.ID}}"]
+        found += subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return found
+
+
+def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    status, said = make("up", config, tmp_path)
+    assert status == 0, said
+    assert f"http://localhost:{PORT}/v1" in said
+    assert "emulated" in said
+    assert max(len(line) for line in said.splitlines()) < 200
+    body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    reply = httpx.post(f"http://localhost:{PORT}/v1/chat/completions", json=body, timeout=10)
+    assert reply.status_code == 200
+    page = eventually(lambda: httpx.get(f"http://localhost:{PORT}/", timeout=10).text, 60)
+    assert "<html" in page
+    assert "MANYEYES_PROJECT=manyeyes-up" in (tmp_path / "env").read_text()
+    again, said = make("up", config, tmp_path)
+    assert again == 0, said
+    status, said = make("down", config, tmp_path)
+    assert status == 0, said
+    assert left() == []
+    assert not (tmp_path / "env").exists()
+
+
+def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path) -> None:
+    process = start("up", config, tmp_path)
+    eventually(lambda: left(), 120, 0.05, "the first container or network")
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert left() == []
+
+
+def test_a_port_in_use_is_one_line_and_nothing_is_started(config: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", PORT))
+        taken.listen()
+        status, said = make("up", config, tmp_path)
+    assert status == 2
+    assert f"port {PORT}: needed free, found taken" in said
+    assert "gateway.port" in said
+    assert "Traceback" not in said
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "said"),
+    [
+        ("pools: [{name: a, model: m, fallback: z}]", [], "pools[a].fallback is 'z', which is not a pool; there are a"),
+        ("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]", [], "wants an NVIDIA GPU and nvidia-smi shows none"),
+        ("pools: [{name: a, model: m}]", ["FLAVOUR=cuda"], "Try FLAVOUR=cpu or FLAVOUR=emulated|or try FLAVOUR=cpu or FLAVOUR=emulated"),
+        ("pools: [{name: a, model: m}]", ["FLAVOUR=gpu"], "FLAVOUR wants cuda, cpu or emulated, found 'gpu'"),
+        ("pools: [{name: a, model: /no/model, flavours: [cpu]}]\nengines: [{name: e, pool: a, flavour: cpu}]", [], "needed /no/model, found missing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_one_line_and_nothing_is_started(
+    change: str, more: list[str], said: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"name: manyeyes-up\ngateway: {{port: {PORT}}}\nmonitoring: {{enabled: false}}\n{change}\n")
+    status, output = make("up", path, tmp_path, *more)
+    assert status == 2, output
+    assert any(one in output for one in said.split("|")), output
+    assert "Traceback" not in output
+    assert left() == []
+
+
+def test_a_configuration_that_containers_cannot_read_is_told_with_the_remedy(config: Path, tmp_path: Path) -> None:
+    config.chmod(0o600)
+    status, said = make("up", config, tmp_path)
+    assert status == 2
+    assert f"chmod -R a+rX {tmp_path}" in said
+    assert left() == []
+
+
+def test_doctor_prints_needed_and_found_and_changes_nothing(config: Path, tmp_path: Path) -> None:
+    before = (left(), sorted(path.name for path in ROOT.iterdir()))
+    status, said = make("doctor", config, tmp_path)
+    assert status == 0, said
+    assert "needed" in said
+    assert f"port {PORT}" in said
+    assert (left(), sorted(path.name for path in ROOT.iterdir())) == before
