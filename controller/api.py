@@ -9,8 +9,8 @@ from config.pools import Pool
 from controller.fleet import Fleet, Member
 from controller.state import State
 
-NOISE = "random weights: its answers are noise"
-CANNED = "emulated: no model runs, its answers are canned text"
+NOISE = "random weights, so its answers are noise"
+CANNED = "emulated, so no model runs and its answers are canned text"
 
 
 def api(fleet: Fleet) -> FastAPI:

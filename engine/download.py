@@ -79,7 +79,8 @@ def _download(model: str, revision: str | None, home: Path) -> None:
         reporter = threading.Thread(target=_report, args=(model, home, total, stop), daemon=True)
         reporter.start()
         try:
-            snapshot_download(model, revision=info.sha, max_workers=8)
+            # By the name that engines will ask for: offline, a branch is found by the reference that this leaves behind.
+            snapshot_download(model, revision=revision, max_workers=8)
         finally:
             stop.set()
             reporter.join()

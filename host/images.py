@@ -108,7 +108,7 @@ def provide(cluster: Cluster, pull: bool = True) -> Outcome:
     if to_build:
         _build(_with_bases(cluster, to_build, registry, outcome), outcome)
     for reference in outcome.missing:
-        attention(f"{reference} can be neither pulled nor built here: the cluster starts without it")
+        attention(f"the cluster starts without {reference}: it can only be pulled")
     return outcome
 
 
@@ -143,15 +143,21 @@ def _present(image: Image) -> bool:
 def _pull(reference: str) -> bool:
     try:
         with step(f"pulling {reference}") as current:
+            current.may_fail = True
             run(["docker", "pull", reference], on_line=lambda line: setattr(current, "note", line[:60]), timeout_s=3600)
             current.outcome = f"pulled {reference}"
     except CommandFailed as error:
-        attention(f"no registry: {error.last_line[:100]}")
+        attention(f"{reference} cannot be pulled: {_why_not(error)}")
         return False
     except TimeoutError:
         attention(f"{reference} could not be pulled within an hour")
         return False
     return True
+
+
+def _why_not(error: CommandFailed) -> str:
+    """Docker's sentence ends with the reason: ... dial tcp: lookup registry.example: no such host."""
+    return error.last_line.rsplit(": ", 1)[-1][:60]
 
 
 def _with_bases(cluster: Cluster, images: list[Image], registry: bool, outcome: Outcome) -> list[Image]:

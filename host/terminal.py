@@ -18,6 +18,8 @@ class Step:
         self.title = title
         self.note = ""
         self.outcome = ""
+        self.may_fail = False
+        """A failure is no news for the user: another way is tried next."""
 
 
 def say(text: str = "") -> None:
@@ -52,8 +54,10 @@ def step(title: str) -> Iterator[Step]:
         _clear_line()
         took = time.monotonic() - started
         seconds = f" ({took:.0f} s)" if took >= 1 else ""
-        if failed:
+        if failed and not current.may_fail:
             say(f"  no  {current.title}{seconds}")
+        elif failed:
+            pass
         else:
             ok(f"{current.outcome or current.title}{seconds}")
 

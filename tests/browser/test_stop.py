@@ -1,0 +1,55 @@
+"""Stop, in a real browser; against a slow emulated engine, because a fast one is done before a finger moves."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.visit import ANSWER_MS, ANSWERS, STOP, Visit, chromium, visiting
+from tests.eventually import eventually
+from tests.process.stand import Stand, free_port, stand
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Stand]:
+    document = {
+        "pools": [{"name": "slow", "model": "org/Slow-VL"}],
+        "engines": [{"name": "late-0", "pool": "slow"}],
+    }
+    with stand(tmp_path, document) as parts:
+        parts.start_engine("late-0", "--tpot-ms=200")
+        parts.answers_from("slow", {"late-0"}, within_s=30)
+        yield parts
+
+
+@pytest.fixture
+def visit(running: Stand) -> Iterator[Visit]:
+    port = free_port()
+    environment = {"MANYEYES_GATEWAY_URL": running.url, "MANYEYES_WEBUI_PORT": str(port), "MANYEYES_CONFIG": ""}
+    running.start("webui", [sys.executable, "-m", "webui"], environment)
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: _answers(url), 60, 0.2, "the page")
+    with chromium() as browser, visiting(browser, url) as opened:
+        yield opened
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_stop_keeps_what_came_says_so_and_frees_the_engine(visit: Visit, running: Stand) -> None:
+    visit.ask("Tell a very long story about a lighthouse.")
+    expect(visit.page.locator(ANSWERS).last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
+    visit.page.locator(STOP).click()
+    expect(visit.wait_for_note(0)).to_have_text(re.compile(r"stopped\s*$"))
+    metrics = f"http://127.0.0.1:{running.ports['late-0']}/metrics"
+    eventually(lambda: 'num_requests_running{engine="0",model_name="slow"} 0.0' in httpx.get(metrics).text, 10)

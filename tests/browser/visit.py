@@ -1,0 +1,116 @@
+"""The page in Debian's Chromium, and what the browser saw."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+CHROMIUM = os.environ.get("MANYEYES_CHROMIUM", "/usr/bin/chromium")
+SCREENSHOTS = Path(os.environ.get("MANYEYES_SCREENSHOTS", "build/screenshots"))
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK, PHONE = (1280, 800), (390, 844)
+ANSWER_MS = 120_000  # vLLM on CPU, on a busy machine
+
+ANSWERS = "#chat .bot.message > .message:nth-child(1)"
+NOTES = "#chat .bot.message > .message:nth-child(2)"
+QUESTIONS = "#chat .user-row"
+STOP = "#question button[aria-label=Stop]"
+SUBMIT = "#question button[aria-label=Submit]"
+
+
+class Visit:
+    """One opened page and what its browser saw."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.strangers: list[str] = []
+        self.complaints: list[str] = []
+        own = urlsplit(url).netloc
+        page.on("request", lambda request: self._requested(request.url, own))
+        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def open(self) -> None:
+        """Chromium drops all requests when an interface comes or goes, as when a container starts beside it."""
+        for _ in range(5):
+            self.complaints.clear()
+            self.page.goto(self.url)
+            try:
+                expect(self.page.locator("#states .pool").first).to_be_visible(timeout=20_000)
+            except AssertionError:
+                if not any("ERR_NETWORK_CHANGED" in complaint for complaint in self.complaints):
+                    raise
+            else:
+                return
+        pytest.fail("the network of this machine keeps changing; the page never loaded")
+
+    def ask(self, question: str) -> None:
+        self.page.locator("#question textarea").fill(question)
+        self.page.locator(SUBMIT).click()
+
+    def wait_for_note(self, nth: int) -> Locator:
+        """The note under the `nth` answer, once it is there: the answer is complete then."""
+        note = self.page.locator(NOTES).nth(nth)
+        expect(note).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
+        return note
+
+    def lengths_while_streaming(self) -> list[int]:
+        """The lengths the first answer had, one after the other, until it is complete."""
+        seen = [0]
+        for _ in range(ANSWER_MS // 50):
+            text = self.page.locator(ANSWERS).first.text_content() or ""
+            if len(text) != seen[-1]:
+                seen.append(len(text))
+            if self.page.locator(NOTES).first.inner_text().strip():
+                return seen
+            self.page.wait_for_timeout(50)  # a sampling interval, not a wait for something to happen
+        pytest.fail("the answer did not end in time")
+
+    def shoot(self, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"chat-{name}.png")
+
+    def _requested(self, url: str, own: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != own:
+            self.strangers.append(url)
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.complaints.append(text)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser without a screen."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(browser: Browser, url: str) -> Iterator[Visit]:
+    """The opened page at desk size; afterwards it must have asked nobody but its own origin."""
+    context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]})
+    visit = Visit(context.new_page(), url)
+    visit.open()
+    yield visit
+    context.close()
+    assert visit.strangers == []
