@@ -165,6 +165,7 @@ def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
         *served_names(cluster, pool),
         f"--max-model-len={pool.max_model_len}",
         f"--max-num-seqs={max_num_seqs(pool, engine)}",
+        f"--max-num-queued-reqs={2 * max_num_seqs(pool, engine)}",
         f"--max-pixels={media.max_pixels}",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",

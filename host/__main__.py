@@ -11,7 +11,7 @@ from config.load import ConfigError, load
 from host import doctor, dotenv, engine, facts, images, inventory
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
-from host.terminal import say, step
+from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
 
@@ -33,11 +33,11 @@ def main() -> int:
         if trouble.details:
             say("\n".join(f"      {line}" for line in trouble.details.rstrip().splitlines()))
         for problem in trouble.problems:
-            say(f"  no  {problem}")
+            refusal(problem)
         return 2
     except KeyboardInterrupt:
         end_all()
-        say("  no  interrupted")
+        refusal("interrupted")
         return 130
 
 
@@ -64,7 +64,7 @@ def _act(action: str, config: Path, flavour: str) -> int:
 
 def _down(config: Path, everything: bool) -> int:
     if not facts.docker().server:
-        say("  ok  Docker does not run, so nothing of the cluster does")
+        ok("Docker does not run, so nothing of the cluster does")
         return 0
     compose = Compose(load(config).name)
     if not (ROOT / compose.rendered).exists():
@@ -89,7 +89,7 @@ def _doctor(config: Path, flavour: str) -> int:
         found = inventory.take(cluster, docker, flavour, cluster.name, dict(os.environ))
     except Trouble as trouble:
         for problem in trouble.problems:
-            say(f"  no  {problem}")
+            refusal(problem)
         return 2
     ours_runs = bool(docker.server) and Compose(cluster.name).runs()
     return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs, config)) else 2

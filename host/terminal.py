@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -28,12 +29,23 @@ def say(text: str = "") -> None:
 
 
 def ok(text: str) -> None:
-    say(f"  ok  {text}")
+    _marked("ok", text)
 
 
 def attention(text: str) -> None:
     """Something the user should know; the run goes on."""
-    say(f"  !!  {text}")
+    _marked("!!", text)
+
+
+def refusal(text: str) -> None:
+    """What keeps the run from going on."""
+    _marked("no", text)
+
+
+def _marked(mark: str, text: str) -> None:
+    """One sentence, on a terminal broken at its width; a log keeps it on one line to search in."""
+    lines = textwrap.wrap(text, columns() - 7, break_long_words=False, break_on_hyphens=False) or [""]
+    say(f"  {mark}  " + "\n      ".join(lines if sys.stdout.isatty() else [text]))
 
 
 @contextlib.contextmanager
@@ -55,7 +67,7 @@ def step(title: str) -> Iterator[Step]:
         took = time.monotonic() - started
         seconds = f" ({took:.0f} s)" if took >= 1 else ""
         if failed and not current.may_fail:
-            say(f"  no  {current.title}{seconds}")
+            refusal(f"{current.title}{seconds}")
         elif failed:
             pass
         else:

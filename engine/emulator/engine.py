@@ -36,6 +36,11 @@ class Engine:
         self._naps: set[asyncio.Future[None]] = set()
         self.metrics.watch(lambda: self.running, lambda: self.waiting, self._kv_usage)
 
+    @property
+    def full(self) -> bool:
+        """No request more is taken."""
+        return self.running + self.waiting >= self.options.max_num_queued_reqs
+
     def abort_all(self) -> None:
         """End every job where it is."""
         self.aborting = True

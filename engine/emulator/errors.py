@@ -37,3 +37,9 @@ def unknown_model(name: str, served: tuple[str, ...]) -> RequestError:
 def shutting_down() -> RequestError:
     """What vLLM says between SIGTERM and its end."""
     return RequestError("cannot schedule new futures after shutdown", status=500, kind="InternalServerError")
+
+
+def busy() -> RequestError:
+    """More requests than --max-num-queued-reqs; vLLM sends no Retry-After."""
+    message = "The engine is currently busy. Please try again later."
+    return RequestError(message, status=503, kind="Service Unavailable")

@@ -16,6 +16,7 @@ class Options:
     served_model_name: tuple[str, ...]
     max_model_len: int
     max_num_seqs: int
+    max_num_queued_reqs: int
     images_per_prompt: int
     videos_per_prompt: int
     min_pixels: int
@@ -66,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--max-model-len", type=count, default=8192, help="tokens of prompt and answer together")
     p.add_argument("--max-num-seqs", type=count, default=64, help="requests that run at once; more of them wait")
+    p.add_argument(
+        "--max-num-queued-reqs", type=count, help="running and waiting; more get 503. Without it, any number"
+    )
     p.add_argument("--limit-mm-per-prompt", type=limits, default={}, metavar="JSON", help="without it, any number")
     p.add_argument("--min-pixels", type=count, default=65_536, help="a smaller image counts as one of so many")
     p.add_argument("--max-pixels", type=count, default=1_310_720, help="a larger image counts as one of so many")
@@ -87,6 +91,7 @@ def parse(arguments: Sequence[str]) -> Options:
         served_model_name=tuple(a.served_model_name),
         max_model_len=a.max_model_len,
         max_num_seqs=a.max_num_seqs,
+        max_num_queued_reqs=a.max_num_queued_reqs or unlimited,
         images_per_prompt=a.limit_mm_per_prompt.get("image", unlimited),
         videos_per_prompt=a.limit_mm_per_prompt.get("video", unlimited),
         min_pixels=a.min_pixels,

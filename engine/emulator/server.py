@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from engine.emulator import chat, completions, fields, lifecycle, options, replies
 from engine.emulator.engine import Engine
-from engine.emulator.errors import RequestError, shutting_down
+from engine.emulator.errors import RequestError, busy, shutting_down
 from engine.emulator.job import Job
 from engine.emulator.options import Options
 
@@ -78,6 +78,8 @@ class Server:
             job = read_job(body, self.engine.options)
             if self.engine.draining:
                 raise shutting_down()
+            if self.engine.full:
+                raise busy()
         except RequestError as error:
             return json(orjson.dumps(error.body()), error.status)
         own_id = request.headers.get("x-request-id") or uuid4().hex[:16]

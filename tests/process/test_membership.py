@@ -1,6 +1,7 @@
 """Engines come and go under load: nothing is lost, and who is in rotation follows."""
 
 import collections
+import concurrent.futures
 import signal
 import threading
 import time
@@ -132,3 +133,19 @@ def test_an_engine_that_starts_late_is_warmed_up_and_then_used(tmp_path: Path) -
         assert sentences.index("late-2 is up: its warm-up picture was answered") < sentences.index(
             "late-2 answers /health and gets its warm-up picture"
         )
+
+
+def test_when_every_engine_is_full_the_answer_is_429_with_retry_after_and_nothing_is_lost_below(tmp_path: Path) -> None:
+    document = one_pool()
+    document["engines"] = [{"name": "late-0", "pool": "big"}, {"name": "late-1", "pool": "big"}]
+    with stand(tmp_path, document) as running:
+        for name in ("late-0", "late-1"):
+            running.start_engine(name, "--max-num-seqs=1", "--max-num-queued-reqs=2", "--tpot-ms=100")
+        running.answers_from("big", {"late-0", "late-1"}, within_s=30)
+        with concurrent.futures.ThreadPoolExecutor(8) as users_at_once:
+            replies = list(users_at_once.map(lambda _: running.ask("big", max_tokens=20, ignore_eos=True), range(8)))
+        statuses = collections.Counter(reply.status_code for reply in replies)
+        assert statuses == {200: 4, 429: 4}, [reply.text for reply in replies]
+        refused = next(reply for reply in replies if reply.status_code == 429)
+        assert refused.headers["Retry-After"] == "5"
+        assert refused.json()["error"]["code"] == "overloaded"
