@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from config.cluster import Cluster
-from host.command import ROOT, CommandFailed, run
-from host.terminal import attention, ok, step
+from host.command import ROOT, CommandFailed, end_all, run
+from host.terminal import Step, attention, ok, step
 from host.trouble import Trouble
 
 BUILD_JOBS = 2
@@ -179,24 +179,32 @@ def _with_bases(cluster: Cluster, images: list[Image], registry: bool, outcome: 
 
 def _build(images: list[Image], outcome: Outcome) -> None:
     """Builds each after the ones it stands on, two at a time."""
+    with step(f"building {len(images)} images") as current, ThreadPoolExecutor(BUILD_JOBS) as threads:
+        try:
+            _build_in_order(images, outcome, current, threads)
+        except BaseException:
+            end_all()  # else leaving the threads waits for builds that nobody wants any more
+            raise
+        current.outcome = f"built {', '.join(_short(image.reference) for image in images)}"
+
+
+def _build_in_order(images: list[Image], outcome: Outcome, current: Step, threads: ThreadPoolExecutor) -> None:
     waiting = {image.reference: image for image in images}
     running: dict[Future[None], str] = {}
-    with step(f"building {len(images)} images") as current, ThreadPoolExecutor(BUILD_JOBS) as threads:
-        while waiting or running:
-            for reference, image in list(waiting.items()):
-                blocked = any(base in waiting or base in running.values() for base in image.after)
-                if not blocked and len(running) < BUILD_JOBS:
-                    del waiting[reference]
-                    assert image.build
-                    running[threads.submit(image.build)] = reference
-            current.note = ", ".join(_short(reference) for reference in running.values())
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                reference = running.pop(future)
-                _finish(future, reference)
-                outcome.built.append(reference)
-                current.title = f"building {len(images)} images, {len(outcome.built)} done"
-        current.outcome = f"built {len(images)} images: {', '.join(_short(image.reference) for image in images)}"
+    while waiting or running:
+        for reference, image in list(waiting.items()):
+            blocked = any(base in waiting or base in running.values() for base in image.after)
+            if not blocked and len(running) < BUILD_JOBS:
+                del waiting[reference]
+                assert image.build
+                running[threads.submit(image.build)] = reference
+        current.note = ", ".join(_short(reference) for reference in running.values())
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            reference = running.pop(future)
+            _finish(future, reference)
+            outcome.built.append(reference)
+            current.title = f"building {len(images)} images, {len(outcome.built)} done"
 
 
 def _finish(future: Future[None], reference: str) -> None:

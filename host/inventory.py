@@ -85,7 +85,7 @@ def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str)
     if not folder.startswith("/"):
         try:
             told = json.loads(run(["docker", "volume", "inspect", f"{project}_{folder}"], timeout_s=20))
-        except (CommandFailed, TimeoutError):
+        except (CommandFailed, FileNotFoundError, TimeoutError):
             return False
         folder = told[0]["Mountpoint"]
     try:

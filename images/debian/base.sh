@@ -15,7 +15,7 @@ deb $security $suite-security main}" ;;
 esac
 hooks=$(dirname "$(command -v mmdebstrap)")/../share/mmdebstrap/hooks
 # A file, not a pipe into `docker import`: sh would hide a failure of the left side and import an empty image.
-tar=$(mktemp -p "${TMPDIR:-/tmp}" base-XXXXXX.tar); trap 'rm -f "$tar"' EXIT
+tar=$(mktemp -p "${TMPDIR:-/tmp}" base-XXXXXX.tar); trap 'rm -f "$tar"' EXIT; trap 'exit 1' INT TERM
 mmdebstrap --quiet --variant=minbase --mode=root --architectures="$(dpkg --print-architecture)" \
   --hook-dir="$hooks/merged-usr" --include=usr-is-merged \
   --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \

@@ -58,7 +58,8 @@ def test_a_streamed_answer_comes_in_many_chunks_and_ends_with_usage(client: open
         extra_body={"ignore_eos": True},
     )
     chunks = list(stream)
-    assert sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks) >= 20
+    # Fewer than tokens: a chunk may hold several, and random weights emit tokens that decode to nothing.
+    assert sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks) >= 5
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == 40
 
