@@ -169,7 +169,7 @@ def _healthcheck(engine: Engine) -> dict[str, Any]:
     # A saturated vLLM answers /health late; membership is the controller's business, not this check's.
     return {
         "test": probe,
-        "interval": "15s",
+        "interval": "60s" if engine.flavour == "emulated" else "15s",
         "timeout": "35s",
         "retries": 4,
         "start_period": "30m" if engine.flavour == "cuda" else "5m",

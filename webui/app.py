@@ -60,6 +60,8 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
         blocks.load(refresh, **refreshing)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
     blocks.queue(default_concurrency_limit=chat.CONCURRENCY, api_open=False)
+    # Gradio looks for work a thousand times a second, which costs 4 % of a core all day; 20 ms are not felt.
+    blocks._queue.sleep_when_free = 0.02
     return blocks
 
 

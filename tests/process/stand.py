@@ -50,6 +50,7 @@ class Stand:
     document: dict[str, Any]
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
 
     @property
     def url(self) -> str:
@@ -95,10 +96,10 @@ class Stand:
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
+        return self.client.post(f"{self.url}/v1/chat/completions", json=body)
 
     def healthz(self) -> dict[str, Any]:
-        return dict(httpx.get(f"{self.url}/healthz", timeout=5).json())
+        return dict(self.client.get(f"{self.url}/healthz").json())
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 15) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
@@ -133,6 +134,7 @@ def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
         _start_nginx(running)
         yield running
     finally:
+        running.client.close()
         for part in list(running.processes):
             running.kill(part)
         for log in sorted(folder.glob("*.log")):

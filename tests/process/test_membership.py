@@ -143,7 +143,7 @@ def test_when_every_engine_is_full_the_answer_is_429_with_retry_after_and_nothin
             running.start_engine(name, "--max-num-seqs=1", "--max-num-queued-reqs=2", "--tpot-ms=100")
         running.answers_from("big", {"late-0", "late-1"}, within_s=30)
         with concurrent.futures.ThreadPoolExecutor(8) as users_at_once:
-            replies = list(users_at_once.map(lambda _: running.ask("big", max_tokens=20, ignore_eos=True), range(8)))
+            replies = list(users_at_once.map(lambda _: running.ask("big", max_tokens=40, ignore_eos=True), range(8)))
         statuses = collections.Counter(reply.status_code for reply in replies)
         assert statuses == {200: 4, 429: 4}, [reply.text for reply in replies]
         refused = next(reply for reply in replies if reply.status_code == 429)
