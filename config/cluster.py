@@ -23,6 +23,8 @@ class Cluster(Section):
     """auto: one engine per GPU found (on a host without: `cpu_engines`), dealt out to the pools by `gpu_weight`. Or a list."""
     cpu_engines: int = Field(2, ge=1, le=16)
     """With `engines: auto` on a host without GPUs: how many engines. Each takes about 1.5 GiB plus its model."""
+    cpu_threads: int = Field(4, ge=1, le=256)
+    """Threads of one engine on CPU; all engines together best have as many as there are cores. The tiny model takes one."""
     emulated_engines: int = Field(3, ge=1, le=64)
     """With `engines: auto` and the emulated flavour: how many GPUs are emulated."""
     gpu_sharing: GpuSharing = "time_slicing"

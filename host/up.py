@@ -1,5 +1,6 @@
 """`make up`: from what the host has to the first answer."""
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def up(config: Path, flavour: str) -> None:
     doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
-    write(render(load(config), intended.inventory, config, compose.rendered), ROOT / compose.rendered)
+    files = render(load(config), intended.inventory, config, compose.rendered, _mounted_files())
+    write(files, ROOT / compose.rendered)
     try:
         _start(cluster, compose, set(outcome.missing))
     except BaseException:
@@ -64,6 +66,14 @@ def up(config: Path, flavour: str) -> None:
     hello.show(cluster, grafana=cluster.images.grafana not in outcome.missing)
 
 
+def _mounted_files() -> str:
+    """A digest of the files of this checkout that the gateway mounts: another checkout starts it anew."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in (ROOT / "nginx").rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def _tell_layout(cluster: Cluster) -> None:
     for pool in cluster.served_pools:
         engines = [one for one in cluster.explicit_engines if one.pool == pool.name]
@@ -74,16 +84,9 @@ def _tell_layout(cluster: Cluster) -> None:
 def _start(cluster: Cluster, compose: Compose, missing_images: set[str]) -> None:
     with step("starting containers") as current:
         try:
-            compose(
-                "up",
-                "--detach",
-                "--remove-orphans",
-                "--no-build",
-                "--pull",
-                "never",
-                *_services(cluster, missing_images),
-                on_line=lambda line: setattr(current, "note", line.strip()[:60]),
-            )
+            with wait.downloads_told(compose, current):
+                arguments = ["up", "--detach", "--remove-orphans", "--no-build", "--pull", "never"]
+                compose(*arguments, *_services(cluster, missing_images))
         except CommandFailed as error:
             # What a part said before it failed tells more than Compose does.
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)

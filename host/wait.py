@@ -1,17 +1,22 @@
 """Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more."""
 
+import contextlib
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from config.cluster import Cluster
+from host.command import run
 from host.compose import Compose
 from host.terminal import Step
 from host.trouble import Trouble
 
 POLL_S = 0.5
+DOWNLOAD_POLL_S = 1.0
 HEALTHZ_TIMEOUT_S = 5
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
@@ -28,7 +33,7 @@ def until_up(cluster: Cluster, compose: Compose, address: str, current: Step, de
         if up == len(services):
             current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
             return
-        _refuse_if_failed(compose, services, current)
+        _refuse_if_failed(compose, services)
         if time.monotonic() - started > deadline_s:
             slow = sorted(name for name in services if ours.get(name) != "up")
             raise Trouble(
@@ -37,6 +42,28 @@ def until_up(cluster: Cluster, compose: Compose, address: str, current: Step, de
                 details=compose.logs(slow[0]),
             )
         time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def downloads_told(compose: Compose, current: Step) -> Iterator[None]:
+    """While Compose waits for the downloader, what that says is the step's note."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(DOWNLOAD_POLL_S):
+            if any(row["Service"] == "models" and row["State"] == "running" for row in compose.containers()):
+                said = compose.logs("models", 1).strip()
+                current.note = said.removeprefix("models: ")
+            else:
+                current.note = ""
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def engine_states(address: str) -> dict[str, str]:
@@ -58,30 +85,18 @@ def healthz(address: str) -> dict[str, Any]:
         return {}
 
 
-def _refuse_if_failed(compose: Compose, services: set[str], current: Step) -> None:
-    note = ""
+def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
     for row in compose.containers():
-        service, state, status = row["Service"], row["State"], row["Status"]
-        if service == "models" and state == "running":
-            last = compose.logs("models", 1).strip().splitlines()
-            note = last[-1] if last else "models"
-        if service == "models" and state == "exited" and not status.startswith("Exited (0)"):
-            raise Trouble(
-                "the models could not be brought here; what the downloader said is below.",
-                details=compose.logs("models"),
-            )
+        service, state = row["Service"], row["State"]
         if (
             service in services
             and state in ("restarting", "dead")
-            and _restarts(compose, row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
+            and _restarts(row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
         ):
             raise Trouble(
                 f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25)
             )
-    current.note = note
 
 
-def _restarts(compose: Compose, container: str) -> int:
-    from host.command import run
-
+def _restarts(container: str) -> int:
     return int(run(["docker", "inspect", "--format", "{{.RestartCount}}", container], timeout_s=20).strip() or 0)

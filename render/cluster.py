@@ -1,5 +1,6 @@
 """Configuration and host -> every rendered file. Pure: the same input gives the same bytes."""
 
+import hashlib
 from pathlib import Path
 
 from config.cluster import Cluster
@@ -12,14 +13,29 @@ from render.nginx import pools_conf, settings_conf
 from render.prometheus import prometheus_yml
 
 
-def render(cluster: Cluster, inventory: Inventory, config_file: Path, rendered_dir: Path) -> dict[str, str]:
-    """{path inside rendered_dir: text}. Raises LayoutError when the host cannot run the configuration."""
+def render(
+    cluster: Cluster, inventory: Inventory, config_file: Path, rendered_dir: Path, checkout: str = ""
+) -> dict[str, str]:
+    """{path inside rendered_dir: text}. Raises LayoutError when the host cannot run the configuration.
+
+    `checkout` stands for the hand-written files that services mount; another value starts those services anew.
+    """
     laid_out = lay_out(cluster, inventory)
-    return {
+    files = {
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),
         "engines.yaml": engines_yaml(laid_out),
-        "compose.env": compose_env(laid_out, config_file, rendered_dir),
         "nginx/pools.conf": pools_conf(laid_out),
         "nginx/settings.conf": settings_conf(laid_out),
         "prometheus/prometheus.yml": prometheus_yml(laid_out),
     }
+    digests = {
+        "gateway": _digest(files["nginx/pools.conf"], files["nginx/settings.conf"], checkout),
+        "controller": _digest(laid_out.model_dump_json()),
+        "webui": _digest(laid_out.webui.model_dump_json(), laid_out.gateway.model_dump_json()),
+        "prometheus": _digest(files["prometheus/prometheus.yml"]),
+    }
+    return files | {"compose.env": compose_env(laid_out, config_file, rendered_dir, digests)}
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]

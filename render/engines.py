@@ -65,7 +65,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "command": serve_flags(cluster, engine),
         "environment": _environment(cluster, pool, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
-        "networks": {"cluster": {"aliases": [f"{engine.name}.engine.{cluster.network.domain}"]}},
+        "networks": ["cluster"],
         "expose": [str(ENGINE_PORT)],
         "init": True,
         "restart": "unless-stopped",
@@ -80,6 +80,8 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         service["read_only"] = True
     else:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
+        if any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume)):
+            service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to its users, not to root
         service["shm_size"] = f"{engine.shm_gb or _shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
     if engine.flavour == "cuda":
@@ -130,7 +132,8 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
         "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
     }
     if engine.flavour == "cpu":
-        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        threads = 1 if pool.is_tiny else cluster.cpu_threads
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
         # With --enforce-eager: no C++ compilation on the first request that asks for logprobs.
         environment |= {"TORCHDYNAMO_DISABLE": "1"}
     if _mps(cluster) and engine.share < 1:

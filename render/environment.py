@@ -6,8 +6,11 @@ from config.cluster import Cluster
 from render.file import with_header
 
 
-def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path) -> str:
-    """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root."""
+def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
+    """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root.
+
+    `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
+    """
     images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
     values = {
         **images,
@@ -22,6 +25,7 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path) -> str:
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
+        **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
     }
     return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
 

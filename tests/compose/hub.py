@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +13,8 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextlib.contextmanager
-def hub(host: str, model: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """(address, requested paths) of a hub that has `model`; every other one is 404."""
+def hub(host: str, model: str, folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[str]]]:
+    """(address, requested paths) of a hub that has `model`; every other one is 404. Its weights take `seconds` to send."""
     seen: list[str] = []
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     siblings = [{"rfilename": name, "size": path.stat().st_size} for name, path in files.items()]
@@ -66,8 +67,13 @@ def hub(host: str, model: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
                 self.send_header("ETag", f'"{etag}"')
                 self.send_header("X-Repo-Commit", SHA)
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content[start:])
+            if self.command != "GET":
+                return
+            rest, pieces = content[start:], 40 if len(content) > 1_000_000 else 1
+            size = -(-len(rest) // pieces) or 1
+            for place in range(0, len(rest), size):
+                self.wfile.write(rest[place : place + size])
+                time.sleep(seconds / pieces if pieces > 1 else 0)
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass

@@ -1,6 +1,7 @@
 """Weights come from a hub once, before any engine starts; then engines load them from the volume, with no hub at all."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,9 +65,10 @@ def make(target: str, config: Path, endpoint: str) -> tuple[int, str]:
 def test_a_model_is_downloaded_once_and_then_served_without_the_hub(
     config: Path, weights: Path, docker_host: str
 ) -> None:
-    with hub(docker_host, MODEL, weights) as (endpoint, seen):
+    with hub(docker_host, MODEL, weights, seconds=14) as (endpoint, seen):
         status, said = make("up", config, endpoint)
         assert status == 0, said
+        assert re.search(r"Qwen3-VL-2B-Instruct: .* GB \(\d+ %\), ", said), "progress of the download"
         assert any(path.endswith("/model.safetensors") for path in seen)
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     reply = httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60)

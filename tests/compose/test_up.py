@@ -78,6 +78,21 @@ def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(config: Pa
     assert not (tmp_path / "env").exists()
 
 
+def test_a_changed_configuration_is_in_force_after_the_next_up(config: Path, tmp_path: Path) -> None:
+    status, said = make("up", config, tmp_path)
+    assert status == 0, said
+    changed = (
+        CONFIG.replace("model: org/Big-VL", "model: org/Big-VL, aliases: [new-name]") + "webui: {title: Other eyes}\n"
+    )
+    config.write_text(changed)
+    status, said = make("up", config, tmp_path)
+    assert status == 0, said
+    body = {"model": "new-name", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    url = f"http://localhost:{PORT}"
+    eventually(lambda: httpx.post(f"{url}/v1/chat/completions", json=body, timeout=10).status_code == 200, 30)
+    eventually(lambda: "Other eyes" in httpx.get(f"{url}/", timeout=10).text, 60)
+
+
 def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path) -> None:
     process = start("up", config, tmp_path)
     eventually(lambda: left(), 120, 0.05, "the first container or network")
