@@ -87,12 +87,13 @@ def _answers(own: OwnEngine) -> bool:
 def _sleeping_image(own: OwnEngine, folder: Path) -> None:
     """Under vLLM's tag: a process that takes any flags and sleeps; from this host's own files."""
     root = folder / "image"
-    for source in ("/bin/sleep", *_libraries("/bin/sleep")):
+    for source in ("/bin/sleep", "/bin/sh", *_libraries("/bin/sleep"), *_libraries("/bin/sh")):
         target = root / source.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
     subprocess.run(["tar", "-C", root, "-cf", folder / "image.tar", "."], check=True)
-    own.docker("import", "-c", 'ENTRYPOINT ["/bin/sleep", "1000"]', str(folder / "image.tar"), "sleeper")
+    entrypoint = 'ENTRYPOINT ["/bin/sh", "-c", "exec /bin/sleep 1000", "vllm-serve"]'
+    own.docker("import", "-c", entrypoint, str(folder / "image.tar"), Images().vllm_cuda)
 
 
 def _libraries(program: str) -> list[str]:
@@ -101,24 +102,21 @@ def _libraries(program: str) -> list[str]:
     return [word for word in words if word.startswith("/")]
 
 
-def start(own: OwnEngine, example: str, folder: Path) -> dict[str, str]:
-    """Starts the rendered engines of an example; {engine: NVIDIA_VISIBLE_DEVICES of its first process}.
+def start(own: OwnEngine, config: Path, folder: Path) -> dict[str, str]:
+    """Starts the rendered engines of a configuration; {engine: NVIDIA_VISIBLE_DEVICES of its first process}.
 
-    Only what is beside the assignment is taken out: the command, which the sleeping image does not know, the network,
-    which this engine has not, and what waits for the downloader.
+    The file is taken as rendered, but for the downloader and the MPS server, which the sleeping image cannot be.
     """
-    text = render(load(ROOT / f"config/examples/{example}.yaml"), DEFAULT, Path("c.yaml"), Path("r"))["engines.yaml"]
+    text = render(load(config), DEFAULT, Path("c.yaml"), Path("r"))["engines.yaml"]
     document = yaml.safe_load(text)
+    example = config.stem
     services = {name: service for name, service in document["services"].items() if name not in ("models", "mps")}
     for service in services.values():
-        assert service["image"] == Images().vllm_cuda
-        service["image"] = "sleeper"
-        for key in ("command", "networks", "depends_on", "healthcheck", "volumes", "expose", "ipc"):
-            service.pop(key, None)
-        service["network_mode"] = "none"
-        service["init"] = False
+        del service["depends_on"]
+        service.pop("ipc", None)
+    document |= {"name": f"gpu-{example}", "services": services}
     file = folder / "engines.yaml"
-    file.write_text(yaml.safe_dump({"name": f"gpu-{example}", "services": services}))
+    file.write_text(yaml.safe_dump(document))
     own.docker("compose", "-f", str(file), "up", "-d")
     found = {}
     for name in services:
@@ -131,14 +129,15 @@ def start(own: OwnEngine, example: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("example", "expected"),
+    ("config", "expected"),
     [
-        ("three-4090", {"gpu-0": "0", "gpu-1": "1", "gpu-2": "2"}),
-        ("tensor-parallel", {"pair-0": "0,1", "pair-1": "2,3"}),
-        ("gpu-shared-by-two", {"gpu-0-8b": "0", "gpu-0-4b": "0"}),
+        ("config/cluster.yaml", {"gpu-0": "0", "gpu-1": "1"}),
+        ("config/examples/three-4090.yaml", {"gpu-0": "0", "gpu-1": "1", "gpu-2": "2"}),
+        ("config/examples/tensor-parallel.yaml", {"pair-0": "0,1", "pair-1": "2,3"}),
+        ("config/examples/gpu-shared-by-two.yaml", {"gpu-0-8b": "0", "gpu-0-4b": "0"}),
     ],
 )
 def test_each_engines_first_process_has_exactly_its_own_gpus(
-    engine: OwnEngine, example: str, expected: dict[str, str], tmp_path: Path
+    engine: OwnEngine, config: str, expected: dict[str, str], tmp_path: Path
 ) -> None:
-    assert start(engine, example, tmp_path) == expected
+    assert start(engine, ROOT / config, tmp_path) == expected
