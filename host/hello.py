@@ -4,10 +4,10 @@ import json
 import time
 import urllib.error
 import urllib.request
-from ipaddress import IPv4Address
 from typing import Any
 
 from config.cluster import Cluster
+from config.pools import Pool
 from host.terminal import attention, say
 from host.trouble import Trouble
 
@@ -16,11 +16,11 @@ PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMK
 ATTEMPTS_S = 10.0
 
 
-def address(cluster: Cluster, from_outside: bool = False) -> str:
-    """http://host:port of the gateway."""
+def address(cluster: Cluster) -> str:
+    """http://host:port of the gateway, as this host reaches it."""
     host = cluster.gateway.host
-    anywhere = host == IPv4Address("0.0.0.0")
-    return f"http://{'localhost' if anywhere or not from_outside else host}:{cluster.gateway.port}"
+    near = host.is_loopback or host.is_unspecified
+    return f"http://{'localhost' if near else host}:{cluster.gateway.port}"
 
 
 def first_answer(cluster: Cluster) -> tuple[str, float]:
@@ -58,20 +58,30 @@ def show(cluster: Cluster, grafana: bool) -> None:
     say(f"  The page      {base}/")
     say(f"  The API       {base}/v1   (OpenAI's; any key will do)")
     for pool in cluster.served_pools:
-        engines = [engine for engine in cluster.explicit_engines if engine.pool == pool.name]
-        model = "random weights" if pool.is_tiny else pool.model
-        say(f"  Model         {pool.name}   ({model}, {len(engines)} engine{'s' if len(engines) > 1 else ''})")
+        say(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.monitoring.enabled:
         if grafana:
             say(f"  Dashboards    {base}/grafana/")
         say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
     say()
-    say(f"  curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\")
-    model = cluster.served_pools[0].name
-    say(f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'')
+    say(f"  curl {base}/v1/chat/completions \\")
+    say("    -H 'Content-Type: application/json' \\")
+    say(f'    -d \'{{"model": "{cluster.served_pools[0].name}",')
+    say('         "messages": [{"role": "user", "content": "Hello"}]}\'')
     say()
-    if any(pool.is_tiny for pool in cluster.served_pools):
+    if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
         attention("the tiny model has random weights: real vLLM answers, and says noise")
-    if any(engine.flavour == "emulated" for engine in cluster.explicit_engines):
+    if any(_emulated(cluster, pool) for pool in cluster.served_pools):
         attention("engines are emulated: answers are canned text, timings are not a GPU's")
     say("  make status shows it, make logs follows it, make down ends it.")
+
+
+def _about(cluster: Cluster, pool: Pool) -> str:
+    count = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
+    model = "random weights" if pool.is_tiny else pool.model.rsplit("/", 1)[-1]
+    kind = "emulated " if _emulated(cluster, pool) else ""
+    return f"{kind}{model}, {count} engine{'s' if count > 1 else ''}"
+
+
+def _emulated(cluster: Cluster, pool: Pool) -> bool:
+    return any(engine.flavour == "emulated" for engine in cluster.explicit_engines if engine.pool == pool.name)
