@@ -1,7 +1,10 @@
 """`python -m controller`: watches the engines, answers DNS and HTTP, ends on SIGTERM."""
 
 import asyncio
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 
 import structlog
 import uvicorn
@@ -15,11 +18,19 @@ from controller.fleet import Fleet
 from controller.settings import Settings
 
 
+class QuietServer(uvicorn.Server):
+    """uvicorn raises a signal it was ended by once more, which would make an orderly end look like a kill."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     cluster = load_laid_out(settings.config, settings.inventory)
     fleet = Fleet(cluster)
-    server = uvicorn.Server(
+    server = QuietServer(
         uvicorn.Config(
             api(fleet),
             host=settings.host,
@@ -29,6 +40,9 @@ async def run(settings: Settings) -> None:
             timeout_graceful_shutdown=2,
         )
     )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     async with dns.serving(fleet, settings.host, settings.dns_port):
         watching = asyncio.create_task(fleet.watch())
         structlog.get_logger().info(

@@ -32,7 +32,7 @@ async def look_at(client: httpx.AsyncClient, address: str, port: int, timeout_s:
             response = await client.get(f"http://{address}:{port}/health", timeout=timeout_s)
     except httpx.ConnectError:
         return Look.GONE
-    except (httpx.TransportError, TimeoutError):
+    except (httpx.RequestError, TimeoutError):
         return Look.SILENT
     return Look.HEALTHY if response.status_code == 200 else Look.DEAD
 
@@ -54,9 +54,12 @@ async def warm_up(
                 timeout=timeout_s,
                 headers={"X-Request-Id": "manyeyes-warm-up"},
             )
-    except (httpx.TransportError, TimeoutError) as error:
+    except (httpx.RequestError, TimeoutError) as error:
         return f"{type(error).__name__} {error}".strip()
     if response.status_code != 200:
         return f"status {response.status_code}: {response.text[:200]}"
-    reason = response.json()["choices"][0]["finish_reason"]
+    try:
+        reason = response.json()["choices"][0]["finish_reason"]
+    except (ValueError, LookupError, TypeError):
+        return f"an answer that is no completion: {response.text[:200]}"
     return "" if reason in ("length", "stop") else f"finish_reason {reason}"

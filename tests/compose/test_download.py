@@ -81,3 +81,21 @@ def test_a_model_is_downloaded_once_and_then_served_without_the_hub(
     assert status == 0, said
     assert "cannot be had" not in said
     assert httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60).status_code == 200
+
+
+def test_a_model_in_a_folder_of_this_host_is_served_from_there(config: Path, weights: Path, tmp_path: Path) -> None:
+    for folder in ("hub", "cache"):
+        (tmp_path / folder).mkdir()
+    config.write_text(f"""
+name: manyeyes-hub
+engines: [{{name: cpu-0, pool: mine, flavour: cpu, memory_gb: 6}}]
+pools: [{{name: mine, model: {weights}, max_model_len: 2048}}]
+models: {{offline: true, volume: {tmp_path}/hub, cache_volume: {tmp_path}/cache}}
+gateway: {{host: 127.0.0.1, port: {PORT}}}
+monitoring: {{enabled: false}}
+network: {{subnet: 10.213.80.0/24, controller_ip: 10.213.80.2}}
+""")
+    status, said = make("up", config, "http://127.0.0.1:9")
+    assert status == 0, said
+    body = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    assert httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60).status_code == 200
