@@ -1,4 +1,4 @@
-"""Stop, in a real browser; against a slow emulated engine, because a fast one is done before a finger moves."""
+"""Streaming and Stop in a real browser, against a slow emulated engine: a fast one is done before a finger moves."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_an_answer_grows_word_by_word(visit: Visit) -> None:
+    visit.watch_growth()
+    visit.ask("Hello")
+    visit.wait_for_note(0)
+    lengths = visit.growth()
+    assert len(lengths) >= 10, lengths  # a word every 200 ms
+    assert lengths == sorted(lengths)
 
 
 def test_stop_keeps_what_came_says_so_and_frees_the_engine(visit: Visit, running: Stand) -> None:
