@@ -1,6 +1,7 @@
 """A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -33,13 +34,22 @@ def nginx_binary() -> str:
     return str(ROOT / "build/nginx/nginx")
 
 
+# Each test worker has ports of its own, below those that outgoing connections take: a part that is killed and started
+# again finds its port free.
+_PORTS = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+
+
 def free_port() -> int:
-    """One that nobody listens on just now, for TCP and UDP."""
-    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port = int(tcp.getsockname()[1])
-        udp.bind(("127.0.0.1", port))
-        return port
+    """One that nobody listens on, for TCP and UDP."""
+    for port in _PORTS:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("unreachable: the count has no end")
 
 
 @dataclass
@@ -101,7 +111,7 @@ class Stand:
     def healthz(self) -> dict[str, Any]:
         return dict(self.client.get(f"{self.url}/healthz").json())
 
-    def answers_from(self, model: str, engines: set[str], within_s: float = 15) -> None:
+    def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
 
         def check() -> bool:

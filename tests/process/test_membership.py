@@ -50,7 +50,7 @@ def users(running: Stand, model: str, count: int = 8) -> Iterator[collections.Co
             thread.join()
 
 
-def grows(seen: collections.Counter[Any], key: Any, by: int = 20, within_s: float = 15) -> None:
+def grows(seen: collections.Counter[Any], key: Any, by: int = 20, within_s: float = 30) -> None:
     before = seen[key]
     eventually(lambda: seen[key] >= before + by, within_s, 0.05, f"{by} more of {key}")
 
