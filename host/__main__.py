@@ -58,7 +58,7 @@ def _act(action: str, config: Path, flavour: str) -> int:
         case "docker":
             engine.install()
         case "images":
-            images.provide(plan(config, flavour, engine.ensure()).cluster, pull=False)
+            images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
     return 0
 
 

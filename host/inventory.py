@@ -8,6 +8,7 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.pools import Flavour
+from engine.download import marker
 from host import facts
 from host.command import CommandFailed, run
 from host.facts import Docker
@@ -80,7 +81,6 @@ def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str
 
 
 def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
-    name = f"manyeyes/{model.replace('/', '--')}@{revision or 'newest'}.complete"
     folder = cluster.models.volume
     if not folder.startswith("/"):
         try:
@@ -89,7 +89,7 @@ def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str)
             return False
         folder = told[0]["Mountpoint"]
     try:
-        return (Path(folder) / name).exists()
+        return marker(Path(folder), model, revision).exists()
     except PermissionError:  # the volume is root's; the downloader will see for itself
         return False
 

@@ -66,12 +66,10 @@ def step(title: str) -> Iterator[Step]:
         _clear_line()
         took = time.monotonic() - started
         seconds = f" ({took:.0f} s)" if took >= 1 else ""
-        if failed and not current.may_fail:
-            refusal(f"{current.title}{seconds}")
-        elif failed:
-            pass
-        else:
+        if not failed:
             ok(f"{current.outcome or current.title}{seconds}")
+        elif not current.may_fail:
+            refusal(f"{current.title}{seconds}")
 
 
 def _tick(current: Step, started: float, done: threading.Event) -> None:

@@ -25,34 +25,31 @@ DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is going to run."""
+    """What is going to run: the configuration laid out on what this host has."""
 
     cluster: Cluster
     inventory: Inventory
-    config: Path
-    docker: Docker
 
 
-def plan(config: Path, flavour: str, docker: Docker) -> Plan:
-    """Reads the configuration and looks at the host. Raises ConfigError, LayoutError, Trouble."""
-    cluster = load(config)
-    environment = {**dotenv.read(), **os.environ}
-    found = inventory.take(cluster, docker, flavour, cluster.name, environment)
-    return Plan(lay_out(cluster, found), found, config, docker)
+def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
+    """Looks at the host. Raises LayoutError, Trouble."""
+    found = inventory.take(written, docker, flavour, written.name, dict(os.environ))
+    return Plan(lay_out(written, found), found)
 
 
 def up(config: Path, flavour: str) -> None:
     """Brings the cluster up. What this run started is taken down again when it fails or is interrupted."""
-    load(config)  # a wrong file is told before anything is installed
+    written = load(config)  # first: a wrong file is told before anything is installed
     say(f"ManyEyes, {config}")
-    intended = plan(config, flavour, engine.ensure())
+    docker = engine.ensure()
+    intended = plan(written, flavour, docker)
     cluster = intended.cluster
     compose = Compose(cluster.name)
     ran_before = compose.runs()
-    doctor.refuse_if_hopeless(doctor.look(load(config), intended.docker, intended.inventory, ran_before, config))
+    doctor.refuse_if_hopeless(doctor.look(written, docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
-    files = render(load(config), intended.inventory, config, compose.rendered, _mounted_files())
+    files = render(written, intended.inventory, config, compose.rendered, _mounted_files())
     write(files, ROOT / compose.rendered)
     try:
         _start(cluster, compose, set(outcome.missing))
