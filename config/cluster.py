@@ -7,6 +7,7 @@ from pydantic import Field
 from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
 from config.pools import Flavour, Pool
+from config.routes import Route
 from config.section import Name, Section
 
 
@@ -27,6 +28,9 @@ class Cluster(Section):
     """Threads of one engine on CPU; all engines together best have as many as there are cores. The tiny model takes one."""
     emulated_engines: int = Field(3, ge=1, le=64)
     """With `engines: auto` and the emulated flavour: how many GPUs are emulated."""
+    auto: tuple[Route, ...] = ()
+    """Where `model: auto` goes, by rule; a client's X-Latency-Budget-Ms passes over pools that are slower. Empty: the pools in
+    this file's order."""
     gpu_sharing: GpuSharing = "time_slicing"
     """How engines with a `share` below 1 use one GPU: in turns, or at once through NVIDIA's MPS."""
     gateway: Gateway = Gateway()
@@ -67,6 +71,13 @@ class Cluster(Section):
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:
-        """The pools that have at least one engine, in the file's order."""
+        """The pools that can answer: by at least one engine, or elsewhere. In the file's order."""
         served = {engine.pool for engine in self.explicit_engines}
-        return tuple(pool for pool in self.pools if pool.name in served)
+        return tuple(pool for pool in self.pools if pool.name in served or pool.remote)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The rules for `model: auto` that lead to a pool that can answer."""
+        served = [pool.name for pool in self.served_pools]
+        rules = tuple(rule for rule in self.auto if rule.pool in served)
+        return rules or tuple(Route(pool=name) for name in served)

@@ -40,6 +40,8 @@ class Engine(Section):
     """Where it already runs, as host:port. null: Compose starts it on this host."""
     gpus: tuple[Gpu, ...] = ()
     """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
+    weight: int = Field(1, ge=1, le=100)
+    """Its part of the pool's requests: beside one of weight 1, an engine of weight 2 is given twice as many at a time."""
     share: float = Field(1.0, gt=0, le=1)
     """The part of each of its GPUs' memory that it may take; below 1 when engines share a GPU."""
     tensor_parallel: int | None = Field(None, ge=1, le=16)

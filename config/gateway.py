@@ -1,11 +1,23 @@
 """Settings of the parts in front of and beside the engines."""
 
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from config.section import ImageReference, Port, Section
+
+SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A file in the secrets folder."""
+
+
+class Tls(Section):
+    """Files in the secrets folder. Where they do not exist, `make up` makes a self-signed pair."""
+
+    certificate: SecretFile = "tls.crt"
+    """The certificate, with those it depends on after it, in PEM."""
+    key: SecretFile = "tls.key"
+    """Its private key, in PEM."""
 
 
 class Gateway(Section):
@@ -23,8 +35,18 @@ class Gateway(Section):
     """Longest silence of an engine; must exceed the longest answer that is not streamed."""
     tries: int = Field(2, ge=1, le=5)
     """Engines that may be asked for one request, before its first byte."""
+    total_timeout_s: int = Field(900, ge=5)
+    """After this long a request is not given to another engine any more."""
     retry_after_s: int = Field(5, ge=1)
     """What Retry-After says while no engine can answer."""
+    conversation_timeout_s: int = Field(3600, ge=1)
+    """How long after a turn the next one still goes to the same engine."""
+    tls: Tls | None = None
+    """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in secrets/."""
+    keys_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "api-keys.yaml"
+    """API keys, hashed, beside this file; `make key NAME=` adds one. While it does not exist nobody needs a key."""
+    anonymous: bool | None = None
+    """Whether requests without a key are served. null: only while there are no keys."""
 
 
 class Controller(Section):

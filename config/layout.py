@@ -17,11 +17,17 @@ def lay_out(cluster: Cluster, inventory: Inventory) -> Cluster:
     """
     engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
     engines = tuple(_with_gpu_memory(engine, inventory) for engine in engines)
-    served = {engine.pool for engine in engines}
-    pools = tuple(
-        pool if pool.fallback in served else pool.model_copy(update={"fallback": None}) for pool in cluster.pools
-    )
+    served = {engine.pool for engine in engines} | {pool.name for pool in cluster.pools if pool.remote}
+    pools = tuple(pool.model_copy(update={"fallback": _fallback(cluster, pool, served)}) for pool in cluster.pools)
     return cluster.model_copy(update={"engines": engines, "pools": pools})
+
+
+def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:
+    """The next pool of its chain that can answer."""
+    name = pool.fallback
+    while name and name not in served:
+        name = cluster.pool(name).fallback
+    return name
 
 
 def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
@@ -48,7 +54,7 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
     chosen: list[Pool] = []
     stand_ins = {pool.otherwise for pool in cluster.pools}
     for pool in cluster.pools:
-        if not _fits(pool, inventory.flavour) or pool.gpu_weight == 0 or pool.name in stand_ins:
+        if pool.remote or not _fits(pool, inventory.flavour) or pool.gpu_weight == 0 or pool.name in stand_ins:
             continue
         while pool.model in inventory.missing_models and pool.otherwise:
             pool = cluster.pool(pool.otherwise)

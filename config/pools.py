@@ -41,6 +41,53 @@ class Sampling(Section):
     """Most tokens one answer may have, whatever the request asks for. null: only max_model_len limits it."""
 
 
+class Remote(Section):
+    """An OpenAI-compatible endpoint that runs elsewhere: a hosted API, SGLang, TGI, another ManyEyes."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+    """Where its API begins, version included: https://api.example.com/compatible-mode/v1."""
+    key_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """A file in the secrets folder that holds its API key. null: it wants none."""
+    ca_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """A file in the secrets folder with the certificates to trust. null: those the system trusts."""
+
+    @property
+    def is_tls(self) -> bool:
+        return self.url.startswith("https://")
+
+    @property
+    def host(self) -> str:
+        """Without the port."""
+        return self._authority.partition(":")[0]
+
+    @property
+    def port(self) -> int:
+        return int(self._authority.partition(":")[2] or (443 if self.is_tls else 80))
+
+    @property
+    def path(self) -> str:
+        """With a slash at its beginning and none at its end; may be empty."""
+        return self.url.split("://")[1].removeprefix(self._authority).rstrip("/")
+
+    @property
+    def _authority(self) -> str:
+        return self.url.split("://")[1].partition("/")[0]
+
+
+class Cache(Section):
+    """Answers kept for exact repeats of requests with `temperature: 0` that are not streamed."""
+
+    ttl_s: int = Field(3600, ge=1)
+    """How long an answer is used."""
+    max_mb: int = Field(64, ge=1)
+    """Memory that answers may take; those not used for longest go first."""
+    shared: bool = False
+    """true: whoever asks gets the same answer. false: every API key (or address) has its own."""
+
+
+Balancing = Literal["conversation", "image", "least_conn", "round_robin"]
+
+
 class Pool(Section):
     """The engines that serve one model name; clients say it in `model`."""
 
@@ -72,6 +119,16 @@ class Pool(Section):
     """With `engines: auto`: the pool started instead when this model's weights cannot be had."""
     media: Media = Media()
     """Limits for pictures and videos."""
+    balancing: Balancing = "conversation"
+    """Which engine a request goes to. conversation: the least busy one, and later turns of a chat where its caches are. image:
+    the same first picture always to the same engine, for many questions about few documents. least_conn: the least busy one.
+    round_robin: in turn."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Requests that the gateway gives one engine at a time; a full one is passed over. null: as many as it runs and queues."""
+    cache: Cache | None = None
+    """null: every request reaches an engine."""
+    remote: Remote | None = None
+    """Where this pool is served instead of by engines; `model` is then its name there."""
     sampling: Sampling = Sampling()
     """Sampling defaults and the answer's length limit."""
     vllm_flags: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from config.cluster import Cluster
 from config.engines import Engine
+from config.routes import AUTO
 
 Rule = Callable[[Cluster], Iterator[str]]
 
@@ -45,6 +46,26 @@ def pools_exist(cluster: Cluster) -> Iterator[str]:
             target = getattr(pool, field)
             if target is not None and target not in known:
                 yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {_listed(known)}"
+
+
+def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+    known = [pool.name for pool in cluster.pools]
+    for number, route in enumerate(cluster.auto, start=1):
+        if route.pool not in known:
+            yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {_listed(known)}"
+    for pool in cluster.pools:
+        if AUTO in (pool.name, *pool.aliases):
+            yield f"pools[{pool.name}] is called '{AUTO}', which means: choose by rule"
+
+
+def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        if pool.remote is None:
+            continue
+        if any(engine.pool == pool.name for engine in _engines(cluster)):
+            yield f"pools[{pool.name}] is remote, so no engine can serve it; give its engines a pool of their own"
+        if pool.is_tiny or pool.is_local:
+            yield f"pools[{pool.name}].model must be the model's name at {pool.remote.host}, found '{pool.model}'"
 
 
 def fallbacks_end(cluster: Cluster) -> Iterator[str]:
@@ -170,6 +191,8 @@ RULES: tuple[Rule, ...] = (
     names_are_unique,
     client_names_are_unique,
     pools_exist,
+    routes_lead_somewhere,
+    remote_pools_have_no_engines,
     fallbacks_end,
     gpus_fit_the_flavour,
     gpus_are_not_taken_twice,

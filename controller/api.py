@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from config.pools import Pool
+from config.pools import Pool, Remote
 from controller.fleet import Fleet, Member
 from controller.state import State
 
@@ -64,6 +64,8 @@ def status_of(fleet: Fleet) -> dict[str, Any]:
 
 
 def _pool_status(fleet: Fleet, pool: Pool) -> dict[str, Any]:
+    if pool.remote:
+        return _remote_status(pool, pool.remote)
     members = fleet.of_pool(pool.name)
     flavours = sorted({member.engine.flavour for member in members})
     return {
@@ -77,6 +79,24 @@ def _pool_status(fleet: Fleet, pool: Pool) -> dict[str, Any]:
         "up": sum(member.known.state is State.UP for member in members),
         "total": len(members),
         "engines": [_engine_status(member) for member in members],
+    }
+
+
+def _remote_status(pool: Pool, remote: Remote) -> dict[str, Any]:
+    """A pool that is served elsewhere counts as up: nobody here looks after it."""
+    return {
+        "name": pool.name,
+        "model": pool.model,
+        "names": list(pool.names),
+        "max_model_len": pool.max_model_len,
+        "flavour": "remote",
+        "fallback": pool.fallback,
+        "notice": "",
+        "up": 1,
+        "total": 1,
+        "engines": [
+            {"name": remote.host, "state": "remote", "since": None, "flavour": "remote", "gpus": [], "address": None}
+        ],
     }
 
 

@@ -1,8 +1,9 @@
 """Membership as DNS: which engines of a pool get new requests. nginx asks every second (DESIGN: no reload, counts kept).
 
-    _http._tcp.<pool>.pool.<domain>   SRV   port and name of every engine that is in
-    <pool>.pool.<domain>              A     their addresses
-    <engine>.engine.<domain>          A     one address
+    _http._tcp.<pool>.pool.<domain>     SRV   port, weight and name of every engine that is in
+    _http._tcp.c<N>.<pool>.pool.<domain> SRV  those of them that take N requests at a time
+    <pool>.pool.<domain>                A     their addresses
+    <engine>.engine.<domain>            A     one address
 
 An unknown name is NXDOMAIN. A pool of which nothing is known yet is SERVFAIL: nginx then keeps the members it has.
 A pool whose engines are all known to be out is an empty answer: nginx drops them and the fallback takes over.
@@ -10,8 +11,10 @@ A pool whose engines are all known to be out is an empty answer: nginx drops the
 
 import asyncio
 import contextlib
+import re
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import cast
 
 import dns.exception
@@ -62,15 +65,13 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> None:
     members: list[Member] | None = None
     as_srv = False
     label = ""
-    if kind == "pool" and len(labels) in (2, 4):
-        label = labels[-2]
-        as_srv = len(labels) == 4
-        if label in fleet.pool_names and (not as_srv or tuple(labels[:2]) == SRV_SERVICE):
-            members = fleet.serving(label)
-            if members is None:
-                response.set_rcode(dns.rcode.SERVFAIL)
-        else:
-            response.set_rcode(dns.rcode.NXDOMAIN)
+    if kind == "pool" and (asked := _pool_question(labels[:-1])) and asked.pool in fleet.pool_names:
+        label, as_srv = asked.pool, asked.as_srv
+        members = fleet.serving(label)
+        if members is None:
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif asked.capacity is not None:
+            members = [member for member in members if member.in_flight == asked.capacity]
     elif kind == "engine" and len(labels) == 2 and labels[0] in fleet.members:
         label = labels[0]
         member = fleet.members[label]
@@ -80,6 +81,25 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> None:
     metrics.DNS_ANSWERS.labels(label or "other", dns.rcode.to_text(response.rcode())).inc()
     for member in members or []:
         _add(response, question, member, as_srv, ttl, domain)
+
+
+@dataclass(frozen=True)
+class _PoolQuestion:
+    pool: str
+    as_srv: bool
+    capacity: int | None
+    """Only engines that take so many requests at a time."""
+
+
+def _pool_question(labels: list[str]) -> _PoolQuestion | None:
+    """[_http, _tcp,] [c96,] pool; None for anything else."""
+    as_srv = tuple(labels[:2]) == SRV_SERVICE
+    match labels[2:] if as_srv else labels:
+        case [pool]:
+            return _PoolQuestion(pool, as_srv, None)
+        case [capacity, pool] if re.fullmatch(r"c[0-9]{1,9}", capacity):
+            return _PoolQuestion(pool, as_srv, int(capacity[1:]))
+    return None
 
 
 def _add(
@@ -93,7 +113,7 @@ def _add(
     host = dns.name.Name((member.engine.name.encode(), b"engine")) + domain
     wanted = question.rdtype
     if as_srv and wanted in (dns.rdatatype.SRV, dns.rdatatype.ANY):
-        srv = f"0 1 {member.engine.port} {host.to_text()}"
+        srv = f"0 {member.engine.weight} {member.engine.port} {host.to_text()}"
         response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "SRV", srv))
         assert member.address
         response.additional.append(dns.rrset.from_text(host, ttl, "IN", "A", member.address))

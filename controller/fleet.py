@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import httpx
 import structlog
 
+from config.capacity import in_flight
 from config.cluster import Cluster
 from config.engines import Engine
 from config.pools import Pool
@@ -24,6 +25,8 @@ class Member:
     """One engine, its state, and the address it was last seen at."""
 
     engine: Engine
+    in_flight: int
+    """Requests it is given at a time."""
     known: state.Engine = field(default_factory=state.Engine)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -34,7 +37,10 @@ class Fleet:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.members = {engine.name: Member(engine) for engine in cluster.explicit_engines}
+        self.members = {
+            engine.name: Member(engine, in_flight(cluster.pool(engine.pool), engine))
+            for engine in cluster.explicit_engines
+        }
         self.pool_names = {pool.name for pool in cluster.pools}
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         for member in self.members.values():

@@ -5,13 +5,14 @@ Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/e
 
 import json
 
+from config.capacity import DEFAULT_GPU_MEMORY_GB, in_flight, max_num_seqs
 from config.cluster import Cluster
 from config.engines import ENGINE_PORT, Engine
 from config.pools import Pool
+from config.routes import AUTO
 
 MODELS_DIR = "/models"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
-DEFAULT_GPU_MEMORY_GB = 24.0
 # vLLM's own default; leaves room for the activation peaks of large pictures.
 GPU_MEMORY_UTILIZATION = 0.92
 # No host matches it, so engines fetch nothing: vLLM's own default allows every host, the metadata address included.
@@ -23,7 +24,7 @@ def serve_flags(cluster: Cluster, engine: Engine) -> list[str]:
     pool = cluster.pool(engine.pool)
     if engine.flavour == "emulated":
         return [*_emulated(cluster, pool, engine), *engine.vllm_flags]
-    specific = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool)
+    specific = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool, engine)
     return [
         model_path(pool),
         *_shared(cluster, pool),
@@ -45,28 +46,16 @@ def model_path(pool: Pool) -> str:
 
 
 def served_names(cluster: Cluster, pool: Pool) -> list[str]:
-    """Every `model` its engines must accept: the pool's own names, and those of pools that fall back to it."""
+    """Every `model` its engines must accept: the pool's own names, those of pools that fall back to it, and `auto`."""
+    return [*_names_and_those_before(cluster, pool), AUTO]
+
+
+def _names_and_those_before(cluster: Cluster, pool: Pool) -> list[str]:
     names = list(pool.names)
     for other in cluster.pools:
         if other.fallback == pool.name:
-            names += [name for name in served_names(cluster, other) if name not in names]
+            names += [name for name in _names_and_those_before(cluster, other) if name not in names]
     return names
-
-
-def max_num_seqs(pool: Pool, engine: Engine) -> int:
-    """Requests that run at once: what the KV cache holds of about 1,500 tokens each, at 144 KiB a token, rounded down.
-
-    24 GiB with 8B-FP8 leaves room for 47 such requests; below that vLLM would preempt.
-    """
-    if pool.max_num_seqs is not None:
-        return pool.max_num_seqs
-    if engine.flavour == "cpu":
-        return 16
-    memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.share * engine.parallel
-    for at_least, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
-        if memory >= at_least:
-            return sequences
-    return 12
 
 
 def _shared(cluster: Cluster, pool: Pool) -> list[str]:
@@ -125,7 +114,7 @@ def _cuda(pool: Pool, engine: Engine) -> list[str]:
         f"--max-num-seqs={sequences}",
         # One 1080p picture is 2,040 tokens: the default of 2,048 on smaller cards would prefill pictures one by one.
         f"--max-num-batched-tokens={max(8192 if memory >= 40 else 4096, _largest_item(pool))}",
-        f"--max-num-queued-reqs={2 * sequences}",
+        f"--max-num-queued-reqs={in_flight(pool, engine)}",
         "--mm-processor-cache-gb=4",
     ]
     if pool.kv_cache_dtype != "auto":
@@ -143,13 +132,13 @@ def _largest_item(pool: Pool) -> int:
     return -(-tokens // 1024) * 1024
 
 
-def _cpu(pool: Pool) -> list[str]:
-    sequences = max_num_seqs(pool, Engine(name="any", pool=pool.name, flavour="cpu"))
+def _cpu(pool: Pool, engine: Engine) -> list[str]:
+    sequences = max_num_seqs(pool, engine)
     # 87,000 tokens of the tiny model's KV cache; a 2B model has 112 KiB a token, so 2 GiB hold 18,000.
     kv_bytes = 64 * 1024**2 if pool.is_tiny else 2 * 1024**3
     return [
         f"--max-num-seqs={sequences}",
-        f"--max-num-queued-reqs={4 * sequences}",
+        f"--max-num-queued-reqs={in_flight(pool, engine)}",
         f"--kv-cache-memory-bytes={kv_bytes}",
         f"--mm-processor-cache-gb={0.25 if pool.is_tiny else 1}",
         "--enforce-eager",
@@ -165,7 +154,7 @@ def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
         *served_names(cluster, pool),
         f"--max-model-len={pool.max_model_len}",
         f"--max-num-seqs={max_num_seqs(pool, engine)}",
-        f"--max-num-queued-reqs={2 * max_num_seqs(pool, engine)}",
+        f"--max-num-queued-reqs={in_flight(pool, engine)}",
         f"--max-pixels={media.max_pixels}",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",

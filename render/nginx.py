@@ -1,11 +1,15 @@
-"""Cluster -> nginx: one upstream per pool, filled by DNS, and which model name leads to which pool."""
+"""Cluster -> nginx's http context: one upstream per pool, filled by DNS, and which model name leads to which pool."""
 
+from config.capacity import capacities
 from config.cluster import Cluster
-from config.pools import Pool
+from config.pools import Pool, Remote
 from render.file import with_header
 
 CONTROLLER_DNS_PORT = 5353
 CONTROLLER_HTTP_PORT = 8081
+CONTROLLER_SYSLOG_PORT = 5140
+# Docker's own DNS, for names outside the cluster.
+OUTSIDE_RESOLVER = "127.0.0.11"
 
 
 def pools_conf(cluster: Cluster) -> str:
@@ -16,38 +20,67 @@ def pools_conf(cluster: Cluster) -> str:
         "# Who is in a pool comes from the controller; a pool it does not answer for keeps its last members.",
         f"resolver {controller}:{CONTROLLER_DNS_PORT} valid={max(1, cluster.controller.dns_ttl_s)}s ipv6=off;",
         "resolver_timeout 2s;",
+        f"access_log syslog:server={controller}:{CONTROLLER_SYSLOG_PORT},tag=manyeyes json;",
         "",
         _constant("$manyeyes_controller", f"http://{controller}:{CONTROLLER_HTTP_PORT}"),
         _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),
         _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
-        *[_upstream(cluster, pool) for pool in pools],
-        _map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
-        _map("$manyeyes_pool", "$manyeyes_next_pool", {p.name: p.fallback for p in pools if p.fallback}),
+        _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
+        *[_remote_upstream(pool, pool.remote) if pool.remote else _upstream(cluster, pool) for pool in pools],
+        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
     ]
     return with_header("\n".join(parts))
-
-
-def settings_conf(cluster: Cluster) -> str:
-    """For the gateway's server block."""
-    gateway = cluster.gateway
-    return with_header(
-        f"client_max_body_size {gateway.max_body_mb}m;\n"
-        f"proxy_connect_timeout {gateway.connect_timeout_s:g}s;\n"
-        f"proxy_read_timeout {gateway.read_timeout_s}s;\n"
-        f"proxy_send_timeout {gateway.read_timeout_s}s;\n"
-        f"proxy_next_upstream_tries {gateway.tries};\n"
-    )
 
 
 def _upstream(cluster: Cluster, pool: Pool) -> str:
     return (
         f"upstream {pool.name} {{\n"
         f"    zone {pool.name} 256k;\n"
-        "    least_conn;\n"
+        + _balancing(cluster, pool)
         # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
-        f"    server {pool.name}.pool.{cluster.network.domain} service=http max_fails=0 resolve;\n"
-        "    keepalive 64;\n"
+        + "".join(
+            f"    server {name} service=http max_conns={most} max_fails=0 resolve;\n"
+            for name, most in _server_names(cluster, pool)
+        )
+        + "    keepalive 64;\n"
         "    keepalive_timeout 60s;\n"
+        "}\n"
+    )
+
+
+def _balancing(cluster: Cluster, pool: Pool) -> str:
+    method = "" if pool.balancing == "round_robin" else "    least_conn;\n"
+    sessions = {
+        "conversation": ("$manyeyes_conversation", "$manyeyes_known_conversation"),
+        "image": ("$manyeyes_picture", "$manyeyes_picture"),
+    }.get(pool.balancing)
+    if sessions is None:
+        return method
+    create, lookup = sessions
+    timeout = cluster.gateway.conversation_timeout_s
+    return f"{method}    sticky learn create={create} lookup={lookup} zone={pool.name}-sticky:8m timeout={timeout}s header;\n"
+
+
+def _server_names(cluster: Cluster, pool: Pool) -> list[tuple[str, int]]:
+    """The DNS names that list the pool's engines, with the requests each of them takes at a time.
+
+    max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
+    """
+    domain = f"{pool.name}.pool.{cluster.network.domain}"
+    found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
+    if len(found) == 1:
+        return [(domain, found[0])]
+    return [(f"c{most}.{domain}", most) for most in found]
+
+
+def _remote_upstream(pool: Pool, remote: Remote) -> str:
+    return (
+        f"upstream {pool.name} {{\n"
+        f"    zone {pool.name} 256k;\n"
+        f"    resolver {OUTSIDE_RESOLVER} valid=30s ipv6=off;\n"
+        f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
+        "    keepalive 16;\n"
+        "    keepalive_timeout 30s;\n"
         "}\n"
     )
 
@@ -57,9 +90,9 @@ def _constant(variable: str, value: str) -> str:
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
-def _names(pools: tuple[Pool, ...]) -> dict[str, str | None]:
+def _names(pools: tuple[Pool, ...]) -> dict[str, str]:
     """Client's name -> pool. Where two pools run the same model, its id leads to the first of them."""
-    names: dict[str, str | None] = {}
+    names: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
             names[name] = pool.name
@@ -72,7 +105,7 @@ def _names(pools: tuple[Pool, ...]) -> dict[str, str | None]:
 MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
 
-def _map(source: str, target: str, entries: dict[str, str | None]) -> str:
+def as_map(source: str, target: str, entries: dict[str, str]) -> str:
     """An nginx map; a key that is one of map's own words is told apart by a backslash."""
     lines = [f'    "{chr(92) if key in MAP_WORDS else ""}{key}" "{value}";\n' for key, value in entries.items()]
     return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'

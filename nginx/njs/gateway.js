@@ -1,39 +1,198 @@
-// What the gateway decides for a request, and what it answers itself. Balancing, retries and fallback are nginx's own.
+// What the gateway does with a request: who asks, which pool, which conversation, and what it answers itself.
+// Balancing, retries and passing on are nginx's own; the deciding is in the modules beside this one.
 
-const STATUS_KEY = 'status';
-const ENGINE_KEY = 'engine ';
-const STALE_MS = 10_000;
+import fs from 'fs';
 
-// --- which pool ------------------------------------------------------------------------------------------------
+import attempts from 'attempts.js';
+import auto from 'auto.js';
+import cluster from 'cluster.js';
+import conversation from 'conversation.js';
+import keys from 'keys.js';
+import links from 'links.js';
+import request from 'request.js';
+import said from 'said.js';
 
-// Access phase: reads `model`, chooses the pool. Refuses what no engine could answer, in OpenAI's form.
+const SECRETS = '/run/secrets/manyeyes/';
+
+// --- a request's way in ------------------------------------------------------------------------------------------
+
+// Before a byte of the body is read.
+function authorize(r) {
+    if (!keys.known(r)) {
+        r.headersOut['WWW-Authenticate'] = 'Bearer';
+        refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'This gateway wants a known API key, as `Authorization: Bearer KEY`.');
+    }
+}
+
+// The page asks in the browser's own words, and takes a key as the password.
+function authorizePage(r) {
+    if (!keys.known(r)) {
+        r.headersOut['WWW-Authenticate'] = 'Basic realm="ManyEyes: any name, and your API key as the password", charset="UTF-8"';
+        r.headersOut['Content-Type'] = 'text/plain';
+        r.return(401, 'This page wants an API key as the password.\n');
+    }
+}
+
+// Reads the body, chooses pool and conversation, and passes the request to the pool's location.
+// Refuses what no engine could answer.
 async function route(r) {
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
-    let body;
+    const body = await r.readRequestArrayBuffer();
+    const v = r.variables;
+    let facts;
     try {
-        body = await r.readRequestJSON();
+        facts = request.read(body);
     } catch (e) {
-        return refuse(r, 400, 'invalid_request_error', 'invalid_json', 'The request body is not valid JSON.');
+        if (!(e instanceof request.Refusal)) {
+            throw e;
+        }
+        return refuse(r, 400, 'invalid_request_error', 'invalid_json', e.message);
     }
-    if (body === null || typeof body !== 'object' || Array.isArray(body)) {
-        return refuse(r, 400, 'invalid_request_error', 'invalid_json', 'The request body must be a JSON object.');
-    }
-    if (typeof body.model !== 'string' || body.model === '') {
+    if (!facts.model) {
         return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request names no model. ${known()}`);
     }
-    r.variables.manyeyes_model = body.model;
-    const pool = r.variables.manyeyes_pool_of_model;
+    v.manyeyes_model = facts.model.slice(0, 128);
+    v.manyeyes_stream = facts.stream ? '1' : '';
+    const pool = chosenPool(r, facts);
     if (!pool) {
-        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${body.model.slice(0, 128)}'. ${known()}`);
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${facts.model.slice(0, 128)}'. ${known()}`);
     }
-    r.variables.manyeyes_pool = pool;
+    const here = cluster.pools[pool];
+    const link = links.refused(facts.links, here.domains);
+    if (link !== undefined) {
+        return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
+            `Pictures and videos come as data: URLs${here.domains.length ? `, or from ${here.domains.join(', ')}` : ''}; '${link.slice(0, 128)}' is neither.`);
+    }
+    const bytes = new Uint8Array(body);
+    const who = keys.asker(r);
+    const found = conversation.identify(bytes, facts, who, r.headersIn['X-Conversation-Id'] || facts.cacheKey, ngx.shared.conversations);
+    v.manyeyes_conversation = found.id;
+    v.manyeyes_known_conversation = found.known;
+    if (cluster.hash_pictures) {
+        v.manyeyes_picture = conversation.picture(bytes, facts);
+    }
+    if (cluster.rewrites_model) {
+        v.manyeyes_model_at = facts.modelAt.join('-');
+    }
+    v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
+    r.internalRedirect(`@${pool}${cached(r, here, facts, bytes)}`);
+}
+
+function chosenPool(r, facts) {
+    if (facts.model !== 'auto') {
+        return r.variables.manyeyes_pool_of_model;
+    }
+    const budget = Number(r.headersIn['X-Latency-Budget-Ms']) || 0;
+    const choice = auto.choose(cluster.auto, facts, budget, said.p95Ms);
+    if (choice) {
+        r.variables.manyeyes_route = choice.reason;
+    }
+    return choice && choice.pool;
+}
+
+// '.cached' when the answer to this very request may be in the pool's cache.
+function cached(r, pool, facts, bytes) {
+    if (!pool.cache) {
+        return '';
+    }
+    if (facts.stream || facts.temperature !== 0 || /no-cache|no-store/i.test(r.headersIn['Cache-Control'] || '')) {
+        r.variables.manyeyes_cache_bypass = 'BYPASS';
+        return '';
+    }
+    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(bytes)}`;
+    return '.cached';
 }
 
 function known() {
-    const names = pools().map((pool) => pool.name);
+    const names = said.pools().map((pool) => pool.name);
     return names.length ? `There are: ${names.join(', ')}.` : '';
+}
+
+// --- when a pool could not answer -----------------------------------------------------------------------------------
+
+// $manyeyes_next_location: where a request goes that its pool could not answer.
+function next(r) {
+    const v = r.variables;
+    const so_far = soFar(v);
+    const asked = v.manyeyes_pools.split(',');
+    const pool = Number(v.request_time) < Number(v.manyeyes_total_timeout_s)
+        ? attempts.next(so_far, asked, (name) => cluster.pools[name].next) : '';
+    if (!pool) {
+        return '@no_engine';
+    }
+    v.manyeyes_pool = pool;
+    v.manyeyes_pools = `${v.manyeyes_pools},${pool}`;
+    v.manyeyes_fallback_from = pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
+    v.manyeyes_cache_bypass = cluster.pools[v.manyeyes_asked_pool].cache ? 'BYPASS' : '';
+    return `@${pool}${attempts.left(so_far) === 1 ? '.once' : ''}`;
+}
+
+function soFar(v) {
+    return attempts.read(v.upstream_addr, v.upstream_status, v.upstream_connect_time, v.upstream_header_time);
+}
+
+// No pool of the chain gave an answer.
+function noEngine(r) {
+    const v = r.variables;
+    const pool = v.manyeyes_asked_pool;
+    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => said.up(name) > 0));
+    switch (outcome) {
+    case 'busy':
+        return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
+    case 'late':
+        return refuse(r, 504, 'server_error', 'engine_timeout', `The engine of '${pool}' gave no answer in time.`);
+    case 'lost':
+        return refuse(r, 502, 'server_error', 'engine_lost',
+            `Engines of '${pool}' were lost while they worked on this request; it is not handed on again. Try a smaller one.`);
+    default:
+        return refuse(r, 503, 'server_error', 'no_engine', `No engine of '${pool}' is up. Look at /healthz, or try again after Retry-After seconds.`);
+    }
+}
+
+// --- pools that run elsewhere -----------------------------------------------------------------------------------------
+
+// $manyeyes_remote_authorization: the key of the pool's endpoint, read from its secret file.
+function remoteAuthorization(r) {
+    const file = cluster.pools[r.variables.manyeyes_pool].key_file;
+    if (!file) {
+        return '';
+    }
+    try {
+        return `Bearer ${fs.readFileSync(SECRETS + file, 'utf8').trim()}`;
+    } catch (e) {
+        r.error(`the key of pool ${r.variables.manyeyes_pool} cannot be read from ${SECRETS}${file}`);
+        return '';
+    }
+}
+
+// $manyeyes_remote_body: the request with the model's name as the endpoint knows it.
+function remoteBody(r) {
+    const [from, to] = r.variables.manyeyes_model_at.split('-').map(Number);
+    const body = r.requestBuffer;
+    const model = JSON.stringify(cluster.pools[r.variables.manyeyes_pool].model);
+    return Buffer.concat([body.subarray(0, from), Buffer.from(model), body.subarray(to)]);
+}
+
+function remoteRefusesKey(r) {
+    refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' refuses the key it was given (${r.variables.upstream_status}).`);
+}
+
+// --- cached answers -----------------------------------------------------------------------------------------------------
+
+// nginx stores an answer before anyone has read it. One that was cut short (vLLM says "abort" with status 200 while it
+// shuts down) is marked here, and not used.
+function judge(r, data, flags) {
+    if (/"finish_reason":\s*"(abort|error)"/.test(data)) {
+        ngx.shared.doubts.set(r.variables.manyeyes_cache_key, 'cut short');
+    }
+    r.sendBuffer(data, flags);
+}
+
+// $manyeyes_cache_doubt: not empty when the stored answer must not be used.
+function doubt(r) {
+    return ngx.shared.doubts.get(r.variables.manyeyes_cache_key) || '';
 }
 
 // --- what the gateway answers itself ------------------------------------------------------------------------------
@@ -48,103 +207,73 @@ function refuse(r, status, type, code, message) {
 }
 
 const OWN_ERRORS = {
-    404: ['invalid_request_error', 'not_found', 'There is nothing at this path. The API is under /v1/: chat/completions, completions, responses, models.'],
-    408: ['invalid_request_error', 'request_timeout', 'The request did not arrive in time.'],
-    429: ['rate_limit_error', 'overloaded', 'Every engine is busy. Try again after Retry-After seconds.'],
-    500: ['server_error', 'internal_error', 'The gateway failed on this request; its log says why.'],
+    404: ['not_found', 'There is nothing at this path. The API is under /v1/: chat/completions, completions, responses, models.'],
+    408: ['request_timeout', 'The request did not arrive in time.'],
+    494: ['headers_too_large', 'The request has too many headers, or too large ones.'],
+    497: ['https_expected', 'This address speaks HTTPS.'],
 };
 
 // nginx's own errors, which would be HTML.
 function error(r) {
     const status = Number(r.variables.status) || 500;
-    if (status === 413) {
-        const limit = r.variables.manyeyes_max_body_mb;
+    switch (status) {
+    case 413:
         return refuse(r, 413, 'invalid_request_error', 'request_too_large',
-            `The request is larger than ${limit} MB (gateway.max_body_mb). Send fewer or smaller pictures; base64 makes them a third larger.`);
-    }
-    if (status === 502 || status === 503 || status === 504) {
+            `The request is larger than ${r.variables.manyeyes_max_body_mb} MB (gateway.max_body_mb). Send fewer or smaller pictures; base64 makes them a third larger.`);
+    case 429:
+        return refuse(r, 429, 'rate_limit_error', 'rate_limit_exceeded',
+            `The key '${r.variables.manyeyes_key}' is over its limit of requests per minute or at once. Try again after Retry-After seconds.`);
+    case 500:
+        return refuse(r, 500, 'server_error', 'internal_error', 'The gateway failed on this request; its log says why.');
+    case 502: case 503: case 504:
         return noEngine(r);
     }
-    const [type, code, message] = OWN_ERRORS[status] || ['invalid_request_error', `http_${status}`, 'The request cannot be answered.'];
-    refuse(r, status, type, code, message);
-}
-
-// No engine of the pool, nor of its fallback, gave an answer.
-function noEngine(r) {
-    const pool = r.variables.manyeyes_pool;
-    const tried = (r.variables.upstream_status || '').split(/[,:]/).map((status) => status.trim());
-    if (tried.includes('503')) {
-        return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
-    }
-    if (tried.includes('504')) {
-        return refuse(r, 504, 'server_error', 'engine_timeout', `The engine of '${pool}' gave no answer in time.`);
-    }
-    refuse(r, 503, 'server_error', 'no_engine', `No engine of '${pool}' is up. Look at /healthz, or try again after Retry-After seconds.`);
+    const [code, message] = OWN_ERRORS[status] || [`http_${status}`, 'The request cannot be understood.'];
+    refuse(r, status === 494 || status === 497 ? 400 : status, 'invalid_request_error', code, message);
 }
 
 // GET /healthz: 200 while at least one pool has an engine up. Made from what the controller last said, so it costs nothing.
 function healthz(r) {
-    const said = read();
-    const up = (said.pools || []).some((pool) => pool.up > 0);
-    const age_s = said.at ? Math.round((Date.now() - said.at) / 1000) : null;
-    const controller = age_s !== null && age_s * 1000 <= STALE_MS ? 'ok' : 'not answering';
-    const body = { status: up ? 'ok' : 'no engine is up', controller, controller_age_s: age_s, pools: said.pools || [] };
+    const pools = said.pools();
+    const up = pools.some((pool) => pool.up > 0);
+    const age_s = said.ageS();
+    const body = { status: up ? 'ok' : 'no engine is up', controller: said.isFresh() ? 'ok' : 'not answering', controller_age_s: age_s, pools };
     r.headersOut['Content-Type'] = 'application/json';
     r.headersOut['Cache-Control'] = 'no-store';
     r.return(up ? 200 : 503, JSON.stringify(body) + '\n');
 }
 
-// GET /v1/models in OpenAI's form: one entry for every name a client may use.
+// GET /v1/models and /v1/models/NAME in OpenAI's form: one entry for every name a client may use.
 function models(r) {
     if (r.method !== 'GET' && r.method !== 'HEAD') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use GET.`);
     }
     const data = [];
-    pools().forEach((pool) => pool.names.forEach((name) => data.push({
-        id: name, object: 'model', created: 0, owned_by: 'manyeyes', root: pool.model, parent: null, max_model_len: pool.max_model_len,
-    })));
+    const entry = (id, root, length) => ({ id, object: 'model', created: 0, owned_by: 'manyeyes', root, parent: null, max_model_len: length });
+    said.pools().forEach((pool) => pool.names.forEach((name) => data.push(entry(name, pool.model, pool.max_model_len))));
+    if (data.length && cluster.auto.length) {
+        data.push(entry('auto', 'auto', null));
+    }
+    const wanted = r.uri.slice('/v1/models/'.length);
+    const one = wanted && data.find((model) => model.id === wanted);
+    if (wanted && !one) {
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${wanted.slice(0, 128)}'. ${known()}`);
+    }
     r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify({ object: 'list', data }) + '\n');
+    r.return(200, JSON.stringify(one || { object: 'list', data }) + '\n');
 }
-
-// --- what the controller says ----------------------------------------------------------------------------------------
 
 // $manyeyes_engine: the name of the engine that answered last; its address while the name is not known.
 function engine(r) {
-    const address = (r.variables.upstream_addr || '').split(/, | : /).pop();
-    if (!address || !/:\d+$/.test(address)) {
+    const last = soFar(r.variables).pop();
+    if (!last || !last.asked) {
         return '';  // nginx writes the upstream's name where no member was there to ask
     }
-    return ngx.shared.cluster.get(ENGINE_KEY + address) || address;
+    const pool = cluster.pools[r.variables.manyeyes_pool];
+    return pool && pool.host ? pool.host : said.engine(last.address);
 }
 
-// Every second: keeps the controller's status. While it does not answer, the last one stays.
-async function refresh(session) {
-    let said;
-    try {
-        const reply = await ngx.fetch(`${session.variables.manyeyes_controller}/status`);
-        if (reply.status !== 200) {
-            return;
-        }
-        said = await reply.json();
-    } catch (e) {
-        return;
-    }
-    said.at = Date.now();
-    said.pools.forEach((pool) => pool.engines.forEach((one) => {
-        if (one.address) {
-            ngx.shared.cluster.set(ENGINE_KEY + one.address, one.name);
-        }
-    }));
-    ngx.shared.cluster.set(STATUS_KEY, JSON.stringify(said));
-}
-
-function read() {
-    return JSON.parse(ngx.shared.cluster.get(STATUS_KEY) || '{}');
-}
-
-function pools() {
-    return read().pools || [];
-}
-
-export default { engine, error, healthz, models, noEngine, refresh, route };
+export default {
+    authorize, authorizePage, doubt, engine, error, healthz, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
+    remoteAuthorization, remoteBody, remoteRefusesKey, route,
+};

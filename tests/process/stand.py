@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ import httpx
 import yaml
 
 from config.inventory import Inventory
-from config.load import load
+from config.keys import Keys
+from config.load import load, load_laid_out
+from engine.flags import served_names
 from render.cluster import render
 from render.write import write
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4"]
+QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
 
 
 def nginx_binary() -> str:
@@ -32,6 +35,22 @@ def nginx_binary() -> str:
         return named
     subprocess.run([ROOT / "tests/nginx/fetch", ROOT / "build/nginx"], check=True, capture_output=True)
     return str(ROOT / "build/nginx/nginx")
+
+
+def modules_folder() -> str:
+    """Where that nginx finds its modules; relative where it is an installed one."""
+    fetched = ROOT / "build/nginx/root/usr/lib/nginx/modules"
+    return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "modules"
+
+
+def own_user() -> str:
+    """Folders of tests are closed to nginx's own user."""
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 # Each test worker has ports of its own, below those that outgoing connections take: a part that is killed and started
@@ -58,6 +77,7 @@ class Stand:
 
     folder: Path
     document: dict[str, Any]
+    engine_flags: Sequence[str] = QUICK
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
@@ -89,10 +109,11 @@ class Stand:
 
     def start_engine(self, name: str, *more: str) -> None:
         engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
-        names = [engine["pool"], *(p["name"] for p in self.document["pools"] if p.get("fallback") == engine["pool"])]
+        cluster = load_laid_out(self.folder / "cluster.yaml", self.folder / "rendered/inventory.yaml")
+        names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
         limit = '--limit-mm-per-prompt={"image":4,"video":1}'
-        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, limit, *QUICK, *more])
+        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, limit, *QUICK, *self.engine_flags, *more])
 
     def start_controller(self) -> None:
         environment = {
@@ -101,6 +122,7 @@ class Stand:
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
+            "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
@@ -110,6 +132,17 @@ class Stand:
 
     def healthz(self) -> dict[str, Any]:
         return dict(self.client.get(f"{self.url}/healthz").json())
+
+    def all_up(self, engines: set[str], within_s: float = 30) -> None:
+        """Waits until the gateway knows each of `engines` by its name as up."""
+
+        def check() -> bool:
+            states = {one["name"]: one["state"] for pool in self.healthz()["pools"] for one in pool["engines"]}
+            assert all(states.get(name) == "up" for name in engines), states
+            return True
+
+        eventually(check, within_s, 0.2, f"{sorted(engines)} are up")
+        time.sleep(1.2)  # nginx asks for members once a second
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
@@ -123,18 +156,21 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
+def stand(
+    folder: Path, document: dict[str, Any], keys: Keys | None = None, engine_flags: Sequence[str] = QUICK
+) -> Iterator[Stand]:
     """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end."""
-    running = Stand(folder, document)
+    running = Stand(folder, document, engine_flags=engine_flags)
     for engine in document["engines"]:
         running.ports[engine["name"]] = free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
-    for part in ("gateway", "inside", "controller", "dns"):
+    for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
     document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
-    files = render(load(folder / "cluster.yaml"), Inventory(flavour="emulated"), Path("c.yaml"), Path("r"))
+    inventory = Inventory(flavour="emulated")
+    files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())
     write(files, folder / "rendered")
     try:
         for engine in document["engines"]:
@@ -158,28 +194,25 @@ def _start_nginx(running: Stand) -> None:
     shutil.copytree(ROOT / "nginx", etc)
     shutil.copytree(running.folder / "rendered/nginx", etc / "rendered")
     (etc / "tmp").mkdir()
-    modules = ROOT / "build/nginx/root/usr/lib/nginx/modules"
     ports = running.ports
     swaps = [
         ("/tmp/", "/etc/nginx/tmp/"),
         ("/etc/nginx/", f"{etc}/"),
-        ("load_module modules/", f"load_module {modules}/" if modules.exists() else "load_module modules/"),
+        ("load_module modules/", f"load_module {modules_folder()}/"),
         ("listen 8080", f"listen 127.0.0.1:{ports['gateway']}"),
+        ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
         ("10.213.77.2:5353", f"127.0.0.1:{ports['dns']}"),
+        ("10.213.77.2:5140", f"127.0.0.1:{ports['syslog']}"),
+        ("127.0.0.11 valid", f"127.0.0.1:{ports['dns']} valid"),
+        ("/run/secrets/manyeyes", str(running.folder / "secrets")),
         ("10.213.77.2:8081", f"127.0.0.1:{ports['controller']}"),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]
-    for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc")):
+    for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc"), *etc.rglob("*.js")):
         text = file.read_text()
         for before, after in swaps:
             text = text.replace(before, after)
         file.write_text(text)
-    user = "user root;" if os.geteuid() == 0 else ""  # the test's folder is closed to nginx's own user
-    running.start("nginx", [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {user}"])
-    eventually(lambda: _listens(ports["gateway"]), 10, 0.05, "nginx listens")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+    running.start("nginx", [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {own_user()}"])
+    eventually(lambda: listens(ports["gateway"]), 10, 0.05, "nginx listens")

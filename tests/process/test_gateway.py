@@ -106,7 +106,7 @@ def test_get_on_chat_is_405(cluster: Stand) -> None:
 
 def test_models_are_listed_as_openai_does(client: openai.OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
-    assert listed == ["big", "org/Big-VL", "default", "small", "org/Small-VL"]
+    assert listed == ["big", "org/Big-VL", "default", "small", "org/Small-VL", "auto"]
 
 
 def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(cluster: Stand) -> None:

@@ -85,7 +85,7 @@ def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
     cluster: Cluster = parse(
         "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]"
     )
-    assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x"]
+    assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x", "auto"]
     assert served_names(cluster, cluster.pool("c")) == ["c", "b", "org/B", "a", "org/A", "x"]
 
 

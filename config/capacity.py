@@ -1,0 +1,34 @@
+"""How many requests an engine takes. Pure: by flavour, model and GPU memory; figures in docs/engine-flags.md."""
+
+from config.engines import Engine
+from config.pools import Pool
+
+DEFAULT_GPU_MEMORY_GB = 24.0
+
+
+def max_num_seqs(pool: Pool, engine: Engine) -> int:
+    """Requests that run at once: what the KV cache holds of about 1,500 tokens each, at 144 KiB a token, rounded down.
+
+    24 GiB with 8B-FP8 leaves room for 47 such requests; below that vLLM would preempt.
+    """
+    if pool.max_num_seqs is not None:
+        return pool.max_num_seqs
+    if engine.flavour == "cpu":
+        return 16
+    memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.share * engine.parallel
+    for at_least, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
+        if memory >= at_least:
+            return sequences
+    return 12
+
+
+def in_flight(pool: Pool, engine: Engine) -> int:
+    """Requests that an engine is given at a time: those it runs, and as many again that wait in it (on CPU three times)."""
+    if pool.max_in_flight is not None:
+        return pool.max_in_flight
+    return (4 if engine.flavour == "cpu" else 2) * max_num_seqs(pool, engine)
+
+
+def capacities(pool: Pool, engines: tuple[Engine, ...]) -> dict[str, int]:
+    """{engine: requests at a time} for the engines of one pool."""
+    return {engine.name: in_flight(pool, engine) for engine in engines if engine.pool == pool.name}

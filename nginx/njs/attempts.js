@@ -1,0 +1,68 @@
+// What became of a request so far, read from nginx's upstream variables, and where it goes next. Pure.
+//
+// nginx joins the attempts within one pool by ', ' and the pools of one request by ' : '.
+
+// A request is not handed on for ever: two engines lost while they worked on it are enough (it may be what kills them).
+const MOST_LOST = 2;
+
+// -> [{ address, status, connected, answered }], oldest first. Where a pool had no engine to ask, nginx writes its name.
+function read(addresses, statuses, connectTimes, headerTimes) {
+    const [status, connect, header] = [statuses, connectTimes, headerTimes].map(split);
+    return split(addresses).map((address, n) => ({
+        address,
+        asked: /:\d+$/.test(address),
+        status: Number(status[n]) || 0,
+        connected: /\d/.test(connect[n] || ''),
+        answered: /\d/.test(header[n] || ''),
+    }));
+}
+
+function split(text) {
+    return text ? text.split(/, | : /) : [];
+}
+
+// Lost while it worked: the connection was cut before any answer, or the engine answered that it failed.
+function isLost(attempt) {
+    return attempt.asked && ((attempt.connected && !attempt.answered && attempt.status !== 0) || attempt.status === 500);
+}
+
+// The number of engines a request may still be given to.
+function left(attempts) {
+    return Math.max(0, MOST_LOST - attempts.filter(isLost).length);
+}
+
+// The pool to ask next, or '' when all has been tried.
+//
+// asked: the pools asked so far, oldest first, with repetitions; following(pool): its fallback or ''.
+// A pool is asked anew when it gave up after a single engine: nginx does that when members come or go meanwhile.
+function next(attempts, asked, following) {
+    if (!left(attempts)) {
+        return '';
+    }
+    const pool = asked[asked.length - 1];
+    const engines = attempts.filter((one) => one.asked);
+    if (asked.length === 1 && attempts.length === 1 && engines.length === 1 && !isBusy(engines[0])) {
+        return pool;
+    }
+    const fallback = following(pool);
+    return asked.includes(fallback) ? '' : fallback;
+}
+
+function isBusy(attempt) {
+    return attempt.status === 503 || attempt.status === 429;
+}
+
+// Why nothing answered: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the asked pools is known to be up, so where
+// nginx found none to ask, all are at their limit.
+function outcome(attempts, someUp) {
+    if (attempts.some((one) => one.asked && isBusy(one)) || (someUp && attempts.some((one) => !one.asked))) {
+        return 'busy';
+    }
+    const last = attempts[attempts.length - 1];
+    if (last && last.status === 504) {
+        return 'late';
+    }
+    return left(attempts) ? 'down' : 'lost';
+}
+
+export default { isLost, left, next, outcome, read };

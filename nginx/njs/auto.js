@@ -1,0 +1,54 @@
+// `model: auto`: which pool a request goes to, and why. Pure.
+
+// -> { pool, reason }, or null when no rule fits.
+//
+// rules: [{ pool, min_images, min_videos, min_text_bytes, reasoning_effort: [..] }], the first that fits wins. A rule fits
+// when everything it names holds. facts: of request.read. budgetMs: what the client allows, or 0; a pool whose measured p95
+// exceeds it is passed over, unless all do: then the fastest is taken. p95Ms: pool -> ms, or 0 while not measured.
+function choose(rules, facts, budgetMs, p95Ms) {
+    const fitting = rules.map((rule, n) => ({ pool: rule.pool, reason: reason(rule, facts, n + 1) })).filter((one) => one.reason);
+    if (!fitting.length) {
+        return null;
+    }
+    if (!budgetMs) {
+        return fitting[0];
+    }
+    const quick = fitting.find((one) => p95Ms(one.pool) <= budgetMs);
+    if (quick === fitting[0]) {
+        return quick;
+    }
+    if (quick) {
+        return {
+            pool: quick.pool,
+            reason: `${quick.reason}; p95 of ${fitting[0].pool} is ${p95Ms(fitting[0].pool)} ms, over the budget of ${budgetMs} ms`,
+        };
+    }
+    const fastest = fitting.reduce((best, one) => (p95Ms(one.pool) < p95Ms(best.pool) ? one : best));
+    return { pool: fastest.pool, reason: `${fastest.reason}; the fastest, though its p95 is over the budget of ${budgetMs} ms` };
+}
+
+// Why rule number `n` fits, or '' when it does not.
+function reason(rule, facts, n) {
+    const held = [];
+    for (const [least, found, words] of [
+        [rule.min_images, facts.images, 'picture(s)'],
+        [rule.min_videos, facts.videos, 'video(s)'],
+        [rule.min_text_bytes, facts.textBytes, 'bytes of text'],
+    ]) {
+        if (least) {
+            if (found < least) {
+                return '';
+            }
+            held.push(`${found} ${words}`);
+        }
+    }
+    if (rule.reasoning_effort.length) {
+        if (!rule.reasoning_effort.includes(facts.effort)) {
+            return '';
+        }
+        held.push(`reasoning effort ${facts.effort}`);
+    }
+    return `rule ${n}: ${held.join(', ') || 'any request'}`;
+}
+
+export default { choose };

@@ -1,0 +1,64 @@
+// What the controller last said, kept in shared memory for all workers: "status" is its JSON as it came, "engine ADDRESS"
+// a name, "up POOL" and "p95 POOL" what single requests ask for.
+
+const STALE_MS = 10_000;
+
+// Every second. While the controller does not answer, what it said last stays.
+async function refresh(session) {
+    let said;
+    try {
+        const reply = await ngx.fetch(`${session.variables.manyeyes_controller}/status`);
+        if (reply.status !== 200) {
+            return;
+        }
+        said = await reply.json();
+    } catch (e) {
+        return;
+    }
+    const cluster = ngx.shared.cluster;
+    said.at = Date.now();
+    said.pools.forEach((pool) => {
+        cluster.set(`up ${pool.name}`, String(pool.up));
+        cluster.set(`p95 ${pool.name}`, String(pool.p95_ms || 0));
+        pool.engines.forEach((one) => {
+            if (one.address) {
+                cluster.set(`engine ${one.address}`, one.name);
+            }
+        });
+    });
+    cluster.set('status', JSON.stringify(said));
+}
+
+function read() {
+    return JSON.parse(ngx.shared.cluster.get('status') || '{}');
+}
+
+function pools() {
+    return read().pools || [];
+}
+
+// Seconds since the controller last answered, or null.
+function ageS() {
+    const { at } = read();
+    return at ? Math.round((Date.now() - at) / 1000) : null;
+}
+
+function isFresh() {
+    const { at } = read();
+    return at !== undefined && Date.now() - at <= STALE_MS;
+}
+
+function engine(address) {
+    return ngx.shared.cluster.get(`engine ${address}`) || address;
+}
+
+function up(pool) {
+    return Number(ngx.shared.cluster.get(`up ${pool}`) || 0);
+}
+
+// 0 while not measured.
+function p95Ms(pool) {
+    return Number(ngx.shared.cluster.get(`p95 ${pool}`) || 0);
+}
+
+export default { ageS, engine, isFresh, p95Ms, pools, refresh, up };

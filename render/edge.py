@@ -1,0 +1,68 @@
+"""Keys and gateway settings -> who may ask, how much, and how the gateway listens."""
+
+from config.cluster import Cluster
+from config.keys import Key, Keys
+from render.file import with_header
+from render.locations import SECRETS
+from render.nginx import as_map
+
+
+def keys_conf(cluster: Cluster, keys: Keys) -> str:
+    """For nginx's http context: names of keys, and a zone for every distinct limit."""
+    anonymous = cluster.gateway.anonymous
+    allowed = not keys.keys if anonymous is None else anonymous
+    names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
+    parts = [
+        f'map "" $manyeyes_anonymous {{ default "{int(allowed)}"; }}\n',
+        as_map("$manyeyes_key_hash", "$manyeyes_key", names),
+    ]
+    for rate, limited in _by_limit(keys, "requests_per_minute").items():
+        parts.append(as_map("$manyeyes_key", f"$manyeyes_rate_{rate}", {key.name: key.name for key in limited}))
+        parts.append(f"limit_req_zone $manyeyes_rate_{rate} zone=rate-{rate}:1m rate={rate}r/m;\n")
+    for most, limited in _by_limit(keys, "in_flight").items():
+        parts.append(as_map("$manyeyes_key", f"$manyeyes_in_flight_{most}", {key.name: key.name for key in limited}))
+        parts.append(f"limit_conn_zone $manyeyes_in_flight_{most} zone=in-flight-{most}:1m;\n")
+    return with_header("".join(parts))
+
+
+def limits_conf(keys: Keys) -> str:
+    """For the location of API calls. A request whose key has no such limit has an empty name there, and is not counted."""
+    lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
+    lines += [f"limit_conn in-flight-{most} {most};\n" for most in _by_limit(keys, "in_flight")]
+    return with_header("".join(lines))
+
+
+def settings_conf(cluster: Cluster) -> str:
+    """For every server block that takes API calls."""
+    gateway = cluster.gateway
+    return with_header(
+        f"client_max_body_size {gateway.max_body_mb}m;\n"
+        f"proxy_connect_timeout {gateway.connect_timeout_s:g}s;\n"
+        f"proxy_read_timeout {gateway.read_timeout_s}s;\n"
+        f"proxy_send_timeout {gateway.read_timeout_s}s;\n"
+        f"proxy_next_upstream_tries {gateway.tries};\n"
+        f"proxy_next_upstream_timeout {gateway.total_timeout_s}s;\n"
+    )
+
+
+def listen_conf(cluster: Cluster) -> str:
+    """For the server that the world reaches."""
+    tls = cluster.gateway.tls
+    if tls is None:
+        return with_header("listen 8080 reuseport;\n")
+    return with_header(
+        "listen 8080 ssl reuseport;\n"
+        f"ssl_certificate {SECRETS}/{tls.certificate};\n"
+        f"ssl_certificate_key {SECRETS}/{tls.key};\n"
+        "ssl_protocols TLSv1.2 TLSv1.3;\n"
+        "ssl_session_cache shared:tls:4m;\n"
+        "ssl_session_timeout 1h;\n"
+    )
+
+
+def _by_limit(keys: Keys, field: str) -> dict[int, list[Key]]:
+    limits: dict[int, list[Key]] = {}
+    for key in keys.keys:
+        if (limit := getattr(key, field)) is not None:
+            limits.setdefault(limit, []).append(key)
+    return limits

@@ -1,0 +1,78 @@
+"""Cluster -> nginx's named locations: how each pool is asked. njs/gateway.js says which of them comes next.
+
+@POOL          asks the pool, and on failure another engine of it
+@POOL.once     asks one engine only: for a request that an engine was already lost to
+@POOL.cached   as @POOL, after a look into the pool's cache
+"""
+
+from config.cluster import Cluster
+from config.pools import Cache, Pool, Remote
+from render.file import with_header
+
+SECRETS = "/run/secrets/manyeyes"
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def locations_conf(cluster: Cluster) -> str:
+    """For every server block that takes API calls."""
+    return with_header("".join(location for pool in cluster.served_pools for location in _locations(pool)))
+
+
+def caches_conf(cluster: Cluster) -> str:
+    """For nginx's http context."""
+    return with_header("".join(_cache_path(pool, pool.cache) for pool in cluster.served_pools if pool.cache))
+
+
+def _locations(pool: Pool) -> list[str]:
+    ask = _ask_remote(pool, pool.remote) if pool.remote else _ask(pool)
+    locations = [
+        _location(pool.name, ask),
+        _location(f"{pool.name}.once", [*ask, "proxy_next_upstream off;"]),
+    ]
+    if pool.cache:
+        locations.append(_location(f"{pool.name}.cached", [*ask, *_cached(pool, pool.cache)]))
+    return locations
+
+
+def _location(name: str, directives: list[str]) -> str:
+    return f"location @{name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
+
+
+def _ask(pool: Pool) -> list[str]:
+    return [f"proxy_pass http://{pool.name};", "include /etc/nginx/conf.d/engine.inc;"]
+
+
+def _ask_remote(pool: Pool, remote: Remote) -> list[str]:
+    scheme = "https" if remote.is_tls else "http"
+    default_port = 443 if remote.is_tls else 80
+    host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
+    directives = [
+        f"proxy_pass {scheme}://{pool.name}{remote.path}/$manyeyes_call;",
+        "include /etc/nginx/conf.d/remote.inc;",
+        f"proxy_set_header Host {host};",
+    ]
+    if remote.is_tls:
+        authorities = f"{SECRETS}/{remote.ca_file}" if remote.ca_file else SYSTEM_CERTIFICATES
+        directives += [
+            "proxy_ssl_server_name on;",
+            f"proxy_ssl_name {remote.host};",
+            "proxy_ssl_verify on;",
+            "proxy_ssl_verify_depth 4;",
+            f"proxy_ssl_trusted_certificate {authorities};",
+        ]
+    return directives
+
+
+def _cached(pool: Pool, cache: Cache) -> list[str]:
+    return [
+        f"proxy_cache {pool.name};",
+        f"proxy_cache_valid 200 {cache.ttl_s}s;",
+        "include /etc/nginx/conf.d/cached.inc;",
+    ]
+
+
+def _cache_path(pool: Pool, cache: Cache) -> str:
+    return (
+        f"proxy_cache_path /tmp/answers/{pool.name} levels=1:2 keys_zone={pool.name}:1m "
+        f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"
+    )

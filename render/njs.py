@@ -1,0 +1,31 @@
+"""Cluster -> cluster.js: what the gateway's njs modules know of the configuration."""
+
+import json
+from typing import Any
+
+from config.cluster import Cluster
+from config.pools import Pool
+from render.file import HEADER
+
+
+def cluster_js(cluster: Cluster) -> str:
+    """A JavaScript module that exports one object."""
+    pools = cluster.served_pools
+    facts = {
+        "pools": {pool.name: _pool(cluster, pool) for pool in pools},
+        "auto": [route.model_dump(mode="json") for route in cluster.routes],
+        "hash_pictures": any(pool.balancing == "image" for pool in pools),
+        "rewrites_model": any(pool.remote for pool in pools),
+    }
+    return f"// {HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
+
+
+def _pool(cluster: Cluster, pool: Pool) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "next": pool.fallback or "",
+        "domains": [domain.lower() for domain in pool.media.allowed_domains],
+        "cache": {"shared": pool.cache.shared} if pool.cache else None,
+    }
+    if pool.remote:
+        facts |= {"model": pool.model, "host": pool.remote.host, "key_file": pool.remote.key_file or ""}
+    return facts

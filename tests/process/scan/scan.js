@@ -1,0 +1,58 @@
+// Runs the gateway's modules over many inputs at once, for tests: the request's first line lists what to do.
+import attempts from 'attempts.js';
+import auto from 'auto.js';
+import conversation from 'conversation.js';
+import links from 'links.js';
+import request from 'request.js';
+
+function facts(bytes) {
+    try {
+        return request.read(bytes);
+    } catch (e) {
+        if (!(e instanceof request.Refusal)) {
+            throw e;
+        }
+        return { refused: e.message };
+    }
+}
+
+// First line: the lengths of the documents that follow it.
+async function read(r) {
+    const body = await r.readRequestArrayBuffer();
+    const start = new Uint8Array(body).indexOf(0x0a) + 1;
+    const lengths = JSON.parse(Buffer.from(body, 0, start).toString());
+    let at = start;
+    r.return(200, JSON.stringify(lengths.map((length) => facts(body.slice(at, at += length)))));
+}
+
+// [{documents: [text], who, explicit}]: each list of documents has a memory of its own.
+async function conversations(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map(({ documents, who, explicit }) => {
+        const memory = new Map();
+        return documents.map((text) => {
+            const bytes = new TextEncoder().encode(text);
+            return conversation.identify(bytes, request.read(bytes.buffer), who, explicit || '', memory);
+        });
+    })));
+}
+
+async function choices(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map(({ rules, facts, budget_ms, p95_ms }) => auto.choose(rules, facts, budget_ms, (pool) => p95_ms[pool] || 0))));
+}
+
+async function refusedLinks(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map(({ url, domains }) => links.refused([url], domains) !== undefined)));
+}
+
+async function hops(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up }) => {
+        const read = attempts.read(...variables);
+        return { next: attempts.next(read, asked, (pool) => fallback[pool] || ''), left: attempts.left(read), outcome: attempts.outcome(read, some_up) };
+    })));
+}
+
+export default { choices, conversations, hops, read, refusedLinks };
