@@ -55,14 +55,15 @@ function isBusy(attempt) {
 // Why nothing answered: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the asked pools is known to be up, so where
 // nginx found none to ask, all are at their limit.
 function outcome(attempts, someUp) {
-    if (attempts.some((one) => one.asked && isBusy(one)) || (someUp && attempts.some((one) => !one.asked))) {
-        return 'busy';
-    }
     const last = attempts[attempts.length - 1];
-    if (last && last.status === 504) {
+    if (last && last.asked && last.status === 504 && last.connected) {
         return 'late';
     }
-    return left(attempts) ? 'down' : 'lost';
+    if (!left(attempts)) {
+        return 'lost';
+    }
+    const busy = attempts.some((one) => one.asked && isBusy(one)) || (someUp && attempts.some((one) => !one.asked));
+    return busy ? 'busy' : 'down';
 }
 
 export default { isLost, left, next, outcome, read };

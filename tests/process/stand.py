@@ -134,15 +134,21 @@ class Stand:
         return dict(self.client.get(f"{self.url}/healthz").json())
 
     def all_up(self, engines: set[str], within_s: float = 30) -> None:
-        """Waits until the gateway knows each of `engines` by its name as up."""
+        """Waits until the gateway may send requests to each of `engines`."""
+        self._settled(engines, True, within_s)
 
+    def all_down(self, engines: set[str], within_s: float = 30) -> None:
+        """Waits until the gateway sends requests to none of `engines`."""
+        self._settled(engines, False, within_s)
+
+    def _settled(self, engines: set[str], up: bool, within_s: float) -> None:
         def check() -> bool:
             states = {one["name"]: one["state"] for pool in self.healthz()["pools"] for one in pool["engines"]}
-            assert all(states.get(name) == "up" for name in engines), states
+            assert all((states.get(name) == "up") is up for name in engines), states
             return True
 
-        eventually(check, within_s, 0.2, f"{sorted(engines)} are up")
-        time.sleep(1.2)  # nginx asks for members once a second
+        eventually(check, within_s, 0.1, f"{sorted(engines)} are {'up' if up else 'down'}")
+        time.sleep(1.3)  # nginx asks for members once a second
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""

@@ -86,7 +86,7 @@ def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
         "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]"
     )
     assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x", "auto"]
-    assert served_names(cluster, cluster.pool("c")) == ["c", "b", "org/B", "a", "org/A", "x"]
+    assert served_names(cluster, cluster.pool("c")) == ["c", "b", "org/B", "a", "org/A", "x", "auto"]
 
 
 def test_a_local_folder_is_served_from_its_mount_and_not_named_by_its_path() -> None:
