@@ -101,6 +101,7 @@ class Stand:
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
+            "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
@@ -130,7 +131,7 @@ def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
         running.ports[engine["name"]] = free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
-    for part in ("gateway", "inside", "controller", "dns"):
+    for part in ("gateway", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
     document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
