@@ -4,6 +4,7 @@ Series: requests x engines x few statuses, and per engine 2 x 24 buckets. What i
 """
 
 from collections import Counter as Tally
+from functools import lru_cache
 
 from prometheus_client import Counter, Histogram
 
@@ -82,30 +83,41 @@ def count(request: Request, known: Known, key: str) -> None:
     pool, engine = known.asked(request), known.engine(request)
     status = request_labels.status(request.status)
     fallback = "1" if request.fallback else ""
-    REQUESTS.labels(pool, engine, status, fallback, request_labels.cache(request.cache)).inc()
-    BYTES_IN.labels(pool).inc(request.bytes_in)
-    BYTES_OUT.labels(pool).inc(request.bytes_out)
+    _counter(REQUESTS, pool, engine, status, fallback, request_labels.cache(request.cache)).inc()
+    _counter(BYTES_IN, pool).inc(request.bytes_in)
+    _counter(BYTES_OUT, pool).inc(request.bytes_out)
     if request.ok and (request.attempts or request.cached):
         if request.total_s is not None:
-            SECONDS.labels(pool, engine).observe(request.total_s)
+            _histogram(SECONDS, pool, engine).observe(request.total_s)
         if request.first_byte_s is not None:
-            FIRST_BYTE_SECONDS.labels(pool, engine).observe(request.first_byte_s)
+            _histogram(FIRST_BYTE_SECONDS, pool, engine).observe(request.first_byte_s)
     if request.attempts:
         _count_attempts(request, known)
     elif request.status >= 400 and request.status != CLIENT_LEFT:
-        REFUSED.labels(status).inc()
+        _counter(REFUSED, status).inc()
     if request.fallback:
-        FALLBACKS.labels(known.pool(request.fallback), pool).inc()
+        _counter(FALLBACKS, known.pool(request.fallback), pool).inc()
     if key:
-        KEY_REQUESTS.labels(key, request_labels.status_class(request.status)).inc()
+        _counter(KEY_REQUESTS, key, request_labels.status_class(request.status)).inc()
 
 
 def _count_attempts(request: Request, known: Known) -> None:
     asked: Tally[str] = Tally()
     for attempt in request.attempts:
         pool, engine = known.attempted(request, attempt)
-        ATTEMPTS.labels(pool, engine, attempt.outcome.value).inc()
+        _counter(ATTEMPTS, pool, engine, attempt.outcome.value).inc()
         asked[pool] += 1
     for pool, times in asked.items():
         if times > 1:
-            RETRIES.labels(pool).inc()
+            _counter(RETRIES, pool).inc()
+
+
+@lru_cache(maxsize=8192)
+def _counter(counter: Counter, *labels: str) -> Counter:
+    """One series; the library's own way to it costs 1.3 µs and this 0.2, seven times per request."""
+    return counter.labels(*labels)
+
+
+@lru_cache(maxsize=8192)
+def _histogram(histogram: Histogram, *labels: str) -> Histogram:
+    return histogram.labels(*labels)

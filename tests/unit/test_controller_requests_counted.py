@@ -39,6 +39,8 @@ def log() -> RequestLog:
     """Over a fleet whose engines were seen at their addresses, and metrics as of a fresh start."""
     for metric in LABELLED:
         metric.clear()
+    request_metrics._counter.cache_clear()
+    request_metrics._histogram.cache_clear()
     fleet = Fleet(CLUSTER)
     for member in fleet.members.values():
         member.address = member.engine.host
