@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -36,7 +36,10 @@ class RequestLog:
         self.recent: dict[str, Recent] = {}
         """By pool. Answers from the cache are not in it: they say nothing of how long an engine takes."""
         self.last_success: dict[str, datetime] = {}
-        """By engine: when a request that it answered successfully ended."""
+        """By engine: when it last began an answer that succeeded.
+
+        Not when that ended: a stream that its client or nginx gave up, because the engine hangs, ends with status 200 too.
+        """
         self._keys = {""}
         self._known = _known(fleet)
         self._known_at_s = time.monotonic()
@@ -59,7 +62,8 @@ class RequestLog:
         request_metrics.count(request, self._known, key)
         engine = self._known.engine(request)
         if request.ok and engine in self._known.pool_of:
-            self.last_success[engine] = datetime.now(UTC)
+            began = datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s)
+            self.last_success[engine] = max(began, self.last_success.get(engine, began))
             if request.total_s is not None:
                 pool = self._known.pool_of[engine]
                 self.recent.setdefault(pool, Recent()).add(now_s, request.total_s, request.first_byte_s)

@@ -11,8 +11,9 @@ from enum import Enum
 
 MOST_ATTEMPTS = 32
 """nginx makes at most a handful; a longer list is not from nginx, and what follows is left out."""
-MOST = 1e12
-"""No time in seconds and no number of bytes of one request is larger."""
+MOST_BYTES = 1e12
+MOST_S = 1e7
+"""A terabyte and four months: no request is larger or longer, so a number above is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """$upstream_cache_status of answers that no engine was asked for."""
 
@@ -93,6 +94,14 @@ class Request:
             return None
         return self.waited_s + self.attempts[-1].header_s
 
+    @property
+    def since_first_byte_s(self) -> float:
+        """How long before its end the engine was last seen to work: 0 for an answer that came at once, a stream's length for one."""
+        if not self.attempts:
+            return 0.0
+        last = self.attempts[-1]
+        return max(0.0, (last.response_s or 0.0) - (last.header_s or 0.0))
+
 
 def read(datagram: bytes) -> Request | None:
     """The request that a datagram tells of; None for anything else. A missing field is empty, 0 or None; the status must be there."""
@@ -102,8 +111,8 @@ def read(datagram: bytes) -> Request | None:
     fields = _object(datagram[start:].decode("utf-8", "replace"))
     if fields is None or fields.get("event", "request") != "request":
         return None
-    status = _number(fields.get("status"))
-    if status is None or status > 999:
+    status = _number(fields.get("status"), 999)
+    if status is None:
         return None
     attempts, waited_s = _attempts(
         _text(fields.get("attempts")),
@@ -114,7 +123,7 @@ def read(datagram: bytes) -> Request | None:
     )
     return Request(
         status=int(status),
-        total_s=_number(fields.get("total_s")),
+        total_s=_number(fields.get("total_s"), MOST_S),
         key=_text(fields.get("key")),
         asked_pool=_text(fields.get("asked_pool")),
         pool=_text(fields.get("pool")),
@@ -123,8 +132,8 @@ def read(datagram: bytes) -> Request | None:
         attempts=attempts,
         waited_s=waited_s,
         cache=_text(fields.get("cache")),
-        bytes_in=int(_number(fields.get("bytes_in")) or 0),
-        bytes_out=int(_number(fields.get("bytes_out")) or 0),
+        bytes_in=int(_number(fields.get("bytes_in"), MOST_BYTES) or 0),
+        bytes_out=int(_number(fields.get("bytes_out"), MOST_BYTES) or 0),
     )
 
 
@@ -143,9 +152,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(value: object) -> float | None:
-    """Not negative and finite, or None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST:
+def _number(value: object, most: float) -> float | None:
+    """From 0 to `most`, or None."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     return None
 
@@ -189,7 +198,7 @@ def _is_address(text: str) -> bool:
 
 def _seconds(text: str) -> float | None:
     try:
-        return _number(float(text))
+        return _number(float(text), MOST_S)
     except ValueError:
         return None
 

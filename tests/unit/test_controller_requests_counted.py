@@ -1,6 +1,7 @@
 """What requests become in Prometheus: who gets a series, and that no client can make one."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -122,6 +123,18 @@ def test_the_status_page_gets_percentiles_and_last_successes(log: RequestLog) ->
     assert log.first_byte_p95_ms("big") == 80
     assert log.p95_ms("small") is None
     assert set(log.last_success) == {"big-0"}
+
+
+def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: RequestLog) -> None:
+    before = datetime.now(UTC)
+    take(log, header_s="0.100", response_s="60.100")
+    assert abs(before - timedelta(seconds=60) - log.last_success["big-0"]) < timedelta(seconds=5)
+    take(log, header_s="0.100", response_s="0.200")
+    newest = log.last_success["big-0"]
+    assert newest > before - timedelta(seconds=5)
+    take(log, header_s="0.100", response_s="60.100")
+    assert log.last_success["big-0"] == newest
+    take(log, header_s="0", response_s="9999999")
 
 
 def test_an_engine_is_found_by_its_address_before_its_name_is_known_to_the_gateway(log: RequestLog) -> None:
