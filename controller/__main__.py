@@ -12,9 +12,10 @@ import uvloop
 
 from config.layout import LayoutError
 from config.load import ConfigError, load_laid_out
-from controller import dns, logs
+from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
+from controller.request_log import RequestLog
 from controller.settings import Settings
 
 
@@ -30,9 +31,10 @@ async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     cluster = load_laid_out(settings.config, settings.inventory)
     fleet = Fleet(cluster)
+    requests = RequestLog(fleet)
     server = QuietServer(
         uvicorn.Config(
-            api(fleet),
+            api(fleet, requests),
             host=settings.host,
             port=settings.http_port,
             log_level="warning",
@@ -43,7 +45,10 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
-    async with dns.serving(fleet, settings.host, settings.dns_port):
+    async with (
+        dns.serving(fleet, settings.host, settings.dns_port),
+        request_log.receiving(requests, settings.host, settings.syslog_port),
+    ):
         watching = asyncio.create_task(fleet.watch())
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]

@@ -7,14 +7,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from config.pools import Pool, Remote
 from controller.fleet import Fleet, Member
+from controller.request_log import RequestLog
 from controller.state import State
 
 NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
 
 
-def api(fleet: Fleet) -> FastAPI:
-    """The application over one fleet."""
+def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
+    """The application over one fleet and what the gateway says of its requests."""
     app = FastAPI(title="ManyEyes controller", docs_url="/docs", redoc_url=None)
 
     @app.get("/live")
@@ -32,7 +33,7 @@ def api(fleet: Fleet) -> FastAPI:
     @app.get("/status")
     async def status() -> dict[str, Any]:
         """Pools and engines with their states; what the gateway's /healthz and the page show."""
-        return status_of(fleet)
+        return status_of(fleet, requests)
 
     @app.get("/sd")
     async def service_discovery() -> list[dict[str, Any]]:
@@ -53,19 +54,20 @@ def api(fleet: Fleet) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text format."""
+        requests.count_dropped()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def status_of(fleet: Fleet) -> dict[str, Any]:
-    """{"pools": [{name, model, aliases, fallback, notice, up, total, engines: [...]}, ...]} in the file's order."""
-    return {"pools": [_pool_status(fleet, pool) for pool in fleet.cluster.served_pools]}
+def status_of(fleet: Fleet, requests: RequestLog) -> dict[str, Any]:
+    """{"pools": [{name, model, aliases, fallback, notice, up, total, p95_ms, ..., engines: [...]}, ...]} in the file's order."""
+    return {"pools": [_pool_status(fleet, requests, pool) for pool in fleet.cluster.served_pools]}
 
 
-def _pool_status(fleet: Fleet, pool: Pool) -> dict[str, Any]:
+def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
     if pool.remote:
-        return _remote_status(pool, pool.remote)
+        return _remote_status(pool, pool.remote, requests)
     members = fleet.of_pool(pool.name)
     flavours = sorted({member.engine.flavour for member in members})
     return {
@@ -78,11 +80,13 @@ def _pool_status(fleet: Fleet, pool: Pool) -> dict[str, Any]:
         "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
         "up": sum(member.known.state is State.UP for member in members),
         "total": len(members),
-        "engines": [_engine_status(member) for member in members],
+        "p95_ms": requests.p95_ms(pool.name),
+        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
+        "engines": [_engine_status(member, requests) for member in members],
     }
 
 
-def _remote_status(pool: Pool, remote: Remote) -> dict[str, Any]:
+def _remote_status(pool: Pool, remote: Remote, requests: RequestLog) -> dict[str, Any]:
     """A pool that is served elsewhere counts as up: nobody here looks after it."""
     return {
         "name": pool.name,
@@ -94,17 +98,29 @@ def _remote_status(pool: Pool, remote: Remote) -> dict[str, Any]:
         "notice": "",
         "up": 1,
         "total": 1,
+        "p95_ms": requests.p95_ms(pool.name),
+        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
         "engines": [
-            {"name": remote.host, "state": "remote", "since": None, "flavour": "remote", "gpus": [], "address": None}
+            {
+                "name": remote.host,
+                "state": "remote",
+                "since": None,
+                "last_success": None,
+                "flavour": "remote",
+                "gpus": [],
+                "address": None,
+            }
         ],
     }
 
 
-def _engine_status(member: Member) -> dict[str, Any]:
+def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
+    last_success = requests.last_success.get(member.engine.name)
     return {
         "name": member.engine.name,
         "state": member.known.state.value,
         "since": member.since.isoformat(timespec="seconds"),
+        "last_success": last_success.isoformat(timespec="milliseconds") if last_success else None,
         "flavour": member.engine.flavour,
         "gpus": list(member.engine.gpus),
         "address": f"{member.address}:{member.engine.port}" if member.address else None,

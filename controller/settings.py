@@ -16,6 +16,8 @@ class Settings:
     host: str
     http_port: int
     dns_port: int
+    syslog_port: int
+    """UDP, for the gateway's request log."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -25,4 +27,5 @@ class Settings:
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
+            syslog_port=int(os.environ.get("MANYEYES_CONTROLLER_SYSLOG_PORT", "5140")),
         )

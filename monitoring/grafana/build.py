@@ -1,4 +1,4 @@
-"""Writes dashboards/cluster.json from cluster.py: python -m monitoring.grafana.build
+"""Writes dashboards/*.json from cluster.py and gateway.py: python -m monitoring.grafana.build
 
 The form is Grafana 12's classic dashboard (schemaVersion 42), as its file provider reads it.
 """
@@ -8,28 +8,44 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from monitoring.grafana import cluster
-from monitoring.grafana.panel import Panel, Row
+from monitoring.grafana import cluster, gateway
+from monitoring.grafana.panel import VARIABLES, Dashboard, Panel, Row
 
-CLUSTER_JSON = Path(__file__).parent / "dashboards/cluster.json"
+FOLDER = Path(__file__).parent / "dashboards"
+DASHBOARDS = (cluster.DASHBOARD, gateway.DASHBOARD)
 DATASOURCE = {"type": "prometheus", "uid": "prometheus"}
 COLUMNS = 24
 HEIGHT = 8
 
 Json = dict[str, Any]
 
+OTHERS: Json = {
+    "type": "dashboards",
+    "title": "",
+    "tags": ["manyeyes"],
+    "asDropdown": False,
+    "includeVars": True,
+    "keepTime": True,
+    "targetBlank": False,
+}
+"""The other dashboards, above the panels, with the same choice and time."""
 
-def cluster_json() -> str:
-    """The text of dashboards/cluster.json."""
-    return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+
+def files() -> dict[Path, str]:
+    """Every dashboard's file and its text."""
+    return {FOLDER / f"{one.name}.json": _text(dashboard(one)) for one in DASHBOARDS}
 
 
-def dashboard() -> Json:
+def _text(document: Json) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def dashboard(one: Dashboard) -> Json:
     """The whole dashboard."""
     return {
-        "uid": cluster.UID,
-        "title": cluster.TITLE,
-        "description": "Are users well, who is up, and why. Made by python -m monitoring.grafana.build.",
+        "uid": f"manyeyes-{one.name}",
+        "title": one.title,
+        "description": f"{one.description} Made by python -m monitoring.grafana.build.",
         "tags": ["manyeyes"],
         "schemaVersion": 42,
         "editable": False,
@@ -38,9 +54,9 @@ def dashboard() -> Json:
         "refresh": "10s",
         "graphTooltip": 1,  # one crosshair over all panels
         "annotations": {"list": []},
-        "links": [],
-        "templating": {"list": [variable(name, query) for name, query in cluster.VARIABLES.items()]},
-        "panels": panels(cluster.ROWS),
+        "links": [OTHERS],
+        "templating": {"list": [variable(name, query) for name, query in VARIABLES.items()]},
+        "panels": panels(one.rows),
     }
 
 
@@ -165,4 +181,5 @@ def _thresholds(colours: tuple[tuple[float, str], ...]) -> Json:
 
 
 if __name__ == "__main__":
-    CLUSTER_JSON.write_text(cluster_json(), encoding="utf-8")
+    for file, text in files().items():
+        file.write_text(text, encoding="utf-8")

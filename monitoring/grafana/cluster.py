@@ -4,17 +4,7 @@ Prometheus puts `engine`, `pool` and `flavour` on what it scrapes from engines; 
 is called `exported_engine` there.
 """
 
-from monitoring.grafana.panel import Panel, Row
-
-UID = "manyeyes-cluster"
-TITLE = "Cluster"
-
-VARIABLES = {
-    "pool": "label_values(manyeyes_engine_state, pool)",
-    "engine": 'label_values(manyeyes_engine_state{pool=~"$pool"}, engine)',
-}
-
-CHOSEN = 'pool=~"$pool", engine=~"$engine"'
+from monitoring.grafana.panel import CHOSEN, Dashboard, Panel, Row
 
 STATES = (
     (1, "unknown", "text"),
@@ -222,4 +212,4 @@ GATEWAY = Row(
     ),
 )
 
-ROWS = (USERS, UP, WHY, GATEWAY)
+DASHBOARD = Dashboard("cluster", "Cluster", "Are users well, who is up, and why.", (USERS, UP, WHY, GATEWAY))

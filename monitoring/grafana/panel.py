@@ -1,7 +1,15 @@
-"""What a panel is here, before it is Grafana's JSON."""
+"""What a dashboard and its panels are here, before they are Grafana's JSON."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+VARIABLES = {
+    "pool": "label_values(manyeyes_engine_state, pool)",
+    "engine": 'label_values(manyeyes_engine_state{pool=~"$pool"}, engine)',
+}
+"""What can be chosen above the panels of every dashboard, so that a choice goes along from one to the next."""
+
+CHOSEN = 'pool=~"$pool", engine=~"$engine"'
 
 
 @dataclass(frozen=True)
@@ -34,3 +42,15 @@ class Row:
 
     title: str
     panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One page."""
+
+    name: str
+    """Of its file, and behind `manyeyes-` its address in Grafana."""
+    title: str
+    description: str
+    """The questions it answers, in a sentence."""
+    rows: tuple[Row, ...]

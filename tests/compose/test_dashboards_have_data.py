@@ -21,10 +21,11 @@ from tests.eventually import eventually
 
 GATEWAY = os.environ.get("MANYEYES_URL", "")
 PROMETHEUS = os.environ.get("MANYEYES_PROMETHEUS_URL", "")
-DASHBOARD = json.loads(build.CLUSTER_JSON.read_text(encoding="utf-8"))
+DASHBOARDS = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(build.FOLDER.glob("*.json"))]
 QUERIES = [
-    pytest.param(target["expr"], id=f"{panel['title']}: {target['legendFormat']}")
-    for panel in DASHBOARD["panels"]
+    pytest.param(target["expr"], id=f"{dashboard['title']}, {panel['title']}: {target['legendFormat']}")
+    for dashboard in DASHBOARDS
+    for panel in dashboard["panels"]
     for target in panel.get("targets", [])
 ]
 CHOICES = {"$pool": ".+", "$engine": ".+", "$__rate_interval": "1m", "$__range": "5m"}
@@ -88,7 +89,7 @@ def test_a_panel_query_returns_a_number(query: str) -> None:
     eventually(numbers, SEEN_WITHIN_S, 1, f"a number for {chosen(query)}")
 
 
-@pytest.mark.parametrize("variable", DASHBOARD["templating"]["list"], ids=lambda variable: variable["name"])
+@pytest.mark.parametrize("variable", DASHBOARDS[0]["templating"]["list"], ids=lambda variable: variable["name"])
 def test_a_variable_offers_something_to_choose(variable: dict[str, Any]) -> None:
     found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
     assert found

@@ -8,20 +8,27 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import Counter, Histogram
 
+from controller import request_metrics
 from controller.state import State
 from monitoring.grafana import build, cluster
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARD = json.loads(build.CLUSTER_JSON.read_text(encoding="utf-8"))
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-each_panel = pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
+DASHBOARDS = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(build.FOLDER.glob("*.json"))]
+PANELS = [
+    pytest.param(panel, id=f"{dashboard['title']}: {panel['title']}")
+    for dashboard in DASHBOARDS
+    for panel in dashboard["panels"]
+    if panel["type"] != "row"
+]
+each_panel = pytest.mark.parametrize("panel", PANELS)
+each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=[dashboard["title"] for dashboard in DASHBOARDS])
 
 
-def test_the_committed_dashboard_is_what_build_makes() -> None:
-    assert build.CLUSTER_JSON.read_text(encoding="utf-8") == build.cluster_json(), (
-        "run python -m monitoring.grafana.build"
-    )
+def test_the_committed_dashboards_are_what_build_makes() -> None:
+    committed = {file: file.read_text(encoding="utf-8") for file in build.FOLDER.glob("*.json")}
+    assert committed == build.files(), "run python -m monitoring.grafana.build"
 
 
 @each_panel
@@ -47,12 +54,27 @@ def test_a_query_about_engines_obeys_both_variables(panel: dict[str, Any]) -> No
             assert 'engine=~"$engine"' in selector
 
 
-def test_panels_do_not_overlap_and_stay_on_the_grid() -> None:
-    for panel in DASHBOARD["panels"]:
+@each_panel
+def test_a_query_about_requests_obeys_the_variables_that_its_series_have_labels_for(panel: dict[str, Any]) -> None:
+    metrics = {
+        metric._name: metric._labelnames
+        for metric in vars(request_metrics).values()
+        if isinstance(metric, Counter | Histogram)
+    }
+    for target in panel["targets"]:
+        for name, selector in re.findall(r"(manyeyes_[a-z_]+?)(?:_total|_bucket)\b(\{[^}]*\})?", target["expr"]):
+            assert name in metrics, "the controller has no such metric"
+            assert ('pool=~"$pool"' in selector) == ("pool" in metrics[name]), name
+            assert metrics[name] or selector in ("", "{}")
+
+
+@each_dashboard
+def test_panels_do_not_overlap_and_stay_on_the_grid(dashboard: dict[str, Any]) -> None:
+    for panel in dashboard["panels"]:
         place = panel["gridPos"]
         assert place["x"] >= 0, panel["title"]
         assert place["x"] + place["w"] <= 24, panel["title"]
-    for one, other in combinations(DASHBOARD["panels"], 2):
+    for one, other in combinations(dashboard["panels"], 2):
         assert not overlap(one["gridPos"], other["gridPos"]), f"{one['title']} lies on {other['title']}"
 
 
@@ -65,10 +87,17 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
     )
 
 
-def test_each_panel_has_its_own_id_and_title() -> None:
+@each_dashboard
+def test_each_panel_has_its_own_id_and_title(dashboard: dict[str, Any]) -> None:
     for key in ("id", "title"):
-        values = [panel[key] for panel in DASHBOARD["panels"]]
+        values = [panel[key] for panel in dashboard["panels"]]
         assert len(values) == len(set(values))
+
+
+def test_each_dashboard_has_its_own_address_and_the_same_choices() -> None:
+    uids = {dashboard["uid"] for dashboard in DASHBOARDS}
+    assert len(uids) == len(DASHBOARDS)
+    assert all(dashboard["templating"] == DASHBOARDS[0]["templating"] for dashboard in DASHBOARDS)
 
 
 def test_the_timeline_names_every_state_of_the_controller() -> None:

@@ -1,0 +1,232 @@
+"""The gateway's request log: what nginx 1.30.6 wrote for each thing that an engine can do, and what no nginx ever wrote."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from controller.requests import MOST_ATTEMPTS, Outcome, Request, read
+
+ONE: dict[str, Any] = {
+    "at": "2026-11-21T13:00:00+00:00", "event": "request", "id": "4f1c", "client": "10.0.0.1", "key": "alice",
+    "method": "POST", "path": "/v1/chat/completions", "status": 200, "model": "qwen3-vl-8b",
+    "asked_pool": "qwen3-vl-8b", "pool": "qwen3-vl-8b", "route": "", "fallback": "", "engine": "gpu-0",
+    "attempts": "10.0.0.2:8000", "attempt_status": "200", "connect_s": "0.000", "header_s": "0.080", "response_s": "1.200",
+    "total_s": 1.21, "bytes_in": 1000, "bytes_out": 500, "cache": "", "stream": "1",
+}  # fmt: skip
+
+
+def datagram(**changed: Any) -> bytes:
+    return b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(ONE | changed).encode()
+
+
+def told(**changed: Any) -> Request:
+    request = read(datagram(**changed))
+    assert request is not None
+    return request
+
+
+def outcomes(request: Request) -> list[tuple[str, str]]:
+    return [(attempt.address, attempt.outcome.value) for attempt in request.attempts]
+
+
+def test_an_ordinary_answer() -> None:
+    request = told()
+    assert (request.status, request.ok, request.cached) == (200, True, False)
+    assert (request.asked_pool, request.pool, request.fallback, request.engine) == (
+        "qwen3-vl-8b", "qwen3-vl-8b", "", "gpu-0",
+    )  # fmt: skip
+    assert (request.key, request.bytes_in, request.bytes_out) == ("alice", 1000, 500)
+    assert outcomes(request) == [("10.0.0.2:8000", "ok")]
+    assert request.total_s == 1.21
+    assert request.first_byte_s == 0.08
+
+
+@pytest.mark.parametrize(
+    ("status", "connect_s", "header_s", "response_s", "outcome"),
+    [
+        ("502", "-", "-", "0.000", Outcome.REFUSED),
+        ("504", "-", "-", "1.001", Outcome.REFUSED),  # a host that does not even refuse
+        ("502", "0.000", "-", "0.201", Outcome.LOST),
+        ("504", "0.000", "-", "1.002", Outcome.TIMEOUT),
+        ("503", "0.000", "0.001", "0.001", Outcome.BUSY),
+        ("429", "0.000", "0.001", "0.001", Outcome.BUSY),
+        ("500", "0.000", "0.001", "0.001", Outcome.ERROR),
+        ("502", "0.000", "0.001", "0.001", Outcome.ERROR),
+        ("504", "0.000", "0.001", "0.001", Outcome.ERROR),
+        ("400", "0.000", "0.001", "0.001", Outcome.OK),
+        ("-", "0.000", "-", "0.501", Outcome.LEFT),
+    ],
+)
+def test_what_came_of_asking_an_engine(
+    status: str, connect_s: str, header_s: str, response_s: str, outcome: Outcome
+) -> None:
+    (attempt,) = told(
+        attempt_status=status, connect_s=connect_s, header_s=header_s, response_s=response_s
+    ).attempts  # fmt: skip
+    assert attempt.outcome is outcome
+
+
+def test_a_retry_on_another_engine_is_part_of_the_wait_for_the_first_byte() -> None:
+    request = told(
+        attempts="10.0.0.2:8000, 10.0.0.3:8000", attempt_status="502, 200", connect_s="0.000, 0.000",
+        header_s="-, 0.080", response_s="0.201, 1.200",
+    )  # fmt: skip
+    assert outcomes(request) == [("10.0.0.2:8000", "lost"), ("10.0.0.3:8000", "ok")]
+    assert request.first_byte_s == pytest.approx(0.281)
+
+
+def test_a_fallback_after_a_retry() -> None:
+    request = told(
+        pool="qwen3-vl-4b", fallback="qwen3-vl-8b", engine="gpu-2",
+        attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.9:8000", attempt_status="502, 503 : 200",
+        connect_s="-, 0.000 : 0.001", header_s="-, 0.010 : 0.080", response_s="0.100, 0.010 : 1.200",
+    )  # fmt: skip
+    assert outcomes(request) == [("10.0.0.2:8000", "refused"), ("10.0.0.3:8000", "busy"), ("10.0.0.9:8000", "ok")]
+    assert [attempt.handed_on for attempt in request.attempts] == [True, True, False]
+    assert request.first_byte_s == pytest.approx(0.19)
+
+
+def test_a_pool_without_engines_is_no_attempt() -> None:
+    # nginx writes the upstream's name for an address.
+    request = told(
+        attempts="qwen3-vl-8b : 10.0.0.9:8000", attempt_status="502 : 200",
+        connect_s="- : 0.000", header_s="- : 0.080", response_s="0.002 : 1.200",
+    )  # fmt: skip
+    assert outcomes(request) == [("10.0.0.9:8000", "ok")]
+    assert request.first_byte_s == pytest.approx(0.082)
+
+
+NOBODY = {"attempts": "", "attempt_status": "", "connect_s": "", "header_s": "", "response_s": "", "engine": ""}
+
+
+def test_what_the_gateway_refuses_itself_has_no_attempt() -> None:
+    full = {
+        "attempts": "qwen3-vl-8b",
+        "attempt_status": "502",
+        "connect_s": "-",
+        "header_s": "-",
+        "response_s": "0.000",
+    }
+    for request in (told(status=404, pool="", **NOBODY), told(status=429, pool="", engine="", **full)):
+        assert request.attempts == ()
+        assert request.first_byte_s is None
+        assert not request.ok
+        assert not request.cached
+
+
+def test_an_answer_from_the_cache_has_its_first_byte_at_its_end() -> None:
+    request = told(cache="HIT", total_s=0.003, **NOBODY)
+    assert request.cached
+    assert request.first_byte_s == 0.003
+    assert not told(cache="MISS").cached
+    assert not told(cache="REVALIDATED").cached  # an engine was asked
+
+
+def test_a_client_that_left_first() -> None:
+    request = told(status=499, attempt_status="-", header_s="-", response_s="0.501")
+    assert outcomes(request) == [("10.0.0.2:8000", "left")]
+    assert request.first_byte_s is None
+    assert not request.ok
+
+
+def test_a_handing_on_that_never_asked_anyone() -> None:
+    # A trailing ` : `, where the next pool ended before an engine was chosen.
+    request = told(
+        status=503, attempts="10.0.0.2:8000 : ", attempt_status="502 : ", connect_s="- : ", header_s="- : ",
+        response_s="0.000 : ",
+    )  # fmt: skip
+    assert outcomes(request) == [("10.0.0.2:8000", "refused")]
+
+
+def test_a_status_that_nginx_does_not_have_is_000() -> None:
+    request = read(datagram().replace(b'"status": 200', b'"status":000'))
+    assert request is not None
+    assert request.status == 0
+
+
+def test_without_a_host_name_in_front() -> None:
+    assert read(b"<190>Nov 21 13:00:00 manyeyes: " + json.dumps(ONE).encode()) is not None
+    assert read(json.dumps(ONE).encode()) is not None
+
+
+@pytest.mark.parametrize("field", sorted(set(ONE) - {"status"}))
+def test_any_field_may_be_missing(field: str) -> None:
+    assert read(json.dumps({name: value for name, value in ONE.items() if name != field}).encode()) is not None
+
+
+def test_lists_of_unequal_length_are_filled_up_with_nothing() -> None:
+    request = told(attempts="a:1, b:2 : c:3", attempt_status="502", header_s="", response_s="x, 0.5 : 1, 2, 3")
+    assert outcomes(request) == [("a:1", "lost"), ("b:2", "left"), ("c:3", "left")]
+    assert request.first_byte_s is None
+    assert told(attempts="a:1", header_s="0.1, 0.2").first_byte_s == 0.1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        b"\0\xff\xfe",
+        b"<190>Nov 21 13:00:00 myhost manyeyes: ",
+        b"{",
+        b"{}",
+        b"[1]",
+        b'{"status":"200"}',
+        b'{"status":true}',
+        b'{"status":-1}',
+        b'{"status":NaN}',
+        b'{"status":1e400}',
+        b'{"status":' + b"9" * 5000 + b"}",
+        b'{"status":' + b"0" * 60_000,
+        b'{"status":200,"event":"started"}',
+        b'{"status":200,"event":["request"]}',
+        b'{"a":' * 10_000,
+        b'{"a":' + b"[" * 60_000,
+        datagram()[:200],
+        datagram(path="/" + "x" * 100_000)[:65_507],
+    ],
+)
+def test_what_tells_of_no_request_is_none(wrong: bytes) -> None:
+    assert read(wrong) is None
+
+
+@pytest.mark.parametrize("value", [None, True, -1, "1.5", [], {}, float("nan"), float("inf"), 10**400, 1e300])
+def test_a_number_that_is_none_counts_as_missing(value: Any) -> None:
+    request = told(total_s=value, bytes_in=value, bytes_out=value)
+    assert (request.total_s, request.bytes_in, request.bytes_out) == (None, 0, 0)
+
+
+def test_a_text_that_is_none_counts_as_missing() -> None:
+    values: tuple[Any, ...] = (None, 1, [], {}, True)
+    for value in values:
+        request = told(pool=value, engine=value, key=value, attempts=value, cache=value, header_s=value)
+        assert (request.pool, request.engine, request.key, request.attempts, request.cache) == ("", "", "", (), "")
+
+
+def test_times_that_are_none_count_as_missing() -> None:
+    for text in ("nan", "inf", "-1", "1e999", "", "\u0663x"):
+        assert told(header_s=text).first_byte_s is None
+
+
+def test_bytes_that_are_no_text_do_not_hide_the_rest() -> None:
+    request = read(datagram(path="/v1/?").replace(b"/v1/?", b"/v1/\xff\xc3"))
+    assert request is not None
+    assert request.pool == "qwen3-vl-8b"
+
+
+def test_an_endless_list_of_attempts_is_cut() -> None:
+    assert len(told(attempts=", ".join(["a:1"] * 5000)).attempts) == MOST_ATTEMPTS
+
+
+def test_no_damage_makes_it_raise() -> None:
+    chance = random.Random(1)
+    retried = datagram(attempts="10.0.0.2:8000, b : c:1", attempt_status="502, 503 : 200", header_s="-, 1 : 2")
+    for _ in range(3000):
+        damaged = bytearray(retried)
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(damaged))
+            damaged[at : at + chance.randint(0, 4)] = chance.randbytes(chance.randint(0, 4))
+        request = read(bytes(damaged))
+        if request:
+            assert request.first_byte_s is None or request.first_byte_s >= 0

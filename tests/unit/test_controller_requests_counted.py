@@ -1,0 +1,190 @@
+"""What requests become in Prometheus: who gets a series, and that no client can make one."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY, Counter, Histogram, Metric
+
+from config.cluster import Cluster
+from controller import request_labels, request_metrics
+from controller.fleet import Fleet
+from controller.request_log import RequestLog
+from tests.unit.test_controller_requests import NOBODY, ONE
+
+CLUSTER = Cluster.model_validate(
+    {
+        "flavour": "emulated",
+        "pools": [
+            {"name": "big", "model": "org/Big", "fallback": "small"},
+            {"name": "small", "model": "org/Small"},
+        ],
+        "engines": [
+            {"name": "big-0", "pool": "big", "address": "10.0.0.2:8000"},
+            {"name": "big-1", "pool": "big", "address": "10.0.0.3:8000"},
+            {"name": "small-0", "pool": "small", "address": "10.0.0.9:8000"},
+        ],
+    }
+)
+PLAIN = ONE | {"asked_pool": "big", "pool": "big", "engine": "big-0", "key": ""}
+LABELLED = [
+    metric
+    for metric in vars(request_metrics).values()
+    if isinstance(metric, Counter | Histogram) and metric not in (request_metrics.UNREADABLE, request_metrics.DROPPED)
+]
+
+
+@pytest.fixture
+def log() -> RequestLog:
+    """Over a fleet whose engines were seen at their addresses, and metrics as of a fresh start."""
+    for metric in LABELLED:
+        metric.clear()
+    request_metrics._counter.cache_clear()
+    request_metrics._histogram.cache_clear()
+    fleet = Fleet(CLUSTER)
+    for member in fleet.members.values():
+        member.address = member.engine.host
+    return RequestLog(fleet)
+
+
+def take(log: RequestLog, **changed: Any) -> None:
+    log.take(b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(PLAIN | changed).encode())
+
+
+def value(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
+
+
+def series() -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    ours: list[Metric] = [metric for metric in REGISTRY.collect() if metric.name.startswith("manyeyes_")]
+    return {(sample.name, tuple(sorted(sample.labels.items()))) for metric in ours for sample in metric.samples}
+
+
+def test_an_answer_is_counted_and_timed(log: RequestLog) -> None:
+    take(log)
+    assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 1
+    assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="ok") == 1
+    assert value("manyeyes_request_seconds_sum", pool="big", engine="big-0") == 1.21
+    assert value("manyeyes_first_byte_seconds_sum", pool="big", engine="big-0") == 0.08
+    assert value("manyeyes_bytes_in_total", pool="big") == 1000
+    assert value("manyeyes_bytes_out_total", pool="big") == 500
+    assert value("manyeyes_retries_total", pool="big") == 0
+
+
+def test_a_retry_and_a_fallback_are_counted_where_they_happened(log: RequestLog) -> None:
+    take(
+        log, pool="small", fallback="big", engine="small-0",
+        attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.9:8000", attempt_status="502, 503 : 200",
+        connect_s="-, 0.000 : 0.001", header_s="-, 0.010 : 0.080", response_s="0.100, 0.010 : 1.200",
+    )  # fmt: skip
+    assert value("manyeyes_requests_total", pool="small", engine="small-0", status="200", fallback="1", cache="") == 1
+    assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="refused") == 1
+    assert value("manyeyes_attempts_total", pool="big", engine="big-1", outcome="busy") == 1
+    assert value("manyeyes_attempts_total", pool="small", engine="small-0", outcome="ok") == 1
+    assert value("manyeyes_retries_total", pool="big") == 1
+    assert value("manyeyes_retries_total", pool="small") == 0
+    assert value("manyeyes_fallbacks_total", pool="big", to="small") == 1
+    assert value("manyeyes_first_byte_seconds_sum", pool="small", engine="small-0") == pytest.approx(0.19)
+
+
+def test_a_refusal_counts_for_the_pool_that_was_asked_for(log: RequestLog) -> None:
+    take(log, status=429, pool="", **NOBODY)
+    assert value("manyeyes_refused_total", status="429") == 1
+    assert value("manyeyes_requests_total", pool="big", engine="", status="429", fallback="", cache="") == 1
+    assert value("manyeyes_request_seconds_count", pool="big", engine="") is None
+
+
+def test_an_engines_own_error_is_no_refusal_and_not_timed(log: RequestLog) -> None:
+    before = {sample for sample in series() if sample[0].startswith("manyeyes_refused")}
+    take(log, status=400, attempt_status="400")
+    assert all(value(name, **dict(labels)) == 0 for name, labels in before)
+    assert value("manyeyes_request_seconds_count", pool="big", engine="big-0") == 0
+    assert "big-0" not in log.last_success
+
+
+def test_a_client_that_left_before_an_engine_was_asked_was_not_refused(log: RequestLog) -> None:
+    take(log, status=499, pool="", **NOBODY)
+    assert value("manyeyes_refused_total", status="499") is None
+
+
+def test_the_cache_is_timed_apart_and_says_nothing_of_the_engines(log: RequestLog) -> None:
+    for _ in range(30):
+        take(log, cache="HIT", total_s=0.002, **NOBODY)
+    assert value("manyeyes_requests_total", pool="big", engine="", status="200", fallback="", cache="HIT") == 30
+    assert value("manyeyes_first_byte_seconds_count", pool="big", engine="") == 30
+    assert log.p95_ms("big") is None
+
+
+def test_the_status_page_gets_percentiles_and_last_successes(log: RequestLog) -> None:
+    for number in range(1, 101):
+        take(log, total_s=number / 100)
+    assert log.p95_ms("big") == 950
+    assert log.first_byte_p95_ms("big") == 80
+    assert log.p95_ms("small") is None
+    assert set(log.last_success) == {"big-0"}
+
+
+def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: RequestLog) -> None:
+    before = datetime.now(UTC)
+    take(log, header_s="0.100", response_s="60.100")
+    assert abs(before - timedelta(seconds=60) - log.last_success["big-0"]) < timedelta(seconds=5)
+    take(log, header_s="0.100", response_s="0.200")
+    newest = log.last_success["big-0"]
+    assert newest > before - timedelta(seconds=5)
+    take(log, header_s="0.100", response_s="60.100")
+    assert log.last_success["big-0"] == newest
+    take(log, header_s="0", response_s="9999999")
+
+
+def test_an_engine_is_found_by_its_address_before_its_name_is_known_to_the_gateway(log: RequestLog) -> None:
+    take(log, engine="10.0.0.3:8000", attempts="10.0.0.3:8000")
+    assert value("manyeyes_request_seconds_count", pool="big", engine="big-1") == 1
+
+
+def test_names_that_nobody_configured_are_other(log: RequestLog) -> None:
+    for number in range(50):
+        take(
+            log, asked_pool=f"a{number}", pool=f"p{number}", engine=f"e{number}", fallback=f"f{number}",
+            attempts=f"10.9.9.{number}:1 : x:{number}", cache=f"c{number}", status=600 + number, model=f"m{number}",
+            client=f"10.1.1.{number}", path=f"/{number}",
+        )  # fmt: skip
+    labels = {"pool": "other", "engine": "other", "status": "other", "fallback": "1", "cache": "other"}
+    assert value("manyeyes_requests_total", **labels) == 50
+    take(log)
+    before = series()
+    for number in range(50, 100):
+        take(log, pool=f"p{number}", fallback=f"f{number}", attempts=f"10.9.9.{number}:1 : x:{number}", status=999)
+    grown = series() - before
+    assert all(str(number) not in text for number in range(50, 100) for _, pairs in grown for _, text in pairs)
+
+
+def test_keys_are_counted_by_name_and_their_number_is_bounded(log: RequestLog) -> None:
+    take(log, key="alice")
+    take(log, key="alice", status=429, pool="", **NOBODY)
+    assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 1
+    assert value("manyeyes_key_requests_total", key="alice", status_class="4xx") == 1
+    take(log, key="\ud800\n")
+    for number in range(2 * request_labels.MOST_KEYS):
+        take(log, key=f"k{number}")
+    keys = {dict(pairs)["key"] for name, pairs in series() if name == "manyeyes_key_requests_total"}
+    assert {"alice", "other"} <= keys
+    assert len(keys) <= request_labels.MOST_KEYS + 1
+    take(log, key="alice")
+    assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 2
+
+
+def test_what_cannot_be_read_is_counted(log: RequestLog) -> None:
+    before = value("manyeyes_request_log_unreadable_total") or 0
+    for wrong in (b"", b"\xff\0", b"{", b"{}"):
+        log.take(wrong)
+    assert value("manyeyes_request_log_unreadable_total") == before + 4
+
+
+def test_configured_pools_and_engines_start_at_zero(log: RequestLog) -> None:
+    for engine, pool in (("big-0", "big"), ("big-1", "big"), ("small-0", "small")):
+        assert value("manyeyes_requests_total", pool=pool, engine=engine, status="200", fallback="", cache="") == 0
+        assert value("manyeyes_request_seconds_count", pool=pool, engine=engine) == 0
+        assert value("manyeyes_attempts_total", pool=pool, engine=engine, outcome="lost") == 0
+    assert value("manyeyes_fallbacks_total", pool="big", to="small") == 0
+    assert value("manyeyes_refused_total", status="429") == 0
