@@ -1,8 +1,8 @@
 """Cluster -> nginx's named locations: how each pool is asked. njs/gateway.js says which of them comes next.
 
-@POOL          asks the pool, and on failure another engine of it
-@POOL.once     asks one engine only: for a request that an engine was already lost to
-@POOL.cached   as @POOL, after a look into the pool's cache
+@pool-NAME          asks the pool, and on failure another engine of it
+@pool-NAME.once     asks one engine only: for a request that an engine was already lost to
+@pool-NAME.cached   as @pool-NAME, after a look into the pool's cache
 """
 
 from config.cluster import Cluster
@@ -35,7 +35,7 @@ def _locations(pool: Pool) -> list[str]:
 
 
 def _location(name: str, directives: list[str]) -> str:
-    return f"location @{name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
+    return f"location @pool-{name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
 
 
 def _ask(pool: Pool) -> list[str]:
@@ -65,7 +65,7 @@ def _ask_remote(pool: Pool, remote: Remote) -> list[str]:
 
 def _cached(pool: Pool, cache: Cache) -> list[str]:
     return [
-        f"proxy_cache {pool.name};",
+        f"proxy_cache answers-{pool.name};",
         f"proxy_cache_valid 200 {cache.ttl_s}s;",
         "include /etc/nginx/conf.d/cached.inc;",
     ]
@@ -73,6 +73,6 @@ def _cached(pool: Pool, cache: Cache) -> list[str]:
 
 def _cache_path(pool: Pool, cache: Cache) -> str:
     return (
-        f"proxy_cache_path /tmp/answers/{pool.name} levels=1:2 keys_zone={pool.name}:1m "
+        f"proxy_cache_path /tmp/answers-{pool.name} levels=1:2 keys_zone=answers-{pool.name}:1m "
         f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"
     )

@@ -35,7 +35,7 @@ def pools_conf(cluster: Cluster) -> str:
 def _upstream(cluster: Cluster, pool: Pool) -> str:
     return (
         f"upstream {pool.name} {{\n"
-        f"    zone {pool.name} 256k;\n"
+        f"    zone pool-{pool.name} 256k;\n"
         + _balancing(cluster, pool)
         # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
         + "".join(
@@ -58,7 +58,7 @@ def _balancing(cluster: Cluster, pool: Pool) -> str:
         return method
     create, lookup = sessions
     timeout = cluster.gateway.conversation_timeout_s
-    return f"{method}    sticky learn create={create} lookup={lookup} zone={pool.name}-sticky:8m timeout={timeout}s header;\n"
+    return f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{pool.name}:8m timeout={timeout}s header;\n"
 
 
 def _server_names(cluster: Cluster, pool: Pool) -> list[tuple[str, int]]:
@@ -76,7 +76,7 @@ def _server_names(cluster: Cluster, pool: Pool) -> list[tuple[str, int]]:
 def _remote_upstream(pool: Pool, remote: Remote) -> str:
     return (
         f"upstream {pool.name} {{\n"
-        f"    zone {pool.name} 256k;\n"
+        f"    zone pool-{pool.name} 256k;\n"
         f"    resolver {OUTSIDE_RESOLVER} valid=30s ipv6=off;\n"
         f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
         "    keepalive 16;\n"

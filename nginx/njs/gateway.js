@@ -77,7 +77,7 @@ async function route(r) {
         v.manyeyes_model_at = facts.modelAt.join('-');
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
-    r.internalRedirect(`@${pool}${cached(r, here, facts, bytes)}`);
+    r.internalRedirect(`@pool-${pool}${cached(r, here, facts, bytes)}`);
 }
 
 function chosenPool(r, facts) {
@@ -126,7 +126,7 @@ function next(r) {
     v.manyeyes_pools = `${v.manyeyes_pools},${pool}`;
     v.manyeyes_fallback_from = pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
     v.manyeyes_cache_bypass = cluster.pools[v.manyeyes_asked_pool].cache ? 'BYPASS' : '';
-    return `@${pool}${attempts.left(so_far) === 1 ? '.once' : ''}`;
+    return `@pool-${pool}${attempts.left(so_far) === 1 ? '.once' : ''}`;
 }
 
 function soFar(v) {
@@ -182,10 +182,14 @@ function remoteRefusesKey(r) {
 // --- cached answers -----------------------------------------------------------------------------------------------------
 
 // nginx stores an answer before anyone has read it. One that was cut short (vLLM says "abort" with status 200 while it
-// shuts down) is marked here, and not used.
+// shuts down) is marked here and not used; the next one replaces it and lifts the mark.
 function judge(r, data, flags) {
+    const v = r.variables, doubts = ngx.shared.doubts;
     if (/"finish_reason":\s*"(abort|error)"/.test(data)) {
-        ngx.shared.doubts.set(r.variables.manyeyes_cache_key, 'cut short');
+        v.manyeyes_cut_short = '1';
+        doubts.set(v.manyeyes_cache_key, '1');
+    } else if (flags.last && !v.manyeyes_cut_short) {
+        doubts.delete(v.manyeyes_cache_key);
     }
     r.sendBuffer(data, flags);
 }

@@ -59,8 +59,8 @@ def ask(cluster: Stand, **more: Any) -> httpx.Response:
     return cluster.ask("first", **more)
 
 
-def served_by(reply: httpx.Response) -> tuple[str, str, str]:
-    return tuple(reply.headers.get(f"X-ManyEyes-{name}", "") for name in ("Engine", "Pool", "Fallback"))  # type: ignore[return-value]
+def served_by(reply: httpx.Response) -> tuple[str, ...]:
+    return tuple(reply.headers.get(f"X-ManyEyes-{name}", "") for name in ("Engine", "Pool", "Fallback"))
 
 
 def count(endpoints: dict[str, Endpoint]) -> int:
