@@ -2,6 +2,8 @@
 
 from typing import Any
 
+ELSEWHERE = "Please try again later or on a different instance."
+
 
 class RequestError(Exception):
     """A request that gets an error instead of an answer."""
@@ -41,5 +43,11 @@ def shutting_down() -> RequestError:
 
 def busy() -> RequestError:
     """More requests than --max-num-queued-reqs; vLLM sends no Retry-After."""
-    message = "The engine is currently busy. Please try again later."
-    return RequestError(message, status=503, kind="Service Unavailable")
+    message = "The engine is currently busy and cannot accept new requests."
+    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
+
+
+def backlog() -> RequestError:
+    """More prompt tokens than --max-num-queued-tokens."""
+    message = "The engine has reached its prefill token backlog limit."
+    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")

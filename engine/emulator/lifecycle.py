@@ -67,7 +67,13 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
         )
     )
     serving = asyncio.create_task(http.serve([listener]))
-    log("engine.listening", port=listener.getsockname()[1], models=options.served_model_name)
+    log(
+        "engine.listening",
+        port=listener.getsockname()[1],
+        models=options.served_model_name,
+        profile=f"emulated {options.profile.gpu}, {options.profile.model}" if options.constants is None else "constant",
+        kv_cache_tokens=options.kv_cache_tokens,
+    )
     await told_to_stop.wait()
     log("engine.draining", running=engine.running, waiting=engine.waiting)
     aborted = await drain(engine, options.shutdown_timeout_s)
