@@ -19,7 +19,7 @@ class Step:
     """What one iteration brought."""
 
     at: float  # seconds of the monotonic clock
-    produced: list[Sequence] = field(default_factory=list)  # those with one token more
+    produced: list[tuple[Sequence, int]] = field(default_factory=list)  # one token more, and how many that makes
     queried: int = 0  # tokens looked up in the prefix cache
     found: int = 0  # tokens found there
     preempted: int = 0
@@ -29,6 +29,7 @@ class Core(Protocol):
     """What the engine drives."""
 
     next_at: float | None  # when to call `advance` again; None while there is nothing to do
+    slowness: float  # what every time is multiplied by
 
     @property
     def running(self) -> int: ...
@@ -52,7 +53,7 @@ class BatchedCore:
     def __init__(self, scheduler: Scheduler, profile: Profile) -> None:
         self.scheduler = scheduler
         self.profile = profile
-        self.slowness = 1.0  # what every iteration's time is multiplied by
+        self.slowness = 1.0
         self.next_at: float | None = None
         self._batch: Batch | None = None
         self._paused = False
@@ -111,7 +112,8 @@ class BatchedCore:
         self._start(now)
 
     def forget(self) -> None:
-        """Empty the caches."""
+        """Empty the caches; who runs has to be computed again."""
+        self.scheduler.put_all_back()
         self.scheduler.kv.forget()
         self.scheduler.encoder.forget()
 

@@ -8,7 +8,8 @@ from time import monotonic
 from engine.emulator import blocks
 from engine.emulator.core import BatchedCore, Core, Step
 from engine.emulator.encoder_cache import EncoderCache
-from engine.emulator.errors import backlog, busy
+from engine.emulator.errors import backlog, busy, engine_dead
+from engine.emulator.faults import Faults
 from engine.emulator.fixed import FixedCore
 from engine.emulator.job import Job
 from engine.emulator.kv_cache import KvCache
@@ -19,6 +20,7 @@ from engine.emulator.scheduler import Scheduler
 from engine.emulator.sequence import Sequence
 
 TICK_S = 0.001  # uvloop's timers count whole milliseconds: what falls due within half of one is due
+WATCHDOG_S = 5.0  # vLLM's launcher looks so often whether its engine core still lives
 
 
 def make_core(options: Options) -> Core:
@@ -49,6 +51,16 @@ class Engine:
         self._requests = 0  # from their body's end to their answer's
         self._alarm: asyncio.TimerHandle | None = None
         self._backlog = 0  # prompt tokens of sequences without a first token
+        self.faults = Faults(self._fault_changed)
+        self.dead = False  # the engine core is; the process ends soon
+        self.died = asyncio.Event()
+        self.exit_s = 0.0  # from the core's death to the process's end
+        self.resting = asyncio.Event()  # nothing runs; there may be requests that wait
+        self.resting.set()
+        self.responsive = asyncio.Event()  # /health answers
+        self.responsive.set()
+        self.refusing = asyncio.Event()  # connections
+        self.reopened = asyncio.Event()
         self.metrics.watch(lambda: self.running, lambda: self.waiting, lambda: self.core.kv_usage)
 
     @contextmanager
@@ -85,6 +97,19 @@ class Engine:
         if self.options.constants is None:
             await self.renderer.render(job)
 
+    def die(self, exit_s: float = WATCHDOG_S) -> None:
+        """The engine core is gone: every request fails, /health says so, and the process ends after `exit_s`."""
+        self.dead, self.exit_s = True, exit_s
+        for sequence in self.core.sequences:
+            self._end(sequence)
+            sequence.wake()
+        self.died.set()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.core.resume(monotonic())
+        self._arm()
+
     def abort_all(self) -> None:
         """End every job where it is."""
         for sequence in self.core.sequences:
@@ -100,14 +125,18 @@ class Engine:
         return sequence
 
     async def run(self, sequence: Sequence) -> AsyncGenerator[int, None]:
-        """Yield how many tokens of the answer are there, each time there are more, to its end.
+        """Yield how many tokens of the answer are there, each time there are more, to its end. Raises RequestError.
 
         Of an answer that is not streamed only the end is told.
         Ends early, with tokens missing, when the engine aborts. Closing it (the client went away) gives the job up.
         """
+        if self.dead:
+            raise engine_dead()
         if self.draining:  # it was in rendering when the engine was told to stop
             sequence.ended = True
             return
+        if self.options.constants is None:  # else no time has passed since the first look
+            self.check_admission()
         loop = asyncio.get_running_loop()
         sequence.queued = monotonic()
         self._backlog += len(sequence.job.prompt)
@@ -117,6 +146,8 @@ class Engine:
         try:
             while told < len(sequence.job.answer):
                 if sequence.generated == told or not (sequence.job.stream or sequence.ended):
+                    if sequence.ended and self.dead:
+                        raise engine_dead()
                     if sequence.ended:
                         return
                     sequence.waiter = loop.create_future()
@@ -136,12 +167,26 @@ class Engine:
         self.core.remove(sequence)
         self._arm()
 
+    def _fault_changed(self, kind: str) -> None:
+        values = self.faults.on.get(kind)
+        if kind == "slow":
+            self.core.slowness = values["factor"] if values else 1.0
+        elif kind == "hung":
+            self._arm()
+            (self.responsive.set if not values or values["health"] else self.responsive.clear)()
+        elif kind == "refuse":
+            (self.refusing.set if values else self.refusing.clear)()
+            (self.reopened.clear if values else self.reopened.set)()
+        elif kind == "dead" and values:
+            self.die(values["exit_s"])
+
     def _arm(self) -> None:
-        """Wake when the core has something to do."""
+        """Wake when the core has something to do; never while it hangs."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self.core.next_at is not None:
+        (self.resting.clear if self.running else self.resting.set)()
+        if self.core.next_at is not None and "hung" not in self.faults.on:
             wait_s = max(self.core.next_at - monotonic(), 0.0)
             loop = asyncio.get_running_loop()
             # Zero runs in this loop's next pass, so that requests that arrive together begin together.
@@ -151,7 +196,7 @@ class Engine:
         self._alarm = None
         for step in self.core.advance(monotonic() + TICK_S / 2):
             self._count(step)
-            for sequence in step.produced:
+            for sequence, _ in step.produced:
                 if sequence.job.stream or sequence.ended:
                     sequence.wake()
         self._arm()
@@ -166,8 +211,8 @@ class Engine:
         if not step.produced:
             return
         computed = 0
-        for sequence in step.produced:
-            if sequence.generated == 1:
+        for sequence, number in step.produced:
+            if number == 1:
                 computed += len(sequence.job.prompt) - sequence.cached
                 self._backlog -= len(sequence.job.prompt)
                 sequence.first_token = step.at
@@ -175,7 +220,7 @@ class Engine:
             else:
                 metrics.inter_token_s.observe(step.at - sequence.last_token)
             sequence.last_token = step.at
-            if sequence.answered:
+            if number == len(sequence.job.answer):
                 metrics.count_finished(sequence)
         metrics.generation_tokens.inc(len(step.produced))
         metrics.iteration_tokens.observe(computed + len(step.produced))

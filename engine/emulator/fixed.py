@@ -20,6 +20,7 @@ class FixedCore:
         self._due: list[tuple[float, int, Sequence]] = []  # the next token of each; the number only breaks ties
         self._number = 0
         self._paused = self._admits_none = False
+        self.slowness = 1.0
         self.next_at: float | None = None
 
     @property
@@ -62,9 +63,9 @@ class FixedCore:
                 self._running.discard(sequence)
                 self._fill(at)
             else:
-                self._expect(sequence, at + self._times.token_s)
+                self._expect(sequence, at + self._times.token_s * self.slowness)
             queried = len(sequence.job.prompt) if sequence.generated == 1 else 0
-            steps.append(Step(at, [sequence], queried))
+            steps.append(Step(at, [(sequence, sequence.generated)], queried))
         self._fill(now)
         return steps
 
@@ -84,7 +85,8 @@ class FixedCore:
             sequence = self._waiting.popleft()
             sequence.scheduled = now
             self._running.add(sequence)
-            self._expect(sequence, now + self._times.first_token_s + self._times.medium_s * len(sequence.job.media))
+            wait_s = self._times.first_token_s + self._times.medium_s * len(sequence.job.media)
+            self._expect(sequence, now + wait_s * self.slowness)
         self.next_at = self._due[0][0] if self._due and not self._paused else None
 
     def _expect(self, sequence: Sequence, at: float) -> None:

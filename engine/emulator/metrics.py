@@ -12,6 +12,7 @@ from engine.emulator.sequence import Sequence
 LABELS = ("model_name", "engine")
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 PROMPT_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
+SLEEP_STATES = ("awake", "weights_offloaded", "discard_all")
 REJECTIONS = ("max_num_queued_reqs", "max_num_queued_tokens")
 
 FIRST_TOKEN_S = (
@@ -63,6 +64,15 @@ class Metrics:
         )
         self.rejections = {reason: rejected.labels(model_name, reason) for reason in REJECTIONS}
 
+        states = Gauge(
+            "vllm:engine_sleep_state",
+            "Engine sleep state; awake = 0 means engine is sleeping.",
+            (*LABELS, "sleep_state"),
+            registry=self.registry,
+        )
+        self._sleep_states = {state: states.labels(*self._labels, state) for state in SLEEP_STATES}
+        self.show_sleep(None)
+
         self.first_token_s = self._histogram("time_to_first_token_seconds", "Time to first token.", FIRST_TOKEN_S)
         self.inter_token_s = self._histogram("inter_token_latency_seconds", "Inter-token latency.", INTER_TOKEN_S)
         self.latency_s = self._histogram("e2e_request_latency_seconds", "End-to-end request latency.", LATENCY_S)
@@ -77,6 +87,12 @@ class Metrics:
         self._running.set_function(running)
         self._waiting.set_function(waiting)
         self._kv_usage.set_function(kv_usage)
+
+    def show_sleep(self, level: int | None) -> None:
+        """None: awake."""
+        shown = {"awake": level is None, "weights_offloaded": level == 1, "discard_all": level == 2}
+        for state, gauge in self._sleep_states.items():
+            gauge.set(shown[state])
 
     def count_first_token(self, sequence: Sequence) -> None:
         """A prompt is computed. vLLM counts all of its tokens here, those found in the cache too."""

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.emulator import profile
+from engine.emulator import faults, profile
+from engine.emulator.faults import Values
 from engine.emulator.profile import Profile
 
 DEFAULT_PROFILE = "rtx4090-qwen3-vl-4b-fp8"
@@ -46,7 +47,8 @@ class Options:
     constants: Constants | None  # instead of the profile's times
     start_s: float
     sleep_mode: bool
-    faults: bool
+    faults_on_command: bool
+    faults: tuple[tuple[str, Values], ...]  # from the start: kind and values
     shutdown_timeout_s: float
     keep_alive_s: int
 
@@ -94,6 +96,14 @@ def timing(text: str) -> Profile:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def fault(text: str) -> tuple[str, Values]:
+    """An argparse type: a fault with its values, as JSON."""
+    try:
+        return faults.parse(json.loads(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def known_profiles() -> str:
     return f"whose times to take: {', '.join(profile.names())}, or a file like theirs ({DEFAULT_PROFILE})"
 
@@ -132,6 +142,11 @@ def parser() -> argparse.ArgumentParser:
     fixed.add_argument("--ttft-ms", type=at_least(0), help="from admission to the first token (120)")
     fixed.add_argument("--image-ms", type=at_least(0), help="what each image or video adds to that (60)")
     fixed.add_argument("--tpot-ms", type=at_least(0), help="from one token to the next (12)")
+    p.add_argument(
+        "--enable-sleep-mode", action="store_true", help="/sleep and /wake_up; as in vLLM with VLLM_SERVER_DEV_MODE=1"
+    )
+    p.add_argument("--faults", action="store_true", help="open /emulator/faults, for everybody who reaches the port")
+    p.add_argument("--fault", type=fault, action="append", default=[], metavar="JSON", help='{"kind": ...}, at once')
     p.add_argument("--shutdown-timeout", type=at_least(0), default=0.0, help="seconds to finish after SIGTERM")
     return p
 
@@ -167,8 +182,9 @@ def parse(arguments: Sequence[str]) -> Options:
         profile=a.profile.faster(a.speed),
         constants=constants(a),
         start_s=a.start_seconds / a.speed,
-        sleep_mode=False,
-        faults=False,
+        sleep_mode=a.enable_sleep_mode and os.environ.get("VLLM_SERVER_DEV_MODE") == "1",
+        faults_on_command=a.faults,
+        faults=tuple(a.fault),
         shutdown_timeout_s=a.shutdown_timeout,
         # vLLM takes this one from its environment too, so one setting serves every flavour.
         keep_alive_s=int(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")),

@@ -49,6 +49,11 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
+    def put_all_back(self) -> None:
+        """Running sequences lose what was computed for them and wait again, in the same order."""
+        while self.running:
+            self._put_back()
+
     def schedule(self, now: float) -> Batch:
         """Plan one iteration, and count its tokens as computed."""
         batch = Batch()
@@ -57,8 +62,11 @@ class Scheduler:
             self._schedule_waiting(batch, budget, now)
         return batch
 
-    def finish(self, batch: Batch) -> list[Sequence]:
-        """The iteration is over: one token more for each sequence that is computed to its end. Says which."""
+    def finish(self, batch: Batch) -> list[tuple[Sequence, int]]:
+        """The iteration is over: one token more for each sequence that is computed to its end.
+
+        Says which, and how many tokens it has.
+        """
         produced = []
         for sequence in batch.prefilled:
             if sequence.job.media and not sequence.ended:
@@ -68,7 +76,7 @@ class Scheduler:
                 continue
             if sequence.computed == sequence.tokens:
                 sequence.generated += 1
-                produced.append(sequence)
+                produced.append((sequence, sequence.generated))
                 if sequence.answered:
                     sequence.ended = True
                     self.remove(sequence)
@@ -93,15 +101,19 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, tokens: int, batch: Batch) -> bool:
         """Blocks for a running sequence, if need be those of the sequences that came last. False if its own went too."""
         while not self.kv.grow(sequence, tokens):
-            victim = self.running.pop()
-            self._release(victim)
-            victim.computed = 0
-            victim.preemptions += 1
-            self.waiting.appendleft(victim)
             batch.preempted += 1
-            if victim is sequence:
+            if self._put_back() is sequence:
                 return False
         return True
+
+    def _put_back(self) -> Sequence:
+        """Preempt the sequence that came last."""
+        victim = self.running.pop()
+        self._release(victim)
+        victim.computed = 0
+        victim.preemptions += 1
+        self.waiting.appendleft(victim)
+        return victim
 
     def _schedule_waiting(self, batch: Batch, budget: int, now: float) -> None:
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.emulator import chat, completions, lifecycle, options, replies
+from engine.emulator import admin, chat, completions, lifecycle, options, replies
 from engine.emulator.answering import Completions
 from engine.emulator.engine import Engine
 
@@ -39,14 +39,16 @@ class Server:
                 Route(
                     "/v1/completions", Completions(self.engine, completions.read_job, is_chat=False), methods=["POST"]
                 ),
+                *admin.routes(self.engine),
             ],
             exception_handlers={404: not_found, 405: not_found},
         )
 
     async def health(self, request: Request) -> Response:
-        """200 as long as the process lives, while it shuts down too: vLLM does the same. Late while it renders."""
+        """200 as long as the engine core lives, while it shuts down or sleeps too; late while it renders. As in vLLM."""
         await asyncio.sleep(self.engine.renderer.health_s)
-        return Response()
+        await self.engine.responsive.wait()
+        return Response(status_code=503 if self.engine.dead else 200)
 
     async def load(self, request: Request) -> Response:
         return json(orjson.dumps({"server_load": self.engine.running + self.engine.waiting}))

@@ -162,3 +162,10 @@ def test_a_wrong_profile_is_refused_with_its_reason(document: object, complaint:
 def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(ValueError, match=r"known by name: .*rtx4090-qwen3-vl-4b-fp8"):
         profile.load("no-such-gpu")
+
+
+def test_each_token_is_told_with_its_number_however_many_come_at_once() -> None:
+    for core in (batched(), constant()):
+        core.add(sequence(20, answer=3), now=0.0)
+        core.advance(0.0)
+        assert [number for step in core.advance(0.9) for _, number in step.produced] == [1, 2, 3]
