@@ -20,6 +20,14 @@ LAST_BYTES_S = 2  # for clients that do not read their answer to its end
 class HttpServer(uvicorn.Server):
     """uvicorn without its own signals: it closes the port at once, vLLM keeps it open while it drains."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.opened = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.opened.set()
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
@@ -63,6 +71,7 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
         )
     )
     serving = asyncio.create_task(http.serve([listener]))
+    await http.opened.wait()
     log(
         "engine.listening",
         port=port,

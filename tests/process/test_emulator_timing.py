@@ -1,12 +1,15 @@
 """An emulated engine with a GPU's times, much faster than life: what a client and Prometheus see of its caches."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from engine.emulator import profile
 from tests.process.test_emulator import Emulator, about, emulator, picture
 
 FAST = ("--start-seconds", "0", "--speed", "50")
@@ -76,3 +79,15 @@ def test_a_prompt_backlog_beyond_its_limit_gets_503(tmp_path: Path) -> None:
         assert "prefill token backlog" in refused.json()["error"]["message"]
         key = 'vllm:admission_rejections_total{model_name="qwen3-vl-4b",reason="max_num_queued_tokens"}'
         assert engine.metrics()[key] == 1
+
+
+def test_a_queue_that_filled_during_rendering_refuses_inside_a_stream_with_status_200(tmp_path: Path) -> None:
+    slow_to_render = vars(profile.load("a100-qwen3-vl-4b")) | {"render_ms": 1000.0, "iteration_ms": 1000.0}
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(slow_to_render))
+    flags = ("--start-seconds", "0", "--profile", str(tmp_path / "profile.yaml"), "--max-num-queued-reqs", "1")
+    with emulator(tmp_path, *flags, constant=False) as engine, ThreadPoolExecutor(2) as both:
+        body = {"messages": about(), "max_tokens": 2, "stream": True}
+        answers = list(both.map(engine.post, [body, body]))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert sorted("Please try again later" in answer.text for answer in answers) == [False, True]
+    assert all(answer.text.endswith("data: [DONE]\n\n") for answer in answers)
