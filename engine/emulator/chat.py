@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.emulator import fields, images, text, tokens, videos
 from engine.emulator.errors import RequestError, invalid
-from engine.emulator.job import Job
+from engine.emulator.job import Job, Medium
 from engine.emulator.options import Options
 
 
@@ -13,20 +13,21 @@ from engine.emulator.options import Options
 class Prompt:
     """What all messages hold together."""
 
+    tokens: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    images: list[tuple[int, int]] = field(default_factory=list)  # widths and heights in pixels
-    videos: int = 0
-    messages: int = 0
+    media: list[Medium] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # of the images: widths and heights in pixels
 
-    def tokens(self, options: Options) -> int:
-        limits = (options.min_pixels, options.max_pixels)
-        return (
-            sum(map(tokens.text_tokens, self.texts))
-            + sum(tokens.image_tokens(*size, *limits) for size in self.images)
-            + self.videos * tokens.video_tokens(*limits)
-            + self.messages * tokens.PER_MESSAGE
-            + tokens.OPENING
-        )
+    def count(self, kind: str) -> int:
+        return sum(medium.kind == kind for medium in self.media)
+
+    def add_text(self, words: str) -> None:
+        self.texts.append(words)
+        self.tokens += tokens.text_tokens(words)
+
+    def add_medium(self, medium: Medium) -> None:
+        self.media.append(medium)
+        self.tokens += [tokens.VISION_START, *[medium.key] * medium.tokens, tokens.VISION_END]
 
 
 def read_job(body: dict[str, Any], options: Options) -> Job:
@@ -34,15 +35,16 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
     name = fields.model(body, options)
     fields.check_n(body)
     prompt = read_prompt(body.get("messages"), options)
-    prompt_tokens = prompt.tokens(options)
-    least, most = fields.answer_length(body, prompt_tokens, None, options)
-    words = text.canned("\n".join(prompt.texts), prompt.images, prompt.videos)
+    least, most = fields.answer_length(body, len(prompt.tokens), None, options)
+    question = "\n".join(prompt.texts)
+    words = text.canned(question, prompt.sizes, prompt.count("video"))
     answer, finish_reason = text.answer(words, least, most)
     return Job(
         model=name,
-        prompt_tokens=prompt_tokens,
-        media=len(prompt.images) + prompt.videos,
-        tokens=answer,
+        prompt=prompt.tokens,
+        media=tuple(prompt.media),
+        text=question,
+        answer=answer,
         finish_reason=finish_reason,
         stream=fields.flag(body, "stream"),
         include_usage=fields.include_usage(body),
@@ -57,18 +59,21 @@ def read_prompt(messages: object, options: Options) -> Prompt:
         raise invalid("messages: Input should be a valid list", "body.messages")
     if not messages:
         raise RequestError("Cannot apply chat template to an empty conversation. Provide at least one message.")
-    prompt = Prompt(messages=len(messages))
+    prompt = Prompt()
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise invalid("Input should be a message with a role", f"body.messages.{number}")
+        prompt.tokens += tokens.before_message(message["role"])
         content = message.get("content")
         if isinstance(content, str):
-            prompt.texts.append(content)
+            prompt.add_text(content)
         elif isinstance(content, list):
             for part in content:
                 read_part(part, prompt, options)
         elif content is not None:  # an assistant's turn that only called tools has no content
             raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
+        prompt.tokens += tokens.after_message()
+    prompt.tokens += tokens.before_message("assistant")
     return prompt
 
 
@@ -76,20 +81,53 @@ def read_part(part: object, prompt: Prompt, options: Options) -> None:
     """Add one part of a message to `prompt`. Media are counted before they are looked at, as in vLLM."""
     match part:
         case str(words) | {"type": "text", "text": str(words)}:
-            prompt.texts.append(words)
+            prompt.add_text(words)
         case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
-            if len(prompt.images) >= options.images_per_prompt:
+            if prompt.count("image") >= options.images_per_prompt:
                 raise too_many("image", options.images_per_prompt)
-            prompt.images.append(images.size(url))
+            read_image(images.payload(url), prompt, options)
         case {"type": "video_url", "video_url": {"url": str(url)} | str(url)}:
-            if prompt.videos >= options.videos_per_prompt:
+            if prompt.count("video") >= options.videos_per_prompt:
                 raise too_many("video", options.videos_per_prompt)
-            videos.check(url)
-            prompt.videos += 1
+            read_video(images.payload(url), prompt, options)
         case {"type": "input_audio" | "audio_url"}:
             raise too_many("audio", 0)
         case _:
             raise RequestError("A part of a message must be a text, an image_url or a video_url with its content.")
+
+
+def read_image(base64: str, prompt: Prompt, options: Options) -> None:
+    width, height = images.size(base64)
+    wide, high = tokens.fitted(width, height, options.min_pixels, options.max_pixels)
+    prompt.sizes.append((width, height))
+    prompt.add_medium(
+        Medium(
+            kind="image",
+            key=hash(base64),  # the whole text once, at some GB/s: the picture itself stays encoded
+            offset=len(prompt.tokens) + 1,
+            tokens=tokens.image_tokens(wide, high),
+            frames=1,
+            source_pixels=width * height,
+            fitted_pixels=wide * high,
+        )
+    )
+
+
+def read_video(base64: str, prompt: Prompt, options: Options) -> None:
+    clip = videos.read(base64)
+    frames = clip.sampled_frames(options.video_frames)
+    wide, high = tokens.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
+    prompt.add_medium(
+        Medium(
+            kind="video",
+            key=hash(base64),
+            offset=len(prompt.tokens) + 1,
+            tokens=tokens.video_tokens(wide, high, frames),
+            frames=frames,
+            source_pixels=frames * clip.width * clip.height,
+            fitted_pixels=frames * wide * high,
+        )
+    )
 
 
 def too_many(medium: str, limit: int) -> RequestError:

@@ -16,21 +16,22 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
     fields.check_n(body)
     match body.get("prompt"):
         case str(prompt) | [str(prompt)] if prompt:
-            prompt_tokens = max(1, tokens.text_tokens(prompt))
+            ids = tokens.text_tokens(prompt) or [0]
         case [int(), *_] as ids:
-            prompt, prompt_tokens = " ".join(map(str, ids)), len(ids)
+            prompt = " ".join(map(str, ids))
         case [str(), *_]:
             raise RequestError("This engine is emulated and takes one prompt a request.", param="prompt")
         case _:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")
-    least, most = fields.answer_length(body, prompt_tokens, DEFAULT_MAX_TOKENS, options)
+    least, most = fields.answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
     answer, finish_reason = text.answer(text.canned(prompt, [], 0), least, most)
     return Job(
         model=name,
-        prompt_tokens=prompt_tokens,
-        media=0,
-        tokens=answer,
+        prompt=ids,
+        media=(),
+        text=prompt,
+        answer=answer,
         finish_reason=finish_reason,
         stream=fields.flag(body, "stream"),
         include_usage=fields.include_usage(body),

@@ -1,137 +1,226 @@
-"""The engine: admits jobs, lets time pass for them, and counts."""
+"""The engine: takes jobs, drives the core with the clock, tells who waits, and counts."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from time import monotonic
 
+from engine.emulator import blocks
+from engine.emulator.core import BatchedCore, Core, Step
+from engine.emulator.encoder_cache import EncoderCache
+from engine.emulator.errors import backlog, busy, engine_dead
+from engine.emulator.faults import Faults
+from engine.emulator.fixed import FixedCore
 from engine.emulator.job import Job
+from engine.emulator.kv_cache import KvCache
 from engine.emulator.metrics import Metrics
 from engine.emulator.options import Options
-from engine.emulator.timing import due_s, first_token_s, tokens_due
+from engine.emulator.renderer import Renderer
+from engine.emulator.scheduler import Scheduler
+from engine.emulator.sequence import Sequence
 
-# Nobody sees the single tokens of an answer that comes as a whole. It still wakes now and then, because the token
-# counter has to move: to a probe, an engine whose counter stands still is a hung one.
-WHOLE_ANSWER_STEP_S = 0.25
+TICK_S = 0.001  # uvloop's timers count whole milliseconds: what falls due within half of one is due
+WATCHDOG_S = 5.0  # vLLM's launcher looks so often whether its engine core still lives
 
 
-def wake(nap: asyncio.Future[None]) -> None:
-    if not nap.done():
-        nap.set_result(None)
+def make_core(options: Options) -> Core:
+    """Constant times if any was given, else the profile's GPU."""
+    if options.constants is not None:
+        return FixedCore(options.constants, options.max_num_seqs, options.max_model_len)
+    largest_item = max(options.max_pixels, options.video_max_pixels // 2) // 1024
+    scheduler = Scheduler(
+        KvCache(options.kv_cache_tokens, prefix_caching=options.prefix_caching),
+        EncoderCache(max(options.max_num_batched_tokens, largest_item)),
+        options.max_num_seqs,
+        options.max_num_batched_tokens,
+    )
+    return BatchedCore(scheduler, options.profile)
 
 
 class Engine:
-    """Runs up to `max_num_seqs` jobs at once; the others wait in the order they came."""
+    """One engine. Nothing in it runs while there is nothing to do."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.metrics = Metrics(options.served_model_name[0])
-        self.running = 0
-        self.waiting = 0
+        self.core = make_core(options)
+        self.renderer = Renderer(options.profile, self.metrics, options.mm_cache_bytes)
         self.draining = False  # no new jobs
-        self.aborting = False  # jobs end now
-        self._kv_tokens = 0
-        self._seats = asyncio.Semaphore(options.max_num_seqs)
         self.idle = asyncio.Event()
         self.idle.set()
-        self._naps: set[asyncio.Future[None]] = set()
-        self.metrics.watch(lambda: self.running, lambda: self.waiting, self._kv_usage)
+        self._requests = 0  # from their body's end to their answer's
+        self._alarm: asyncio.TimerHandle | None = None
+        self._backlog = 0  # prompt tokens of sequences without a first token
+        self.faults = Faults(self._fault_changed)
+        self.dead = False  # the engine core is; the process ends soon
+        self.died = asyncio.Event()
+        self.exit_s = 0.0  # from the core's death to the process's end
+        self.resting = asyncio.Event()  # nothing runs; there may be requests that wait
+        self.resting.set()
+        self.responsive = asyncio.Event()  # /health answers
+        self.responsive.set()
+        self.refusing = asyncio.Event()  # connections
+        self.reopened = asyncio.Event()
+        self.metrics.watch(lambda: self.running, lambda: self.waiting, lambda: self.core.kv_usage)
+
+    @contextmanager
+    def busy(self) -> Generator[None, None, None]:
+        """A request is under way."""
+        self._requests += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self.idle.set()
 
     @property
-    def full(self) -> bool:
-        """No request more is taken."""
-        return self.running + self.waiting >= self.options.max_num_queued_reqs
+    def running(self) -> int:
+        return self.core.running
+
+    @property
+    def waiting(self) -> int:
+        return self.core.waiting
+
+    def check_admission(self) -> None:
+        """Raises RequestError when the queue is full. Requests in rendering do not count, as in vLLM."""
+        if self.running + self.waiting >= self.options.max_num_queued_reqs:
+            self.metrics.rejections["max_num_queued_reqs"].inc()
+            raise busy()
+        if self._backlog >= self.options.max_num_queued_tokens:
+            self.metrics.rejections["max_num_queued_tokens"].inc()
+            raise backlog()
+
+    async def render(self, job: Job) -> None:
+        """Let the API server's time pass; there is none where times are constant."""
+        if self.options.constants is None:
+            await self.renderer.render(job)
+
+    def die(self, exit_s: float = WATCHDOG_S) -> None:
+        """The engine core is gone: every request fails, /health says so, and the process ends after `exit_s`."""
+        self.dead, self.exit_s = True, exit_s
+        for sequence in self.core.sequences:
+            self._end(sequence)
+            sequence.wake()
+        self.died.set()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.core.resume(monotonic())
+        self._arm()
 
     def abort_all(self) -> None:
         """End every job where it is."""
-        self.aborting = True
-        for nap in self._naps:
-            wake(nap)
+        for sequence in self.core.sequences:
+            self._end(sequence)
+            self.metrics.finished["abort"].inc()
+            sequence.wake()
 
-    async def run(self, job: Job) -> AsyncGenerator[int, None]:
-        """Yield how many tokens of the answer are there, each time there are more, from its admission to its end.
+    def new_sequence(self, job: Job, arrived: float) -> Sequence:
+        """`arrived`: seconds of the monotonic clock, before rendering."""
+        sequence = Sequence(job, arrived)
+        if self.options.constants is None:
+            sequence.hashes = blocks.hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
+        return sequence
 
-        Ends early, with tokens missing, when the engine aborts. Closing it (the client went away) frees the seat.
+    async def run(self, sequence: Sequence) -> AsyncGenerator[int, None]:
+        """Yield how many tokens of the answer are there, each time there are more, to its end. Raises RequestError.
+
+        Of an answer that is not streamed only the end is told.
+        Ends early, with tokens missing, when the engine aborts. Closing it (the client went away) gives the job up.
         """
-        arrived = monotonic()
-        self.idle.clear()
-        self.waiting += 1
-        try:
-            await self._seats.acquire()
-        except asyncio.CancelledError:
-            self.waiting -= 1
-            self._note_idle()
-            raise
-        self.waiting -= 1
-        self.running += 1
-        self._kv_tokens += job.prompt_tokens
-        sent = 0
-        try:
-            async for sent in self._decode(job, arrived):
-                yield sent
-            self.metrics.latency_s.observe(monotonic() - arrived)
-            self.metrics.finished[job.finish_reason if sent == len(job.tokens) else "abort"].inc()
-        finally:
-            self._kv_tokens -= job.prompt_tokens
-            self.running -= 1
-            self._seats.release()
-            self._note_idle()
-
-    async def _decode(self, job: Job, arrived: float) -> AsyncGenerator[int, None]:
-        admitted = last = monotonic()
-        first_s = first_token_s(self.options.first_token_s, self.options.image_s, job.media)
-        token_s = self.options.token_s
-        total = len(job.tokens)
-        step_s = 0.0 if job.stream else WHOLE_ANSWER_STEP_S
-        sent = 0
-        while sent < total:
-            wake_at = max(admitted + due_s(first_s, token_s, sent + 1), last + step_s if sent else 0.0)
-            wake_at = min(wake_at, admitted + due_s(first_s, token_s, total))
-            await self._nap(wake_at - monotonic())
-            if self.aborting:
-                return
-            now = monotonic()
-            fresh = max(1, tokens_due(now - admitted, first_s, token_s, total) - sent)
-            if sent == 0:
-                self._count_prompt(job.prompt_tokens, now - arrived)
-                self._count_tokens(fresh - 1, 0.0)
-            else:
-                self._count_tokens(fresh, now - last)
-            self.metrics.generation_tokens.inc(fresh)
-            sent += fresh
-            last = now
-            yield sent
-
-    def _count_prompt(self, tokens: int, first_token_s: float) -> None:
-        self.metrics.prompt_tokens.inc(tokens)
-        self.metrics.prefix_queries.inc(tokens)
-        self.metrics.iteration_tokens.observe(tokens)
-        self.metrics.first_token_s.observe(first_token_s)
-
-    def _count_tokens(self, tokens: int, took_s: float) -> None:
-        """Each token of a job counts as an iteration of its own: jobs do not share iterations here."""
-        for _ in range(tokens):
-            self.metrics.inter_token_s.observe(took_s / tokens)
-            self.metrics.iteration_tokens.observe(1)
-
-    def _note_idle(self) -> None:
-        if not self.running and not self.waiting:
-            self.idle.set()
-
-    def _kv_usage(self) -> float:
-        """The prompts of running jobs, as a share of what the largest allowed batch could hold."""
-        return self._kv_tokens / (self.options.max_num_seqs * self.options.max_model_len)
-
-    async def _nap(self, seconds: float) -> None:
-        """A sleep that `abort_all` ends. Zero and less still gives others their turn."""
-        if seconds <= 0 or self.aborting:
-            await asyncio.sleep(0)
+        if self.dead:
+            raise engine_dead()
+        if self.draining:  # it was in rendering when the engine was told to stop
+            sequence.ended = True
             return
+        if self.options.constants is None:  # else no time has passed since the first look
+            self.check_admission()
         loop = asyncio.get_running_loop()
-        nap: asyncio.Future[None] = loop.create_future()
-        alarm = loop.call_later(seconds, wake, nap)
-        self._naps.add(nap)
+        sequence.queued = monotonic()
+        self._backlog += len(sequence.job.prompt)
+        self.core.add(sequence, sequence.queued)
+        self._arm()
+        told = 0
         try:
-            await nap
+            while told < len(sequence.job.answer):
+                if sequence.generated == told or not (sequence.job.stream or sequence.ended):
+                    if sequence.ended and self.dead:
+                        raise engine_dead()
+                    if sequence.ended:
+                        return
+                    sequence.waiter = loop.create_future()
+                    await sequence.waiter
+                    continue
+                told = sequence.generated
+                yield told
         finally:
-            alarm.cancel()
-            self._naps.discard(nap)
+            if not sequence.ended:
+                self._end(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        """Before its answer is whole."""
+        sequence.ended = True
+        if not sequence.generated:
+            self._backlog -= len(sequence.job.prompt)
+        self.core.remove(sequence)
+        self._arm()
+
+    def _fault_changed(self, kind: str) -> None:
+        values = self.faults.on.get(kind)
+        if kind == "slow":
+            self.core.slowness = values["factor"] if values else 1.0
+        elif kind == "hung":
+            self._arm()
+            (self.responsive.set if not values or values["health"] else self.responsive.clear)()
+        elif kind == "refuse":
+            (self.refusing.set if values else self.refusing.clear)()
+            (self.reopened.clear if values else self.reopened.set)()
+        elif kind == "dead" and values:
+            self.die(values["exit_s"])
+
+    def _arm(self) -> None:
+        """Wake when the core has something to do; never while it hangs."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        (self.resting.clear if self.running else self.resting.set)()
+        if self.core.next_at is not None and "hung" not in self.faults.on:
+            wait_s = max(self.core.next_at - monotonic(), 0.0)
+            loop = asyncio.get_running_loop()
+            # Zero runs in this loop's next pass, so that requests that arrive together begin together.
+            self._alarm = loop.call_later(max(wait_s, TICK_S) if wait_s > TICK_S / 2 else 0, self._tick)
+
+    def _tick(self) -> None:
+        self._alarm = None
+        for step in self.core.advance(monotonic() + TICK_S / 2):
+            self._count(step)
+            for sequence, _ in step.produced:
+                if sequence.job.stream or sequence.ended:
+                    sequence.wake()
+        self._arm()
+
+    def _count(self, step: Step) -> None:
+        metrics = self.metrics
+        if step.queried:
+            metrics.prefix_queries.inc(step.queried)
+            metrics.prefix_hits.inc(step.found)
+        if step.preempted:
+            metrics.preemptions.inc(step.preempted)
+        if not step.produced:
+            return
+        computed = 0
+        for sequence, number in step.produced:
+            if number == 1:
+                computed += len(sequence.job.prompt) - sequence.cached
+                self._backlog -= len(sequence.job.prompt)
+                sequence.first_token = step.at
+                metrics.count_first_token(sequence)
+            else:
+                metrics.inter_token_s.observe(step.at - sequence.last_token)
+            sequence.last_token = step.at
+            if number == len(sequence.job.answer):
+                metrics.count_finished(sequence)
+        metrics.generation_tokens.inc(len(step.produced))
+        metrics.iteration_tokens.observe(computed + len(step.produced))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+ELSEWHERE = "Please try again later or on a different instance."
+
 
 class RequestError(Exception):
     """A request that gets an error instead of an answer."""
@@ -39,7 +41,24 @@ def shutting_down() -> RequestError:
     return RequestError("cannot schedule new futures after shutdown", status=500, kind="InternalServerError")
 
 
+def engine_dead() -> RequestError:
+    """What every request gets from the death of the engine core to the end of the process."""
+    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    return RequestError(message, status=500, kind="InternalServerError")
+
+
+def on_command(status: int) -> RequestError:
+    """A fault that somebody switched on."""
+    return RequestError("This engine is emulated and fails on command.", status=status, kind="InternalServerError")
+
+
 def busy() -> RequestError:
     """More requests than --max-num-queued-reqs; vLLM sends no Retry-After."""
-    message = "The engine is currently busy. Please try again later."
-    return RequestError(message, status=503, kind="Service Unavailable")
+    message = "The engine is currently busy and cannot accept new requests."
+    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
+
+
+def backlog() -> RequestError:
+    """More prompt tokens than --max-num-queued-tokens."""
+    message = "The engine has reached its prefill token backlog limit."
+    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")

@@ -17,9 +17,8 @@ JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD,
 JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
-def size(url: str) -> tuple[int, int]:
-    """Width and height in pixels. Raises RequestError when `url` is no image that can be read."""
-    text = payload(url)
+def size(text: str) -> tuple[int, int]:
+    """Width and height in pixels of the picture in a base64 text. Raises RequestError when it cannot be read."""
     for part in PARTS:
         data = decode(text[:part])
         if (found := header_size(data)) is not None:

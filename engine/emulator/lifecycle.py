@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-import orjson
 import uvicorn
 from starlette.applications import Starlette
 
 from engine.emulator.engine import Engine
+from engine.emulator.log import log
 from engine.emulator.options import Options
 
 LAST_BYTES_S = 2  # for clients that do not read their answer to its end
@@ -20,14 +20,17 @@ LAST_BYTES_S = 2  # for clients that do not read their answer to its end
 class HttpServer(uvicorn.Server):
     """uvicorn without its own signals: it closes the port at once, vLLM keeps it open while it drains."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.opened = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.opened.set()
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-
-def log(event: str, **fields: object) -> None:
-    """One JSON line."""
-    print(orjson.dumps({"event": event, **fields}).decode(), flush=True)
 
 
 def run(options: Options, make_app: Callable[[Engine], Starlette]) -> int:
@@ -53,6 +56,7 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
         print(f"Could not listen on {where}: {error.strerror}. Give another --host or --port.", file=sys.stderr)
         return 1
 
+    port = listener.getsockname()[1]
     engine = Engine(options)
     http = HttpServer(
         uvicorn.Config(
@@ -67,14 +71,45 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
         )
     )
     serving = asyncio.create_task(http.serve([listener]))
-    log("engine.listening", port=listener.getsockname()[1], models=options.served_model_name)
-    await told_to_stop.wait()
-    log("engine.draining", running=engine.running, waiting=engine.waiting)
-    aborted = await drain(engine, options.shutdown_timeout_s)
+    await http.opened.wait()
+    log(
+        "engine.listening",
+        port=port,
+        models=options.served_model_name,
+        timing="constant" if options.constants else f"{options.profile.gpu}, {options.profile.model}, emulated",
+        kv_cache_tokens=options.kv_cache_tokens,
+    )
+    for kind, values in options.faults:
+        engine.faults.begin(kind, values)
+    doors = asyncio.create_task(keep_doors(engine, http, options.host, port))
+    death = asyncio.create_task(engine.died.wait())
+    stop = asyncio.create_task(told_to_stop.wait())
+    await asyncio.wait({death, stop}, return_when=asyncio.FIRST_COMPLETED)
+    doors.cancel()
+    aborted = 0
+    if engine.dead:
+        log("engine.dead")
+        await happens(told_to_stop, engine.exit_s)
+    else:
+        log("engine.draining", running=engine.running, waiting=engine.waiting)
+        aborted = await drain(engine, options.shutdown_timeout_s)
     http.should_exit = True
     await serving
     log("engine.stopped", aborted=aborted)
-    return 0
+    return int(engine.dead)
+
+
+async def keep_doors(engine: Engine, http: HttpServer, host: str, port: int) -> None:
+    """Close the port while the fault `refuse` is on, with every connection that is or becomes idle."""
+    while True:
+        await engine.refusing.wait()
+        for listening in http.servers:
+            listening.close()
+        for connection in list(http.server_state.connections):
+            connection.shutdown()
+        while engine.refusing.is_set():
+            await engine.reopened.wait()
+        await http.startup([listen(host, port)])
 
 
 async def drain(engine: Engine, within_s: float) -> int:

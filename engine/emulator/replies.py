@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from engine.emulator.errors import RequestError
 from engine.emulator.job import Job
 from engine.emulator.options import Options
 
@@ -22,13 +23,13 @@ class Reply:
     chat: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, tokens: list[str], finish_reason: str) -> bytes:
+    def whole(self, tokens: list[str], finish_reason: str, cached_tokens: int) -> bytes:
         """The answer in one piece."""
         text = "".join(tokens)
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
         body = self._body("chat.completion" if self.chat else "text_completion", [choice])
-        body["usage"] = self._usage(len(tokens))
+        body["usage"] = self._usage(len(tokens), cached_tokens)
         return orjson.dumps(body)
 
     def opening(self) -> bytes:
@@ -39,11 +40,15 @@ class Reply:
         """One token; the last one carries the finish reason."""
         return self._event([self._choice({"content": token}, finish_reason)])
 
-    def closing(self, completion_tokens: int) -> bytes:
+    def closing(self, completion_tokens: int, cached_tokens: int) -> bytes:
         """What ends the stream, token counts included when asked for."""
         if not self.job.include_usage:
             return DONE
-        return self._event([], usage=self._usage(completion_tokens)) + DONE
+        return self._event([], usage=self._usage(completion_tokens, cached_tokens)) + DONE
+
+    def failure(self, error: RequestError) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        return b"data: " + orjson.dumps(error.body()) + b"\n\n" + DONE
 
     def _choice(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
         said = {"delta": delta} if self.chat else {"text": delta["content"]}
@@ -63,12 +68,12 @@ class Reply:
             "system_fingerprint": FINGERPRINT,
         }
 
-    def _usage(self, completion_tokens: int) -> dict[str, Any]:
+    def _usage(self, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
         return {
             "prompt_tokens": self.job.prompt_tokens,
             "total_tokens": self.job.prompt_tokens + completion_tokens,
             "completion_tokens": completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": cached_tokens},
         }
 
 

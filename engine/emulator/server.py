@@ -1,26 +1,19 @@
 """The HTTP side: vLLM's paths, on Starlette."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from typing import Any
-from uuid import uuid4
+from collections.abc import Sequence
 
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.emulator import chat, completions, fields, lifecycle, options, replies
+from engine.emulator import admin, chat, completions, lifecycle, options, replies
+from engine.emulator.answering import Completions
 from engine.emulator.engine import Engine
-from engine.emulator.errors import RequestError, busy, shutting_down
-from engine.emulator.job import Job
-from engine.emulator.options import Options
 
 VERSION = "0.32.0+emulated"  # the vLLM whose behaviour this follows
-
-ReadJob = Callable[[dict[str, Any], Options], Job]
 
 
 def json(content: bytes, status: int = 200) -> Response:
@@ -42,15 +35,20 @@ class Server:
                 Route("/version", self.version),
                 Route("/metrics", self.metrics),
                 Route("/v1/models", self.models),
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-                Route("/v1/completions", self.completions, methods=["POST"]),
+                Route("/v1/chat/completions", Completions(self.engine, chat.read_job, is_chat=True), methods=["POST"]),
+                Route(
+                    "/v1/completions", Completions(self.engine, completions.read_job, is_chat=False), methods=["POST"]
+                ),
+                *admin.routes(self.engine),
             ],
             exception_handlers={404: not_found, 405: not_found},
         )
 
     async def health(self, request: Request) -> Response:
-        """200 as long as the process lives, while it shuts down too: vLLM does the same."""
-        return Response()
+        """200 as long as the engine core lives, while it shuts down or sleeps too; late while it renders. As in vLLM."""
+        await asyncio.sleep(self.engine.renderer.health_s)
+        await self.engine.responsive.wait()
+        return Response(status_code=503 if self.engine.dead else 200)
 
     async def load(self, request: Request) -> Response:
         return json(orjson.dumps({"server_load": self.engine.running + self.engine.waiting}))
@@ -63,74 +61,6 @@ class Server:
 
     async def models(self, request: Request) -> Response:
         return json(replies.models(self.engine.options))
-
-    async def chat(self, request: Request) -> Response:
-        return await self.complete(request, chat.read_job, is_chat=True)
-
-    async def completions(self, request: Request) -> Response:
-        return await self.complete(request, completions.read_job, is_chat=False)
-
-    async def complete(self, request: Request, read_job: ReadJob, *, is_chat: bool) -> Response:
-        """Answer one request: refused, streamed or whole."""
-        raw = await request.body()
-        try:
-            body = fields.read_body(raw, request.headers.get("content-type", ""))
-            job = read_job(body, self.engine.options)
-            if self.engine.draining:
-                raise shutting_down()
-            if self.engine.full:
-                raise busy()
-        except RequestError as error:
-            return json(orjson.dumps(error.body()), error.status)
-        own_id = request.headers.get("x-request-id") or uuid4().hex[:16]
-        reply = replies.Reply(job, f"{'chatcmpl' if is_chat else 'cmpl'}-{own_id}", is_chat)
-        if job.stream:
-            return StreamingResponse(self.stream(reply), media_type="text/event-stream")
-        return await self.whole(reply, request)
-
-    async def stream(self, reply: replies.Reply) -> AsyncGenerator[bytes, None]:
-        """The events of one answer. Starlette cancels this when the client goes away."""
-        job, sent = reply.job, 0
-        async with aclosing(self.engine.run(job)) as progress:
-            async for ready in progress:
-                events = [] if sent else [reply.opening()]
-                for number in range(sent, ready):
-                    last = number + 1 == len(job.tokens)
-                    events.append(reply.chunk(job.tokens[number], job.finish_reason if last else None))
-                sent = ready
-                yield b"".join(events)
-        if sent < len(job.tokens):
-            yield reply.chunk("", "abort")
-        yield reply.closing(sent)
-
-    async def whole(self, reply: replies.Reply, request: Request) -> Response:
-        """The answer in one piece, given up when the client goes away before it is there."""
-        work = asyncio.create_task(self.count(reply.job))
-        gone = asyncio.create_task(disconnected(request))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                return Response(status_code=499)  # nobody reads it
-            sent = work.result()
-        finally:
-            work.cancel()
-            gone.cancel()
-        finish_reason = reply.job.finish_reason if sent == len(reply.job.tokens) else "abort"
-        return json(reply.whole(reply.job.tokens[:sent], finish_reason))
-
-    async def count(self, job: Job) -> int:
-        """Let the whole answer come; says how many tokens there are."""
-        sent = 0
-        async with aclosing(self.engine.run(job)) as progress:
-            async for ready in progress:
-                sent = ready
-        return sent
-
-
-async def disconnected(request: Request) -> None:
-    """Return when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def not_found(request: Request, error: Exception) -> Response:

@@ -1,26 +1,20 @@
-"""When tokens come. Pure: seconds in, seconds or tokens out, counted from a request's admission."""
+"""How long an iteration takes. Pure: what it computes in, seconds out.
 
-from math import floor
+A sum of terms, each linear in one quantity, so that a few measurements on a real engine determine them. It leaves out that
+attention over a long prompt costs more than its length, and that launches hide behind the work of a large batch.
+"""
 
-# A process that wakes at the very moment a token falls due must count it, whatever floats make of that moment.
-TOLERANCE_S = 1e-6
-
-
-def first_token_s(base_s: float, per_medium_s: float, media: int) -> float:
-    """When the first token falls due."""
-    return base_s + per_medium_s * media
+from engine.emulator.profile import Profile
+from engine.emulator.scheduler import Batch
 
 
-def due_s(first_s: float, token_s: float, number: int) -> float:
-    """When token `number` (from 1) falls due."""
-    return first_s + token_s * (number - 1)
-
-
-def tokens_due(elapsed_s: float, first_s: float, token_s: float, total: int) -> int:
-    """How many of `total` tokens have fallen due."""
-    since_first_s = elapsed_s - first_s + TOLERANCE_S
-    if since_first_s < 0:
-        return 0
-    if token_s <= 0:
-        return total
-    return min(total, 1 + floor(since_first_s / token_s))
+def iteration_s(batch: Batch, profile: Profile) -> float:
+    """Seconds from the start of an iteration to its tokens."""
+    return (
+        profile.iteration_ms / 1e3
+        + profile.prefill_us / 1e6 * batch.prefill_tokens
+        + profile.decode_us / 1e6 * batch.decode_sequences
+        + profile.context_ns / 1e9 * batch.context_tokens
+        + profile.encode_item_ms / 1e3 * len(batch.encoded)
+        + profile.encode_us / 1e6 * sum(batch.encoded)
+    )

@@ -46,10 +46,22 @@ class Emulator:
 
 
 @contextmanager
-def emulator(folder: Path, *more: str, wait: bool = True) -> Iterator[Emulator]:
-    """Start an engine on a free port and kill it at the end; its log is printed when the test fails."""
+def emulator(folder: Path, *more: str, wait: bool = True, constant: bool = True) -> Iterator[Emulator]:
+    """Start an engine on a free port and kill it at the end; its log is printed when the test fails.
+
+    Its times are constant, or else a profile's.
+    """
     log = folder / "emulator.log"
-    command = [sys.executable, "-m", "engine.emulator", "--host", "127.0.0.1", "--port", "0", *QUICK]
+    command = [
+        sys.executable,
+        "-m",
+        "engine.emulator",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        *(QUICK if constant else ()),
+    ]
     command += ["--served-model-name", "qwen3-vl-4b", "alias", *more]
     with (
         log.open("w") as output,

@@ -38,8 +38,9 @@ def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
         OPTIONS,
     )
     words = 2 + 3 + 2 + 1
+    assert job.media[0].offset == tokens.PER_MESSAGE + 2 + 3 + 1  # after a whole message, a role and a mark
     assert job.prompt_tokens == words + 64 + tokens.AROUND_VISION + 4 * tokens.PER_MESSAGE + tokens.OPENING
-    assert job.media == 1
+    assert len(job.media) == 1
     assert job.model == "m"
 
 
@@ -82,22 +83,37 @@ def test_a_bad_request_gets_400_and_the_reason(request_: dict[str, Any], message
 
 
 def test_max_tokens_cuts_the_answer_and_ignore_eos_fills_it() -> None:
-    assert len(chat.read_job(body(max_tokens=5), OPTIONS).tokens) == 5
+    assert len(chat.read_job(body(max_tokens=5), OPTIONS).answer) == 5
     assert chat.read_job(body(max_tokens=5), OPTIONS).finish_reason == "length"
-    assert len(chat.read_job(body(max_tokens=300, ignore_eos=True), OPTIONS).tokens) == 300
+    assert len(chat.read_job(body(max_tokens=300, ignore_eos=True), OPTIONS).answer) == 300
     assert chat.read_job(body(max_tokens=300), OPTIONS).finish_reason == "stop"
-    assert len(chat.read_job(body(max_tokens=300, min_tokens=100), OPTIONS).tokens) == 100
+    assert len(chat.read_job(body(max_tokens=300, min_tokens=100), OPTIONS).answer) == 100
 
 
 def test_an_answer_never_grows_beyond_the_context() -> None:
     job = chat.read_job(body(max_tokens=499, ignore_eos=True), OPTIONS)
-    assert job.prompt_tokens + len(job.tokens) == OPTIONS.max_model_len
+    assert job.prompt_tokens + len(job.answer) == OPTIONS.max_model_len
 
 
 def test_a_plain_completion_takes_text_or_token_ids_and_has_a_short_default() -> None:
     assert completions.read_job({"model": "m", "prompt": "The cat"}, OPTIONS).prompt_tokens == 2
     assert completions.read_job({"model": "m", "prompt": [5, 6, 7]}, OPTIONS).prompt_tokens == 3
-    assert len(completions.read_job({"model": "m", "prompt": ["The cat"]}, OPTIONS).tokens) == 16
+    assert len(completions.read_job({"model": "m", "prompt": ["The cat"]}, OPTIONS).answer) == 16
     for wrong in (None, "", [], ["two", "prompts"]):
         with pytest.raises(RequestError):
             completions.read_job({"model": "m", "prompt": wrong}, OPTIONS)
+
+
+def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -> None:
+    question = {"role": "user", "content": [image(), {"type": "text", "text": "What is this?"}]}
+    first = chat.read_job({"messages": [question]}, OPTIONS)
+    answer = {"role": "assistant", "content": "".join(first.answer)}
+    again = {"role": "user", "content": "Are you sure?"}
+    second = chat.read_job({"messages": [question, answer, again]}, OPTIONS)
+    so_far = first.prompt + tokens.text_tokens(" ".join(first.answer))
+    assert second.prompt[: len(so_far)] == so_far
+
+
+def test_another_picture_has_other_tokens_in_the_same_places() -> None:
+    one, other = (chat.read_job(body([image(url)]), OPTIONS).prompt for url in (GIF, GIF[:-4] + "AA7A"))
+    assert [a == b for a, b in zip(one, other, strict=True)].count(False) == 64

@@ -1,0 +1,42 @@
+"""One job on its way through the engine."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from engine.emulator.job import Job
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """How far a job has come. Times are seconds of one monotonic clock."""
+
+    job: Job
+    arrived: float  # before rendering, as vLLM counts
+    queued: float = 0.0  # handed to the scheduler
+    scheduled: float = 0.0  # first iteration
+    first_token: float = 0.0
+    last_token: float = 0.0
+    computed: int = 0  # tokens whose KV there is
+    generated: int = 0  # tokens of the answer that there are
+    cached: int = 0  # prompt tokens found in the prefix cache at first
+    preemptions: int = 0
+    ended: bool = False  # answered, aborted or given up: nothing comes any more
+    hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see blocks.py
+    full: int = 0  # blocks that were full when last looked at
+    held: list[int] = field(default_factory=list)  # hashes of blocks in the prefix cache that it holds
+    private: int = 0  # other blocks that it holds
+    waiter: asyncio.Future[None] | None = None  # who is to be told of more tokens
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer as far as known."""
+        return len(self.job.prompt) + self.generated
+
+    @property
+    def answered(self) -> bool:
+        return self.generated >= len(self.job.answer)
+
+    def wake(self) -> None:
+        """Tell whoever waits."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)

@@ -1,0 +1,43 @@
+"""Sleep mode: vllm/v1/engine/core.py `sleep` and `wake_up`. Requests that come meanwhile wait; /health stays 200."""
+
+import asyncio
+from typing import Literal
+
+from engine.emulator.engine import Engine
+
+Mode = Literal["abort", "wait", "keep"]
+
+
+class Sleep:
+    """Whether the engine sleeps: `level` is None while it is awake."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.level: int | None = None
+
+    async def begin(self, level: int, mode: Mode) -> None:
+        """0 only stops the scheduler, 1 moves the weights to the host, 2 drops them; 1 and 2 empty all caches."""
+        engine = self.engine
+        if level:
+            engine.renderer.cache.forget()
+        engine.core.pause(new_only=mode != "keep")
+        if mode == "abort":
+            engine.abort_all()
+        if mode == "wait":
+            await engine.resting.wait()
+        self.level = level
+        if level:
+            engine.core.forget()
+            await asyncio.sleep(engine.options.profile.sleep_s)
+        engine.metrics.show_sleep(level)
+
+    async def end(self, tags: list[str]) -> bool:
+        """Says whether the engine is awake: with tags it is only when they name all there is."""
+        if self.level and tags and not {"weights", "kv_cache"} <= set(tags):
+            return False
+        if self.level:
+            await asyncio.sleep(self.engine.options.profile.wake_s)
+        self.level = None
+        self.engine.resume()
+        self.engine.metrics.show_sleep(None)
+        return True

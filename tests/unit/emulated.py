@@ -1,0 +1,23 @@
+"""Makes jobs and schedulers for the tests of the emulator's pure parts."""
+
+from engine.emulator import blocks
+from engine.emulator.encoder_cache import EncoderCache
+from engine.emulator.job import Job, Medium
+from engine.emulator.kv_cache import KvCache
+from engine.emulator.scheduler import Scheduler
+from engine.emulator.sequence import Sequence
+
+
+def medium(key: int, tokens: int = 100, offset: int = 0) -> Medium:
+    return Medium("image", key, offset, tokens, 1, tokens * 1024, tokens * 1024)
+
+
+def sequence(prompt: list[int] | int, answer: int = 5, media: tuple[Medium, ...] = (), start: int = 0) -> Sequence:
+    """A sequence with the tokens `prompt`, or with so many from `start` on. The tokens of its answer are -1, -2, ..."""
+    ids = list(range(start, start + prompt)) if isinstance(prompt, int) else prompt
+    job = Job("m", ids, media, "", ["word"] * answer, "stop", stream=True, include_usage=False)
+    return Sequence(job, 0.0, hashes=blocks.hashes([*ids, *range(-1, -1 - answer, -1)]))
+
+
+def scheduler(kv_tokens: int = 16_000, seats: int = 8, budget: int = 512, encoder_tokens: int = 512) -> Scheduler:
+    return Scheduler(KvCache(kv_tokens), EncoderCache(encoder_tokens), seats, budget)

@@ -1,0 +1,67 @@
+import asyncio
+
+import pytest
+
+from engine.emulator import faults
+from engine.emulator.faults import Faults
+from tests.unit.emulated import sequence
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({}, "kind wants one of dead, hung"),
+        ("hung", "kind wants one of dead, hung"),
+        ({"kind": "broken"}, "kind wants one of dead, hung"),
+        ({"kind": "slow", "times": 3}, "slow has no times; it has factor, for_s"),
+        ({"kind": "slow", "factor": "3"}, "factor wants a number of at least 0, found '3'"),
+        ({"kind": "hung", "health": 1}, "health wants true or false, found 1"),
+        ({"kind": "poison"}, "marker wants a text, found None"),
+        ({"kind": "refuse", "for_s": 0}, "a closed port"),
+    ],
+)
+def test_a_wrong_fault_is_refused_with_its_reason(document: object, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        faults.parse(document)
+
+
+def test_a_fault_has_defaults_and_an_end() -> None:
+    assert faults.parse({"kind": "slow"}) == ("slow", {"factor": 10.0, "for_s": 0.0})
+    assert faults.parse({"kind": "refuse"})[1]["for_s"] > 0
+
+
+def test_whoever_listens_is_told_of_each_beginning_and_end() -> None:
+    told: list[str] = []
+    state = Faults(told.append)
+    state.begin(*faults.parse({"kind": "slow"}))
+    state.begin(*faults.parse({"kind": "slow", "factor": 3}))
+    state.end_all()
+    state.end("hung")
+    assert told == ["slow"] * 4  # on, off and on again, off
+    assert state.on == {}
+
+
+async def test_a_fault_ends_by_itself_after_its_time() -> None:
+    ended = asyncio.Event()
+    state = Faults(lambda kind: None if state.on else ended.set())
+    state.begin(*faults.parse({"kind": "hung", "for_s": 0.01}))
+    assert "hung" in state.on
+    await asyncio.wait_for(ended.wait(), 10)
+    assert state.on == {}
+
+
+def test_errors_and_cuts_come_at_their_rate() -> None:
+    state = Faults(lambda kind: None)
+    assert state.refused_status() is state.tokens_until_cut() is None
+    state.begin(*faults.parse({"kind": "errors", "rate": 1, "status": 503}))
+    state.begin(*faults.parse({"kind": "cut", "rate": 0}))
+    assert state.refused_status() == 503
+    assert state.tokens_until_cut() is None
+
+
+def test_only_the_marked_request_is_poisonous() -> None:
+    state = Faults(lambda kind: None)
+    job = sequence(5).job
+    assert not state.poisons(job)
+    state.begin(*faults.parse({"kind": "poison", "marker": "lethal"}))
+    assert not state.poisons(job)
