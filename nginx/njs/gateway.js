@@ -213,8 +213,6 @@ function refuse(r, status, type, code, message) {
 const OWN_ERRORS = {
     404: ['not_found', 'There is nothing at this path. The API is under /v1/: chat/completions, completions, responses, models.'],
     408: ['request_timeout', 'The request did not arrive in time.'],
-    494: ['headers_too_large', 'The request has too many headers, or too large ones.'],
-    497: ['https_expected', 'This address speaks HTTPS.'],
 };
 
 // nginx's own errors, which would be HTML.
@@ -233,7 +231,16 @@ function error(r) {
         return noEngine(r);
     }
     const [code, message] = OWN_ERRORS[status] || [`http_${status}`, 'The request cannot be understood.'];
-    refuse(r, status === 494 || status === 497 ? 400 : status, 'invalid_request_error', code, message);
+    refuse(r, status, 'invalid_request_error', code, message);
+}
+
+// These two nginx tells apart only before it answers: their status is 400.
+function headersTooLarge(r) {
+    refuse(r, 400, 'invalid_request_error', 'headers_too_large', 'The request has too many headers, or too large ones.');
+}
+
+function httpsExpected(r) {
+    refuse(r, 400, 'invalid_request_error', 'https_expected', 'This address speaks HTTPS: begin the URL with https://.');
 }
 
 // GET /healthz: 200 while at least one pool has an engine up. Made from what the controller last said, so it costs nothing.
@@ -278,6 +285,6 @@ function engine(r) {
 }
 
 export default {
-    authorize, authorizePage, doubt, engine, error, healthz, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
+    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
     remoteAuthorization, remoteBody, remoteRefusesKey, route,
 };
