@@ -9,7 +9,7 @@ def certificate(folder: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
     crt, key = folder / "tls.crt", folder / "tls.key"
     kind = "IP" if name[0].isdigit() else "DNS"
     subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={kind}:{name}"]
-    command = [
+    command: list[str | Path] = [
         "openssl",
         "req",
         "-x509",
