@@ -2,6 +2,7 @@
 
 @pool-NAME          asks the pool, and on failure another engine of it
 @pool-NAME.once     asks one engine only: for a request that an engine was already lost to
+@pool-NAME.again    asks more of its engines: for a request that nobody was there for
 @pool-NAME.cached   as @pool-NAME, after a look into the pool's cache
 """
 
@@ -10,6 +11,7 @@ from config.pools import Cache, Pool, Remote
 from render.file import with_header
 
 SECRETS = "/run/secrets/manyeyes"
+AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -28,6 +30,7 @@ def _locations(pool: Pool) -> list[str]:
     locations = [
         _location(pool.name, ask),
         _location(f"{pool.name}.once", [*ask, "proxy_next_upstream off;"]),
+        _location(f"{pool.name}.again", [*ask, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
     ]
     if pool.cache:
         locations.append(_location(f"{pool.name}.cached", [*ask, *_cached(pool, pool.cache)]))

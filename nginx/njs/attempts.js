@@ -31,21 +31,29 @@ function left(attempts) {
     return Math.max(0, MOST_LOST - attempts.filter(isLost).length);
 }
 
-// The pool to ask next, or '' when all has been tried.
+// -> { pool, how } to ask next, or null when all has been tried. how: '' as any request, 'once' a single engine, because one
+// was lost already; 'again' more engines of the same pool.
 //
 // asked: the pools asked so far, oldest first, with repetitions; following(pool): its fallback or ''.
-// A pool is asked anew when it gave up after a single engine: nginx does that when members come or go meanwhile.
+// A pool is asked twice where it may hold an engine that was not asked: nginx gives up after a single one when members come
+// or go meanwhile; and engines that just died have the fewest connections, so least_conn takes them first.
 function next(attempts, asked, following) {
-    if (!left(attempts)) {
-        return '';
+    const remaining = left(attempts);
+    if (!remaining) {
+        return null;
     }
     const pool = asked[asked.length - 1];
     const engines = attempts.filter((one) => one.asked);
-    if (asked.length === 1 && attempts.length === 1 && engines.length === 1 && !isBusy(engines[0])) {
-        return pool;
+    const nobodyThere = engines.length > 0 && engines.every((one) => !one.connected);
+    const gaveUpEarly = attempts.length === 1 && engines.length === 1 && !isBusy(engines[0]);
+    if (asked.length === 1 && (nobodyThere || gaveUpEarly)) {
+        return { pool, how: remaining === 1 ? 'once' : 'again' };
     }
     const fallback = following(pool);
-    return asked.includes(fallback) ? '' : fallback;
+    if (!fallback || asked.includes(fallback)) {
+        return null;
+    }
+    return { pool: fallback, how: remaining === 1 ? 'once' : '' };
 }
 
 function isBusy(attempt) {

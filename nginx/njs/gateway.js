@@ -115,18 +115,16 @@ function known() {
 // $manyeyes_next_location: where a request goes that its pool could not answer.
 function next(r) {
     const v = r.variables;
-    const so_far = soFar(v);
-    const asked = v.manyeyes_pools.split(',');
-    const pool = Number(v.request_time) < Number(v.manyeyes_total_timeout_s)
-        ? attempts.next(so_far, asked, (name) => cluster.pools[name].next) : '';
-    if (!pool) {
+    const inTime = Number(v.request_time) < Number(v.manyeyes_total_timeout_s);
+    const hop = inTime ? attempts.next(soFar(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
+    if (!hop) {
         return '@no_engine';
     }
-    v.manyeyes_pool = pool;
-    v.manyeyes_pools = `${v.manyeyes_pools},${pool}`;
-    v.manyeyes_fallback_from = pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
+    v.manyeyes_pool = hop.pool;
+    v.manyeyes_pools = `${v.manyeyes_pools},${hop.pool}`;
+    v.manyeyes_fallback_from = hop.pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
     v.manyeyes_cache_bypass = cluster.pools[v.manyeyes_asked_pool].cache ? 'BYPASS' : '';
-    return `@pool-${pool}${attempts.left(so_far) === 1 ? '.once' : ''}`;
+    return `@pool-${hop.pool}${hop.how && '.'}${hop.how}`;
 }
 
 function soFar(v) {

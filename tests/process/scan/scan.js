@@ -51,7 +51,8 @@ async function hops(r) {
     const body = await r.readRequestJSON();
     r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up }) => {
         const read = attempts.read(...variables);
-        return { next: attempts.next(read, asked, (pool) => fallback[pool] || ''), left: attempts.left(read), outcome: attempts.outcome(read, some_up) };
+        const hop = attempts.next(read, asked, (pool) => fallback[pool] || '');
+        return { next: hop ? `${hop.pool}${hop.how && '.'}${hop.how}` : '', left: attempts.left(read), outcome: attempts.outcome(read, some_up) };
     })));
 }
 

@@ -1,0 +1,98 @@
+"""Users who chat through the gateway at the same time, each streaming one answer after the other, and what they saw."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How one request ended for its user."""
+
+    end: str
+    """answered: the stream ended with its marker; cut: broken after its first byte (vLLM sends the headers of a stream before
+    its first token), and the client saw it; failed: an error before the first byte; pretended: broken, but it looked whole."""
+    engine: str = ""
+    said: str = ""
+
+
+@dataclass
+class Crowd:
+    """What all users saw so far."""
+
+    seen: list[Seen] = field(default_factory=list)
+    going: bool = True
+
+    @property
+    def ends(self) -> Counter[str]:
+        return Counter(one.end for one in self.seen)
+
+    def answered_by(self, since: int = 0) -> Counter[str]:
+        return Counter(one.engine for one in self.seen[since:] if one.end == "answered")
+
+    def assert_nothing_lost(self, cut_on: set[str]) -> None:
+        """No request failed before its first byte, no broken answer looked whole, and only `cut_on` cut any."""
+        bad = [one for one in self.seen if one.end in ("failed", "pretended")]
+        assert not bad, (len(bad), len(self.seen), bad[:5])
+        assert {one.engine for one in self.seen if one.end == "cut"} <= cut_on
+        assert self.ends["answered"] > 50, self.ends
+
+
+@contextlib.contextmanager
+def crowd(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator[Crowd]:
+    """`users` chat until the end of the context; then everybody finishes the answer under way."""
+    watched = Crowd()
+    thread = threading.Thread(target=lambda: asyncio.run(_all(url, model, users, turns, watched)))
+    thread.start()
+    try:
+        yield watched
+    finally:
+        watched.going = False
+        thread.join(timeout=120)
+        assert not thread.is_alive(), "an answer never ended"
+
+
+async def _all(url: str, model: str, users: int, turns: int, watched: Crowd) -> None:
+    limits = httpx.Limits(max_connections=users)
+    async with httpx.AsyncClient(timeout=100, limits=limits) as client, asyncio.TaskGroup() as tasks:
+        for user in range(users):
+            tasks.create_task(_user(client, url, model, user, turns, watched))
+
+
+async def _user(client: httpx.AsyncClient, url: str, model: str, user: int, turns: int, watched: Crowd) -> None:
+    chat = 0
+    while watched.going:
+        chat += 1
+        messages = [{"role": "user", "content": f"User {user}, chat {chat}"}]
+        for turn in range(turns):
+            if not watched.going:
+                return
+            one = await _ask(client, url, {"model": model, "messages": messages, "max_tokens": 16, "stream": True})
+            watched.seen.append(one)
+            messages += [{"role": "assistant", "content": one.said}, {"role": "user", "content": f"Turn {turn}"}]
+            await asyncio.sleep(0.1)
+
+
+async def _ask(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> Seen:
+    raw, engine = b"", ""
+    try:
+        async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as reply:
+            engine = reply.headers.get("X-ManyEyes-Engine", "")
+            async for chunk in reply.aiter_bytes():
+                raw += chunk
+            status = reply.status_code
+    except httpx.HTTPError as error:
+        return Seen("cut" if engine else "failed", engine, repr(error))
+    if status != 200:
+        return Seen("failed", engine, f"{status} {raw[:300]!r}")
+    if not raw.endswith(b"data: [DONE]\n\n") or b'"abort"' in raw:
+        return Seen("cut" if b'"error"' in raw else "pretended", engine, repr(raw[-200:]))
+    deltas = (json.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {"))
+    words = [delta["choices"][0]["delta"].get("content") or "" for delta in deltas if delta["choices"]]
+    return Seen("answered", engine, "".join(words))
