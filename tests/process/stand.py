@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,14 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
-    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end."""
+def stand(folder: Path, document: dict[str, Any], addresses: Mapping[str, str] | None = None) -> Iterator[Stand]:
+    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end.
+
+    With `addresses` (engine's name -> host:port) the engines run already, and none is started here.
+    """
     running = Stand(folder, document)
     for engine in document["engines"]:
-        running.ports[engine["name"]] = free_port()
+        running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
     for part in ("gateway", "inside", "controller", "dns"):
@@ -138,7 +141,7 @@ def stand(folder: Path, document: dict[str, Any]) -> Iterator[Stand]:
     write(files, folder / "rendered")
     try:
         for engine in document["engines"]:
-            if not engine["name"].startswith("late"):
+            if not addresses and not engine["name"].startswith("late"):
                 running.start_engine(engine["name"])
         running.start_controller()
         _start_nginx(running)
