@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         extent = replace(extent, users_share=asked.users)
     repeats = 1 if asked.quick else asked.repeats
     jobs = plan(Wanted(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
-    out = asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")
+    out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
         "machine": as_json(machine(shlex.join(["python", "-m", "bench", *arguments]))),

@@ -110,7 +110,8 @@ def _speed(speed: float) -> list[str]:
 
 
 def _endless_cache() -> list[str]:
-    return []
+    flags = {"--kv-cache-tokens": "1000000000", "--mm-processor-cache-gb": "1000"}
+    return [f"{flag}={value}" for flag, value in flags.items() if flag in engines.known_flags()]
 
 
 def _short(found: Mapping[str, Any]) -> str:
