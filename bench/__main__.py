@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import gateways as all_gateways
@@ -87,12 +87,20 @@ def main(arguments: Sequence[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     about = {
         "machine": as_json(machine(shlex.join(["python", "-m", "bench", *arguments]))),
-        "extent": extent.__dict__,
+        "extent": asdict(extent),
         "quick": asked.quick,
         "versions": versions,
         "missing": missing,
     }
-    (out / "about.json").write_text(json.dumps(about, indent=1))
+    file = out / "about.json"
+    if file.exists():
+        earlier = json.loads(file.read_text())
+        if earlier["extent"] != about["extent"]:
+            print(f"{file} was made with {earlier['extent']}, this run has {about['extent']}. Name another --out.")
+            return 2
+        about["versions"] = earlier["versions"] | versions
+        about["missing"] = earlier["missing"] | missing
+    file.write_text(json.dumps(about, indent=1))
     do(jobs, {gateway.name: gateway for gateway in found}, extent, out)
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     print(f"raw results: {shown}/runs.jsonl; the report: python -m bench.report {shown}")

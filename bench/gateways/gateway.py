@@ -13,6 +13,8 @@ from bench.processes import members, started
 from tests.process.stand import free_port
 
 MODEL = "qwen3-vl-4b"
+# What every client sends as its key, the same for all of them; LiteLLM does not start without one.
+KEY = "sk-bench-4f1c2b7a9d3e58604f1c2b7a9d3e5860"
 START_S = 120.0
 
 
@@ -76,7 +78,7 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
 def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
     """Waits until a chat request is answered. Raises RuntimeError with the log's end when that does not happen."""
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer any"}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
     deadline = time.monotonic() + START_S
     said = ""
     while time.monotonic() < deadline and alive():

@@ -23,6 +23,7 @@ def _command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
     file.write_text(f"""\
 defaults
     mode http
+    option http-no-delay
     timeout connect 5s
     timeout client 600s
     timeout server 600s
@@ -47,6 +48,11 @@ GATEWAY = Gateway(
     headers=("X-Session-ID",),
     settings=(
         Setting("balance leastconn", "the manual's choice for long requests", f"{MANUAL}#4-balance"),
+        Setting(
+            "option http-no-delay",
+            "the manual's setting for interactive answers; without it chunks came in bundles, 200 ms late",
+            f"{MANUAL}#4-option%20http-no-delay",
+        ),
         Setting("option httpchk GET /health", "vLLM's health path", f"{MANUAL}#4-option%20httpchk"),
         Setting(
             "stick on req.hdr(X-Session-ID), table of 100k for 2 h",

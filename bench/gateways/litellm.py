@@ -6,12 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from bench.gateways.gateway import MODEL, Gateway, Setting, command
+from bench.gateways.gateway import KEY, MODEL, Gateway, Setting, command
 from bench.install import environment_for, from_pypi, pinned
 
 NAME = "litellm"
 PRODUCTION = "https://docs.litellm.ai/docs/proxy/prod"
 BALANCING = "https://docs.litellm.ai/docs/proxy/load_balancing"
+TUNING = "https://docs.litellm.ai/docs/proxy/server_tuning"
 
 
 def _version() -> str:
@@ -29,7 +30,7 @@ def _environment() -> Mapping[str, str]:
     }
 
 
-def _gateway(strategy: str, workers: int, why: str, leading: bool) -> Gateway:
+def _gateway(strategy: str, workers: int, why: str, workers_why: str, leading: bool) -> Gateway:
     def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
         document = {
             "model_list": [
@@ -43,6 +44,7 @@ def _gateway(strategy: str, workers: int, why: str, leading: bool) -> Gateway:
                 "routing_strategy": strategy,
                 "optional_pre_call_checks": ["session_affinity"],
             },
+            "general_settings": {"master_key": KEY},
             "litellm_settings": {"request_timeout": 600, "set_verbose": False},
         }
         file = folder / "litellm.yaml"
@@ -60,18 +62,20 @@ def _gateway(strategy: str, workers: int, why: str, leading: bool) -> Gateway:
         settings=(
             Setting(f"routing_strategy {strategy}", why, BALANCING),
             Setting("session_affinity", "its stickiness by header; without the header it does nothing", BALANCING),
-            Setting(f"{workers} worker(s)", "see the note in bench/gateways/litellm.py", PRODUCTION),
+            Setting(f"--num_workers {workers}", workers_why, TUNING),
             Setting(
-                "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600", "its production page", PRODUCTION
+                "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600, a master key",
+                "its production page",
+                PRODUCTION,
             ),
         ),
     )
 
 
 CORES = os.cpu_count() or 1
+ONE = "the page's advice, and its counts of requests in flight are each worker's own"
+MANY = "as many as cores: it needs no counts"
 GATEWAYS = (
-    _gateway("least-busy", 1, "its strategy by requests in flight", leading=True),
-    _gateway(
-        "simple-shuffle", CORES, "the page's recommendation; no state, so as many workers as cores", leading=False
-    ),
+    _gateway("least-busy", 1, "its strategy by requests in flight", ONE, leading=True),
+    _gateway("simple-shuffle", CORES, "the page's recommendation", MANY, leading=False),
 )

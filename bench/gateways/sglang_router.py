@@ -45,7 +45,9 @@ def _gateway(
         leading=leading,
         settings=(
             Setting(" ".join(flags), why, DOCS),
-            Setting("all else default", "the program's", "python -m sglang_router.launch_router --help"),
+            Setting(
+                "everything else at its default", "its maker's choice", "python -m sglang_router.launch_router --help"
+            ),
         ),
     )
 

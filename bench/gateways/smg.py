@@ -46,7 +46,9 @@ def _gateway(
         leading=leading,
         settings=(
             *why,
-            Setting("--backend vllm; all else default", "the engines are vLLM's kind", "smg launch --help"),
+            Setting(
+                "--backend vllm; everything else at its default", "the engines are of vLLM's kind", "smg launch --help"
+            ),
         ),
     )
 

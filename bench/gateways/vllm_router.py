@@ -53,7 +53,7 @@ def _gateway(policy: str) -> Gateway:
         leading=policy in ("cache_aware", "consistent_hash"),
         settings=(
             Setting(f"--policy {policy}", WHY[policy], POLICIES),
-            Setting("all else default: retries 5, circuit breaker, no queue limit in reach", "the program's", HELP),
+            Setting("everything else at its default", "its maker's choice", HELP),
         ),
     )
 

@@ -12,6 +12,8 @@ from typing import cast
 
 import orjson
 
+from bench.gateways.gateway import KEY
+
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
@@ -157,7 +159,7 @@ def request(address: str, body: bytes, headers: dict[str, str] | None = None) ->
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n"
-        f"Authorization: Bearer any\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     )
     return head.encode() + body
 
