@@ -39,6 +39,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.poll()
             left = members(process.pid)
             if not left:
+                process.wait(timeout=patience_s)
                 return
             time.sleep(0.02)
         for pid in left:
