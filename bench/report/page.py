@@ -30,6 +30,15 @@ HOW = """\
 * Added latency: one client sends each request twice, past the gateway and through it, in turns, on keep-alive connections; the
   differences of these pairs are what is shown. Streaming: the same, against one *emulated* engine that knows the picture.
 * The users' process measures its own CPU; above 85 % of a core, or with 95 % of the machine busy, a note below the table says so.
+
+## What to keep in mind
+
+* Clients, gateway and engines share the cores of one machine. A gateway that needs much CPU slows the engines beside it too; on
+  a machine of its own it would do better. What it costs is in the CPU tables.
+* The engines are this project's own emulator, and chats about pictures are the work this gateway was made for. The tables of
+  single pictures, of one document and of text show where that helps less, or not at all.
+* A closed loop hides waiting: users who wait send less. That favours no gateway, but a queue is worse than its p95 here.
+* What the others can do besides (Kubernetes, prefill and decode apart, many providers, budgets) is not measured.
 """
 
 
@@ -114,7 +123,7 @@ def _headers(results: Results, engines: int) -> list[str]:
             )
             said = "the conversation's id" if headers == 1 else "the conversation's id and the user's"
             title = f"The same chats, with {headers} session header(s), {engines} engines"
-            text = f"Clients are changed to send {said}: {'; '.join(sent)}. *Emulated* engines."
+            text = f"Clients are changed to send {said}: {'; '.join(sent)}. *Emulated* engines; ManyEyes is as above, without any."
             parts.append(_section(title, f"{text}\n\n{body}"))
     return parts
 

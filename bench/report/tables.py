@@ -36,9 +36,13 @@ def fastest_first(rows: Sequence[Row]) -> list[Row]:
 
 def work_table(results: Results, engines: int, work: str, headers: int = 0) -> str:
     """Requests a second, latencies, caches and costs of one kind of work; what limited a run is said below it."""
-    rows = fastest_first(results.rows("work", engines, work, headers))
+    rows = results.rows("work", engines, work, headers)
     if not rows:
         return ""
+    if headers:  # for comparison: those that no header changes
+        plain = results.rows("work", engines, work)
+        rows += [row for row in plain if row.gateway in (OURS, NO_GATEWAY)]
+    rows = fastest_first(rows)
     head = [
         "gateway",
         "RPS",

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 from random import Random
 
@@ -29,7 +30,7 @@ def data_url(seed: int, number: int) -> str:
     file: Path = FOLDER / f"{seed}-{number}.jpg"
     if not file.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{number}.part")
+        part = file.with_suffix(f".{os.getpid()}.part")
         part.write_bytes(jpeg(seed, number))
         part.replace(file)
     return "data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode()
