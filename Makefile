@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
+ARGS    ?=
 VENV    := .venv
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -71,6 +72,12 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 .PHONY: test
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
+
+.PHONY: bench-gateway
+bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: hours (ARGS=--quick: minutes)
+	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
+	tests/nginx/fetch build/nginx; \
+	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
 
 ##@ Working on ManyEyes
 

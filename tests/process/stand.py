@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,12 +163,19 @@ class Stand:
 
 @contextlib.contextmanager
 def stand(
-    folder: Path, document: dict[str, Any], keys: Keys | None = None, engine_flags: Sequence[str] = QUICK
+    folder: Path,
+    document: dict[str, Any],
+    keys: Keys | None = None,
+    engine_flags: Sequence[str] = QUICK,
+    addresses: Mapping[str, str] | None = None,
 ) -> Iterator[Stand]:
-    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end."""
+    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end.
+
+    With `addresses` (engine's name -> host:port) the engines run already, and none is started here.
+    """
     running = Stand(folder, document, engine_flags=engine_flags)
     for engine in document["engines"]:
-        running.ports[engine["name"]] = free_port()
+        running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
@@ -180,7 +187,7 @@ def stand(
     write(files, folder / "rendered")
     try:
         for engine in document["engines"]:
-            if not engine["name"].startswith("late"):
+            if not addresses and not engine["name"].startswith("late"):
                 running.start_engine(engine["name"])
         running.start_controller()
         _start_nginx(running)

@@ -1,0 +1,56 @@
+"""Work from a seed: the same for every gateway, different for every user."""
+
+import io
+
+import orjson
+import pytest
+from PIL import Image
+
+from bench import work as works
+from bench.measure.body import chat_body
+from bench.work.pictures import jpeg
+
+
+@pytest.mark.parametrize("name", works.ALL)
+def test_the_same_seed_makes_the_same_work_and_another_one_other_work(name: str) -> None:
+    make = works.ALL[name].conversation
+    assert make(1, 2, 3) == make(1, 2, 3)
+    assert make(1, 2, 3) != make(2, 2, 3)
+
+
+@pytest.mark.parametrize("name", ["chat", "images"])
+def test_no_two_conversations_share_a_picture(name: str) -> None:
+    work = works.ALL[name]
+    users, each = 8 * work.users_per_engine, range(work.conversations_per_user)
+    first = [work.conversation(1, user, number).turns[0].picture for user in range(users) for number in each]
+    assert len(set(first)) == len(first)
+    assert None not in first
+
+
+def test_everybody_asks_something_else_about_the_same_document() -> None:
+    turns = [works.ALL["document"].conversation(1, user, 0).turns[0] for user in range(20)]
+    assert len({turn.picture for turn in turns}) == 1
+    assert len({turn.text for turn in turns}) == 20
+
+
+def test_half_of_the_text_chats_open_with_the_same_words() -> None:
+    first = [works.ALL["text"].conversation(1, user, 0).turns[0].text for user in range(20)]
+    assert len(set(first)) == 11
+
+
+def test_pictures_are_unique_jpegs_of_about_150_kb() -> None:
+    made = [jpeg(1, number) for number in range(3)]
+    assert len(set(made)) == 3
+    assert made[0] == jpeg(1, 0)
+    for picture in made:
+        assert 140_000 <= len(picture) <= 165_000
+        Image.open(io.BytesIO(picture)).load()
+
+
+@pytest.mark.parametrize("size", [3_000, 200_000, 2_000_000])
+def test_a_body_has_exactly_the_size_that_was_asked_for_and_is_unique(size: int) -> None:
+    bodies = [chat_body(size, number) for number in range(4)]
+    assert [len(body) for body in bodies] == [size] * 4
+    assert len(set(bodies)) == 4
+    roles = [message["role"] for message in orjson.loads(bodies[0])["messages"]]
+    assert roles == ["user", "assistant", "user"]
