@@ -15,7 +15,6 @@ def cluster_js(cluster: Cluster) -> str:
         "pools": {pool.name: _pool(cluster, pool) for pool in pools},
         "auto": [route.model_dump(mode="json") for route in cluster.routes],
         "hash_pictures": any(pool.balancing == "image" for pool in pools),
-        "rewrites_model": any(pool.remote for pool in pools),
     }
     return f"// {HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
 

@@ -4,13 +4,6 @@
 
 import crypto from 'crypto';
 
-// Longer ranges are hashed by samples: what differs between two conversations differs in many places, or in the text at
-// either end. A collision only sends two conversations to one engine.
-const HASHED_WHOLE = 8192;
-const END_BYTES = 2048;
-const SAMPLES = 8;
-const SAMPLE_BYTES = 256;
-
 // -> { id, known }: `known` is empty while no engine can have anything of this conversation.
 //
 // A first turn is never known: equal first requests of a batch must spread. A later turn is known by the turns before the
@@ -18,53 +11,38 @@ const SAMPLE_BYTES = 256;
 // screenshots) it is known by its first user message. Assistant turns that nobody here made (examples in a prompt) make
 // nothing known, or a batch with the same examples would pile up on one engine.
 //
-// bytes: Uint8Array of the body; facts: of request.read; who: who asks; explicit: an id the client gave, or '';
-// memory: { get(key), set(key, id) }.
-function identify(bytes, facts, who, explicit, memory) {
+// facts: of request.read; who: who asks; explicit: an id the client gave, or ''; memory: { get(key), set(key, id) }.
+function identify(facts, who, explicit, memory) {
     if (explicit) {
         const id = digest(`${who}\0explicit\0${explicit}`);
         return { id, known: id };
     }
-    if (!facts.turns) {
+    const { turns, answered } = facts;
+    if (!turns.length) {
         return { id: '', known: '' };
     }
-    const turns = hash(bytes, facts.turns, who);
-    const first = facts.firstUser ? hash(bytes, facts.firstUser, who) : turns;
-    let found = '';
-    if (facts.turnsBefore) {
-        found = memory.get(hash(bytes, facts.turnsBefore, who)) || memory.get(`first ${first}`) || '';
+    const first = () => digest(`${who}\0first\0${JSON.stringify(facts.firstUser || turns[0])}`);
+    if (!answered) {
+        const id = first();
+        memory.set(id, id);
+        return { id, known: '' };
     }
-    const id = found || (facts.turnsBefore ? turns : first);
-    memory.set(turns, id);
-    if (!facts.turnsBefore) {
-        memory.set(`first ${first}`, id);
-    }
-    return { id, known: found };
+    const chain = (to) => digest(`${who}\0turns\0${JSON.stringify(to < turns.length ? turns.slice(0, to) : turns)}`);
+    const known = memory.get(chain(answered)) || memory.get(first()) || '';
+    const now = chain(turns.length);
+    const id = known || now;
+    memory.set(now, id);
+    return { id, known };
 }
 
 // The same first picture, whoever asks: for many questions about one document.
-function picture(bytes, facts) {
-    return facts.firstImage ? hash(bytes, facts.firstImage, 'picture') : '';
+function picture(facts) {
+    return facts.firstImage ? digest(facts.firstImage) : '';
 }
 
 // Of every byte, for what must be exactly the same.
 function whole(bytes) {
     return crypto.createHash('sha256').update(bytes).digest('hex');
-}
-
-function hash(bytes, range, salt) {
-    const [from, to] = range, length = to - from;
-    const hashing = crypto.createHash('md5').update(`${salt}\0${length}\0`);
-    if (length <= HASHED_WHOLE) {
-        return hashing.update(bytes.subarray(from, to)).digest('hex');
-    }
-    hashing.update(bytes.subarray(from, from + END_BYTES));
-    const stride = Math.floor((length - 2 * END_BYTES) / SAMPLES);
-    for (let n = 0; n < SAMPLES; n++) {
-        const at = from + END_BYTES + n * stride;
-        hashing.update(bytes.subarray(at, at + SAMPLE_BYTES));
-    }
-    return hashing.update(bytes.subarray(to - END_BYTES, to)).digest('hex');
 }
 
 function digest(text) {

@@ -65,19 +65,15 @@ async function route(r) {
         return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
             `Pictures and videos come as data: URLs${here.domains.length ? `, or from ${here.domains.join(', ')}` : ''}; '${link.slice(0, 128)}' is neither.`);
     }
-    const bytes = new Uint8Array(body);
-    const who = keys.asker(r);
-    const found = conversation.identify(bytes, facts, who, r.headersIn['X-Conversation-Id'] || facts.cacheKey, ngx.shared.conversations);
+    const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
+    const found = conversation.identify(facts, keys.asker(r), explicit, ngx.shared.conversations);
     v.manyeyes_conversation = found.id;
     v.manyeyes_known_conversation = found.known;
     if (cluster.hash_pictures) {
-        v.manyeyes_picture = conversation.picture(bytes, facts);
-    }
-    if (cluster.rewrites_model) {
-        v.manyeyes_model_at = facts.modelAt.join('-');
+        v.manyeyes_picture = conversation.picture(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
-    r.internalRedirect(`@pool-${pool}${cached(r, here, facts, bytes)}`);
+    r.internalRedirect(`@pool-${pool}${cached(r, here, facts, body)}`);
 }
 
 function chosenPool(r, facts) {
@@ -93,7 +89,7 @@ function chosenPool(r, facts) {
 }
 
 // '.cached' when the answer to this very request may be in the pool's cache.
-function cached(r, pool, facts, bytes) {
+function cached(r, pool, facts, body) {
     if (!pool.cache) {
         return '';
     }
@@ -101,7 +97,7 @@ function cached(r, pool, facts, bytes) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
         return '';
     }
-    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(bytes)}`;
+    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(body)}`;
     return '.cached';
 }
 
@@ -167,10 +163,7 @@ function remoteAuthorization(r) {
 
 // $manyeyes_remote_body: the request with the model's name as the endpoint knows it.
 function remoteBody(r) {
-    const [from, to] = r.variables.manyeyes_model_at.split('-').map(Number);
-    const body = r.requestBuffer;
-    const model = JSON.stringify(cluster.pools[r.variables.manyeyes_pool].model);
-    return Buffer.concat([body.subarray(0, from), Buffer.from(model), body.subarray(to)]);
+    return request.withModel(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
 function remoteRefusesKey(r) {
@@ -274,12 +267,16 @@ function models(r) {
 
 // $manyeyes_engine: the name of the engine that answered last; its address while the name is not known.
 function engine(r) {
-    const last = soFar(r.variables).pop();
-    if (!last || !last.asked) {
+    const v = r.variables, address = v.upstream_addr;
+    if (!address) {
+        return '';
+    }
+    const last = address.slice(Math.max(address.lastIndexOf(' '), -1) + 1);
+    if (!/:\d+$/.test(last)) {
         return '';  // nginx writes the upstream's name where no member was there to ask
     }
-    const pool = cluster.pools[r.variables.manyeyes_pool];
-    return pool && pool.host ? pool.host : said.engine(last.address);
+    const pool = cluster.pools[v.manyeyes_pool];
+    return pool && pool.host ? pool.host : said.engine(last);
 }
 
 export default {

@@ -31,8 +31,7 @@ async function conversations(r) {
     r.return(200, JSON.stringify(body.map(({ documents, who, explicit }) => {
         const memory = new Map();
         return documents.map((text) => {
-            const bytes = new TextEncoder().encode(text);
-            return conversation.identify(bytes, request.read(bytes.buffer), who, explicit || '', memory);
+            return conversation.identify(request.read(new TextEncoder().encode(text).buffer), who, explicit || '', memory);
         });
     })));
 }
@@ -56,4 +55,13 @@ async function hops(r) {
     })));
 }
 
-export default { choices, conversations, hops, read, refusedLinks };
+// First line: the lengths of the documents that follow it; each comes back with another model.
+async function renamed(r) {
+    const body = await r.readRequestArrayBuffer();
+    const start = new Uint8Array(body).indexOf(0x0a) + 1;
+    let at = start;
+    const documents = JSON.parse(Buffer.from(body, 0, start).toString()).map((length) => body.slice(at, at += length));
+    r.return(200, JSON.stringify(documents.map((one) => request.withModel(one, 'another "one"').toString())));
+}
+
+export default { renamed, choices, conversations, hops, read, refusedLinks };

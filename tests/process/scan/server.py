@@ -27,6 +27,7 @@ http {{
         listen 127.0.0.1:{port};
         client_max_body_size 200m; client_body_buffer_size 64m;
         location /read {{ js_content scan.read; }}
+        location /renamed {{ js_content scan.renamed; }}
         location /conversations {{ js_content scan.conversations; }}
         location /choices {{ js_content scan.choices; }}
         location /links {{ js_content scan.refusedLinks; }}
@@ -44,9 +45,13 @@ class Modules:
 
     def read(self, documents: list[bytes]) -> list[dict[str, Any]]:
         """request.read of each document: its facts, or {"refused": sentence}."""
-        head = json.dumps([len(document) for document in documents]).encode() + b"\n"
-        found: list[dict[str, Any]] = self._asked("/read", head + b"".join(documents))
+        found: list[dict[str, Any]] = self._asked("/read", joined(documents))
         return found
+
+    def renamed(self, documents: list[bytes]) -> list[str]:
+        """request.withModel of each document, with the model `another "one"`."""
+        texts: list[str] = self._asked("/renamed", joined(documents))
+        return texts
 
     def ask(self, path: str, inputs: list[Any]) -> Any:
         return self._asked(path, json.dumps(inputs).encode())
@@ -55,6 +60,11 @@ class Modules:
         reply = self.client.post(path, content=body)
         assert reply.status_code == 200, reply.text
         return reply.json()
+
+
+def joined(documents: list[bytes]) -> bytes:
+    """Documents after a line of their lengths."""
+    return json.dumps([len(document) for document in documents]).encode() + b"\n" + b"".join(documents)
 
 
 @contextlib.contextmanager
