@@ -14,7 +14,8 @@ def keys_conf(cluster: Cluster, keys: Keys) -> str:
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
     parts = [
         f'map "" $manyeyes_anonymous {{ default "{int(allowed)}"; }}\n',
-        as_map("$manyeyes_key_hash", "$manyeyes_key", names),
+        # Where there are no keys nothing is hashed.
+        as_map("$manyeyes_key_hash" if names else '""', "$manyeyes_key", names),
     ]
     for rate, limited in _by_limit(keys, "requests_per_minute").items():
         parts.append(as_map("$manyeyes_key", f"$manyeyes_rate_{rate}", {key.name: key.name for key in limited}))

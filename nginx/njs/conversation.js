@@ -21,18 +21,21 @@ function identify(facts, who, explicit, memory) {
     if (!turns.length) {
         return { id: '', known: '' };
     }
-    const first = () => digest(`${who}\0first\0${JSON.stringify(facts.firstUser || turns[0])}`);
     if (!answered) {
-        const id = first();
+        const id = first(facts, who);
         memory.set(id, id);
         return { id, known: '' };
     }
-    const chain = (to) => digest(`${who}\0turns\0${JSON.stringify(to < turns.length ? turns.slice(0, to) : turns)}`);
-    const known = memory.get(chain(answered)) || memory.get(first()) || '';
-    const now = chain(turns.length);
-    const id = known || now;
-    memory.set(now, id);
-    return { id, known };
+    // All turns of one request are, in the next, the turns before the answer.
+    const before = `${who}\0turns\0${turns.slice(0, answered).join('\n')}`;
+    const now = digest(`${before}\n${turns.slice(answered).join('\n')}`);
+    const known = memory.get(digest(before)) || memory.get(first(facts, who)) || '';
+    memory.set(now, known || now);
+    return { id: known || now, known };
+}
+
+function first(facts, who) {
+    return digest(`${who}\0first\0${facts.firstUser || facts.turns[0]}`);
 }
 
 // The same first picture, whoever asks: for many questions about one document.
@@ -46,7 +49,7 @@ function whole(bytes) {
 }
 
 function digest(text) {
-    return crypto.createHash('md5').update(text).digest('hex');
+    return crypto.createHash('sha1').update(text).digest('base64');
 }
 
 export default { identify, picture, whole };
