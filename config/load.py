@@ -37,6 +37,11 @@ def load_laid_out(path: Path, inventory_path: Path) -> Cluster:
     return lay_out(load(path), inventory)
 
 
+def keys_path(path: Path, cluster: Cluster) -> Path:
+    """The keys file of the cluster that `path` describes: beside it. See config.keys.load_keys()."""
+    return path.parent / cluster.gateway.keys_file
+
+
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
     """As load(), from text; `path` only names it in errors."""
     try:
