@@ -61,6 +61,10 @@ class Gateway:
         # The client insists on a key; without one of its own the page is told apart by its address, not by "none".
         self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
 
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        await self._client.close()
+
     async def models(self) -> list[str]:
         """The model names, `auto` last; empty when the gateway cannot tell."""
         try:
