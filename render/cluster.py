@@ -18,7 +18,7 @@ from render.prometheus import prometheus_yml
 
 NO_KEYS = Keys()
 RELOADED = ("nginx/keys.conf", "nginx/limits.inc")
-"""What the running gateway takes over by a reload: a new key cuts no answer and forgets no conversation."""
+"""What the running gateway takes over by a reload: a new key closes no port and forgets no conversation."""
 
 
 def render(
