@@ -53,6 +53,14 @@ images: $(VENV)/host ## Build every image here from Debian packages and PyPI, wh
 check-config: $(VENV)/host ## Every problem of $(CONFIG), at once
 	@$(PY) -m config check '$(CONFIG)'
 
+.PHONY: key
+key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN_FLIGHT=8]
+	@$(PY) -m config key --config '$(CONFIG)' $(if $(RPM),--requests-per-minute='$(RPM)') $(if $(IN_FLIGHT),--in-flight='$(IN_FLIGHT)') -- '$(NAME)'
+
+.PHONY: keys
+keys: $(VENV)/host ## The API keys by name, and their limits
+	@$(PY) -m config keys --config '$(CONFIG)'
+
 .PHONY: render
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'

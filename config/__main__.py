@@ -1,23 +1,44 @@
-"""`python -m config check FILE...`: 0 when every file is right, 2 with every problem listed; `reference` and `schema` print."""
+"""`python -m config check FILE... | key NAME | keys | reference | schema`. Exit code 2 with every problem when one is found."""
 
+import argparse
 import sys
 from pathlib import Path
 
-from config.load import ConfigError, load
+from config.keys import Key, KeysError, add_key, load_keys
+from config.load import ConfigError, keys_path, load
 from config.reference import json_schema, markdown
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["check", *paths] if paths:
-            return _check([Path(path) for path in paths])
-        case ["reference"]:
-            sys.stdout.write(markdown())
-        case ["schema"]:
-            sys.stdout.write(json_schema())
-        case _:
-            print("usage: python -m config check FILE... | reference | schema", file=sys.stderr)
-            return 2
+    parser = argparse.ArgumentParser(prog="python -m config")
+    actions = parser.add_subparsers(dest="action", required=True)
+    check = actions.add_parser("check", help="says every problem of each file and of the keys beside it")
+    check.add_argument("files", nargs="+", type=Path)
+    key = actions.add_parser("key", help="makes an API key, writes its hash into the keys file, prints it once")
+    key.add_argument("name")
+    key.add_argument("--requests-per-minute", type=int)
+    key.add_argument("--in-flight", type=int)
+    keys = actions.add_parser("keys", help="lists API keys by name, with their limits")
+    for one in (key, keys):
+        one.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    actions.add_parser("reference", help="prints docs/configuration.md")
+    actions.add_parser("schema", help="prints config/cluster.schema.json")
+    chosen = parser.parse_args(arguments)
+    try:
+        match chosen.action:
+            case "check":
+                return _check(chosen.files)
+            case "key":
+                _make_key(chosen.config, chosen.name, chosen.requests_per_minute, chosen.in_flight)
+            case "keys":
+                _list_keys(chosen.config)
+            case "reference":
+                sys.stdout.write(markdown())
+            case "schema":
+                sys.stdout.write(json_schema())
+    except (ConfigError, KeysError) as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -25,13 +46,39 @@ def _check(paths: list[Path]) -> int:
     status = 0
     for path in paths:
         try:
-            load(path)
-        except ConfigError as error:
+            load_keys(keys_path(path, load(path)))
+        except (ConfigError, KeysError) as error:
             print(error, file=sys.stderr)
             status = 2
         else:
             print(f"{path}: ok")
     return status
+
+
+def _make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
+    """The key alone on standard output, what to do with it on the other one."""
+    cluster = load(config)
+    path = keys_path(config, cluster)
+    wanted_before = cluster.gateway.wants_key(load_keys(path))
+    print(add_key(path, name, requests_per_minute, in_flight), flush=True)
+    say = [f"This is the key of '{name}'. It is shown this once; {path} holds only its hash.", "`make up` applies it."]
+    if cluster.gateway.wants_key(load_keys(path)) and not wanted_before:
+        say.append("From then on nobody is served without a key, unless gateway.anonymous is true.")
+    print("\n".join(say), file=sys.stderr)
+
+
+def _list_keys(config: Path) -> None:
+    path = keys_path(config, load(config))
+    keys = load_keys(path).keys
+    print(f"{path}: {len(keys) or 'no'} key{'' if len(keys) == 1 else 's'}")
+    for key in keys:
+        print(f"  {key.name}   {_limits(key)}")
+
+
+def _limits(key: Key) -> str:
+    limits = [f"{key.requests_per_minute} requests a minute"] if key.requests_per_minute else []
+    limits += [f"{key.in_flight} at once"] if key.in_flight else []
+    return ", ".join(limits) or "no limit"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.keys import Keys
 from config.section import ImageReference, Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,6 +48,10 @@ class Gateway(Section):
     """API keys, hashed, beside this file; `make key NAME=` adds one. While it does not exist nobody needs a key."""
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only while there are no keys."""
+
+    def wants_key(self, keys: Keys) -> bool:
+        """Whether a request without a known key is refused."""
+        return bool(keys.keys) if self.anonymous is None else not self.anonymous
 
 
 class Controller(Section):

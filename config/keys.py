@@ -2,11 +2,13 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from config.section import Section
 
@@ -14,7 +16,11 @@ HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. 
 
 
 class KeysError(Exception):
-    """The keys file cannot be used; the message names it and says why."""
+    """The keys file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
 
 
 class Key(Section):
@@ -36,6 +42,15 @@ class Keys(Section):
     keys: tuple[Key, ...] = ()
 
 
+WANTED = {
+    "keys": "a list of keys",
+    "name": "letters, digits and . _ @ -, at most 64, a letter or digit first",
+    "sha256": "64 hexadecimal digits, the SHA-256 of the key",
+    "requests_per_minute": "a whole number from 1 to 1000000",
+    "in_flight": "a whole number from 1 to 65535",
+}
+
+
 def load_keys(path: Path) -> Keys:
     """The keys of `path`; none when it does not exist. Raises KeysError."""
     try:
@@ -44,14 +59,12 @@ def load_keys(path: Path) -> Keys:
     except FileNotFoundError:
         return Keys()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise KeysError(f"{path}: cannot be read: {error}") from error
+        raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
     except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise KeysError("\n".join(problems)) from error
-    for field in ("name", "sha256"):
-        values = [getattr(key, field) for key in keys.keys]
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise KeysError(f"{path}: two keys have the same {field}: {', '.join(twice)}")
+        found = error.errors(include_url=False)
+        raise KeysError(path, [f"{_place(one, document)} {_wants(one)}" for one in found]) from error
+    if problems := list(_repetitions(keys)):
+        raise KeysError(path, problems)
     return keys
 
 
@@ -59,15 +72,49 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     """Writes a new key's hash into `path` and returns the key, which is shown once. Raises KeysError."""
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
-        raise KeysError(f"{path}: there is a key named '{name}' already; remove its lines to make another")
+        raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
         made = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
-        raise KeysError("\n".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())) from error
+        problems = [f"{one['loc'][0]} {_wants(one)}, found {one['input']!r}" for one in error.errors()]
+        raise KeysError(path, problems) from error
     document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(HEAD + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     temporary.replace(path)
     return key
+
+
+def _repetitions(keys: Keys) -> Iterator[str]:
+    names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"keys has {names.count(name)} entries named '{name}'; names must differ"
+    for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
+        same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
+        yield f"{same} have the same sha256, so they are one key"
+
+
+def _place(error: ErrorDetails, document: Any) -> str:
+    """('keys', 0, 'sha256') -> keys[alice].sha256: by the key's name where it has one."""
+    place = ""
+    for step in error["loc"]:
+        if isinstance(step, int):
+            item = document["keys"][step]
+            place += f"[{item.get('name', step) if isinstance(item, dict) else step}]"
+        else:
+            place += f".{step}" if place else step
+    return place or "the file"
+
+
+def _wants(error: ErrorDetails) -> str:
+    """What was found is not shown: it may be a key that somebody wrote where its hash belongs."""
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "extra_forbidden":
+        return "is not a setting; there are " + ", ".join(Key.model_fields)
+    last = error["loc"][-1] if error["loc"] else ""
+    if isinstance(last, int):
+        return f"wants {', '.join(Key.model_fields)}"
+    return f"wants {WANTED.get(last, '`keys:` and a list of keys')}"

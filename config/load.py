@@ -37,6 +37,11 @@ def load_laid_out(path: Path, inventory_path: Path) -> Cluster:
     return lay_out(load(path), inventory)
 
 
+def keys_path(path: Path, cluster: Cluster) -> Path:
+    """The keys file of the cluster that `path` describes: beside it. See config.keys.load_keys()."""
+    return path.parent / cluster.gateway.keys_file
+
+
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
     """As load(), from text; `path` only names it in errors."""
     try:
@@ -201,6 +206,8 @@ PATTERNS = {
     r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
     r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$": "an address such as host:8000",
     r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
+    r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
 }
 
 

@@ -82,7 +82,7 @@ class Cache(Section):
     max_mb: int = Field(64, ge=1)
     """Memory that answers may take; those not used for longest go first."""
     shared: bool = False
-    """true: whoever asks gets the same answer. false: every API key (or address) has its own."""
+    """true: whoever asks gets the same answer. false: every API key has its own, and every address within it."""
 
 
 Balancing = Literal["conversation", "image", "least_conn", "round_robin"]

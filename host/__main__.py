@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from config.keys import KeysError, load_keys
 from config.layout import LayoutError
-from config.load import ConfigError, load
+from config.load import ConfigError, keys_path, load
 from host import doctor, dotenv, engine, facts, images, inventory
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
@@ -26,7 +27,7 @@ def main() -> int:
     _adopt_environment()
     try:
         return _act(arguments.action, arguments.config, arguments.flavour)
-    except (ConfigError, LayoutError) as error:
+    except (ConfigError, KeysError, LayoutError) as error:
         say(str(error))
         return 2
     except Trouble as trouble:
@@ -83,6 +84,7 @@ def _down(config: Path, everything: bool) -> int:
 
 def _doctor(config: Path, flavour: str) -> int:
     cluster = load(config)
+    load_keys(keys_path(config, cluster))
     docker = facts.docker()
     say(f"ManyEyes, {config}, {facts.system()}")
     try:

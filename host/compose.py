@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from host import secrets
 from host.command import CommandFailed, run
 
 
@@ -19,7 +20,11 @@ class Compose:
     def __init__(self, project: str, folder: Path | None = None) -> None:
         self.project = project
         self.rendered = folder or rendered(project)
-        self.environment = {"MANYEYES_RENDERED": str(self.rendered), "MANYEYES_PROJECT": project}
+        self.environment = {
+            "MANYEYES_RENDERED": str(self.rendered),
+            "MANYEYES_PROJECT": project,
+            "MANYEYES_SECRETS_GROUP": str(secrets.group()),
+        }
 
     def __call__(
         self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None

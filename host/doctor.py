@@ -1,5 +1,6 @@
 """`make doctor`: needed X, found Y. Looks only; nothing is changed."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
-from host import engine, facts
+from host import certificate, engine, facts, secrets
 from host.command import ROOT
 from host.facts import Docker
 from host.terminal import say
@@ -46,7 +47,9 @@ def look(
         *_disk(laid_out, docker),
         *_ports(laid_out, ours_runs),
         *_paths(laid_out),
-        *_readable([*MOUNTED, *([config.parent] if config else [])]),
+        *_secrets(laid_out),
+        *_certificate(laid_out),
+        *_readable([*MOUNTED, *([config.parent] if config else [])], closed=(cluster.gateway.keys_file,)),
     ]
 
 
@@ -147,13 +150,34 @@ def _paths(cluster: Cluster) -> Iterator[Check]:
             yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")
 
 
-def _readable(folders: list[Path]) -> Iterator[Check]:
-    """A clone made under umask 077 is closed to the containers' users."""
-    closed = sorted({str(folder) for folder in folders if not _open_to_all(folder)})
-    remedy = f"chmod -R a+rX {' '.join(closed)}" if closed else ""
-    yield Check("mounted files", "readable by all", "closed" if closed else "readable by all", remedy)
+def _secrets(cluster: Cluster) -> Iterator[Check]:
+    for setting, name in secrets.of_pools(cluster).items():
+        found, remedy = secrets.state(name)
+        yield Check(setting, f"secrets/{name}", found, remedy)
 
 
-def _open_to_all(folder: Path) -> bool:
-    modes = [(path.stat().st_mode, path.is_dir()) for path in (folder, *folder.iterdir())]
+def _certificate(cluster: Cluster) -> Iterator[Check]:
+    named = secrets.of_certificate(cluster)
+    states = {name: secrets.state(name) for name in named.values()}
+    if named and all(found == "missing" for found, _ in states.values()):
+        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets.folder()}"
+        yield Check("certificate", "your own, or openssl", "none" if remedy else "`make up` makes one", remedy)
+        return
+    for setting, name in named.items():
+        found, remedy = states[name]
+        if not remedy and setting == "gateway.tls.certificate" and certificate.has_expired(secrets.folder() / name):
+            found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
+        yield Check(setting, f"secrets/{name}", found, remedy)
+
+
+def _readable(folders: list[Path], closed: tuple[str, ...] = ()) -> Iterator[Check]:
+    """A clone made under umask 077 is closed to the containers' users. Files called as in `closed` no container reads."""
+    wrong = sorted({str(folder) for folder in folders if not _open_to_all(folder, closed)})
+    remedy = f"chmod -R a+rX {' '.join(wrong)}" if wrong else ""
+    yield Check("mounted files", "readable by all", "closed" if wrong else "readable by all", remedy)
+
+
+def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
+    paths = [folder, *(path for path in folder.iterdir() if path.name not in closed)]
+    modes = [(path.stat().st_mode, path.is_dir()) for path in paths]
     return all(mode & 0o004 and (not is_dir or mode & 0o001) for mode, is_dir in modes)

@@ -1,4 +1,4 @@
-"""The .env file that Docker Compose reads: the user's own lines, and two that `make up` keeps."""
+"""The .env file that Docker Compose reads: the user's own lines, and a few that `make up` keeps."""
 
 import os
 from pathlib import Path

@@ -104,6 +104,17 @@ def port_free(host: str, port: int) -> bool:
     return True
 
 
+def host_name() -> str:
+    """As other machines of its network may call it."""
+    return socket.gethostname()
+
+
+def addresses() -> list[str]:
+    """This host's own addresses but loopback and link-local ones; empty where `hostname -I` is not known."""
+    found = _output(["hostname", "-I"]).split()
+    return [one for one in found if re.fullmatch(r"[0-9a-f:.]+", one)]
+
+
 def system() -> str:
     """Debian 12, Ubuntu 24.04, ..."""
     return os_release().get("PRETTY_NAME", platform.platform())

@@ -2,61 +2,49 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from config.cluster import Cluster
+from config.keys import Keys
 from config.pools import Pool
+from host import certificate, gateway
+from host.compose import Compose
 from host.terminal import attention, say
 from host.trouble import Trouble
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
 """A grey PNG of 32 x 32 pixels."""
 ATTEMPTS_S = 10.0
+KEYS_SHOWN = 5
 
 
-def address(cluster: Cluster) -> str:
-    """http://host:port of the gateway, as this host reaches it."""
-    host = cluster.gateway.host
-    near = host.is_loopback or host.is_unspecified
-    return f"http://{'localhost' if near else host}:{cluster.gateway.port}"
-
-
-def first_answer(cluster: Cluster) -> tuple[str, float]:
+def first_answer(cluster: Cluster, compose: Compose) -> tuple[str, float]:
     """(engine that answered, seconds) for one picture through the gateway. Raises Trouble."""
-    pool = cluster.served_pools[0]
+    pool = _first_pool(cluster)
     content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
     if pool.media.images_per_prompt:
         content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}})
-    body = json.dumps(
-        {"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]}
-    ).encode()
-    url = f"{address(cluster)}/v1/chat/completions"
+    body = json.dumps({"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]})
     deadline = time.monotonic() + ATTEMPTS_S
     while True:
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        started = time.monotonic()
-        try:
-            with urllib.request.urlopen(request, timeout=120) as reply:
-                reply.read()
-                return reply.headers.get("X-ManyEyes-Engine", "?"), time.monotonic() - started
-        except (urllib.error.URLError, OSError) as error:
-            # The gateway learns within a second or two of an engine that is up.
-            if time.monotonic() > deadline:
-                said = (
-                    error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
-                )
-                raise Trouble(f"engines are up but the gateway at {url} gives no answer: {said}") from error
-            time.sleep(0.3)
+        status, engine, seconds, said = gateway.ask(compose, body)
+        if status == 200:
+            return engine or "?", seconds
+        # The gateway learns within a second or two of an engine that is up.
+        if time.monotonic() > deadline:
+            raise Trouble(
+                f"engines are up but the gateway gives no answer about a picture: {said or f'status {status}'}"
+            )
+        time.sleep(0.3)
 
 
-def show(cluster: Cluster, grafana: bool) -> None:
+def show(cluster: Cluster, keys: Keys, grafana: bool) -> None:
     """The end of `make up`."""
-    base = address(cluster)
+    base, trust = _address_and_trust(cluster)
+    wanted = cluster.gateway.wants_key(keys)
     say()
-    say(f"  The page      {base}/")
-    say(f"  The API       {base}/v1   (OpenAI's; any key will do)")
+    say(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
+    say(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
     for pool in cluster.served_pools:
         say(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.monitoring.enabled:
@@ -64,9 +52,11 @@ def show(cluster: Cluster, grafana: bool) -> None:
             say(f"  Dashboards    {base}/grafana/")
         say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
     say()
-    say(f"  curl {base}/v1/chat/completions \\")
+    say(f"  curl {trust}{base}/v1/chat/completions \\")
+    if wanted:
+        say("    -H 'Authorization: Bearer YOUR-KEY' \\")
     say("    -H 'Content-Type: application/json' \\")
-    say(f'    -d \'{{"model": "{cluster.served_pools[0].name}",')
+    say(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
     say('         "messages": [{"role": "user", "content": "Hello"}]}\'')
     say()
     if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
@@ -76,7 +66,35 @@ def show(cluster: Cluster, grafana: bool) -> None:
     say("  make status shows it, make logs follows it, make down ends it.")
 
 
+def _first_pool(cluster: Cluster) -> Pool:
+    """The first one served here; an endpoint elsewhere may cost money."""
+    return min(cluster.served_pools, key=lambda pool: pool.remote is not None)
+
+
+def _address_and_trust(cluster: Cluster) -> tuple[str, str]:
+    """The address to show, and what curl needs to trust it."""
+    base = gateway.address(cluster)
+    own = certificate.path(cluster)
+    if own is None:
+        return base, ""
+    if certificate.is_self_signed(own):
+        return base, f"--cacert {certificate.shown(own)} "
+    if name := certificate.host_name(own):
+        base = f"https://{name}:{cluster.gateway.port}"
+    return base, ""
+
+
+def _keys(keys: Keys, wanted: bool) -> str:
+    names = [key.name for key in keys.keys]
+    listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
+    if wanted:
+        return f"keys: {listed}" if names else "a key is wanted and there is none: make key NAME=alice, then make up"
+    return f"keys: {listed}; others may ask too" if names else "any key will do"
+
+
 def _about(cluster: Cluster, pool: Pool) -> str:
+    if pool.remote:
+        return f"{pool.model}, at {pool.remote.host}"
     count = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
     model = "random weights" if pool.is_tiny else pool.model.rsplit("/", 1)[-1]
     kind = "emulated " if _emulated(cluster, pool) else ""

@@ -1,15 +1,12 @@
 """Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more."""
 
 import contextlib
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 from config.cluster import Cluster
+from host import gateway
 from host.command import run
 from host.compose import Compose
 from host.terminal import Step
@@ -17,16 +14,15 @@ from host.trouble import Trouble
 
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
-HEALTHZ_TIMEOUT_S = 5
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
-def until_up(cluster: Cluster, compose: Compose, address: str, current: Step, deadline_s: float) -> None:
+def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float) -> None:
     """Returns when all engines that Compose starts are up. Raises Trouble with the log of the one that failed."""
     started = time.monotonic()
     services = {engine.name for engine in cluster.started_engines}
     while True:
-        states = engine_states(address)
+        states = engine_states(cluster)
         ours = {name: state for name, state in states.items() if name in services}
         up = sum(state == "up" for state in ours.values())
         current.title = f"starting engines, {up} of {len(services)} up"
@@ -66,23 +62,10 @@ def downloads_told(compose: Compose, current: Step) -> Iterator[None]:
         teller.join()
 
 
-def engine_states(address: str) -> dict[str, str]:
+def engine_states(cluster: Cluster) -> dict[str, str]:
     """{engine: state} as the gateway tells it; empty while it does not answer."""
-    return {engine["name"]: engine["state"] for pool in healthz(address).get("pools", []) for engine in pool["engines"]}
-
-
-def healthz(address: str) -> dict[str, Any]:
-    """The gateway's /healthz, whatever its status; empty while nothing listens."""
-    try:
-        with urllib.request.urlopen(f"{address}/healthz", timeout=HEALTHZ_TIMEOUT_S) as reply:
-            return dict(json.load(reply))
-    except urllib.error.HTTPError as error:
-        try:
-            return dict(json.load(error))
-        except ValueError:
-            return {}
-    except (OSError, ValueError):
-        return {}
+    pools = gateway.healthz(cluster).get("pools", [])
+    return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}
 
 
 def _refuse_if_failed(compose: Compose, services: set[str]) -> None:

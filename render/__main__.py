@@ -7,24 +7,32 @@ from pathlib import Path
 import yaml
 
 from config.inventory import DEFAULT, Inventory
+from config.keys import Keys, KeysError, load_keys
 from config.layout import LayoutError
-from config.load import ConfigError, load
+from config.load import ConfigError, keys_path, load
 from render.cluster import render
 from render.write import write
+
+COMMITTED = Path("rendered/default")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m render", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     parser.add_argument("--inventory", type=Path, help="what the host has; without it: two GPUs of 24 GiB")
-    parser.add_argument("--out", type=Path, default=Path("rendered/default"))
+    parser.add_argument("--out", type=Path, default=COMMITTED)
     arguments = parser.parse_args()
     inventory = DEFAULT
     try:
         if arguments.inventory:
             inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
-        files = render(load(arguments.config), inventory, arguments.config, arguments.out)
-    except (ConfigError, LayoutError) as error:
+        cluster = load(arguments.config)
+        keys = load_keys(keys_path(arguments.config, cluster))
+        if keys.keys and arguments.out == COMMITTED:
+            print(f"{arguments.out} is committed, so it holds no keys: without `make up` nobody needs one")
+            keys = Keys()
+        files = render(cluster, inventory, arguments.config, arguments.out, keys=keys)
+    except (ConfigError, KeysError, LayoutError) as error:
         print(error, file=sys.stderr)
         return 2
     for name in write(files, arguments.out):

@@ -17,6 +17,8 @@ from render.njs import cluster_js
 from render.prometheus import prometheus_yml
 
 NO_KEYS = Keys()
+RELOADED = ("nginx/keys.conf", "nginx/limits.inc")
+"""What the running gateway takes over by a reload: a new key closes no port and forgets no conversation."""
 
 
 def render(
@@ -45,8 +47,9 @@ def render(
         "nginx/cluster.js": cluster_js(laid_out),
         "prometheus/prometheus.yml": prometheus_yml(laid_out),
     }
+    gateway = [text for name, text in files.items() if name.startswith("nginx/") and name not in RELOADED]
     digests = {
-        "gateway": _digest(*(text for name, text in files.items() if name.startswith("nginx/")), checkout),
+        "gateway": _digest(*gateway, checkout),
         "controller": _digest(laid_out.model_dump_json()),
         "webui": _digest(laid_out.webui.model_dump_json(), laid_out.gateway.model_dump_json()),
         "prometheus": _digest(files["prometheus/prometheus.yml"]),

@@ -9,8 +9,7 @@ from render.nginx import as_map
 
 def keys_conf(cluster: Cluster, keys: Keys) -> str:
     """For nginx's http context: names of keys, and a zone for every distinct limit."""
-    anonymous = cluster.gateway.anonymous
-    allowed = not keys.keys if anonymous is None else anonymous
+    allowed = not cluster.gateway.wants_key(keys)
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
     parts = [
         f'map "" $manyeyes_anonymous {{ default "{int(allowed)}"; }}\n',

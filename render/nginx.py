@@ -21,6 +21,8 @@ def pools_conf(cluster: Cluster) -> str:
         f"resolver {controller}:{CONTROLLER_DNS_PORT} valid={max(1, cluster.controller.dns_ttl_s)}s ipv6=off;",
         "resolver_timeout 2s;",
         f"access_log syslog:server={controller}:{CONTROLLER_SYSLOG_PORT},tag=manyeyes json;",
+        "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
+        f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
         _constant("$manyeyes_controller", f"http://{controller}:{CONTROLLER_HTTP_PORT}"),
         _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),

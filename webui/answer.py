@@ -17,6 +17,7 @@ class Served:
     pool: str = ""
     fallback: str = ""
     request_id: str = ""
+    route: str = ""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Served:
@@ -25,6 +26,7 @@ class Served:
             pool=headers.get("x-manyeyes-pool", ""),
             fallback=headers.get("x-manyeyes-fallback", ""),
             request_id=headers.get("x-request-id", ""),
+            route=headers.get("x-manyeyes-route", ""),
         )
 
 
@@ -94,6 +96,8 @@ def _facts(answer: Answer) -> list[str]:
     facts = [served.engine, served.pool]
     if served.fallback:
         facts.append(f"fallback from {served.fallback}")
+    if served.route:
+        facts.append(f"chosen by {served.route}")
     if answer.first_s is not None:
         facts.append(f"first token {_ms(answer.first_s - answer.asked_s)}")
     if answer.tokens_per_s is not None:

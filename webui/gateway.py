@@ -10,6 +10,7 @@ import openai
 from openai import AsyncOpenAI
 from openai._types import RequestOptions
 
+from config.routes import AUTO
 from webui.answer import Answer, Served
 from webui.failure import explain
 from webui.settings import Settings
@@ -19,11 +20,14 @@ LOOK_TIMEOUT_S = 5.0
 
 # Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
 PAGE_HEADER = "X-ManyEyes-Page"
+# Says whose key the visitor logged in with, by name, so that limits and the log count for that person. nginx sets it on
+# requests to the page and replaces what a browser sends; only the port for the page believes it.
+KEY_HEADER = "X-ManyEyes-Key"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What goes to `POST /v1/chat/completions`; `page` is one opened page, not a person."""
+    """What goes to `POST /v1/chat/completions`; `page` is one opened page, not a person; `key` the name of its key."""
 
     model: str
     messages: list[dict[str, Any]]
@@ -31,6 +35,7 @@ class Question:
     temperature: float
     top_p: float
     max_tokens: int
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,17 @@ class Gateway:
         # The client insists on a key; without one of its own the page is told apart by its address, not by "none".
         self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
 
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        await self._client.close()
+
     async def models(self) -> list[str]:
-        """The model names; empty when the gateway cannot tell."""
+        """The model names, `auto` last; empty when the gateway cannot tell."""
         try:
             found = await self._client.models.list(timeout=LOOK_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:
             return []
-        return [model.id for model in found.data]
+        return sorted((model.id for model in found.data), key=lambda name: name == AUTO)
 
     async def pools(self) -> list[Pool] | None:
         """The pools as `GET /healthz` tells them; None when the gateway cannot be reached or says something else."""
@@ -86,6 +95,7 @@ class Gateway:
         answer.end()
 
     async def _ask(self, question: Question, answer: Answer) -> None:
+        key = {KEY_HEADER: question.key} if question.key else {}
         messages: Any = question.messages  # video_url is vLLM's own and not in OpenAI's types
         raw = await self._client.chat.completions.with_raw_response.create(
             model=question.model,
@@ -95,7 +105,7 @@ class Gateway:
             max_tokens=question.max_tokens,
             stream=True,
             stream_options={"include_usage": True},
-            extra_headers={**self._headers, PAGE_HEADER: question.page},
+            extra_headers={**self._headers, PAGE_HEADER: question.page, **key},
         )
         answer.served = Served.from_headers(raw.headers)
         async with raw.parse() as stream:

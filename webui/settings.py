@@ -18,7 +18,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    gateway_url: str = "http://gateway:8080"
+    gateway_url: str = "http://gateway:8079"
     port: int = 7860
     title: str = WebUi().title
     greeting: str = WebUi().greeting

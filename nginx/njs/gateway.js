@@ -131,7 +131,7 @@ function soFar(v) {
 function noEngine(r) {
     const v = r.variables;
     const pool = v.manyeyes_asked_pool;
-    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => said.up(name) > 0));
+    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && said.up(name) > 0));
     switch (outcome) {
     case 'busy':
         return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
@@ -274,12 +274,13 @@ function engine(r) {
     if (!address) {
         return '';
     }
-    const last = address.slice(Math.max(address.lastIndexOf(' '), -1) + 1);
-    if (!/:\d+$/.test(last)) {
-        return '';  // nginx writes the upstream's name where no member was there to ask
+    const last = address.slice(address.lastIndexOf(' ') + 1), name = said.engine(last);
+    if (name) {
+        return name;
     }
     const pool = cluster.pools[v.manyeyes_pool];
-    return pool && pool.host ? pool.host : said.engine(last);
+    // nginx writes the upstream's name where no member was there to ask.
+    return !/:\d+$/.test(last) ? '' : pool && pool.host ? pool.host : last;
 }
 
 export default {

@@ -6,6 +6,8 @@
 
 // Bytes between the quotes of a string that becomes a mark. A body that is not longer has no such string.
 const LONG = 4096;
+// Of a text that is longer, its ends and its middle tell it from others.
+const TELLING = 512;
 // Bounds what a hostile body can take: 0.4 µs for each string or escaped quote, 0.1 µs and 50 bytes for each value.
 const MAX_STEPS = 300_000;
 const MAX_SKELETON_BYTES = 1024 * 1024;
@@ -23,7 +25,7 @@ class Refusal extends Error {}
 //   model: string or null; stream: boolean; temperature: number or null; effort, cacheKey: string;
 //   images, videos: how many; textBytes: of all texts, roughly; firstImage: its URL or mark, or '';
 //   links: media URLs that are not `data:`;
-//   turns: of each message after the leading system messages its role, texts and media as one text, long strings as marks;
+//   turns: of each message after the leading system messages its role, texts and media as one text, shortened;
 //   answered: how many of them stand before the last assistant turn, or 0; firstUser: the first user's turn, or ''
 // } Two long strings with the same mark are the same for every purpose here. Throws Refusal.
 function read(arrayBuffer) {
@@ -136,7 +138,7 @@ function readMessage(message, found, source) {
     let turn = word(role);
     if (typeof content === 'string') {
         found.textBytes += lengthOf(content, source);
-        turn += `\0${content}`;
+        turn += telling(content);
     } else if (Array.isArray(content)) {
         for (let n = 0; n < content.length; n++) {
             turn += readPart(content[n], found, source);
@@ -191,7 +193,7 @@ function readPart(part, found, source) {
             linksOf(value, found, source, 'url');
         } else if (MEDIA_KEYS.has(key)) {
             found.videos += key === 'video_url' ? 1 : 0;
-            told += `\0${word(value) || word(value && value.url)}`;
+            told += telling(word(value) || word(value && value.url));
             linksOf({ [key]: value }, found, source);
         } else if (typeof value === 'object') {
             linksOf(value, found, source);
@@ -202,14 +204,23 @@ function readPart(part, found, source) {
 
 function text(words, found, source) {
     found.textBytes += lengthOf(words, source);
-    return `\0${words}`;
+    return telling(words);
 }
 
 function picture(url, found, source) {
     found.images++;
     found.firstImage = found.firstImage || url;
     link(url, found, source);
-    return `\0${url}`;
+    return telling(url);
+}
+
+function telling(words) {
+    const length = words.length;
+    if (length <= TELLING) {
+        return `\0${words}`;
+    }
+    const middle = length >> 1;
+    return `\0${length}:${words.slice(0, 160)}${words.slice(middle, middle + 160)}${words.slice(-160)}`;
 }
 
 // Every media URL in anything that stands in a message, however it is nested; keys called `except` are left out at the top.

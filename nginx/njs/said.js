@@ -48,8 +48,9 @@ function isFresh() {
     return at !== undefined && Date.now() - at <= STALE_MS;
 }
 
+// The name of the engine at an address, or ''.
 function engine(address) {
-    return ngx.shared.cluster.get(`engine ${address}`) || address;
+    return ngx.shared.cluster.get(`engine ${address}`) || '';
 }
 
 function up(pool) {

@@ -16,6 +16,7 @@ from config.load import load
 from engine.flags import serve_flags
 from render.cluster import render
 from render.write import write
+from tests.process.certificate import certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -54,8 +55,10 @@ def test_compose_accepts_it(rendered: Path) -> None:
         assert not published or name == "gateway", (name, published)
 
 
-def test_nginx_accepts_it(rendered: Path) -> None:
+def test_nginx_accepts_it(rendered: Path, tmp_path: Path) -> None:
+    certificate(tmp_path)  # for configurations with TLS
     mounts = [
+        f"{tmp_path}:/run/secrets/manyeyes:ro",
         f"{ROOT}/nginx/nginx.conf:/etc/nginx/nginx.conf:ro",
         f"{ROOT}/nginx/conf.d:/etc/nginx/conf.d:ro",
         f"{ROOT}/nginx/njs:/etc/nginx/njs:ro",

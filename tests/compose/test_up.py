@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +37,14 @@ def config(tmp_path: Path) -> Iterator[Path]:
     make("down", path, tmp_path)
 
 
+def secrets(folder: Path) -> Path:
+    """Beside the folder of the configuration, which is open to all containers."""
+    return folder.with_name(f"{folder.name}-secrets")
+
+
 def start(target: str, config: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env")}
+    secrets(folder).mkdir(mode=0o750, exist_ok=True)
+    environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env"), "SECRETS_DIR": str(secrets(folder))}
     return subprocess.Popen(
         ["make", target, f"CONFIG={config}", *more], cwd=ROOT, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -67,8 +75,7 @@ def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(config: Pa
     body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     reply = httpx.post(f"http://localhost:{PORT}/v1/chat/completions", json=body, timeout=10)
     assert reply.status_code == 200
-    page = eventually(lambda: httpx.get(f"http://localhost:{PORT}/", timeout=10).text, 60)
-    assert "<html" in page
+    eventually(lambda: "<html" in httpx.get(f"http://localhost:{PORT}/", timeout=10).text, 60, what="the page")
     assert "MANYEYES_PROJECT=manyeyes-up" in (tmp_path / "env").read_text()
     again, said = make("up", config, tmp_path)
     assert again == 0, said
@@ -91,6 +98,50 @@ def test_a_changed_configuration_is_in_force_after_the_next_up(config: Path, tmp
     url = f"http://localhost:{PORT}"
     eventually(lambda: httpx.post(f"{url}/v1/chat/completions", json=body, timeout=10).status_code == 200, 30)
     eventually(lambda: "Other eyes" in httpx.get(f"{url}/", timeout=10).text, 60)
+
+
+def test_https_and_keys_come_with_the_next_up_and_a_further_key_without_a_new_gateway(
+    config: Path, tmp_path: Path
+) -> None:
+    config.write_text(CONFIG.replace(f"port: {PORT}", f"port: {PORT}, tls: {{}}"))
+
+    def key(name: str) -> str:
+        command: list[str | Path] = [sys.executable, "-m", "config", "key", "--config", config, name]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    def asked(secret: str) -> int:
+        trusted = ssl.create_default_context(cafile=secrets(tmp_path) / "tls.crt")
+        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+        url, headers = f"https://localhost:{PORT}/v1/chat/completions", {"Authorization": f"Bearer {secret}"}
+        return httpx.post(url, json=body, headers=headers, verify=trusted, timeout=10).status_code
+
+    def gateway() -> str:
+        command = ["docker", "ps", "--quiet", "--filter", "name=manyeyes-up-gateway"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    alice = key("alice")
+    status, said = make("up", config, tmp_path)
+    assert status == 0, said
+    assert "is new and self-signed" in said
+    assert f"--cacert {secrets(tmp_path)}/tls.crt https://localhost:{PORT}/v1" in said
+    assert "keys: alice" in said
+    assert (asked(alice), asked("another")) == (200, 401)
+    before, bob = gateway(), key("bob")
+    assert asked(bob) == 401
+    status, said = make("up", config, tmp_path)
+    assert status == 0, said
+    assert (asked(alice), asked(bob)) == (200, 200)
+    assert gateway() == before
+    assert "self-signed" not in said
+
+
+def test_a_broken_keys_file_is_told_and_nothing_is_started(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "api-keys.yaml").write_text("keys: [{name: alice}, {name: bob, sha256: x}]\n")
+    status, said = make("up", config, tmp_path)
+    assert status == 2
+    assert f"{tmp_path}/api-keys.yaml: keys[alice].sha256 is missing" in said
+    assert f"{tmp_path}/api-keys.yaml: keys[bob].sha256 wants 64 hexadecimal digits" in said
+    assert left() == []
 
 
 def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path) -> None:

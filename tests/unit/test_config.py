@@ -12,6 +12,7 @@ from config.layout import LayoutError, deal, lay_out
 from config.load import ConfigError, load, parse
 
 ROOT = Path(__file__).resolve().parents[2]
+REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"
 TWO = "pools: [{name: a, model: org/A}, {name: b, model: org/B}]\n"
 
 
@@ -64,6 +65,14 @@ def test_every_shipped_configuration_is_right(path: Path) -> None:
         (TWO + "shutdown: {drain_s: 30, grace_s: 30}", "shutdown.grace_s is 30 and must exceed shutdown.drain_s 30"),
         ("pools: [{name: a, model: m, media: {min_pixels: 9000, max_pixels: 2000}}]", "pools[a].media.min_pixels 9000 exceeds max_pixels 2000"),
         ("pools: [{name: a, model: m, vllm_flags: ['--port=1']}]", "pools[a].vllm_flags sets --port, which ManyEyes sets itself"),
+        (TWO + "auto: [{pool: a}, {pool: c}]", "auto[2].pool is 'c', which is not a pool; there are a, b"),
+        ("pools: [{name: auto, model: m}]", "pools[auto] is called 'auto', which means: choose by rule"),
+        ("pools: [{name: a, model: m, aliases: [auto]}]", "pools[a] is called 'auto', which means: choose by rule"),
+        (REMOTE + "engines: [{name: e, pool: r, gpus: [0]}]", "pools[r] is remote, so no engine can serve it"),
+        ("pools: [{name: r, model: tiny, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model must be the model's name at api.example.com, found 'tiny'"),
+        ("pools: [{name: r, model: /srv/m, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model must be the model's name at api.example.com, found '/srv/m'"),
+        ("pools: [{name: r, model: m, remote: {url: 'ftp://api.example.com'}}]", "pools[r].remote.url wants an address such as https://api.example.com/v1, found 'ftp://api.example.com'"),
+        ("pools: [{name: r, model: m, remote: {url: 'https://api.example.com/v1', key_file: ../key}}]", "pools[r].remote.key_file wants a file's name, without a folder, found '../key'"),
         ("pools: [{name: a, model: m, vllm_flags: ['seed=1']}]", "pools[a].vllm_flags wants '--flag' or '--flag=value', found 'seed=1'"),
     ],
 )  # fmt: skip
@@ -151,3 +160,42 @@ def test_a_listed_engine_takes_the_memory_of_the_gpu_it_names_by_uuid() -> None:
     cluster: Cluster = parse(TWO + f"engines: [{{name: e, pool: a, gpus: ['{uuid}']}}]")
     laid_out = lay_out(cluster, Inventory(gpus=(HostGpu(index=0, uuid=uuid, memory_gb=80),)))
     assert laid_out.explicit_engines[0].gpu_memory_gb == 80
+
+
+CHAIN = """
+pools:
+  - {name: a, model: org/A, fallback: b}
+  - {name: b, model: org/B, fallback: c}
+  - {name: c, model: org/C, fallback: d}
+  - {name: d, model: vendor/d, remote: {url: "https://api.example.com/v1"}}
+"""
+
+
+def fallbacks(engines: str) -> dict[str, str | None]:
+    cluster = lay_out(parse(f"{CHAIN}engines: [{engines}]"), DEFAULT)
+    return {pool.name: pool.fallback for pool in cluster.served_pools}
+
+
+def test_a_fallback_that_nobody_serves_is_skipped_to_the_next_one_of_the_chain() -> None:
+    assert fallbacks("{name: e, pool: a, gpus: [0]}") == {"a": "d", "d": None}
+    assert fallbacks("{name: e, pool: a, gpus: [0]}, {name: f, pool: c, gpus: [1]}") == {"a": "c", "c": "d", "d": None}
+
+
+def test_a_chain_that_leads_to_no_served_pool_is_none() -> None:
+    text = "pools: [{name: a, model: org/A, fallback: b}, {name: b, model: org/B}]\n"
+    cluster = lay_out(parse(text + "engines: [{name: e, pool: a, gpus: [0]}]"), DEFAULT)
+    assert cluster.served_pools[0].fallback is None
+
+
+def test_engines_are_never_dealt_to_a_remote_pool() -> None:
+    cluster = lay_out(parse(CHAIN), gpus(8))
+    assert {engine.pool for engine in cluster.explicit_engines} == {"a", "b", "c"}
+
+
+def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_without_rules_it_is_the_files_order() -> (
+    None
+):
+    engines = "engines: [{name: e, pool: c, gpus: [0]}]\n"
+    cluster = lay_out(parse(CHAIN + engines + "auto: [{pool: b, min_images: 1}, {pool: d}]"), DEFAULT)
+    assert [route.pool for route in cluster.routes] == ["d"]
+    assert [route.pool for route in lay_out(parse(CHAIN + engines), DEFAULT).routes] == ["c", "d"]

@@ -29,6 +29,13 @@ def test_a_fallback_is_told() -> None:
     assert line(complete(served=served)).startswith("gpu-3 · qwen3-vl-4b · fallback from qwen3-vl-8b · ")
 
 
+def test_why_auto_chose_the_pool_is_told() -> None:
+    served = Served(engine="gpu-3", pool="qwen3-vl-4b", route="rule 2: 1 picture(s)")
+    assert line(complete(served=served)).startswith(
+        "gpu-3 · qwen3-vl-4b · chosen by rule 2: 1 picture(s) · first token"
+    )
+
+
 def test_cached_tokens_are_told_when_the_engine_counts_them() -> None:
     assert "212 in (180 cached) / 96 out" in line(complete(tokens_cached=180))
 
@@ -83,5 +90,5 @@ def test_what_the_gateway_says_is_shown_as_it_is_and_not_read_as_markdown() -> N
 
 
 def test_headers_say_who_served() -> None:
-    headers = {"x-manyeyes-engine": "gpu-1", "x-manyeyes-pool": "p", "x-request-id": "r"}
-    assert Served.from_headers(headers) == Served("gpu-1", "p", "", "r")
+    headers = {"x-manyeyes-engine": "gpu-1", "x-manyeyes-pool": "p", "x-request-id": "r", "x-manyeyes-route": "rule 1"}
+    assert Served.from_headers(headers) == Served("gpu-1", "p", "", "r", "rule 1")

@@ -32,7 +32,7 @@ def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         settings.read({"MANYEYES_GATEWAY_URL": "gateway", "MANYEYES_WEBUI_PORT": "x", "MANYEYES_MAX_BODY_MB": "0"})
     assert str(caught.value).splitlines() == [
-        "MANYEYES_GATEWAY_URL wants an address like http://gateway:8080, found 'gateway'",
+        "MANYEYES_GATEWAY_URL wants an address like http://gateway:8079, found 'gateway'",
         "MANYEYES_WEBUI_PORT wants a whole number from 1 to 65535, found 'x'",
         "MANYEYES_MAX_BODY_MB wants a whole number from 1 to 4096, found '0'",
     ]

@@ -14,7 +14,7 @@ from webui import conversation, media, samples
 from webui.answer import Answer, note
 from webui.conversation import Message
 from webui.failure import Failure
-from webui.gateway import Gateway, Question
+from webui.gateway import KEY_HEADER, Gateway, Question
 from webui.settings import Settings
 
 REDRAW_S = 0.05  # an answer is drawn at most 20 times a second; each drawing costs a message to the browser
@@ -166,7 +166,8 @@ class Replies:
             return
         run = self._runs[page] = Run()
         answer = Answer(asked_s=time.monotonic())
-        asking = asyncio.create_task(self._ask(history, knobs, page, answer))
+        key = request.headers.get(KEY_HEADER) or ""
+        asking = asyncio.create_task(self._ask(history, knobs, page, key, answer))
         try:
             yield [*history, conversation.assistant_message("", "")], _box(box, BUSY)
             drawn = ""
@@ -185,7 +186,7 @@ class Replies:
         given_back = conversation.sent(history[-1]) if answer.failure and not answer.text and box is not None else None
         yield [*history, conversation.assistant_message(answer.text, note(answer))], _box(given_back, IDLE)
 
-    async def _ask(self, history: list[Message], knobs: tuple[Any, ...], page: str, answer: Answer) -> None:
+    async def _ask(self, history: list[Message], knobs: tuple[Any, ...], page: str, key: str, answer: Answer) -> None:
         model, system, temperature, top_p, max_tokens = knobs
         try:
             if not model:
@@ -196,7 +197,8 @@ class Replies:
             answer.failure = failure
             return
         answer.asked_s = time.monotonic()  # reading files is not the engine's time
-        await self._gateway.ask(Question(model, messages, page, temperature, top_p, int(max_tokens)), answer)
+        question = Question(model, messages, page, temperature, top_p, int(max_tokens), key)
+        await self._gateway.ask(question, answer)
 
 
 def _box(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[str, Any]:

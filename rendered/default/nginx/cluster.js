@@ -28,6 +28,5 @@ export default {
       "reasoning_effort": []
     }
   ],
-  "hash_pictures": false,
-  "rewrites_model": false
+  "hash_pictures": false
 };

@@ -16,6 +16,5 @@ export default {
       "reasoning_effort": []
     }
   ],
-  "hash_pictures": false,
-  "rewrites_model": false
+  "hash_pictures": false
 };

@@ -1,0 +1,62 @@
+"""The secrets folder: which of its files the configuration names, and whether the gateway can read them."""
+
+import os
+from pathlib import Path
+
+from config.cluster import Cluster
+from host.command import ROOT
+
+GATEWAY_USER = 101
+"""nginx's user in its image; without the folder's group it has this one only."""
+
+
+def folder() -> Path:
+    """SECRETS_DIR, else secrets/ of this checkout."""
+    return ROOT / (os.environ.get("SECRETS_DIR") or "secrets")
+
+
+def group() -> int:
+    """The group that the gateway is given, so that files may be closed to everybody else."""
+    return folder().stat().st_gid if folder().exists() else GATEWAY_USER
+
+
+def of_pools(cluster: Cluster) -> dict[str, str]:
+    """{setting: file} for what remote pools need; file names are inside the folder."""
+    named: dict[str, str] = {}
+    for pool in cluster.served_pools:
+        if pool.remote and pool.remote.key_file:
+            named[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
+        if pool.remote and pool.remote.ca_file:
+            named[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
+    return named
+
+
+def of_certificate(cluster: Cluster) -> dict[str, str]:
+    """{setting: file} for the gateway's own certificate; empty without TLS."""
+    tls = cluster.gateway.tls
+    return {"gateway.tls.certificate": tls.certificate, "gateway.tls.key": tls.key} if tls else {}
+
+
+def state(name: str) -> tuple[str, str]:
+    """What is found at `name`, and what to do about it; the latter is empty when the gateway can read it."""
+    path = folder() / name
+    if not path.is_file():
+        return "missing", f"Put the file there: {path}"
+    if not path.resolve().is_relative_to(folder().resolve()):
+        return "a link out of the folder", f"Containers cannot follow it; copy the file to {path}"
+    if not _lets_in(folder(), 0o111):
+        return "in a closed folder", f"chmod g+x {folder()}"
+    if not _lets_in(path, 0o444):
+        return "closed to the gateway", f"chgrp {group()} {path} && chmod g+r {path}"
+    return "there", ""
+
+
+def _lets_in(path: Path, bits: int) -> bool:
+    """Whether one of the permission bits holds for the gateway's user or its groups."""
+    found = path.stat()
+    mode = found.st_mode & bits
+    if found.st_uid == GATEWAY_USER:
+        return bool(mode & 0o700)
+    if found.st_gid in (GATEWAY_USER, group()):
+        return bool(mode & 0o070)
+    return bool(mode & 0o007)

@@ -1,0 +1,52 @@
+// Made by `make render` from config/cluster.yaml. Do not edit: the next `make up` writes it anew.
+export default {
+  "pools": {
+    "qwen3-vl-8b": {
+      "next": "qwen3-vl-4b",
+      "domains": [],
+      "cache": {
+        "shared": false
+      }
+    },
+    "qwen3-vl-4b": {
+      "next": "cloud",
+      "domains": [],
+      "cache": null
+    },
+    "cloud": {
+      "next": "",
+      "domains": [],
+      "cache": null,
+      "model": "qwen3-vl-235b-a22b-instruct",
+      "host": "api.example.com",
+      "key_file": "cloud.key"
+    }
+  },
+  "auto": [
+    {
+      "pool": "qwen3-vl-8b",
+      "min_images": 0,
+      "min_videos": 0,
+      "min_text_bytes": 0,
+      "reasoning_effort": [
+        "medium",
+        "high"
+      ]
+    },
+    {
+      "pool": "qwen3-vl-8b",
+      "min_images": 0,
+      "min_videos": 0,
+      "min_text_bytes": 20000,
+      "reasoning_effort": []
+    },
+    {
+      "pool": "qwen3-vl-4b",
+      "min_images": 0,
+      "min_videos": 0,
+      "min_text_bytes": 0,
+      "reasoning_effort": []
+    }
+  ],
+  "hash_pictures": true
+};

@@ -1,0 +1,191 @@
+"""The secrets folder: what `make doctor` says of it, the certificate that `make up` makes, and what `make up` prints."""
+
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from config.inventory import Inventory
+from config.keys import Key, Keys
+from config.layout import lay_out
+from config.load import parse
+from host import certificate, doctor, facts, hello, secrets
+from host.facts import Docker
+
+WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/")
+ENGINES = "engines: [{name: e, pool: a, flavour: emulated}]\n"
+REMOTE = """
+pools:
+  - {name: a, model: org/A, fallback: r}
+  - {name: r, model: m, remote: {url: "https://api.example.com/v1", key_file: r.key, ca_file: r.crt}}
+"""
+TLS = "pools: [{name: a, model: org/A}]\ngateway: {tls: {}}\n"
+EMULATED = Inventory(flavour="emulated")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "kept"
+    path.mkdir(mode=0o750)
+    monkeypatch.setenv("SECRETS_DIR", str(path))
+    monkeypatch.setattr(facts, "host_name", lambda: "eyes")
+    monkeypatch.setattr(facts, "addresses", lambda: ["10.1.2.3", "fd00::1"])
+    return path
+
+
+def told(text: str) -> dict[str, tuple[str, str]]:
+    checks = doctor.look(parse(text + ENGINES), WORKS, EMULATED, ours_runs=True)
+    wanted = [check for check in checks if check.what == "certificate" or "." in check.what]
+    return {check.what: (check.found, check.remedy) for check in wanted}
+
+
+def put(path: Path, mode: int = 0o640) -> Path:
+    path.write_text("x")
+    path.chmod(mode)
+    return path
+
+
+def make(text: str = TLS) -> None:
+    certificate.ensure(lay_out(parse(text + ENGINES), EMULATED))
+
+
+def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
+    put(folder / "r.crt")
+    found = told(REMOTE)
+    assert found["pools[r].remote.key_file"] == ("missing", f"Put the file there: {folder}/r.key")
+    assert found["pools[r].remote.ca_file"] == ("there", "")
+
+
+def test_a_file_closed_to_the_gateway_is_told_with_the_command_that_opens_it(folder: Path) -> None:
+    put(folder / "r.crt")
+    key = put(folder / "r.key", 0o600)
+    found, remedy = told(REMOTE)["pools[r].remote.key_file"]
+    assert found == "closed to the gateway"
+    subprocess.run(remedy, shell=True, check=True)
+    assert told(REMOTE)["pools[r].remote.key_file"] == ("there", "")
+    assert key.stat().st_mode & 0o007 == 0
+
+
+def test_a_closed_folder_is_told(folder: Path) -> None:
+    put(folder / "r.key")
+    folder.chmod(0o700)
+    assert told(REMOTE)["pools[r].remote.key_file"] == ("in a closed folder", f"chmod g+x {folder}")
+
+
+def test_a_link_out_of_the_folder_is_told_because_containers_cannot_follow_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "r.key").symlink_to(put(tmp_path / "elsewhere", 0o644))
+    assert told(REMOTE)["pools[r].remote.key_file"][0] == "a link out of the folder"
+
+
+def test_without_tls_and_remote_pools_the_folder_is_not_looked_at(folder: Path) -> None:
+    folder.rmdir()
+    assert told("pools: [{name: a, model: org/A}]\n") == {}
+
+
+def test_with_tls_a_self_signed_pair_is_made_that_only_the_folders_group_can_read(folder: Path) -> None:
+    assert told(TLS) == {"certificate": ("`make up` makes one", "")}
+    make()
+    crt, key = folder / "tls.crt", folder / "tls.key"
+    assert (crt.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o644, 0o640)
+    assert sorted(path.name for path in folder.iterdir()) == ["tls.crt", "tls.key"]
+    assert certificate.is_self_signed(crt)
+    assert not certificate.has_expired(crt)
+    said = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", crt], capture_output=True, text=True).stdout
+    for name in ("DNS:localhost", "DNS:eyes", "IP Address:127.0.0.1", "IP Address:10.1.2.3", "CA:FALSE"):
+        assert name in said
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(crt, key)
+    assert told(TLS) == {"gateway.tls.certificate": ("there", ""), "gateway.tls.key": ("there", "")}
+
+
+@pytest.mark.parametrize("there", [("tls.crt",), ("tls.key",), ("tls.crt", "tls.key")])
+def test_a_file_that_is_there_is_never_overwritten_and_a_half_is_told(folder: Path, there: tuple[str, ...]) -> None:
+    for name in there:
+        put(folder / name)
+    make()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(there)
+    assert {path.read_text() for path in folder.iterdir()} == {"x"}
+    assert sum(found == "missing" for found, _ in told(TLS).values()) == 2 - len(there)
+
+
+def test_without_openssl_and_a_certificate_doctor_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert told(TLS) == {"certificate": ("none", f"Install openssl, or put your own pair into {folder}")}
+
+
+def test_an_expired_certificate_is_told(folder: Path) -> None:
+    make()
+    crt = folder / "tls.crt"
+    subprocess.run(
+        ["openssl", "x509", "-in", crt, "-signkey", folder / "tls.key", "-days", "-1", "-out", crt],
+        check=True,
+        capture_output=True,
+    )
+    assert told(TLS)["gateway.tls.certificate"][0] == "expired"
+
+
+def signed_by_somebody(folder: Path, name: str) -> None:
+    """A certificate as an operator brings it: for a public name, vouched for by somebody else."""
+    run = ["openssl", "req", "-nodes", "-newkey", "rsa:2048", "-keyout", "tls.key"]
+    commands = [
+        [*run, "-x509", "-subj", "/CN=authority", "-out", "ca.crt"],
+        [*run, "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-out", "request"],
+        ["openssl", "req", "-x509", "-in", "request", "-copy_extensions", "copy", "-CA", "ca.crt", "-CAkey", "ca.key", "-key", "tls.key", "-out", "tls.crt"],
+    ]  # fmt: skip
+    commands[0][commands[0].index("tls.key")] = "ca.key"
+    for command in commands:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def said(text: str, keys: Keys, capsys: pytest.CaptureFixture[str]) -> str:
+    hello.show(lay_out(parse(text + ENGINES), EMULATED), keys, grafana=False)
+    return capsys.readouterr().out
+
+
+def test_the_first_lines_name_the_keys_and_how_to_send_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = "pools: [{name: a, model: org/A}]\n"
+    assert "any key will do" in said(plain, Keys(), capsys)
+    keys = Keys(keys=tuple(Key(name=f"k{n}", sha256=f"{n:064x}") for n in range(7)))
+    text = said(plain, keys, capsys)
+    assert "keys: k0, k1, k2, k3, k4 and 2 more" in text
+    assert "Authorization: Bearer YOUR-KEY" in text
+    text = said(plain + "gateway: {anonymous: true}\n", keys, capsys)
+    assert "others may ask too" in text
+    assert "Bearer" not in text
+
+
+def test_with_a_self_signed_certificate_curl_is_told_to_trust_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make()
+    text = said(TLS, Keys(), capsys)
+    assert f"curl --cacert {folder}/tls.crt https://localhost:8080/v1/chat/completions" in text
+    assert "http://localhost:8080" not in text
+
+
+def test_with_the_operators_certificate_the_address_is_the_name_it_is_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed_by_somebody(folder, "eyes.example.com")
+    text = said(TLS, Keys(), capsys)
+    assert "curl https://eyes.example.com:8080/v1/chat/completions" in text
+
+
+def test_what_remote_pools_are_is_told_and_the_first_question_is_not_theirs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+pools:
+  - {name: r, model: m, remote: {url: "https://api.example.com/v1"}}
+  - {name: a, model: org/A}
+"""
+    shown = said(text, Keys(), capsys)
+    assert "r   (m, at api.example.com)" in shown
+    assert '"model": "a"' in shown
+
+
+def test_the_group_that_the_gateway_is_given_is_the_folders(folder: Path) -> None:
+    assert secrets.group() == folder.stat().st_gid
+    shutil.rmtree(folder)
+    assert secrets.group() == secrets.GATEWAY_USER

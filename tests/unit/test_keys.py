@@ -1,0 +1,183 @@
+"""API keys: the file, and the commands that make and list them."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.keys import Key, Keys, KeysError, add_key, load_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE, TWO = "1a" * 32, "2b" * 32
+CLUSTER = "pools: [{name: a, model: org/A}]\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "api-keys.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(KeysError) as caught:
+        load_keys(written(folder, text))
+    return caught.value.problems
+
+
+def test_without_a_file_and_in_an_empty_one_there_is_no_key(tmp_path: Path) -> None:
+    assert load_keys(tmp_path / "none.yaml") == Keys()
+    assert load_keys(written(tmp_path, "# nothing\n")) == Keys()
+
+
+def test_a_new_key_is_kept_as_its_hash_beside_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "api-keys.yaml"
+    first = add_key(path, "alice", 600, 8)
+    second = add_key(path, "bob@example.com", None, None)
+    assert first != second
+    assert load_keys(path).keys == (
+        Key(name="alice", sha256=hashlib.sha256(first.encode()).hexdigest(), requests_per_minute=600, in_flight=8),
+        Key(name="bob@example.com", sha256=hashlib.sha256(second.encode()).hexdigest()),
+    )
+    assert first not in path.read_text()
+
+
+def test_a_name_that_is_there_already_is_refused_and_the_file_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "api-keys.yaml"
+    add_key(path, "alice", None, None)
+    before = path.read_bytes()
+    with pytest.raises(KeysError, match="there is a key named 'alice' already"):
+        add_key(path, "alice", 5, None)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "at_once", "said"),
+    [
+        ("", None, None, "name wants letters, digits"),
+        ("a b", None, None, "name wants letters, digits"),
+        ('a"; deny all; "', None, None, "name wants letters, digits"),
+        ("alice", 0, None, "requests_per_minute wants a whole number from 1 to 1000000, found 0"),
+        ("alice", None, 70_000, "in_flight wants a whole number from 1 to 65535, found 70000"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_and_nothing_is_written(
+    tmp_path: Path, name: str, rate: int | None, at_once: int | None, said: str
+) -> None:
+    with pytest.raises(KeysError, match=said):
+        add_key(tmp_path / "api-keys.yaml", name, rate, at_once)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_problem_of_a_file_is_told_by_the_keys_name(tmp_path: Path) -> None:
+    text = f"""
+keys:
+  - {{name: alice, sha256: me-a-key-itself}}
+  - {{name: bob, sha256: {ONE}, rpm: 5}}
+  - {{sha256: {TWO}, in_flight: many}}
+  - text
+"""
+    found = problems(tmp_path, text)
+    assert found == [
+        "keys[alice].sha256 wants 64 hexadecimal digits, the SHA-256 of the key",
+        "keys[bob].rpm is not a setting; there are name, sha256, requests_per_minute, in_flight",
+        "keys[2].name is missing",
+        "keys[2].in_flight wants a whole number from 1 to 65535",
+        "keys[3] wants name, sha256, requests_per_minute, in_flight",
+    ]
+
+
+def test_a_key_written_where_its_hash_belongs_is_not_printed(tmp_path: Path) -> None:
+    with pytest.raises(KeysError) as caught:
+        load_keys(written(tmp_path, "keys: [{name: alice, sha256: me-a-key-itself}]"))
+    assert "me-a-key-itself" not in str(caught.value)
+
+
+def test_names_and_hashes_that_stand_there_twice_are_told_together(tmp_path: Path) -> None:
+    text = yaml.safe_dump(
+        {"keys": [{"name": "a", "sha256": ONE}, {"name": "a", "sha256": TWO}, {"name": "b", "sha256": ONE}]}
+    )
+    assert problems(tmp_path, text) == [
+        "keys has 2 entries named 'a'; names must differ",
+        "keys[a] and keys[b] have the same sha256, so they are one key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("keys: 3", "keys wants a list of keys"),
+        ("- a", "the file wants `keys:` and a list of keys"),
+        ("key: []", "key is not a setting"),
+        ("keys: [", "cannot be read"),
+    ],
+)
+def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    found = problems(tmp_path, text)
+    assert len(found) == 1, found
+    assert said in found[0]
+    assert "\n" not in found[0]
+
+
+def config(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "config", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_command_prints_the_key_alone_and_says_beside_it_what_to_do_next(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER)
+    made = config("key", "--config", cluster, "--requests-per-minute=600", "--in-flight=8", "alice")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert load_keys(tmp_path / "api-keys.yaml").keys[0].sha256 == hashlib.sha256(key.encode()).hexdigest()
+    assert "`make up` applies it" in made.stderr
+    assert "nobody is served without a key" in made.stderr
+    again = config("key", "--config", cluster, "bob")
+    assert "nobody is served without a key" not in again.stderr
+    listed = config("keys", "--config", cluster)
+    assert listed.stdout.splitlines()[1:] == ["  alice   600 requests a minute, 8 at once", "  bob   no limit"]
+    assert key not in listed.stdout
+
+
+def test_the_command_ends_with_2_and_one_sentence_where_the_name_is_taken(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER)
+    config("key", "--config", cluster, "alice")
+    again = config("key", "--config", cluster, "alice")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.splitlines() == [
+        f"{tmp_path}/api-keys.yaml: there is a key named 'alice' already; remove its lines to make another"
+    ]
+
+
+def test_checking_the_configuration_checks_its_keys_too(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER + "gateway: {keys_file: people.yaml}\n")
+    assert config("check", cluster).returncode == 0
+    (tmp_path / "people.yaml").write_text("keys: 3\n")
+    checked = config("check", cluster)
+    assert (checked.returncode, checked.stderr.strip()) == (2, f"{tmp_path}/people.yaml: keys wants a list of keys")
+
+
+def test_keys_are_rendered_for_a_host_and_a_broken_file_is_refused(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER)
+    config("key", "--config", cluster, "alice")
+    command: list[str | Path] = [sys.executable, "-m", "render", "--config", cluster, "--out", tmp_path / "out"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    assert '"alice"' in (tmp_path / "out/nginx/keys.conf").read_text()
+    (tmp_path / "api-keys.yaml").write_text("keys: 3\n")
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 2
+
+
+def test_what_is_committed_holds_no_key(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER)
+    config("key", "--config", cluster, "alice")
+    command: list[str | Path] = [sys.executable, "-m", "render", "--config", cluster, "--out", "rendered/default"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert told.returncode == 0, told.stderr
+    assert "rendered/default is committed, so it holds no keys" in told.stdout
+    assert "alice" not in (tmp_path / "rendered/default/nginx/keys.conf").read_text()
