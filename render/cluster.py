@@ -7,7 +7,7 @@ from config.cluster import Cluster
 from config.inventory import Inventory
 from config.keys import Keys
 from config.layout import lay_out
-from render.edge import keys_conf, limits_conf, listen_conf, settings_conf
+from render.edge import access_conf, keys_conf, limits_conf, listen_conf, settings_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
 from render.file import as_yaml
@@ -17,7 +17,7 @@ from render.njs import cluster_js
 from render.prometheus import prometheus_yml
 
 NO_KEYS = Keys()
-RELOADED = ("nginx/keys.conf", "nginx/limits.inc")
+RELOADED = ("nginx/access.inc", "nginx/keys.conf", "nginx/limits.inc")
 """What the running gateway takes over by a reload: a new key closes no port and forgets no conversation."""
 
 
@@ -40,6 +40,7 @@ def render(
         "nginx/pools.conf": pools_conf(laid_out),
         "nginx/caches.conf": caches_conf(laid_out),
         "nginx/keys.conf": keys_conf(laid_out, keys),
+        "nginx/access.inc": access_conf(laid_out, keys),
         "nginx/limits.inc": limits_conf(keys),
         "nginx/listen.inc": listen_conf(laid_out),
         "nginx/locations.inc": locations_conf(laid_out),

@@ -25,6 +25,17 @@ def keys_conf(cluster: Cluster, keys: Keys) -> str:
     return with_header("".join(parts))
 
 
+def anonymous_allowed(cluster: Cluster, keys: Keys) -> bool:
+    """Whether requests without a known key are served."""
+    anonymous = cluster.gateway.anonymous
+    return not keys.keys if anonymous is None else anonymous
+
+
+def access_conf(cluster: Cluster, keys: Keys) -> str:
+    """For the locations that ask for a key: nothing where nobody needs one."""
+    return with_header("" if anonymous_allowed(cluster, keys) else "js_access gateway.authorize;\n")
+
+
 def limits_conf(keys: Keys) -> str:
     """For the location of API calls. A request whose key has no such limit has an empty name there, and is not counted."""
     lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]

@@ -44,8 +44,8 @@ function picture(facts) {
 }
 
 // Of every byte, for what must be exactly the same.
-function whole(bytes) {
-    return crypto.createHash('sha256').update(bytes).digest('hex');
+function whole(arrayBuffer) {
+    return crypto.createHash('sha256').update(new Uint8Array(arrayBuffer)).digest('hex');
 }
 
 function digest(text) {

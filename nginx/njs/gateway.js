@@ -16,6 +16,14 @@ const SECRETS = '/run/secrets/manyeyes/';
 
 // --- a request's way in ------------------------------------------------------------------------------------------
 
+// Before a byte of the body is read. Only where a key is asked for (rendered/access.inc).
+function authorize(r) {
+    if (!keys.known(r)) {
+        r.headersOut['WWW-Authenticate'] = 'Bearer';
+        refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'This gateway wants a known API key, as `Authorization: Bearer KEY`.');
+    }
+}
+
 // The page asks in the browser's own words, and takes a key as the password.
 function authorizePage(r) {
     if (!keys.known(r)) {
@@ -28,9 +36,6 @@ function authorizePage(r) {
 // Reads the body, chooses pool and conversation, and passes the request to the pool's location.
 // Refuses what no engine could answer.
 async function route(r) {
-    if (!keys.known(r)) {
-        return refuseStranger(r);  // before a byte of the body is read
-    }
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
@@ -69,11 +74,6 @@ async function route(r) {
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
     r.internalRedirect(`@pool-${pool}${cached(r, here, facts, body)}`);
-}
-
-function refuseStranger(r) {
-    r.headersOut['WWW-Authenticate'] = 'Bearer';
-    refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'This gateway wants a known API key, as `Authorization: Bearer KEY`.');
 }
 
 function chosenPool(r, facts) {
@@ -247,9 +247,6 @@ function healthz(r) {
 
 // GET /v1/models and /v1/models/NAME in OpenAI's form: one entry for every name a client may use.
 function models(r) {
-    if (!keys.known(r)) {
-        return refuseStranger(r);
-    }
     if (r.method !== 'GET' && r.method !== 'HEAD') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use GET.`);
     }
@@ -284,6 +281,6 @@ function engine(r) {
 }
 
 export default {
-    authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
+    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
     remoteAuthorization, remoteBody, remoteRefusesKey, route,
 };

@@ -156,14 +156,14 @@ def expected(body: dict[str, Any]) -> dict[str, Any]:
 def turn(message: dict[str, Any]) -> str:
     """Role, texts and media of one message, as request.js joins them."""
     told, content = message["role"], message["content"]
-    for part in [content] if isinstance(content, str) else content or []:
-        if isinstance(part, str):
-            told += f"\0{part}"
-        for key in part if isinstance(part, dict) else ():
+    if isinstance(content, str):
+        told += f"\0{content}"
+    for part in content if isinstance(content, list) else []:
+        for key, value in part.items():
             if key == "text":
-                told += f"\0{part[key]}"
+                told += f"\0{value}"
             elif key in ("image_url", "video_url"):
-                told += "\0" + (part[key] if isinstance(part[key], str) else part[key]["url"])
+                told += "\0" + (value if isinstance(value, str) else value["url"])
     if "tool_calls" in message:
         told += json.dumps(message["tool_calls"], ensure_ascii=False, separators=(",", ":"))
     return str(told)
