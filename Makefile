@@ -82,7 +82,7 @@ test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on C
 	@tests/run all
 
 .PHONY: bench-gateway
-bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: hours (ARGS=--quick: minutes)
+bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
 	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Busy:
-    """Seconds that the machine's cores had worked, and had been there, since it started."""
+    """Seconds that all cores together had worked, and had been there, since the machine started."""
 
     worked_s: float
     passed_s: float
@@ -25,7 +25,8 @@ class Busy:
 def busy() -> Busy:
     first = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle = first[3] + first[4]
-    return Busy(float(sum(first) - idle), float(sum(first)))
+    a_second = os.sysconf("SC_CLK_TCK")
+    return Busy((sum(first) - idle) / a_second, sum(first) / a_second)
 
 
 def busy_for(seconds: float) -> float:

@@ -29,7 +29,7 @@ HOW = """\
   second turn. For ManyEyes it is nginx and the controller together.
 * Added latency: one client sends each request twice, past the gateway and through it, in turns, on keep-alive connections; the
   differences of these pairs are what is shown. Streaming: the same, against one *emulated* engine that knows the picture.
-* The users' process measures its own CPU; above 85 % of a core, or with 95 % of the machine busy, a note below the table says so.
+* The users' process measures its own CPU; above 85 % of a core, or with 90 % of the machine busy, a note below the table says so.
 
 ## What to keep in mind
 

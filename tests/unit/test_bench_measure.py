@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.machine import Busy, busy
 from bench.measure.counters import difference, read, share
 from bench.measure.load import Report
 from bench.measure.percentiles import median, percentile
@@ -40,6 +41,11 @@ def test_reports_of_several_processes_become_one() -> None:
     assert (both.started_s, both.ended_s, both.first_s, both.tokens) == (10, 22, [1, 3], 11)
     assert both.errors == {"status 502": 3, "TimeoutError": 1}
     assert busiest([one, two]) == pytest.approx(9 / 11)
+
+
+def test_the_machine_is_busy_by_the_share_of_its_cores_that_worked() -> None:
+    assert Busy(worked_s=3, passed_s=10).share_since(Busy(worked_s=1, passed_s=6)) == 0.5
+    assert busy().passed_s > 0
 
 
 CHILD = "import time\nwhile time.process_time() < 0.3: pass\nprint('worked', flush=True)\ntime.sleep(60)"
