@@ -39,8 +39,9 @@ async function route(r) {
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
-    const body = await r.readRequestArrayBuffer();
     const v = r.variables;
+    // Both give all of it; the first is quicker for small bodies, the second copies large ones once less.
+    const body = Number(r.headersIn['Content-Length']) < 65_536 ? r.requestBuffer.buffer : await r.readRequestArrayBuffer();
     let facts;
     try {
         facts = request.read(body);
@@ -54,7 +55,9 @@ async function route(r) {
         return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request names no model. ${known()}`);
     }
     v.manyeyes_model = facts.model.slice(0, 128);
-    v.manyeyes_stream = facts.stream ? '1' : '';
+    if (facts.stream) {
+        v.manyeyes_stream = '1';
+    }
     const pool = chosenPool(r, facts);
     if (!pool) {
         return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${facts.model.slice(0, 128)}'. ${known()}`);

@@ -134,11 +134,10 @@ function facts(body, source) {
 }
 
 function readMessage(message, found, source) {
-    const { role, content } = message, turns = found.turns;
-    let turn = word(role);
+    const role = message.role, content = message.content, turns = found.turns;
+    let turn = typeof role === 'string' ? role : '';
     if (typeof content === 'string') {
-        found.textBytes += lengthOf(content, source);
-        turn += telling(content);
+        turn += text(content, found, source);
     } else if (Array.isArray(content)) {
         for (let n = 0; n < content.length; n++) {
             turn += readPart(content[n], found, source);
@@ -250,7 +249,7 @@ function link(url, found, source) {
 }
 
 function lengthOf(words, source) {
-    const place = words[0] === '\0' ? source.long.get(words) : undefined;
+    const place = source.long.size ? source.long.get(words) : undefined;
     return place ? place[1] - place[0] : words.length;
 }
 

@@ -21,6 +21,7 @@ from config.inventory import Inventory
 from config.keys import Keys
 from config.load import load, load_laid_out
 from engine.flags import served_names
+from host import dotenv
 from render.cluster import render
 from render.write import write
 from tests.eventually import eventually
@@ -227,5 +228,6 @@ def _start_nginx(running: Stand) -> None:
         for before, after in swaps:
             text = text.replace(before, after)
         file.write_text(text)
-    running.start("nginx", [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {own_user()}"])
+    command = [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {own_user()}"]
+    running.start("nginx", command, dotenv.read(ROOT / "nginx/malloc.env"))
     eventually(lambda: listens(ports["gateway"]), 10, 0.05, "nginx listens")
