@@ -1,11 +1,7 @@
 """vllm-project/router (Rust), with each policy that works in front of plain engines."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from bench.gateways.gateway import Gateway, Setting, command
-from bench.install import environment_for, from_pypi, pinned
-from tests.process.stand import free_port
+from bench.gateways.gateway import Gateway, Setting
+from bench.gateways.router import router
 
 NAME = "vllm-router"
 POLICIES = "https://github.com/vllm-project/router/blob/main/docs/load_balancing/README.md"
@@ -23,38 +19,18 @@ WHY = {
 }
 
 
-def _version() -> str:
-    from_pypi(NAME)
-    return pinned(NAME, NAME)
-
-
-def _environment() -> Mapping[str, str]:
-    return environment_for(from_pypi(NAME))
-
-
 def _gateway(policy: str) -> Gateway:
-    def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
-        return [
-            str(from_pypi(NAME) / "bin/vllm-router"),
-            "--host=127.0.0.1",
-            f"--port={port}",
-            f"--prometheus-port={free_port()}",
-            f"--policy={policy}",
-            "--worker-urls",
-            *(f"http://{engine}" for engine in engines),
-        ]
-
-    return Gateway(
-        name=f"{NAME} {policy}",
-        product=NAME,
-        version=_version,
-        run=command(make, _environment),
-        headers=HEADERS if policy in ("consistent_hash", "sticky_least_loaded") else (),
-        leading=policy in ("cache_aware", "consistent_hash"),
+    return router(
+        NAME,
+        policy,
+        program=["vllm-router"],
+        flags=[f"--policy={policy}"],
         settings=(
             Setting(f"--policy {policy}", WHY[policy], POLICIES),
             Setting("everything else at its default", "its maker's choice", HELP),
         ),
+        headers=HEADERS if policy in ("consistent_hash", "sticky_least_loaded") else (),
+        leading=policy in ("cache_aware", "consistent_hash"),
     )
 
 
