@@ -66,52 +66,43 @@ def status_of(fleet: Fleet, requests: RequestLog) -> dict[str, Any]:
 
 
 def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
-    if pool.remote:
-        return _remote_status(pool, pool.remote, requests)
-    members = fleet.of_pool(pool.name)
-    flavours = sorted({member.engine.flavour for member in members})
+    served = _elsewhere(pool.remote) if pool.remote else _by_engines(fleet, requests, pool)
     return {
         "name": pool.name,
         "model": pool.model,
         "names": list(pool.names),
         "max_model_len": pool.max_model_len,
-        "flavour": ", ".join(flavours),
         "fallback": pool.fallback,
+        "p95_ms": requests.p95_ms(pool.name),
+        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
+        **served,
+    }
+
+
+def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
+    members = fleet.of_pool(pool.name)
+    flavours = sorted({member.engine.flavour for member in members})
+    return {
+        "flavour": ", ".join(flavours),
         "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
         "up": sum(member.known.state is State.UP for member in members),
         "total": len(members),
-        "p95_ms": requests.p95_ms(pool.name),
-        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
         "engines": [_engine_status(member, requests) for member in members],
     }
 
 
-def _remote_status(pool: Pool, remote: Remote, requests: RequestLog) -> dict[str, Any]:
+def _elsewhere(remote: Remote) -> dict[str, Any]:
     """A pool that is served elsewhere counts as up: nobody here looks after it."""
-    return {
-        "name": pool.name,
-        "model": pool.model,
-        "names": list(pool.names),
-        "max_model_len": pool.max_model_len,
+    endpoint: dict[str, Any] = {
+        "name": remote.host,
+        "state": "remote",
+        "since": None,
+        "last_success": None,
         "flavour": "remote",
-        "fallback": pool.fallback,
-        "notice": "",
-        "up": 1,
-        "total": 1,
-        "p95_ms": requests.p95_ms(pool.name),
-        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
-        "engines": [
-            {
-                "name": remote.host,
-                "state": "remote",
-                "since": None,
-                "last_success": None,
-                "flavour": "remote",
-                "gpus": [],
-                "address": None,
-            }
-        ],
+        "gpus": [],
+        "address": None,
     }
+    return {"flavour": "remote", "notice": "", "up": 1, "total": 1, "engines": [endpoint]}
 
 
 def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:

@@ -25,15 +25,9 @@ def keys_conf(cluster: Cluster, keys: Keys) -> str:
     return with_header("".join(parts))
 
 
-def anonymous_allowed(cluster: Cluster, keys: Keys) -> bool:
-    """Whether requests without a known key are served."""
-    anonymous = cluster.gateway.anonymous
-    return not keys.keys if anonymous is None else anonymous
-
-
 def access_conf(cluster: Cluster, keys: Keys) -> str:
     """For the locations that ask for a key: nothing where nobody needs one."""
-    return with_header("" if anonymous_allowed(cluster, keys) else "js_access gateway.authorize;\n")
+    return with_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
 
 
 def limits_conf(keys: Keys) -> str:

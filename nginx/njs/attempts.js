@@ -74,4 +74,4 @@ function outcome(attempts, someUp) {
     return busy ? 'busy' : 'down';
 }
 
-export default { isLost, left, next, outcome, read };
+export default { left, next, outcome, read };

@@ -239,10 +239,9 @@ function httpsExpected(r) {
 
 // GET /healthz: 200 while at least one pool has an engine up. Made from what the controller last said, so it costs nothing.
 function healthz(r) {
-    const pools = said.pools();
+    const { pools, ageS, isFresh } = said.status();
     const up = pools.some((pool) => pool.up > 0);
-    const age_s = said.ageS();
-    const body = { status: up ? 'ok' : 'no engine is up', controller: said.isFresh() ? 'ok' : 'not answering', controller_age_s: age_s, pools };
+    const body = { status: up ? 'ok' : 'no engine is up', controller: isFresh ? 'ok' : 'not answering', controller_age_s: ageS, pools };
     r.headersOut['Content-Type'] = 'application/json';
     r.headersOut['Cache-Control'] = 'no-store';
     r.return(up ? 200 : 503, JSON.stringify(body) + '\n');

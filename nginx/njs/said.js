@@ -29,23 +29,15 @@ async function refresh(session) {
     cluster.set('status', JSON.stringify(said));
 }
 
-function read() {
-    return JSON.parse(ngx.shared.cluster.get('status') || '{}');
+// { pools, ageS: seconds since the controller last answered, or null; isFresh }
+function status() {
+    const said = JSON.parse(ngx.shared.cluster.get('status') || '{}');
+    const age = said.at === undefined ? Infinity : Date.now() - said.at;
+    return { pools: said.pools || [], ageS: age === Infinity ? null : Math.round(age / 1000), isFresh: age <= STALE_MS };
 }
 
 function pools() {
-    return read().pools || [];
-}
-
-// Seconds since the controller last answered, or null.
-function ageS() {
-    const { at } = read();
-    return at ? Math.round((Date.now() - at) / 1000) : null;
-}
-
-function isFresh() {
-    const { at } = read();
-    return at !== undefined && Date.now() - at <= STALE_MS;
+    return status().pools;
 }
 
 // The name of the engine at an address, or ''.
@@ -62,4 +54,4 @@ function p95Ms(pool) {
     return Number(ngx.shared.cluster.get(`p95 ${pool}`) || 0);
 }
 
-export default { ageS, engine, isFresh, p95Ms, pools, refresh, up };
+export default { engine, p95Ms, pools, refresh, status, up };
