@@ -15,6 +15,7 @@ from config.load import ConfigError, load_laid_out
 from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
+from controller.in_force import InForce
 from controller.request_log import RequestLog
 from controller.settings import Settings
 
@@ -29,8 +30,10 @@ class QuietServer(uvicorn.Server):
 
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
-    cluster = load_laid_out(settings.config, settings.inventory)
+    in_force = InForce(load_laid_out(settings.config, settings.inventory))
+    cluster = in_force.cluster
     fleet = Fleet(cluster)
+    in_force.listen(fleet.apply)
     requests = RequestLog(fleet)
     server = QuietServer(
         uvicorn.Config(

@@ -85,7 +85,7 @@ def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any
     return {
         "flavour": ", ".join(flavours),
         "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
-        "up": sum(member.known.state is State.UP for member in members),
+        "up": sum(member.known.shown is State.UP for member in members),
         "total": len(members),
         "engines": [_engine_status(member, requests) for member in members],
     }
@@ -109,7 +109,7 @@ def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
     last_success = requests.last_success.get(member.engine.name)
     return {
         "name": member.engine.name,
-        "state": member.known.state.value,
+        "state": member.known.shown.value,
         "since": member.since.isoformat(timespec="seconds"),
         "last_success": last_success.isoformat(timespec="milliseconds") if last_success else None,
         "flavour": member.engine.flavour,

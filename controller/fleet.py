@@ -33,18 +33,46 @@ class Member:
 
 
 class Fleet:
-    """The engines of a laid-out cluster, each watched by its own task."""
+    """The engines of the cluster in force, each watched by its own task."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.members = {
-            engine.name: Member(engine, in_flight(cluster.pool(engine.pool), engine))
-            for engine in cluster.explicit_engines
-        }
-        self.pool_names = {pool.name for pool in cluster.pools}
+        self.members: dict[str, Member] = {}
         self.events: deque[dict[str, str]] = deque(maxlen=500)
-        for member in self.members.values():
-            metrics.tell_state(member.engine, member.known.state)
+        self._client: httpx.AsyncClient | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self.apply(cluster)
+
+    @property
+    def pool_names(self) -> set[str]:
+        """Also those without engines."""
+        return {pool.name for pool in self.cluster.pools}
+
+    def apply(self, cluster: Cluster) -> None:
+        """Takes over another cluster. Engines that stay the same process keep their state; the others begin anew."""
+        self.cluster = cluster
+        wanted = {engine.name: engine for engine in cluster.explicit_engines}
+        for name, member in list(self.members.items()):
+            if name not in wanted or not _same_process(member.engine, wanted[name]):
+                self._forget(name)
+        for name, engine in wanted.items():
+            most = in_flight(cluster.pool(engine.pool), engine)
+            if name in self.members:
+                self.members[name].engine, self.members[name].in_flight = engine, most
+            else:
+                self.members[name] = Member(engine, most)
+                metrics.tell_state(engine, State.UNKNOWN)
+                self._begin(name)
+        self.members = {name: self.members[name] for name in wanted}
+
+    def hold(self, name: str, reason: str) -> None:
+        """Takes an engine out of rotation; KeyError if there is none of that name."""
+        self._take(self.members[name], state.hold(self.members[name].known, reason))
+
+    def release(self, name: str, reason: str) -> None:
+        """Lets it in again; KeyError if there is none of that name."""
+        self._take(self.members[name], state.release(self.members[name].known, reason))
 
     def of_pool(self, pool: str) -> list[Member]:
         return [member for member in self.members.values() if member.engine.pool == pool]
@@ -57,14 +85,33 @@ class Fleet:
 
     async def watch(self) -> None:
         """Looks at every engine until cancelled."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(self.members))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         async with httpx.AsyncClient(limits=limits, trust_env=False) as client, asyncio.TaskGroup() as tasks:
-            for member in self.members.values():
-                tasks.create_task(self._watch_one(client, member))
+            self._client, self._tasks = client, tasks
+            for name in self.members:
+                self._begin(name)
+            await asyncio.Event().wait()
+
+    def tell(self, sentence: str, **fields: str) -> None:
+        """One sentence in the log and among the events: engine, pool and state as `fields` where it is about one."""
+        log.info("cluster_changed", sentence=sentence, **fields)
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        if not self.events or self.events[-1]["sentence"] != sentence:
+            self.events.append({"at": at, **fields, "sentence": sentence})
+
+    def _begin(self, name: str) -> None:
+        if self._tasks and self._client:
+            self._watching[name] = self._tasks.create_task(self._watch_one(self._client, self.members[name]))
+
+    def _forget(self, name: str) -> None:
+        member = self.members.pop(name)
+        if task := self._watching.pop(name, None):
+            task.cancel()
+        metrics.forget_engine(member.engine)
 
     async def _watch_one(self, client: httpx.AsyncClient, member: Member) -> None:
-        rules = self.cluster.controller
         while True:
+            rules = self.cluster.controller
             await self._look(client, member)
             if member.known.state is State.WARMING:
                 await self._warm_up(client, member)
@@ -94,24 +141,15 @@ class Fleet:
         return self.cluster.pool(member.engine.pool)
 
     def _take(self, member: Member, step: Step) -> None:
-        changed = step.engine.state is not member.known.state
+        changed = step.engine.shown is not member.known.shown
         member.known = step.engine
+        engine, current = member.engine, step.engine.shown
         if changed:
             member.since = datetime.now(UTC)
-            metrics.tell_state(member.engine, step.engine.state)
+            metrics.tell_state(engine, current)
         if step.sentence:
-            self._tell(member, step.sentence)
+            self.tell(f"{engine.name} {step.sentence}", engine=engine.name, pool=engine.pool, state=current.value)
 
-    def _tell(self, member: Member, sentence: str) -> None:
-        name, current = member.engine.name, member.known.state.value
-        log.info("engine_changed", engine=name, pool=member.engine.pool, state=current, sentence=f"{name} {sentence}")
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        event = {
-            "at": at,
-            "engine": name,
-            "pool": member.engine.pool,
-            "state": current,
-            "sentence": f"{name} {sentence}",
-        }
-        if not self.events or self.events[-1]["sentence"] != event["sentence"]:
-            self.events.append(event)
+
+def _same_process(one: Engine, other: Engine) -> bool:
+    return (one.host, one.port, one.pool, one.flavour) == (other.host, other.port, other.pool, other.flavour)

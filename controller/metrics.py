@@ -1,5 +1,7 @@
 """What the controller tells Prometheus about itself and the engines."""
 
+import contextlib
+
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from config.engines import Engine
@@ -29,3 +31,10 @@ def tell_state(engine: Engine, current: State) -> None:
     for state in State:
         ENGINE_STATE.labels(engine.name, engine.pool, engine.flavour, state.value).set(state is current)
     TRANSITIONS.labels(engine.name, engine.pool, current.value).inc()
+
+
+def forget_engine(engine: Engine) -> None:
+    """Drops the series of an engine that is no longer there."""
+    for state in State:
+        with contextlib.suppress(KeyError):
+            ENGINE_STATE.remove(engine.name, engine.pool, engine.flavour, state.value)

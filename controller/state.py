@@ -22,6 +22,8 @@ class State(Enum):
     """Answers /health; one picture is under way, because the first one is several times slower."""
     UP = "up"
     """Gets new requests."""
+    DRAINING = "draining"
+    """Up, and held back on somebody's word: it finishes what it has and gets nothing new."""
     DOWN = "down"
     """Was up and does not answer."""
 
@@ -51,6 +53,13 @@ class Engine:
     last: Look | None = None
     settled: bool = False
     """It was seen up, down or not running since this controller started, so its pool can be answered for."""
+    held: bool = False
+    """Out on somebody's word, whatever it answers."""
+
+    @property
+    def shown(self) -> State:
+        """The state that people are told."""
+        return State.DRAINING if self.held and self.state is State.UP else self.state
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,20 @@ def warmed(engine: Engine, error: str = "") -> Step:
     if error:
         return Step(replace(engine, good=0, last=Look.DEAD), f"stays out: its warm-up failed: {error}")
     return Step(_enter(engine, State.UP), "is up: its warm-up picture was answered")
+
+
+def hold(engine: Engine, reason: str) -> Step:
+    """Takes an engine out on somebody's word. What it has in flight goes on."""
+    if engine.held:
+        return Step(engine)
+    return Step(replace(engine, held=True), f"is held back: {reason}")
+
+
+def release(engine: Engine, reason: str) -> Step:
+    """Lets an engine in again, as soon as it is up."""
+    if not engine.held:
+        return Step(engine)
+    return Step(replace(engine, held=False), f"is let in again: {reason}")
 
 
 def _healthy(engine: Engine, rules: Controller) -> Step:
@@ -115,7 +138,8 @@ def members(pool: dict[str, Engine]) -> list[str] | None:
 
     A pool is never emptied on doubt: when no engine is up, those that are merely silent stay in.
     """
-    up = [name for name, engine in pool.items() if engine.state is State.UP]
-    if not all(engine.settled for engine in pool.values()):
+    wanted = {name: engine for name, engine in pool.items() if not engine.held}
+    if not all(engine.settled for engine in wanted.values()):
         return None
-    return up or [name for name, engine in pool.items() if engine.state is State.DOWN and engine.last is Look.SILENT]
+    up = [name for name, engine in wanted.items() if engine.state is State.UP]
+    return up or [name for name, engine in wanted.items() if engine.state is State.DOWN and engine.last is Look.SILENT]

@@ -1,0 +1,62 @@
+"""Documents that outlive the controller."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from controller.kept import Kept
+from tests.eventually import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "state")
+    assert kept.read("engines/gpu-9") is None
+    assert kept.write("engines/gpu-9", {"name": "gpu-9", "weight": 2})
+    assert kept.read("engines/gpu-9") == {"name": "gpu-9", "weight": 2}
+    assert kept.names("engines") == ["engines/gpu-9"]
+    assert kept.remove("engines/gpu-9")
+    assert kept.remove("engines/gpu-9")
+    assert kept.read("engines/gpu-9") is None
+
+
+def test_a_corrupt_document_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "held.yaml").write_bytes(b"{: \xff")
+    kept = Kept(tmp_path)
+    assert kept.read("held") is None
+    assert not (tmp_path / "held.yaml").exists()
+    assert [path.name.endswith(".bad") for path in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="wants Linux's always-full device")
+def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    kept = Kept(tmp_path / "file")
+    assert kept.write("held", {"a": 1}) is False
+    full = Kept(tmp_path)
+    (tmp_path / ".held.yaml.new").symlink_to("/dev/full")
+    assert full.write("held", {"a": 1}) is False
+    assert full.read("held") is None
+
+
+def test_killed_at_any_instant_it_leaves_the_old_document_or_the_new_one(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from controller.kept import Kept\n"
+        "kept = Kept(Path(sys.argv[1]))\n"
+        "for n in range(10**9): kept.write('held', {'first': n, 'rows': ['x' * 50] * 200, 'last': n})\n"
+    )
+    for round_ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
+        eventually(lambda: (tmp_path / "held.yaml").exists(), 20)
+        time.sleep(0.01 * round_)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        document = yaml.safe_load((tmp_path / "held.yaml").read_text())
+        assert document["first"] == document["last"]
+        assert len(document["rows"]) == 200
