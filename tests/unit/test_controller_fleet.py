@@ -54,8 +54,8 @@ def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
 
 async def looked_at(fleet: Fleet) -> None:
     async with asyncio.timeout(10):
-        while any(member.known.state is State.UNKNOWN for member in fleet.members.values()):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 the fleet has no event for it
+        while any(member.known.state is State.UNKNOWN for member in fleet.members.values()):  # noqa: ASYNC110 it has no event
+            await asyncio.sleep(0.01)
 
 
 def test_engines_that_come_and_go_are_watched_and_left_alone() -> None:
