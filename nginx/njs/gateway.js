@@ -35,13 +35,19 @@ function authorizePage(r) {
 
 // Reads the body, chooses pool and conversation, and passes the request to the pool's location.
 // Refuses what no engine could answer.
-async function route(r) {
+function route(r) {
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
-    const v = r.variables;
     // Both give all of it; the first is quicker for small bodies, the second copies large ones once less.
-    const body = Number(r.headersIn['Content-Length']) < 65_536 ? r.requestBuffer.buffer : await r.readRequestArrayBuffer();
+    if (Number(r.headersIn['Content-Length']) < 65_536) {
+        return routeBody(r, r.requestBuffer.buffer);
+    }
+    return r.readRequestArrayBuffer().then((body) => routeBody(r, body));
+}
+
+function routeBody(r, body) {
+    const v = r.variables;
     let facts;
     try {
         facts = request.read(body);
