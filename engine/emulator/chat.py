@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.emulator import fields, images, text, tokens, videos
+from engine.emulator import fields, images, text, videos
 from engine.emulator.errors import RequestError, invalid
-from engine.emulator.job import Job, Medium
 from engine.emulator.options import Options
+from engine.physics import tokens
+from engine.physics.job import Job, Medium
 
 
 @dataclass

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from engine.emulator import fields, text, tokens
+from engine.emulator import fields, text
 from engine.emulator.errors import RequestError
-from engine.emulator.job import Job
 from engine.emulator.options import Options
+from engine.physics import tokens
+from engine.physics.job import Job
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from engine.emulator.errors import RequestError
-from engine.emulator.job import Job
 from engine.emulator.options import Options
+from engine.physics.job import Job
 
 DONE = b"data: [DONE]\n\n"
 FINGERPRINT = "emulated"

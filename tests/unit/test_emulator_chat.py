@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from engine.emulator import chat, completions, options, tokens
+from engine.emulator import chat, completions, options
 from engine.emulator.errors import RequestError
+from engine.physics import tokens
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
 OPTIONS = options.parse(

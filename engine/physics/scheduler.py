@@ -7,11 +7,11 @@ for prompts, in pieces when they are long.
 from collections import deque
 from dataclasses import dataclass, field
 
-from engine.emulator.blocks import BLOCK
-from engine.emulator.encoder_cache import EncoderCache
-from engine.emulator.job import Medium
-from engine.emulator.kv_cache import KvCache
-from engine.emulator.sequence import Sequence
+from engine.physics.blocks import BLOCK
+from engine.physics.encoder_cache import EncoderCache
+from engine.physics.job import Medium
+from engine.physics.kv_cache import KvCache
+from engine.physics.sequence import Sequence
 
 
 @dataclass

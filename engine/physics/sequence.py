@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from engine.emulator.job import Job
+from engine.physics.job import Job
 
 
 @dataclass(eq=False, slots=True)

@@ -4,8 +4,8 @@ A sum of terms, each linear in one quantity, so that a few measurements on a rea
 attention over a long prompt costs more than its length, and that launches hide behind the work of a large batch.
 """
 
-from engine.emulator.profile import Profile
-from engine.emulator.scheduler import Batch
+from engine.physics.profile import Profile
+from engine.physics.scheduler import Batch
 
 
 def iteration_s(batch: Batch, profile: Profile) -> float:
