@@ -6,12 +6,17 @@ for prompts, in pieces when they are long.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.physics.blocks import BLOCK
 from engine.physics.encoder_cache import EncoderCache
 from engine.physics.job import Medium
 from engine.physics.kv_cache import KvCache
+from engine.physics.kv_chains import ChainCache
 from engine.physics.sequence import Sequence
+
+Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]
+"""What the first in the queue waits for: the next look at the queue, tokens of an iteration, max_num_seqs, room."""
 
 
 @dataclass
@@ -32,7 +37,9 @@ class Batch:
 class Scheduler:
     """The queue, the running sequences and the caches."""
 
-    def __init__(self, kv: KvCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self, kv: KvCache | ChainCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int
+    ) -> None:
         self.kv = kv
         self.encoder = encoder
         self.max_num_seqs = max_num_seqs
@@ -40,6 +47,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.admits = True  # takes from the queue; not while asleep
+        self.blocked: Blocked = "arrival"  # why the first in the queue was not let in, when last looked at
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that has ended, at whatever point."""
@@ -122,6 +130,7 @@ class Scheduler:
             computed = len(found) * BLOCK
             new, encode = self._with_media(sequence, computed, min(sequence.tokens - computed, budget), batch)
             if not new or not self.kv.admit(sequence, found, computed + new):
+                self.blocked = "kv" if new else "encoder"
                 self._release(sequence)
                 return
             self.waiting.popleft()
@@ -135,6 +144,7 @@ class Scheduler:
                     batch.found += computed
             self._take(sequence, new, encode, batch)
             budget -= new
+        self.blocked = ("budget" if budget <= 0 else "seats") if self.waiting else "arrival"
 
     def _take(self, sequence: Sequence, new: int, encode: list[Medium], batch: Batch) -> None:
         for medium in encode:
