@@ -111,7 +111,7 @@ def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -
     answer = {"role": "assistant", "content": "".join(first.answer)}
     again = {"role": "user", "content": "Are you sure?"}
     second = chat.read_job({"messages": [question, answer, again]}, OPTIONS)
-    so_far = [*first.prompt] + tokens.text_tokens(" ".join(first.answer))
+    so_far = [*first.prompt, *tokens.text_tokens(" ".join(first.answer))]
     assert second.prompt[: len(so_far)] == so_far
 
 
