@@ -63,10 +63,11 @@ class LeapingCore:
         if self._batch is not None:
             self._count(self._batch, at - self._began)
             if (more := self._times - 1) > 0:
+                grow = scheduler.kv.grow
                 for sequence in self._batch.sequences:
                     sequence.generated += more
                     sequence.computed += more
-                    scheduler.kv.grow(sequence, sequence.computed)
+                    grow(sequence, sequence.computed)
             produced = scheduler.finish(self._batch)
             for sequence, number in produced:
                 if number == 1:

@@ -82,10 +82,10 @@ class Scheduler:
         for sequence in batch.sequences:
             if sequence.ended:
                 continue
-            if sequence.computed == sequence.tokens:
+            if sequence.computed == sequence.prompt_tokens + sequence.generated:
                 sequence.generated += 1
                 produced.append((sequence, sequence.generated))
-                if sequence.answered:
+                if sequence.generated >= len(sequence.job.answer):
                     sequence.ended = True
                     self.remove(sequence)
         return produced
@@ -95,10 +95,19 @@ class Scheduler:
         at = 0
         while at < len(self.running) and budget > 0:
             sequence = self.running[at]
-            new, encode = self._with_media(
-                sequence, sequence.computed, min(sequence.tokens - sequence.computed, budget), batch
-            )
-            if new and not self._make_room(sequence, sequence.computed + new, batch):
+            computed = sequence.computed
+            missing = sequence.prompt_tokens + sequence.generated - computed
+            if missing == 1 and sequence.generated and computed % BLOCK not in (0, BLOCK - 1):
+                # One more token of an answer, in a block that it has and does not fill: most of all work there is.
+                batch.decode_sequences += 1
+                batch.context_tokens += computed
+                sequence.computed = computed + 1
+                batch.sequences.append(sequence)
+                budget -= 1
+                at += 1
+                continue
+            new, encode = self._with_media(sequence, computed, min(missing, budget), batch)
+            if new and not self._make_room(sequence, computed + new, batch):
                 break  # it was itself the last one that could be put back
             if new:
                 self._take(sequence, new, encode, batch)

@@ -27,11 +27,15 @@ class Sequence:
     held: list[int] = field(default_factory=list)  # hashes of blocks in the prefix cache that it holds
     private: int = 0  # other blocks that it holds
     waiter: asyncio.Future[None] | None = None  # who is to be told of more tokens
+    prompt_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = len(self.job.prompt)
 
     @property
     def tokens(self) -> int:
         """Prompt and answer as far as known."""
-        return len(self.job.prompt) + self.generated
+        return self.prompt_tokens + self.generated
 
     @property
     def answered(self) -> bool:
