@@ -12,7 +12,7 @@ from engine.physics.blocks import BLOCK
 from engine.physics.profile import Profile
 from engine.physics.scheduler import Batch, Scheduler
 from engine.physics.sequence import Sequence
-from engine.physics.timing import iteration_s
+from engine.physics.timing import encoding_s, iteration_s
 
 
 @dataclass
@@ -120,9 +120,7 @@ class LeapingCore:
         spent, profile = self.spent, self.profile
         spent.busy_s += lasted_s
         if batch.encoded:
-            spent.encode_s += profile.encode_item_ms / 1e3 * len(batch.encoded) + profile.encode_us / 1e6 * sum(
-                batch.encoded
-            )
+            spent.encode_s += encoding_s(batch.encoded, profile)
         spent.prefill_s += profile.prefill_us / 1e6 * batch.prefill_tokens
         spent.kv_s += self.scheduler.kv.usage * lasted_s
         if waiting := len(self.scheduler.waiting):

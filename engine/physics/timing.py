@@ -15,6 +15,10 @@ def iteration_s(batch: Batch, profile: Profile) -> float:
         + profile.prefill_us / 1e6 * batch.prefill_tokens
         + profile.decode_us / 1e6 * batch.decode_sequences
         + profile.context_ns / 1e9 * batch.context_tokens
-        + profile.encode_item_ms / 1e3 * len(batch.encoded)
-        + profile.encode_us / 1e6 * sum(batch.encoded)
+        + (encoding_s(batch.encoded, profile) if batch.encoded else 0.0)
     )
+
+
+def encoding_s(encoded: list[int], profile: Profile) -> float:
+    """Seconds of an iteration that items of so many vision tokens take."""
+    return profile.encode_item_ms / 1e3 * len(encoded) + profile.encode_us / 1e6 * sum(encoded)
