@@ -47,7 +47,7 @@ class Ran:
         return self.cpu_p95 > LIMIT_CPU or self.lag_p95_s > LIMIT_LAG_S
 
     @property
-    def lines(self) -> list[Line]:
+    def probes(self) -> list[Line]:
         """Probes of a search, in order."""
         return lines(self.folder / "probes.jsonl")
 
