@@ -57,12 +57,18 @@ class Gateway:
 
     def up(self) -> set[str]:
         """Names of the engines that get requests; empty where the target is not this project's gateway."""
+        return {name for pool in self._pools() for name in _up(pool)}
+
+    def up_in(self, pool: str) -> set[str]:
+        """As `up`, of one pool."""
+        return {name for one in self._pools() if one.get("name") == pool for name in _up(one)}
+
+    def _pools(self) -> list[dict[str, Any]]:
         try:
             status, said = self._ask("/healthz", None, TIMEOUT_S)
         except Unusable:
-            return set()
-        pools = said.get("pools") if status in (200, 503) else None
-        return {one["name"] for pool in pools or () for one in pool.get("engines", ()) if one.get("state") == "up"}
+            return []
+        return (said.get("pools") or []) if status in (200, 503) else []
 
     def _ask(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
         headers = {"Content-Type": "application/json"}
@@ -115,6 +121,10 @@ class Lost:
             # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
             if up := self.gateway.up():
                 self.names |= self._before - up
+
+
+def _up(pool: dict[str, Any]) -> set[str]:
+    return {one["name"] for one in pool.get("engines", ()) if one.get("state") == "up"}
 
 
 def _json(raw: bytes) -> dict[str, Any]:
