@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from loadtest.proof.results import AtCount, Results
 
-WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 16, 40
+WIDTH, HEIGHT = 460, 280
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 28, 40
 
 
 @dataclass
@@ -53,16 +53,12 @@ class Plot:
             at = self.y(value)
             ticks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
             ticks.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" class="label" text-anchor="end">{value:g}</text>')
-        mark = (
-            f'<text x="{WIDTH - RIGHT}" y="{TOP - 4}" class="mark" text-anchor="end">emulated</text>'
-            if emulated
-            else ""
-        )
+        mark = f'<text x="{WIDTH - RIGHT}" y="11" class="mark" text-anchor="end">emulated</text>' if emulated else ""
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self.title)}">'
             f"{''.join(ticks)}{''.join(self.parts)}{mark}"
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" class="axis" text-anchor="middle">{html.escape(self.x_title)}</text>'
-            f'<text x="{LEFT - 38}" y="{TOP - 4}" class="axis">{html.escape(self.y_title)}</text></svg>'
+            f'<text x="{LEFT - 38}" y="11" class="axis">{html.escape(self.y_title)}</text></svg>'
         )
 
 
@@ -74,6 +70,14 @@ def nice(high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * size for size in (1, 2, 2.5, 5, 10) if power * size >= rough)
     return [step * n for n in range(int(high / step + 1e-9) + 1)]
+
+
+def apart(places: Sequence[float], least: float) -> list[float]:
+    """The same places from top to bottom, moved so that none is nearer than `least` to the one above it."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + least) if moved else place)
+    return moved
 
 
 def throughput(results: Results, emulated: bool) -> str:
@@ -115,20 +119,17 @@ def latency(results: Results, emulated: bool) -> str:
         ("p95", lambda at: at.same_p95_s.median if at.same_p95_s else None, "first"),
         ("p50", lambda at: at.same_p50_s.median if at.same_p50_s else None, "second"),
     )
+    ends: list[tuple[float, str, str]] = []
     for name, value, style in values:
         points = [(float(at.count), found) for at in counts if (found := value(at)) is not None]
         plot.line(points, f"line {style}")
         for x, y in points:
             plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
-        plot.text(plot.x(points[0][0]) + 8, plot.y(points[0][1]) - 6, name, f"label t-{style}", "start")
+        ends.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
+    for at_y, (_, text, style) in zip(apart([end[0] for end in ends], 15), ends, strict=True):
+        plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
     for at in counts:
         plot.text(plot.x(at.count), HEIGHT - BOTTOM + 15, str(at.count))
-        assert at.same_p95_s
-    last = counts[-1]
-    assert last.same_p95_s
-    plot.text(
-        plot.x(last.count) - 8, plot.y(last.same_p95_s.median) - 9, f"{last.same_p95_s.median:.2f} s", "value", "end"
-    )
     return plot.svg(emulated)
 
 

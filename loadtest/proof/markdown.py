@@ -22,7 +22,10 @@ def markdown(about: dict[str, Any], results: Results, slo: str, trouble: str, mi
     for at in results.counts.values():
         parts.append(f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items()))
     parts += ["", "## Beside a published case", "", "Published, **not measured here**: " + reference.SETUP + "."]
-    parts += [f"[{reference.TITLE}]({reference.SOURCE}), {reference.SEEN}. {reference.CAVEATS}", ""]
+    parts += [
+        f"[{reference.TITLE}]({reference.SOURCE}), {reference.SEEN} (in Chinese: {reference.ORIGINAL}). {reference.CAVEATS}",
+        "",
+    ]
     parts += ["| | published, 1 to 3 | measured here" + (" (emulated)" if emulated else "") + " |", "|---|---|---|"]
     parts += [f"| {what} | {there} | {here} |" for what, there, here in words.beside(results)]
     parts += ["", "## How", ""]

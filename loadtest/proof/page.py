@@ -101,5 +101,5 @@ def _reference(results: Results, emulated: bool) -> str:
     return f"""<h2>Beside a published case</h2>
 <div class="wide"><table class="beside"><thead><tr><th></th><th class="theirs">published, not measured here</th><th>{here}</th></tr></thead>
 <tbody>{body}</tbody></table></div>
-<p class="source">Published: {html.escape(reference.SETUP)}. <a href="{reference.SOURCE}">{html.escape(reference.TITLE)}</a>, {html.escape(reference.SEEN)}.
+<p class="source">Published: {html.escape(reference.SETUP)}. <a href="{reference.SOURCE}" title="{reference.ORIGINAL}">{html.escape(reference.TITLE)}</a>, {html.escape(reference.SEEN)}.
 {html.escape(reference.CAVEATS)}</p>"""

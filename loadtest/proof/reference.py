@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-TITLE = "Qwen3-VL-WEBUI负载均衡:多实例部署优化实战案例 (load balancing Qwen3-VL-WEBUI: a case of several instances)"
+TITLE = "Load balancing Qwen3-VL-WEBUI: several instances, a practical case"
+ORIGINAL = "Qwen3-VL-WEBUI负载均衡:多实例部署优化实战案例"
 SOURCE = "http://www.0539edu.com/news/741287"
 SEEN = "a blog article, in a copy dated 2026-01-22"
 SETUP = "three instances of Qwen3-VL-4B-Instruct on RTX 4090 D cards behind Nginx, load by Locust"
@@ -24,8 +25,8 @@ class Row:
 
 
 ROWS = (
-    Row("Most requests a second", "3.2", "11.8", "x 3.69"),
-    Row("P95 of the answers", "4.8 s", "1.9 s", "- 60 %"),
-    Row("Videos answered", "82 %", "98.7 %", "+ 16.7 points"),
-    Row("Out of memory", "12 an hour", "0", "- 100 %"),
+    Row("Most requests a second", "3.2", "11.8", "3.69 ×"),
+    Row("P95 of the answers", "4.8 s", "1.9 s", "−60 %"),
+    Row("Videos answered", "82 %", "98.7 %", "+16.7 points"),
+    Row("Out of memory", "12 an hour", "0", "−100 %"),
 )

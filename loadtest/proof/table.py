@@ -90,6 +90,8 @@ def rows(results: Results, slo: str) -> list[Row]:
     return [row for row in made if any(cell != "" for cell in row.cells)]
 
 
+MINUS = "\N{MINUS SIGN}"
+
 Change = Callable[[Spread, Spread], str]
 
 
@@ -116,17 +118,17 @@ def cell(spread: Spread | None, form: str) -> str:
 
 
 def times(first: Spread, last: Spread) -> str:
-    return f"x {last.median / first.median:.2f}" if first.median else ""
+    return f"{last.median / first.median:.2f} ×" if first.median else ""
 
 
 def percent(first: Spread, last: Spread) -> str:
     if not first.median:
         return "" if not last.median else "more"
-    return f"{100 * (last.median / first.median - 1):+.0f} %".replace("-", "- ").replace("+", "+ ")
+    return f"{100 * (last.median / first.median - 1):+.0f} %".replace("-", MINUS)
 
 
 def points(first: Spread, last: Spread) -> str:
-    return f"{last.median - first.median:+.1f} points".replace("-", "- ").replace("+", "+ ")
+    return f"{last.median - first.median:+.1f} points".replace("-", MINUS)
 
 
 def _times(spread: Spread | None, factor: float) -> Spread | None:
