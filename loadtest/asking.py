@@ -14,6 +14,7 @@ from loadtest.users.scenario import Conversation, Scenario, Turn
 from loadtest.wire import Broken, Connection, Target
 
 PATH = "/v1/chat/completions"
+AFTER_ERROR_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Person:
             if sample.failed:
                 if stays:
                     # Nobody asks again at once after an error, and a refusing server must not be hammered.
-                    self.sleep(self.asked.slowdown * max(0.5, scenario.think_s))
+                    self.sleep(self.asked.slowdown * max(AFTER_ERROR_S, scenario.think_s))
                 return False
             if scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
                 self.sleep(self.asked.slowdown * scenario.think_s * self.pauses.uniform(0.5, 1.5))

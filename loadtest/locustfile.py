@@ -51,7 +51,8 @@ order = orders.read(Path(os.environ[ORDER])) if ordered else _from_page()
 
 
 def _give_up() -> None:
-    """The files cannot be written any more: end, with what there is."""
+    """The files cannot be written any more: say so at once, Locust's own report will fail too, and end with what there is."""
+    _say({"trouble": kept.trouble})
     if told.environment and told.environment.runner:
         gevent.spawn(told.environment.runner.quit)
 

@@ -10,6 +10,7 @@ from loadtest.asking import Person
 from loadtest.generator.told import Told
 from loadtest.order import Order
 from loadtest.sample import Sample
+from loadtest.shapes.stage import length_s
 from loadtest.users import Mix
 
 SPREAD_S = 3.0
@@ -32,7 +33,8 @@ def people(order: Order, mix: Mix, told: Told) -> type[User]:
             self.had = 0
             self.person = Person(number, asked, self.tell, gevent.sleep)
             # Not all at once: who starts together is answered together, and asks again together.
-            gevent.sleep(order.slowdown * self.person.pauses.uniform(0, max(SPREAD_S, self.scenario.think_s)))
+            spread_s = min(SPREAD_S * order.slowdown, length_s(order.stages) / 10 if order.stages else SPREAD_S)
+            gevent.sleep(self.person.pauses.uniform(0, spread_s))
 
         def tell(self, sample: Sample) -> None:
             told.sample(sample)

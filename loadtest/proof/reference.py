@@ -9,8 +9,8 @@ SEEN = "a blog article, in a copy dated 2026-01-22"
 SETUP = "three instances of Qwen3-VL-4B-Instruct on RTX 4090 D cards behind Nginx, load by Locust"
 CAVEATS = (
     "It names neither the sizes of pictures and videos nor the lengths of answers nor repeats, so its absolute figures "
-    "cannot be compared with any others. 3.69 times the requests from three times the instances is more than three: "
-    "more than the number of instances changed between its two columns."
+    "cannot be compared with any others. More than three times the requests from three instances is no contradiction: "
+    "where waiting is limited, people who arrive at random find one of several engines free sooner than the only one."
 )
 
 
