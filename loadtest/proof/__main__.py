@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--speed", type=float, default=1.0, help="engines' clock against the wall's; 0.5 halves the CPU"
     )
     emulated.add_argument("--profile", default="rtx4090d-qwen3-vl-4b", help="whose times")
-    emulated.add_argument("--frames-together", type=int, default=64, help="frames of videos that fit an emulated GPU")
+    emulated.add_argument("--frames-together", type=int, default=128, help="frames of videos that fit an emulated GPU")
     real = p.add_argument_group("--on compose")
     real.add_argument("--url", default="http://localhost:8080")
     real.add_argument("--pool", default="", help="default: the first model the gateway names")

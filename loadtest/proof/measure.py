@@ -174,7 +174,7 @@ def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object
     return {**probe, "level": float(str(probe["level"])) * slow}
 
 
-class _Use:
+class Use:
     """How long GPUs had worked, once a second."""
 
     def __init__(self) -> None:
@@ -193,8 +193,8 @@ class _Use:
 
 
 @contextlib.contextmanager
-def _use(running: Running) -> Iterator[_Use]:
-    use, done = _Use(), threading.Event()
+def _use(running: Running) -> Iterator[Use]:
+    use, done = Use(), threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):

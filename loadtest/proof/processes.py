@@ -142,7 +142,7 @@ class Processes:
 
     speed: float = 1.0
     profile: str = PROFILE
-    frames_together: int = 64
+    frames_together: int = 128
     kind: Kind = field(init=False)
 
     def __post_init__(self) -> None:

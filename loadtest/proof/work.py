@@ -33,7 +33,7 @@ class Work:
     video_scenario: str = "image:1,video:1"
     video_users: int = 24
     video_settle_s: float = 4.0
-    video_s: float = 30.0
+    video_s: float = 45.0
     slo: Slo = Slo(first_s=2.0, total_s=5.0, share=0.95)  # noqa: RUF009, frozen
     seed: int = 20261121
     warm_up_per_engine: int = 4
