@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from loadtest.percentiles import percentile
 from loadtest.planner.ask import Ask
 from loadtest.planner.limits import lost
-from loadtest.planner.outcome import STAGES, Outcome, percentile
+from loadtest.planner.outcome import STAGES, Outcome
 from loadtest.planner.search import Plan, good
 
 Row = tuple[str, ...]
@@ -141,6 +142,4 @@ def speed(outcome: Outcome) -> str:
 
 
 def seconds(value: float) -> str:
-    if value != value:
-        return "-"
     return f"{value:.2f} s" if value >= 0.9995 else f"{1e3 * value:.0f} ms"

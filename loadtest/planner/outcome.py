@@ -1,7 +1,6 @@
 """What a simulated run brought: the times of every measured request in plain arrays, and where they went."""
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 STAGES = ("render", "preprocessing wait", "preprocessing", "queue", "prefill", "answer")
@@ -62,14 +61,3 @@ class Outcome:
     def stage_s(self, name: str) -> float:
         """Mean time of an answered request in one stage."""
         return self.stages_s[STAGES.index(name)] / max(1, self.answered)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of all do not exceed; between two neighbours as far as it falls between them."""
-    if not values:
-        return float("nan")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

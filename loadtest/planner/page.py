@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from loadtest.percentiles import percentile
 from loadtest.planner.figures import Table, asked, caveat, tables, verdict
-from loadtest.planner.outcome import Outcome, percentile
+from loadtest.planner.outcome import Outcome
 from loadtest.planner.search import Plan
 
 STYLE = """

@@ -5,9 +5,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import replace
 from multiprocessing import get_context
 
+from loadtest.percentiles import percentile
 from loadtest.planner.ask import Ask
 from loadtest.planner.figures import Row, Table, seconds
-from loadtest.planner.outcome import Outcome, percentile
+from loadtest.planner.outcome import Outcome
 from loadtest.planner.simulation import Simulation, Span
 
 HEAD = (

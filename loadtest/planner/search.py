@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from engine.physics.timing import encoding_s
+from loadtest.percentiles import percentile
 from loadtest.planner.ask import Ask
 from loadtest.planner.limits import first
-from loadtest.planner.outcome import Outcome, percentile
+from loadtest.planner.outcome import Outcome
 from loadtest.planner.simulation import Progress, Simulation, Span
 
 MOST_ENGINES = 100_000
