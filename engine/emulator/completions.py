@@ -17,7 +17,7 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
     fields.check_n(body)
     match body.get("prompt"):
         case str(prompt) | [str(prompt)] if prompt:
-            ids = tokens.text_tokens(prompt) or [0]
+            ids = tokens.text_tokens(prompt, options.profile.tokens_per_word) or [0]
         case [int(), *_] as ids:
             prompt = " ".join(map(str, ids))
         case [str(), *_]:

@@ -12,7 +12,7 @@ from engine.physics.blocks import BLOCK
 from engine.physics.profile import Profile
 from engine.physics.scheduler import Batch, Scheduler
 from engine.physics.sequence import Sequence
-from engine.physics.timing import encoding_s, iteration_s
+from engine.physics.timing import encoding_s, iteration_s, prefill_s
 
 
 @dataclass
@@ -121,7 +121,7 @@ class LeapingCore:
         spent.busy_s += lasted_s
         if batch.encoded:
             spent.encode_s += encoding_s(batch.encoded, profile)
-        spent.prefill_s += profile.prefill_us / 1e6 * batch.prefill_tokens
+        spent.prefill_s += prefill_s(batch, profile)
         spent.kv_s += self.scheduler.kv.usage * lasted_s
         if waiting := len(self.scheduler.waiting):
             reason = self.scheduler.blocked

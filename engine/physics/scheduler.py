@@ -26,6 +26,7 @@ class Batch:
     sequences: list[Sequence] = field(default_factory=list)
     prefilled: list[Sequence] = field(default_factory=list)  # those of them whose prompt is computed, or a part of it
     prefill_tokens: int = 0
+    prefill_pairs: int = 0  # of each of them with those before it
     decode_sequences: int = 0
     context_tokens: int = 0  # what the answering sequences look back at
     encoded: list[int] = field(default_factory=list)  # vision tokens of each item that is encoded
@@ -164,6 +165,7 @@ class Scheduler:
             batch.context_tokens += sequence.computed
         else:
             batch.prefill_tokens += new
+            batch.prefill_pairs += new * sequence.computed + new * new // 2
             batch.prefilled.append(sequence)
         sequence.computed += new
         batch.sequences.append(sequence)

@@ -120,11 +120,13 @@ def read_ask(a: argparse.Namespace, rps: float) -> Ask:
         raise WrongValue(
             f"IMAGES={a.images}: pool {pool.name} takes at most {pool.media.images_per_prompt} (media.images_per_prompt)"
         )
+    profile = profile_of(a.gpu, pool)
     work = Work(
         width=a.image[0],
         height=a.image[1],
         images=a.images,
         words=a.words,
+        tokens_per_word=profile.tokens_per_word,
         output_tokens=a.output_tokens,
         vary=a.vary,
         turns=a.turns,
@@ -137,7 +139,7 @@ def read_ask(a: argparse.Namespace, rps: float) -> Ask:
             f"the last turn can have {work.longest_prompt} tokens, pool {pool.name} takes {pool.max_model_len} "
             "(max_model_len). Ask for fewer TURNS, OUTPUT_TOKENS, WORDS or IMAGES."
         )
-    wanted = card(profile_of(a.gpu, pool), pool)
+    wanted = card(profile, pool)
     tries = cluster.gateway.tries
     return Ask(work, wanted, rps, a.p95, a.first_p95, a.goodput, a.policy, tries, a.seed)
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from engine.physics.timing import encoding_s
+from engine.physics.scheduler import Batch
+from engine.physics.timing import encoding_s, prefill_s
 from loadtest.percentiles import percentile
 from loadtest.planner.ask import Ask
 from loadtest.planner.limits import first
@@ -75,7 +76,9 @@ def fewest(ask: Ask) -> int:
     work, profile = ask.work, ask.card.profile
     wide, high = work.fitted
     preprocessing_s = work.images * (profile.preprocess_item_ms + profile.preprocess_ms * wide * high / 1e6) / 1e3
-    gpu_s = profile.prefill_us / 1e6 * work.prompt_tokens([]) + encoding_s([work.vision_tokens] * work.images, profile)
+    prompt = work.prompt_tokens([])
+    first = Batch(prefill_tokens=prompt, prefill_pairs=prompt * prompt // 2)
+    gpu_s = prefill_s(first, profile) + encoding_s([work.vision_tokens] * work.images, profile)
     return max(1, ceil(ask.rps / work.turns * max(preprocessing_s, gpu_s)))
 
 

@@ -22,7 +22,8 @@ class Work:
     width: int
     height: int
     images: int = 1  # in the first turn
-    words: int = 30  # of each question; about a token each
+    words: int = 30  # of each question
+    tokens_per_word: float = 1.0
     output_tokens: int = 150
     vary: float = 0.5
     turns: int = 1
@@ -41,6 +42,11 @@ class Work:
         return tokens.image_tokens(*self.fitted)
 
     @property
+    def question_tokens(self) -> int:
+        """Of the words of one question."""
+        return tokens.words_tokens(self.words, self.tokens_per_word)
+
+    @property
     def longest_prompt(self) -> int:
         """Tokens of the last turn's prompt and answer, when every answer is as long as can be."""
         longest = round(self.output_tokens * (1 + self.vary))
@@ -49,7 +55,7 @@ class Work:
     def prompt_tokens(self, answers: list[int]) -> int:
         """Of the turn after so many answers of these lengths."""
         pictures = self.images * (self.vision_tokens + tokens.AROUND_VISION)
-        questions = (len(answers) + 1) * (tokens.PER_MESSAGE + self.words)
+        questions = (len(answers) + 1) * (tokens.PER_MESSAGE + self.question_tokens)
         return pictures + questions + sum(tokens.PER_MESSAGE + answer for answer in answers) + tokens.OPENING
 
     def answer_tokens(self, seed: int, conversation: int, turn: int) -> int:
@@ -110,6 +116,6 @@ class Conversation:
         answer = self.work.answer_tokens(self.seed, self.number, self.turn)
         # Only the lengths of prompt and answer matter here: kv_chains.py knows a conversation by its number.
         job = Job("", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False)
-        self._prompt += answer + 2 * tokens.PER_MESSAGE + self.work.words
+        self._prompt += answer + 2 * tokens.PER_MESSAGE + self.work.question_tokens
         self.turn += 1
         return job
