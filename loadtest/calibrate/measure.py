@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+import time
 from functools import partial
 from random import Random
 from statistics import median
@@ -19,6 +20,7 @@ BATCHES = (1, 2, 4, 8, 16)
 DECODE_TOKENS = 48
 LONG_WORDS = 800  # of the prompts that show what context costs
 BURST = 6  # pictures at once
+HEALTH_LOOKS, HEALTH_PAUSE_S = 4, 0.005  # while they are in rendering
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,12 @@ class Course:
             self._keep("health", x, health)
 
     def _look_at_health(self, found: list[float]) -> None:
-        found.append(self.engine.health_s())
+        """The longest of a few looks: the first may come before the pictures do."""
+        looks = []
+        for _ in range(HEALTH_LOOKS):
+            looks.append(self.engine.health_s())
+            time.sleep(HEALTH_PAUSE_S)
+        found.append(max(looks))
 
     def prefixes(self) -> None:
         text = self._words(300)
