@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
 }
 """Words, and the picture's size. None of these sizes was measured by `make calibrate`."""
 ANSWER_TOKENS = 32
+MOST_PAUSE_S = 0.5
 STARTS_IN_S = 30.0
 
 
@@ -57,18 +58,23 @@ class Told:
     prompt_tokens: int
 
 
-def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> Iterator[tuple[str, Content]]:
-    """What one user asks, one after the other: each kind equally often. The same for both targets."""
-    for number in range(requests):
-        random = Random(f"{seed} {repeat} {users} {user} {number}")
-        kind = list(KINDS)[(number + user) % len(KINDS)]
+def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> Iterator[tuple[str, Content, float]]:
+    """What one user asks, one after the other: kind, content, and the pause before it. The same for both targets.
+
+    Each kind comes equally often, in an order and with pauses of the user's own: people in step would measure their step.
+    """
+    order = Random(f"{seed} {repeat} {users} {user}")
+    kinds = [list(KINDS)[number % len(KINDS)] for number in range(requests)]
+    order.shuffle(kinds)
+    for number, kind in enumerate(kinds):
+        random, pause_s = Random(f"{seed} {repeat} {users} {user} {number}"), MOST_PAUSE_S * order.random()
         words, size = KINDS[kind]
         text = f"{random.randrange(10**9)} {question(random, words)}"
         if size is None:
-            yield kind, text
+            yield kind, text, pause_s
             continue
         url = Picture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
-        yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+        yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}], pause_s
 
 
 def ask_all(
@@ -78,7 +84,8 @@ def ask_all(
 
     def live(user: int) -> list[Told]:
         found = []
-        for number, (kind, content) in enumerate(contents(a.seed, repeat, users, user, a.requests)):
+        for number, (kind, content, pause_s) in enumerate(contents(a.seed, repeat, users, user, a.requests)):
+            time.sleep(pause_s)
             answer: Answer = engine.ask(content, ANSWER_TOKENS)
             found.append(
                 Told(
@@ -207,7 +214,7 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> i
         emulated = MeasuredEngine(url, real.model)
         bar = bars.add_task("", total=a.repeats * len(a.users) * 2)
         for engine in (real, emulated):  # the first picture is several times slower
-            for _, content in contents(-1, 0, 1, 0, len(KINDS)):
+            for _, content, _ in contents(-1, 0, 1, 0, len(KINDS)):
                 engine.ask(content, 4)
 
         def keep(one: Told) -> None:

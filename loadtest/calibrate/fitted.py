@@ -28,7 +28,7 @@ class Fitted:
 def fitted(seen: Sequence[Seen], gpu: str, model: str, kv_cache_tokens: int | None, base: Profile) -> Fitted:
     """`base` gives what is not measured. Raises ValueError when there is too little to tell."""
     decoding = list(series(seen, "decode"))
-    tokens = fit([[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.quick_s for one in decoding])
+    tokens = fit([[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding])
     iteration_s, each_s, context_s = tokens.coefficients
     rows, values = _first_tokens(seen)
     firsts = fit(rows, values)
@@ -110,7 +110,7 @@ def _checks(seen: Sequence[Seen], profile: Profile) -> list[tuple[str, float, fl
         batch = Batch(prefill_tokens=tokens, prefill_pairs=tokens * tokens // 2)
         gpu_s = encoding_s([tokens], profile) + prefill_s(batch, profile)
         found.append(
-            (f"each of {one.x['requests']:.0f} new pictures of {mp:.2f} MP at once", one.quick_s, max(thread_s, gpu_s))
+            (f"each of {one.x['requests']:.0f} new pictures of {mp:.2f} MP at once", one.middle_s, max(thread_s, gpu_s))
         )
     return found
 

@@ -20,7 +20,7 @@ from loadtest.planner.card import UnknownCard, card, pool_named, profile_of
 from loadtest.planner.figures import asked, caveat, tables, verdict
 from loadtest.planner.page import html, markdown
 from loadtest.planner.search import NeverGood, good, plan, span
-from loadtest.planner.told import console, show, telling
+from loadtest.planner.told import show, telling, telling_of
 from loadtest.planner.work import MAX_TURNS, Work
 
 
@@ -170,10 +170,9 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     ask = read_ask(a, a.rps or 4.0 * a.engines)
     over = span(ask, requests)
     found, code = {}, 0
-    with console.status("starting") as status:
+    with telling_of(names) as tell:
         try:
-            processes = min(a.processes, len(names))
-            for name, outcome in policies.compare(ask, a.engines, over, names, processes, status.update):
+            for name, outcome in policies.compare(ask, a.engines, over, names, min(a.processes, len(names)), tell):
                 found[name] = outcome
         except KeyboardInterrupt:
             code = 130
@@ -181,7 +180,8 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     show(shown)
     print(f"{asked(ask)}.\n{caveat(ask)}")
     if code:
-        print(f"Interrupted: {', '.join(name for name in names if name not in found)} not finished.")
+        left = [name for name in names if name not in found or found[name].partial]
+        print(f"Interrupted: {', '.join(left)} not finished.")
     command = f"python -m loadtest.planner {shlex.join(arguments)}"
     lines = [shown.head, ("---",) * len(shown.head), *shown.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -49,8 +49,9 @@ class Outcome:
 
     @property
     def goodput(self) -> float:
-        """Share of measured requests that were answered."""
-        return self.answered / self.requests if self.requests else 1.0
+        """Share of measured requests that were answered, of those that have ended."""
+        ended = self.answered + self.refused + self.failed
+        return self.answered / ended if ended else 1.0
 
     @property
     def keeps_up(self) -> bool:

@@ -1,6 +1,6 @@
 """What a long run tells the terminal: one line that moves, and nothing but the result where nobody looks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,18 +12,13 @@ from loadtest.planner.search import Say
 from loadtest.planner.simulation import Progress as Told
 
 console = Console(stderr=True)
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
 
 
 @contextmanager
 def telling() -> Iterator[Say]:
     """A bar for the simulation under way."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
         task = bars.add_task("an idle engine", total=1.0)
 
         def say(what: str) -> Told:
@@ -31,6 +26,14 @@ def telling() -> Iterator[Say]:
             return lambda share: bars.update(task, completed=share)
 
         yield say
+
+
+@contextmanager
+def telling_of(names: Sequence[str]) -> Iterator[Callable[[str, float], None]]:
+    """A bar for each of several things under way; yields what is told how far one is."""
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
+        tasks = {name: bars.add_task(name, total=1.0) for name in names}
+        yield lambda name, share: bars.update(tasks[name], completed=share)
 
 
 def show(table: Table) -> None:
