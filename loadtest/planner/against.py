@@ -12,12 +12,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.machine import busy, machine
 from loadtest.percentiles import percentile
@@ -30,7 +32,6 @@ from loadtest.stream import Streamed
 from loadtest.wire import Broken, Connection, target
 
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-LATE_S = 0.25  # of the wall clock: a generator that starts requests later than this is the limit itself
 TIMEOUT_S = 600.0
 
 
@@ -198,52 +199,68 @@ def main(arguments: Sequence[str]) -> int:
     p.add_argument("--speed", type=float, default=1.0, help="the engines' clock against the wall's; below 1 is slower")
     p.add_argument("--only", type=int, nargs="*", help="numbers of configurations, from 0")
     p.add_argument("--out", type=Path, default=Path("build/plan/against.jsonl"))
+    p.add_argument("--resume", action="store_true", help="do only what --out does not have yet")
     p.add_argument("--show", action="store_true", help="only make the table anew from --out")
     a = p.parse_args(arguments)
+    code = 0
     if not a.show:
         a.out.parent.mkdir(parents=True, exist_ok=True)
-        with a.out.open("w") as file:
-            _run(a, file)
+        with a.out.open("a" if a.resume else "w") as file:
+            code = _run(a, file, {(line["name"], line["seed"]) for line in read(a.out)})
     lines = read(a.out)
     print(tables(lines))
-    print(f"Largest error of requests/s and P95: {worst(lines):.1%}. Written: {a.out}")
+    if lines:
+        print(f"Largest error of requests/s and P95: {worst(lines):.1%}. Written: {a.out}")
+    return code
+
+
+def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int:
+    """0, or 130 at Ctrl-C: finished runs are kept, `--resume` does the others."""
+    wanted = [
+        (repeat, number, held)
+        for repeat in range(a.repeats)
+        for number, held in enumerate(HELD)
+        if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    here = asdict(machine(f"python -m loadtest.planner.against {' '.join(sys.argv[1:])}"))
+    file.write(json.dumps({"machine": here}) + "\n")
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task("", total=len(wanted))
+        try:
+            for repeat, number, held in wanted:
+                bars.update(bar, description=f"{held.name}, repeat {repeat + 1}")
+                line = _compare(held, seed_of(repeat, number), a.speed)
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                bars.advance(bar)
+        except KeyboardInterrupt:
+            return 130
     return 0
 
 
-def _run(a: argparse.Namespace, file: Any) -> None:
-    file.write(
-        json.dumps({"machine": asdict(machine(f"python -m loadtest.planner.against {' '.join(sys.argv[1:])}"))}) + "\n"
-    )
-    for repeat in range(a.repeats):
-        for number, held in enumerate(HELD):
-            if a.only is not None and number not in a.only:
-                continue
-            seed, before = 100 * repeat + number + 1, busy()
-            print(f"{held.name}, repeat {repeat + 1}", file=sys.stderr, flush=True)
-            users = emulated(held, seed, a.speed)
-            outcome, said = planned(held, seed)
-            line = {
-                "name": held.name,
-                "seed": seed,
-                "speed": a.speed,
-                "machine_busy": round(busy().share_since(before), 2),
-                "latest_start_s": round(users.latest_s, 3),
-                "failures": users.failures,
-                "emulated": figures(held, users.told),
-                "planned": said,
-                "planned_failures": outcome.refused + outcome.failed,
-                "answers": [
-                    [one.arrived, one.first_s, one.total_s] for one in sorted(users.told, key=lambda one: one.arrived)
-                ],
-            }
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            compared = ", ".join(f"{what} {line['emulated'][what]:.3g}/{said[what]:.3g}" for what in COMPARED)
-            print(
-                f"  {compared}; busy {line['machine_busy']}, late {line['latest_start_s']} s, {users.failures}",
-                file=sys.stderr,
-                flush=True,
-            )
+def seed_of(repeat: int, number: int) -> int:
+    return 100 * repeat + number + 1
+
+
+def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
+    """A line of the file."""
+    before = busy()
+    users = emulated(held, seed, speed)
+    told = sorted(users.told, key=lambda one: one.arrived)
+    outcome, said = planned(held, seed)
+    return {
+        "name": held.name,
+        "seed": seed,
+        "speed": speed,
+        "machine_busy": round(busy().share_since(before), 2),
+        "latest_start_s": round(users.latest_s, 3),
+        "failures": users.failures,
+        "emulated": figures(held, told),
+        "planned": said,
+        "planned_failures": outcome.refused + outcome.failed,
+        "answers": [[one.arrived, one.first_s, one.total_s] for one in told],
+    }
 
 
 if __name__ == "__main__":
