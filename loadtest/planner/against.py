@@ -200,10 +200,13 @@ def main(arguments: Sequence[str]) -> int:
     p.add_argument("--only", type=int, nargs="*", help="numbers of configurations, from 0")
     p.add_argument("--out", type=Path, default=Path("build/plan/against.jsonl"))
     p.add_argument("--resume", action="store_true", help="do only what --out does not have yet")
+    p.add_argument("--replan", action="store_true", help="leave what engines did in --out, plan it anew")
     p.add_argument("--show", action="store_true", help="only make the table anew from --out")
     a = p.parse_args(arguments)
     code = 0
-    if not a.show:
+    if a.replan:
+        _replan(a.out)
+    elif not a.show:
         a.out.parent.mkdir(parents=True, exist_ok=True)
         with a.out.open("a" if a.resume else "w") as file:
             code = _run(a, file, {(line["name"], line["seed"]) for line in read(a.out)})
@@ -237,6 +240,17 @@ def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int
         except KeyboardInterrupt:
             return 130
     return 0
+
+
+def _replan(file: Path) -> None:
+    """After a change of the planner."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    by_name = {held.name: held for held in HELD}
+    for line in lines:
+        if "name" in line:
+            outcome, line["planned"] = planned(by_name[line["name"]], line["seed"])
+            line["planned_failures"] = outcome.refused + outcome.failed
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def seed_of(repeat: int, number: int) -> int:

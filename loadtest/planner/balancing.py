@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Container
 from random import Random
 
+FEW = 64  # engines among which least_conn takes turns exactly as nginx does
 LOOKS = 20  # after so many full engines a random choice becomes a search
 
 
@@ -89,15 +90,19 @@ class PowerOfTwo(Balancer):
 
 
 class LeastConn(Balancer):
-    """The one with the fewest requests; of several the one that has been so for longest, as in nginx they take turns.
+    """The one with the fewest requests; of several, in turn.
 
-    Engines stand in one line for each number of requests, so that a choice costs the same among ten thousand as among ten.
+    Up to FEW engines turns are nginx's own (ngx_http_upstream_least_conn_module: smooth weighted round robin among those that
+    have equally many): that may choose the one that has just got another request, which costs a few first tokens some time.
+    Among more engines it is the one that has had so many for longest, so that a choice costs the same among ten thousand as
+    among ten: engines stand in one line for each number of requests.
     """
 
     def __init__(self, engines: int, most: int, random: Random) -> None:
         super().__init__(engines, most, random)
         self._lines: list[OrderedDict[int, None]] = [OrderedDict.fromkeys(range(engines))]
         self._least = 0
+        self._turns = [0] * engines if engines <= FEW else None
 
     def began(self, engine: int) -> None:
         count = self.counts[engine]
@@ -118,10 +123,23 @@ class LeastConn(Balancer):
         while not self._lines[self._least]:
             self._least += 1
         for line in self._lines[self._least : self.most]:
-            for engine in line:
-                if engine not in without:
-                    return engine
+            usable = (engine for engine in line if engine not in without)
+            found = next(usable, None) if self._turns is None else self._in_turn(sorted(usable), self._turns)
+            if found is not None:
+                return found
         return None
+
+    @staticmethod
+    def _in_turn(engines: list[int], turns: list[int]) -> int | None:
+        if len(engines) < 2:
+            return engines[0] if engines else None
+        best = engines[0]
+        for engine in engines:
+            turns[engine] += 1
+            if turns[engine] > turns[best]:
+                best = engine
+        turns[best] -= len(engines)
+        return best
 
 
 class Sticky(LeastConn):

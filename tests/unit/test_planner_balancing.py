@@ -37,11 +37,23 @@ def test_an_engine_that_refused_is_not_asked_again(name: str) -> None:
 
 def test_the_least_busy_engine_is_chosen_and_equal_ones_take_turns() -> None:
     balancer = made("least_conn")
-    assert [take(balancer) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
-    balancer.ended(1)
-    balancer.ended(1)
-    balancer.ended(2)
-    assert [take(balancer) for _ in range(3)] == [1, 2, 1]
+    taken = [take(balancer) for _ in range(9)]
+    assert [sorted(taken[n : n + 3]) for n in (0, 3, 6)] == [[0, 1, 2]] * 3  # type: ignore[type-var]
+    for engine in (1, 1, 2):
+        balancer.ended(engine)
+    assert take(balancer) == 1
+    assert {take(balancer), take(balancer)} == {1, 2}
+
+
+def test_equal_engines_take_turns_as_in_nginx_also_when_one_of_them_was_chosen_last() -> None:
+    balancer = made("least_conn")
+    # 0 of all, 1 of {1, 2}, 2 alone; then 2 again, which in a queue by age would be the last one.
+    assert [take(balancer) for _ in range(4)] == [0, 1, 2, 2]
+
+
+def test_among_many_engines_the_one_that_was_least_busy_for_longest_is_chosen() -> None:
+    balancer = made("least_conn", engines=100)
+    assert [take(balancer) for _ in range(200)] == [*range(100), *range(100)]
 
 
 def test_round_robin_goes_on_where_it_was() -> None:
