@@ -23,10 +23,12 @@ from engine.physics import profile
 from loadtest.calibrate.engine import CannotMeasure, MeasuredEngine
 from loadtest.calibrate.fitted import Fitted, fitted
 from loadtest.calibrate.measure import BATCHES, Course, Seen
+from loadtest.calibrate.quiet import wait_until_quiet
 from loadtest.calibrate.written import text
 from loadtest.machine import machine
 
 console = Console(stderr=True, highlight=False)
+QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"
 
 
 class OneLine(argparse.ArgumentParser):
@@ -57,6 +59,7 @@ def parser() -> OneLine:
         "--together", type=count, default=BATCHES[-1], help="most requests at once: the engine's --max-num-seqs or less"
     )
     p.add_argument("--batched-tokens", type=count, default=4096, help="the engine's --max-num-batched-tokens")
+    p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
     p.add_argument("--base", default="rtx4090-qwen3-vl-4b-fp8", help="the profile that gives what is not measured")
     return p
 
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     batches = [one for one in BATCHES if one <= a.together] or [1]
     course = Course(engine, a.repeats, batches, a.batched_tokens)
-    code, raw = measure(course), a.out.with_suffix(".jsonl")
+    code, raw = measure(course, a.quiet), a.out.with_suffix(".jsonl")
     raw.write_text("".join(json.dumps(one.line()) + "\n" for one in course.seen))
     if code:
         print(f"calibrate: what was measured is in {raw}; a profile needs all of it", file=sys.stderr)
@@ -91,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def measure(course: Course) -> int:
+def measure(course: Course, quiet: float) -> int:
     """0, or the exit code of what went wrong, which is told."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     steps = course.steps()
@@ -100,6 +103,7 @@ def measure(course: Course) -> int:
         try:
             for name, step in steps:
                 bars.update(bar, description=name)
+                wait_until_quiet(quiet)
                 step()
                 bars.advance(bar)
         except CannotMeasure as error:

@@ -24,8 +24,9 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engine.physics import profile
-from loadtest.calibrate.__main__ import OneLine, console, count
+from loadtest.calibrate.__main__ import QUIET, OneLine, console, count
 from loadtest.calibrate.engine import Answer, CannotMeasure, Content, MeasuredEngine
+from loadtest.calibrate.quiet import wait_until_quiet
 from loadtest.content.pictures import Picture
 from loadtest.content.words import question
 from loadtest.machine import ROOT, busy, machine
@@ -50,12 +51,23 @@ class Told:
     target: str
     users: int
     repeat: int
+    others: float  # the share of all cores that others used just before this target was asked
     user: int
     number: int
     kind: str
     first_s: float
     total_s: float
     prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Which target is asked by how many people, how often already; `others` as in Told."""
+
+    target: str
+    users: int
+    repeat: int
+    others: float
 
 
 def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> Iterator[tuple[str, Content, float]]:
@@ -77,10 +89,9 @@ def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> It
         yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}], pause_s
 
 
-def ask_all(
-    engine: MeasuredEngine, target: str, users: int, repeat: int, a: argparse.Namespace, told: Callable[[Told], None]
-) -> None:
-    """`users` people at once, each with one request after the other."""
+def ask_all(engine: MeasuredEngine, visit: Visit, a: argparse.Namespace, told: Callable[[Told], None]) -> None:
+    """People at once, each with one request after the other."""
+    users, repeat = visit.users, visit.repeat
 
     def live(user: int) -> list[Told]:
         found = []
@@ -89,15 +100,13 @@ def ask_all(
             answer: Answer = engine.ask(content, ANSWER_TOKENS)
             found.append(
                 Told(
-                    target,
-                    users,
-                    repeat,
-                    user,
-                    number,
-                    kind,
-                    round(answer.first_s, 6),
-                    round(answer.total_s, 6),
-                    answer.prompt_tokens,
+                    **asdict(visit),
+                    user=user,
+                    number=number,
+                    kind=kind,
+                    first_s=round(answer.first_s, 6),
+                    total_s=round(answer.total_s, 6),
+                    prompt_tokens=answer.prompt_tokens,
                 )
             )
         return found
@@ -147,8 +156,12 @@ def tables(told: Sequence[Told]) -> str:
         for kind in KINDS:
             of_kind = [one for one in mine if one.kind == kind]
             rows.append(_row(f"time to the first token P50, {kind}", of_kind, WHATS["time to the first token"], 0.5))
+        others = sorted({(one.target, one.repeat, one.others) for one in mine})
         requests = len({(one.repeat, one.user, one.number) for one in mine})
         title = f"{users} user{'s' * (users != 1)}, {requests} requests to each"
+        title += (
+            f"; others used {min(one[2] for one in others):.0%} to {max(one[2] for one in others):.0%} of the machine"
+        )
         parts.append(f"**{title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
@@ -181,6 +194,7 @@ def parser() -> OneLine:
     p.add_argument("--repeats", type=count, default=3)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--engine-flags", default="", help="the emulated engine's, as the real one's: --max-num-seqs=16 ...")
+    p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
     p.add_argument("--out", type=Path, default=Path("build/calibrate/error.jsonl"))
     return p
 
@@ -227,7 +241,8 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> i
                     turns = [("real", real), ("emulated", emulated)]
                     for target, engine in turns if repeat % 2 == 0 else reversed(turns):
                         bars.update(bar, description=f"{target}, {users} users, repeat {repeat + 1}")
-                        ask_all(engine, target, users, repeat, a, keep)
+                        others = round(wait_until_quiet(a.quiet), 2)
+                        ask_all(engine, Visit(target, users, repeat, others), a, keep)
                         bars.advance(bar)
         except KeyboardInterrupt:
             code = 130

@@ -60,7 +60,7 @@ def test_an_emulated_engine_beside_itself_has_a_small_error(
         out = tmp_path / "error.jsonl"
         assert error.main([*wanted, "--requests", "4", "--repeats", "1", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "**1 user, 4 requests to each**" in said
+    assert "**1 user, 4 requests to each; others used" in said
     told = error.read(out)
     assert len(told) == 2 * (4 + 8)
     assert {one.prompt_tokens for one in told if one.target == "real"} == {
