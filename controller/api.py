@@ -101,12 +101,17 @@ def _elsewhere(remote: Remote) -> dict[str, Any]:
         "flavour": "remote",
         "gpus": [],
         "address": None,
+        "running": None,
+        "waiting": None,
+        "in_flight": None,
+        "hidden_queue": None,
     }
     return {"flavour": "remote", "notice": "", "up": 1, "total": 1, "engines": [endpoint]}
 
 
 def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
     last_success = requests.last_success.get(member.engine.name)
+    load = member.load
     return {
         "name": member.engine.name,
         "state": member.known.shown.value,
@@ -115,4 +120,8 @@ def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
         "flavour": member.engine.flavour,
         "gpus": list(member.engine.gpus),
         "address": f"{member.address}:{member.engine.port}" if member.address else None,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "in_flight": load.in_flight if load else None,
+        "hidden_queue": load.hidden_queue if load else None,
     }

@@ -13,6 +13,7 @@ from config.cluster import Cluster
 from config.engines import Engine
 from config.pools import Pool
 from controller import metrics, probe, state
+from controller.load import Load
 from controller.state import Look, State, Step
 
 log = structlog.get_logger()
@@ -30,6 +31,8 @@ class Member:
     known: state.Engine = field(default_factory=state.Engine)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    load: Load | None = None
+    """What it last said of its work; None while it said nothing."""
 
 
 class Fleet:
