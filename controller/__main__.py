@@ -16,6 +16,7 @@ from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
 from controller.in_force import InForce
+from controller.kept import Kept
 from controller.request_log import RequestLog
 from controller.settings import Settings
 
@@ -32,7 +33,7 @@ async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     in_force = InForce(load_laid_out(settings.config, settings.inventory))
     cluster = in_force.cluster
-    fleet = Fleet(cluster)
+    fleet = Fleet(cluster, Kept(settings.state))
     in_force.listen(fleet.apply)
     requests = RequestLog(fleet)
     server = QuietServer(
