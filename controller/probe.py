@@ -73,6 +73,8 @@ class Probe:
         self._counters: asyncio.Task[Load | None] | None = None
         self._counters_connection: Connection | None = None
         self._counters_odd = ""
+        self._taken: Load | None = None
+        """The last one that a look brought."""
         self._asleep: bool | None = None
 
     async def look(self, rules: Controller, wait_s: float, with_counters: bool) -> Seen:
@@ -89,8 +91,8 @@ class Probe:
         if self._counters is not None:
             waiting.add(self._counters)
         await asyncio.wait(waiting, timeout=wait_s)
-        before = self.loads.last
-        found = self._taken_counters()
+        before, found = self._taken, self._taken_counters()
+        self._taken = found or before
         look, why = self._health_seen(rules)
         waited_s = time.monotonic() - self._asked_at_s
         progressed = None if found is None or before is None else found.progressed_since(before)
