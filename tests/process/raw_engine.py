@@ -28,8 +28,11 @@ class RawEngine:
 
 
 @contextlib.contextmanager
-def raw_engine(port: int, says: Callable[[str], bytes] = well) -> Iterator[RawEngine]:
-    """Listens on 127.0.0.1:`port` until the end; each request gets the bytes that `says` returns for its path."""
+def raw_engine(port: int, says: Callable[[str], bytes] = well, hang_up: bool = False) -> Iterator[RawEngine]:
+    """Listens on 127.0.0.1:`port` until the end; each request gets the bytes that `says` returns for its path.
+
+    With `hang_up` it closes each connection after one answer without having said so.
+    """
     made = RawEngine(says)
     server = socket.create_server(("127.0.0.1", port), backlog=256)
     open_now: list[socket.socket] = []
@@ -47,6 +50,8 @@ def raw_engine(port: int, says: Callable[[str], bytes] = well) -> Iterator[RawEn
                     buffer = rest[length:]
                     made.asked += 1
                     client.sendall(made.says(head.split()[1].decode()))
+                    if hang_up:
+                        return
 
     def accept() -> None:
         with contextlib.suppress(OSError):

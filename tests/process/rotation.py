@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
@@ -25,6 +26,8 @@ def rotation(running: Stand, pool: str = "big") -> set[str] | None:
     """The engines that get requests; None while the controller says that it does not know, or nothing."""
     try:
         reply = asked(running, pool)
+        if reply.flags & dns.flags.TC:
+            reply = asked(running, pool, tcp=True)
     except (dns.exception.Timeout, OSError):
         return None
     if reply.rcode() != dns.rcode.NOERROR:

@@ -76,14 +76,12 @@ def test_what_never_was_an_engine_is_never_admitted(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_closes_every_connection_unasked_costs_little_and_the_others_nothing(tmp_path: Path) -> None:
-    with (
-        stand(tmp_path, beside_a_good_one()) as running,
-        raw_engine(running.ports["late-1"], lambda path: well(path)[:-4] + b"\r\nConnection: close\r\n\r\n") as odd,
-    ):
-        eventually(lambda: rotation(running) == {"big-0"}, 30)
-        before = odd.asked
+    with stand(tmp_path, beside_a_good_one()) as running, raw_engine(running.ports["late-1"], hang_up=True) as rude:
+        eventually(lambda: rotation(running) == {"big-0", "late-1"}, 30)
+        before = rude.asked
         time.sleep(5)
-        assert odd.asked - before < 5 * 2 * 12
+        assert rude.asked - before < 5 * (10 + 2)
+        assert states(running) == {"big-0": "up", "late-1": "up"}
 
 
 def test_a_remote_endpoint_that_is_not_there_is_not_called_up(tmp_path: Path) -> None:
@@ -95,6 +93,7 @@ def test_a_remote_endpoint_that_is_not_there_is_not_called_up(tmp_path: Path) ->
     ]
     document["controller"] = {"remote_interval_s": 1}
     with stand(tmp_path, document) as running:
+        eventually(lambda: rotation(running) == {"big-0"}, 30)
         eventually(lambda: engines(running)["127.0.0.1"]["reachable"] is False, 20)
         pools = {pool["name"]: pool for pool in running.healthz()["pools"]}
         assert (pools["cloud"]["up"], pools["cloud"]["engines"][0]["state"]) == (0, "remote")
