@@ -48,7 +48,7 @@ async def address_of(engine: Engine) -> str | None:
     return str(found[0][4][0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """What one look found."""
 

@@ -19,6 +19,8 @@ SOON_FOR_S = 60.0
 """An engine that is away for longer is looked at as seldom as one that is up."""
 LEAST_S = 0.1
 """Between two looks, whatever happens: an engine that closes every connection costs no more than this."""
+TOGETHER_S = 0.1
+"""Looks that fall due within so long are made together."""
 MOST_WAIT_S = 1.0
 """A look that has no answer by then is one of a silent engine; the answer is waited for on."""
 CANARY_PAUSE_S = 1.0
@@ -136,8 +138,10 @@ class Watch:
         is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad
         is_long_away = known.state in (State.STARTING, State.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
-            # Spread, so that many engines are not looked at in one go.
-            return rules.probe_interval_s * random.uniform(0.9, 1.0)
+            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.
+            calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
+            now_s = asyncio.get_running_loop().time()
+            return max(LEAST_S, (now_s + calm_s) // TOGETHER_S * TOGETHER_S - now_s)
         return min(rules.probe_interval_s, SOON_S)
 
     async def _pause(self, seconds: float, heed: bool = True) -> None:
