@@ -5,6 +5,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from config.gateway import Controller
 from controller import metrics, state
 from controller.probe import Probe
@@ -13,6 +15,7 @@ from controller.state import Canary, Look, Observation, State
 if TYPE_CHECKING:
     from controller.fleet import Fleet, Member
 
+log = structlog.get_logger()
 SOON_S = 0.5
 """Pause between looks at an engine that is not up, or in doubt: a started one is found within a second."""
 SOON_FOR_S = 60.0
@@ -55,9 +58,13 @@ class Watch:
                 self._wake_wanted = False
                 rules = self.fleet.cluster.controller
                 began_s = time.monotonic()
-                await self._look(rules)
-                if self.member.known.state is State.WARMING:
-                    await self._warm_up(rules)
+                try:
+                    await self._look(rules)
+                    if self.member.known.state is State.WARMING:
+                        await self._warm_up(rules)
+                except Exception:
+                    # A bug. The other engines, and this one's next look, still count.
+                    log.exception("look_failed", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
         finally:
