@@ -49,7 +49,7 @@ TCP_TIMEOUT_S = 5
 class Answers:
     """Answers queries, and keeps each answer until the fleet changes: nginx asks the same things every second.
 
-    An answer about ten engines takes 1.6 ms to make and 5 µs to repeat (bench/controller).
+    An answer about ten engines takes 1.2 ms to make (bench/controller), and a look-up in a table to repeat.
     """
 
     def __init__(self, fleet: Fleet) -> None:
