@@ -183,7 +183,7 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
+    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     inventory = Inventory(flavour="emulated")
     files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())
