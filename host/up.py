@@ -131,6 +131,7 @@ def _reload(compose: Compose) -> None:
 def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
     """By name, so that a service whose image cannot be had is left out."""
     names = ["gateway", "controller", "webui", *(one.name for one in cluster.started_engines)]
+    names += ["adapter"] if cluster.starts_adapter else []
     if cluster.monitoring.enabled:
         names += ["prometheus", "nginx-exporter"]
         names += [] if cluster.images.grafana in missing_images else ["grafana"]

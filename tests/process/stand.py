@@ -122,12 +122,24 @@ class Stand:
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
+
+    def start_adapter(self) -> None:
+        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        environment = {
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_HOST": "127.0.0.1",
+            "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
+        }
+        self.start("adapter", [sys.executable, "-m", "adapter"], environment)
+        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
