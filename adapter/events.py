@@ -1,8 +1,9 @@
 """A stream of bytes, as the JSON documents in it: server-sent events, or one document per line. Pure but for its memory."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
+
+import orjson
 
 DONE = "[DONE]"
 LONGEST_LINE_BYTES = 1 << 20
@@ -57,6 +58,6 @@ class Events:
             self.done = True
             return
         try:
-            yield json.loads(text)
-        except (ValueError, RecursionError) as error:
+            yield orjson.loads(text)
+        except ValueError as error:
             raise Unreadable(f"an event is no JSON: {text[:100]}") from error

@@ -1,7 +1,8 @@
 """An answer that is an error, in the form that OpenAI's API gives them."""
 
-import json
 from typing import Any
+
+import orjson
 
 
 class Refusal(Exception):
@@ -22,4 +23,4 @@ class Refusal(Exception):
 
     @property
     def body(self) -> bytes:
-        return json.dumps(self.document).encode()
+        return orjson.dumps(self.document)

@@ -1,9 +1,10 @@
 """Answers in the form of OpenAI's chat completions. Pure."""
 
-import json
 import time
 import uuid
 from typing import Any
+
+import orjson
 
 
 class Reply:
@@ -40,7 +41,7 @@ class Reply:
 
 
 def event(document: Any) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

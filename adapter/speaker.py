@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import orjson
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
@@ -69,9 +69,9 @@ class Speaker:
             case ("GET", "/health"):
                 await self._health(send)
             case ("GET", "/v1/models"):
-                await _respond(send, 200, json.dumps(self._models()).encode())
+                await _respond(send, 200, orjson.dumps(self._models()))
             case ("GET", "/load"):
-                await _respond(send, 200, json.dumps({"server_load": self.running}).encode())
+                await _respond(send, 200, orjson.dumps({"server_load": self.running}))
             case ("GET", "/metrics"):
                 await _respond(send, 200, self._metrics().encode(), b"text/plain; version=0.0.4")
             case _:
@@ -109,7 +109,7 @@ class Speaker:
             piece = await _before(deadline, self.upstream.whole(body))
             self._count(piece.usage)
             whole = reply.whole(piece.text, piece.finish_reason or "stop", piece.usage)
-            await _respond(send, 200, json.dumps(whole, ensure_ascii=False).encode())
+            await _respond(send, 200, orjson.dumps(whole))
             return
         async with contextlib.aclosing(self._streamed(asked, reply, body, streams)) as parts:
             # Until the endpoint has said something, an error is an error with a status, and the gateway may ask another engine.
@@ -192,8 +192,8 @@ async def _body(receive: Receive, most: int) -> bytes:
 
 def _parsed(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        return orjson.loads(raw)
+    except ValueError as error:
         raise Refusal(400, "invalid_json", "The request body is not valid JSON.") from error
 
 

@@ -1,6 +1,5 @@
 """Asks one endpoint. Every wait has a deadline and every answer a largest size; what goes wrong becomes a Refusal."""
 
-import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from adapter import answer
 from adapter.answer import NoAnswer
@@ -46,9 +46,9 @@ class Upstream:
         async with self._asked(self.endpoint.url, body) as response:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
-            document = json.loads(raw)
+            document = orjson.loads(raw)
             text = answer.text(self.endpoint.answer, document)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise _unreadable(str(error) if isinstance(error, NoAnswer) else f"it is no JSON: {_start(raw)}") from error
         if text is None:
             raise _unreadable(f"{self.endpoint.answer} leads to nothing in {_start(raw)}")
@@ -93,7 +93,7 @@ class Upstream:
             "Accept-Encoding": "identity",
             **self._headers(),
         }
-        content = json.dumps(body, ensure_ascii=False).encode()
+        content = orjson.dumps(body)
         try:
             async with self._connected().stream("POST", url, content=content, headers=headers) as response:
                 if response.status_code != 200:

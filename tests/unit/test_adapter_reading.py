@@ -61,7 +61,10 @@ def test_events_and_lines_are_read_however_the_bytes_are_cut(stream: bytes, at_a
     assert read(stream, at_a_time) == [{"t": "ü"}, {"t": 2}]
 
 
-@pytest.mark.parametrize("stream", [b"data: {\n\n", b"{\n", b"data: \xff\n\n", b"[" * 50_000 + b"\n", b"x" * (2 << 20)])
+@pytest.mark.parametrize(
+    "stream",
+    [b"data: {\n\n", b"{\n", b"data: \xff\n\n", b"[" * 50_000 + b"\n", b'{"t": "\\ud800"}\n', b"x" * (2 << 20)],
+)
 def test_what_is_no_stream_of_json_is_told(stream: bytes) -> None:
     with pytest.raises(Unreadable):
         read(stream, 65_536)

@@ -1,6 +1,7 @@
 """Request templates: what they may be, and what becomes of a question in them."""
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -91,6 +92,9 @@ def test_a_template_given_as_text_may_have_its_numbers_without_quotes() -> None:
         ({"p": "{USER_PROMPT}", "x": "is {STREAM}"}, "alone as a value"),
         ([[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["{USER_PROMPT}"]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]], "at most 30 levels"),
         ("[" * 100_000, "a JSON document"),
+        ({"p": "{USER_PROMPT}", "day": date(2026, 11, 21)}, "values text, numbers"),
+        ({"p": "{USER_PROMPT}", 7: "x"}, "keys are text"),
+        ({"p": "{USER_PROMPT}", "x": float("nan")}, "values text, numbers"),
     ],
     ids=str,
 )
