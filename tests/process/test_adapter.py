@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -337,3 +338,32 @@ def test_while_the_endpoint_does_not_listen_the_engine_is_out(behaved: Any) -> N
     eventually(lambda: engines(cluster)["absent"]["state"] == "starting", 10)
     cluster.answers_from("captions", {"captioner"})
     assert call(cluster, "DELETE", "/engines/absent").is_success
+
+
+def test_another_endpoint_at_the_same_port_is_asked_by_its_own_template(behaved: Any) -> None:
+    cluster, endpoint = behaved
+    templates = [{"input": "{USER_PROMPT}"}, {"question": "{USER_PROMPT}"}]
+    ports = set()
+    for number, template in enumerate(templates):
+        described_so = described(endpoint.url, template=template, stream=None)
+        body = {"name": f"wordy-{number}", "pool": "words", "endpoint": described_so}
+        ports.add(call(cluster, "POST", "/engines", json=body).json()["address"])
+        cluster.answers_from("words", {f"wordy-{number}"})
+        assert {key for key in endpoint.asked[-1] if key != "path"} == set(template)
+        assert call(cluster, "DELETE", f"/engines/wordy-{number}").is_success
+    assert len(ports) == 1
+
+
+def test_an_adapter_that_is_told_to_stop_finishes_the_answers_it_gives(behaved: Any) -> None:
+    cluster, endpoint = behaved
+    endpoint.words, endpoint.pause_s = ["still "] * 20, 0.1
+    body = {"model": "captions", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with cluster.client.stream("POST", f"{cluster.url}/v1/chat/completions", json=body) as reply:
+        lines = reply.iter_lines()
+        assert next(lines)
+        cluster.kill("adapter", signal.SIGTERM)
+        rest = "\n".join(lines)
+    assert rest.count("still ") >= 18
+    assert rest.rstrip().endswith("[DONE]")
+    cluster.start_adapter()
+    cluster.answers_from("captions", {"captioner"})
