@@ -71,6 +71,22 @@ class Controller(Section):
     """Deadline of that first picture."""
     dns_ttl_s: int = Field(1, ge=0, le=60)
     """Time to live of DNS answers; nginx asks again after it."""
+    containers: bool = True
+    """Whether the controller may start, stop and restart engines' containers, through a filter in front of Docker's socket that
+    lets nothing else pass. Without it `make scale` and `scaling` can only put engines to sleep."""
+    restart_hung_after_s: float | None = Field(120, ge=5)
+    """An engine that runs but has not answered for so long is restarted, which ends what it has in flight. null: never.
+    It is out of rotation long before that."""
+    scaling_interval_s: float = Field(5, gt=0, le=300)
+    """Pause between two scaling decisions."""
+    record_load: bool = False
+    """true: what each decision saw is written to the state volume, a file a day, for `make autoscale-replay`. About 2 MB a day and
+    pool, kept for 14 days."""
+    gpu_metrics_url: (
+        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+        | None
+    ) = None
+    """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
 
 
 class WebUi(Section):
