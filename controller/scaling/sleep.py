@@ -63,7 +63,9 @@ class Sleep:
         except httpx.RequestError as error:
             raise CannotMove(f"{engine.name} does not answer {path}: {type(error).__name__} {error}".strip()) from error
         if reply.status_code == 404:
-            raise CannotMove(f"{engine.name} has no {path}: it runs without --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1")
+            raise CannotMove(
+                f"{engine.name} has no {path}: it runs without --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+            )
         if reply.status_code != 200:
             raise CannotMove(f"{engine.name} answers {reply.status_code} to {path}: {reply.text[:200]}")
 
