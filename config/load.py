@@ -1,5 +1,6 @@
 """Reads cluster.yaml, or says everything that is wrong with it at once."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,13 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    return sentences(error.errors(include_url=False), document)
+
+
+def sentences(details: Sequence[ErrorDetails], document: Any) -> list[str]:
     """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most."""
     by_place: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
         by_place.setdefault(_place(detail["loc"], document), []).append(detail)
     places = [
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)

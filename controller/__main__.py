@@ -16,6 +16,8 @@ from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
 from controller.in_force import InForce
+from controller.registry.admin_key import AdminKey
+from controller.registry.mount import mount
 from controller.request_log import RequestLog
 from controller.settings import Settings
 
@@ -35,9 +37,11 @@ async def run(settings: Settings) -> None:
     fleet = Fleet(cluster)
     in_force.listen(fleet.apply)
     requests = RequestLog(fleet)
+    app = api(fleet, requests)
+    mount(app, fleet, AdminKey(settings.secrets))
     server = QuietServer(
         uvicorn.Config(
-            api(fleet, requests),
+            app,
             host=settings.host,
             port=settings.http_port,
             log_level="warning",

@@ -121,6 +121,7 @@ class Stand:
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
