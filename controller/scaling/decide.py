@@ -69,15 +69,20 @@ def decide(
     needs: Sequence[Need],
     changes: Sequence[Change],
     now_s: float,
+    always: int = 0,
 ) -> Decision:
-    """The count wanted from now on. `most`: engines there are; `wanted`: so far; `needs` and `changes`: oldest first."""
-    least = min(most, max(scaling.min, hours.kept(scaling, now_s)))
+    """The count wanted from now on. `most`: engines there are; `wanted`: so far; `needs` and `changes`: oldest first;
+    `always`: engines that serve and cannot be stopped.
+    """
+    by_hour = hours.kept(scaling, now_s)
+    least = min(most, max(scaling.min, by_hour, always))
     most = max(least, min(most, scaling.max or most))
     if wanted < least:
-        reason, why = (
-            (Reason.LIMITS, f"min is {least}") if least == scaling.min else (Reason.HOURS, "these hours ask for it")
-        )
-        return _changed(now_s, wanted, least, reason, why)
+        if least == always:
+            return _changed(now_s, wanted, least, Reason.LIMITS, f"{always} serve and cannot be stopped here")
+        if least == by_hour:
+            return _changed(now_s, wanted, least, Reason.HOURS, "these hours ask for it")
+        return _changed(now_s, wanted, least, Reason.LIMITS, f"min is {scaling.min}")
     if wanted > most:
         return _changed(now_s, wanted, most, Reason.LIMITS, f"there may be {most} at most")
     if not needs:

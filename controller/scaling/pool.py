@@ -56,14 +56,16 @@ class PoolScaling:
         while self._needs[0].at_s < oldest_s:
             self._needs.popleft()
 
-    def decide(self, most: int, now_s: float) -> Decision:
-        """`most`: engines there are. What it wants from now on is remembered as `wanted`."""
+    def decide(self, most: int, now_s: float, always: int = 0) -> Decision:
+        """`most`: engines there are; `always`: engines that serve and cannot be stopped. What it wants from now on is remembered as `wanted`."""
         if self.fixed is not None:
             decision = decide.by_hand(most, self.wanted, self.fixed, now_s)
         elif self.scaling is None:
             decision = Decision(now_s, self.wanted, Reason.ENOUGH, "is not scaled: pools[].scaling is null")
         else:
-            decision = decide.decide(self.scaling, most, self.wanted, self._needs, self.changes, now_s)
+            decision = decide.decide(
+                self.scaling, most, self.wanted, self._needs, self.changes, now_s, always
+            )
         if decision.wanted != self.wanted:
             self.changes.append(Change(now_s, self.wanted, decision.wanted))
             self.wanted = decision.wanted
