@@ -16,6 +16,7 @@ from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
 from controller.in_force import InForce
+from controller.kept import Kept
 from controller.registry.admin_key import AdminKey
 from controller.registry.mount import mount
 from controller.request_log import RequestLog
@@ -34,7 +35,7 @@ async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     in_force = InForce(load_laid_out(settings.config, settings.inventory))
     cluster = in_force.cluster
-    fleet = Fleet(cluster)
+    fleet = Fleet(cluster, Kept(settings.state))
     in_force.listen(fleet.apply)
     requests = RequestLog(fleet)
     app = api(fleet, requests)

@@ -8,13 +8,19 @@ from controller.scaling.decide import Reason
 from controller.scaling.need import Load
 
 WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
-STARTED = Gauge("manyeyes_scaling_started", "Engines of the pool that are not at rest, whether they serve or not.", ["pool"])
+STARTED = Gauge(
+    "manyeyes_scaling_started", "Engines of the pool that are not at rest, whether they serve or not.", ["pool"]
+)
 FIXED = Gauge("manyeyes_scaling_fixed", "1 while the count is set by hand.", ["pool"])
 REASON = Gauge("manyeyes_scaling_reason", "1 for what the last decision rests on, 0 for the rest.", ["pool", "reason"])
 DECIDED = Gauge("manyeyes_scaling_last_decision_timestamp_seconds", "When the last decision was taken.", ["pool"])
 CHANGES = Counter("manyeyes_scaling_changes_total", "Changes of the wanted count.", ["pool", "direction"])
-FAILURES = Counter("manyeyes_scaling_failures_total", "Engines that could not be started, stopped, woken or put to sleep.", ["pool"])
-RESTARTS = Counter("manyeyes_hung_restarts_total", "Engines restarted because they ran and did not answer.", ["engine", "pool"])
+FAILURES = Counter(
+    "manyeyes_scaling_failures_total", "Engines that could not be started, stopped, woken or put to sleep.", ["pool"]
+)
+RESTARTS = Counter(
+    "manyeyes_hung_restarts_total", "Engines restarted because they ran and did not answer.", ["engine", "pool"]
+)
 LOAD = Gauge(
     "manyeyes_scaling_load",
     "What decisions rest on: in_flight (requests), serving (engines), queue_s, p95_s (seconds), gpu (0 to 1). No sample: not known.",

@@ -22,7 +22,12 @@ class Observer:
         self._queues: dict[str, tuple[float, float]] = {}
 
     def look(
-        self, now_s: float, serving: Sequence[Member], started: Sequence[Member], requests: RequestLog, gpus: dict[str, float]
+        self,
+        now_s: float,
+        serving: Sequence[Member],
+        started: Sequence[Member],
+        requests: RequestLog,
+        gpus: dict[str, float],
     ) -> Load:
         """`serving` get new requests; `started` are these and those that drain."""
         gpu = gpu_use.of(gpus, dict.fromkeys(gpu for member in serving for gpu in member.engine.gpus)) if gpus else None

@@ -63,9 +63,7 @@ class PoolScaling:
         elif self.scaling is None:
             decision = Decision(now_s, self.wanted, Reason.ENOUGH, "is not scaled: pools[].scaling is null")
         else:
-            decision = decide.decide(
-                self.scaling, most, self.wanted, self._needs, self.changes, now_s, always
-            )
+            decision = decide.decide(self.scaling, most, self.wanted, self._needs, self.changes, now_s, always)
         if decision.wanted != self.wanted:
             self.changes.append(Change(now_s, self.wanted, decision.wanted))
             self.wanted = decision.wanted
