@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 import uvloop
+from fastapi import Security
 
 from config.layout import LayoutError
 from config.load import ConfigError, load_laid_out
@@ -18,8 +19,10 @@ from controller.fleet import Fleet
 from controller.in_force import InForce
 from controller.kept import Kept
 from controller.registry.admin_key import AdminKey
-from controller.registry.mount import mount
+from controller.registry.mount import BEARER, mount
 from controller.request_log import RequestLog
+from controller.scaling import api as scaling_api
+from controller.scaling.running import scaling
 from controller.settings import Settings
 
 
@@ -35,7 +38,8 @@ async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     in_force = InForce(load_laid_out(settings.config, settings.inventory))
     cluster = in_force.cluster
-    fleet = Fleet(cluster, Kept(settings.state))
+    kept = Kept(settings.state)
+    fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
     requests = RequestLog(fleet)
     app = api(fleet, requests)
@@ -56,7 +60,9 @@ async def run(settings: Settings) -> None:
     async with (
         dns.serving(fleet, settings.host, settings.dns_port),
         request_log.receiving(requests, settings.host, settings.syslog_port),
+        scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
+        app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
         watching = asyncio.create_task(fleet.watch())
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]

@@ -22,6 +22,8 @@ class Settings:
     dns_port: int
     syslog_port: int
     """UDP, for the gateway's request log."""
+    containers: str
+    """The filter in front of Docker's socket: see render/containers.py."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -34,4 +36,5 @@ class Settings:
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
             syslog_port=int(os.environ.get("MANYEYES_CONTROLLER_SYSLOG_PORT", "5140")),
+            containers=os.environ.get("MANYEYES_CONTAINERS", "http://containers:2375"),
         )
