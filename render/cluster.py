@@ -7,6 +7,7 @@ from config.cluster import Cluster
 from config.inventory import Inventory
 from config.keys import Keys
 from config.layout import lay_out
+from render.containers import filter_conf
 from render.edge import access_conf, keys_conf, limits_conf, listen_conf, settings_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
@@ -47,6 +48,7 @@ def render(
         "nginx/settings.inc": settings_conf(laid_out),
         "nginx/cluster.js": cluster_js(laid_out),
         "prometheus/prometheus.yml": prometheus_yml(laid_out),
+        "containers/nginx.conf": filter_conf(laid_out),
     }
     gateway = [text for name, text in files.items() if name.startswith("nginx/") and name not in RELOADED]
     digests = {
@@ -54,6 +56,7 @@ def render(
         "controller": _digest(laid_out.model_dump_json()),
         "webui": _digest(laid_out.webui.model_dump_json(), laid_out.gateway.model_dump_json()),
         "prometheus": _digest(files["prometheus/prometheus.yml"]),
+        "containers": _digest(files["containers/nginx.conf"]),
     }
     return files | {"compose.env": compose_env(laid_out, config_file, rendered_dir, digests)}
 
