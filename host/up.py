@@ -92,7 +92,10 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], reload:
         try:
             with wait.downloads_told(compose, current):
                 arguments = ["up", "--detach", "--remove-orphans", "--no-build", "--pull", "never"]
-                compose(*arguments, *_services(cluster, missing_images))
+                compose(*arguments, *_services(cluster, missing_images, _running_engines(compose)))
+                if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
+                    # Scaling starts them when it hands them their GPU.
+                    compose("create", "--no-build", "--pull", "never", *stand_ins)
         except CommandFailed as error:
             # What a part said before it failed tells more than Compose does.
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
@@ -127,9 +130,17 @@ def _reload(compose: Compose) -> None:
     ok("the gateway took over keys and certificate")
 
 
-def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
-    """By name, so that a service whose image cannot be had is left out."""
-    names = ["gateway", "controller", "webui", *(one.name for one in cluster.started_engines)]
+def _running_engines(compose: Compose) -> set[str]:
+    return {row["Service"] for row in compose.containers() if row["State"] == "running"}
+
+
+def _services(cluster: Cluster, missing_images: set[str], running: set[str]) -> list[str]:
+    """By name, so that a service whose image cannot be had is left out, and an engine whose GPU another one has just now."""
+    taken = {one.instead_of for one in cluster.started_engines if one.name in running}
+    engines = [one.name for one in cluster.started_engines if one.instead_of is None and one.name not in taken]
+    names = ["gateway", "controller", "webui", *engines]
+    if cluster.controller.containers:
+        names.append("containers")
     if cluster.monitoring.enabled:
         names += ["prometheus", "nginx-exporter"]
         names += [] if cluster.images.grafana in missing_images else ["grafana"]

@@ -15,23 +15,25 @@ from host.trouble import Trouble
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
+SETTLED = ("up", "draining", "sleeping")
+"""Scaling may take out what Compose has just started."""
 
 
 def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float) -> None:
-    """Returns when all engines that Compose starts are up. Raises Trouble with the log of the one that failed."""
+    """Returns when all engines that Compose starts are up, or at rest again. Raises Trouble with the log of the one that failed."""
     started = time.monotonic()
-    services = {engine.name for engine in cluster.started_engines}
+    services = {engine.name for engine in cluster.started_engines if engine.instead_of is None}
     while True:
         states = engine_states(cluster)
         ours = {name: state for name, state in states.items() if name in services}
-        up = sum(state == "up" for state in ours.values())
+        up = sum(state in SETTLED for state in ours.values())
         current.title = f"starting engines, {up} of {len(services)} up"
         if up == len(services):
             current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
             return
         _refuse_if_failed(compose, services)
         if time.monotonic() - started > deadline_s:
-            slow = sorted(name for name in services if ours.get(name) != "up")
+            slow = sorted(name for name in services if ours.get(name) not in SETTLED)
             raise Trouble(
                 f"{', '.join(slow)} did not come up within {deadline_s:.0f} s. "
                 f"`docker compose logs {slow[0]}` tells what it does.",
