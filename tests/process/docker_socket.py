@@ -3,6 +3,7 @@
 import contextlib
 import json
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -61,7 +62,9 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 @contextlib.contextmanager
 def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeDocker, str]]:
     """(the stand-in, the address of the filter in front of it)."""
-    docker, socket, port = FakeDocker(), folder / "docker.sock", free_port()
+    # The path of a socket has at most 107 characters.
+    short = tempfile.TemporaryDirectory()
+    docker, socket, port = FakeDocker(), Path(short.name) / "docker.sock", free_port()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,8 +105,8 @@ def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeD
     thread.start()
     (folder / "tmp").mkdir(exist_ok=True)
     conf = folder / "filter.conf"
-    text = filter_conf(cluster).replace(f"listen {PORT}", f"listen 127.0.0.1:{port}").replace(SOCKET, str(socket))
-    conf.write_text(text.replace("/tmp/", f"{folder}/tmp/"))
+    text = filter_conf(cluster).replace("/tmp/", f"{folder}/tmp/")
+    conf.write_text(text.replace(f"listen {PORT}", f"listen 127.0.0.1:{port}").replace(SOCKET, str(socket)))
     with (folder / "filter.log").open("w") as log:
         nginx = subprocess.Popen(
             [nginx_binary(), "-p", str(folder), "-c", str(conf), "-e", "stderr", "-g", "daemon off;"], stderr=log
@@ -116,4 +119,5 @@ def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeD
         nginx.wait(timeout=10)
         server.shutdown()
         server.server_close()
+        short.cleanup()
         print((folder / "filter.log").read_text())

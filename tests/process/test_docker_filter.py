@@ -23,12 +23,20 @@ engines:
 """
 
 
-@pytest.fixture
-def behind(tmp_path: Path) -> Iterator[tuple[FakeDocker, str]]:
-    with docker_behind_filter(tmp_path, parse(CLUSTER)) as (docker, url):
-        for project, engine in (("mine", "gpu-0"), ("mine", "gpu-1"), ("other", "gpu-0"), ("mine", "elsewhere")):
-            docker.add(project, engine)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeDocker, str]]:
+    with docker_behind_filter(tmp_path_factory.mktemp("filter"), parse(CLUSTER)) as (docker, url):
         yield docker, url
+
+
+@pytest.fixture
+def behind(running: tuple[FakeDocker, str]) -> tuple[FakeDocker, str]:
+    docker, _ = running
+    for kept in (docker.seen, docker.bodies, docker.headers, docker.states):
+        kept.clear()
+    for project, engine in (("mine", "gpu-0"), ("mine", "gpu-1"), ("other", "gpu-0"), ("mine", "elsewhere")):
+        docker.add(project, engine)
+    return running
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "restart"])
