@@ -29,15 +29,21 @@ ADDRESS_FOR_S = 30.0
 """After so long an engine's name is looked up anew, though its connection stands. A cut connection asks at once."""
 
 
+class NoResolver(Exception):
+    """Nobody could be asked for the address, so nothing is known of the engine."""
+
+
 async def address_of(engine: Engine) -> str | None:
-    """The engine's IPv4 address, or None when its name does not resolve: its container does not run."""
+    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
     with suppress(OSError):  # an address needs no look-up
         socket.inet_aton(engine.host)
         return engine.host
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(engine.host, engine.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except OSError:
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM):
+            raise NoResolver from None
         return None
     return str(found[0][4][0])
 
@@ -60,9 +66,9 @@ class Seen:
 class Probe:
     """One engine's connections and the questions that are not answered yet: one of a busy engine is waited for, not asked again."""
 
-    def __init__(self, engine: Engine, lost: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, lost: Callable[[], None], address: str | None = None) -> None:
         self.engine = engine
-        self.address: str | None = None
+        self.address = address
         """Where it was last reached for."""
         self.loads = Loads()
         self._lost = lost
@@ -73,6 +79,8 @@ class Probe:
         self._counters: asyncio.Task[Load | None] | None = None
         self._counters_connection: Connection | None = None
         self._counters_odd = ""
+        self._taken: Load | None = None
+        """The last one that a look brought."""
         self._asleep: bool | None = None
 
     async def look(self, rules: Controller, wait_s: float, with_counters: bool) -> Seen:
@@ -89,8 +97,8 @@ class Probe:
         if self._counters is not None:
             waiting.add(self._counters)
         await asyncio.wait(waiting, timeout=wait_s)
-        before = self.loads.last
-        found = self._taken_counters()
+        before, found = self._taken, self._taken_counters()
+        self._taken = found or before
         look, why = self._health_seen(rules)
         waited_s = time.monotonic() - self._asked_at_s
         progressed = None if found is None or before is None else found.progressed_since(before)
@@ -132,7 +140,12 @@ class Probe:
         """Asks /health; what was seen where it could not be asked."""
         self._asked_at_s = time.monotonic()
         if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
-            address = await address_of(self.engine)
+            try:
+                address = await address_of(self.engine)
+            except NoResolver:
+                address = self.address  # the last one is still the best guess
+                if address is None:
+                    return self._seen(Look.SILENT)
             if address is None:
                 return self._seen(Look.GONE)
             if address != self.address and self._health is not None:

@@ -32,7 +32,7 @@ class Watch:
     def __init__(self, fleet: "Fleet", member: "Member") -> None:
         self.fleet = fleet
         self.member = member
-        self.probe = Probe(member.engine, self.wake)
+        self.probe = Probe(member.engine, self.wake, member.address)
         self._woken: asyncio.Future[None] | None = None
         self._wake_wanted = False
         self._counters_at_s = 0.0

@@ -116,7 +116,7 @@ class Stand:
         limits = ['--limit-mm-per-prompt={"image":4,"video":1}', "--enable-server-load-tracking"]
         self.start(name, [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more])
 
-    def start_controller(self) -> None:
+    def start_controller(self, more: dict[str, str] | None = None) -> None:
         environment = {
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
@@ -126,6 +126,7 @@ class Stand:
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
+            **(more or {}),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
@@ -183,7 +184,8 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
+    # Tests that start and stop the same engine again and again are about other things than flapping.
+    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     inventory = Inventory(flavour="emulated")
     files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())

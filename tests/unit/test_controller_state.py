@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_one_answer_ends_the_suspicion() -> None:
 
 def stalled() -> Life:
     life = up()
-    still = {"progressed": False, "busy": True, "idle": False}
+    still: Any = {"progressed": False, "busy": True, "idle": False}
     assert life.sees(Look.HEALTHY, times=19, **still) is State.UP
     assert life.sees(Look.HEALTHY, **still) is State.SUSPECT
     return life
@@ -270,7 +271,7 @@ def test_an_engine_that_dies_asleep_is_down_and_has_not_flapped() -> None:
 # Flapping
 
 
-def flaps(life: Life, times: int, **more: object) -> None:
+def flaps(life: Life, times: int, **more: Any) -> None:
     for _ in range(times):
         assert life.sees(Look.GONE) is State.DOWN
         while life.sees(Look.HEALTHY, **more) is not State.WARMING:
