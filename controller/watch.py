@@ -103,7 +103,8 @@ class Watch:
         )
         if seen.progressed is not None:
             self._stands_still = observation.busy and not seen.progressed
-        self.fleet.take(member, state.observe(known, observation, rules))
+        # Not `known`: somebody may have held it back while the answer was waited for.
+        self.fleet.take(member, state.observe(member.known, observation, rules))
         self._maybe_ask(observation, rules)
 
     def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
