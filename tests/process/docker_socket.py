@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -17,7 +18,7 @@ from render.containers import PORT, SOCKET, filter_conf
 from tests.eventually import eventually
 from tests.process.stand import free_port, listens, nginx_binary
 
-NOW = "2020-01-01T00:00:00.123456789Z"
+LONG_AGO = "2020-01-01T00:00:00.123456789Z"
 
 
 @dataclass
@@ -26,7 +27,7 @@ class FakeDocker:
 
     states: dict[str, str] = field(default_factory=dict)
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
-    started_at: str = NOW
+    started_at: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class FakeDocker:
         if action in ("start", "stop") and running is (action == "start"):
             return 304
         self.act(name, action)
+        self.started_at[name] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z")
         self.states[name] = "exited" if action == "stop" else "running"
         return 204
 
@@ -91,8 +93,8 @@ def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeD
                     self._answer(200)
                 case ["containers", "json"]:
                     self._answer(200, docker.listed())
-                case ["containers", _, "json"]:
-                    self._answer(200, {"State": {"StartedAt": docker.started_at}})
+                case ["containers", name, "json"]:
+                    self._answer(200, {"State": {"StartedAt": docker.started_at.get(name, LONG_AGO)}})
                 case ["containers", name, action]:
                     self._answer(docker.do(name, action))
                 case _:

@@ -32,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeDock
 @pytest.fixture
 def behind(running: tuple[FakeDocker, str]) -> tuple[FakeDocker, str]:
     docker, _ = running
-    for kept in (docker.seen, docker.bodies, docker.headers, docker.states):
+    for kept in (docker.seen, docker.bodies, docker.headers, docker.states, docker.started_at):
         kept.clear()
     for project, engine in (("mine", "gpu-0"), ("mine", "gpu-1"), ("other", "gpu-0"), ("mine", "elsewhere")):
         docker.add(project, engine)
