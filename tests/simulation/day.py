@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, exp, pi
+from operator import attrgetter
 from random import Random
 
 from config.scaling import Scaling
@@ -121,6 +122,9 @@ def play(setting: Setting, seed: int) -> Outcome:
     return _Day(setting, seed).play()
 
 
+_BUSY = attrgetter("in_flight")
+
+
 class _Day:
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting = setting
@@ -178,7 +182,7 @@ class _Day:
 
     def _place(self, now_s: float) -> SimulatedEngine | None:
         """To the least busy one, as the gateway does; None when all are full."""
-        engine = min(self.serving, key=lambda one: one.in_flight)
+        engine = min(self.serving, key=_BUSY)
         if engine.in_flight >= self.setting.most_in_flight:
             self.refused += 1
             self.refused_in.add(int(now_s / MINUTE_S))

@@ -48,6 +48,7 @@ class SimulatedEngine:
     name: str
     batch_s: list[float]
     """By the number that run: how long an average request takes."""
+    in_flight: int = 0
     _clock: float = 0.0
     """Average requests that a request has completed since the beginning; each arrival gets an end on it."""
     _at_s: float = 0.0
@@ -56,13 +57,10 @@ class SimulatedEngine:
     _waiting: deque[tuple[float, float]] = field(default_factory=deque)
     """(size, arrival)."""
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._running) + len(self._waiting)
-
     def take(self, now_s: float, size: float) -> None:
         """A request of `size` average requests."""
         self._advance(now_s)
+        self.in_flight += 1
         if len(self._running) < len(self.batch_s) - 1:
             heapq.heappush(self._running, (self._clock + size, now_s))
         else:
@@ -77,6 +75,7 @@ class SimulatedEngine:
     def end_one(self, now_s: float) -> float:
         """The request that ends now. Returns when it came."""
         self._advance(now_s)
+        self.in_flight -= 1
         end, arrival = heapq.heappop(self._running)
         self._clock = max(self._clock, end)
         if self._waiting:
