@@ -71,6 +71,10 @@ class Controller(Section):
     """Deadline of that first picture."""
     dns_ttl_s: int = Field(1, ge=0, le=60)
     """Time to live of DNS answers; nginx asks again after it."""
+    config_interval_s: float = Field(1, ge=0.1, le=60)
+    """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
+    takeover_deadline_s: float = Field(20, gt=0, le=600)
+    """Time for the gateway to take over new files, before it is told that it did not."""
 
 
 class WebUi(Section):

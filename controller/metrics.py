@@ -23,6 +23,22 @@ PROBE_SECONDS = Histogram(
     ["engine"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30),
 )
+CONFIG_REFUSED = Gauge(
+    "manyeyes_config_refused", "1 while cluster.yaml or the API keys cannot be used, so that older ones are in force."
+)
+CONFIG_REFUSALS = Counter(
+    "manyeyes_config_refusals_total", "Configurations that could not be used, by what was wrong.", ["reason"]
+)
+CONFIG_APPLIED = Gauge(
+    "manyeyes_config_applied_timestamp_seconds", "When a configuration came into force last, as Unix time."
+)
+CONFIG_NEEDS = Gauge(
+    "manyeyes_config_needs", "Things that the configuration in force needs a person for: GET /api/configuration."
+)
+GATEWAY_BEHIND = Gauge("manyeyes_gateway_behind", "1 while the gateway does not run on the files that it should.")
+GATEWAY_REFUSALS = Counter(
+    "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
+)
 DNS_ANSWERS = Counter("manyeyes_dns_answers_total", "DNS answers by pool and result code.", ["pool", "code"])
 
 

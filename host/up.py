@@ -11,13 +11,13 @@ from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
 from config.load import keys_path, load
-from host import certificate, doctor, dotenv, engine, gateway, hello, images, inventory, wait
+from host import certificate, doctor, dotenv, engine, hello, images, inventory, wait
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.facts import Docker
 from host.terminal import attention, ok, say, step
 from host.trouble import Trouble
-from render.cluster import RELOADED, render
+from render.cluster import render
 from render.write import write
 
 DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
@@ -52,12 +52,9 @@ def up(config: Path, flavour: str) -> None:
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
-    files = render(written, intended.inventory, config, compose.rendered, _mounted_files(), keys)
-    changed = write(files, ROOT / compose.rendered)
-    # Also where nothing changed: a certificate may be another one, and a run before this one may have been interrupted.
-    reload = bool(keys.keys or cluster.gateway.tls or set(changed) & set(RELOADED))
+    write(render(written, intended.inventory, config, compose.rendered, _mounted_files()), ROOT / compose.rendered)
     try:
-        _start(cluster, compose, set(outcome.missing), reload)
+        _start(cluster, compose, set(outcome.missing))
     except BaseException:
         end_all()
         if not ran_before:
@@ -86,8 +83,7 @@ def _tell_layout(cluster: Cluster) -> None:
         ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
-def _start(cluster: Cluster, compose: Compose, missing_images: set[str], reload: bool) -> None:
-    before = _gateway(compose)
+def _start(cluster: Cluster, compose: Compose, missing_images: set[str]) -> None:
     with step("starting containers") as current:
         try:
             with wait.downloads_told(compose, current):
@@ -99,8 +95,6 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], reload:
             said = compose.logs(failed.group(1) or failed.group(2)) if failed else error.output
             raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
         current.outcome = "containers started"
-    if reload and before and _gateway(compose) == before:
-        _reload(compose)
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
     with step("starting engines") as current:
         wait.until_up(cluster, compose, current, max(DEADLINE_S[one] for one in flavours))
@@ -108,23 +102,6 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], reload:
         answered_by, seconds = hello.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
-
-
-def _gateway(compose: Compose) -> str:
-    """The id of the gateway's container while it runs, else empty."""
-    return next(
-        (row["ID"] for row in compose.containers() if row["Service"] == "gateway" and row["State"] == "running"), ""
-    )
-
-
-def _reload(compose: Compose) -> None:
-    try:
-        gateway.reload(compose)
-    except CommandFailed as error:
-        raise Trouble(
-            f"the gateway refuses its new keys or certificate and goes on with the old ones: {error.last_line}"
-        ) from error
-    ok("the gateway took over keys and certificate")
 
 
 def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
