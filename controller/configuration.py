@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from config.cluster import Cluster
+from config.digest import digest
 from config.gateway import Network
 from config.inventory import DEFAULT, Inventory
 from config.keys import Keys, KeysError, parse_keys
@@ -45,6 +46,11 @@ class Texts:
     started: str | None
     """The services of engines as their containers were started."""
     environment: str | None
+
+    @property
+    def digest(self) -> str:
+        """Names what the operator wrote."""
+        return digest(self.cluster, self.keys)
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,8 @@ class Configuration:
     def status(self) -> dict[str, Any]:
         """For people and `make up`: GET /api/configuration."""
         return {
-            "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "current": self._seen == self._applied},
+            "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "digest": self._applied.digest},
+            "judged": self._judged.digest,
             "refused": self.problems,
             "gateway": self.gateway.status(),
             "needs": list(self.needs),

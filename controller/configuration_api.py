@@ -13,7 +13,7 @@ def router(configuration: Configuration) -> APIRouter:
 
     @routes.get("/api/configuration")
     async def status() -> dict[str, Any]:
-        """{applied: {at, current}, refused: [problem], gateway: {wanted, in_force, trouble}, needs: [sentence]}."""
+        """{applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, in_force, trouble}, needs: [sentence]}."""
         return configuration.status()
 
     return routes

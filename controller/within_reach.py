@@ -65,7 +65,7 @@ def _as_it_runs(engine: Engine, written: Cluster, running: Running) -> Engine | 
 def _renamed(cluster: Cluster, running: Running) -> frozenset[str]:
     return frozenset(
         engine.pool
-        for engine in cluster.started_engines
+        for engine in cluster.explicit_engines
         if engine.name in running.services
         and not set(served_names(cluster, cluster.pool(engine.pool))) <= running.names_of(engine.name)
     )

@@ -10,7 +10,7 @@ FILES=${NGINX_FILES:-/etc/nginx}
 OFFERED=${OFFERED:-/etc/nginx/offered}
 SECRETS=${SECRETS:-/run/secrets/manyeyes}
 TAKEN=${TAKEN:-/tmp/gateway}
-NGINX=${NGINX:-nginx}
+NGINX_BINARY=${NGINX_BINARY:-nginx}
 GLOBALS=${NGINX_GLOBALS:-daemon off;}
 SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole
 
@@ -41,7 +41,7 @@ copied() {
 # Makes $TAKEN/next what nginx reads when it starts or reloads. Fails, with a reason, when nginx does not accept it.
 taken() {
     read -r generation <"$TAKEN/next/rendered/generation"
-    if ! found=$("$NGINX" -t -q -p "$TAKEN/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
+    if ! found=$("$NGINX_BINARY" -t -q -p "$TAKEN/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
         refused="$generation $secrets"
         printf '%s\n%s\n' "$generation" "$found" >"$TAKEN/refused.new" && mv "$TAKEN/refused.new" "$TAKEN/refused"
         say configuration_refused "$generation" "$found"
@@ -96,4 +96,4 @@ say configuration_taken_over "$running" start
         look
     done
 ) &
-exec "$NGINX" -p "$TAKEN/current/" -c nginx.conf -g "$GLOBALS"
+exec "$NGINX_BINARY" -p "$TAKEN/current/" -c nginx.conf -g "$GLOBALS"

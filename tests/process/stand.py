@@ -156,12 +156,30 @@ class Stand:
         fresh.replace(self.folder / "cluster.yaml")
 
     def configuration(self) -> dict[str, Any]:
-        """What the controller says of it."""
-        return dict(self.client.get(f"http://127.0.0.1:{self.ports['controller']}/api/configuration").json())
+        """What the controller says of it; empty while it does not answer."""
+        with contextlib.suppress(httpx.TransportError):
+            return dict(self.client.get(f"http://127.0.0.1:{self.ports['controller']}/api/configuration").json())
+        return {}
 
     def reloads(self) -> int:
         """How often nginx took over other files since it started."""
         return self.log("nginx").count('"event":"configuration_taken_over"') - 1
+
+    def restart_nginx(self) -> None:
+        """After a kill, as its container does it."""
+        etc = self.folder / "nginx"
+        environment = {
+            "NGINX_BINARY": nginx_binary(),
+            "NGINX_FILES": str(etc),
+            "NGINX_GLOBALS": f"daemon off; {own_user()}",
+            "OFFERED": str(self.folder / "offered"),
+            "SECRETS": self.places.secrets,
+            "TAKEN": str(etc / "tmp/gateway"),
+        }
+        malloc = dotenv.read(ROOT / "nginx/malloc.env")
+        self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
+        # Not merely listens: `nginx -t` does so too, for a moment.
+        eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
@@ -258,14 +276,10 @@ def _start_nginx(running: Stand) -> None:
         for before, after in swaps:
             text = text.replace(before, after)
         file.write_text(text)
-    environment = {
-        "NGINX": nginx_binary(),
-        "NGINX_FILES": str(etc),
-        "NGINX_GLOBALS": f"daemon off; {own_user()}",
-        "OFFERED": str(running.folder / "offered"),
-        "SECRETS": running.places.secrets,
-        "TAKEN": str(etc / "tmp/gateway"),
-    }
-    malloc = dotenv.read(ROOT / "nginx/malloc.env")
-    running.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
-    eventually(lambda: listens(ports["gateway"]), 30, 0.05, "nginx listens")
+    running.restart_nginx()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False
