@@ -37,7 +37,8 @@ def two_pools() -> dict[str, Any]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Stand]:
     with stand(tmp_path, two_pools()) as running:
-        running.all_up({"big-0", "big-1", "small-0"})
+        running.answers_from("big", {"big-0", "big-1"})
+        running.answers_from("small", {"small-0"})
         yield running
 
 
