@@ -75,6 +75,14 @@ class Controller(Section):
     """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
     takeover_deadline_s: float = Field(20, gt=0, le=600)
     """Time for the gateway to take over new files, before it is told that it did not."""
+    published: bool = True
+    """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
+    register_private: bool = True
+    """Whether engines at private addresses (10/8, 172.16/12, 192.168/16 and the like) may be registered by API. Loopback and
+    link-local addresses, where clouds keep their metadata, may not in any case."""
+    register_loopback: bool = False
+    """true: also engines on 127.0.0.1 may be registered, for trials without containers. In a container that address is the
+    controller itself."""
 
 
 class WebUi(Section):
@@ -159,6 +167,8 @@ class Images(Section):
     controller: ImageReference = "manyeyes/controller:0.1.0"
     """Built from this repository."""
     webui: ImageReference = "manyeyes/webui:0.1.0"
+    """Built from this repository."""
+    adapter: ImageReference = "manyeyes/adapter:0.1.0"
     """Built from this repository."""
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""

@@ -18,6 +18,9 @@ from controller.gateway_files import GatewayFiles
 from controller.in_force import InForce
 from controller.kept import Kept
 from controller.offered import Offered
+from controller.registry import registrations
+from controller.registry.adapter_book import AdapterBook
+from controller.registry.mount import mount
 from controller.request_log import RequestLog
 from controller.settings import Settings
 
@@ -32,17 +35,25 @@ class QuietServer(uvicorn.Server):
 
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
-    configuration = Configuration(settings.config, settings.inventory, Kept(settings.state))
-    in_force = InForce(configuration.reach.cluster)
+    kept = Kept(settings.state)
+    configuration = Configuration(settings.config, settings.inventory, kept)
+    registered, left_out = registrations.read(kept, configuration.reach.cluster)
+    in_force = InForce(configuration.reach.cluster, registered)
     cluster = in_force.cluster
     fleet = Fleet(cluster)
     in_force.listen(fleet.apply)
     gateway = GatewayFiles(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
     in_force.listen(gateway.apply)
+    adapter_book = AdapterBook(kept)
+    adapter_book.write(cluster)
+    in_force.listen(adapter_book.write)
+    for sentence in left_out:
+        fleet.tell(sentence)
     configuration.begin(in_force, gateway, fleet.tell)
     requests = RequestLog(fleet)
     app = api(fleet, requests)
     app.include_router(configuration_api.router(configuration))
+    mount(app, fleet, in_force, kept, settings)
     server = QuietServer(
         uvicorn.Config(
             app,

@@ -24,6 +24,10 @@ class Settings:
     """What those files name."""
     gateway: str
     """The port of the gateway that tells which files it runs on."""
+    secrets: Path
+    """The secrets folder, read only."""
+    adapter_name: str
+    """Under which host name engines with an `endpoint` are reached."""
     host: str
     http_port: int
     dns_port: int
@@ -39,6 +43,8 @@ class Settings:
             offered=Path(os.environ.get("MANYEYES_OFFERED", "build/offered")),
             places=Places(**json.loads(os.environ.get("MANYEYES_PLACES", "{}"))),
             gateway=os.environ.get("MANYEYES_GATEWAY_INSIDE", "http://gateway:8088"),
+            secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
+            adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),

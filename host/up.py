@@ -11,7 +11,7 @@ from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
 from config.load import keys_path, load
-from host import certificate, doctor, dotenv, engine, hello, images, inventory, wait
+from host import admin_key, certificate, doctor, dotenv, engine, hello, images, inventory, wait
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.facts import Docker
@@ -52,6 +52,7 @@ def up(config: Path, flavour: str) -> None:
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
+    admin_key.ensure()
     write(render(written, intended.inventory, config, compose.rendered, _mounted_files()), ROOT / compose.rendered)
     try:
         _start(cluster, compose, set(outcome.missing))

@@ -65,6 +65,18 @@ def listen_conf(cluster: Cluster, places: Places) -> str:
     )
 
 
+def controller_conf(cluster: Cluster, places: Places) -> str:
+    """For the server that the world reaches: the controller's API, or nothing of it."""
+    if not cluster.controller.published:
+        return for_gateway("location /api/ {\n    return 404;\n}\n")
+    return for_gateway(
+        "location /api/ {\n"
+        f"    proxy_pass http://{places.controller or cluster.network.controller_ip}:{places.controller_http_port};\n"
+        "    include conf.d/controller.inc;\n"
+        "}\n"
+    )
+
+
 def _by_limit(keys: Keys, field: str) -> dict[int, list[Key]]:
     limits: dict[int, list[Key]] = {}
     for key in keys.keys:

@@ -141,6 +141,7 @@ class Stand:
             "MANYEYES_OFFERED": str(self.folder / "offered"),
             "MANYEYES_PLACES": json.dumps(dataclasses.asdict(self.places)),
             "MANYEYES_GATEWAY_INSIDE": f"http://127.0.0.1:{self.ports['inside']}",
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
@@ -235,7 +236,7 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
+    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
