@@ -40,7 +40,7 @@ async def run(settings: Settings) -> None:
     registered, left_out = registrations.read(kept, configuration.reach.cluster)
     in_force = InForce(configuration.reach.cluster, registered)
     cluster = in_force.cluster
-    fleet = Fleet(cluster)
+    fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
     gateway = GatewayFiles(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
     in_force.listen(gateway.apply)

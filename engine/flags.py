@@ -67,6 +67,8 @@ def _shared(cluster: Cluster, pool: Pool) -> list[str]:
         f"--max-model-len={pool.max_model_len}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
         "--enable-request-id-headers",
+        # /load counts the requests inside, those too whose pictures are still being prepared.
+        "--enable-server-load-tracking",
         # Tells clients how many tokens of the prompt came from the KV cache.
         "--enable-prompt-tokens-details",
         # A comment every 15 s keeps proxies on the way from closing a stream that waits for its first token.
@@ -162,6 +164,7 @@ def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
         f"--video-max-pixels={media.frame_max_pixels * media.video_frames}",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
+        "--enable-server-load-tracking",
     ]
 
 

@@ -63,6 +63,11 @@ class Engine:
         self.reopened = asyncio.Event()
         self.metrics.watch(lambda: self.running, lambda: self.waiting, lambda: self.core.kv_usage)
 
+    @property
+    def under_way(self) -> int:
+        """Requests from their body's end to their answer's."""
+        return self._requests
+
     @contextmanager
     def busy(self) -> Generator[None, None, None]:
         """A request is under way."""

@@ -51,7 +51,8 @@ class Server:
         return Response(status_code=503 if self.engine.dead else 200)
 
     async def load(self, request: Request) -> Response:
-        return json(orjson.dumps({"server_load": self.engine.running + self.engine.waiting}))
+        """Every request that is not answered yet, those in rendering too. Without the flag vLLM always says 0."""
+        return json(orjson.dumps({"server_load": self.engine.under_way if self.engine.options.load_tracking else 0}))
 
     async def version(self, request: Request) -> Response:
         return json(orjson.dumps({"version": VERSION}))
