@@ -167,6 +167,8 @@ class Shutdown(Section):
     """vLLM's --shutdown-timeout: what runs may finish within this after SIGTERM."""
     grace_s: int = Field(25, ge=1, le=7200)
     """Docker kills the container after this; must exceed drain_s."""
+    finish_s: int = Field(300, ge=0, le=7200)
+    """How long a rolling restart waits for an engine that gets nothing new to finish what it has, before drain_s begins."""
 
 
 class Images(Section):

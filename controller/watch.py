@@ -67,7 +67,8 @@ class Watch:
         member, known = self.member, self.member.known
         now_s = time.monotonic()
         in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
-        with_counters = in_doubt or now_s >= self._counters_at_s
+        # Somebody waits for one that is held to have finished.
+        with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
             self.fleet.moved(member, self.probe.address)
