@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
 ARGS    ?=
+ENGINE  ?=
+POOL    ?=
+IMAGE   ?=
 VENV    := .venv
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -28,6 +31,22 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 .PHONY: status
 status: ## Which engines are up
 	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+
+.PHONY: drain
+drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0
+	@$(HOST) drain --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: resume
+resume: $(VENV)/host ## Let a drained engine in again: ENGINE=gpu-0
+	@$(HOST) resume --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: restart-rolling
+restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lost request: [POOL=]
+	@$(HOST) restart-rolling --config '$(CONFIG)' --pool '$(POOL)'
+
+.PHONY: upgrade
+upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
+	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
@@ -107,7 +126,7 @@ lock: $(VENV)/test ## Pin requirements/*.txt anew from pyproject.toml
 
 .PHONY: help
 help: ## This
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt

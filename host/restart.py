@@ -50,28 +50,38 @@ class NotBack(Exception):
         self.name, self.why = name, why
 
 
+class LeftOut(Exception):
+    """A restart was interrupted, and so was putting its engine back."""
+
+    def __init__(self, name: str, may_be_stopped: bool) -> None:
+        super().__init__(name)
+        self.name, self.may_be_stopped = name, may_be_stopped
+
+
 def restart(
     names: Sequence[str],
     rules: Rules,
     actuator: Actuator,
-    tell: Callable[[str, Turn], None] = lambda name, turn: None,
-    began: Callable[[str], None] = lambda name: None,
+    tell: Callable[[Turn, Seen], None] = lambda turn, seen: None,
 ) -> None:
-    """Each of `names` in turn. Raises NotBack. However it ends, no engine stays held: one that is out is let in again."""
+    """Each of `names` in turn. Raises NotBack. However it ends, an engine that is out is let in again; LeftOut says where that failed."""
     for name in names:
-        began(name)
         turn = before = Turn()
         try:
             while not turn.ended:
                 before = turn
-                turn, act = rolling.following(turn, _seen(name, turn, actuator), rules)
-                tell(name, turn)
+                seen = _seen(name, turn, actuator)
+                turn, act = rolling.following(turn, seen, rules)
+                tell(turn, seen)
                 if act:
                     _do(act, name, actuator)
                 elif not turn.ended:
                     time.sleep(LOOK_EVERY_S)
         except BaseException:
-            put_back(name, turn, actuator)
+            try:
+                put_back(name, turn, actuator)
+            except BaseException as again:
+                raise LeftOut(name, turn.stopped) from again
             raise
         if turn.phase is Phase.FAILED:
             if before.phase is Phase.STOPPING:

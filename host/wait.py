@@ -17,10 +17,9 @@ DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
-def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float) -> None:
-    """Returns when all engines that Compose starts are up. Raises Trouble with the log of the one that failed."""
+def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
+    """Returns when these engines are up. Raises Trouble with the log of the one that failed."""
     started = time.monotonic()
-    services = {engine.name for engine in cluster.started_engines}
     while True:
         states = engine_states(cluster)
         ours = {name: state for name, state in states.items() if name in services}
@@ -69,6 +68,12 @@ def engine_states(cluster: Cluster) -> dict[str, str]:
 
 
 def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
+    if service := failed(compose, services):
+        raise Trouble(f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25))
+
+
+def failed(compose: Compose, services: set[str]) -> str:
+    """The first of `services` whose container cannot come up any more; empty while there is none."""
     for row in compose.containers():
         service, state = row["Service"], row["State"]
         if (
@@ -76,9 +81,8 @@ def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
             and state in ("restarting", "dead")
             and _restarts(row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
         ):
-            raise Trouble(
-                f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25)
-            )
+            return str(service)
+    return ""
 
 
 def _restarts(container: str) -> int:

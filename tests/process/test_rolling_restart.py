@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from host.restart import Look, NotBack, restart
-from host.rolling import Phase, Rules, Turn
+from host.rolling import Phase, Rules, Seen, Turn
 from tests.eventually import eventually
 from tests.process.crowd import crowd
 from tests.process.stand import Stand, stand
@@ -107,7 +107,7 @@ def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: S
 
 @pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.COMING, Phase.JOINING])
 def test_interrupted_anywhere_it_leaves_every_engine_in(cluster: Stand, phase: Phase) -> None:
-    def interrupt(name: str, turn: Turn) -> None:
+    def interrupt(turn: Turn, seen: Seen) -> None:
         if turn.phase is phase:
             raise KeyboardInterrupt
 
