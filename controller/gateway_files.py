@@ -69,16 +69,15 @@ class GatewayFiles:
         if name == self._wanted:
             return
         self._wanted, self._unwritten, self._since, self.trouble = name, files, time.monotonic(), ""
-        self._write()
+        self._write(files)
         self._changed.set()
 
     async def follow(self) -> None:
         """Asks nginx which generation it runs on until cancelled: often while it has one to take over."""
         async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
             while True:
-                if self._unwritten is not None:
-                    self._write()
-                self._learn(await _ask(client, self.gateway))
+                self.write_again()
+                self.learn(await _ask(client, self.gateway))
                 self._changed.clear()
                 pause_s = QUIET_PAUSE_S if self.in_force or self.trouble else ASK_PAUSE_S
                 try:
@@ -87,17 +86,22 @@ class GatewayFiles:
                 except TimeoutError:
                     continue
 
-    def _write(self) -> None:
-        assert self._unwritten is not None
+    def write_again(self) -> None:
+        """Offers what could not be written so far."""
+        if self._unwritten is not None:
+            self._write(self._unwritten)
+
+    def _write(self, files: dict[str, str]) -> None:
         try:
-            self.offered.offer(self._wanted, self._unwritten)
+            self.offered.offer(self._wanted, files)
         except OSError as error:
             self._in_trouble(f"its new files cannot be written: {error}")
         else:
             self._unwritten = None
             log.info("gateway_files_offered", generation=self._wanted)
 
-    def _learn(self, said: Said) -> None:
+    def learn(self, said: Said) -> None:
+        """What nginx says at the moment."""
         before, self.said = self.said, said
         if self.in_force:
             self._prove()

@@ -132,7 +132,7 @@ def test_the_command_prints_the_key_alone_and_says_beside_it_what_to_do_next(tmp
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert load_keys(tmp_path / "api-keys.yaml").keys[0].sha256 == hashlib.sha256(key.encode()).hexdigest()
-    assert "`make up` applies it" in made.stderr
+    assert "A running cluster takes it within seconds" in made.stderr
     assert "nobody is served without a key" in made.stderr
     again = config("key", "--config", cluster, "bob")
     assert "nobody is served without a key" not in again.stderr
