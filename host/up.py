@@ -102,8 +102,9 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
             raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
         current.outcome = "containers started"
     controller.take_configuration(compose, cluster, config)
-    with step("starting engines") as current:
-        wait.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
+    if at_once:
+        with step("starting engines") as current:
+            wait.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
     if later:
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
