@@ -33,9 +33,8 @@ def upgrade(config: Path, image: str) -> None:
         raise Trouble(f"images.{key} is {image} already; make restart-rolling restarts its engines")
     text = with_image(before, config, key, image)
     names = [engine.name for engine in cluster.started_engines]
-    say(
-        f"ManyEyes, {config}: {old} -> {image}, {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other"
-    )
+    say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
+    say(f"  from {old}\n  to   {image}")
     images.provide(parse(text, config).model_copy(update={"engines": cluster.engines, "pools": cluster.pools}))
     _write(config, text)
     try:
