@@ -15,7 +15,7 @@ from host.compose import Compose
 from host.containers import Containers, rules
 from host.mounted import mounted_files
 from host.restart import LeftOut, NotBack, restart
-from host.rolling import Phase, Seen, Turn
+from host.rolling import HELD, Phase, Seen, Turn
 from host.terminal import Step, attention, ok, say, step
 from host.trouble import Trouble
 from render.cluster import render
@@ -34,7 +34,10 @@ def restart_rolling(config: Path, pool: str) -> None:
     there = {row["Service"] for row in compose.containers()}
     if missing := [name for name in names if name not in there]:
         attention(f"not started, so not restarted: {', '.join(missing)} (make up)")
-    names = [name for name in names if name in there]
+    drained = [name for name, one in Containers(cluster, compose).look().items() if one.state == HELD and name in names]
+    if drained:
+        attention(f"drained, so left alone: {', '.join(drained)} (make resume ENGINE={drained[0]} lets it in)")
+    names = [name for name in names if name in there and name not in drained]
     if not names:
         raise Trouble("there is no engine of ours to restart")
     say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")

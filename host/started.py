@@ -1,7 +1,7 @@
 """Which definition each engine's container was really started with: started.yaml beside the rendered files.
 
 Rendered files say what is wanted; while engines are restarted one by one, some run on what was wanted before. The controller
-reads it (controller/running.py), and `make up` sees by it which engines have to be restarted.
+reads it (controller/running.py).
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,6 @@ def services(folder: Path) -> dict[str, Any]:
 def wanted(folder: Path) -> dict[str, Any]:
     """As they are rendered."""
     return _services(folder / "engines.yaml")
-
-
-def older(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of `names` that were started from another definition than the rendered one."""
-    was, is_wanted = services(folder), wanted(folder)
-    return [name for name in names if name in was and was[name] != is_wanted.get(name)]
 
 
 def note(folder: Path, names: Iterable[str]) -> None:

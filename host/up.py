@@ -89,7 +89,8 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
     folder, names = ROOT / compose.rendered, [engine.name for engine in cluster.started_engines]
     started.forget_others(folder, [*later, MODELS])
     at_once = [name for name in names if name not in later]
-    started.note(folder, at_once)
+    # Compose brings the models before the engines that it starts.
+    started.note(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
             with wait.downloads_told(compose, current):

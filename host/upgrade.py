@@ -10,7 +10,10 @@ import yaml
 from config.cluster import Cluster
 from config.load import load, parse
 from host import controller, images
+from host.compose import Compose
+from host.containers import Containers
 from host.restart_rolling import roll, running
+from host.rolling import HELD
 from host.terminal import attention, ok, say
 from host.trouble import Trouble
 
@@ -21,7 +24,7 @@ def upgrade(config: Path, image: str) -> None:
     """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
     if not image:
         raise Trouble("which image? Say IMAGE=vllm/vllm-openai:v0.33.0, for example")
-    cluster, _ = running(config)
+    cluster, compose = running(config)
     flavours = sorted({engine.flavour for engine in cluster.started_engines})
     if len(flavours) != 1:
         raise Trouble(
@@ -32,7 +35,7 @@ def upgrade(config: Path, image: str) -> None:
     if old == image:
         raise Trouble(f"images.{key} is {image} already; make restart-rolling restarts its engines")
     text = with_image(before, config, key, image)
-    names = [engine.name for engine in cluster.started_engines]
+    names = _without_drained(cluster, compose)
     say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
     say(f"  from {old}\n  to   {image}")
     images.provide(parse(text, config).model_copy(update={"engines": cluster.engines, "pools": cluster.pools}))
@@ -49,6 +52,15 @@ def upgrade(config: Path, image: str) -> None:
     roll(cluster, compose, names[1:])
     controller.tell_needs(compose, cluster)
     ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
+
+
+def _without_drained(cluster: Cluster, compose: Compose) -> list[str]:
+    """A drained one is given the image by `make up`, or by its own restart once it is let in."""
+    looks = Containers(cluster, compose).look()
+    names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != HELD]
+    if not names:
+        raise Trouble("there is no engine that could show that the image works: make up")
+    return names
 
 
 def with_image(text: str, config: Path, key: str, image: str) -> str:

@@ -9,9 +9,11 @@ from config.cluster import Cluster
 from host import gateway
 from host.command import run
 from host.compose import Compose
+from host.rolling import HELD, SERVING
 from host.terminal import Step
 from host.trouble import Trouble
 
+IS_UP = SERVING | {HELD}
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
@@ -23,14 +25,14 @@ def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: floa
     while True:
         states = engine_states(cluster)
         ours = {name: state for name, state in states.items() if name in services}
-        up = sum(state == "up" for state in ours.values())
+        up = sum(state in IS_UP for state in ours.values())
         current.title = f"starting engines, {up} of {len(services)} up"
         if up == len(services):
             current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
             return
         _refuse_if_failed(compose, services)
         if time.monotonic() - started > deadline_s:
-            slow = sorted(name for name in services if ours.get(name) != "up")
+            slow = sorted(name for name in services if ours.get(name) not in IS_UP)
             raise Trouble(
                 f"{', '.join(slow)} did not come up within {deadline_s:.0f} s. "
                 f"`docker compose logs {slow[0]}` tells what it does.",
