@@ -59,7 +59,7 @@ CONFIG_APPLIED = Gauge(
     "manyeyes_config_applied_timestamp_seconds", "When a configuration came into force last, as Unix time."
 )
 CONFIG_NEEDS = Gauge(
-    "manyeyes_config_needs", "Things that the configuration in force needs a person for: GET /api/configuration."
+    "manyeyes_config_needs", "Things that the configuration in force needs a person for, such as a restart."
 )
 GATEWAY_BEHIND = Gauge("manyeyes_gateway_behind", "1 while the gateway does not run on the files that it should.")
 GATEWAY_REFUSALS = Counter(

@@ -132,7 +132,8 @@ def _bring_models(compose: Compose) -> None:
         try:
             compose("up", "--no-deps", "--no-build", "--pull", "never", "--exit-code-from", MODELS, MODELS)
         except CommandFailed as error:
-            raise Trouble("the models could not be brought here", details=compose.logs(MODELS)) from error
+            said = compose.logs(MODELS).strip()
+            raise Trouble("the models could not be brought here", details=said or error.output) from error
         current.outcome = "models are here"
     started.note(folder, [MODELS])
 

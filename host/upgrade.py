@@ -47,7 +47,8 @@ def upgrade(config: Path, image: str) -> None:
         _write(config, before)
         attention(f"{config} says {old} again")
         cluster, compose = running(config)
-        roll(cluster, compose, names[:1])
+        if changed := compose.would_recreate(names[:1]):
+            roll(cluster, compose, changed)
         raise
     roll(cluster, compose, names[1:])
     controller.tell_needs(compose, cluster)
