@@ -36,6 +36,8 @@ def _checked(template: Any) -> Any:
         raise ValueError("a JSON document with {USER_PROMPT} in it")
     if _depth(template) > DEEPEST:
         raise ValueError(f"a JSON document of at most {DEEPEST} levels")
+    if not _is_json(template):
+        raise ValueError("a JSON document: keys are text, and values text, numbers, true, false or null")
     texts = list(_texts(template))
     for text in texts:
         for name in _ANY_PLACEHOLDER.findall(text):
@@ -56,6 +58,14 @@ def _depth(value: Any, level: int = 0) -> int:
     return max(
         (_depth(one, level + 1) for one in (value.values() if isinstance(value, dict) else value)), default=level
     )
+
+
+def _is_json(template: Any) -> bool:
+    """YAML knows dates, and keys that are numbers."""
+    try:
+        return bool(json.loads(json.dumps(template, allow_nan=False)) == template)
+    except (TypeError, ValueError):
+        return False
 
 
 def _texts(value: Any) -> Iterator[str]:

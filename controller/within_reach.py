@@ -26,6 +26,7 @@ SETTINGS = {
     "PROMETHEUS_RETENTION": "monitoring",
     "PROMETHEUS_RETENTION_SIZE": "monitoring",
     "MONITORING_REPLICAS": "monitoring",
+    "ADAPTER_REPLICAS": "adapter",
 }
 """What `make up` has to see to, by the values that Compose takes. Everything else there is an image."""
 

@@ -118,6 +118,7 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
 def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) -> list[str]:
     """By name, so that a service whose image cannot be had is left out."""
     names = ["gateway", "controller", "webui", *engines]
+    names += ["adapter"] if cluster.starts_adapter else []
     if cluster.monitoring.enabled:
         names += ["prometheus", "nginx-exporter"]
         names += [] if cluster.images.grafana in missing_images else ["grafana"]

@@ -33,6 +33,7 @@ def settings_of(cluster: Cluster) -> dict[str, str]:
         "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
+        "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
     }
 

@@ -28,6 +28,8 @@ METADATA = frozenset(
 CARRIER = ip_network("100.64.0.0/10")
 """Shared address space (RFC 6598), which Python counts neither as private nor as global."""
 
+NAT64 = ip_network("64:ff9b::/96")
+
 Address = IPv4Address | IPv6Address
 
 
@@ -67,9 +69,9 @@ async def check(host: str, port: int, cluster: Cluster, own: Own, param: str) ->
 
 def forbidden(address: Address, rules: Controller) -> str:
     """Why nothing may be registered at this address; empty when it may. Pure."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return forbidden(address.ipv4_mapped, rules)
-    if address.is_unspecified or address.is_multicast or (address.is_reserved and not address.is_private):
+    if isinstance(address, IPv6Address) and (inner := _inner(address)):
+        return forbidden(inner, rules)
+    if address.is_unspecified or address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is no address of one machine"
     if address.is_link_local or address in METADATA:
         return "is link-local or a cloud's metadata service"
@@ -79,11 +81,16 @@ def forbidden(address: Address, rules: Controller) -> str:
             if rules.register_loopback
             else "is loopback, which in the controller's container is the controller itself"
         )
-    if str(address) == "255.255.255.255":
-        return "is no address of one machine"
     if (address.is_private or address in CARRIER) and not rules.register_private:
         return "is private, and controller.register_private is false"
     return ""
+
+
+def _inner(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for."""
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _is_own(address: Address, port: int, cluster: Cluster, own: Own) -> bool:

@@ -8,7 +8,7 @@ from config.engines import Engine
 from config.pools import Pool
 from controller.fleet import Fleet
 from controller.in_force import InForce
-from controller.registry import addresses, shown
+from controller.registry import addresses, served, shown
 from controller.registry.adapter_book import free_port
 from controller.registry.addresses import Own
 from controller.registry.drain import found
@@ -17,6 +17,7 @@ from controller.registry.refusal import Refusal, responses
 from controller.registry.registrations import Registrations
 from controller.registry.secret_files import SecretFiles
 from controller.registry.shown import Engines, ShownEngine
+from engine.flags import served_names
 
 
 def routes(
@@ -58,6 +59,7 @@ def routes(
             host, _, port = address.rpartition(":")
             await addresses.check(host, int(port), in_force.cluster, own, given[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
+            notice = served.notice(served_names(in_force.cluster, pool), await served.names(address))
         fleet.tell(
             f"{engine.name} is registered by API: {engine.address} in pool {engine.pool}",
             engine=engine.name,

@@ -32,6 +32,7 @@ def routes(
                 422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
             )
         pool = Pool.model_validate(form.model_dump(exclude_unset=True))
+        _refuse_fallback_to_strangers(pool, in_force)
         if form.remote:
             await addresses.check_url(form.remote.url, in_force.cluster, own, "remote.url")
             if form.remote.key_file:
@@ -66,3 +67,16 @@ def routes(
         return shown.models(fleet, in_force)
 
     return router
+
+
+def _refuse_fallback_to_strangers(pool: Pool, in_force: InForce) -> None:
+    """Engines that Compose started know the names they were started with; a new pool's is not among them."""
+    strangers = [one.name for one in in_force.cluster.started_engines if one.pool == pool.fallback]
+    if strangers:
+        raise Refusal(
+            409,
+            "fallback_knows_no_such_name",
+            f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' and would answer 404. "
+            "Fall back to a pool served elsewhere, or write the pool into cluster.yaml and `make up`.",
+            "fallback",
+        )

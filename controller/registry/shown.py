@@ -10,6 +10,7 @@ from controller.fleet import Fleet, Member
 from controller.in_force import InForce
 from controller.registry.drain import in_flight
 from controller.state import State
+from engine.flags import served_names
 
 
 class ShownEndpoint(BaseModel):
@@ -63,6 +64,8 @@ class ShownPool(BaseModel):
     model: str
     names: list[str]
     """Every name a client may use for it."""
+    engine_names: list[str]
+    """What its engines must answer to (vLLM's --served-model-name): also the names of pools that fall back to it, and `auto`."""
     fallback: str | None
     up: int
     """Engines that get requests; 1 for a pool served elsewhere."""
@@ -136,6 +139,7 @@ def pool(one: Pool, fleet: Fleet, in_force: InForce) -> ShownPool:
         name=one.name,
         model=one.model,
         names=list(one.names),
+        engine_names=served_names(in_force.cluster, one),
         fallback=one.fallback,
         up=_up(one, fleet),
         total=1 if one.remote else len(engines),

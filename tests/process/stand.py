@@ -142,6 +142,7 @@ class Stand:
             "MANYEYES_PLACES": json.dumps(dataclasses.asdict(self.places)),
             "MANYEYES_GATEWAY_INSIDE": f"http://127.0.0.1:{self.ports['inside']}",
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
@@ -181,6 +182,17 @@ class Stand:
         self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
         # Not merely listens: `nginx -t` does so too, for a moment.
         eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")
+
+    def start_adapter(self) -> None:
+        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        environment = {
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_HOST": "127.0.0.1",
+            "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
+        }
+        self.start("adapter", [sys.executable, "-m", "adapter"], environment)
+        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.eventually import eventually
-from tests.process.stand import QUICK, Stand, free_port, stand
+from tests.process.stand import QUICK, Stand, free_port, listens, stand
 
 KEY = "an-admin-key-for-these-tests"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -156,11 +156,14 @@ def serve(running: Stand, name: str, *names: str) -> str:
 
 def test_an_engine_registered_under_a_model_that_exists_shares_its_load_until_it_is_removed(cluster: Stand) -> None:
     address = serve(cluster, "extra", "big", "org/Big-VL")
+    eventually(lambda: listens(cluster.ports["extra"]), 20)
     # By an alias, so that nobody needs to know how pools are called.
     reply = call(cluster, "POST", "/engines", json={"name": "extra", "model": "large", "url": f"http://{address}/v1"})
     assert reply.status_code == 201, reply.text
     told_of = reply.json()
     assert (told_of["pool"], told_of["address"], told_of["registered"], told_of["weight"]) == ("big", address, True, 1)
+    assert "It does not answer to large, auto, and clients" in told_of["notice"]
+    assert "--served-model-name big org/Big-VL large auto" in told_of["notice"]
     cluster.answers_from("big", {"big-0", "big-1", "extra"})
     assert engines(cluster)["extra"]["state"] == "up"
     assert told(call(cluster, "POST", "/engines", json={"name": "extra", "pool": "big", "address": address})) == (

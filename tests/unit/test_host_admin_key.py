@@ -34,6 +34,15 @@ def test_one_that_is_there_stays(folder: Path) -> None:
     assert admin_key.read() == "chosen-by-the-operator"
 
 
+def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("")
+    monkeypatch.setenv("SECRETS_DIR", str(folder / "file"))
+    admin_key.ensure()
+    assert "no admin key could be made" in capsys.readouterr().out
+
+
 def test_without_one_the_command_says_who_makes_it(folder: Path) -> None:
     with pytest.raises(Trouble) as trouble:
         admin_key.read()
