@@ -89,9 +89,10 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/host ## Write docs/configuration.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
+	@$(PY) -m controller.metrics_reference > docs/metrics.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -109,6 +110,12 @@ bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmark
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
 	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
+
+.PHONY: bench-controller
+bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
+	@$(PY) -m bench.controller $(ARGS)
+	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
+	@cat build/saturated.txt
 
 ##@ Working on ManyEyes
 

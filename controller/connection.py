@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._ends_with_connection = False
         self._closing = False
+        self._parser: httptools.HttpResponseParser | None = None
 
     @classmethod
     async def open(cls, address: str, port: int, timeout_s: float, lost: Callable[[], None]) -> "Connection":
@@ -62,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         self._most_bytes, self._bytes, self._body, self.status = most_bytes, 0, [], None
         self._ends_with_connection = True
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)  # for one answer: a wrong one must not reach into the next
         if body is None:
             self._transport.write(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\nAccept: */*\r\n\r\n".encode())
         else:
@@ -78,6 +79,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         if self._answer is not None and not self._answer.done():
             self._answer.cancel()
+        self._parser, self._body = None, []
 
     # asyncio.Protocol
 
@@ -90,9 +92,10 @@ class Connection(asyncio.Protocol):
             return
         self._bytes += len(data)
         if self._bytes > self._most_bytes:
-            self._fail(Odd(f"sends more than {self._most_bytes >> 10} KB"))
+            self._too_much()
             return
         try:
+            assert self._parser is not None
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(Odd("does not speak HTTP"))
@@ -100,6 +103,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         said_so = self._closing
         self._closing, self._transport = True, None
+        self._parser = None  # each holds the other, and with it the body, until the garbage collector comes
         if self._answer is not None and not self._answer.done():
             if self.status is not None and self._ends_with_connection:
                 self._answer.set_result(Reply(self.status, b"".join(self._body)))
@@ -111,27 +115,36 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+        lower = name.lower()
+        if lower in (b"content-length", b"transfer-encoding"):
             self._ends_with_connection = False
+        if lower == b"content-length" and value.isdigit() and int(value[:20]) > self._most_bytes:
+            self._too_much()
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
+        if self._parser is not None:
+            self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if not self._closing:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._answer is None or self._answer.done() or self.status is None or self.status < 200:
             return
         self._answer.set_result(Reply(self.status, b"".join(self._body)))
-        self._body = []
-        if not self._parser.should_keep_alive():
+        self._body, self.status = [], None
+        if self._parser is not None and not self._parser.should_keep_alive():
             self._closing = True
             with contextlib.suppress(AttributeError):
                 self._transport.close()  # type: ignore[union-attr]
 
+    def _too_much(self) -> None:
+        self._fail(Odd(f"sends more than {self._most_bytes >> 10} KB"))
+
     def _fail(self, error: Exception) -> None:
         self._closing = True
+        self._body = []
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         if self._transport is not None:

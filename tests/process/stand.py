@@ -133,7 +133,7 @@ class Stand:
             caches=str(self.folder / "nginx/tmp"),
         )
 
-    def start_controller(self) -> None:
+    def start_controller(self, more: dict[str, str] | None = None) -> None:
         environment = {
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
@@ -147,6 +147,7 @@ class Stand:
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
+            **(more or {}),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
@@ -248,7 +249,8 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2, "register_loopback": True})
+    # Tests that start and stop the same engine again and again are about other things than flapping.
+    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
