@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
 ARGS    ?=
+ENGINE  ?=
+POOL    ?=
+IMAGE   ?=
 VENV    := .venv
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -32,6 +35,22 @@ status: ## Which engines are up
 .PHONY: scale
 scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
 	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'
+
+.PHONY: drain
+drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0
+	@$(HOST) drain --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: resume
+resume: $(VENV)/host ## Let a drained engine in again: ENGINE=gpu-0
+	@$(HOST) resume --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: restart-rolling
+restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lost request: [POOL=]
+	@$(HOST) restart-rolling --config '$(CONFIG)' --pool '$(POOL)'
+
+.PHONY: upgrade
+upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
+	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
@@ -65,14 +84,19 @@ key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN
 keys: $(VENV)/host ## The API keys by name, and their limits
 	@$(PY) -m config keys --config '$(CONFIG)'
 
+.PHONY: admin-key
+admin-key: $(VENV)/host ## Print the key that changes of the running cluster want (docs/api.md)
+	@$(HOST) admin-key
+
 .PHONY: render
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/host ## Write docs/configuration.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
+	@$(PY) -m controller.metrics_reference > docs/metrics.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -98,6 +122,12 @@ bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmark
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
 	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
+
+.PHONY: bench-controller
+bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
+	@$(PY) -m bench.controller $(ARGS)
+	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
+	@cat build/saturated.txt
 
 ##@ Working on ManyEyes
 

@@ -109,6 +109,18 @@ class Controller(Section):
         | None
     ) = None
     """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
+    config_interval_s: float = Field(1, ge=0.1, le=60)
+    """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
+    takeover_deadline_s: float = Field(20, gt=0, le=600)
+    """Time for the gateway to take over new files, before it is told that it did not."""
+    published: bool = True
+    """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
+    register_private: bool = True
+    """Whether engines at private addresses (10/8, 172.16/12, 192.168/16 and the like) may be registered by API. Loopback and
+    link-local addresses, where clouds keep their metadata, may not in any case."""
+    register_loopback: bool = False
+    """true: also engines on 127.0.0.1 may be registered, for trials without containers. In a container that address is the
+    controller itself."""
 
 
 class WebUi(Section):
@@ -171,6 +183,8 @@ class Shutdown(Section):
     """vLLM's --shutdown-timeout: what runs may finish within this after SIGTERM."""
     grace_s: int = Field(25, ge=1, le=7200)
     """Docker kills the container after this; must exceed drain_s."""
+    finish_s: int = Field(300, ge=0, le=7200)
+    """How long a rolling restart waits for an engine that gets nothing new to finish what it has, before drain_s begins."""
 
 
 class Images(Section):
@@ -193,6 +207,8 @@ class Images(Section):
     controller: ImageReference = "manyeyes/controller:0.1.0"
     """Built from this repository."""
     webui: ImageReference = "manyeyes/webui:0.1.0"
+    """Built from this repository."""
+    adapter: ImageReference = "manyeyes/adapter:0.1.0"
     """Built from this repository."""
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""

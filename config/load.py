@@ -125,15 +125,18 @@ def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[st
     return sentences(error.errors(include_url=False), document)
 
 
-def sentences(details: Sequence[ErrorDetails], document: Any) -> list[str]:
-    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most."""
+def sentences(details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md") -> list[str]:
+    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most.
+
+    `settings`: where those there are can be looked up.
+    """
     by_place: dict[str, list[ErrorDetails]] = {}
     for detail in details:
         by_place.setdefault(_place(detail["loc"], document), []).append(detail)
     places = [
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
     ]
-    return [_sentence(place, by_place[place]) for place in places]
+    return [_sentence(place, by_place[place], settings) for place in places]
 
 
 def _place(location: tuple[int | str, ...], document: Any) -> str:
@@ -163,11 +166,11 @@ def _is_union_branch(step: str) -> bool:
     return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
 
 
-def _sentence(place: str, details: list[ErrorDetails]) -> str:
+def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
     detail = details[0]
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{place} is not a setting{_close_to(place)}. Settings are listed in docs/configuration.md."
+        return f"{place} is not a setting{_close_to(place)}. Settings are listed in {settings}."
     if kind == "missing":
         return f"{place} is missing"
     wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
@@ -201,7 +204,7 @@ def _wanted(detail: ErrorDetails) -> str:
 
 def _close_to(place: str) -> str:
     key = place.rsplit(".")[-1]
-    known = {name for _, section in sections() for name in section.model_fields}
+    known = {name for _, section in sections() for name in section.model_fields} - {key}
     return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
 
 
@@ -214,6 +217,8 @@ PATTERNS = {
     r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$": "a time such as 08:00",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
+    r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
+    r"^[^\x00-\x1f\x7f]*$": "one line of text",
 }
 
 

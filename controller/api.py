@@ -1,5 +1,6 @@
 """The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -57,7 +58,8 @@ def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     async def metrics() -> Response:
         """Prometheus text format."""
         requests.count_dropped()
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        # With 200 engines it takes 0.1 s, in which DNS is to be answered.
+        return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

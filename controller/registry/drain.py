@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from controller.fleet import Fleet, Member
-from controller.registry.refusal import Refusal, responses
+from controller.registry.refusal import not_found, responses
 
 DEFAULT_REASON = "by API"
 
@@ -52,19 +52,10 @@ def routes(fleet: Fleet) -> APIRouter:
 
 
 def found(fleet: Fleet, name: str) -> Member:
-    """The engine of that name. Raises Refusal 404, with the names there are."""
+    """The engine of that name. Raises Refusal 404."""
     if member := fleet.members.get(name):
         return member
-    raise Refusal(404, "engine_not_found", f"There is no engine '{name[:40]}'. {listed(fleet.members, 'engine')}")
-
-
-def listed(names: object, kind: str, most: int = 20) -> str:
-    """`There are: a, b.` for people who mistyped."""
-    known = list(names) if isinstance(names, dict | list | tuple) else []
-    if not known:
-        return f"There is no {kind} yet."
-    rest = f" and {len(known) - most} more" if len(known) > most else ""
-    return f"There {'is' if len(known) == 1 else 'are'}: {', '.join(known[:most])}{rest}."
+    raise not_found("engine", name, list(fleet.members))
 
 
 def in_flight(member: Member) -> int | None:

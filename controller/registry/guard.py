@@ -43,7 +43,7 @@ class Guard:
                     method=scope["method"],
                     path=scope["path"][:200],
                     code=refusal.code,
-                    client=client,
+                    client=client[:100],
                 )
                 asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
                 return await response(refusal, asks)(scope, receive, send)

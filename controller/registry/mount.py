@@ -8,22 +8,36 @@ from starlette.responses import Response
 
 from config.load import sentences
 from controller.fleet import Fleet
-from controller.registry import drain
+from controller.in_force import InForce
+from controller.kept import Kept
+from controller.registry import drain, engines, pools
+from controller.registry.addresses import Own
 from controller.registry.admin_key import AdminKey
 from controller.registry.guard import TOO_LARGE, Guard
 from controller.registry.refusal import Refusal, response
+from controller.registry.registrations import Registrations
+from controller.registry.secret_files import SecretFiles
+from controller.settings import Settings
 
 BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-key` prints it.")
 """Only told here, so that the OpenAPI page has its button; guard.py asks for it."""
 
 
-def mount(app: FastAPI, fleet: Fleet, key: AdminKey) -> None:
+def mount(app: FastAPI, fleet: Fleet, in_force: InForce, kept: Kept, settings: Settings) -> None:
     """Adds the calls, the guard and the form of errors to `app`."""
-    app.include_router(drain.routes(fleet), dependencies=[Security(BEARER)])
+    registrations = Registrations(in_force, kept)
+    secret_files = SecretFiles(settings.secrets, in_force)
+    own = Own(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
+    for router in (
+        engines.routes(fleet, in_force, registrations, secret_files, own, settings.adapter_name),
+        drain.routes(fleet),
+        pools.routes(fleet, in_force, registrations, secret_files, own),
+    ):
+        app.include_router(router, dependencies=[Security(BEARER)])
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _wrong_fields)
-    app.add_middleware(Guard, key=key)
+    app.add_middleware(Guard, key=AdminKey(settings.secrets))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -51,6 +65,6 @@ async def _wrong_fields(request: Request, error: Exception) -> Response:
     if any(detail["type"] == "json_invalid" for detail in details):
         return response(Refusal(422, "invalid_json", "The body is not valid JSON."))
     placed = [detail | {"loc": detail["loc"][1:]} for detail in details]
-    found = sentences(placed, error.body)
+    found = sentences(placed, error.body, "/api/docs")
     first = next((str(step) for step in placed[0]["loc"] if isinstance(step, str)), None)
     return response(Refusal(422, "invalid_request", "; ".join(found), first))

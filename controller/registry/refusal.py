@@ -1,5 +1,6 @@
 """A call that is refused: a status, and one sentence in the form that OpenAI's API gives its errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +16,17 @@ class Refusal(Exception):
         self.code = code
         self.message = message
         self.param = param
+
+
+def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> Refusal:
+    """404 for an engine, pool or model, with the names there are for people who mistyped."""
+    rest = f" and {len(there) - most} more" if len(there) > most else ""
+    names = (
+        f"There {'is' if len(there) == 1 else 'are'}: {', '.join(there[:most])}{rest}."
+        if there
+        else "There is none yet."
+    )
+    return Refusal(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
 
 
 class ErrorDetail(BaseModel):

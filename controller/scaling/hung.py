@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controller import scaling_metrics as metrics
 from controller.fleet import Fleet, Member
+from controller.scaling import told
 from controller.scaling.actuator import CannotMove
 from controller.scaling.containers import RUNNING, Containers
 from controller.state import Look, State
@@ -77,7 +77,7 @@ class HungRestarts:
                 engine=engine.name,
                 pool=engine.pool,
             )
-            metrics.RESTARTS.labels(engine.name, engine.pool).inc()
+            told.RESTARTS.labels(engine.name, engine.pool).inc()
             await self.containers.restart(engine.name)
         except CannotMove as error:
             self.fleet.tell(f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool)

@@ -15,12 +15,11 @@ import structlog
 from config.cluster import Cluster
 from config.pools import Pool
 from config.scaling import Scaling
-from controller import scaling_metrics as metrics
 from controller import state
 from controller.fleet import Fleet, Member
 from controller.kept import Kept
 from controller.request_log import RequestLog
-from controller.scaling import gpu_use, memory, moves
+from controller.scaling import gpu_use, memory, moves, told
 from controller.scaling.actuator import Actuator, CannotMove
 from controller.scaling.containers import Containers
 from controller.scaling.decide import Decision
@@ -162,12 +161,12 @@ class Scaler:
                 self.pools[pool.name] = PoolScaling(policy, self.memory.wanted.get(pool.name, 0), fixed)
                 self._observers[pool.name] = Observer(pool.name)
                 self.history[pool.name] = deque(maxlen=200)
-                metrics.start_pool(pool.name)
+                told.start_pool(pool.name)
             self.pools[pool.name].scaling = policy
         for name in self.pools.keys() - {pool.name for pool in cluster.pools}:
             for kept in (self.pools, self.decisions, self.loads, self.history, self.trouble, self._observers):
                 kept.pop(name, None)
-            metrics.forget_pool(name)
+            told.forget_pool(name)
 
     def _policy(self, pool: str) -> Scaling:
         return self.pools[pool].scaling or MANUAL
@@ -307,9 +306,9 @@ class Scaler:
         draining = [members[one.name] for one in engines if one.stage is Stage.GOING]
         load = self._observers[name].look(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
-        metrics.tell_load(name, load)
+        told.tell_load(name, load)
         started = sum(one.stage is not Stage.OFF for one in engines)
-        metrics.STARTED.labels(name).set(started)
+        told.STARTED.labels(name).set(started)
         scaling.see(load)
         if not self._is_scaled(name) or not any(member.known.settled for member in members.values()):
             return
@@ -324,10 +323,10 @@ class Scaler:
             before = scaling.wanted
         decision = scaling.decide(len(engines), now_s, sum(one.fixed for one in engines if one.stage is Stage.SERVING))
         self.decisions[name] = decision
-        metrics.WANTED.labels(name).set(decision.wanted)
-        metrics.FIXED.labels(name).set(scaling.fixed is not None)
-        metrics.DECIDED.labels(name).set(now_s)
-        metrics.tell_reason(name, decision.reason)
+        told.WANTED.labels(name).set(decision.wanted)
+        told.FIXED.labels(name).set(scaling.fixed is not None)
+        told.DECIDED.labels(name).set(now_s)
+        told.tell_reason(name, decision.reason)
         if decision.wanted != before:
             self.history[name].append(decision)
             self._tell_change(name, before, decision.sentence)
@@ -339,7 +338,7 @@ class Scaler:
         self._carry_out(name, todo, decision)
 
     def _tell_change(self, pool: str, before: int, sentence: str) -> None:
-        metrics.CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
+        told.CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
         self.fleet.tell(f"{pool} {sentence}", pool=pool)
 
     def _carry_out(self, pool: str, todo: Moves, decision: Decision) -> None:
@@ -403,7 +402,7 @@ class Scaler:
             await call
         except CannotMove as error:
             self._failed_at_s[name] = self.clock()
-            metrics.FAILURES.labels(pool).inc()
+            told.FAILURES.labels(pool).inc()
             self.fleet.tell(f"{name} could not be moved: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()
