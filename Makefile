@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
 ARGS    ?=
+ENGINE  ?=
+POOL    ?=
+IMAGE   ?=
 VENV    := .venv
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -28,6 +31,26 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 .PHONY: status
 status: ## Which engines are up
 	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+
+.PHONY: scale
+scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
+	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'
+
+.PHONY: drain
+drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0
+	@$(HOST) drain --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: resume
+resume: $(VENV)/host ## Let a drained engine in again: ENGINE=gpu-0
+	@$(HOST) resume --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: restart-rolling
+restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lost request: [POOL=]
+	@$(HOST) restart-rolling --config '$(CONFIG)' --pool '$(POOL)'
+
+.PHONY: upgrade
+upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
+	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
@@ -86,6 +109,14 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
 
+.PHONY: autoscale-replay
+autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
+	@$(PY) -m controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
+
+.PHONY: simulated-day
+simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
+	@$(PY) -m tests.simulation
+
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
@@ -114,7 +145,7 @@ lock: $(VENV)/test ## Pin requirements/*.txt anew from pyproject.toml
 
 .PHONY: help
 help: ## This
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt

@@ -93,6 +93,26 @@ class Controller(Section):
     """Deadline of that first picture."""
     dns_ttl_s: int = Field(1, ge=0, le=60)
     """Time to live of DNS answers; nginx asks again after it."""
+    containers: bool = True
+    """Whether the controller may start, stop and restart engines' containers, through a filter in front of Docker's socket that
+    lets nothing else pass. Without it `make scale` and `scaling` can only put engines to sleep."""
+    restart_hung_after_s: float | None = Field(120, ge=5)
+    """An engine that runs but has not answered for so long is restarted, which ends what it has in flight. null: never.
+    It is out of rotation long before that."""
+    scaling_interval_s: float = Field(5, gt=0, le=300)
+    """Pause between two scaling decisions."""
+    record_load: bool = False
+    """true: what each decision saw is written to the state volume, a file a day, for `make autoscale-replay`. About 2 MB a day and
+    pool, kept for 14 days."""
+    gpu_metrics_url: (
+        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+        | None
+    ) = None
+    """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
+    config_interval_s: float = Field(1, ge=0.1, le=60)
+    """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
+    takeover_deadline_s: float = Field(20, gt=0, le=600)
+    """Time for the gateway to take over new files, before it is told that it did not."""
     published: bool = True
     """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
     register_private: bool = True
@@ -163,6 +183,8 @@ class Shutdown(Section):
     """vLLM's --shutdown-timeout: what runs may finish within this after SIGTERM."""
     grace_s: int = Field(25, ge=1, le=7200)
     """Docker kills the container after this; must exceed drain_s."""
+    finish_s: int = Field(300, ge=0, le=7200)
+    """How long a rolling restart waits for an engine that gets nothing new to finish what it has, before drain_s begins."""
 
 
 class Images(Section):

@@ -47,6 +47,25 @@ REMOTE_REACHABLE = Gauge(
     "manyeyes_remote_reachable", "1 when something listens where a pool is served elsewhere, else 0.", ["pool"]
 )
 
+# Configuration
+
+CONFIG_REFUSED = Gauge(
+    "manyeyes_config_refused", "1 while cluster.yaml or the API keys cannot be used, so that older ones are in force."
+)
+CONFIG_REFUSALS = Counter(
+    "manyeyes_config_refusals_total", "Configurations that could not be used, by what was wrong.", ["reason"]
+)
+CONFIG_APPLIED = Gauge(
+    "manyeyes_config_applied_timestamp_seconds", "When a configuration came into force last, as Unix time."
+)
+CONFIG_NEEDS = Gauge(
+    "manyeyes_config_needs", "Things that the configuration in force needs a person for, such as a restart."
+)
+GATEWAY_BEHIND = Gauge("manyeyes_gateway_behind", "1 while the gateway does not run on the files that it should.")
+GATEWAY_REFUSALS = Counter(
+    "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
+)
+
 # Membership
 
 DNS_ANSWERS = Counter("manyeyes_dns_answers_total", "DNS answers by pool or engine, and result code.", ["name", "code"])
@@ -93,6 +112,30 @@ KEY_REQUESTS = Counter(
 UNREADABLE = Counter("manyeyes_request_log_unreadable_total", "Log datagrams that tell of no request.")
 DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
+)
+
+SCALING_WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
+SCALING_STARTED = Gauge(
+    "manyeyes_scaling_started", "Engines of the pool that are not at rest, whether they serve or not.", ["pool"]
+)
+SCALING_FIXED = Gauge("manyeyes_scaling_fixed", "1 while the count is set by hand.", ["pool"])
+SCALING_REASON = Gauge(
+    "manyeyes_scaling_reason", "1 for what the last decision rests on, 0 for the rest.", ["pool", "reason"]
+)
+SCALING_DECIDED = Gauge(
+    "manyeyes_scaling_last_decision_timestamp_seconds", "When the last decision was taken.", ["pool"]
+)
+SCALING_CHANGES = Counter("manyeyes_scaling_changes_total", "Changes of the wanted count.", ["pool", "direction"])
+SCALING_FAILURES = Counter(
+    "manyeyes_scaling_failures_total", "Engines that could not be started, stopped, woken or put to sleep.", ["pool"]
+)
+HUNG_RESTARTS = Counter(
+    "manyeyes_hung_restarts_total", "Engines restarted because they ran and did not answer.", ["engine", "pool"]
+)
+SCALING_LOAD = Gauge(
+    "manyeyes_scaling_load",
+    "What decisions rest on: in_flight (requests), serving (engines), queue_s, p95_s (seconds), gpu (0 to 1). No sample: not known.",
+    ["pool", "kind"],
 )
 
 OneMetric = Counter | Gauge | Histogram

@@ -93,6 +93,11 @@ class RequestLog:
         recent = self.recent.get(pool)
         return recent.total_ms(0.95, time.monotonic()) if recent else None
 
+    def p95_s_of_last(self, seconds: float, pool: str) -> float | None:
+        """Of the pool's successful requests that ended within this time; None while there are too few."""
+        recent = self.recent.get(pool)
+        return recent.total_s_since(0.95, time.monotonic() - seconds) if recent else None
+
     def first_byte_p95_ms(self, pool: str) -> int | None:
         """The same until the first byte."""
         recent = self.recent.get(pool)

@@ -35,7 +35,7 @@ class State(Enum):
     DOWN = "down"
     """Was up and cannot serve."""
     SLEEPING = "sleeping"
-    """vLLM's sleep mode: it would keep requests waiting until it is woken."""
+    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also told of one that scaling stopped."""
     REMOTE = "remote"
     """Runs elsewhere, and nobody here looks after it."""
 
@@ -126,6 +126,8 @@ class Engine:
     """Out on somebody's word, whatever it answers."""
     held_for: str = ""
     """That word."""
+    at_rest: bool = False
+    """Scaling stopped it or put it to sleep: nothing is wrong with it."""
     doubt: Doubt | None = None
     """Why it is suspect."""
     on_doubt: bool = False
@@ -146,6 +148,8 @@ class Engine:
     @property
     def shown(self) -> State:
         """The state that people are told."""
+        if self.at_rest and not self.serves:
+            return State.SLEEPING
         return State.DRAINING if self.held and self.serves else self.state
 
     @property
@@ -213,6 +217,17 @@ def release(engine: Engine, reason: str) -> Step:
     if not engine.held:
         return Step(engine)
     return Step(replace(engine, held=False, held_for=""), f"is let in again: {reason}")
+
+
+def rest(engine: Engine) -> Step:
+    """Scaling stopped it or put it to sleep."""
+    return Step(engine) if engine.at_rest else Step(replace(engine, at_rest=True), "rests: it is not needed")
+
+
+def expect(engine: Engine) -> Step:
+    """It was started or woken and will be up soon."""
+    state = State.STARTING if engine.state is State.DOWN else engine.state
+    return Step(replace(engine, at_rest=False, state=state), "is on its way")
 
 
 def remembered(state: State, at_s: float) -> Engine:

@@ -76,7 +76,7 @@ class Watch:
         member, known = self.member, self.member.known
         now_s = time.monotonic()
         in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
-        # Whoever holds it back waits for its work to end.
+        # Somebody waits for one that is held to have finished.
         with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
@@ -113,7 +113,8 @@ class Watch:
         )
         if seen.progressed is not None:
             self._stands_still = observation.busy and not seen.progressed
-        self.fleet.take(member, state.observe(known, observation, rules))
+        # Not `known`: somebody may have held it back while the answer was waited for.
+        self.fleet.take(member, state.observe(member.known, observation, rules))
         self._maybe_ask(observation, rules)
 
     def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
