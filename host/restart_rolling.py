@@ -13,14 +13,15 @@ from host import controller, facts, started
 from host.command import ROOT, CommandFailed
 from host.compose import Compose
 from host.containers import Containers, rules
-from host.mounted import mounted_files
 from host.restart import LeftOut, NotBack, restart
 from host.rolling import HELD, Phase, Seen, Turn
 from host.terminal import Step, attention, ok, say, step
 from host.trouble import Trouble
-from render.cluster import render
+from render.engines import engines_yaml
+from render.environment import settings_of
 from render.write import write
 
+IMAGES_OF_ENGINES = ("VLLM_CUDA_IMAGE", "VLLM_CPU_IMAGE", "EMULATOR_IMAGE")
 MODELS = "models"
 """The service that downloads."""
 
@@ -55,9 +56,28 @@ def running(config: Path) -> tuple[Cluster, Compose]:
     if not inventory_file.exists():
         raise Trouble("this cluster was not started by `make up`; run that first")
     inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
-    files = render(written, inventory, config, compose.rendered, mounted_files())
-    write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
-    return lay_out(written, inventory), compose
+    cluster = lay_out(written, inventory)
+    if compose.subnet() != str(cluster.network.subnet):
+        raise Trouble(f"network.subnet is {cluster.network.subnet} and the cluster runs in another one: make up")
+    render_engines(cluster, ROOT / compose.rendered)
+    return cluster, compose
+
+
+def render_engines(cluster: Cluster, folder: Path) -> None:
+    """What concerns engines; everything else stays as it was applied, so that what waits for `make up` is not forgotten."""
+    files = {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != started.NAME
+    }
+    files["engines.yaml"] = engines_yaml(cluster)
+    images = {f"{name}=": value for name, value in settings_of(cluster).items() if name in IMAGES_OF_ENGINES}
+    lines = files["compose.env"].splitlines()
+    files["compose.env"] = "".join(
+        next((f"{name}{value}\n" for name, value in images.items() if line.startswith(name)), f"{line}\n")
+        for line in lines
+    )
+    write(files, folder, kept=frozenset({started.NAME}))
 
 
 def roll(cluster: Cluster, compose: Compose, names: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "cluster.yaml"
     path.write_text(CONFIG)
     yield path
-    make("down", path, tmp_path)
+    make("clean", path, tmp_path)  # the state volume too: it remembers keys that were in force
 
 
 def secrets(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Engines that answer nonsense: bounded in time and memory, and suspect; users' requests go on."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def test_what_never_was_an_engine_is_never_admitted(tmp_path: Path) -> None:
         stand(tmp_path, beside_a_good_one()) as running,
         raw_engine(running.ports["late-1"], lambda _: b"SSH-2.0-x\r\n") as odd,
     ):
+        running.kill("controller")
+        shutil.rmtree(running.folder / "state")  # one that never saw nothing there
+        running.start_controller()
         eventually(lambda: odd.asked > 10, 30)
+        running.answers_from("big", {"big-0"})
         assert rotation(running) == {"big-0"}
         assert "late-1 is not up yet: it does not speak HTTP" in sentences(running)
 
@@ -95,6 +100,7 @@ def test_a_remote_endpoint_that_is_not_there_is_not_called_up(tmp_path: Path) ->
     with stand(tmp_path, document) as running:
         eventually(lambda: rotation(running) == {"big-0"}, 30)
         eventually(lambda: engines(running)["127.0.0.1"]["reachable"] is False, 20)
+        eventually(lambda: running.healthz()["pools"], 10)
         pools = {pool["name"]: pool for pool in running.healthz()["pools"]}
         assert (pools["cloud"]["up"], pools["cloud"]["engines"][0]["state"]) == (0, "remote")
         assert engines(running)["127.0.0.1"]["reason"] == f"nothing listens at 127.0.0.1:{port}"

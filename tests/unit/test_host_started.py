@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from config.inventory import DEFAULT
+from config.layout import lay_out
 from config.load import parse
 from host import started
 from host.containers import rules
 from host.restart import LeftOut, Look, restart
+from host.restart_rolling import render_engines
 from host.rolling import Rules
+from render.cluster import render
+from render.write import write
 
 
 def rendered(folder: Path, **commands: str) -> None:
@@ -70,3 +75,16 @@ def test_an_engine_that_could_not_be_put_back_is_named() -> None:
     with pytest.raises(LeftOut) as caught:
         restart(["a"], Rules(1, 1, 1, 1), Interrupted())
     assert (caught.value.name, caught.value.may_be_stopped) == ("a", False)
+
+
+def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp_path: Path) -> None:
+    pools = "pools: [{name: a, model: m}]\n"
+    write(render(parse(pools), DEFAULT, Path("c.yaml"), Path("r")), tmp_path)
+    started.note(tmp_path, started.wanted(tmp_path))
+    before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
+    render_engines(lay_out(parse(changed), DEFAULT), tmp_path)
+    after = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name for name in after if after[name] != before.get(name)} == {"engines.yaml", "compose.env"}
+    assert "image: v/v:2" in after["engines.yaml"]
+    assert set(after["compose.env"].splitlines()) - set(before["compose.env"].splitlines()) == {"VLLM_CUDA_IMAGE=v/v:2"}
