@@ -76,7 +76,8 @@ class Watch:
         member, known = self.member, self.member.known
         now_s = time.monotonic()
         in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
-        with_counters = in_doubt or now_s >= self._counters_at_s
+        # Whoever holds it back waits for its work to end.
+        with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
             self.fleet.moved(member, self.probe.address)
@@ -142,7 +143,7 @@ class Watch:
 
     def _pause_s(self, rules: Controller) -> float:
         known = self.member.known
-        is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad
+        is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad and not known.held
         is_long_away = known.state in (State.STARTING, State.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
             # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.

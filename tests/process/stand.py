@@ -121,6 +121,8 @@ class Stand:
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
@@ -128,6 +130,17 @@ class Stand:
             **(more or {}),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
+
+    def start_adapter(self) -> None:
+        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        environment = {
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_HOST": "127.0.0.1",
+            "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
+        }
+        self.start("adapter", [sys.executable, "-m", "adapter"], environment)
+        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
@@ -184,7 +197,7 @@ def stand(
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
         running.ports[part] = free_port()
     # Tests that start and stop the same engine again and again are about other things than flapping.
-    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100})
+    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     inventory = Inventory(flavour="emulated")
     files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())
