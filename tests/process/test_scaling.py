@@ -157,7 +157,7 @@ def test_engines_sleep_and_wake_with_the_load_and_no_request_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
-    doc = document({"actuator": "sleep", "sleep_level": 2, "target": {"in_flight": 6}}, engines=2, containers=False)
+    doc = document({"actuator": "sleep", "sleep_level": 2, "target": {"in_flight": 4}}, engines=2, containers=False)
     with stand(with_key(tmp_path), doc, engine_flags=(*SLOW_ANSWERS, "--enable-sleep-mode")) as running:
         running.answers_from("big", {"big-0", "big-1"})
         with crowd(running.url, "big", users=2) as few:
