@@ -291,7 +291,9 @@ def _away(engine: Engine, seen: Observation, rules: Controller) -> Step:
     if engine.state is State.WARMING:
         return Step(_enter(engine, State.STARTING), f"went away while warming up: {_words(seen)}")
     if engine.serves or engine.state is State.SLEEPING:
-        return Step(_down(engine, seen, rules, on_doubt=False), f"is down: {_words(seen)}")
+        # What somebody takes out and stops on purpose is no fault.
+        what = "went away while it was held back" if engine.held else "is down"
+        return Step(_down(engine, seen, rules, on_doubt=False), f"{what}: {_words(seen)}")
     return Step(replace(engine, on_doubt=False))
 
 

@@ -358,4 +358,6 @@ def test_a_held_engine_is_shown_as_draining_while_it_serves() -> None:
     suspect = replace(held, state=State.SUSPECT, doubt=Doubt.SILENT)
     assert suspect.shown is State.DRAINING
     assert Life(held).sees(Look.GONE) is State.DOWN
+    away = state.observe(held, seen(Look.GONE), RULES)
+    assert away.sentence == "went away while it was held back: nothing listens there"
     assert state.release(held, "ops").engine.held_for == ""
