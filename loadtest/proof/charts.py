@@ -157,11 +157,11 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
         if at.limit_rps and at.limit_rps.median:
             x = plot.x(at.limit_rps.median)
             plot.parts.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + 8}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
             )
-            plot.text(
-                min(x, WIDTH - RIGHT - 8), TOP + 4, f"{at.count}: {at.limit_rps.median:.1f}/s", f"value t-{style}"
-            )
+            anchor = "end" if x > 0.75 * WIDTH else "start"
+            name = f"{at.count} engine{'s' if at.count > 1 else ''}: {at.limit_rps.median:.1f}"
+            plot.text(x + (-5 if anchor == "end" else 5), TOP + 9 + 15 * number, name, f"value t-{style}", anchor)
     for value in nice(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)

@@ -30,7 +30,9 @@ def headline(results: Results) -> list[tuple[str, str]]:
     if first.full_rps and last.full_rps:
         found.append((times(first.full_rps, last.full_rps), f"the requests, from {last.count} engines instead of one"))
     if last.efficiency:
-        found.append((f"{last.efficiency.median:.1%}", f"of {last.count} times one engine: the scaling efficiency"))
+        found.append(
+            (f"{100 * last.efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency")
+        )
     if first.same_p95_s and last.same_p95_s:
         found.append((percent(first.same_p95_s, last.same_p95_s), _waits(first, last)))
     if first.video_success and last.video_success:
