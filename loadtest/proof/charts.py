@@ -164,7 +164,7 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
             plot.parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
             )
-            name = f"{at.count} engine{'s' if at.count > 1 else ''}: {at.limit_rps.median:.1f}"
+            name = f"{at.count}: {at.limit_rps.median:.1f}/s"
             plot.text(min(x, WIDTH - RIGHT - 34), TOP - 3, name, f"value t-{style}")
     for value in nice(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")

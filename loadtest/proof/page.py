@@ -59,7 +59,7 @@ def _charts(results: Results, slo_s: float, emulated: bool) -> str:
         ),
         (
             "Where each of them bends",
-            "People arrive at random. Filled: the objective was kept; rings: missed. The figure is the most that kept it.",
+            "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
             charts.knees(results, slo_s, emulated),
         ),
         (
