@@ -11,6 +11,10 @@ ENGINE  ?=
 POOL    ?=
 IMAGE   ?=
 VENV    := .venv
+# --users='20' where USERS is set; the key is not among them: it would show in the list of processes.
+upper    = $(shell echo $(1) | tr a-z A-Z)
+given    = $(if $($(call upper,$(1))),--$(1)='$($(call upper,$(1)))')
+export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
 
@@ -129,6 +133,25 @@ bench-controller: $(VENV)/test ## What the controller costs with 200 engines and
 	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
 	@cat build/saturated.txt
 
+##@ Load
+
+.PHONY: loadtest
+loadtest: $(VENV)/loadtest ## People through the gateway: USERS=20 or RATE=4 [SCENARIO=image SHAPE=steady DURATION=60s URL= KEY=]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
+
+.PHONY: loadtest-page
+loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
+	@docker compose --profile loadtest up --detach --wait --no-recreate loadtest
+
+.PHONY: scale-proof
+scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
+	@tests/nginx/fetch build/nginx
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+
+.PHONY: compare
+compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...
+	@$(PY) -m loadtest.compare '$(A)' '$(B)' $(ARGS)
+
 ##@ Working on ManyEyes
 
 .PHONY: format
@@ -150,5 +173,7 @@ help: ## This
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt
 	@host/environment host
+$(VENV)/loadtest: requirements/loadtest.txt
+	@host/environment loadtest
 $(VENV)/test: requirements/test.txt
 	@host/environment test

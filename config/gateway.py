@@ -212,6 +212,8 @@ class Images(Section):
     """Built from this repository."""
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""
+    loadtest: ImageReference = "manyeyes/loadtest:0.1.0"
+    """Built from this repository, when its page is asked for (make loadtest-page)."""
 
 
 GpuSharing = Literal["time_slicing", "mps"]

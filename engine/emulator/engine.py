@@ -9,7 +9,7 @@ from engine.emulator import blocks
 from engine.emulator.core import BatchedCore, Core, Step
 from engine.emulator.encoder_cache import EncoderCache
 from engine.emulator.errors import backlog, busy, engine_dead, weightless
-from engine.emulator.faults import Faults
+from engine.emulator.faults import Faults, video_frames
 from engine.emulator.fixed import FixedCore
 from engine.emulator.job import Job
 from engine.emulator.kv_cache import KvCache
@@ -88,6 +88,11 @@ class Engine:
     @property
     def waiting(self) -> int:
         return self.core.waiting
+
+    @property
+    def frames_in_prefill(self) -> int:
+        """Frames of all videos that wait for their first token: what the vision encoder may hold at the same time."""
+        return sum(video_frames(one.job) for one in self.core.sequences if not one.generated)
 
     def check_admission(self) -> None:
         """Raises RequestError when the queue is full. Requests in rendering do not count, as in vLLM."""
@@ -211,6 +216,8 @@ class Engine:
 
     def _count(self, step: Step) -> None:
         metrics = self.metrics
+        if step.took_s:
+            metrics.busy_s.inc(step.took_s)
         if step.queried:
             metrics.prefix_queries.inc(step.queried)
             metrics.prefix_hits.inc(step.found)
