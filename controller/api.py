@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from config.pools import Pool
@@ -19,7 +20,15 @@ CANNED = "emulated, so no model runs and its answers are canned text"
 
 def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     """The application over one fleet and what the gateway says of its requests."""
-    app = FastAPI(title="ManyEyes controller", docs_url="/api/docs", openapi_url="/api/openapi.json", redoc_url=None)
+    # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
+    app = FastAPIOffline(
+        title="ManyEyes controller",
+        docs_url="/api/docs",
+        openapi_url="/api/openapi.json",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
+        redoc_url=None,
+        static_url="/api/docs-files",
+    )
 
     @app.get("/live")
     async def live() -> dict[str, str]:
