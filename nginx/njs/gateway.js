@@ -35,13 +35,20 @@ function authorizePage(r) {
 
 // Reads the body, chooses pool and conversation, and passes the request to the pool's location.
 // Refuses what no engine could answer.
-async function route(r) {
+function route(r) {
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
+    // Both give all of it; the first is quicker for small bodies, which then need no promise; the second copies large ones once less.
+    return Number(r.headersIn['Content-Length']) < 65_536 ? routeBody(r, r.requestBuffer.buffer) : routeLarge(r);
+}
+
+async function routeLarge(r) {
+    routeBody(r, await r.readRequestArrayBuffer());
+}
+
+function routeBody(r, body) {
     const v = r.variables;
-    // Both give all of it; the first is quicker for small bodies, the second copies large ones once less.
-    const body = Number(r.headersIn['Content-Length']) < 65_536 ? r.requestBuffer.buffer : await r.readRequestArrayBuffer();
     let facts;
     try {
         facts = request.read(body);
@@ -169,6 +176,11 @@ function remoteBody(r) {
     return request.withModel(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
+// $manyeyes_renamed_body: the request under the pool's own name, for engines that were started before it got another one.
+function renamedBody(r) {
+    return request.withModel(r.requestBuffer.buffer, r.variables.manyeyes_pool);
+}
+
 function remoteRefusesKey(r) {
     refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' refuses the key it was given (${r.variables.upstream_status}).`);
 }
@@ -284,5 +296,5 @@ function engine(r) {
 
 export default {
     authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
-    remoteAuthorization, remoteBody, remoteRefusesKey, route,
+    remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, route,
 };
