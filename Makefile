@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
 ARGS    ?=
+ENGINE  ?=
+POOL    ?=
+IMAGE   ?=
 VENV    := .venv
 # --users='20' where USERS is set; the key is not among them: it would show in the list of processes.
 upper    = $(shell echo $(1) | tr a-z A-Z)
@@ -33,6 +36,26 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 .PHONY: status
 status: ## Which engines are up
 	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+
+.PHONY: scale
+scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
+	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'
+
+.PHONY: drain
+drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0
+	@$(HOST) drain --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: resume
+resume: $(VENV)/host ## Let a drained engine in again: ENGINE=gpu-0
+	@$(HOST) resume --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: restart-rolling
+restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lost request: [POOL=]
+	@$(HOST) restart-rolling --config '$(CONFIG)' --pool '$(POOL)'
+
+.PHONY: upgrade
+upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
+	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
@@ -66,14 +89,19 @@ key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN
 keys: $(VENV)/host ## The API keys by name, and their limits
 	@$(PY) -m config keys --config '$(CONFIG)'
 
+.PHONY: admin-key
+admin-key: $(VENV)/host ## Print the key that changes of the running cluster want (docs/api.md)
+	@$(HOST) admin-key
+
 .PHONY: render
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/host ## Write docs/configuration.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
+	@$(PY) -m controller.metrics_reference > docs/metrics.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -86,11 +114,25 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
 
+.PHONY: autoscale-replay
+autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
+	@$(PY) -m controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
+
+.PHONY: simulated-day
+simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
+	@$(PY) -m tests.simulation
+
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
 	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
+
+.PHONY: bench-controller
+bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
+	@$(PY) -m bench.controller $(ARGS)
+	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
+	@cat build/saturated.txt
 
 ##@ Load
 
@@ -148,7 +190,7 @@ lock: $(VENV)/test ## Pin requirements/*.txt anew from pyproject.toml
 
 .PHONY: help
 help: ## This
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt

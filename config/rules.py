@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from config.cluster import Cluster
 from config.engines import Engine
 from config.routes import AUTO
+from config.scaling_rules import gpus_are_handed_over_in_pairs, scaling_fits_the_engines
 
 Rule = Callable[[Cluster], Iterator[str]]
 
@@ -103,6 +104,8 @@ def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
 def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
     takers: dict[str, list[Engine]] = defaultdict(list)
     for engine in _engines(cluster):
+        if engine.instead_of is not None:
+            continue  # it runs only while the other one does not
         for gpu in set(engine.gpus):
             takers[gpu].append(engine)
     for gpu, engines in takers.items():
@@ -115,6 +118,30 @@ def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
             yield f"{names} {both} take all of GPU {gpu}"
         else:
             yield f"{names} together take {shares:.2f} of GPU {gpu}; shares must sum to at most 1"
+
+
+def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
+    """Each has a port of the adapter, and takes what its pool takes."""
+    owners: dict[str, str] = {}
+    for engine in _engines(cluster):
+        if engine.endpoint is None:
+            continue
+        if engine.address is None:
+            yield f"engines[{engine.name}] has an endpoint, so it wants the adapter's address, such as adapter:{cluster.adapter.first_port}"
+            continue
+        last = cluster.adapter.first_port + cluster.adapter.ports - 1
+        if not cluster.adapter.first_port <= engine.port <= last:
+            yield f"engines[{engine.name}].address wants a port of the adapter, {cluster.adapter.first_port} to {last}, found {engine.port}"
+        if (other := owners.setdefault(engine.address, engine.name)) != engine.name:
+            yield f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; each wants its own"
+        pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
+        if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
+            yield (
+                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, and pools[{pool.name}] takes pictures; "
+                "give it a pool with media.images_per_prompt 0"
+            )
+        if pool and pool.media.videos_per_prompt:
+            yield f"engines[{engine.name}] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
@@ -196,9 +223,12 @@ RULES: tuple[Rule, ...] = (
     fallbacks_end,
     gpus_fit_the_flavour,
     gpus_are_not_taken_twice,
+    endpoints_are_the_adapters,
     ports_differ,
     network_holds_the_controller,
     shutdown_leaves_time,
     media_limits_make_sense,
     flags_are_flags,
+    gpus_are_handed_over_in_pairs,
+    scaling_fits_the_engines,
 )

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=int, default=20261121, help="the same seed asks the same questions")
     p.add_argument("--processes", type=int, default=1, help="of the load generator; one holds some hundreds of users")
+    p.add_argument("--pause", type=float, default=1.0, help="what pauses are multiplied by; 0: nobody thinks")
     p.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte after which an answer failed")
     p.add_argument("--trusted", default="", help="a certificate to trust, for a gateway with one of its own")
     p.add_argument("--grafana", default=os.environ.get("GRAFANA_URL", ""), help="marks the run there; GRAFANA_TOKEN")
@@ -71,6 +72,8 @@ def ordered(asked: argparse.Namespace) -> Order:
         raise Wrong(f"no shape {asked.shape!r}; there are {', '.join(shapes.NAMES)}")
     if asked.processes < 1:
         raise Wrong("PROCESSES= wants 1 or more")
+    if asked.pause < 0 or asked.timeout <= 0:
+        raise Wrong("--pause wants 0 or more, --timeout more than 0")
     try:
         users.mix(asked.scenario)
         target(asked.url)
@@ -90,6 +93,7 @@ def ordered(asked: argparse.Namespace) -> Order:
         slo=objective,
         seed=asked.seed,
         processes=asked.processes,
+        pause=asked.pause,
         timeout_s=asked.timeout,
         trusted=asked.trusted,
     )

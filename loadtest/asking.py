@@ -19,7 +19,8 @@ AFTER_ERROR_S = 3.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock."""
+    """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock. `pause`: what
+    every pause is multiplied by; 0 is a closed loop of so many requests at the same time."""
 
     to: Target
     model: str
@@ -27,6 +28,7 @@ class Asked:
     trusted: str = ""
     timeout_s: float = 120.0
     slowdown: float = 1.0
+    pause: float = 1.0
 
     def headers(self) -> dict[str, str]:
         return {
@@ -68,8 +70,8 @@ class Person:
                     # Nobody asks again at once after an error, and a refusing server must not be hammered.
                     self.sleep(self.asked.slowdown * max(AFTER_ERROR_S, scenario.think_s))
                 return False
-            if scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
-                self.sleep(self.asked.slowdown * scenario.think_s * self.pauses.uniform(0.5, 1.5))
+            if self.asked.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
+                self.sleep(self.asked.slowdown * self.asked.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5))
         return True
 
     def _turns(self, conversation: Conversation) -> Iterator[list[dict[str, Any]]]:

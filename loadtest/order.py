@@ -38,6 +38,7 @@ class Order:
     seed: int = 20261121
     processes: int = 1
     slowdown: float = 1.0
+    pause: float = 1.0
     timeout_s: float = 120.0
     trusted: str = ""
 
@@ -54,6 +55,7 @@ class Order:
             trusted=self.trusted,
             timeout_s=self.timeout_s,
             slowdown=self.slowdown,
+            pause=self.pause,
         )
 
 

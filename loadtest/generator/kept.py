@@ -9,6 +9,8 @@ import orjson
 
 from loadtest.sample import Sample
 
+MOST = 20_000
+
 
 class Kept:
     """Files of one run. `trouble` is why they are not whole; `failed` is called once when that happens."""
@@ -26,6 +28,8 @@ class Kept:
     def add(self, process: str, told: Mapping[str, Any]) -> None:
         new = [Sample(*fields) for fields in told["samples"]]
         self.samples += new
+        if not self._files:  # Locust's page, which may stand for days
+            del self.samples[:-MOST]
         self.cpu[process], self.under_way[process] = told["cpu"], told["under_way"]
         about = {"at_s": time.time(), "process": process, "cpu": told["cpu"], "lag_s": told["lag_s"]}
         self._write("requests", b"".join(one.line() for one in new))

@@ -113,6 +113,9 @@ def main(arguments: Sequence[str]) -> int:
         trouble = str(error)
     except OSError as error:
         trouble = f"{error.filename or out}: {error.strerror}"
+    finally:
+        if left := cluster.leave():
+            console.print(f"  !!  {left}")
     return _report(out, about, trouble, thresholds, code, asked)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from loadtest.proof.results import AtCount, Results
 
-WIDTH, HEIGHT = 460, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 28, 40
+WIDTH, HEIGHT = 460, 286
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 34, 40
 
 
 @dataclass
@@ -112,7 +112,12 @@ def latency(results: Results, emulated: bool) -> str:
     most = max(at.count for at in counts)
     high = max(at.same_p99_s.median for at in counts if at.same_p99_s) * 1.15
     plot = Plot(
-        0.6 if most < 5 else 0, most + 0.4, high, "seconds", "engines", "Time to the whole answer, by number of engines"
+        0.7,
+        most + 0.3 * (most - 0.7),  # room for the names of the lines
+        high,
+        "seconds",
+        "engines",
+        "Time to the whole answer, by number of engines",
     )
     values: tuple[tuple[str, Callable[[AtCount], float | None], str], ...] = (
         ("p99", lambda at: at.same_p99_s.median if at.same_p99_s else None, "third"),
@@ -157,11 +162,10 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
         if at.limit_rps and at.limit_rps.median:
             x = plot.x(at.limit_rps.median)
             plot.parts.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + 8}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
             )
-            plot.text(
-                min(x, WIDTH - RIGHT - 8), TOP + 4, f"{at.count}: {at.limit_rps.median:.1f}/s", f"value t-{style}"
-            )
+            name = f"{at.count}: {at.limit_rps.median:.1f}/s"
+            plot.text(min(x, WIDTH - RIGHT - 34), TOP - 3, name, f"value t-{style}")
     for value in nice(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)

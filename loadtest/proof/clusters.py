@@ -39,3 +39,5 @@ class Cluster(Protocol):
     kind: Kind
 
     def at(self, count: int, folder: Path) -> contextlib.AbstractContextManager[Running]: ...
+    def leave(self) -> str:
+        """Everything as it was before the first visit; returns a sentence where that could not be."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loadtest.gateway import Gateway
 from loadtest.machine import ROOT
@@ -75,20 +75,28 @@ class Compose:
     emulated: bool
     scale: str = SCALE
     kind: Kind = field(init=False)
+    _before: int = 0
 
     def __post_init__(self) -> None:
         about: dict[str, Any] = {"pool": self.pool, "scale": self.scale}
         self.kind = Kind("compose", self.gpu, self.pool, self.emulated, 1.0, about)
 
+    def leave(self) -> str:
+        """Back to as many engines as there were."""
+        if not self._before:
+            return ""
+        try:
+            self._scale(self._before, subprocess.DEVNULL)
+        except NoCluster as error:
+            return f"{self.pool} could not be brought back to {self._before} engines: {error}"
+        return ""
+
     @contextlib.contextmanager
     def at(self, count: int, folder: Path) -> Iterator[Scaled]:
-        command = self.scale.format(count=count, pool=self.pool)
-        with (folder / "scale.log").open("ab") as log:
-            ended = subprocess.run(shlex.split(command), cwd=ROOT, stdout=log, stderr=log, check=False)
-        if ended.returncode:
-            last = (folder / "scale.log").read_text(errors="replace").strip().splitlines()[-1:]
-            raise NoCluster(f"`{command}` ended with {ended.returncode}: {' '.join(last)}")
         gateway = Gateway(self.url, self.key, self.trusted)
+        self._before = self._before or len(gateway.up_in(self.pool))
+        with (folder / "scale.log").open("ab") as log:
+            self._scale(count, log, folder / "scale.log")
         deadline = time.monotonic() + UP_S
         while (up := len(gateway.up_in(self.pool))) != count:
             if time.monotonic() > deadline:
@@ -98,3 +106,10 @@ class Compose:
             time.sleep(0.5)
         time.sleep(SETTLED_S)
         yield Scaled(self.url, self.key, self.trusted, GpuUse())
+
+    def _scale(self, count: int, log: IO[bytes] | int, said: Path | None = None) -> None:
+        command = self.scale.format(count=count, pool=self.pool)
+        ended = subprocess.run(shlex.split(command), cwd=ROOT, stdout=log, stderr=log, check=False)
+        if ended.returncode:
+            last = said.read_text(errors="replace").strip().splitlines()[-1:] if said else []
+            raise NoCluster(f"`{command}` ended with {ended.returncode}: {' '.join(last)}")

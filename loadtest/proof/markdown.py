@@ -12,7 +12,7 @@ def markdown(about: dict[str, Any], results: Results, slo: str, trouble: str, mi
     parts = [f"# Scaling proof, {'emulated: ' if emulated else ''}{words.title(about, results)}", ""]
     parts += [f"**{words.EMULATED}**", ""] if emulated else []
     parts += [f"> {line}\n" for line in [*words.warnings(about, results, trouble), *missed]]
-    parts += [f"* **{figure}** {what}" for figure, what in words.headline(results)]
+    parts += [f"* **{figure}** {what}" for figure, what in words.headline(results, emulated)]
     heads = [*words.counts_line(results), "change"]
     parts += ["", "| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     parts += [f"| {row.what} | " + " | ".join([*row.cells, row.change]) + " |" for row in rows(results, slo)]
@@ -27,7 +27,7 @@ def markdown(about: dict[str, Any], results: Results, slo: str, trouble: str, mi
         "",
     ]
     parts += ["| | published, 1 to 3 | measured here" + (" (emulated)" if emulated else "") + " |", "|---|---|---|"]
-    parts += [f"| {what} | {there} | {here} |" for what, there, here in words.beside(results)]
+    parts += [f"| {what} | {there} | {here} |" for what, there, here in words.beside(results, emulated)]
     parts += ["", "## How", ""]
     parts += [f"* {line}" for line in words.how(about, results)]
     parts += ["", words.machine(about) + ".", "", f"    {about['machine']['command']}", ""]

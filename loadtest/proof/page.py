@@ -21,7 +21,7 @@ def page(about: dict[str, Any], results: Results, slo: str, slo_s: float, troubl
     )
     cards = "".join(
         f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in words.headline(results)
+        for figure, what in words.headline(results, emulated)
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -59,7 +59,7 @@ def _charts(results: Results, slo_s: float, emulated: bool) -> str:
         ),
         (
             "Where each of them bends",
-            "People arrive at random. Filled: the objective was kept; rings: missed. The figure is the most that kept it.",
+            "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
             charts.knees(results, slo_s, emulated),
         ),
         (
@@ -95,7 +95,7 @@ def _cell(text: str) -> str:
 def _reference(results: Results, emulated: bool) -> str:
     body = "".join(
         f"<tr><th>{html.escape(what)}</th><td class='theirs'>{html.escape(there)}</td><td>{html.escape(here)}</td></tr>"
-        for what, there, here in words.beside(results)
+        for what, there, here in words.beside(results, emulated)
     )
     here = "measured here" + (", emulated" if emulated else "")
     return f"""<h2>Beside a published case</h2>

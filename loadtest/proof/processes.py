@@ -160,6 +160,10 @@ class Processes:
             about={"profile": self.profile, "speed": self.speed, "frames_together": self.frames_together},
         )
 
+    def leave(self) -> str:
+        """Nothing is left of a visit when it is over."""
+        return ""
+
     @contextlib.contextmanager
     def at(self, count: int, folder: Path) -> Iterator[Stood]:
         flags = [

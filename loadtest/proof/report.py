@@ -1,9 +1,13 @@
-"""Writes proof.html and proof.md from runs.jsonl: whole or not at all."""
+"""Writes proof.html and proof.md from runs.jsonl: whole or not at all. `python -m loadtest.proof.report FOLDER` does it anew."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from loadtest.proof import measured as measured_lines
 from loadtest.proof.markdown import markdown
 from loadtest.proof.measured import Measured
 from loadtest.proof.page import page
@@ -44,3 +48,14 @@ def short(one: Measured) -> str:
         text += f", {seen.failed} failed"
     used = f", GPUs {sum(one.used.values()) / len(one.used):.0%} busy" if one.used else ""
     return f"{text}{used}; generator {one.cpu_p95:.0%} of a core, machine {one.machine_share:.0%}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    for folder in map(Path, arguments):
+        about = orjson.loads((folder / "about.json").read_bytes())
+        write(folder, about, measured_lines.good(folder / "runs.jsonl"), "", Thresholds())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

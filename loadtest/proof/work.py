@@ -22,18 +22,18 @@ class Work:
 
     scenario: str = "image"
     users_per_engine: int = 32
-    full_settle_s: float = 8.0
-    full_s: float = 24.0
-    same_settle_s: float = 5.0
-    same_s: float = 15.0
+    full_settle_s: float = 6.0
+    full_s: float = 20.0
+    same_settle_s: float = 4.0
+    same_s: float = 12.0
     probe_settle_s: float = 3.0
-    probe_s: float = 12.0
+    probe_s: float = 10.0
     probe_precision: float = 0.05
     most_probes: int = 6
     video_scenario: str = "image:1,video:1"
     video_users: int = 24
     video_settle_s: float = 4.0
-    video_s: float = 45.0
+    video_s: float = 40.0
     slo: Slo = Slo(first_s=2.0, total_s=5.0, share=0.95)  # noqa: RUF009, frozen
     seed: int = 20261121
     warm_up_per_engine: int = 4

@@ -123,6 +123,8 @@ def test_a_running_cluster_is_brought_to_each_number_by_a_command(tmp_path: Path
 
         thread = threading.Thread(target=obey)
         thread.start()
+        wanted.write_text("2")
+        running.all_up({"gpu-0", "late-1"})
         out = tmp_path / "out"
         try:
             arguments = (
@@ -139,6 +141,7 @@ def test_a_running_cluster_is_brought_to_each_number_by_a_command(tmp_path: Path
     assert told.returncode == 0, told.stdout + told.stderr
     lines = measured.good(out / "runs.jsonl")
     assert {one.visit.count: set(one.figures.per_engine) for one in lines} == {1: {"gpu-0"}, 2: {"gpu-0", "late-1"}}
+    assert wanted.read_text().strip() == "2", "it was brought back to as many as there were"
     assert orjson.loads((out / "about.json").read_bytes())["kind"]["emulated"] is True
 
 

@@ -31,6 +31,7 @@ class ChatTab:
     """What the page refreshes from outside the tab."""
 
     model: gr.Dropdown
+    chat: gr.Chatbot
 
 
 @dataclass
@@ -103,7 +104,7 @@ def tab(settings: Settings, gateway: Gateway) -> ChatTab:
     chat.example_select(replies.to_sample, [chat, *knobs], **answering)
     box.stop(replies.stop, None, None, **at_once)
     new.click(replies.new, None, [chat, box], **at_once)
-    return ChatTab(model=model)
+    return ChatTab(model=model, chat=chat)
 
 
 IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
