@@ -36,7 +36,7 @@ class Outcome:
     cached_share: float = 0.0  # of prompt tokens, found in the prefix cache
     most_per_engine: int = 0
     fewest_per_engine: int = 0
-    wall_s: float = 0.0
+    cpu_s: float = 0.0  # that the simulation took
     partial: bool = False  # ended by Ctrl-C
 
     @property

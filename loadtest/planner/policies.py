@@ -25,7 +25,7 @@ WHATS = (
     "first token P95",
     "cached prompt tokens",
     "answers per engine",
-    "simulated in",
+    "simulated in, CPU",
 )
 
 
@@ -98,5 +98,5 @@ def _column(outcome: Outcome) -> Row:
         *first,
         f"{outcome.cached_share:.0%}",
         f"{outcome.fewest_per_engine} - {outcome.most_per_engine}",
-        f"{outcome.wall_s:.0f} s",
+        f"{outcome.cpu_s:.0f} s",
     )

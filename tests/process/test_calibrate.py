@@ -38,7 +38,7 @@ def test_an_engine_is_measured_and_its_profile_has_about_its_times(tmp_path: Pat
     flags = ("--start-seconds", "0", "--profile", str(true_profile), "--max-num-batched-tokens", "2048")
     out = tmp_path / "found.yaml"
     with emulator(tmp_path, *flags, constant=False) as engine:
-        quick = ["--repeats", "3", "--together", "4", "--batched-tokens", "2048"]
+        quick = ["--repeats", "2", "--together", "4", "--batched-tokens", "2048"]
         assert main(["--url", engine.url, "--out", str(out), "--device", "a test", *quick]) == 0
     found, true = profile.load(str(out)), profile.load(str(true_profile))
     prompt = Batch(prefill_tokens=1500, prefill_pairs=1500 * 1500 // 2)
