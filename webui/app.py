@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from webui import banner, log, samples, settings, theme
+from webui.caps import Caps
 from webui.gateway import Gateway
 from webui.origin import OwnOriginOnly
 from webui.settings import Settings, SettingsError
@@ -28,7 +29,7 @@ STOP_S = 5  # answers still coming when the page is told to end
 TAGLINE = "Many GPUs, one vision endpoint"
 
 
-def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
+def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
     blocks: gr.Blocks
     with gr.Blocks(
         title=settings.title,
@@ -42,7 +43,7 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
             gr.HTML('<button type="button" class="theme-toggle" aria-label="Dark or light">◐</button>', elem_id="theme")
         notices = gr.HTML(elem_id="notices")
         with gr.Tabs(elem_id="tabs"), gr.Tab("Chat", id="chat"):
-            chat_tab = chat.tab(settings, gateway)
+            chat_tab = chat.tab(settings, gateway, caps)
 
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
@@ -67,7 +68,7 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
 
 def app(settings: Settings) -> OwnOriginOnly:
     """The ASGI application."""
-    blocks = page(settings, Gateway(settings))
+    blocks = page(settings, Gateway(settings), Caps(settings.config))
     mounted = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,
@@ -83,7 +84,7 @@ def app(settings: Settings) -> OwnOriginOnly:
         favicon_path=str(samples.HERE / "icon.png"),
         theme=theme.theme(),
         css=theme.CSS.read_text(encoding="utf-8"),
-        head=f"<script>{theme.JS.read_text(encoding='utf-8')}</script>",
+        head="".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in theme.SCRIPTS),
     )
     # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
     # without it a crafted chat could name any file of this process and be served a copy.

@@ -14,6 +14,9 @@
     document.addEventListener("click", () => watch.disconnect(), { capture: true, once: true });
   }
 
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") document.querySelectorAll(".sheet.turned").forEach((sheet) => sheet.classList.remove("turned"));
+  });
   document.addEventListener("click", (event) => {
     if (event.target.closest(".theme-toggle")) {
       const mode = dark() ? "light" : "dark";

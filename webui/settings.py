@@ -24,6 +24,8 @@ class Settings:
     greeting: str = WebUi().greeting
     max_body_mb: int = Gateway().max_body_mb
     api_key: str | None = field(default=None, repr=False)
+    config: Path | None = None
+    """cluster.yaml, for what each model takes."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -65,6 +67,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         greeting=text("MANYEYES_WEBUI_GREETING", default.greeting),
         max_body_mb=whole("MANYEYES_MAX_BODY_MB", default.max_body_mb, 4096),
         api_key=environ.get("MANYEYES_API_KEY", "").strip() or None,
+        config=Path(config) if config else None,
     )
     if problems:
         raise SettingsError("\n".join(problems))

@@ -128,6 +128,18 @@ class Stand:
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
+    def start_page(self) -> None:
+        """The web page, behind nginx at /; not started with the others, because few tests open it."""
+        environment = {
+            "MANYEYES_GATEWAY_URL": f"http://127.0.0.1:{self.ports['page']}",
+            "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
+            "MANYEYES_WEBUI_PORT": str(self.ports["webui"]),
+            "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "GRADIO_TEMP_DIR": str(self.folder / "uploads"),
+        }
+        self.start("webui", [sys.executable, "-m", "webui"], environment)
+        eventually(lambda: listens(self.ports["webui"]), 60, 0.2, "the page listens")
+
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
         return self.client.post(f"{self.url}/v1/chat/completions", json=body)
@@ -180,7 +192,7 @@ def stand(
         running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
-    for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
+    for part in ("gateway", "page", "inside", "controller", "dns", "syslog", "webui"):
         running.ports[part] = free_port()
     document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
@@ -222,6 +234,7 @@ def _start_nginx(running: Stand) -> None:
         ("127.0.0.11 valid", f"127.0.0.1:{ports['dns']} valid"),
         ("/run/secrets/manyeyes", str(running.folder / "secrets")),
         ("10.213.77.2:8081", f"127.0.0.1:{ports['controller']}"),
+        ("webui:7860", f"127.0.0.1:{ports['webui']}"),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]
     for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc"), *etc.rglob("*.js")):

@@ -8,7 +8,8 @@ import pytest
 
 from webui.answer import Answer
 from webui.failure import CUT, Failure, explain
-from webui.gateway import Gateway, Question
+from webui.gateway import Gateway
+from webui.question import Question
 from webui.settings import Settings
 
 URL = "http://gateway:8080"
