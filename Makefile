@@ -61,6 +61,10 @@ key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN
 keys: $(VENV)/host ## The API keys by name, and their limits
 	@$(PY) -m config keys --config '$(CONFIG)'
 
+.PHONY: admin-key
+admin-key: $(VENV)/host ## Print the key that changes of the running cluster want (docs/api.md)
+	@$(HOST) admin-key
+
 .PHONY: render
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'

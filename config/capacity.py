@@ -24,6 +24,8 @@ def max_num_seqs(pool: Pool, engine: Engine) -> int:
 
 def in_flight(pool: Pool, engine: Engine) -> int:
     """Requests that an engine is given at a time: those it runs, and as many again that wait in it (on CPU three times)."""
+    if engine.max_in_flight is not None:
+        return engine.max_in_flight
     if pool.max_in_flight is not None:
         return pool.max_in_flight
     return (4 if engine.flavour == "cpu" else 2) * max_num_seqs(pool, engine)
@@ -32,3 +34,14 @@ def in_flight(pool: Pool, engine: Engine) -> int:
 def capacities(pool: Pool, engines: tuple[Engine, ...]) -> dict[str, int]:
     """{engine: requests at a time} for the engines of one pool."""
     return {engine.name: in_flight(pool, engine) for engine in engines if engine.pool == pool.name}
+
+
+def fallen_into(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
+    """Requests at a time for an engine that the gateway's files do not know.
+
+    They name a pool's members by capacity, so an engine of another capacity would need other files. It takes the largest
+    capacity of the pool's written engines that is not above its own, else the smallest of them. A pool without written
+    engines has one capacity, whatever is registered for it.
+    """
+    there = sorted(set(capacities(pool, written).values())) or [in_flight(pool, Engine(name=pool.name, pool=pool.name))]
+    return max((one for one in there if one <= in_flight(pool, engine)), default=there[0])

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from config.endpoint import Adapter
 from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
 from config.pools import Flavour, Pool
@@ -37,6 +38,8 @@ class Cluster(Section):
     """Nginx."""
     controller: Controller = Controller()
     """Probes and membership."""
+    adapter: Adapter = Adapter()
+    """Endpoints that do not speak OpenAI's API."""
     webui: WebUi = WebUi()
     """The page."""
     monitoring: Monitoring = Monitoring()
@@ -68,6 +71,12 @@ class Cluster(Section):
     def started_engines(self) -> tuple[Engine, ...]:
         """The engines that Compose starts; the others run already, at their `address`."""
         return tuple(engine for engine in self.explicit_engines if engine.address is None)
+
+    @property
+    def starts_adapter(self) -> bool:
+        """Whether Compose starts the adapter."""
+        has_endpoints = any(engine.endpoint for engine in self.explicit_engines)
+        return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:

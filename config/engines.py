@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
+from config.endpoint import Endpoint
 from config.pools import Flavour
 from config.section import Name, Section
 
@@ -42,6 +43,10 @@ class Engine(Section):
     """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
     weight: int = Field(1, ge=1, le=100)
     """Its part of the pool's requests: beside one of weight 1, an engine of weight 2 is given twice as many at a time."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Requests that the gateway gives it at a time. null: the pool's max_in_flight, else as many as it runs and queues."""
+    endpoint: Endpoint | None = None
+    """Its `address` is the adapter's, which asks this endpoint. null: it speaks OpenAI's API itself."""
     share: float = Field(1.0, gt=0, le=1)
     """The part of each of its GPUs' memory that it may take; below 1 when engines share a GPU."""
     tensor_parallel: int | None = Field(None, ge=1, le=16)

@@ -71,6 +71,14 @@ class Controller(Section):
     """Deadline of that first picture."""
     dns_ttl_s: int = Field(1, ge=0, le=60)
     """Time to live of DNS answers; nginx asks again after it."""
+    published: bool = True
+    """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
+    register_private: bool = True
+    """Whether engines at private addresses (10/8, 172.16/12, 192.168/16 and the like) may be registered by API. Loopback and
+    link-local addresses, where clouds keep their metadata, may not in any case."""
+    register_loopback: bool = False
+    """true: also engines on 127.0.0.1 may be registered, for trials without containers. In a container that address is the
+    controller itself."""
 
 
 class WebUi(Section):
@@ -155,6 +163,8 @@ class Images(Section):
     controller: ImageReference = "manyeyes/controller:0.1.0"
     """Built from this repository."""
     webui: ImageReference = "manyeyes/webui:0.1.0"
+    """Built from this repository."""
+    adapter: ImageReference = "manyeyes/adapter:0.1.0"
     """Built from this repository."""
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""

@@ -1,5 +1,6 @@
 """Reads cluster.yaml, or says everything that is wrong with it at once."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -121,14 +122,21 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
-    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most."""
+    return sentences(error.errors(include_url=False), document)
+
+
+def sentences(details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md") -> list[str]:
+    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most.
+
+    `settings`: where those there are can be looked up.
+    """
     by_place: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
         by_place.setdefault(_place(detail["loc"], document), []).append(detail)
     places = [
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
     ]
-    return [_sentence(place, by_place[place]) for place in places]
+    return [_sentence(place, by_place[place], settings) for place in places]
 
 
 def _place(location: tuple[int | str, ...], document: Any) -> str:
@@ -158,11 +166,11 @@ def _is_union_branch(step: str) -> bool:
     return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
 
 
-def _sentence(place: str, details: list[ErrorDetails]) -> str:
+def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
     detail = details[0]
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{place} is not a setting{_close_to(place)}. Settings are listed in docs/configuration.md."
+        return f"{place} is not a setting{_close_to(place)}. Settings are listed in {settings}."
     if kind == "missing":
         return f"{place} is missing"
     wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
@@ -189,14 +197,14 @@ def _wanted(detail: ErrorDetails) -> str:
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return "a section of settings"
     message = detail["msg"]
-    for start in ("Input should be ", "Input is not "):
+    for start in ("Input should be ", "Input is not ", "Value error, "):
         message = message.removeprefix(start)
     return message[:1].lower() + message[1:]
 
 
 def _close_to(place: str) -> str:
     key = place.rsplit(".")[-1]
-    known = {name for _, section in sections() for name in section.model_fields}
+    known = {name for _, section in sections() for name in section.model_fields} - {key}
     return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
 
 
@@ -208,6 +216,8 @@ PATTERNS = {
     r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
+    r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
+    r"^[^\x00-\x1f\x7f]*$": "one line of text",
 }
 
 

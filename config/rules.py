@@ -117,6 +117,30 @@ def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
             yield f"{names} together take {shares:.2f} of GPU {gpu}; shares must sum to at most 1"
 
 
+def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
+    """Each has a port of the adapter, and takes what its pool takes."""
+    owners: dict[str, str] = {}
+    for engine in _engines(cluster):
+        if engine.endpoint is None:
+            continue
+        if engine.address is None:
+            yield f"engines[{engine.name}] has an endpoint, so it wants the adapter's address, such as adapter:{cluster.adapter.first_port}"
+            continue
+        last = cluster.adapter.first_port + cluster.adapter.ports - 1
+        if not cluster.adapter.first_port <= engine.port <= last:
+            yield f"engines[{engine.name}].address wants a port of the adapter, {cluster.adapter.first_port} to {last}, found {engine.port}"
+        if (other := owners.setdefault(engine.address, engine.name)) != engine.name:
+            yield f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; each wants its own"
+        pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
+        if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
+            yield (
+                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, and pools[{pool.name}] takes pictures; "
+                "give it a pool with media.images_per_prompt 0"
+            )
+        if pool and pool.media.videos_per_prompt:
+            yield f"engines[{engine.name}] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
+
+
 def ports_differ(cluster: Cluster) -> Iterator[str]:
     if cluster.monitoring.enabled and cluster.gateway.port == cluster.monitoring.prometheus_port:
         yield f"gateway.port and monitoring.prometheus_port are both {cluster.gateway.port}"
@@ -196,6 +220,7 @@ RULES: tuple[Rule, ...] = (
     fallbacks_end,
     gpus_fit_the_flavour,
     gpus_are_not_taken_twice,
+    endpoints_are_the_adapters,
     ports_differ,
     network_holds_the_controller,
     shutdown_leaves_time,

@@ -16,6 +16,10 @@ from controller import dns, logs, request_log
 from controller.api import api
 from controller.fleet import Fleet
 from controller.in_force import InForce
+from controller.kept import Kept
+from controller.registry import registrations
+from controller.registry.adapter_book import AdapterBook
+from controller.registry.mount import mount
 from controller.request_log import RequestLog
 from controller.settings import Settings
 
@@ -30,14 +34,24 @@ class QuietServer(uvicorn.Server):
 
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
-    in_force = InForce(load_laid_out(settings.config, settings.inventory))
+    kept = Kept(settings.state)
+    written = load_laid_out(settings.config, settings.inventory)
+    registered, left_out = registrations.read(kept, written)
+    in_force = InForce(written, registered)
     cluster = in_force.cluster
     fleet = Fleet(cluster)
     in_force.listen(fleet.apply)
+    adapter_book = AdapterBook(kept)
+    adapter_book.write(cluster)
+    in_force.listen(adapter_book.write)
+    for sentence in left_out:
+        fleet.tell(sentence)
     requests = RequestLog(fleet)
+    app = api(fleet, requests)
+    mount(app, fleet, in_force, kept, settings)
     server = QuietServer(
         uvicorn.Config(
-            api(fleet, requests),
+            app,
             host=settings.host,
             port=settings.http_port,
             log_level="warning",

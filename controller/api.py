@@ -16,7 +16,7 @@ CANNED = "emulated, so no model runs and its answers are canned text"
 
 def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     """The application over one fleet and what the gateway says of its requests."""
-    app = FastAPI(title="ManyEyes controller", docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="ManyEyes controller", docs_url="/api/docs", openapi_url="/api/openapi.json", redoc_url=None)
 
     @app.get("/live")
     async def live() -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from config import rules
+from config.capacity import fallen_into
 from config.cluster import Cluster
 from config.engines import Engine
 from config.pools import Pool
@@ -39,18 +40,39 @@ def merged(written: Cluster, registered: Registered) -> Cluster:
     pool_names = {pool.name for pool in written.pools}
     engine_names = {engine.name for engine in written.explicit_engines}
     weights = dict(registered.weights)
+    pools = (*written.pools, *(pool for pool in registered.pools if pool.name not in pool_names))
     engines = [
         *written.explicit_engines,
-        *(engine for engine in registered.engines if engine.name not in engine_names),
+        *(_fitted(engine, pools, written) for engine in registered.engines if engine.name not in engine_names),
     ]
+    served = {engine.pool for engine in engines} | {pool.name for pool in pools if pool.remote}
     return written.model_copy(
         update={
-            "pools": (*written.pools, *(pool for pool in registered.pools if pool.name not in pool_names)),
+            "pools": (*written.pools, *(_led_on(pool, pools, served) for pool in pools[len(written.pools) :])),
             "engines": tuple(
                 engine.model_copy(update={"weight": weights.get(engine.name, engine.weight)}) for engine in engines
             ),
         }
     )
+
+
+def _fitted(engine: Engine, pools: tuple[Pool, ...], written: Cluster) -> Engine:
+    """With a capacity that the gateway's files have a name for: engines come and go by DNS alone."""
+    pool = next((pool for pool in pools if pool.name == engine.pool), None)
+    if pool is None:
+        return engine
+    return engine.model_copy(update={"max_in_flight": fallen_into(pool, engine, written.explicit_engines)})
+
+
+def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
+    """With the next pool of its chain that can answer as its fallback, as config.layout does for written pools."""
+    following = {one.name: one.fallback for one in pools}
+    seen: set[str] = set()
+    name = pool.fallback
+    while name in following and name not in served and name not in seen:
+        seen.add(name)
+        name = following[name]
+    return pool.model_copy(update={"fallback": name if name not in seen else pool.fallback})
 
 
 class InForce:

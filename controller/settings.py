@@ -15,6 +15,10 @@ class Settings:
     """What the host has, as `make up` found it."""
     state: Path
     """What outlives a restart: see controller/kept.py."""
+    secrets: Path
+    """The secrets folder, read only."""
+    adapter_name: str
+    """Under which host name engines with an `endpoint` are reached."""
     host: str
     http_port: int
     dns_port: int
@@ -27,6 +31,8 @@ class Settings:
             config=Path(os.environ.get("MANYEYES_CONFIG", "config/cluster.yaml")),
             inventory=Path(os.environ.get("MANYEYES_INVENTORY", "rendered/default/inventory.yaml")),
             state=Path(os.environ.get("MANYEYES_STATE", "build/state")),
+            secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
+            adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),

@@ -1,4 +1,4 @@
-"""`python -m host up|down|doctor|docker|images`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
-from host import doctor, dotenv, engine, facts, images, inventory
+from host import admin_key, doctor, dotenv, engine, facts, images, inventory
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.terminal import ok, refusal, say, step
@@ -20,7 +20,7 @@ from host.up import plan, up
 def main() -> int:
     os.chdir(ROOT)
     parser = argparse.ArgumentParser(prog="python -m host", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "clean", "doctor", "docker", "images"])
+    parser.add_argument("action", choices=["up", "down", "clean", "doctor", "docker", "images", "admin-key"])
     parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     parser.add_argument("--flavour", default="")
     arguments = parser.parse_args()
@@ -58,6 +58,8 @@ def _act(action: str, config: Path, flavour: str) -> int:
             return _doctor(config, flavour)
         case "docker":
             engine.install()
+        case "admin-key":
+            say(admin_key.read())
         case "images":
             images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
-from host import certificate, engine, facts, secrets
+from host import admin_key, certificate, engine, facts, secrets
 from host.command import ROOT
 from host.facts import Docker
 from host.terminal import say
@@ -48,6 +48,7 @@ def look(
         *_ports(laid_out, ours_runs),
         *_paths(laid_out),
         *_secrets(laid_out),
+        *_admin_key(),
         *_certificate(laid_out),
         *_readable([*MOUNTED, *([config.parent] if config else [])], closed=(cluster.gateway.keys_file,)),
     ]
@@ -154,6 +155,13 @@ def _secrets(cluster: Cluster) -> Iterator[Check]:
     for setting, name in secrets.of_pools(cluster).items():
         found, remedy = secrets.state(name)
         yield Check(setting, f"secrets/{name}", found, remedy)
+
+
+def _admin_key() -> Iterator[Check]:
+    found, remedy = secrets.state(admin_key.FILE)
+    if found == "missing":
+        found, remedy = "`make up` makes one", ""
+    yield Check("admin key", f"secrets/{admin_key.FILE}", found, remedy)
 
 
 def _certificate(cluster: Cluster) -> Iterator[Check]:

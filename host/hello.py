@@ -47,6 +47,8 @@ def show(cluster: Cluster, keys: Keys, grafana: bool) -> None:
     say(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
     for pool in cluster.served_pools:
         say(f"  Model         {pool.name}   ({_about(cluster, pool)})")
+    if cluster.controller.published:
+        say(f"  Operators     {base}/api/docs   (any name, the admin key as the password: make admin-key)")
     if cluster.monitoring.enabled:
         if grafana:
             say(f"  Dashboards    {base}/grafana/")

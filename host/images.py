@@ -68,6 +68,8 @@ def needed(cluster: Cluster) -> list[Image]:
         _own(images.webui, "webui/Dockerfile", images.python),
         _debian(images.nginx, "nginx"),
     ]
+    if cluster.starts_adapter:
+        wanted.append(_own(images.adapter, "adapter/Dockerfile", images.python))
     if "emulated" in flavours:
         wanted.append(_own(images.emulator, "engine/emulator/Dockerfile", images.python))
     if "cpu" in flavours:

@@ -21,13 +21,16 @@ def group() -> int:
 
 
 def of_pools(cluster: Cluster) -> dict[str, str]:
-    """{setting: file} for what remote pools need; file names are inside the folder."""
+    """{setting: file} for what remote pools and endpoints need; file names are inside the folder."""
     named: dict[str, str] = {}
     for pool in cluster.served_pools:
         if pool.remote and pool.remote.key_file:
             named[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
         if pool.remote and pool.remote.ca_file:
             named[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
+    for engine in cluster.explicit_engines:
+        for name in engine.endpoint.secret_files if engine.endpoint else ():
+            named[f"engines[{engine.name}].endpoint ({name})"] = name
     return named
 
 

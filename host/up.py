@@ -11,7 +11,7 @@ from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
 from config.load import keys_path, load
-from host import certificate, doctor, dotenv, engine, gateway, hello, images, inventory, wait
+from host import admin_key, certificate, doctor, dotenv, engine, gateway, hello, images, inventory, wait
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.facts import Docker
@@ -52,6 +52,7 @@ def up(config: Path, flavour: str) -> None:
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
+    admin_key.ensure()
     files = render(written, intended.inventory, config, compose.rendered, _mounted_files(), keys)
     changed = write(files, ROOT / compose.rendered)
     # Also where nothing changed: a certificate may be another one, and a run before this one may have been interrupted.
@@ -130,6 +131,7 @@ def _reload(compose: Compose) -> None:
 def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
     """By name, so that a service whose image cannot be had is left out."""
     names = ["gateway", "controller", "webui", *(one.name for one in cluster.started_engines)]
+    names += ["adapter"] if cluster.starts_adapter else []
     if cluster.monitoring.enabled:
         names += ["prometheus", "nginx-exporter"]
         names += [] if cluster.images.grafana in missing_images else ["grafana"]

@@ -7,7 +7,7 @@ from config.cluster import Cluster
 from config.inventory import Inventory
 from config.keys import Keys
 from config.layout import lay_out
-from render.edge import access_conf, keys_conf, limits_conf, listen_conf, settings_conf
+from render.edge import access_conf, controller_conf, keys_conf, limits_conf, listen_conf, settings_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
 from render.file import as_yaml
@@ -41,6 +41,7 @@ def render(
         "nginx/caches.conf": caches_conf(laid_out),
         "nginx/keys.conf": keys_conf(laid_out, keys),
         "nginx/access.inc": access_conf(laid_out, keys),
+        "nginx/controller.inc": controller_conf(laid_out),
         "nginx/limits.inc": limits_conf(keys),
         "nginx/listen.inc": listen_conf(laid_out),
         "nginx/locations.inc": locations_conf(laid_out),

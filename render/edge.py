@@ -4,7 +4,7 @@ from config.cluster import Cluster
 from config.keys import Key, Keys
 from render.file import with_header
 from render.locations import SECRETS
-from render.nginx import as_map
+from render.nginx import CONTROLLER_HTTP_PORT, as_map
 
 
 def keys_conf(cluster: Cluster, keys: Keys) -> str:
@@ -62,6 +62,18 @@ def listen_conf(cluster: Cluster) -> str:
         "ssl_protocols TLSv1.2 TLSv1.3;\n"
         "ssl_session_cache shared:tls:4m;\n"
         "ssl_session_timeout 1h;\n"
+    )
+
+
+def controller_conf(cluster: Cluster) -> str:
+    """For the server that the world reaches: the controller's API, or nothing of it."""
+    if not cluster.controller.published:
+        return with_header("location /api/ {\n    return 404;\n}\n")
+    return with_header(
+        "location /api/ {\n"
+        f"    proxy_pass http://{cluster.network.controller_ip}:{CONTROLLER_HTTP_PORT};\n"
+        "    include /etc/nginx/conf.d/controller.inc;\n"
+        "}\n"
     )
 
 

@@ -24,6 +24,7 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests
         "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
+        "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
         **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
     }

@@ -121,6 +121,8 @@ class Stand:
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
@@ -139,6 +141,17 @@ class Stand:
         }
         self.start("webui", [sys.executable, "-m", "webui"], environment)
         eventually(lambda: listens(self.ports["webui"]), 60, 0.2, "the page listens")
+
+    def start_adapter(self) -> None:
+        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        environment = {
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_HOST": "127.0.0.1",
+            "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
+        }
+        self.start("adapter", [sys.executable, "-m", "adapter"], environment)
+        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
@@ -194,7 +207,7 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog", "webui"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2})
+    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     inventory = Inventory(flavour="emulated")
     files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())

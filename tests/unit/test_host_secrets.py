@@ -47,6 +47,31 @@ def put(path: Path, mode: int = 0o640) -> Path:
     return path
 
 
+def test_the_admin_key_is_made_by_make_up_and_told_when_it_is_closed(folder: Path) -> None:
+    def admin_key() -> tuple[str, str]:
+        checks = doctor.look(parse(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
+        return next((check.found, check.remedy) for check in checks if check.what == "admin key")
+
+    assert admin_key() == ("`make up` makes one", "")
+    file = put(folder / "admin.key", 0o600)
+    found, remedy = admin_key()
+    assert found == "closed to the gateway"
+    subprocess.run(remedy, shell=True, check=True)
+    assert admin_key() == ("there", "")
+    assert file.stat().st_mode & 0o007 == 0
+
+
+def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
+    endpoint = (
+        "{url: 'https://h/', template: '{\"p\": \"{USER_PROMPT}\"}', answer: $.a, headers: {A: '{SECRET:e.key}'}}"
+    )
+    text = (
+        "pools: [{name: a, model: m, media: {images_per_prompt: 0, videos_per_prompt: 0}}]\n"
+        f"engines: [{{name: e, pool: a, address: 'adapter:9100', endpoint: {endpoint}}}]\n"
+    )
+    assert secrets.of_pools(lay_out(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
+
+
 def make(text: str = TLS) -> None:
     certificate.ensure(lay_out(parse(text + ENGINES), EMULATED))
 

@@ -1,0 +1,56 @@
+"""What the adapter speaks for, as the controller keeps it in the state folder (controller/registry/adapter_book.py)."""
+
+from pathlib import Path
+
+import structlog
+import yaml
+from pydantic import ValidationError
+
+from config.endpoint import Adapter, Endpoint
+from config.section import Name, Port, Section
+
+log = structlog.get_logger()
+
+
+class Spoken(Section):
+    """One engine that the adapter stands for."""
+
+    name: Name
+    port: Port
+    pool: Name
+    model: str
+    names: tuple[str, ...]
+    endpoint: Endpoint
+
+
+class Book(Section):
+    """The whole document."""
+
+    max_body_mb: int
+    limits: Adapter
+    engines: tuple[Spoken, ...]
+
+
+class Reader:
+    """Looks whether the document changed: by its file, so that it works on every kind of volume."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "adapter.yaml"
+        self._seen: tuple[int, int, int] | None = None
+
+    def changed(self) -> Book | None:
+        """The document when it is another one than last time. One that cannot be used is told once, and the last one stays."""
+        try:
+            found = self.file.stat()
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if seen == self._seen:
+                return None
+            book = Book.model_validate(yaml.safe_load(self.file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+            self._seen = seen
+            log.error("book_unusable", file=str(self.file), reason=" ".join(str(error).split())[:500])
+            return None
+        self._seen = seen
+        return book

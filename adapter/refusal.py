@@ -1,0 +1,26 @@
+"""An answer that is an error, in the form that OpenAI's API gives them."""
+
+from typing import Any
+
+import orjson
+
+
+class Refusal(Exception):
+    """Ends a request. `code` is what a program can act on."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    @property
+    def document(self) -> dict[str, Any]:
+        kind = {429: "rate_limit_error"}.get(
+            self.status, "server_error" if self.status >= 500 else "invalid_request_error"
+        )
+        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+    @property
+    def body(self) -> bytes:
+        return orjson.dumps(self.document)

@@ -1,0 +1,68 @@
+"""Engines come and go by DNS alone: whatever is registered, the gateway's files stay as they are."""
+
+from dataclasses import replace
+
+import pytest
+
+from config.capacity import in_flight
+from config.cluster import Cluster
+from config.engines import Engine
+from config.load import parse
+from config.pools import Pool
+from controller.in_force import NOTHING, Registered, merged
+from render.nginx import pools_conf
+
+MIXED = """
+pools:
+  - {name: big, model: m}
+  - {name: lonely, model: n}
+engines:
+  - {name: a, pool: big, address: "a:1", gpu_memory_gb: 80}
+  - {name: b, pool: big, address: "b:1", gpu_memory_gb: 24}
+"""
+
+
+def engine(name: str, gpu_memory_gb: float | None = None, pool: str = "big") -> Engine:
+    return Engine(name=name, pool=pool, address=f"{name}:8000", gpu_memory_gb=gpu_memory_gb)
+
+
+def capacity(cluster: Cluster, name: str) -> int:
+    one = next(engine for engine in cluster.explicit_engines if engine.name == name)
+    return in_flight(cluster.pool(one.pool), one)
+
+
+@pytest.mark.parametrize(
+    ("gpu_memory_gb", "expected"), [(141.0, 512), (80.0, 512), (48.0, 96), (24.0, 96), (None, 96), (8.0, 96)]
+)
+def test_a_registered_engine_takes_a_capacity_that_the_gateway_has_a_name_for(
+    gpu_memory_gb: float | None, expected: int
+) -> None:
+    written = parse(MIXED)
+    assert [capacity(written, name) for name in "ab"] == [512, 96]
+    cluster = merged(written, Registered(engines=(engine("c", gpu_memory_gb),)))
+    assert capacity(cluster, "c") == expected
+    assert pools_conf(cluster) == pools_conf(written)
+
+
+def test_in_a_pool_without_written_engines_all_have_the_same_capacity() -> None:
+    written = parse(MIXED)
+    first = Registered(engines=(engine("c", 80, "lonely"),))
+    second = replace(first, engines=(*first.engines, engine("d", 8, "lonely")))
+    assert pools_conf(merged(written, first)) == pools_conf(merged(written, second))
+    assert capacity(merged(written, second), "c") == capacity(merged(written, second), "d") == 96
+
+
+def test_a_registered_pool_says_itself_how_much_its_engines_take() -> None:
+    pool = Pool(name="new", model="n", max_in_flight=7)
+    cluster = merged(parse(MIXED), Registered(pools=(pool,), engines=(engine("c", 80, "new"),)))
+    assert capacity(cluster, "c") == 7
+
+
+def test_a_registered_pools_fallback_passes_over_pools_that_nobody_serves() -> None:
+    pool = Pool(name="new", model="n", fallback="middle")
+    middle = Pool(name="middle", model="n", fallback="big")
+    registered = replace(NOTHING, pools=(pool, middle), engines=(engine("c", pool="new"),))
+    cluster = merged(parse(MIXED), registered)
+    assert cluster.pool("new").fallback == "big"
+    alone = merged(parse(MIXED), replace(registered, pools=(pool.model_copy(update={"fallback": "lonely"}),)))
+    assert alone.pool("new").fallback is None

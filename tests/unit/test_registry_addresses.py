@@ -1,0 +1,75 @@
+"""Addresses at which nothing may be registered, in every way they can be written."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from config.cluster import Cluster
+from config.gateway import Controller
+from config.load import parse
+from controller.registry.addresses import Own, check, forbidden
+from controller.registry.refusal import Refusal
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.0.1", "fe80::1", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192",
+     "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "240.0.0.1", "ff02::1"],
+)  # fmt: skip
+def test_metadata_services_and_what_is_no_machine_are_refused_whatever_the_settings(address: str) -> None:
+    assert forbidden(ip_address(address), Controller(register_private=True, register_loopback=True))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_loopback_is_refused_unless_it_is_allowed(address: str) -> None:
+    assert forbidden(ip_address(address), Controller())
+    assert not forbidden(ip_address(address), Controller(register_loopback=True))
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.7", "172.16.3.4", "192.168.1.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.7"]
+)
+def test_private_addresses_are_where_engines_live_unless_that_is_forbidden(address: str) -> None:
+    assert not forbidden(ip_address(address), Controller())
+    assert forbidden(ip_address(address), Controller(register_private=False))
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111"])
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert not forbidden(ip_address(address), Controller(register_private=False))
+
+
+def cluster(**controller: bool) -> Cluster:
+    written = parse("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, address: 'h:1', flavour: emulated}]")
+    return written.model_copy(update={"controller": Controller(**controller)})
+
+
+async def code(host: str, port: int = 8000, **controller: bool) -> str:
+    try:
+        await check(host, port, cluster(**controller), Own("127.0.0.1", (8081, 5353)), "address")
+    except Refusal as refusal:
+        return refusal.code
+    return ""
+
+
+@pytest.mark.parametrize("host", ["2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376"])
+async def test_other_ways_of_writing_an_address_are_the_same_address(host: str) -> None:
+    assert await code(host) == "address_not_allowed"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "controller", "Gateway", "adapter"])
+async def test_names_of_the_clusters_own_parts_are_refused(host: str) -> None:
+    assert await code(host) == "address_not_allowed"
+
+
+async def test_the_controllers_and_the_gateways_own_ports_are_refused_where_loopback_is_allowed() -> None:
+    assert await code("127.0.0.1", 8081, register_loopback=True) == "address_not_allowed"
+    assert await code("127.0.0.1", 8080, register_loopback=True) == "address_not_allowed"
+    assert await code("127.0.0.1", 8000, register_loopback=True) == ""
+    assert await code("10.213.77.2", 8000) == "address_not_allowed"
+
+
+async def test_a_name_that_does_not_resolve_and_a_port_that_is_none_are_told() -> None:
+    assert await code("no.such.host.invalid") == "address_unknown"
+    assert await code("10.0.0.7", 0) == "invalid_request"
+    assert await code("10.0.0.7", 70_000) == "invalid_request"
