@@ -15,12 +15,16 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from webui import banner, log, samples, settings, theme
+from webui import banner, choices, log, samples, settings, theme
 from webui.caps import Caps
+from webui.controller import Controller
 from webui.gateway import Gateway
+from webui.load_run import LoadRun
+from webui.one_answer import Asker
 from webui.origin import OwnOriginOnly
 from webui.settings import Settings, SettingsError
-from webui.tabs import chat
+from webui.tabs import agent, chat, cluster, compare, documents, fallback, individual
+from webui.tabs.model_api import model_api
 
 REFRESH_S = 10
 UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 6 * 3600  # uploads lie in memory (tmpfs); a chat left open longer loses its files
@@ -42,18 +46,39 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
             states = gr.HTML(elem_id="states")
             gr.HTML('<button type="button" class="theme-toggle" aria-label="Dark or light">◐</button>', elem_id="theme")
         notices = gr.HTML(elem_id="notices")
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Chat", id="chat"):
-            chat_tab = chat.tab(settings, gateway, caps)
+        asker = Asker(gateway, caps, settings.max_body_bytes)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat_tab = chat.tab(settings, gateway, caps)
+            with gr.Tab("Documents", id="documents"), gr.Column(elem_classes="page"):
+                documents_model = documents.tab(asker)
+            with gr.Tab("Compare", id="compare"), gr.Column(elem_classes="page"):
+                compare_models = compare.tab(asker)
+            with gr.Tab("Fallback", id="fallback"), gr.Column(elem_classes="page"):
+                fallback_models = fallback.tab(settings)
+            with gr.Tab("Individual", id="individual"), gr.Column(elem_classes="page"):
+                individual_models = individual.tab(asker)
+            with gr.Tab("Agent", id="agent"), gr.Column(elem_classes="page"):
+                agent_model = agent.tab(asker)
+            with gr.Tab("Cluster", id="cluster"), gr.Column(elem_classes="page"):
+                cluster_tab = cluster.tab(
+                    Controller(settings.controller_url, settings.prometheus_url), LoadRun(settings.locust_url)
+                )
+        tabs.select(_watched, None, [cluster_tab.timer], queue=False, api_visibility="private")
+        model_api(gateway)
+
+        one_model = [chat_tab.model, documents_model, agent_model]
+        in_turn = [*fallback_models, *individual_models]
 
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
             pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _none())
-            choices = gr.update(choices=models, value=models[0]) if models else gr.skip()
-            return banner.states(pools), banner.notices(pools, gateway.url), choices
+            said = banner.states(pools), banner.notices(pools, gateway.url)
+            return *said, *choices.filled(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
             "inputs": [chat_tab.model],
-            "outputs": [states, notices, chat_tab.model],
+            "outputs": [states, notices, *one_model, compare_models, *in_turn],
             "show_progress": "hidden",
             "queue": False,
             "api_visibility": "private",
@@ -109,6 +134,11 @@ def main() -> int:
         timeout_graceful_shutdown=STOP_S,
     )
     return 0
+
+
+def _watched(chosen: gr.SelectData) -> gr.Timer:
+    """The cluster is looked at only while somebody sees it."""
+    return gr.Timer(active=chosen.value == "Cluster")
 
 
 async def _none() -> list[str]:

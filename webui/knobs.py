@@ -25,6 +25,10 @@ class Knobs:
     frames_per_s: float = 2.0
     most_frames: float = 16
 
+    def __post_init__(self) -> None:
+        if self.system is None:  # a box in a tab that was never opened
+            object.__setattr__(self, "system", "")
+
     @property
     def limits(self) -> Limits:
         return Limits(int(self.longest), float(self.frames_per_s), int(self.most_frames))

@@ -8,9 +8,9 @@ from typing import Any
 from webui import attach, conversation, going_on
 from webui.answer import Answer
 from webui.caps import Caps
-from webui.failure import Failure
 from webui.going_on import Asks
 from webui.knobs import Knobs
+from webui.trouble import trouble
 
 
 class Asker:
@@ -28,8 +28,8 @@ class Asker:
         try:
             messages = await asyncio.to_thread(self._messages, text, files, knobs, answer)
             question = knobs.question(messages, page, key, **more)
-        except Failure as failure:
-            answer.failure = failure
+        except Exception as error:
+            answer.failure = trouble(error)
             return
         answer.asked_s = (
             asyncio.get_running_loop().time()

@@ -17,10 +17,10 @@ from webui.answer import Answer, note
 from webui.attach import Attached
 from webui.caps import Caps
 from webui.conversation import Message
-from webui.failure import Failure
 from webui.gateway import KEY_HEADER, Gateway
 from webui.knobs import Knobs
 from webui.settings import Settings
+from webui.trouble import trouble
 
 REDRAW_S = 0.05  # an answer is drawn at most 20 times a second; each drawing costs a message to the browser
 BUSY_EVERY_S = (
@@ -181,9 +181,9 @@ class Replies:
                 conversation.check_count(history, str(knobs.model), caps.images_per_prompt, caps.videos_per_prompt)
             messages = await asyncio.to_thread(self._messages, history, knobs, caps)
             question = knobs.question(messages, page, key)
-        except Failure as failure:
+        except Exception as error:
             attached.clear()
-            answer.failure = failure
+            answer.failure = trouble(error)
             return
         answer.tokens_vision = sum(one.tokens for one in attached)
         answer.asked_s = time.monotonic()  # reading files is not the engine's time

@@ -61,7 +61,7 @@ def tab(asker: Asker) -> gr.Dropdown:
             table = gr.Dataframe(
                 headers=batch_files.COLUMNS,
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
-                column_widths=["50px", "180px", "90px", "auto", "90px", "80px", "110px"],
+                column_widths=["5%", "18%", "11%", "36%", "10%", "8%", "12%"],
                 interactive=False,
                 wrap=True,
                 show_label=False,
@@ -131,11 +131,12 @@ class Documents:
         fields = name == "Fields as JSON"
         return reading.PROMPTS[name], reading.SCHEMA if fields else "", gr.update(open=fields)
 
-    def whole(self, found: Batch | None, chosen: gr.SelectData) -> str:
+    def whole(self, found: Batch | None, chosen: gr.SelectData) -> Any:
         row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
         if found is None or row >= len(found.pages):
-            return ""
-        return found.pages[row].failure or found.pages[row].text
+            return gr.update(visible=False)
+        page = found.pages[row]
+        return gr.update(value=page.failure or page.text, label=page.name, visible=True)
 
     def mount(self) -> None:
         async def documents(
