@@ -64,7 +64,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
                 cluster_tab = cluster.tab(
                     Controller(settings.controller_url, settings.prometheus_url), LoadRun(settings.locust_url)
                 )
-        tabs.select(_watched, None, [cluster_tab.timer], queue=False, api_visibility="private")
+        tabs.select(_watched, None, [cluster_tab.timer], queue=False, api_name="page", api_visibility="private")
         model_api(gateway)
 
         one_model = [chat_tab.model, documents_model, agent_model]
@@ -81,6 +81,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
             "outputs": [states, notices, *one_model, compare_models, *in_turn],
             "show_progress": "hidden",
             "queue": False,
+            "api_name": "page",
             "api_visibility": "private",
         }
         blocks.load(refresh, **refreshing)

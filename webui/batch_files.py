@@ -10,7 +10,7 @@ from typing import Any
 from webui.batch import Batch, Page, State
 
 SHORT = 160
-COLUMNS = ["", "Page", "State", "Result", "Engine", "Seconds", "Tokens"]
+COLUMNS = ["", "Page", "State", "Result", "Engine", "Time (s)", "Tokens in / out"]
 
 
 def rows(batch: Batch) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 
 from webui import asking
 from webui.answer import Answer, Served
-from webui.failure import Failure, explain
+from webui.failure import CUT, Failure, explain
 from webui.question import Question
 
 LOOK_TIMEOUT_S = 4.0
@@ -88,7 +88,7 @@ async def ask(address: Address, question: Question, answer: Answer, headers: dic
     except Exception as error:
         if isinstance(error, openai.APIStatusError):
             answer.served = Served.from_headers(error.response.headers)
-        answer.failure = _explained(error, address)
+        answer.failure = CUT if answer.chunks else _explained(error, address)
     answer.end()
 
 

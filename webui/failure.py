@@ -25,9 +25,11 @@ class Failure(Exception):
 CUT = Failure("The answer was cut: the engine went away.", cut=True)
 
 
-def explain(error: Exception, gateway_url: str) -> Failure:
-    """`error`, raised while the gateway was asked, as a Failure."""
+def explain(error: Exception, gateway_url: str, begun: bool = False) -> Failure:
+    """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
     match error:
+        case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
+            return CUT
         case Failure():
             return error
         case openai.APIStatusError():

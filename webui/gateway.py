@@ -79,7 +79,7 @@ class Gateway:
         except Exception as error:
             if isinstance(error, openai.APIStatusError):
                 answer.served = Served.from_headers(error.response.headers)
-            answer.failure = explain(error, self.url)
+            answer.failure = explain(error, self.url, begun=answer.chunks > 0)
         answer.end()
 
 

@@ -50,4 +50,6 @@ def continued(question: Question, text: str, tokens: int) -> Question | None:
         return None
     messages = question.messages[:-1] if question.continues else question.messages
     last = {"role": "assistant", "content": text}
-    return replace(question, messages=[*messages, last], max_tokens=left, continues=True)
+    # Under another page, because the gateway gives a conversation it knows to the engine that has just failed.
+    page = f"{question.page}-goes-on"
+    return replace(question, messages=[*messages, last], max_tokens=left, continues=True, page=page)

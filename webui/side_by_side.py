@@ -74,6 +74,8 @@ def verdicts(race: Race) -> list[str]:
     if race.ended_s is None or len(race.lanes) < 2 or not known:
         return [""] * len(race.lanes)
     best = min(known)
+    if len(known) == len(times) and max(known) / best < EQUAL:
+        return ["equally fast"] * len(times)
     return [
         "failed" if one is None else "fastest" if one / best < EQUAL else f"{one / best:.1f} × slower" for one in times
     ]

@@ -3,10 +3,9 @@
 They are as canned as any other answer, and as little meant: what counts is that clients can read them.
 """
 
+import json
 from typing import Any
 from zlib import crc32
-
-import orjson
 
 from engine.emulator.errors import invalid
 
@@ -22,7 +21,7 @@ def json_answer(response_format: object) -> str | None:
         case {"type": "json_object"}:
             return '{"emulated": true}'
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return orjson.dumps(_instance(schema, "answer", DEPTH)).decode()
+            return json.dumps(_instance(schema, "answer", DEPTH))
     raise invalid(
         "response_format: Input should be text, json_object or json_schema with its schema", "body.response_format"
     )
@@ -40,8 +39,8 @@ def grounded(question: str, pictures: int) -> str | None:
     if "point_2d" in question:
         found.append({"point_2d": [left + 170, top + 90], "label": "emulated point"})
     if "coordinate" in question and "action" in question:
-        return orjson.dumps({"action": "click", "coordinate": [left + 170, top + 90], "reason": "emulated"}).decode()
-    return orjson.dumps(found).decode()
+        return json.dumps({"action": "click", "coordinate": [left + 170, top + 90], "reason": "emulated"})
+    return json.dumps(found)
 
 
 def rest(words: list[str], begun: str) -> list[str]:

@@ -60,7 +60,7 @@ def tab(asker: Asker) -> gr.Dropdown:
             found = gr.Code(label="The answer", language="json", interactive=False, lines=4, max_lines=12)
     walk = gr.State(None)
     events = Agent(asker)
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     asked, shown = [walk, files, model, mode, what, *knobs], [walk, trail, picture, found]
     running: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "agent"} | private
     step.click(events.step, asked, shown, **running)

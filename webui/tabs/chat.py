@@ -129,9 +129,15 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
         "concurrency_limit": CONCURRENCY,
         "concurrency_id": "answers",
         "show_progress": "hidden",
+        "api_name": "page",
         "api_visibility": "private",
     }
-    at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    at_once: dict[str, Any] = {
+        "queue": False,
+        "show_progress": "hidden",
+        "api_name": "page",
+        "api_visibility": "private",
+    }
     for asked in (
         box.submit(replies.to_box, [box, chat, *knobs], **answering),
         chat.retry(replies.again, [box, chat, *knobs], **answering),

@@ -63,7 +63,7 @@ def tab(controller: Controller, run: LoadRun) -> ClusterTab:
             load = gr.HTML(elem_id="load-run", elem_classes="said")
     timer = gr.Timer(EVERY_S, active=False)
     events_of = Cluster(controller, run)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     seen = [pools, events, engine, pool, load]
     timer.tick(events_of.look, [engine, pool], seen, **quiet)
     changed = [said, pools, events]

@@ -49,7 +49,7 @@ def tab(asker: Asker) -> gr.Dropdown:
     kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
     events = Compare(asker)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     box.submit(
         events.ask,
         [box, kept, models, *knobs],
@@ -57,6 +57,7 @@ def tab(asker: Asker) -> gr.Dropdown:
         concurrency_limit=CONCURRENCY,
         concurrency_id="compare",
         show_progress="hidden",
+        api_name="page",
         api_visibility="private",
     )
     vote.input(events.vote, [vote, kept], [kept, said], **quiet)

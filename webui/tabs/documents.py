@@ -68,18 +68,18 @@ def tab(asker: Asker) -> gr.Dropdown:
                 elem_classes="results",
                 buttons=[],
             )
-            whole = gr.Code(
-                label="The whole answer of the page you choose in the table", interactive=False, lines=6, max_lines=20
-            )
+            gr.HTML("<p>Choose a page in the table to see its whole answer.</p>", elem_classes="said")
+            whole = gr.Code(label="The whole answer", interactive=False, lines=6, max_lines=24, visible=False)
     pages = gr.State(None)
     saved = gr.JSON(visible="hidden")
     events = Documents(asker)
     shown = [pages, how_far, table]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     running: dict[str, Any] = {
         "concurrency_limit": CONCURRENCY,
         "concurrency_id": "documents",
         "show_progress": "hidden",
+        "api_name": "page",
         "api_visibility": "private",
     }
     asked = [model, prompt, schema, at_once, *knobs]

@@ -36,7 +36,7 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
     trail = gr.HTML(EMPTY, elem_classes="said")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     check.click(events.check, typed, [primary[3], fallback[3]], concurrency_limit=CONCURRENCY, **private)
     go.click(
         events.run,

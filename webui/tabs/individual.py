@@ -54,6 +54,7 @@ def tab(asker: Asker) -> list[gr.Dropdown]:
         concurrency_limit=CONCURRENCY,
         concurrency_id="individual",
         show_progress="hidden",
+        api_name="page",
         api_visibility="private",
     )
     sample.click(
@@ -62,6 +63,7 @@ def tab(asker: Asker) -> list[gr.Dropdown]:
         [part for card in cards for part in (card.prompt, card.files)],
         queue=False,
         show_progress="hidden",
+        api_name="page",
         api_visibility="private",
     )
     events.mount()
