@@ -36,6 +36,8 @@
 (() => {
   const names = [
     ["#question textarea", () => "Your question"],
+    [".askbox textarea", () => "The question to all of them"],
+    [".overflow-menu > button", () => "More tabs"],
     ["#chat .image-container > button:not([aria-label])", () => "Enlarge the picture"],
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];
