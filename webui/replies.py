@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from config.pools import Media
-from webui import attach, conversation, going_on
+from webui import attach, conversation, going_on, pace
 from webui.answer import Answer, note
 from webui.attach import Attached
 from webui.caps import Caps
@@ -21,11 +21,6 @@ from webui.gateway import KEY_HEADER, Gateway
 from webui.knobs import Knobs
 from webui.settings import Settings
 from webui.trouble import trouble
-
-REDRAW_S = 0.05  # an answer is drawn at most 20 times a second; each drawing costs a message to the browser
-BUSY_EVERY_S = (
-    0.012  # and more answers at once are drawn less often: together about 80 times a second, which one core bears
-)
 
 Update = tuple[Any, Any]  # for the chat and for the box
 IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
@@ -146,9 +141,11 @@ class Replies:
         asking = asyncio.create_task(self._ask(turn, knobs, page, key, answer, attached))
         try:
             yield [*turn.shown(), conversation.assistant_message("", "")], _box(box, BUSY)
-            drawn = (0, 0)
+            drawn, pause_s = (0, 0), pace.SHORTEST_S
             while not asking.done() and not run.stop:
-                await asyncio.wait({asking}, timeout=max(REDRAW_S, BUSY_EVERY_S * len(self._runs)))
+                due_s = time.monotonic() + pause_s
+                await asyncio.wait({asking}, timeout=pause_s)
+                pause_s = pace.next_pause(pause_s, time.monotonic() - due_s)
                 come = len(answer.text), len(answer.thought)
                 if come != drawn and not run.stop:
                     drawn = come
