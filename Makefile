@@ -7,7 +7,14 @@ MAKEFLAGS += --no-print-directory
 CONFIG  ?= config/cluster.yaml
 FLAVOUR ?=
 ARGS    ?=
+ENGINE  ?=
+POOL    ?=
+IMAGE   ?=
 VENV    := .venv
+# --users='20' where USERS is set; the key is not among them: it would show in the list of processes.
+upper    = $(shell echo $(1) | tr a-z A-Z)
+given    = $(if $($(call upper,$(1))),--$(1)='$($(call upper,$(1)))')
+export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
 
@@ -28,6 +35,26 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 .PHONY: status
 status: ## Which engines are up
 	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+
+.PHONY: scale
+scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
+	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'
+
+.PHONY: drain
+drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0
+	@$(HOST) drain --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: resume
+resume: $(VENV)/host ## Let a drained engine in again: ENGINE=gpu-0
+	@$(HOST) resume --config '$(CONFIG)' --engine '$(ENGINE)'
+
+.PHONY: restart-rolling
+restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lost request: [POOL=]
+	@$(HOST) restart-rolling --config '$(CONFIG)' --pool '$(POOL)'
+
+.PHONY: upgrade
+upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
+	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
@@ -70,9 +97,10 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/host ## Write docs/configuration.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
+	@$(PY) -m controller.metrics_reference > docs/metrics.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -85,11 +113,44 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
 
+.PHONY: autoscale-replay
+autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
+	@$(PY) -m controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
+
+.PHONY: simulated-day
+simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
+	@$(PY) -m tests.simulation
+
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
 	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
+
+.PHONY: bench-controller
+bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
+	@$(PY) -m bench.controller $(ARGS)
+	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
+	@cat build/saturated.txt
+
+##@ Load
+
+.PHONY: loadtest
+loadtest: $(VENV)/loadtest ## People through the gateway: USERS=20 or RATE=4 [SCENARIO=image SHAPE=steady DURATION=60s URL= KEY=]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
+
+.PHONY: loadtest-page
+loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
+	@docker compose --profile loadtest up --detach --wait --no-recreate loadtest
+
+.PHONY: scale-proof
+scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
+	@tests/nginx/fetch build/nginx
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+
+.PHONY: compare
+compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...
+	@$(PY) -m loadtest.compare '$(A)' '$(B)' $(ARGS)
 
 ##@ Working on ManyEyes
 
@@ -107,10 +168,12 @@ lock: $(VENV)/test ## Pin requirements/*.txt anew from pyproject.toml
 
 .PHONY: help
 help: ## This
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt
 	@host/environment host
+$(VENV)/loadtest: requirements/loadtest.txt
+	@host/environment loadtest
 $(VENV)/test: requirements/test.txt
 	@host/environment test

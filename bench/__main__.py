@@ -15,9 +15,9 @@ from bench import work as works
 from bench.gateways.gateway import Gateway
 from bench.gateways.vllm_router import NOT_RUN
 from bench.install import BUILD, NotInstalled
-from bench.machine import ROOT, as_json, machine
 from bench.plan import Wanted, plan
 from bench.run import FULL, QUICK, do
+from loadtest.machine import ROOT, as_json, machine
 
 KINDS = ("work", "cpu", "latency", "stream")
 

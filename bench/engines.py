@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from bench.gateways.gateway import MODEL
-from bench.machine import ROOT
-from bench.processes import started
+from loadtest.machine import ROOT
+from loadtest.processes import started
 from tests.process.stand import free_port, nginx_binary
 
 

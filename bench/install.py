@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.machine import ROOT
+from loadtest.machine import ROOT
 
 BUILD = ROOT / "build/bench"
 PINS = ROOT / "bench/gateways/pins"

@@ -13,11 +13,11 @@ from bench import work as works
 from bench.gateways import direct
 from bench.gateways.gateway import Gateway
 from bench.job import Finished, Job, append, read
-from bench.machine import busy_for
 from bench.measure.cpu import SIZES, cpu_per_request
 from bench.measure.latency import added_latency, streaming
 from bench.measure.load import Order
 from bench.measure.worked import work_through
+from loadtest.machine import busy_for
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,10 @@ def _make_key(config: Path, name: str, requests_per_minute: int | None, in_fligh
     path = keys_path(config, cluster)
     wanted_before = cluster.gateway.wants_key(load_keys(path))
     print(add_key(path, name, requests_per_minute, in_flight), flush=True)
-    say = [f"This is the key of '{name}'. It is shown this once; {path} holds only its hash.", "`make up` applies it."]
+    say = [
+        f"This is the key of '{name}'. It is shown this once; {path} holds only its hash.",
+        "A running cluster takes it within seconds.",
+    ]
     if cluster.gateway.wants_key(load_keys(path)) and not wanted_before:
         say.append("From then on nobody is served without a key, unless gateway.anonymous is true.")
     print("\n".join(say), file=sys.stderr)

@@ -57,6 +57,8 @@ class Engine(Section):
     """Limit of host memory for the container, in GiB. null: by flavour and model."""
     shm_gb: float | None = Field(None, gt=0)
     """Size of /dev/shm in GiB. null: by flavour and tensor parallelism (vLLM hangs or crashes at Docker's 64 MB)."""
+    instead_of: Name | None = None
+    """An engine of another pool on the same GPUs: only one of the two runs at a time, and scaling hands the GPUs over."""
     vllm_flags: tuple[str, ...] = ()
     """Further flags for this engine, one string each: `--flag=value`. They come last, so they win."""
 

@@ -59,18 +59,60 @@ class Controller(Section):
 
     probe_interval_s: float = Field(2, gt=0, le=60)
     """Pause between two probes of an engine that is up."""
-    probe_timeout_s: float = Field(10, gt=0, le=120)
-    """Deadline of one probe; a saturated vLLM answers /health late."""
+    probe_timeout_s: float = Field(60, gt=0, le=600)
+    """Deadline of one probe. Long, because a saturated vLLM answers /health after tens of seconds; meanwhile its progress counts."""
+    connect_timeout_s: float = Field(2, gt=0, le=60)
+    """Longest wait for an engine to accept a probe's connection."""
+    load_interval_s: float = Field(10, gt=0, le=300)
+    """Pause between two looks at an engine's /load and /metrics. Where there is doubt they are read at every probe."""
     rise: int = Field(1, ge=1, le=20)
     """Good probes in a row that bring an engine back."""
     fall: int = Field(2, ge=1, le=20)
-    """Bad probes in a row that take an engine out."""
+    """Probes without an answer in a row, or failed requests in a row, that make an engine suspect. It stays in rotation."""
+    hung_after_s: float = Field(7, gt=0, le=600)
+    """An engine without an answer to /health, without progress and without a success for so long is taken out. One on CPU
+    gets three times as long, and one that lately answered late twice as long as that took."""
+    stalled_after_s: float = Field(20, gt=0, le=3600)
+    """An engine that answers /health while the work in it stands still for so long has to answer about a picture. On CPU
+    three times as long."""
+    canary_interval_s: float = Field(300, ge=0, le=86_400)
+    """An idle engine is asked about one picture, for one token, so often. 0: never."""
+    canary_timeout_s: float = Field(10, gt=0, le=600)
+    """Longest wait for that answer."""
+    flap_downs: int = Field(3, ge=1, le=100)
+    """An engine that went down so often within flap_window_s has to stay good for longer before it is admitted."""
+    flap_window_s: float = Field(600, gt=0, le=86_400)
+    """See flap_downs."""
+    flap_penalty_s: float = Field(10, ge=0, le=300)
+    """How much longer, doubled each further time, at most 300. Not while no other engine of its pool serves."""
+    remote_interval_s: float = Field(30, gt=0, le=3600)
+    """Pause between two looks at a pool that is served elsewhere: one connection is opened and closed, nothing is asked."""
     warm_up: bool = True
     """One picture is sent to a new engine before users get it: the first one is several times slower."""
     warm_up_timeout_s: float = Field(120, gt=0)
     """Deadline of that first picture."""
     dns_ttl_s: int = Field(1, ge=0, le=60)
     """Time to live of DNS answers; nginx asks again after it."""
+    containers: bool = True
+    """Whether the controller may start, stop and restart engines' containers, through a filter in front of Docker's socket that
+    lets nothing else pass. Without it `make scale` and `scaling` can only put engines to sleep."""
+    restart_hung_after_s: float | None = Field(120, ge=5)
+    """An engine that runs but has not answered for so long is restarted, which ends what it has in flight. null: never.
+    It is out of rotation long before that."""
+    scaling_interval_s: float = Field(5, gt=0, le=300)
+    """Pause between two scaling decisions."""
+    record_load: bool = False
+    """true: what each decision saw is written to the state volume, a file a day, for `make autoscale-replay`. About 2 MB a day and
+    pool, kept for 14 days."""
+    gpu_metrics_url: (
+        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+        | None
+    ) = None
+    """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
+    config_interval_s: float = Field(1, ge=0.1, le=60)
+    """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
+    takeover_deadline_s: float = Field(20, gt=0, le=600)
+    """Time for the gateway to take over new files, before it is told that it did not."""
     published: bool = True
     """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
     register_private: bool = True
@@ -141,6 +183,8 @@ class Shutdown(Section):
     """vLLM's --shutdown-timeout: what runs may finish within this after SIGTERM."""
     grace_s: int = Field(25, ge=1, le=7200)
     """Docker kills the container after this; must exceed drain_s."""
+    finish_s: int = Field(300, ge=0, le=7200)
+    """How long a rolling restart waits for an engine that gets nothing new to finish what it has, before drain_s begins."""
 
 
 class Images(Section):
@@ -168,6 +212,8 @@ class Images(Section):
     """Built from this repository."""
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""
+    loadtest: ImageReference = "manyeyes/loadtest:0.1.0"
+    """Built from this repository, when its page is asked for (make loadtest-page)."""
 
 
 GpuSharing = Literal["time_slicing", "mps"]

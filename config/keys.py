@@ -54,11 +54,20 @@ WANTED = {
 def load_keys(path: Path) -> Keys:
     """The keys of `path`; none when it does not exist. Raises KeysError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        keys = Keys.model_validate(document)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Keys()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    return parse_keys(text, path)
+
+
+def parse_keys(text: str, path: Path) -> Keys:
+    """As load_keys(), from text; `path` only names it in errors."""
+    try:
+        document = yaml.safe_load(text) or {}
+        keys = Keys.model_validate(document)
+    except yaml.YAMLError as error:
         raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
     except ValidationError as error:
         found = error.errors(include_url=False)

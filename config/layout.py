@@ -16,7 +16,11 @@ def lay_out(cluster: Cluster, inventory: Inventory) -> Cluster:
     Raises LayoutError when there is nothing to run it on.
     """
     engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
-    engines = tuple(_with_gpu_memory(engine, inventory) for engine in engines)
+    return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))
+
+
+def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> Cluster:
+    """The same cluster with these engines; a pool's fallback becomes the next one of its chain that they, or others, serve."""
     served = {engine.pool for engine in engines} | {pool.name for pool in cluster.pools if pool.remote}
     pools = tuple(pool.model_copy(update={"fallback": _fallback(cluster, pool, served)}) for pool in cluster.pools)
     return cluster.model_copy(update={"engines": engines, "pools": pools})

@@ -214,6 +214,7 @@ PATTERNS = {
     r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
     r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$": "an address such as host:8000",
     r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
+    r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$": "a time such as 08:00",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.scaling import Scaling
 from config.section import ModelAlias, Name, Section
 
 Flavour = Literal["cuda", "cpu", "emulated"]
@@ -129,6 +130,8 @@ class Pool(Section):
     """null: every request reaches an engine."""
     remote: Remote | None = None
     """Where this pool is served instead of by engines; `model` is then its name there."""
+    scaling: Scaling | None = None
+    """null: all its engines always run. {}: as many as its load needs (docs/scaling.md)."""
     sampling: Sampling = Sampling()
     """Sampling defaults and the answer's length limit."""
     vllm_flags: tuple[str, ...] = ()

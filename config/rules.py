@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from config.cluster import Cluster
 from config.engines import Engine
 from config.routes import AUTO
+from config.scaling_rules import gpus_are_handed_over_in_pairs, scaling_fits_the_engines
 
 Rule = Callable[[Cluster], Iterator[str]]
 
@@ -103,6 +104,8 @@ def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
 def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
     takers: dict[str, list[Engine]] = defaultdict(list)
     for engine in _engines(cluster):
+        if engine.instead_of is not None:
+            continue  # it runs only while the other one does not
         for gpu in set(engine.gpus):
             takers[gpu].append(engine)
     for gpu, engines in takers.items():
@@ -226,4 +229,6 @@ RULES: tuple[Rule, ...] = (
     shutdown_leaves_time,
     media_limits_make_sense,
     flags_are_flags,
+    gpus_are_handed_over_in_pairs,
+    scaling_fits_the_engines,
 )

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 import uvloop
+from fastapi import Security
 
-from config.layout import LayoutError
-from config.load import ConfigError, load_laid_out
-from controller import dns, logs, request_log
+from controller import configuration_api, dns, logs, request_log
 from controller.api import api
+from controller.configuration import Configuration, Unusable
 from controller.fleet import Fleet
+from controller.gateway_files import GatewayFiles
 from controller.in_force import InForce
 from controller.kept import Kept
+from controller.offered import Offered
 from controller.registry import registrations
 from controller.registry.adapter_book import AdapterBook
-from controller.registry.mount import mount
+from controller.registry.mount import BEARER, mount
 from controller.request_log import RequestLog
+from controller.scaling import api as scaling_api
+from controller.scaling.running import scaling
 from controller.settings import Settings
 
 
@@ -35,19 +39,23 @@ class QuietServer(uvicorn.Server):
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
     kept = Kept(settings.state)
-    written = load_laid_out(settings.config, settings.inventory)
-    registered, left_out = registrations.read(kept, written)
-    in_force = InForce(written, registered)
+    configuration = Configuration(settings.config, settings.inventory, kept)
+    registered, left_out = registrations.read(kept, configuration.reach.cluster)
+    in_force = InForce(configuration.reach.cluster, registered)
     cluster = in_force.cluster
-    fleet = Fleet(cluster)
+    fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
+    gateway = GatewayFiles(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
+    in_force.listen(gateway.apply)
     adapter_book = AdapterBook(kept)
     adapter_book.write(cluster)
     in_force.listen(adapter_book.write)
     for sentence in left_out:
         fleet.tell(sentence)
+    configuration.begin(in_force, gateway, fleet.tell)
     requests = RequestLog(fleet)
     app = api(fleet, requests)
+    app.include_router(configuration_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)
     server = QuietServer(
         uvicorn.Config(
@@ -65,14 +73,17 @@ async def run(settings: Settings) -> None:
     async with (
         dns.serving(fleet, settings.host, settings.dns_port),
         request_log.receiving(requests, settings.host, settings.syslog_port),
+        scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
-        watching = asyncio.create_task(fleet.watch())
+        app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
+        loops = [asyncio.create_task(each) for each in (fleet.watch(), gateway.follow(), configuration.watch())]
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )
         serving = asyncio.create_task(server.serve())
-        done, _ = await asyncio.wait({watching, serving}, return_when=asyncio.FIRST_COMPLETED)
-        watching.cancel()
+        done, _ = await asyncio.wait({*loops, serving}, return_when=asyncio.FIRST_COMPLETED)
+        for each in loops:
+            each.cancel()
         server.should_exit = True
         await serving
         for task in done:
@@ -83,7 +94,7 @@ def main() -> int:
     logs.to_json()
     try:
         uvloop.run(run(Settings.from_environment()))
-    except (ConfigError, LayoutError) as error:
+    except Unusable as error:
         print(error, file=sys.stderr)
         return 2
     return 0

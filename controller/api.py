@@ -1,14 +1,18 @@
 """The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
 
+import asyncio
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from config.pools import Pool, Remote
+from config.pools import Pool
 from controller.fleet import Fleet, Member
+from controller.remote import Endpoint
 from controller.request_log import RequestLog
-from controller.state import State
+from controller.state import SERVES, State
 
 NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
@@ -16,7 +20,15 @@ CANNED = "emulated, so no model runs and its answers are canned text"
 
 def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     """The application over one fleet and what the gateway says of its requests."""
-    app = FastAPI(title="ManyEyes controller", docs_url="/api/docs", openapi_url="/api/openapi.json", redoc_url=None)
+    # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
+    app = FastAPIOffline(
+        title="ManyEyes controller",
+        docs_url="/api/docs",
+        openapi_url="/api/openapi.json",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
+        redoc_url=None,
+        static_url="/api/docs-files",
+    )
 
     @app.get("/live")
     async def live() -> dict[str, str]:
@@ -31,9 +43,9 @@ def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
         return {"status": "ok" if not unsettled else "starting", "unsettled": unsettled}
 
     @app.get("/status")
-    async def status() -> dict[str, Any]:
+    async def status() -> Response:
         """Pools and engines with their states; what the gateway's /healthz and the page show."""
-        return status_of(fleet, requests)
+        return Response(orjson.dumps(status_of(fleet, requests)), media_type="application/json")
 
     @app.get("/sd")
     async def service_discovery() -> list[dict[str, Any]]:
@@ -55,7 +67,8 @@ def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     async def metrics() -> Response:
         """Prometheus text format."""
         requests.count_dropped()
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        # With 200 engines it takes 0.1 s, in which DNS is to be answered.
+        return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
@@ -66,7 +79,7 @@ def status_of(fleet: Fleet, requests: RequestLog) -> dict[str, Any]:
 
 
 def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
-    served = _elsewhere(pool.remote) if pool.remote else _by_engines(fleet, requests, pool)
+    served = _elsewhere(fleet.remotes[pool.name]) if pool.remote else _by_engines(fleet, requests, pool)
     return {
         "name": pool.name,
         "model": pool.model,
@@ -85,34 +98,47 @@ def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any
     return {
         "flavour": ", ".join(flavours),
         "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
-        "up": sum(member.known.shown is State.UP for member in members),
+        "up": sum(member.known.shown in SERVES for member in members),
         "total": len(members),
         "engines": [_engine_status(member, requests) for member in members],
     }
 
 
-def _elsewhere(remote: Remote) -> dict[str, Any]:
-    """A pool that is served elsewhere counts as up: nobody here looks after it."""
+def _elsewhere(there: Endpoint) -> dict[str, Any]:
+    """A pool that is served elsewhere counts as up unless nothing listens there; requests go there either way."""
     endpoint: dict[str, Any] = {
-        "name": remote.host,
-        "state": "remote",
-        "since": None,
+        "name": there.remote.host,
+        "state": State.REMOTE.value,
+        "reason": there.why,
+        "reachable": there.reachable,
+        "since": there.since.isoformat(timespec="seconds"),
         "last_success": None,
         "flavour": "remote",
         "gpus": [],
         "address": None,
+        "running": None,
+        "waiting": None,
+        "in_flight": None,
+        "hidden_queue": None,
     }
-    return {"flavour": "remote", "notice": "", "up": 1, "total": 1, "engines": [endpoint]}
+    up = int(there.reachable is not False)
+    return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
 
 
 def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
     last_success = requests.last_success.get(member.engine.name)
+    load = member.load
     return {
         "name": member.engine.name,
         "state": member.known.shown.value,
+        "reason": member.reason,
         "since": member.since.isoformat(timespec="seconds"),
         "last_success": last_success.isoformat(timespec="milliseconds") if last_success else None,
         "flavour": member.engine.flavour,
         "gpus": list(member.engine.gpus),
         "address": f"{member.address}:{member.engine.port}" if member.address else None,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "in_flight": load.in_flight if load else None,
+        "hidden_queue": load.hidden_queue if load else None,
     }

@@ -40,6 +40,13 @@ class Recent:
         self._forget(now_s)
         return _quantile_ms(self._first_bytes, share)
 
+    def total_s_since(self, share: float, since_s: float) -> float | None:
+        """What this share of the requests that ended since then took at most, in seconds; None while there are fewer than 20."""
+        totals = sorted(total_s for at_s, total_s, _ in self._taken if at_s >= since_s)
+        if len(totals) < ENOUGH:
+            return None
+        return totals[max(0, ceil(share * len(totals)) - 1)]
+
     def _forget(self, now_s: float) -> None:
         while self._taken and self._taken[0][0] < now_s - SPAN_S:
             self._drop_oldest()

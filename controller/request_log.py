@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from controller import request_labels, request_metrics, requests
+from controller import metrics, request_labels, request_metrics, requests
 from controller.fleet import Fleet
 from controller.recent import Recent
 from controller.request_labels import Known
+from controller.requests import Outcome, Request
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
@@ -24,6 +25,8 @@ MOST_AT_ONCE = 500
 MOST_BYTES = 65_535
 KNOWN_FOR_S = 0.1
 """An engine's address is known long before nginx hears of it; only the first requests after a restart of the controller may come sooner."""
+FAILED = frozenset({Outcome.REFUSED, Outcome.LOST, Outcome.ERROR, Outcome.TIMEOUT})
+"""Outcomes that make an engine worth a look."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 """Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
 
@@ -52,7 +55,7 @@ class RequestLog:
         """Counts one datagram, whatever is in it."""
         request = requests.read(datagram)
         if request is None:
-            request_metrics.UNREADABLE.inc()
+            metrics.UNREADABLE.inc()
             return
         now_s = time.monotonic()
         if now_s > self._known_at_s + KNOWN_FOR_S:
@@ -61,6 +64,7 @@ class RequestLog:
         self._keys.add(key)
         request_metrics.count(request, self._known, key)
         engine = self._known.engine(request)
+        self._tell_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
             began = datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s)
             self.last_success[engine] = max(began, self.last_success.get(engine, began))
@@ -68,17 +72,31 @@ class RequestLog:
                 pool = self._known.pool_of[engine]
                 self.recent.setdefault(pool, Recent()).add(now_s, request.total_s, request.first_byte_s)
 
+    def _tell_fleet(self, request: Request, now_s: float) -> None:
+        """Which engines worked and which failed; the fleet looks at the latter at once."""
+        for number, attempt in enumerate(request.attempts, start=1):
+            engine = self._known.engine_at.get(attempt.address, "")
+            if attempt.outcome in FAILED:
+                self.fleet.request_failed(engine)
+            elif attempt.outcome is Outcome.OK and number == len(request.attempts) and request.ok:
+                self.fleet.request_succeeded(engine, now_s - request.since_first_byte_s)
+
     def count_dropped(self) -> None:
         """Asks the system how many datagrams it threw away; to be called before the metrics are read."""
         if self.receiver:
             dropped = _dropped(self.receiver)
-            request_metrics.DROPPED.inc(dropped - self._dropped)
+            metrics.DROPPED.inc(dropped - self._dropped)
             self._dropped = dropped
 
     def p95_ms(self, pool: str) -> int | None:
         """Of the pool's last successful requests; None while there are too few."""
         recent = self.recent.get(pool)
         return recent.total_ms(0.95, time.monotonic()) if recent else None
+
+    def p95_s_of_last(self, seconds: float, pool: str) -> float | None:
+        """Of the pool's successful requests that ended within this time; None while there are too few."""
+        recent = self.recent.get(pool)
+        return recent.total_s_since(0.95, time.monotonic() - seconds) if recent else None
 
     def first_byte_p95_ms(self, pool: str) -> int | None:
         """The same until the first byte."""
@@ -132,7 +150,7 @@ class _Reader:
             self.request_log.take(datagram)
         except Exception:
             # A bug. The next request still counts.
-            request_metrics.UNREADABLE.inc()
+            metrics.UNREADABLE.inc()
             log.exception("request_log_failed", bytes=len(datagram))
 
 

@@ -1,8 +1,11 @@
 """The controller's environment, read once."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from render.places import Places
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,12 @@ class Settings:
     """What the host has, as `make up` found it."""
     state: Path
     """What outlives a restart: see controller/kept.py."""
+    offered: Path
+    """Where nginx's files are written: see controller/offered.py."""
+    places: Places
+    """What those files name."""
+    gateway: str
+    """The port of the gateway that tells which files it runs on."""
     secrets: Path
     """The secrets folder, read only."""
     adapter_name: str
@@ -24,6 +33,8 @@ class Settings:
     dns_port: int
     syslog_port: int
     """UDP, for the gateway's request log."""
+    containers: str
+    """The filter in front of Docker's socket: see render/containers.py."""
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -31,10 +42,14 @@ class Settings:
             config=Path(os.environ.get("MANYEYES_CONFIG", "config/cluster.yaml")),
             inventory=Path(os.environ.get("MANYEYES_INVENTORY", "rendered/default/inventory.yaml")),
             state=Path(os.environ.get("MANYEYES_STATE", "build/state")),
+            offered=Path(os.environ.get("MANYEYES_OFFERED", "build/offered")),
+            places=Places(**json.loads(os.environ.get("MANYEYES_PLACES", "{}"))),
+            gateway=os.environ.get("MANYEYES_GATEWAY_INSIDE", "http://gateway:8088"),
             secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
             adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
             syslog_port=int(os.environ.get("MANYEYES_CONTROLLER_SYSLOG_PORT", "5140")),
+            containers=os.environ.get("MANYEYES_CONTAINERS", "http://containers:2375"),
         )

@@ -38,6 +38,11 @@ def serve_flags(cluster: Cluster, engine: Engine) -> list[str]:
     ]
 
 
+def sleeps(pool: Pool) -> bool:
+    """Its engines are put to sleep when they are not needed. vLLM then also wants VLLM_SERVER_DEV_MODE=1."""
+    return pool.scaling is not None and pool.scaling.actuator == "sleep"
+
+
 def model_path(pool: Pool) -> str:
     """What vLLM is told to load: a folder in the models volume, a mounted folder, or a hub id."""
     if pool.is_tiny:
@@ -67,6 +72,8 @@ def _shared(cluster: Cluster, pool: Pool) -> list[str]:
         f"--max-model-len={pool.max_model_len}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
         "--enable-request-id-headers",
+        # /load counts the requests inside, those too whose pictures are still being prepared.
+        "--enable-server-load-tracking",
         # Tells clients how many tokens of the prompt came from the KV cache.
         "--enable-prompt-tokens-details",
         # A comment every 15 s keeps proxies on the way from closing a stream that waits for its first token.
@@ -117,6 +124,8 @@ def _cuda(pool: Pool, engine: Engine) -> list[str]:
         f"--max-num-queued-reqs={in_flight(pool, engine)}",
         "--mm-processor-cache-gb=4",
     ]
+    if sleeps(pool):
+        flags.append("--enable-sleep-mode")
     if pool.kv_cache_dtype != "auto":
         flags.append(f"--kv-cache-dtype={pool.kv_cache_dtype}")
     if engine.parallel > 1:
@@ -162,6 +171,8 @@ def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
         f"--video-max-pixels={media.frame_max_pixels * media.video_frames}",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
+        *(["--enable-sleep-mode"] if sleeps(pool) else []),
+        "--enable-server-load-tracking",
     ]
 
 

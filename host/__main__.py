@@ -1,4 +1,4 @@
-"""`python -m host up|down|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -12,21 +12,31 @@ from config.load import ConfigError, keys_path, load
 from host import admin_key, doctor, dotenv, engine, facts, images, inventory
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.restart_rolling import drain, restart_rolling, resume
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
+from host.upgrade import upgrade
+
+ACTIONS = (
+    *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
+    *("doctor", "docker", "images", "admin-key"),
+)
 
 
 def main() -> int:
     os.chdir(ROOT)
     parser = argparse.ArgumentParser(prog="python -m host", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "clean", "doctor", "docker", "images", "admin-key"])
+    parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     parser.add_argument("--flavour", default="")
+    parser.add_argument("--engine", default="")
+    parser.add_argument("--pool", default="")
+    parser.add_argument("--image", default="")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
-        return _act(arguments.action, arguments.config, arguments.flavour)
+        return _act(arguments)
     except (ConfigError, KeysError, LayoutError) as error:
         say(str(error))
         return 2
@@ -48,10 +58,19 @@ def _adopt_environment() -> None:
         os.environ.setdefault(key, value)
 
 
-def _act(action: str, config: Path, flavour: str) -> int:
+def _act(arguments: argparse.Namespace) -> int:
+    action, config, flavour = arguments.action, arguments.config, arguments.flavour
     match action:
         case "up":
             up(config, flavour)
+        case "drain":
+            drain(config, arguments.engine)
+        case "resume":
+            resume(config, arguments.engine)
+        case "restart-rolling":
+            restart_rolling(config, arguments.pool)
+        case "upgrade":
+            upgrade(config, arguments.image)
         case "down" | "clean":
             return _down(config, everything=action == "clean")
         case "doctor":

@@ -1,7 +1,7 @@
 """Calls Docker Compose on the rendered files of this host."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,30 @@ class Compose:
         """Whether a container of the project runs."""
         return any(row["State"] == "running" for row in self.containers())
 
+    def would_recreate(self, services: Sequence[str]) -> list[str]:
+        """Those whose container runs from another definition or another image than `up` would start now."""
+        rows = {row["Service"]: row["ID"] for row in self.containers() if row["Service"] in services}
+        if not rows:
+            return []
+        hashes = dict(line.split() for line in self("config", "--hash", "*", timeout_s=60).splitlines() if " " in line)
+        form = '{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.config-hash"}} {{.Image}} {{.Config.Image}}'
+        told = run(["docker", "inspect", "--format", form, *rows.values()], timeout_s=30)
+        older = []
+        for name, started_from, image, reference in (line.split() for line in told.splitlines()):
+            if started_from != hashes.get(name) or image != _image_id(reference):
+                older.append(name)
+        return [name for name in services if name in older]
+
+    def subnet(self) -> str:
+        """Of the project's network; empty while there is none."""
+        form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+        try:
+            return run(
+                ["docker", "network", "inspect", "--format", form, f"{self.project}_cluster"], timeout_s=20
+            ).strip()
+        except CommandFailed:
+            return ""
+
     def logs(self, service: str, lines: int = 15) -> str:
         """The last lines a service printed."""
         try:
@@ -66,3 +90,11 @@ class Compose:
     def down(self, volumes: bool = False) -> None:
         """Stops and removes containers and network of the project; also what older renderings started."""
         self("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout_s=600)
+
+
+def _image_id(reference: str) -> str:
+    """What the name stands for at this moment; empty where there is no such image."""
+    try:
+        return run(["docker", "image", "inspect", "--format", "{{.Id}}", reference], timeout_s=20).strip()
+    except CommandFailed:
+        return ""

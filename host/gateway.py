@@ -55,11 +55,6 @@ def ask(compose: Compose, body: str) -> tuple[int, str, float, str]:
     return int(status), engine, float(seconds), text
 
 
-def reload(compose: Compose) -> None:
-    """Puts new keys and a new certificate in force; requests under way go on. Raises CommandFailed."""
-    compose("exec", "-T", "gateway", "nginx", "-s", "reload", timeout_s=60)
-
-
 def _opener(cluster: Cluster) -> urllib.request.OpenerDirector:
     """Heeds no proxy. With TLS it trusts exactly the file in the secrets folder, whatever names that is for."""
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]

@@ -1,6 +1,5 @@
 """`make up`: from what the host has to the first answer."""
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -11,17 +10,18 @@ from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
 from config.load import keys_path, load
-from host import admin_key, certificate, doctor, dotenv, engine, gateway, hello, images, inventory, wait
+from host import admin_key, certificate, controller, doctor, dotenv, engine, hello, images, inventory, started, wait
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.containers import Containers, rules
 from host.facts import Docker
+from host.mounted import mounted_files
+from host.restart_rolling import MODELS, roll
+from host.rolling import SERVING
 from host.terminal import attention, ok, say, step
 from host.trouble import Trouble
-from render.cluster import RELOADED, render
+from render.cluster import render
 from render.write import write
-
-DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
-"""How long engines may take: a GPU's includes the download of its model."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,10 @@ def up(config: Path, flavour: str) -> None:
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
     admin_key.ensure()
-    files = render(written, intended.inventory, config, compose.rendered, _mounted_files(), keys)
-    changed = write(files, ROOT / compose.rendered)
-    # Also where nothing changed: a certificate may be another one, and a run before this one may have been interrupted.
-    reload = bool(keys.keys or cluster.gateway.tls or set(changed) & set(RELOADED))
+    files = render(written, intended.inventory, config, compose.rendered, mounted_files())
+    write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
     try:
-        _start(cluster, compose, set(outcome.missing), reload)
+        _start(cluster, compose, set(outcome.missing), config, later=_later(cluster, compose) if ran_before else [])
     except BaseException:
         end_all()
         if not ran_before:
@@ -67,14 +65,6 @@ def up(config: Path, flavour: str) -> None:
         raise
     dotenv.keep(compose.environment)
     hello.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
-
-
-def _mounted_files() -> str:
-    """A digest of the files of this checkout that the gateway mounts: another checkout starts it anew."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in (ROOT / "nginx").rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _tell_layout(cluster: Cluster) -> None:
@@ -87,51 +77,62 @@ def _tell_layout(cluster: Cluster) -> None:
         ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
-def _start(cluster: Cluster, compose: Compose, missing_images: set[str], reload: bool) -> None:
-    before = _gateway(compose)
+def _later(cluster: Cluster, compose: Compose) -> list[str]:
+    """Engines that serve users and run from an older definition: restarted one after the other, once all else is up."""
+    if compose.subnet() != str(cluster.network.subnet):
+        return []  # they all move to another network, which takes them away together
+    serving = {name for name, one in Containers(cluster, compose).look().items() if one.state in SERVING}
+    return [name for name in compose.would_recreate([one.name for one in cluster.started_engines]) if name in serving]
+
+
+def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config: Path, later: list[str]) -> None:
+    folder, names = ROOT / compose.rendered, engines_to_start(cluster, _running(compose))
+    started.forget_others(folder, [*later, MODELS])
+    at_once = [name for name in names if name not in later]
+    # Compose brings the models before the engines that it starts.
+    started.note(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
             with wait.downloads_told(compose, current):
                 arguments = ["up", "--detach", "--remove-orphans", "--no-build", "--pull", "never"]
-                compose(*arguments, *_services(cluster, missing_images))
+                compose(*arguments, *_services(cluster, missing_images, at_once))
+                if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
+                    # Scaling starts them when it hands them their GPU.
+                    compose("create", "--no-build", "--pull", "never", *stand_ins)
         except CommandFailed as error:
             # What a part said before it failed tells more than Compose does.
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
             said = compose.logs(failed.group(1) or failed.group(2)) if failed else error.output
             raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
         current.outcome = "containers started"
-    if reload and before and _gateway(compose) == before:
-        _reload(compose)
-    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
-    with step("starting engines") as current:
-        wait.until_up(cluster, compose, current, max(DEADLINE_S[one] for one in flavours))
+    controller.take_configuration(compose, cluster, config)
+    if at_once:
+        with step("starting engines") as current:
+            wait.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
+    if later:
+        ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
+        roll(cluster, compose, later)
     with step("asking about a picture") as current:
         answered_by, seconds = hello.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
 
 
-def _gateway(compose: Compose) -> str:
-    """The id of the gateway's container while it runs, else empty."""
-    return next(
-        (row["ID"] for row in compose.containers() if row["Service"] == "gateway" and row["State"] == "running"), ""
-    )
+def _running(compose: Compose) -> set[str]:
+    return {row["Service"] for row in compose.containers() if row["State"] == "running"}
 
 
-def _reload(compose: Compose) -> None:
-    try:
-        gateway.reload(compose)
-    except CommandFailed as error:
-        raise Trouble(
-            f"the gateway refuses its new keys or certificate and goes on with the old ones: {error.last_line}"
-        ) from error
-    ok("the gateway took over keys and certificate")
+def engines_to_start(cluster: Cluster, running: set[str]) -> list[str]:
+    """All but those that run instead of another one, and those whose GPU such a one has just now."""
+    taken = {one.instead_of for one in cluster.started_engines if one.name in running}
+    return [one.name for one in cluster.started_engines if one.instead_of is None and one.name not in taken]
 
 
-def _services(cluster: Cluster, missing_images: set[str]) -> list[str]:
+def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) -> list[str]:
     """By name, so that a service whose image cannot be had is left out."""
-    names = ["gateway", "controller", "webui", *(one.name for one in cluster.started_engines)]
+    names = ["gateway", "controller", "webui", *engines]
     names += ["adapter"] if cluster.starts_adapter else []
+    names += ["containers"] if cluster.controller.containers else []
     if cluster.monitoring.enabled:
         names += ["prometheus", "nginx-exporter"]
         names += [] if cluster.images.grafana in missing_images else ["grafana"]

@@ -9,29 +9,31 @@ from config.cluster import Cluster
 from host import gateway
 from host.command import run
 from host.compose import Compose
+from host.rolling import HELD, SERVING
 from host.terminal import Step
 from host.trouble import Trouble
 
+IS_UP = SERVING | {HELD, "sleeping"}
+"""Scaling may take out again what Compose has just started."""
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
-def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float) -> None:
-    """Returns when all engines that Compose starts are up. Raises Trouble with the log of the one that failed."""
+def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
+    """Returns when these engines are up. Raises Trouble with the log of the one that failed."""
     started = time.monotonic()
-    services = {engine.name for engine in cluster.started_engines}
     while True:
         states = engine_states(cluster)
         ours = {name: state for name, state in states.items() if name in services}
-        up = sum(state == "up" for state in ours.values())
+        up = sum(state in IS_UP for state in ours.values())
         current.title = f"starting engines, {up} of {len(services)} up"
         if up == len(services):
             current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
             return
         _refuse_if_failed(compose, services)
         if time.monotonic() - started > deadline_s:
-            slow = sorted(name for name in services if ours.get(name) != "up")
+            slow = sorted(name for name in services if ours.get(name) not in IS_UP)
             raise Trouble(
                 f"{', '.join(slow)} did not come up within {deadline_s:.0f} s. "
                 f"`docker compose logs {slow[0]}` tells what it does.",
@@ -69,6 +71,12 @@ def engine_states(cluster: Cluster) -> dict[str, str]:
 
 
 def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
+    if service := failed(compose, services):
+        raise Trouble(f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25))
+
+
+def failed(compose: Compose, services: set[str]) -> str:
+    """The first of `services` whose container cannot come up any more; empty while there is none."""
     for row in compose.containers():
         service, state = row["Service"], row["State"]
         if (
@@ -76,9 +84,8 @@ def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
             and state in ("restarting", "dead")
             and _restarts(row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
         ):
-            raise Trouble(
-                f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25)
-            )
+            return str(service)
+    return ""
 
 
 def _restarts(container: str) -> int:

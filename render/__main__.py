@@ -7,9 +7,8 @@ from pathlib import Path
 import yaml
 
 from config.inventory import DEFAULT, Inventory
-from config.keys import Keys, KeysError, load_keys
 from config.layout import LayoutError
-from config.load import ConfigError, keys_path, load
+from config.load import ConfigError, load
 from render.cluster import render
 from render.write import write
 
@@ -27,12 +26,8 @@ def main() -> int:
         if arguments.inventory:
             inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
         cluster = load(arguments.config)
-        keys = load_keys(keys_path(arguments.config, cluster))
-        if keys.keys and arguments.out == COMMITTED:
-            print(f"{arguments.out} is committed, so it holds no keys: without `make up` nobody needs one")
-            keys = Keys()
-        files = render(cluster, inventory, arguments.config, arguments.out, keys=keys)
-    except (ConfigError, KeysError, LayoutError) as error:
+        files = render(cluster, inventory, arguments.config, arguments.out)
+    except (ConfigError, LayoutError) as error:
         print(error, file=sys.stderr)
         return 2
     for name in write(files, arguments.out):

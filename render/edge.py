@@ -2,9 +2,9 @@
 
 from config.cluster import Cluster
 from config.keys import Key, Keys
-from render.file import with_header
-from render.locations import SECRETS
-from render.nginx import CONTROLLER_HTTP_PORT, as_map
+from render.file import for_gateway
+from render.nginx import as_map
+from render.places import Places
 
 
 def keys_conf(cluster: Cluster, keys: Keys) -> str:
@@ -22,25 +22,25 @@ def keys_conf(cluster: Cluster, keys: Keys) -> str:
     for most, limited in _by_limit(keys, "in_flight").items():
         parts.append(as_map("$manyeyes_key", f"$manyeyes_in_flight_{most}", {key.name: key.name for key in limited}))
         parts.append(f"limit_conn_zone $manyeyes_in_flight_{most} zone=in-flight-{most}:1m;\n")
-    return with_header("".join(parts))
+    return for_gateway("".join(parts))
 
 
 def access_conf(cluster: Cluster, keys: Keys) -> str:
     """For the locations that ask for a key: nothing where nobody needs one."""
-    return with_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
+    return for_gateway("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
 
 
 def limits_conf(keys: Keys) -> str:
     """For the location of API calls. A request whose key has no such limit has an empty name there, and is not counted."""
     lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
     lines += [f"limit_conn in-flight-{most} {most};\n" for most in _by_limit(keys, "in_flight")]
-    return with_header("".join(lines))
+    return for_gateway("".join(lines))
 
 
 def settings_conf(cluster: Cluster) -> str:
     """For every server block that takes API calls."""
     gateway = cluster.gateway
-    return with_header(
+    return for_gateway(
         f"client_max_body_size {gateway.max_body_mb}m;\n"
         f"proxy_connect_timeout {gateway.connect_timeout_s:g}s;\n"
         f"proxy_read_timeout {gateway.read_timeout_s}s;\n"
@@ -50,29 +50,29 @@ def settings_conf(cluster: Cluster) -> str:
     )
 
 
-def listen_conf(cluster: Cluster) -> str:
+def listen_conf(cluster: Cluster, places: Places) -> str:
     """For the server that the world reaches."""
     tls = cluster.gateway.tls
     if tls is None:
-        return with_header("listen 8080 reuseport;\n")
-    return with_header(
-        "listen 8080 ssl reuseport;\n"
-        f"ssl_certificate {SECRETS}/{tls.certificate};\n"
-        f"ssl_certificate_key {SECRETS}/{tls.key};\n"
+        return for_gateway(f"listen {places.listen} reuseport;\n")
+    return for_gateway(
+        f"listen {places.listen} ssl reuseport;\n"
+        f"ssl_certificate {places.secrets}/{tls.certificate};\n"
+        f"ssl_certificate_key {places.secrets}/{tls.key};\n"
         "ssl_protocols TLSv1.2 TLSv1.3;\n"
         "ssl_session_cache shared:tls:4m;\n"
         "ssl_session_timeout 1h;\n"
     )
 
 
-def controller_conf(cluster: Cluster) -> str:
+def controller_conf(cluster: Cluster, places: Places) -> str:
     """For the server that the world reaches: the controller's API, or nothing of it."""
     if not cluster.controller.published:
-        return with_header("location /api/ {\n    return 404;\n}\n")
-    return with_header(
+        return for_gateway("location /api/ {\n    return 404;\n}\n")
+    return for_gateway(
         "location /api/ {\n"
-        f"    proxy_pass http://{cluster.network.controller_ip}:{CONTROLLER_HTTP_PORT};\n"
-        "    include /etc/nginx/conf.d/controller.inc;\n"
+        f"    proxy_pass http://{places.controller or cluster.network.controller_ip}:{places.controller_http_port};\n"
+        "    include conf.d/controller.inc;\n"
         "}\n"
     )
 

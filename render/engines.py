@@ -6,10 +6,12 @@ from typing import Any
 from config.cluster import Cluster
 from config.engines import ENGINE_PORT, Engine
 from config.pools import Pool
-from engine.flags import MODELS_DIR, TINY_DIR, model_path, serve_flags
+from engine.flags import MODELS_DIR, TINY_DIR, model_path, serve_flags, sleeps
 from render.file import as_yaml
 
 CACHE_DIR = "/cache"
+STAND_INS = "stand-ins"
+"""The Compose profile of engines that run instead of another."""
 MPS_DIR = "/mps"
 
 
@@ -75,6 +77,9 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
     }
+    if engine.instead_of is not None:
+        # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
+        service["profiles"] = [STAND_INS]
     if emulated:
         service["build"] = own_build("engine/emulator/Dockerfile")
         service["read_only"] = True
@@ -113,9 +118,11 @@ def _image(cluster: Cluster, engine: Engine) -> str:
 
 
 def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
+    # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
+    asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     if engine.flavour == "emulated":
-        return {}
-    environment = {
+        return asleep
+    environment = asleep | {
         "HF_HOME": MODELS_DIR,
         # The downloader has fetched everything; an engine that asked the hub again would race with the others.
         "HF_HUB_OFFLINE": "1",

@@ -11,12 +11,21 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests
 
     `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
     """
-    images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
     values = {
-        **images,
+        **settings_of(cluster),
         "CONFIG_DIR": _compose_path(config_file.parent),
         "CONFIG_NAME": config_file.name,
         "RENDERED_DIR": _compose_path(rendered_dir),
+        **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
+    }
+    return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+def settings_of(cluster: Cluster) -> dict[str, str]:
+    """Those that come from the configuration."""
+    images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
+    return {
+        **images,
         "CONTROLLER_IP": str(cluster.network.controller_ip),
         "GATEWAY_ADDRESS": f"{cluster.gateway.host}:{cluster.gateway.port}",
         "MAX_BODY_MB": str(cluster.gateway.max_body_mb),
@@ -24,11 +33,10 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests
         "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
+        "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
         "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
-        **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
     }
-    return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
 
 
 def _compose_path(path: Path) -> str:

@@ -5,11 +5,17 @@ from typing import Any
 import yaml
 
 HEADER = "Made by `make render` from config/cluster.yaml. Do not edit: the next `make up` writes it anew."
+GATEWAY_HEADER = "Made by the controller from config/cluster.yaml. Do not edit: the next change writes it anew."
 
 
 def with_header(text: str) -> str:
     """`text` after a comment line; for formats whose comments start with #."""
     return f"# {HEADER}\n{text}"
+
+
+def for_gateway(text: str) -> str:
+    """As with_header(), for a file that the controller writes for nginx."""
+    return f"# {GATEWAY_HEADER}\n{text}"
 
 
 def as_yaml(document: Any) -> str:

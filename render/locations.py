@@ -8,25 +8,29 @@
 
 from config.cluster import Cluster
 from config.pools import Cache, Pool, Remote
-from render.file import with_header
+from render.file import for_gateway
+from render.places import Places
 
-SECRETS = "/run/secrets/manyeyes"
 AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def locations_conf(cluster: Cluster) -> str:
+def locations_conf(cluster: Cluster, places: Places, renamed: frozenset[str]) -> str:
     """For every server block that takes API calls."""
-    return with_header("".join(location for pool in cluster.served_pools for location in _locations(pool)))
+    return for_gateway(
+        "".join(
+            location for pool in cluster.served_pools for location in _locations(pool, places, pool.name in renamed)
+        )
+    )
 
 
-def caches_conf(cluster: Cluster) -> str:
+def caches_conf(cluster: Cluster, places: Places) -> str:
     """For nginx's http context."""
-    return with_header("".join(_cache_path(pool, pool.cache) for pool in cluster.served_pools if pool.cache))
+    return for_gateway("".join(_cache_path(pool, pool.cache, places) for pool in cluster.served_pools if pool.cache))
 
 
-def _locations(pool: Pool) -> list[str]:
-    ask = _ask_remote(pool, pool.remote) if pool.remote else _ask(pool)
+def _locations(pool: Pool, places: Places, renamed: bool) -> list[str]:
+    ask = _ask_remote(pool, pool.remote, places) if pool.remote else _ask(pool, renamed)
     locations = [
         _location(pool.name, ask),
         _location(f"{pool.name}.once", [*ask, "proxy_next_upstream off;"]),
@@ -41,21 +45,22 @@ def _location(name: str, directives: list[str]) -> str:
     return f"location @pool-{name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
 
 
-def _ask(pool: Pool) -> list[str]:
-    return [f"proxy_pass http://{pool.name};", "include /etc/nginx/conf.d/engine.inc;"]
+def _ask(pool: Pool, renamed: bool) -> list[str]:
+    rename = ["proxy_set_body $manyeyes_renamed_body;"] if renamed else []
+    return [f"proxy_pass http://{pool.name};", "include conf.d/engine.inc;", *rename]
 
 
-def _ask_remote(pool: Pool, remote: Remote) -> list[str]:
+def _ask_remote(pool: Pool, remote: Remote, places: Places) -> list[str]:
     scheme = "https" if remote.is_tls else "http"
     default_port = 443 if remote.is_tls else 80
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
     directives = [
         f"proxy_pass {scheme}://{pool.name}{remote.path}/$manyeyes_call;",
-        "include /etc/nginx/conf.d/remote.inc;",
+        "include conf.d/remote.inc;",
         f"proxy_set_header Host {host};",
     ]
     if remote.is_tls:
-        authorities = f"{SECRETS}/{remote.ca_file}" if remote.ca_file else SYSTEM_CERTIFICATES
+        authorities = f"{places.secrets}/{remote.ca_file}" if remote.ca_file else SYSTEM_CERTIFICATES
         directives += [
             "proxy_ssl_server_name on;",
             f"proxy_ssl_name {remote.host};",
@@ -70,12 +75,12 @@ def _cached(pool: Pool, cache: Cache) -> list[str]:
     return [
         f"proxy_cache answers-{pool.name};",
         f"proxy_cache_valid 200 {cache.ttl_s}s;",
-        "include /etc/nginx/conf.d/cached.inc;",
+        "include conf.d/cached.inc;",
     ]
 
 
-def _cache_path(pool: Pool, cache: Cache) -> str:
+def _cache_path(pool: Pool, cache: Cache, places: Places) -> str:
     return (
-        f"proxy_cache_path /tmp/answers-{pool.name} levels=1:2 keys_zone=answers-{pool.name}:1m "
+        f"proxy_cache_path {places.caches}/answers-{pool.name} levels=1:2 keys_zone=answers-{pool.name}:1m "
         f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"
     )

@@ -3,35 +3,30 @@
 from config.capacity import capacities
 from config.cluster import Cluster
 from config.pools import Pool, Remote
-from render.file import with_header
-
-CONTROLLER_DNS_PORT = 5353
-CONTROLLER_HTTP_PORT = 8081
-CONTROLLER_SYSLOG_PORT = 5140
-# Docker's own DNS, for names outside the cluster.
-OUTSIDE_RESOLVER = "127.0.0.11"
+from render.file import for_gateway
+from render.places import Places
 
 
-def pools_conf(cluster: Cluster) -> str:
+def pools_conf(cluster: Cluster, places: Places) -> str:
     """For nginx's http context."""
-    controller = cluster.network.controller_ip
+    controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
     parts = [
         "# Who is in a pool comes from the controller; a pool it does not answer for keeps its last members.",
-        f"resolver {controller}:{CONTROLLER_DNS_PORT} valid={max(1, cluster.controller.dns_ttl_s)}s ipv6=off;",
+        f"resolver {controller}:{places.controller_dns_port} valid={max(1, cluster.controller.dns_ttl_s)}s ipv6=off;",
         "resolver_timeout 2s;",
-        f"access_log syslog:server={controller}:{CONTROLLER_SYSLOG_PORT},tag=manyeyes json;",
+        f"access_log syslog:server={controller}:{places.controller_syslog_port},tag=manyeyes json;",
         "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
-        _constant("$manyeyes_controller", f"http://{controller}:{CONTROLLER_HTTP_PORT}"),
+        _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
         _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),
         _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
         _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
-        *[_remote_upstream(pool, pool.remote) if pool.remote else _upstream(cluster, pool) for pool in pools],
+        *[_remote_upstream(pool, pool.remote, places) if pool.remote else _upstream(cluster, pool) for pool in pools],
         as_map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
     ]
-    return with_header("\n".join(parts))
+    return for_gateway("\n".join(parts))
 
 
 def _upstream(cluster: Cluster, pool: Pool) -> str:
@@ -75,11 +70,11 @@ def _server_names(cluster: Cluster, pool: Pool) -> list[tuple[str, int]]:
     return [(f"c{most}.{domain}", most) for most in found]
 
 
-def _remote_upstream(pool: Pool, remote: Remote) -> str:
+def _remote_upstream(pool: Pool, remote: Remote, places: Places) -> str:
     return (
         f"upstream {pool.name} {{\n"
         f"    zone pool-{pool.name} 256k;\n"
-        f"    resolver {OUTSIDE_RESOLVER} valid=30s ipv6=off;\n"
+        f"    resolver {places.outside_resolver} valid=30s ipv6=off;\n"
         f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
         "    keepalive 16;\n"
         "    keepalive_timeout 30s;\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 from config.cluster import Cluster
 from config.pools import Pool
-from render.file import HEADER
+from render.file import GATEWAY_HEADER
 
 
 def cluster_js(cluster: Cluster) -> str:
@@ -16,7 +16,7 @@ def cluster_js(cluster: Cluster) -> str:
         "auto": [route.model_dump(mode="json") for route in cluster.routes],
         "hash_pictures": any(pool.balancing == "image" for pool in pools),
     }
-    return f"// {HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
+    return f"// {GATEWAY_HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
 
 
 def _pool(cluster: Cluster, pool: Pool) -> dict[str, Any]:

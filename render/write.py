@@ -3,8 +3,8 @@
 from pathlib import Path
 
 
-def write(files: dict[str, str], folder: Path) -> list[str]:
-    """The names of the files that changed."""
+def write(files: dict[str, str], folder: Path, kept: frozenset[str] = frozenset()) -> list[str]:
+    """The names of the files that changed. `kept` are somebody else's, and stay."""
     changed = []
     for name, text in files.items():
         path = folder / name
@@ -20,7 +20,7 @@ def write(files: dict[str, str], folder: Path) -> list[str]:
         changed.append(name)
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and name not in files:
+        if path.is_file() and name not in files and name not in kept:
             path.unlink()
             changed.append(name)
     return changed

@@ -25,6 +25,7 @@ from webui.origin import OwnOriginOnly
 from webui.settings import Settings, SettingsError
 from webui.tabs import agent, chat, cluster, compare, documents, fallback, individual
 from webui.tabs.model_api import model_api
+from webui.texts import CurrentTexts
 
 REFRESH_S = 10
 UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 6 * 3600  # uploads lie in memory (tmpfs); a chat left open longer loses its files
@@ -33,7 +34,13 @@ STOP_S = 5  # answers still coming when the page is told to end
 TAGLINE = "Many GPUs, one vision endpoint"
 
 
+TAB_TITLE = (
+    "() => { const title = document.querySelector('#brand h1'); if (title) document.title = title.textContent; }"
+)
+
+
 def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
+    texts = CurrentTexts(settings, os.environ)
     blocks: gr.Blocks
     with gr.Blocks(
         title=settings.title,
@@ -42,7 +49,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         delete_cache=(UPLOADS_CHECK_S, UPLOADS_AGE_S),
     ) as blocks:
         with gr.Row(elem_id="header"):
-            gr.HTML(_brand(settings), elem_id="brand")
+            brand = gr.HTML(_brand(settings.title), elem_id="brand")
             states = gr.HTML(elem_id="states")
             gr.HTML('<button type="button" class="theme-toggle" aria-label="Dark or light">◐</button>', elem_id="theme")
         notices = gr.HTML(elem_id="notices")
@@ -85,6 +92,20 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
             "api_visibility": "private",
         }
         blocks.load(refresh, **refreshing)
+
+        # What cluster.yaml says at the moment: this page was built when the process started.
+        def greet() -> tuple[object, object]:
+            current = texts()
+            return _brand(current.title), gr.update(placeholder=current.greeting)
+
+        greeting: dict[str, Any] = {
+            "show_progress": "hidden",
+            "queue": False,
+            "api_name": "page",
+            "api_visibility": "private",
+        }
+        greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **greeting)
+        greeted.then(None, js=TAB_TITLE, **greeting)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
     blocks.queue(default_concurrency_limit=chat.CONCURRENCY, api_open=False)
     # Gradio looks for work a thousand times a second, which costs 4 % of a core all day; 20 ms are not felt.
@@ -146,8 +167,7 @@ async def _none() -> list[str]:
     return []
 
 
-def _brand(settings: Settings) -> str:
+def _brand(title: str) -> str:
     return (
-        '<img src="favicon.ico" alt="" width="38" height="38">'
-        f"<div><h1>{html.escape(settings.title)}</h1><p>{TAGLINE}</p></div>"
+        f'<img src="favicon.ico" alt="" width="38" height="38"><div><h1>{html.escape(title)}</h1><p>{TAGLINE}</p></div>'
     )

@@ -27,8 +27,9 @@ def notices(pools: list[Pool] | None, gateway_url: str) -> str:
 
 
 def _state(pool: Pool) -> str:
-    level = "up" if pool.up == pool.total else "some" if pool.up else "none"
+    level = "up" if pool.up == pool.total and not pool.suspect else "some" if pool.up else "none"
     words = f"{pool.up} of {pool.total} engine{'' if pool.total == 1 else 's'} up"
+    words += f", {pool.suspect} suspect" if pool.suspect else ""
     return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
 
 

@@ -31,6 +31,8 @@ class Pool:
     up: int
     total: int
     notice: str = ""
+    suspect: int = 0
+    """Of those that are up: something is odd about them."""
 
 
 class Gateway:
@@ -87,7 +89,13 @@ def parse_pools(found: object) -> list[Pool] | None:
     """`found` is the JSON of `GET /healthz`; None when it is not of that form."""
     try:
         return [
-            Pool(str(pool["name"]), int(pool["up"]), int(pool["total"]), str(pool.get("notice") or ""))
+            Pool(
+                str(pool["name"]),
+                int(pool["up"]),
+                int(pool["total"]),
+                str(pool.get("notice") or ""),
+                sum(engine["state"] == "suspect" for engine in pool.get("engines", ())),
+            )
             for pool in found["pools"]  # type: ignore[index]  # any shape may come; a wrong one is caught below
         ]
     except (TypeError, KeyError, ValueError, AttributeError):

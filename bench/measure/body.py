@@ -6,7 +6,7 @@ from random import Random
 import orjson
 
 from bench.gateways.gateway import MODEL
-from bench.work.words import question
+from loadtest.content.words import question
 
 
 def chat_body(size: int, number: int, stream: bool = False, picture_url: str | None = None) -> bytes:

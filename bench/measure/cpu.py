@@ -9,7 +9,7 @@ import uvloop
 from bench.gateways.gateway import Running
 from bench.measure.body import chat_body
 from bench.measure.http import Connection, request
-from bench.processes import cpu_s, memory_mb
+from loadtest.processes import cpu_s, memory_mb
 
 SIZES = {"3 KB": 3_000, "200 KB": 200_000, "2 MB": 2_000_000}
 CONNECTIONS = 4

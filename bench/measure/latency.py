@@ -7,8 +7,8 @@ import uvloop
 
 from bench.measure.body import chat_body
 from bench.measure.http import Connection, request, streamed
-from bench.measure.percentiles import median, percentile
 from bench.work.pictures import data_url
+from loadtest.percentiles import median, percentile
 
 TOGETHER_S = 0.001
 WARM_UP = 10

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 
 import orjson
 
-from bench.machine import ROOT
 from bench.measure.load import Order, Report
+from loadtest.machine import ROOT
 
 LIMIT_SHARE = 0.85
 DEADLINE_S = 900

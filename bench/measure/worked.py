@@ -8,14 +8,14 @@ import orjson
 import uvloop
 
 from bench.gateways.gateway import MODEL, Running
-from bench.machine import busy
 from bench.measure import counters
 from bench.measure.http import Connection, request
 from bench.measure.load import Order
-from bench.measure.percentiles import median, percentile
 from bench.measure.users import Users, busiest, joined
-from bench.processes import cpu_s, memory_mb
 from bench.work.pictures import data_url
+from loadtest.machine import busy
+from loadtest.percentiles import median, percentile
+from loadtest.processes import cpu_s, memory_mb
 
 WARM_UP_PER_ENGINE = 4
 

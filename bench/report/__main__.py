@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine import ROOT
 from bench.report.page import PICTURE, page
 from bench.report.picture import picture
 from bench.report.results import load
+from loadtest.machine import ROOT
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.job import Finished, Kind, read
-from bench.measure.percentiles import median
 from bench.plan import NO_GATEWAY
+from loadtest.percentiles import median
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from bench.work.words import question
 from bench.work.work import Conversation, Turn, Work
+from loadtest.content.words import question
 
 
 def conversation(seed: int, user: int, number: int) -> Conversation:

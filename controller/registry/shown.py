@@ -9,7 +9,7 @@ from config.routes import AUTO
 from controller.fleet import Fleet, Member
 from controller.in_force import InForce
 from controller.registry.drain import in_flight
-from controller.state import State
+from controller.state import SERVES
 from engine.flags import served_names
 
 
@@ -191,7 +191,9 @@ def _state(fleet: Fleet, one: Engine) -> str:
 
 
 def _up(one: Pool, fleet: Fleet) -> int:
-    return 1 if one.remote else sum(member.known.shown is State.UP for member in fleet.of_pool(one.name))
+    if one.remote:
+        return int(fleet.remotes[one.name].reachable is not False)
+    return sum(member.known.shown in SERVES for member in fleet.of_pool(one.name))
 
 
 def _endpoint(one: Endpoint) -> ShownEndpoint:

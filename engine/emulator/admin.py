@@ -42,7 +42,21 @@ def sleep_routes(sleep: Sleep) -> list[Route]:
     async def asleep(request: Request) -> Response:
         return JSONResponse({"is_sleeping": sleep.level is not None})
 
+    async def rpc(request: Request) -> Response:
+        method = orjson.loads(await request.body()).get("method")
+        if method != "reload_weights":
+            return JSONResponse({"detail": f"no method {method} here"}, 422)
+        if not sleep.reload_weights():
+            return JSONResponse({"detail": "wake its weights first"}, 500)
+        return JSONResponse({"results": [None]})
+
+    async def reset_prefix_cache(request: Request) -> Response:
+        sleep.engine.core.forget()
+        return Response()
+
     return [
+        Route("/collective_rpc", rpc, methods=["POST"]),
+        Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
         Route("/sleep", begin, methods=["POST"]),
         Route("/wake_up", end, methods=["POST"]),
         Route("/is_sleeping", asleep),

@@ -79,7 +79,7 @@ class Completions:
         if engine.faults.poisons(job):
             log("engine.killed", fault="poison")
             os._exit(1)
-        if engine.faults.exhausts_memory(job):
+        if engine.faults.exhausts_memory(job, engine.frames_in_prefill):
             log("engine.died", fault="out_of_memory")
             engine.die()
         await (self.stream if job.stream else self.whole)(reply, arrived, send)

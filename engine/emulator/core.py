@@ -23,6 +23,7 @@ class Step:
     queried: int = 0  # tokens looked up in the prefix cache
     found: int = 0  # tokens found there
     preempted: int = 0
+    took_s: float = 0.0  # how long the emulated GPU worked on it
 
 
 class Core(Protocol):
@@ -56,6 +57,7 @@ class BatchedCore:
         self.slowness = 1.0
         self.next_at: float | None = None
         self._batch: Batch | None = None
+        self._took_s = 0.0
         self._paused = False
 
     @property
@@ -92,11 +94,13 @@ class BatchedCore:
             at = self.next_at
             if self._batch is not None:
                 produced = self.scheduler.finish(self._batch)
-                steps.append(Step(at, produced, self._batch.queried, self._batch.found, self._batch.preempted))
+                done = self._batch
+                steps.append(Step(at, produced, done.queried, done.found, done.preempted, self._took_s))
             batch = Batch() if self._paused else self.scheduler.schedule(at)
             if batch.sequences:
                 self._batch = batch
-                self.next_at = at + iteration_s(batch, self.profile) * self.slowness
+                self._took_s = iteration_s(batch, self.profile) * self.slowness
+                self.next_at = at + self._took_s
             else:
                 self._batch = self.next_at = None
         return steps

@@ -8,8 +8,8 @@ from time import monotonic
 from engine.emulator import blocks
 from engine.emulator.core import BatchedCore, Core, Step
 from engine.emulator.encoder_cache import EncoderCache
-from engine.emulator.errors import backlog, busy, engine_dead
-from engine.emulator.faults import Faults
+from engine.emulator.errors import backlog, busy, engine_dead, weightless
+from engine.emulator.faults import Faults, video_frames
 from engine.emulator.fixed import FixedCore
 from engine.emulator.job import Job
 from engine.emulator.kv_cache import KvCache
@@ -53,6 +53,7 @@ class Engine:
         self._backlog = 0  # prompt tokens of sequences without a first token
         self.faults = Faults(self._fault_changed)
         self.dead = False  # the engine core is; the process ends soon
+        self.weightless = False  # it slept at level 2 and its weights were not read again
         self.died = asyncio.Event()
         self.exit_s = 0.0  # from the core's death to the process's end
         self.resting = asyncio.Event()  # nothing runs; there may be requests that wait
@@ -62,6 +63,11 @@ class Engine:
         self.refusing = asyncio.Event()  # connections
         self.reopened = asyncio.Event()
         self.metrics.watch(lambda: self.running, lambda: self.waiting, lambda: self.core.kv_usage)
+
+    @property
+    def under_way(self) -> int:
+        """Requests from their body's end to their answer's."""
+        return self._requests
 
     @contextmanager
     def busy(self) -> Generator[None, None, None]:
@@ -82,6 +88,11 @@ class Engine:
     @property
     def waiting(self) -> int:
         return self.core.waiting
+
+    @property
+    def frames_in_prefill(self) -> int:
+        """Frames of all videos that wait for their first token: what the vision encoder may hold at the same time."""
+        return sum(video_frames(one.job) for one in self.core.sequences if not one.generated)
 
     def check_admission(self) -> None:
         """Raises RequestError when the queue is full. Requests in rendering do not count, as in vLLM."""
@@ -132,6 +143,8 @@ class Engine:
         """
         if self.dead:
             raise engine_dead()
+        if self.weightless:
+            raise weightless()
         if self.draining:  # it was in rendering when the engine was told to stop
             sequence.ended = True
             return
@@ -203,6 +216,8 @@ class Engine:
 
     def _count(self, step: Step) -> None:
         metrics = self.metrics
+        if step.took_s:
+            metrics.busy_s.inc(step.took_s)
         if step.queried:
             metrics.prefix_queries.inc(step.queried)
             metrics.prefix_hits.inc(step.found)

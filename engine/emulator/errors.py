@@ -62,3 +62,9 @@ def backlog() -> RequestError:
     """More prompt tokens than --max-num-queued-tokens."""
     message = "The engine has reached its prefill token backlog limit."
     return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
+
+
+def weightless() -> RequestError:
+    """It slept at level 2, and its weights were not read again. vLLM would answer 200 with noise; this can be tested."""
+    message = "This engine is emulated: after sleep level 2 its weights were not read again."
+    return RequestError(message, status=500, kind="InternalServerError")

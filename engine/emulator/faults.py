@@ -17,7 +17,7 @@ KINDS: dict[str, Values] = {
     "errors": {"rate": 1.0, "status": 500},
     "cut": {"rate": 1.0, "after_tokens": 3},
     "refuse": {},
-    "out_of_memory": {"frames": 32},
+    "out_of_memory": {"frames": 32, "together": 0},  # together: of all videos at once; 0: any number
     "poison": {"marker": None},
 }
 
@@ -90,7 +90,16 @@ class Faults:
         poison = self.on.get("poison")
         return poison is not None and poison["marker"] in job.text
 
-    def exhausts_memory(self, job: Job) -> bool:
-        """Whether this request kills the engine core."""
+    def exhausts_memory(self, job: Job, frames_in_prefill: int) -> bool:
+        """Whether this request kills the engine core, which has so many frames of others' videos without a first token."""
         limit = self.on.get("out_of_memory")
-        return limit is not None and any(medium.frames > limit["frames"] for medium in job.media)
+        if limit is None or not any(medium.kind == "video" for medium in job.media):
+            return False
+        if any(medium.frames > limit["frames"] for medium in job.media):
+            return True
+        return bool(0 < limit["together"] < frames_in_prefill + video_frames(job))
+
+
+def video_frames(job: Job) -> int:
+    """Of all its videos together."""
+    return sum(medium.frames for medium in job.media if medium.kind == "video")

@@ -51,6 +51,13 @@ class Metrics:
         self.prefix_hits = self._counter("prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens.")
         self.mm_queries = self._counter("mm_cache_queries", "Multi-modal cache queries, in terms of number of items.")
         self.mm_hits = self._counter("mm_cache_hits", "Multi-modal cache hits, in terms of number of cached items.")
+        # Not vLLM's: what a real GPU's driver would tell of its use.
+        self.busy_s = Counter(
+            "emulator:busy_seconds",
+            "Time that the emulated GPU worked.",
+            LABELS,
+            registry=self.registry,
+        ).labels(*self._labels)
         self.preemptions = self._counter("num_preemptions", "Cumulative number of preemption from the engine.")
         finished = self._labelled("request_success", "Count of successfully processed requests.", "finished_reason")
         self.finished = {reason: finished.labels(*self._labels, reason) for reason in FINISH_REASONS}

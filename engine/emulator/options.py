@@ -51,6 +51,7 @@ class Options:
     faults: tuple[tuple[str, Values], ...]  # from the start: kind and values
     shutdown_timeout_s: float
     keep_alive_s: int
+    load_tracking: bool
 
 
 def at_least(least: float) -> type[float]:
@@ -145,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--enable-sleep-mode", action="store_true", help="/sleep and /wake_up; as in vLLM with VLLM_SERVER_DEV_MODE=1"
     )
+    p.add_argument("--enable-server-load-tracking", action="store_true", help="/load counts; without it it says 0")
     p.add_argument("--faults", action="store_true", help="open /emulator/faults, for everybody who reaches the port")
     p.add_argument("--fault", type=fault, action="append", default=[], metavar="JSON", help='{"kind": ...}, at once')
     p.add_argument("--shutdown-timeout", type=at_least(0), default=0.0, help="seconds to finish after SIGTERM")
@@ -188,6 +190,7 @@ def parse(arguments: Sequence[str]) -> Options:
         shutdown_timeout_s=a.shutdown_timeout,
         # vLLM takes this one from its environment too, so one setting serves every flavour.
         keep_alive_s=int(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")),
+        load_tracking=a.enable_server_load_tracking,
     )
 
 

@@ -46,17 +46,24 @@ class Server:
 
     async def health(self, request: Request) -> Response:
         """200 as long as the engine core lives, while it shuts down or sleeps too; late while it renders. As in vLLM."""
-        await asyncio.sleep(self.engine.renderer.health_s)
+        await self._loop_turns()
         await self.engine.responsive.wait()
         return Response(status_code=503 if self.engine.dead else 200)
 
+    async def _loop_turns(self) -> None:
+        """Whatever is asked shares one event loop with the requests in rendering, so it is answered as late as /health."""
+        await asyncio.sleep(self.engine.renderer.health_s)
+
     async def load(self, request: Request) -> Response:
-        return json(orjson.dumps({"server_load": self.engine.running + self.engine.waiting}))
+        """Every request that is not answered yet, those in rendering too. Without the flag vLLM always says 0."""
+        await self._loop_turns()
+        return json(orjson.dumps({"server_load": self.engine.under_way if self.engine.options.load_tracking else 0}))
 
     async def version(self, request: Request) -> Response:
         return json(orjson.dumps({"version": VERSION}))
 
     async def metrics(self, request: Request) -> Response:
+        await self._loop_turns()
         return Response(self.engine.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:

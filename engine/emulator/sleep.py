@@ -6,6 +6,7 @@ from typing import Literal
 from engine.emulator.engine import Engine
 
 Mode = Literal["abort", "wait", "keep"]
+TAGS = {"weights", "kv_cache"}
 
 
 class Sleep:
@@ -14,6 +15,10 @@ class Sleep:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.level: int | None = None
+        self.awake: set[str] = set()
+        """What of it was woken so far, by tag."""
+        self.lost = False
+        """Its weights are: level 2 dropped them, and nobody has read them again. vLLM would answer noise."""
 
     async def begin(self, level: int, mode: Mode) -> None:
         """0 only stops the scheduler, 1 moves the weights to the host, 2 drops them; 1 and 2 empty all caches."""
@@ -26,18 +31,29 @@ class Sleep:
         if mode == "wait":
             await engine.resting.wait()
         self.level = level
+        self.awake.clear()
+        self.lost = self.lost or level == 2
         if level:
             engine.core.forget()
             await asyncio.sleep(engine.options.profile.sleep_s)
         engine.metrics.show_sleep(level)
 
+    def reload_weights(self) -> bool:
+        """False while there is no memory for them."""
+        if self.level and "weights" not in self.awake:
+            return False
+        self.lost = self.engine.weightless = False
+        return True
+
     async def end(self, tags: list[str]) -> bool:
-        """Says whether the engine is awake: with tags it is only when they name all there is."""
-        if self.level and tags and not {"weights", "kv_cache"} <= set(tags):
+        """Says whether the engine is awake: with tags it is when all there is was named, at once or one after the other."""
+        self.awake |= set(tags)
+        if self.level and tags and not self.awake >= TAGS:
             return False
         if self.level:
             await asyncio.sleep(self.engine.options.profile.wake_s)
         self.level = None
+        self.engine.weightless = self.lost
         self.engine.resume()
         self.engine.metrics.show_sleep(None)
         return True

@@ -11,10 +11,12 @@ STATES = (
     (2, "starting", "blue"),
     (3, "warming", "yellow"),
     (4, "up", "green"),
-    (5, "draining", "purple"),
-    (6, "down", "red"),
+    (5, "suspect", "orange"),
+    (6, "draining", "purple"),
+    (7, "sleeping", "dark-blue"),
+    (8, "down", "red"),
 )
-"""`controller/state.py`'s states (draining: design only, so far without a series), by number, because a timeline draws numbers."""
+"""`controller/state.py`'s states of engines, by number, because a timeline draws numbers."""
 
 
 def rate(counter: str, by: str, where: str = "") -> str:
@@ -105,17 +107,17 @@ UP = Row(
             "Engines of each pool that get new requests, as the controller sees it. "
             "Worry at 0: the pool answers 503 or falls back to the next one. No data: the controller itself is gone, nginx keeps the last engines.",
             "short",
-            {"{{pool}}": f'sum by (pool) (manyeyes_engine_state{{{CHOSEN}, state="up"}})'},
+            {"{{pool}}": f'sum by (pool) (manyeyes_engine_state{{{CHOSEN}, state=~"up|suspect"}})'},
             kind="stat",
             width=5,
             colours=((0, "red"), (1, "green")),
         ),
         Panel(
             "Engines not up",
-            "Engines of each pool that are known and get no new requests: starting, warming, draining or down. "
+            "Engines of each pool that are known and get no new requests: starting, warming, draining, sleeping or down. "
             "Worry when it is above 0 for longer than a start takes, a minute or two.",
             "short",
-            {"{{pool}}": f'sum by (pool) (1 - manyeyes_engine_state{{{CHOSEN}, state="up"}})'},
+            {"{{pool}}": f'sum by (pool) (manyeyes_engine_state{{{CHOSEN}, state!~"up|suspect"}})'},
             kind="stat",
             width=5,
             colours=((0, "green"), (1, "orange")),

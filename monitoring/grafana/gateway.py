@@ -37,7 +37,7 @@ def share_of_pool() -> str:
 
 def imbalance() -> str:
     """The most requests that an engine of a pool gets, over the least; only engines that are up. An idle pool counts as 0."""
-    up = f'manyeyes_engine_state{{{CHOSEN}, state="up"}} == 1'
+    up = f'manyeyes_engine_state{{{CHOSEN}, state=~"up|suspect"}} == 1'
     each = f"({rate('manyeyes_requests_total', 'pool, engine', CHOSEN, window=EVEN_OUT)} and on (pool, engine) {up})"
     return f"max by (pool) {each} / clamp_min(min by (pool) {each}, 0.001)"
 

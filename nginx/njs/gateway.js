@@ -176,6 +176,11 @@ function remoteBody(r) {
     return request.withModel(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
+// $manyeyes_renamed_body: the request under the pool's own name, for engines that were started before it got another one.
+function renamedBody(r) {
+    return request.withModel(r.requestBuffer.buffer, r.variables.manyeyes_pool);
+}
+
 function remoteRefusesKey(r) {
     refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' refuses the key it was given (${r.variables.upstream_status}).`);
 }
@@ -291,5 +296,5 @@ function engine(r) {
 
 export default {
     authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
-    remoteAuthorization, remoteBody, remoteRefusesKey, route,
+    remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, route,
 };

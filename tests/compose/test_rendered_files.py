@@ -11,10 +11,12 @@ import yaml
 
 from config.gateway import Images
 from config.inventory import DEFAULT
+from config.keys import Key, Keys
 from config.layout import lay_out
 from config.load import load
 from engine.flags import serve_flags
 from render.cluster import render
+from render.gateway import as_generation, gateway_files
 from render.write import write
 from tests.process.certificate import certificate
 
@@ -35,7 +37,11 @@ for name, flags in json.load(sys.stdin).items():
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
-    write(render(load(request.param), DEFAULT, request.param, folder), folder)
+    cluster = load(request.param)
+    keys = Keys(keys=(Key(name="alice", sha256="a" * 64, requests_per_minute=60, in_flight=4),))
+    _, gateway = as_generation(gateway_files(lay_out(cluster, DEFAULT), keys))
+    files = render(cluster, DEFAULT, request.param, folder) | {f"nginx/{name}": text for name, text in gateway.items()}
+    write(files, folder)
     return folder
 
 
@@ -66,7 +72,7 @@ def test_nginx_accepts_it(rendered: Path, tmp_path: Path) -> None:
     ]
     volumes = [argument for mount in mounts for argument in ("-v", mount)]
     told = subprocess.run(
-        ["docker", "run", "--rm", "--network=none", *volumes, IMAGES.nginx, "nginx", "-t"],
+        ["docker", "run", "--rm", "--network=none", *volumes, IMAGES.nginx, "nginx", "-t", "-p", "/etc/nginx/"],
         capture_output=True,
         text=True,
     )

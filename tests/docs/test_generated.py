@@ -1,8 +1,9 @@
-"""Documents made from the schema are up to date."""
+"""Documents made from code are up to date."""
 
 from pathlib import Path
 
 from config.reference import json_schema, markdown
+from controller import metrics_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -13,3 +14,7 @@ def test_the_configuration_page_is_what_the_schema_says() -> None:
 
 def test_the_json_schema_is_what_the_schema_says() -> None:
     assert (ROOT / "config/cluster.schema.json").read_text() == json_schema(), "`make docs`"
+
+
+def test_the_page_of_metrics_is_what_the_controller_tells() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == metrics_reference.markdown(), "`make docs`"

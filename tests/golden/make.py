@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from config.inventory import DEFAULT
+from config.layout import lay_out
 from config.load import load
 from render.cluster import render
+from render.gateway import gateway_files
 from render.write import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +17,11 @@ EXAMPLES = sorted((ROOT / "config/examples").glob("*.yaml"))
 def rendered(example: Path) -> dict[str, str]:
     """{file: text} for one example on the assumed two-GPU host."""
     config_file = example.relative_to(ROOT)
-    return render(load(example), DEFAULT, config_file, Path("rendered") / example.stem)
+    cluster = load(example)
+    gateway = gateway_files(lay_out(cluster, DEFAULT))
+    return render(cluster, DEFAULT, config_file, Path("rendered") / example.stem) | {
+        f"nginx/{name}": text for name, text in gateway.items()
+    }
 
 
 if __name__ == "__main__":

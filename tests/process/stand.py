@@ -1,7 +1,9 @@
 """A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker."""
 
 import contextlib
+import dataclasses
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -23,6 +25,7 @@ from config.load import load, load_laid_out
 from engine.flags import served_names
 from host import dotenv
 from render.cluster import render
+from render.places import Places
 from render.write import write
 from tests.eventually import eventually
 
@@ -39,9 +42,9 @@ def nginx_binary() -> str:
 
 
 def modules_folder() -> str:
-    """Where that nginx finds its modules; relative where it is an installed one."""
+    """Where that nginx finds its modules."""
     fetched = ROOT / "build/nginx/root/usr/lib/nginx/modules"
-    return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "modules"
+    return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "/usr/lib/nginx/modules"
 
 
 def own_user() -> str:
@@ -113,20 +116,38 @@ class Stand:
         cluster = load_laid_out(self.folder / "cluster.yaml", self.folder / "rendered/inventory.yaml")
         names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
-        limit = '--limit-mm-per-prompt={"image":4,"video":1}'
-        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, limit, *QUICK, *self.engine_flags, *more])
+        limits = ['--limit-mm-per-prompt={"image":4,"video":1}', "--enable-server-load-tracking"]
+        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more])
 
-    def start_controller(self) -> None:
+    @property
+    def places(self) -> Places:
+        """What nginx's files name here in place of the containers' addresses and folders."""
+        return Places(
+            controller="127.0.0.1",
+            controller_dns_port=self.ports["dns"],
+            controller_http_port=self.ports["controller"],
+            controller_syslog_port=self.ports["syslog"],
+            outside_resolver=f"127.0.0.1:{self.ports['dns']}",
+            listen=f"127.0.0.1:{self.ports['gateway']}",
+            secrets=str(self.folder / "secrets"),
+            caches=str(self.folder / "nginx/tmp"),
+        )
+
+    def start_controller(self, more: dict[str, str] | None = None) -> None:
         environment = {
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_OFFERED": str(self.folder / "offered"),
+            "MANYEYES_PLACES": json.dumps(dataclasses.asdict(self.places)),
+            "MANYEYES_GATEWAY_INSIDE": f"http://127.0.0.1:{self.ports['inside']}",
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
             "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
+            **(more or {}),
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
@@ -141,6 +162,39 @@ class Stand:
         }
         self.start("webui", [sys.executable, "-m", "webui"], environment)
         eventually(lambda: listens(self.ports["webui"]), 60, 0.2, "the page listens")
+
+    def configure(self, document: dict[str, Any]) -> None:
+        """Replaces cluster.yaml as editors do: by a new file under the old name."""
+        self.document = document
+        fresh = self.folder / "cluster.yaml.new"
+        fresh.write_text(yaml.safe_dump(document))
+        fresh.replace(self.folder / "cluster.yaml")
+
+    def configuration(self) -> dict[str, Any]:
+        """What the controller says of it; empty while it does not answer."""
+        with contextlib.suppress(httpx.TransportError):
+            return dict(self.client.get(f"http://127.0.0.1:{self.ports['controller']}/api/configuration").json())
+        return {}
+
+    def reloads(self) -> int:
+        """How often nginx took over other files since it started."""
+        return self.log("nginx").count('"event":"configuration_taken_over"') - 1
+
+    def restart_nginx(self) -> None:
+        """After a kill, as its container does it."""
+        etc = self.folder / "nginx"
+        environment = {
+            "NGINX_BINARY": nginx_binary(),
+            "NGINX_FILES": str(etc),
+            "NGINX_GLOBALS": f"daemon off; {own_user()}",
+            "OFFERED": str(self.folder / "offered"),
+            "SECRETS": self.places.secrets,
+            "TAKEN": str(etc / "tmp/gateway"),
+        }
+        malloc = dotenv.read(ROOT / "nginx/malloc.env")
+        self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
+        # Not merely listens: `nginx -t` does so too, for a moment.
+        eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")
 
     def start_adapter(self) -> None:
         """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
@@ -207,11 +261,13 @@ def stand(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog", "webui"):
         running.ports[part] = free_port()
-    document.setdefault("controller", {"probe_interval_s": 0.5, "probe_timeout_s": 2, "register_loopback": True})
+    # Tests that start and stop the same engine again and again are about other things than flapping.
+    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+    if keys:
+        (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
     inventory = Inventory(flavour="emulated")
-    files = render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r"), keys=keys or Keys())
-    write(files, folder / "rendered")
+    write(render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r")), folder / "rendered")
     try:
         for engine in document["engines"]:
             if not addresses and not engine["name"].startswith("late"):
@@ -228,26 +284,19 @@ def stand(
 
 
 def _start_nginx(running: Stand) -> None:
-    """The project's own files, with this host's paths and ports in place of the container's."""
-    binary = nginx_binary()
+    """The project's own files, with this host's paths and ports in place of the container's, started as the container does."""
     etc = running.folder / "nginx"
     shutil.copytree(ROOT / "nginx", etc)
-    shutil.copytree(running.folder / "rendered/nginx", etc / "rendered")
     (etc / "tmp").mkdir()
     ports = running.ports
     swaps = [
-        ("/tmp/", "/etc/nginx/tmp/"),
-        ("/etc/nginx/", f"{etc}/"),
-        ("load_module modules/", f"load_module {modules_folder()}/"),
-        ("listen 8080", f"listen 127.0.0.1:{ports['gateway']}"),
+        ("/tmp/", f"{etc}/tmp/"),
+        ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
-        ("10.213.77.2:5353", f"127.0.0.1:{ports['dns']}"),
-        ("10.213.77.2:5140", f"127.0.0.1:{ports['syslog']}"),
-        ("127.0.0.11 valid", f"127.0.0.1:{ports['dns']} valid"),
-        ("/run/secrets/manyeyes", str(running.folder / "secrets")),
-        ("10.213.77.2:8081", f"127.0.0.1:{ports['controller']}"),
         ("webui:7860", f"127.0.0.1:{ports['webui']}"),
+        ("127.0.0.11 valid", f"{running.places.outside_resolver} valid"),
+        ("/run/secrets/manyeyes", running.places.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]
     for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc"), *etc.rglob("*.js")):
@@ -255,6 +304,10 @@ def _start_nginx(running: Stand) -> None:
         for before, after in swaps:
             text = text.replace(before, after)
         file.write_text(text)
-    command = [binary, "-p", str(etc), "-c", str(etc / "nginx.conf"), "-g", f"daemon off; {own_user()}"]
-    running.start("nginx", command, dotenv.read(ROOT / "nginx/malloc.env"))
-    eventually(lambda: listens(ports["gateway"]), 10, 0.05, "nginx listens")
+    running.restart_nginx()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False

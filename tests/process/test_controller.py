@@ -1,6 +1,7 @@
 """The controller as a process: what it tells over HTTP, and that a wrong configuration ends it with a sentence."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def test_before_every_engine_was_seen_it_is_not_ready(tmp_path: Path) -> None:
         running.start("late-1", [sys.executable, "-c", _SILENT, str(running.ports["late-1"])])
         eventually(lambda: "listening" in running.log("late-1"), 10)
         running.kill("controller")
+        shutil.rmtree(running.folder / "state", ignore_errors=True)  # what it remembers is an answer too
         running.start_controller()
         eventually(lambda: _status(running, "/live") == 200, 15)
         assert _status(running, "/ready") == 503

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.eventually import eventually
 from tests.process.crowd import Crowd, crowd
-from tests.process.stand import Stand, nginx_binary, stand
+from tests.process.stand import Stand, stand
 
 NAMES = {"big-0", "big-1", "big-2"}
 
@@ -102,11 +101,8 @@ def test_the_controller_killed_and_back(cluster: Stand) -> None:
 def test_nginx_reloaded(cluster: Stand) -> None:
     with crowd(cluster.url, "big") as people:
         served(people, NAMES)
-        etc = cluster.folder / "nginx"
         for _ in range(3):
-            subprocess.run(
-                [nginx_binary(), "-p", etc, "-c", etc / "nginx.conf", "-s", "reload"], check=True, capture_output=True
-            )
+            os.kill(cluster.processes["nginx"].pid, signal.SIGHUP)
             time.sleep(1)
         served(people, NAMES)
     people.assert_nothing_lost(cut_on=set())

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.eventually import eventually
 from tests.process.certificate import certificate
 from tests.process.endpoint import answers, endpoint
@@ -30,7 +28,9 @@ def serve(running: Stand, name: str, *names: str) -> str:
 
 
 def rendered(running: Stand) -> dict[str, str]:
-    return {str(file): file.read_text() for file in (running.folder / "nginx/rendered").rglob("*") if file.is_file()}
+    """What nginx runs on."""
+    taken = running.folder / "nginx/tmp/gateway/current/rendered"
+    return {str(file): file.read_text() for file in taken.iterdir()}
 
 
 def test_an_engine_of_another_capacity_is_used_without_another_file_for_the_gateway(tmp_path: Path) -> None:
@@ -92,12 +92,6 @@ def test_a_registered_engine_is_used_again_after_the_controller_was_killed(tmp_p
         running.answers_from("big", {"extra"})
 
 
-# A new model name needs a new upstream. The controller writes the gateway's files and reloads it on every change of the cluster
-# in force once hot configuration is in; then these two pass, and their marks must go (strict).
-needs_new_files = pytest.mark.xfail(strict=True, reason="wants the controller to write the gateway's files")
-
-
-@needs_new_files
 def test_a_pool_registered_by_api_answers_through_the_gateway_once_an_engine_of_it_is_up(tmp_path: Path) -> None:
     document: dict[str, Any] = {
         "pools": [{"name": "big", "model": "org/Big-VL"}],
@@ -113,7 +107,6 @@ def test_a_pool_registered_by_api_answers_through_the_gateway_once_an_engine_of_
         running.answers_from("more", {"extra-0"}, within_s=5)
 
 
-@needs_new_files
 def test_a_remote_pool_registered_by_api_answers_through_the_gateway(tmp_path: Path) -> None:
     document: dict[str, Any] = {
         "pools": [{"name": "big", "model": "org/Big-VL"}],

@@ -1,5 +1,6 @@
 """The registry through the gateway: every call wants the admin key there, and none reaches it where it is not published."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ def test_also_reading_wants_the_admin_key_and_a_browser_may_give_it_as_a_passwor
     )
     assert outside(cluster, "GET", path, headers=AUTHORIZED).status_code == 200
     assert outside(cluster, "GET", path, auth=("anybody", KEY)).status_code == 200
+
+
+def test_the_page_of_calls_loads_its_own_files_and_nothing_from_elsewhere(cluster: Stand) -> None:
+    page = outside(cluster, "GET", "/api/docs", headers=AUTHORIZED).text
+    found = re.findall(r"""(?:src|href|url)["']?[=:] ?["']([^"']+)""", page)
+    assert any(link.endswith("swagger-ui-bundle.js") for link in found), page
+    for link in found:
+        assert link.startswith("/api/"), link
+        assert outside(cluster, "GET", link, headers=AUTHORIZED).status_code == 200
 
 
 @pytest.mark.parametrize("mark", ["", "0", "no"])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.machine import Busy, busy
 from bench.measure.counters import difference, read, share
 from bench.measure.load import Report
-from bench.measure.percentiles import median, percentile
 from bench.measure.users import busiest, joined
-from bench.processes import cpu_s, members, memory_mb, started
+from loadtest.machine import Busy, busy
+from loadtest.percentiles import median, percentile
+from loadtest.processes import cpu_s, members, memory_mb, started
 from tests.eventually import eventually
 
 HITS, QUERIES = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"

@@ -7,9 +7,10 @@ import dns.rdatatype
 import pytest
 
 from config.load import parse
-from controller.dns import answer
+from controller import metrics, state
+from controller.dns import MOST_KEPT, Answers, answer
 from controller.fleet import Fleet
-from controller.state import Engine, Look, State
+from controller.state import Engine, Look, State, Step
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"
 
@@ -25,9 +26,9 @@ def fleet(count: int = 2) -> Fleet:
 
 def ask(of: Fleet, name: str, kind: str = "SRV", over_udp: bool = True, edns: bool = True) -> dns.message.Message:
     query = dns.message.make_query(name, kind, use_edns=edns, payload=4096)
-    reply = answer(query.to_wire(), of, over_udp)
-    assert reply
-    return dns.message.from_wire(reply)
+    made = answer(query.to_wire(), of, over_udp)
+    assert made
+    return dns.message.from_wire(made[0])
 
 
 def test_a_pool_is_srv_records_with_port_and_name_and_the_addresses_beside_them() -> None:
@@ -96,3 +97,47 @@ def test_an_answer_too_large_for_udp_is_truncated_and_whole_over_tcp() -> None:
 @pytest.mark.parametrize("wire", [b"", b"x", b"\0" * 12, b"\xff" * 40, bytes(range(64))])
 def test_bytes_that_are_no_query_get_no_answer_or_an_error_and_never_raise(wire: bytes) -> None:
     answer(wire, fleet(), over_udp=True)
+
+
+def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
+    of = fleet()
+    answers = Answers(of)
+    query = dns.message.make_query(SRV, "SRV")
+    first = answers.to(query.to_wire(), over_udp=True)
+    query.id = 4242
+    second = answers.to(query.to_wire(), over_udp=True)
+    assert first is not None
+    assert second is not None
+    assert (second[:2], second[2:]) == ((4242).to_bytes(2, "big"), first[2:])
+    of.take(of.members["e-0"], Step(Engine(state=State.DOWN, last=Look.GONE, settled=True)))
+    third = answers.to(query.to_wire(), over_udp=True)
+    assert third is not None
+    assert [record.to_text() for record in dns.message.from_wire(third).answer[0]] == [
+        "0 1 9001 e-1.engine.manyeyes.internal."
+    ]
+
+
+def test_udp_and_tcp_are_kept_apart_and_every_answer_counts() -> None:
+    answers = Answers(fleet(40))
+    wire = dns.message.make_query(SRV, "SRV", use_edns=False).to_wire()
+    before = metrics.DNS_ANSWERS.labels("big", "NOERROR")._value.get()
+    for over_udp in (True, False, True, False):
+        reply = answers.to(wire, over_udp)
+        assert reply
+        assert bool(dns.message.from_wire(reply).flags & dns.flags.TC) is over_udp
+    assert metrics.DNS_ANSWERS.labels("big", "NOERROR")._value.get() == before + 4
+
+
+def test_ever_new_names_do_not_fill_the_memory() -> None:
+    answers = Answers(fleet())
+    for number in range(MOST_KEPT + 100):
+        answers.to(dns.message.make_query(f"n{number}.pool.manyeyes.internal", "A").to_wire(), over_udp=True)
+    assert len(answers._kept) <= MOST_KEPT
+    assert answers.to(b"", over_udp=True) is None
+
+
+def test_a_suspect_engine_is_still_among_them_and_a_sleeping_one_is_not() -> None:
+    of = fleet()
+    of.members["e-0"].known = Engine(state=State.SUSPECT, settled=True)
+    of.members["e-1"].known = state.remembered(State.SLEEPING, 0.0)
+    assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9000 e-0.engine.manyeyes.internal."]

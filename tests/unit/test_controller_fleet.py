@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
 
 from config.cluster import Cluster
 from config.load import parse
-from controller import state
+from controller import metrics, state
 from controller.fleet import Fleet
-from controller.state import Look, State
+from controller.kept import Kept
+from controller.load import Load
+from controller.state import Look, Observation, State
 
 
 def cluster(*engines: str) -> Cluster:
@@ -20,8 +24,9 @@ def engine(name: str, address: str = "127.0.0.1:9", pool: str = "big", weight: i
 
 def with_all_up(fleet: Fleet) -> Fleet:
     for member in fleet.members.values():
-        member.known = state.warmed(state.look(member.known, Look.HEALTHY, fleet.cluster.controller).engine).engine
-        member.address = "127.0.0.1"
+        healthy = state.observe(member.known, Observation(0.0, Look.HEALTHY), fleet.cluster.controller)
+        fleet.take(member, state.warmed(healthy.engine, 0.0))
+        fleet.moved(member, "127.0.0.1")
     return fleet
 
 
@@ -50,6 +55,127 @@ def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     assert fleet.serving("big") == []
     fleet.release("a", "resumed by ops")
     assert [member.engine.name for member in fleet.serving("big") or []] == ["a"]
+
+
+def names(fleet: Fleet) -> list[str] | None:
+    serving = fleet.serving("big")
+    return None if serving is None else [member.engine.name for member in serving]
+
+
+async def kept_members(fleet: Fleet, folder: Path) -> None:
+    """Runs until the members are written down."""
+    watching = asyncio.create_task(fleet.watch())
+    async with asyncio.timeout(10):
+        while not (folder / "members.yaml").exists():  # noqa: ASYNC110 it has no event
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+def test_members_outlive_the_controller_with_their_addresses(tmp_path: Path) -> None:
+    both = cluster(engine("a"), engine("b", address="127.0.0.1:10"))
+    asyncio.run(kept_members(with_all_up(Fleet(both, Kept(tmp_path))), tmp_path))
+    again = Fleet(both, Kept(tmp_path))
+    assert names(again) == ["a", "b"]
+    assert again.members["a"].address == "127.0.0.1"
+    moved = cluster(engine("a"), engine("b", address="127.0.0.1:11"))
+    assert Fleet(moved, Kept(tmp_path)).members["b"].known.state is State.UNKNOWN
+    assert names(Fleet(both)) is None
+
+
+def test_addresses_of_another_boot_are_not_used(tmp_path: Path) -> None:
+    both = cluster(engine("a"), engine("b", address="127.0.0.1:10"))
+    asyncio.run(kept_members(with_all_up(Fleet(both, Kept(tmp_path))), tmp_path))
+    text = (tmp_path / "members.yaml").read_text()
+    (tmp_path / "members.yaml").write_text("boot: another\n" + text.partition("\n")[2])
+    assert names(Fleet(both, Kept(tmp_path))) is None
+
+
+def test_held_engines_stay_held_over_a_restart_of_the_controller(tmp_path: Path) -> None:
+    with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path))).hold("a", "drained by ops")
+    again = with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path)))
+    assert names(again) == ["b"]
+    assert again.members["a"].known.held_for == "drained by ops"
+    again.release("a", "resumed by ops")
+    assert names(with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path)))) == ["a", "b"]
+
+
+def test_a_held_engine_that_moves_stays_held() -> None:
+    fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
+    fleet.hold("a", "drained by ops")
+    fleet.apply(cluster(engine("a", address="127.0.0.1:10"), engine("b")))
+    assert fleet.members["a"].known.held
+
+
+def test_what_is_kept_and_corrupt_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "members.yaml").write_text("- what\n- is this")
+    (tmp_path / "held.yaml").write_text("{: \0")
+    fleet = Fleet(cluster(engine("a")), Kept(tmp_path))
+    assert names(fleet) is None
+    assert len(list(tmp_path.glob("*.bad"))) == 2
+    for rows in ("3", "{a: 3}", "{a: {at: 'big 127.0.0.1:9', state: odd}}", "{z: {}}"):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        (tmp_path / "members.yaml").write_text(f"boot: {boot}\nengines: {rows}\n")
+        assert names(Fleet(cluster(engine("a")), Kept(tmp_path))) is None
+
+
+def test_an_engine_that_is_added_while_others_are_watched_leaves_the_pool_answerable() -> None:
+    async def added() -> list[str] | None:
+        fleet = with_all_up(Fleet(cluster(engine("a"))))
+        watching = asyncio.create_task(fleet.watch())
+        await asyncio.sleep(0)
+        fleet.apply(cluster(engine("a"), engine("b")))
+        found = names(fleet)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        return found
+
+    assert asyncio.run(added()) == ["a"]
+
+
+def test_series_of_an_engine_that_is_gone_are_dropped() -> None:
+    def told() -> list[str]:
+        return [
+            sample.name
+            for metric in metrics.ALL
+            for family in metric.collect()
+            for sample in family.samples
+            if sample.labels.get("engine") == "gone-1"
+        ]
+
+    fleet = with_all_up(Fleet(cluster(engine("gone-1"), engine("b"))))
+    metrics.tell_load(fleet.members["gone-1"].engine, Load(0.0, 3))
+    metrics.count_look(fleet.members["gone-1"].engine, Look.HEALTHY, 0.1)
+    assert "manyeyes_engine_in_flight" in told()
+    fleet.apply(cluster(engine("b")))
+    assert told() == []
+    fleet.apply(cluster(engine("gone-1"), engine("b")))
+    metrics.count_look(fleet.members["gone-1"].engine, Look.HEALTHY, 0.1)
+    assert "manyeyes_probes_total" in told()
+
+
+def test_the_version_changes_with_whatever_changes_an_answer() -> None:
+    fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
+    seen = [fleet.version]
+    changes: list[Callable[[], None]] = [
+        lambda: fleet.hold("a", "x"),
+        lambda: fleet.release("a", "y"),
+        lambda: fleet.moved(fleet.members["a"], "127.0.0.9"),
+        lambda: fleet.apply(cluster(engine("a", weight=2), engine("b"))),
+        lambda: fleet.take(
+            fleet.members["a"],
+            state.observe(fleet.members["a"].known, Observation(1.0, Look.GONE), fleet.cluster.controller),
+        ),
+    ]
+    for change in changes:
+        change()
+        assert fleet.version not in seen
+        seen.append(fleet.version)
+    healthy = state.observe(fleet.members["b"].known, Observation(2.0, Look.HEALTHY), fleet.cluster.controller)
+    fleet.take(fleet.members["b"], healthy)
+    assert fleet.version == seen[-1]
 
 
 async def looked_at(fleet: Fleet) -> None:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from config.cluster import Cluster
-from controller import request_labels, request_metrics
+from controller import metrics, request_labels
 from controller.fleet import Fleet
 from controller.request_log import RequestLog
 from tests.unit.test_controller_requests import NOBODY, ONE
@@ -30,8 +30,8 @@ CLUSTER = Cluster.model_validate(
 PLAIN = ONE | {"asked_pool": "big", "pool": "big", "engine": "big-0", "key": ""}
 LABELLED = [
     metric
-    for metric in vars(request_metrics).values()
-    if isinstance(metric, Counter | Histogram) and metric not in (request_metrics.UNREADABLE, request_metrics.DROPPED)
+    for metric in metrics.ALL
+    if isinstance(metric, Counter | Histogram) and metric not in (metrics.UNREADABLE, metrics.DROPPED)
 ]
 
 
@@ -40,8 +40,8 @@ def log() -> RequestLog:
     """Over a fleet whose engines were seen at their addresses, and metrics as of a fresh start."""
     for metric in LABELLED:
         metric.clear()
-    request_metrics._counter.cache_clear()
-    request_metrics._histogram.cache_clear()
+    metrics.counter.cache_clear()
+    metrics.histogram.cache_clear()
     fleet = Fleet(CLUSTER)
     for member in fleet.members.values():
         member.address = member.engine.host
@@ -188,3 +188,19 @@ def test_configured_pools_and_engines_start_at_zero(log: RequestLog) -> None:
         assert value("manyeyes_attempts_total", pool=pool, engine=engine, outcome="lost") == 0
     assert value("manyeyes_fallbacks_total", pool="big", to="small") == 0
     assert value("manyeyes_refused_total", status="429") == 0
+
+
+def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forgiven(log: RequestLog) -> None:
+    member, other = log.fleet.members["big-0"], log.fleet.members["big-1"]
+    lost = {"attempts": "10.0.0.2:8000, 10.0.0.3:8000", "connect_s": "-, 0.001", "header_s": "-, 0.080"}
+    take(log, engine="big-1", attempt_status="502, 200", response_s="0.000, 0.090", **lost)
+    assert (member.failures, other.failures) == (1, 0)
+    assert other.succeeded_at_s is not None
+    take(log, status=500, attempt_status="500")
+    assert member.failures == 2
+    take(log, status=503, attempt_status="503")  # full, which is no failure
+    take(log, status=499, attempt_status="-", header_s="-")
+    assert (member.failures, member.succeeded_at_s) == (2, None)
+    take(log)
+    assert member.failures == 0
+    assert member.succeeded_at_s is not None

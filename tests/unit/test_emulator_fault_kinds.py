@@ -1,10 +1,11 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from engine.emulator import faults
 from engine.emulator.faults import Faults
-from tests.unit.emulated import sequence
+from tests.unit.emulated import medium, sequence
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,13 @@ def test_only_the_marked_request_is_poisonous() -> None:
     assert not state.poisons(job)
     state.begin(*faults.parse({"kind": "poison", "marker": "lethal"}))
     assert not state.poisons(job)
+
+
+def test_videos_that_are_too_long_together_exhaust_the_memory_and_pictures_never_do() -> None:
+    state = Faults(lambda kind: None)
+    state.begin(*faults.parse({"kind": "out_of_memory", "together": 40}))
+    video = sequence(100, media=(replace(medium(1), kind="video", frames=16),)).job
+    picture = sequence(100, media=(medium(2),)).job
+    assert not state.exhausts_memory(video, 24)
+    assert state.exhausts_memory(video, 25)
+    assert not state.exhausts_memory(picture, 400)

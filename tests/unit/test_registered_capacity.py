@@ -11,6 +11,7 @@ from config.load import parse
 from config.pools import Pool
 from controller.in_force import NOTHING, Registered, merged
 from render.nginx import pools_conf
+from render.places import CONTAINERS
 
 MIXED = """
 pools:
@@ -41,14 +42,14 @@ def test_a_registered_engine_takes_a_capacity_that_the_gateway_has_a_name_for(
     assert [capacity(written, name) for name in "ab"] == [512, 96]
     cluster = merged(written, Registered(engines=(engine("c", gpu_memory_gb),)))
     assert capacity(cluster, "c") == expected
-    assert pools_conf(cluster) == pools_conf(written)
+    assert pools_conf(cluster, CONTAINERS) == pools_conf(written, CONTAINERS)
 
 
 def test_in_a_pool_without_written_engines_all_have_the_same_capacity() -> None:
     written = parse(MIXED)
     first = Registered(engines=(engine("c", 80, "lonely"),))
     second = replace(first, engines=(*first.engines, engine("d", 8, "lonely")))
-    assert pools_conf(merged(written, first)) == pools_conf(merged(written, second))
+    assert pools_conf(merged(written, first), CONTAINERS) == pools_conf(merged(written, second), CONTAINERS)
     assert capacity(merged(written, second), "c") == capacity(merged(written, second), "d") == 96
 
 

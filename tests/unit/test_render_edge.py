@@ -8,6 +8,7 @@ from config.cluster import Cluster
 from config.keys import Key, Keys
 from config.load import parse
 from render.edge import keys_conf, limits_conf, listen_conf, settings_conf
+from render.places import CONTAINERS
 
 
 def cluster(gateway: str = "{}") -> Cluster:
@@ -75,8 +76,8 @@ def test_a_key_named_as_one_of_nginxs_own_words_is_a_key() -> None:
 
 
 def test_https_is_spoken_where_there_is_a_tls_section_with_files_of_the_secrets_folder() -> None:
-    assert "listen 8080 reuseport;" in listen_conf(cluster())
-    text = listen_conf(cluster("{tls: {certificate: eyes.pem}}"))
+    assert "listen 8080 reuseport;" in listen_conf(cluster(), CONTAINERS)
+    text = listen_conf(cluster("{tls: {certificate: eyes.pem}}"), CONTAINERS)
     assert "listen 8080 ssl reuseport;" in text
     assert "ssl_certificate /run/secrets/manyeyes/eyes.pem;" in text
     assert "ssl_certificate_key /run/secrets/manyeyes/tls.key;" in text

@@ -33,6 +33,14 @@ def test_each_pool_tells_how_many_engines_are_up() -> None:
     assert "<b>b</b> 0 of 1 engine up" in html
 
 
+def test_a_suspect_engine_counts_as_up_and_is_told() -> None:
+    engines = [{"name": "a-0", "state": "suspect"}, {"name": "a-1", "state": "up"}]
+    found = parse_pools({"pools": [{"name": "a", "up": 2, "total": 2, "engines": engines}]})
+    assert found == [Pool("a", 2, 2, suspect=1)]
+    assert '<span class="pool some">' in states(found)
+    assert "<b>a</b> 2 of 2 engines up, 1 suspect" in states(found)
+
+
 def test_a_notice_is_shown_and_cannot_bring_html() -> None:
     html = notices([Pool("a", 1, 1, "<b>noise</b>"), Pool("b", 1, 1)], URL)
     assert "a: &lt;b&gt;noise&lt;/b&gt;" in html

@@ -32,6 +32,7 @@ class ChatTab:
     """What the page refreshes from outside the tab."""
 
     model: gr.Dropdown
+    chat: gr.Chatbot
 
 
 def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
@@ -169,7 +170,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
         None, None, None, js=CLOSE_SHEET % "chat-camera"
     )
     chat_api.mount(replies, events)
-    return ChatTab(model=model)
+    return ChatTab(model=model, chat=chat)
 
 
 SAVE = "(file) => { window.manyeyesSave(file); }"

@@ -1,0 +1,85 @@
+"""What the fleet remembers over a restart of the controller: members with their addresses, and who is held back and why.
+
+Until the first look at an engine is in, DNS goes by it, so that a restart changes nothing for the gateway.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.engines import Engine
+from controller.kept import Kept
+from controller.state import State
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """One engine as it was last known."""
+
+    state: State
+    address: str | None
+
+
+class Memory:
+    """Two documents: `members`, written after each change, and `held`, written before a hold takes effect."""
+
+    def __init__(self, kept: Kept | None) -> None:
+        self._kept = kept
+
+    def members(self, engines: tuple[Engine, ...]) -> dict[str, Remembered]:
+        """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
+        document = self._read("members")
+        if document.get("boot") != _boot():
+            return {}
+        rows = document.get("engines")
+        wanted = {engine.name: engine for engine in engines}
+        found = {}
+        for name, row in rows.items() if isinstance(rows, dict) else ():
+            if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name]):
+                try:
+                    state = State(row.get("state"))
+                except ValueError:
+                    continue
+                address = row.get("address")
+                found[name] = Remembered(state, address if isinstance(address, str) else None)
+        return found
+
+    def held(self) -> dict[str, str]:
+        """The reason by engine's name."""
+        return {str(name): str(reason) for name, reason in self._read("held").items()}
+
+    def keep_members(self, rows: dict[str, tuple[Engine, State, str | None]]) -> bool:
+        """False when the disk refuses; the log says so."""
+        engines = {
+            name: {"at": _place(engine), "state": state.value, "address": address}
+            for name, (engine, state, address) in rows.items()
+        }
+        return self._kept is None or self._kept.write("members", {"boot": _boot(), "engines": engines})
+
+    def keep_held(self, reasons: dict[str, str]) -> bool:
+        """The same."""
+        return self._kept is None or self._kept.write("held", reasons)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        if self._kept is None:
+            return {}
+        document = self._kept.read(name)
+        if document is None:
+            return {}
+        if not isinstance(document, dict):
+            self._kept.set_aside(name, "it holds no mapping")
+            return {}
+        return document
+
+
+def _place(engine: Engine) -> str:
+    return f"{engine.pool} {engine.host}:{engine.port}"
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

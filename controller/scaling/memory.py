@@ -1,0 +1,52 @@
+"""What of scaling outlives the controller: the counts wanted, and the engines that scaling itself holds back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.kept import Kept
+
+DOCUMENT = "scaling"
+
+
+@dataclass
+class Memory:
+    """Read once, written after every change. `going` engines are drained, `resting` ones stopped or asleep."""
+
+    wanted: dict[str, int] = field(default_factory=dict)
+    """By pool."""
+    fixed: dict[str, int] = field(default_factory=dict)
+    """By pool: counts set by hand."""
+    going: set[str] = field(default_factory=set)
+    resting: set[str] = field(default_factory=set)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "wanted": dict(sorted(self.wanted.items())),
+            "fixed": dict(sorted(self.fixed.items())),
+            "going": sorted(self.going),
+            "resting": sorted(self.resting),
+        }
+
+
+def read(kept: Kept) -> Memory:
+    """What was kept; nothing where there is none, or where it makes no sense (it is then set aside)."""
+    document = kept.read(DOCUMENT)
+    if document is None:
+        return Memory()
+    try:
+        return Memory(
+            wanted=_counts(document["wanted"]),
+            fixed=_counts(document["fixed"]),
+            going={str(name) for name in document["going"]},
+            resting={str(name) for name in document["resting"]},
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        kept.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
+        return Memory()
+
+
+def _counts(document: Any) -> dict[str, int]:
+    counts = {str(pool): int(count) for pool, count in document.items()}
+    if any(count < 1 for count in counts.values()):
+        raise ValueError("a count below 1")
+    return counts

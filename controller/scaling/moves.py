@@ -1,0 +1,105 @@
+"""Which engines start and which go, so that as many are up as are wanted. Pure.
+
+off -> coming -> serving -> going -> off: a started engine counts as one that serves, because it will soon; one that goes is taken back
+before another is started, because its caches are warm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Stage(Enum):
+    """Where an engine is, as far as scaling goes."""
+
+    SERVING = "serving"
+    """Gets new requests."""
+    COMING = "coming"
+    """Started or woken, and not up yet."""
+    GOING = "going"
+    """Held back by scaling: finishes what it has, then it is stopped or put to sleep."""
+    OFF = "off"
+    """Stopped or asleep."""
+    AWAY = "away"
+    """Started and of no use: down, held back by a person, or still not up long after its start. Another one stands in for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine as scaling sees it."""
+
+    name: str
+    stage: Stage
+    in_flight: int | None = 0
+    """None: not known."""
+    since_s: float = 0.0
+    """When it entered its stage."""
+    blocked: bool = False
+    """It is off, and its GPU is taken by the engine of another pool, or nobody here can start it."""
+    waited_for: bool = False
+    """Another pool needs its GPU."""
+    fixed: bool = False
+    """Nobody here can stop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What to do at once, by engines' names."""
+
+    take_back: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+    """Stop, or put to sleep."""
+    missing: int = 0
+    """Engines that are wanted and cannot be had."""
+
+
+def moves(engines: Sequence[Engine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> Moves:
+    """`engines` in the order of the file. One that is held rests when it is idle, or after `drain_s`; not before `settle_s`,
+    while the gateway may not have heard of it yet."""
+    coming = [engine for engine in engines if engine.stage is Stage.COMING]
+    serving = [engine for engine in engines if engine.stage is Stage.SERVING]
+    going = sorted(
+        (engine for engine in engines if engine.stage is Stage.GOING),
+        key=lambda engine: -(engine.in_flight or 0),
+    )
+    lacking = max(0, wanted - len(serving) - len(coming))
+    back = going[:lacking]
+    able = [engine for engine in engines if engine.stage is Stage.OFF and not engine.blocked]
+    start = able[: lacking - len(back)]
+    hold = _to_hold(serving, len(serving) - wanted)
+    rest = [engine for engine in going[lacking:] if _is_done(engine, now_s, drain_s, settle_s)]
+    return Moves(
+        take_back=_names(back),
+        start=_names(start),
+        hold=_names(hold),
+        rest=_names(rest),
+        missing=lacking - len(back) - len(start),
+    )
+
+
+def _to_hold(serving: Sequence[Engine], surplus: int) -> list[Engine]:
+    """Those with the least to do, later ones in the file first: so the first ones keep their conversations over days.
+
+    Engines that are coming do not count here, so the last one up is never held.
+    """
+    able = [(place, engine) for place, engine in enumerate(serving) if not engine.fixed]
+    unknown = float("inf")
+    able.sort(
+        key=lambda one: (
+            not one[1].waited_for,
+            unknown if one[1].in_flight is None else one[1].in_flight,
+            -one[0],
+        )
+    )
+    return [engine for _, engine in able[: max(0, min(surplus, len(serving) - 1))]]
+
+
+def _is_done(engine: Engine, now_s: float, drain_s: float, settle_s: float) -> bool:
+    held_s = now_s - engine.since_s
+    return held_s >= drain_s or (engine.in_flight == 0 and held_s >= settle_s)
+
+
+def _names(engines: Sequence[Engine]) -> tuple[str, ...]:
+    return tuple(engine.name for engine in engines)

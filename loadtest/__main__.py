@@ -1,0 +1,210 @@
+"""`python -m loadtest`: one load test without a page, as `make loadtest` calls it. docs/loadtest.md says what it means.
+
+Exit codes: 0 done; 1 partial, or the objective was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
+"""
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from loadtest import shapes, summary, users
+from loadtest.annotations import Annotations
+from loadtest.duration import seconds
+from loadtest.figures import Window, figures
+from loadtest.gateway import Gateway, Lost, Unusable
+from loadtest.machine import ROOT, machine
+from loadtest.order import KEY, Order
+from loadtest.progress import console, progress
+from loadtest.run import Failed, Ran, run, seen
+from loadtest.search import SearchPlan
+from loadtest.shapes.stage import length_s
+from loadtest.slo import STANDARD, slo
+from loadtest.wire import target
+
+DURATION = {"soak": "2h", "diurnal": "24m"}
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="make loadtest", description="A load test through the gateway, without a page.")
+    p.add_argument("--users", type=float, help="people at the same time (closed loop)")
+    p.add_argument("--rate", type=float, help="people who arrive in a second, on average (open loop)")
+    p.add_argument("--scenario", default="image", help=f"{', '.join(users.ALL)}, or a mix such as image:3,video:1")
+    p.add_argument("--shape", default="steady", help=f"{', '.join(shapes.NAMES)}; default steady")
+    p.add_argument("--duration", default="", help="90s, 10m, 2h; default 60s, soak 2h, diurnal 24m")
+    p.add_argument("--url", default="http://localhost:8080", help="default http://localhost:8080")
+    p.add_argument("--model", default="", help="default: the first the gateway names")
+    p.add_argument(
+        "--slo", help="first=2,total=5,share=0.95: a run that misses it ends with 1; saturate searches by it"
+    )
+    p.add_argument("--seed", type=int, default=20261121, help="the same seed asks the same questions")
+    p.add_argument("--processes", type=int, default=1, help="of the load generator; one holds some hundreds of users")
+    p.add_argument("--pause", type=float, default=1.0, help="what pauses are multiplied by; 0: nobody thinks")
+    p.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte after which an answer failed")
+    p.add_argument("--trusted", default="", help="a certificate to trust, for a gateway with one of its own")
+    p.add_argument("--grafana", default=os.environ.get("GRAFANA_URL", ""), help="marks the run there; GRAFANA_TOKEN")
+    p.add_argument("--out", type=Path, help="default build/loadtest/<date>-<scenario>")
+    return p
+
+
+class Wrong(Exception):
+    """The command line; one sentence."""
+
+
+def ordered(asked: argparse.Namespace) -> Order:
+    """Without model and folder, which come later. Raises Wrong."""
+    if asked.users is None and asked.rate is None:
+        raise Wrong("say how many: USERS=20 people at the same time, or RATE=4 arrivals a second")
+    if asked.users is not None and asked.rate is not None:
+        raise Wrong("USERS= is a closed loop and RATE= an open one; choose one")
+    level = asked.rate if asked.users is None else asked.users
+    if level <= 0 or (asked.users is not None and asked.users != int(asked.users)):
+        raise Wrong(
+            f"{'RATE' if asked.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
+        )
+    if asked.shape not in shapes.NAMES:
+        raise Wrong(f"no shape {asked.shape!r}; there are {', '.join(shapes.NAMES)}")
+    if asked.processes < 1:
+        raise Wrong("PROCESSES= wants 1 or more")
+    if asked.pause < 0 or asked.timeout <= 0:
+        raise Wrong("--pause wants 0 or more, --timeout more than 0")
+    try:
+        users.mix(asked.scenario)
+        target(asked.url)
+        objective = slo(asked.slo) if asked.slo else STANDARD
+        duration_s = seconds(asked.duration or DURATION.get(asked.shape, "60s"))
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+    search = asked.shape == shapes.SATURATE
+    return Order(
+        url=asked.url,
+        model="",
+        scenario=asked.scenario,
+        folder="",
+        loop="open" if asked.users is None else "closed",
+        stages=() if search else shapes.STAGED[asked.shape](level, duration_s),
+        search=SearchPlan(start=level, settle_s=duration_s / 6, measure_s=duration_s / 2) if search else None,
+        slo=objective,
+        seed=asked.seed,
+        processes=asked.processes,
+        pause=asked.pause,
+        timeout_s=asked.timeout,
+        trusted=asked.trusted,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser().parse_args(arguments)
+    key = os.environ.get(KEY, "")
+    try:
+        order = ordered(asked)
+        gateway = Gateway(asked.url, key, asked.trusted)
+        order = replace(order, model=gateway.ready(asked.model))
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{asked.scenario.replace(':', '').replace(',', '-')}"
+        folder = (asked.out or ROOT / "build/loadtest" / name).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (Wrong, Unusable) as error:
+        console.print(f"  no  {error}")
+        return 2
+    except OSError as error:
+        console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
+        return 2
+    order = replace(order, folder=str(folder))
+    about = {
+        "command": shlex.join(["python", "-m", "loadtest", *arguments]),
+        "order": dataclasses.asdict(order),
+        "shape": asked.shape,
+        "machine": asdict(machine("")),
+    }
+    title = f"{asked.scenario}, {asked.shape}, {asked.users or asked.rate:g} {'users' if asked.users else 'a second'}"
+    marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    began_s = time.time()
+    try:
+        with progress(title, _expected_s(order)) as watch, Lost(gateway) as lost:
+            ran = run(order, key, watch)
+    except KeyboardInterrupt:
+        ran = seen(folder, "interrupted by Ctrl-C")
+        _tell(about, order, ran, asked.slo is not None)
+        return 130
+    except (Failed, OSError) as error:
+        console.print(f"  no  {error}")
+        return 2
+    finally:
+        marks.mark(title, began_s, time.time())
+    if lost.names and not ran.trouble:
+        ran = replace(ran, trouble=f"{', '.join(sorted(lost.names))} was lost during the run")
+    return _tell(about, order, ran, asked.slo is not None)
+
+
+def _expected_s(order: Order) -> float:
+    if order.search is None:
+        return length_s(order.stages) + 3
+    return 0.6 * order.search.most_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
+
+
+def _tell(about: dict[str, Any], order: Order, ran: Ran, gated: bool) -> int:
+    """Prints, writes, and returns the exit code."""
+    start_s, end_s = ran.span
+    if ran.samples and not start_s:
+        start_s, end_s = min(one.began_s for one in ran.samples), max(one.ended_s for one in ran.samples)
+    if ran.trouble and ran.samples:
+        end_s = min(end_s, max(one.ended_s for one in ran.samples))
+    # The first tenth is the ramp: nobody waits yet for anybody else.
+    window = Window(start_s + 0.1 * (end_s - start_s), end_s)
+    found = figures(ran.samples, window, order.slo)
+    more: dict[str, Any] = {}
+    missed = ""
+    if order.search is not None:
+        held = [probe["level"] for probe in ran.probes if probe["held"]]
+        best = max(held, default=0.0)
+        unit = "users" if order.loop == "closed" else "requests a second"
+        more = {"search": {"best": best, "unit": unit, "probes": ran.probes}}
+        missed = (
+            "" if held else f"no level met the objective ({order.slo}); the lowest tried was {_lowest(ran):g} {unit}"
+        )
+        console.print(f"  ok  most under the objective: {best:g} {unit} ({order.slo})" if held else "")
+        for probe in ran.probes:
+            console.print(
+                f"      {probe['level']:8.2f}  {'held  ' if probe['held'] else 'missed'}  p95 {probe['total_p95_s']:.2f} s, "
+                f"first token p95 {probe['first_p95_s']:.2f} s, {probe['missed']} of {probe['asked']} missed"
+            )
+    else:
+        for label, value in summary.rows(found):
+            console.print(f"      {label:32} {value}")
+        if gated and found.kept_share < order.slo.share:
+            missed = f"the objective was missed: {found.kept_share:.1%} kept it, wanted {order.slo}"
+    if ran.generator_was_limit:
+        console.print("  !!  " + summary.GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
+    if not found.answered and not ran.trouble:
+        why = next(iter(found.errors), "") or next((one.failed for one in ran.samples if one.failed), "nobody asked")
+        missed = f"no request was answered: {why}"
+    try:
+        summary.write(ran.folder / "summary.json", summary.document(about, ran, found, more))
+    except OSError as error:
+        ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
+    if ran.trouble:
+        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {_shown(ran.folder)}.")
+    elif missed:
+        console.print(f"  no  {missed}")
+    console.print(
+        f"      {_shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
+    )
+    return 1 if ran.trouble or missed else 0
+
+
+def _lowest(ran: Ran) -> float:
+    return min((probe["level"] for probe in ran.probes), default=0.0)
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

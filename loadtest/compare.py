@@ -1,0 +1,194 @@
+"""`python -m loadtest.compare A B`: two runs beside each other, and which differences are more than noise.
+
+A run is a folder: of `make scale-proof` (its repeats are the spread) or of `make loadtest` (its time is cut into pieces, and
+they are the spread). A difference is called noise where the ranges of the two overlap. Three values against three lie
+apart by chance once in ten times; more repeats make that rarer. Pieces of one run know nothing of what changes from run
+to run, so there the verdict is the weaker one; the last line says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtest.figures import Figures, Window, figures
+from loadtest.progress import console
+from loadtest.proof import measured as lines
+from loadtest.proof.results import results
+from loadtest.run import seen
+from loadtest.slo import Slo
+from loadtest.spread import Spread, spread
+
+PIECES = 6
+PIECE_LEAST = 5  # answers
+
+
+class NotARun(Exception):
+    """One sentence."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of both. `better`: +1 where more is better, -1 where less is."""
+
+    what: str
+    a: Spread
+    b: Spread
+    better: int
+
+    @property
+    def noise(self) -> bool:
+        return self.a.overlaps(self.b)
+
+    @property
+    def change(self) -> float | None:
+        """Of the medians, as a share of A's; None where that is 0."""
+        return self.b.median / self.a.median - 1 if self.a.median else None
+
+    @property
+    def verdict(self) -> str:
+        if self.noise:
+            return "noise"
+        return "better" if (self.b.median > self.a.median) == (self.better > 0) else "worse"
+
+
+Named = dict[str, tuple[Spread, int]]
+
+
+def compared(a: Named, b: Named) -> Iterator[Compared]:
+    """What both have."""
+    for what, (one, better) in a.items():
+        if what in b:
+            yield Compared(what, one, b[what][0], better)
+
+
+def read(folder: Path) -> tuple[str, Named, bool, bool]:
+    """(what it is, figures, whether its spread is of repeats, whether it is emulated). Raises NotARun."""
+    if (folder / "runs.jsonl").exists():
+        return _proof(folder)
+    if (folder / "summary.json").exists():
+        return _single(folder)
+    raise NotARun(f"{folder} is no run: it has neither runs.jsonl (make scale-proof) nor summary.json (make loadtest)")
+
+
+def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
+    found = results(lines.good(folder / "runs.jsonl"))
+    if not found.counts:
+        raise NotARun(f"{folder}/runs.jsonl has no whole measurement")
+    about = orjson.loads((folder / "about.json").read_bytes())
+    named: Named = {}
+    for count, at in found.counts.items():
+        values: tuple[tuple[str, Spread | None, int], ...] = (
+            ("requests a second, all busy", at.full_rps, 1),
+            ("efficiency", at.efficiency if count > 1 else None, 1),
+            ("requests a second under the objective", at.limit_rps, 1),
+            ("p50, s", at.same_p50_s, -1),
+            ("p95, s", at.same_p95_s, -1),
+            ("p99, s", at.same_p99_s, -1),
+            ("first token p50, s", at.first_p50_s, -1),
+            ("first token p95, s", at.first_p95_s, -1),
+            ("per token p50, s", at.token_p50_s, -1),
+            ("videos answered, share", at.video_success, 1),
+        )
+        named |= {f"{count}: {what}": (value, better) for what, value, better in values if value}
+    kind = about["kind"]
+    return f"{kind['model']} on {kind['gpu']}", named, True, bool(kind["emulated"])
+
+
+def _single(folder: Path) -> tuple[str, Named, bool, bool]:
+    document = orjson.loads((folder / "summary.json").read_bytes())
+    ran = seen(folder)
+    start_s, end_s = ran.span
+    order = document["about"]["order"]
+    slo = Slo(**order["slo"])
+    title = f"{order['scenario']}, {document['about']['shape']}, {order['url']}"
+    if not end_s:
+        best = float(document.get("search", {}).get("best", 0.0))
+        return title, {"most under the objective": (Spread((best,)), 1)}, False, False
+    start_s += 0.1 * (end_s - start_s)
+    pieces = _pieces(start_s, end_s, len(ran.samples))
+    each = [figures(ran.samples, piece, slo) for piece in pieces]
+    values: tuple[tuple[str, list[float | None], int], ...] = (
+        ("requests a second", [one.rps for one in each], 1),
+        ("goodput, requests a second", [one.goodput_rps for one in each], 1),
+        ("p50, s", _answered(each, "total_p50_s"), -1),
+        ("p95, s", _answered(each, "total_p95_s"), -1),
+        ("first token p50, s", _answered(each, "first_p50_s"), -1),
+        ("first token p95, s", _answered(each, "first_p95_s"), -1),
+        ("per token p50, s", _answered(each, "token_p50_s"), -1),
+        ("failed, share", [one.failed / max(1, one.failed + one.answered) for one in each], -1),
+    )
+    found = ((what, spread(value), better) for what, value, better in values)
+    return title, {what: (value, better) for what, value, better in found if value}, False, False
+
+
+def _pieces(start_s: float, end_s: float, samples: int) -> list[Window]:
+    number = max(2, min(PIECES, samples // PIECE_LEAST))
+    each = (end_s - start_s) / number
+    return [Window(start_s + n * each, start_s + (n + 1) * each) for n in range(number)]
+
+
+def _answered(each: Sequence[Figures], name: str) -> list[float | None]:
+    return [float(getattr(one, name)) if one.answered else None for one in each]
+
+
+def told(one: Spread) -> str:
+    middle, low, high = (f"{value:.3g}" for value in (one.median, one.low, one.high))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def document(a: Path, b: Path, rows: Sequence[Compared]) -> dict[str, Any]:
+    return {
+        "a": str(a),
+        "b": str(b),
+        "rows": [
+            {"what": row.what, "a": row.a.values, "b": row.b.values, "change": row.change, "verdict": row.verdict}
+            for row in rows
+        ],
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    p = argparse.ArgumentParser(prog="make compare", description="Two runs beside each other, and what of it is noise.")
+    p.add_argument("a", type=Path)
+    p.add_argument("b", type=Path)
+    p.add_argument("--json", type=Path, help="writes the rows there, too")
+    p.add_argument(
+        "--fail-on-worse", action="store_true", help="exit code 1 when a difference beyond noise is for the worse"
+    )
+    asked = p.parse_args(arguments)
+    try:
+        (what_a, a, repeats_a, emulated_a), (what_b, b, repeats_b, emulated_b) = read(asked.a), read(asked.b)
+    except (NotARun, OSError, KeyError, ValueError) as error:
+        console.print(f"  no  {error}")
+        return 2
+    rows = list(compared(a, b))
+    console.print(f"      A  {asked.a}: {what_a}{', emulated' if emulated_a else ''}")
+    console.print(f"      B  {asked.b}: {what_b}{', emulated' if emulated_b else ''}")
+    if not rows:
+        console.print(
+            "  no  the two have no figure in common: one is a proof and the other is not, or their engines differ"
+        )
+        return 2
+    wide = max(len(row.what) for row in rows)
+    for row in rows:
+        change = "" if row.change is None else f"{100 * row.change:+.1f} %"
+        mark = {"noise": "  ", "better": "ok", "worse": "!!"}[row.verdict]
+        console.print(f"  {mark}  {row.what:{wide}}  {told(row.a):>26}  {told(row.b):>26}  {change:>9}  {row.verdict}")
+    if not (repeats_a and repeats_b):
+        console.print(
+            "      One run each: the ranges are of pieces of its time. What changes from run to run is not in them."
+        )
+    elif min(len(row.a.values) for row in rows) < 3 or min(len(row.b.values) for row in rows) < 3:
+        console.print("  !!  Fewer than three repeats: ranges of so few values say little.")
+    if asked.json:
+        asked.json.write_bytes(orjson.dumps(document(asked.a, asked.b, rows), option=orjson.OPT_INDENT_2))
+    return 1 if asked.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (order.py) it does that and ends; without one it
+serves Locust's page, where people choose the number of users and the scenario."""
+
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import orjson
+from locust import events, runners
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
+
+from loadtest import order as orders
+from loadtest import users
+from loadtest.figures import Window, figures
+from loadtest.generator import page
+from loadtest.generator.arrivals import Dues, arrivals
+from loadtest.generator.course import course
+from loadtest.generator.kept import Kept
+from loadtest.generator.people import people
+from loadtest.generator.told import Told
+from loadtest.order import ORDER, Order
+
+runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
+ARRIVALS = "manyeyes_arrivals"
+FIELD = "manyeyes"
+
+told = Told()
+dues = Dues()
+
+
+def _from_page() -> Order:
+    """Locust's page: its fields are read when somebody starts a test."""
+    return Order(
+        url=os.environ.get("MANYEYES_GATEWAY_URL", "http://localhost:8080"),
+        model=os.environ.get("MANYEYES_MODEL", "auto"),
+        scenario="image",
+        folder="",
+        processes=int(os.environ.get("MANYEYES_LOADTEST_PROCESSES", "1")),
+    )
+
+
+ordered = ORDER in os.environ
+order = orders.read(Path(os.environ[ORDER])) if ordered else _from_page()
+
+
+def _give_up() -> None:
+    """The files cannot be written any more: say so at once, Locust's own report will fail too, and end with what there is."""
+    _say({"trouble": kept.trouble})
+    if told.environment and told.environment.runner:
+        gevent.spawn(told.environment.runner.quit)
+
+
+kept = Kept(Path(order.folder) if ordered else None, _give_up)
+
+
+def _send(coming: list[tuple[float, int]], forget: bool) -> None:
+    runner = told.environment.runner if told.environment else None
+    if isinstance(runner, MasterRunner):
+        runner.send_message(ARRIVALS, {"dues": coming, "forget": forget})
+    else:
+        dues.add(coming, forget)
+
+
+if ordered:
+    mix = users.mix(order.scenario)
+    # Locust finds these classes by looking through this file's names.
+    TheUser = arrivals(order, mix, told, dues) if order.loop == "open" else people(order, mix, told)
+    TheShape = course(order, kept, _send)
+else:
+    TheUser = page.people(order, told)
+
+
+@events.init_command_line_parser.add_listener
+def _arguments(parser: LocustArgumentParser) -> None:
+    if not ordered:
+        page.arguments(parser, order)
+
+
+@events.init.add_listener
+def _begin(environment: Environment, **_: Any) -> None:
+    told.environment = environment
+    runner = environment.runner
+    gevent.spawn(told.watch)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(ARRIVALS, _arrive)
+    elif runner is not None:
+        gevent.spawn(_report, runner)
+    if environment.web_ui and not isinstance(runner, WorkerRunner):
+        page.extend(environment, kept)
+
+
+def _arrive(msg: Any, **_: Any) -> None:
+    dues.add([(due_s, number) for due_s, number in msg.data["dues"]], msg.data["forget"])
+
+
+@events.report_to_master.add_listener
+def _to_master(client_id: str, data: dict[str, Any]) -> None:
+    data[FIELD] = told.take()
+
+
+@events.worker_report.add_listener
+def _from_worker(client_id: str, data: dict[str, Any]) -> None:
+    if FIELD in data:
+        kept.add(client_id, data[FIELD])
+
+
+@events.test_start.add_listener
+def _start(environment: Environment, **_: Any) -> None:
+    if not ordered:
+        kept.samples.clear()
+
+
+@events.quitting.add_listener
+def _end(environment: Environment, **_: Any) -> None:
+    if not isinstance(environment.runner, WorkerRunner):
+        if not isinstance(environment.runner, MasterRunner):
+            kept.add("local", told.take())
+        kept.close()
+        if ordered:
+            _csv(environment)
+            _say({"trouble": kept.trouble, "requests": len(kept.samples)})
+    # The verdict is ours, from the samples; Locust's own, one failed request, is not it.
+    environment.process_exit_code = 1 if kept.trouble else 0
+
+
+def _csv(environment: Environment) -> None:
+    """Locust's tables. Its own --csv writes them from a greenlet that may outlive the file (Locust 2.47)."""
+    tables = StatsCSV(environment, PERCENTILES_TO_REPORT)
+    try:
+        with (Path(order.folder) / "locust_stats.csv").open("w", newline="") as file:
+            tables.requests_csv(csv.writer(file))
+        with (Path(order.folder) / "locust_failures.csv").open("w", newline="") as file:
+            tables.failures_csv(csv.writer(file))
+    except OSError as error:
+        kept.trouble = kept.trouble or f"{order.folder}: {error.strerror}"
+
+
+def _report(runner: Runner) -> None:
+    """Once a second: this process's own samples, and one line for whoever shows progress."""
+    while True:
+        gevent.sleep(1.0)
+        if not isinstance(runner, MasterRunner):
+            kept.add("local", told.take())
+        if ordered:
+            now = time.time()
+            seen = figures(kept.samples[-2000:], Window(now - 10 * order.slowdown, now), order.slo, order.slowdown)
+            _say(
+                {
+                    "users": runner.user_count,
+                    "under_way": sum(kept.under_way.values()),
+                    "requests": len(kept.samples),
+                    "rps": seen.rps,
+                    "p95_s": seen.total_p95_s,
+                    "failed": seen.failed,
+                    "errors": seen.errors,
+                    "cpu": max(kept.cpu.values(), default=0.0),
+                }
+            )
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(line).decode() + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,183 @@
+"""One run of Locust as a process of its own: started with an order, watched, ended, and what it left read back."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtest.machine import ROOT
+from loadtest.order import KEY, ORDER, Order
+from loadtest.sample import Sample, read
+from loadtest.shapes.stage import length_s
+
+Line = dict[str, Any]
+Watch = Callable[[Line], None]
+
+END_S = 20.0  # after the last stage, on top of the longest answer
+LIMIT_CPU = 0.85
+LIMIT_LAG_S = 0.1
+
+
+class Failed(Exception):
+    """Locust did not do its work; the text says why."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run left. `trouble` is empty when it is whole, else the reason why it is partial."""
+
+    folder: Path
+    samples: tuple[Sample, ...]
+    trouble: str
+    cpu_p95: float
+    lag_p95_s: float
+
+    @property
+    def generator_was_limit(self) -> bool:
+        return self.cpu_p95 > LIMIT_CPU or self.lag_p95_s > LIMIT_LAG_S
+
+    @property
+    def probes(self) -> list[Line]:
+        """Probes of a search, in order."""
+        return lines(self.folder / "probes.jsonl")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the stages began and ended, in seconds since 1970."""
+        found = lines(self.folder / "stages.jsonl")
+        return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
+
+
+def lines(file: Path) -> list[Line]:
+    if not file.exists():
+        return []
+    found = []
+    for line in file.read_bytes().splitlines():
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found.append(orjson.loads(line))
+    return found
+
+
+def command(order: Order) -> list[str]:
+    folder = order.folder
+    words = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless", "--only-summary"]
+    words += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
+    words += ["--html", f"{folder}/locust.html", "--json-file", f"{folder}/locust"]
+    # With one process there is no master beside it: its samples need not travel.
+    return words + (["--processes", str(order.processes)] if order.processes > 1 else [])
+
+
+def run(order: Order, key: str = "", watch: Watch = lambda line: None) -> Ran:
+    """Does the order and returns what was seen. On KeyboardInterrupt Locust is ended in order, and it is raised again.
+
+    Raises Failed when Locust ended without having done anything.
+    """
+    folder = Path(order.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, ORDER: str(order.write()), KEY: key, "PYTHONPATH": str(ROOT)}
+    environment.pop("LOCUST_CONFIG", None)
+    with (folder / "locust.log").open("ab") as log:
+        process = subprocess.Popen(
+            command(order),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C reaches this process, which ends Locust in order
+        )
+    said: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(process, said), daemon=True).start()
+    trouble = ""
+    try:
+        trouble = _attend(order, process, said, watch)
+    except BaseException:
+        _end(process, order.timeout_s)
+        raise
+    finally:
+        _end(process, 5)
+    ran = seen(folder, trouble)
+    if process.returncode and not ran.samples and not trouble:
+        raise Failed(f"Locust ended with {process.returncode}: {_last_line(folder / 'locust.log')}")
+    return ran
+
+
+def _attend(
+    order: Order, process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[Line | None]", watch: Watch
+) -> str:
+    deadline = time.monotonic() + _longest_s(order)
+    trouble = ""
+    while True:
+        try:
+            line = said.get(timeout=1)
+        except queue.Empty:
+            if time.monotonic() > deadline:
+                return f"Locust did not end within {_longest_s(order):.0f} s"
+            continue
+        if line is None:
+            process.wait(timeout=30)
+            return trouble or (f"Locust ended with {process.returncode}" if process.returncode else "")
+        trouble = line.get("trouble") or trouble
+        if "rps" in line:
+            watch(line)
+
+
+def _longest_s(order: Order) -> float:
+    if order.search is None:
+        return length_s(order.stages) + order.timeout_s + END_S
+    probe_s = order.search.settle_s + order.search.measure_s + 40 * order.slowdown
+    return order.search.most_probes * probe_s + order.timeout_s + END_S
+
+
+def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[Line | None]") -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(b"{"):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                said.put(orjson.loads(line))
+    said.put(None)
+
+
+def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
+    """Locust writes its reports on SIGINT; what does not end then is ended with all its processes."""
+    for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGINT:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=wait_s)
+
+
+def seen(folder: Path, trouble: str = "") -> Ran:
+    """What a run left in its folder, whole or not."""
+    generator = lines(folder / "generator.jsonl")
+    # The first second of a process is its start.
+    started = min((line["at_s"] for line in generator), default=0.0)
+    later = [line for line in generator if line["at_s"] > started + 2] or generator
+    cpu, lag = sorted(line["cpu"] for line in later), sorted(line["lag_s"] for line in later)
+    return Ran(
+        folder=folder,
+        samples=tuple(read(folder / "requests.jsonl")),
+        trouble=trouble,
+        cpu_p95=cpu[int(0.95 * (len(cpu) - 1))] if cpu else 0.0,
+        lag_p95_s=lag[int(0.95 * (len(lag) - 1))] if lag else 0.0,
+    )
+
+
+def _last_line(file: Path) -> str:
+    text = file.read_text(errors="replace").strip() if file.exists() else ""
+    return text.splitlines()[-1] if text else "it said nothing"

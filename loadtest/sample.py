@@ -1,0 +1,55 @@
+"""One request as its user saw it; a line of requests.jsonl."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`began_s` is when it was due, in seconds since 1970; every other time is in seconds from there.
+
+    In a closed loop a request is due when its user asks. In an open loop it is due when the arrival is, however late the
+    load generator was (`late_s`): otherwise a busy generator would hide the wait.
+    """
+
+    scenario: str
+    user: int
+    turn: int
+    began_s: float
+    late_s: float
+    first_s: float  # 0 when no token came
+    total_s: float
+    tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    video: bool
+    status: int  # 0 when there was no answer at all
+    failed: str  # empty: it counts
+    engine: str = ""
+    pool: str = ""
+
+    @property
+    def ended_s(self) -> float:
+        return self.began_s + self.total_s
+
+    @property
+    def token_s(self) -> float:
+        """Time per output token after the first one (TPOT); 0 where there is no second one."""
+        return (self.total_s - self.first_s) / (self.tokens - 1) if self.tokens > 1 and self.first_s else 0.0
+
+    def line(self) -> bytes:
+        return orjson.dumps(asdict(self)) + b"\n"
+
+
+def read(file: Path) -> Iterator[Sample]:
+    """Samples of a file; a last line that was cut off by a full disk or a kill is left out."""
+    if not file.exists():
+        return
+    for line in file.read_bytes().splitlines():
+        try:
+            yield Sample(**orjson.loads(line))
+        except (orjson.JSONDecodeError, TypeError):
+            continue

@@ -1,0 +1,99 @@
+#!/bin/sh
+# Starts nginx on the newest rendered files that it accepts, then looks once a second for others and takes those over by one
+# reload. nginx never reads a file that is being replaced: it is given a copy, and only one whose sums are right.
+#
+# $OFFERED/current  the files as the controller wants them in force; a Kubernetes ConfigMap can be mounted there instead
+# $OFFERED/proven   those that it last saw in force, for a start while `current` is refused
+# $TAKEN/current    what nginx runs on: a link to one folder with the hand-written files (links) and a copy of rendered ones
+# $TAKEN/refused    the offered generation that nginx does not accept, and nginx's reason
+FILES=${NGINX_FILES:-/etc/nginx}
+OFFERED=${OFFERED:-/etc/nginx/offered}
+SECRETS=${SECRETS:-/run/secrets/manyeyes}
+TAKEN=${TAKEN:-/tmp/gateway}
+NGINX_BINARY=${NGINX_BINARY:-nginx}
+GLOBALS=${NGINX_GLOBALS:-daemon off;}
+SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole
+
+count=0     # folders made so far
+running=""  # the generation in force
+refused=""  # the offered generation, with the secrets' sum, that was refused last
+secrets=""  # the secrets' sum
+
+# One JSON line in the log.
+say() {
+    reason=$(printf '%s' "$3" | tr '\n\t' '  ' | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g')
+    printf '{"at":"%s","event":"%s","generation":"%s","reason":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$2" "$reason"
+}
+
+secrets_sum() { cat "$SECRETS"/* 2>/dev/null | cksum; }
+
+# Copies what is offered under $1 to $TAKEN/next. Fails while it is missing or being replaced.
+copied() {
+    rm -rf "$TAKEN/next"
+    mkdir -p "$TAKEN/next/rendered" || return 1
+    cp -L "$OFFERED/$1"/* "$TAKEN/next/rendered/" 2>/dev/null || return 1
+    (cd "$TAKEN/next/rendered" && sha256sum -c generation.sha256 >/dev/null 2>&1) || return 1
+    for part in nginx.conf conf.d njs; do
+        ln -s "$FILES/$part" "$TAKEN/next/$part" || return 1
+    done
+}
+
+# Makes $TAKEN/next what nginx reads when it starts or reloads. Fails, with a reason, when nginx does not accept it.
+taken() {
+    read -r generation <"$TAKEN/next/rendered/generation"
+    if ! found=$("$NGINX_BINARY" -t -q -p "$TAKEN/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
+        refused="$generation $secrets"
+        printf '%s\n%s\n' "$generation" "$found" >"$TAKEN/refused.new" && mv "$TAKEN/refused.new" "$TAKEN/refused"
+        say configuration_refused "$generation" "$found"
+        return 1
+    fi
+    count=$((count + 1))
+    old=$(readlink "$TAKEN/current")
+    mv "$TAKEN/next" "$TAKEN/$count-$generation"
+    ln -s "$count-$generation" "$TAKEN/link" && mv -T "$TAKEN/link" "$TAKEN/current"
+    [ -z "$old" ] || rm -rf "${TAKEN:?}/$old"
+    running=$generation
+}
+
+# One look. nginx has this shell's process id: the shell becomes it.
+look() {
+    looks=$((looks + 1))
+    if [ $((looks % SECRETS_EVERY)) -eq 0 ] && [ "$(secrets_sum)" != "$secrets" ]; then
+        secrets=$(secrets_sum)
+        why="another certificate or key"
+        { copied current && taken; } || { copied proven && taken; } || return
+    else
+        why="another configuration"
+        { read -r offered <"$OFFERED/current/generation"; } 2>/dev/null || return
+        if [ "$offered" = "$running" ]; then
+            [ ! -e "$TAKEN/refused" ] || rm -f "$TAKEN/refused"
+            return
+        fi
+        [ "$offered $secrets" != "$refused" ] || return
+        copied current && taken || return
+    fi
+    kill -HUP $$ && say configuration_taken_over "$running" "$why"
+}
+
+trap 'exit 0' TERM INT QUIT
+rm -rf "$TAKEN"
+mkdir -p "$TAKEN"
+secrets=$(secrets_sum)
+until { copied current && taken; } || { copied proven && taken; }; do
+    before=$(cat "$OFFERED"/*/generation 2>/dev/null)
+    waited=0
+    while [ $waited -lt 30 ] && [ "$(cat "$OFFERED"/*/generation 2>/dev/null)" = "$before" ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    secrets=$(secrets_sum)
+done
+say configuration_taken_over "$running" start
+
+(
+    looks=0
+    while sleep 1 && kill -0 $$ 2>/dev/null; do
+        look
+    done
+) &
+exec "$NGINX_BINARY" -p "$TAKEN/current/" -c nginx.conf -g "$GLOBALS"

@@ -1,0 +1,48 @@
+"""Configuration and keys -> every file of nginx that depends on them. Pure: the same input gives the same bytes.
+
+The controller writes them (controller/offered.py), nginx/start.sh takes them over.
+"""
+
+import hashlib
+
+from config.cluster import Cluster
+from config.keys import Keys
+from render.edge import access_conf, controller_conf, keys_conf, limits_conf, listen_conf, settings_conf
+from render.file import for_gateway
+from render.locations import caches_conf, locations_conf
+from render.nginx import pools_conf
+from render.njs import cluster_js
+from render.places import CONTAINERS, Places
+
+NO_KEYS = Keys()
+GENERATION, SUMS = "generation", "generation.sha256"
+
+
+def gateway_files(
+    cluster: Cluster, keys: Keys = NO_KEYS, places: Places = CONTAINERS, renamed: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """{file: text} for a laid-out cluster.
+
+    `renamed` are the pools that clients know by names that their engines were not started with.
+    """
+    return {
+        "pools.conf": pools_conf(cluster, places),
+        "caches.conf": caches_conf(cluster, places),
+        "keys.conf": keys_conf(cluster, keys),
+        "access.inc": access_conf(cluster, keys),
+        "controller.inc": controller_conf(cluster, places),
+        "limits.inc": limits_conf(keys),
+        "listen.inc": listen_conf(cluster, places),
+        "locations.inc": locations_conf(cluster, places, renamed),
+        "settings.inc": settings_conf(cluster),
+        "cluster.js": cluster_js(cluster),
+    }
+
+
+def as_generation(files: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The generation's name, and the files with those that carry it: for nginx to tell, and to see that a copy is whole."""
+    name = hashlib.sha256("\0".join(part for pair in sorted(files.items()) for part in pair).encode()).hexdigest()[:12]
+    told = for_gateway(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
+    complete = {**files, "generation.conf": told, GENERATION: f"{name}\n"}
+    sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {file}\n" for file, text in sorted(complete.items()))
+    return name, {**complete, SUMS: sums}

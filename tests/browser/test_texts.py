@@ -1,0 +1,64 @@
+"""Title and greeting of the page follow cluster.yaml from one visit to the next, without a restart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from playwright.sync_api import expect
+
+from tests.browser.visit import Visit, chromium, visiting
+from tests.eventually import eventually
+from tests.process.stand import Stand, free_port, stand
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Stand]:
+    document = {
+        "pools": [{"name": "big", "model": "org/Big-VL"}],
+        "engines": [{"name": "big-0", "pool": "big"}],
+        "webui": {"title": "Our eyes", "greeting": "Good morning."},
+    }
+    with stand(tmp_path, document) as parts:
+        parts.answers_from("big", {"big-0"})
+        yield parts
+
+
+@pytest.fixture
+def visit(running: Stand) -> Iterator[Visit]:
+    port = free_port()
+    environment = {
+        "MANYEYES_GATEWAY_URL": running.url,
+        "MANYEYES_WEBUI_PORT": str(port),
+        "MANYEYES_CONFIG": str(running.folder / "cluster.yaml"),
+    }
+    running.start("webui", [sys.executable, "-m", "webui"], environment)
+    url = f"http://127.0.0.1:{port}"
+    eventually(lambda: _answers(url), 60, 0.2, "the page")
+    with chromium() as browser, visiting(browser, url) as opened:
+        yield opened
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_next_visit_shows_the_texts_of_the_file(running: Stand, visit: Visit) -> None:
+    expect(visit.page.locator("#brand h1")).to_have_text("Our eyes")
+    expect(visit.page.get_by_text("Good morning.")).to_be_visible()
+    running.configure({**running.document, "webui": {"title": "Other eyes", "greeting": "Good evening."}})
+    visit.open()
+    expect(visit.page.locator("#brand h1")).to_have_text("Other eyes")
+    expect(visit.page.get_by_text("Good evening.")).to_be_visible()
+    expect(visit.page).to_have_title("Other eyes")
+    (running.folder / "cluster.yaml").write_text(yaml.safe_dump({"webui": 3}))
+    visit.open()
+    expect(visit.page.locator("#brand h1")).to_have_text("Other eyes")
+    assert visit.complaints == []

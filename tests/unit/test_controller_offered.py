@@ -1,0 +1,130 @@
+"""The folder in which nginx is offered its files."""
+
+from pathlib import Path
+
+import pytest
+
+from config.cluster import Cluster
+from config.load import parse
+from controller.gateway_files import GatewayFiles, Said
+from controller.offered import Offered
+from render.gateway import as_generation
+from render.places import CONTAINERS
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "generations").iterdir()}
+
+
+def test_a_generation_is_whole_before_it_is_current_and_others_are_swept_away(tmp_path: Path) -> None:
+    offered = Offered(tmp_path)
+    assert (offered.current, offered.proven) == ("", "")
+    offered.offer("one", {"a.conf": "1"})
+    offered.prove("one")
+    offered.offer("two", {"a.conf": "2"})
+    assert (offered.current, offered.proven) == ("two", "one")
+    assert (tmp_path / "current/a.conf").read_text() == "2"
+    assert (tmp_path / "proven/a.conf").read_text() == "1"
+    (tmp_path / "generations/.three.new").mkdir()  # a kill left it
+    offered.offer("four", {"a.conf": "4"})
+    assert names(tmp_path) == {"one", "four"}
+
+
+def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
+    offered = Offered(tmp_path)
+    offered.offer("one", {"a.conf": "1"})
+    with pytest.raises(OSError, match="Not a directory"):
+        offered.offer("two", {"a.conf": "2", "a.conf/b": "3"})
+    assert offered.current == "one"
+    assert names(tmp_path) == {"one"}
+
+
+def test_its_files_are_readable_whatever_the_umask(tmp_path: Path) -> None:
+    Offered(tmp_path).offer("one", {"a.conf": "1"})
+    generation = tmp_path / "generations/one"
+    assert (generation.stat().st_mode & 0o777, (generation / "a.conf").stat().st_mode & 0o777) == (0o755, 0o644)
+
+
+def test_a_generation_is_named_by_its_texts_and_tells_its_name_and_sums() -> None:
+    name, files = as_generation({"a.conf": "1\n"})
+    assert as_generation({"a.conf": "1\n"}) == (name, files)
+    assert as_generation({"a.conf": "2\n"})[0] != name
+    assert files["generation"] == f"{name}\n"
+    assert f'"{name}"' in files["generation.conf"]
+    assert [line.split()[1] for line in files["generation.sha256"].splitlines()] == [
+        "a.conf",
+        "generation",
+        "generation.conf",
+    ]
+
+
+# --- what the controller makes of nginx's word ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def files(tmp_path: Path, told: list[str]) -> GatewayFiles:
+    return GatewayFiles(Offered(tmp_path), CONTAINERS, "http://gateway:8088", told.append)
+
+
+def cluster(name: str, deadline_s: float = 60) -> Cluster:
+    return parse(
+        f"pools: [{{name: {name}, model: m}}]\nengines: [{{name: e, pool: {name}, flavour: emulated}}]\n"
+        f"controller: {{takeover_deadline_s: {deadline_s}}}"
+    )
+
+
+def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: GatewayFiles, told: list[str]) -> None:
+    files.apply(cluster("a"))
+    first = files.offered.current
+    files.learn(Said(first))
+    assert (files.in_force, files.offered.proven) == (True, first)
+    files.apply(cluster("b"))
+    second = files.offered.current
+    for _ in range(3):
+        files.learn(Said(first, refused=second, reason="[emerg] no such file"))
+    assert not files.in_force
+    assert files.offered.proven == first
+    assert told == [
+        "the gateway runs on the configuration in force",
+        "the gateway does not run on its new files: it refuses them and goes on with those before: [emerg] no such file",
+    ]
+    files.learn(Said(second))
+    assert told[-1] == "the gateway runs on the configuration in force again"
+    assert (files.trouble, files.offered.proven) == ("", second)
+
+
+def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(files: GatewayFiles, told: list[str]) -> None:
+    files.apply(cluster("a", deadline_s=0.001))
+    files.learn(Said())
+    files.learn(Said())
+    assert told == []
+    files.learn(Said("another"))
+    files.learn(Said("another"))
+    assert [sentence for sentence in told if "did not take them over within" in sentence] == told
+    assert len(told) == 1
+
+
+def test_the_same_cluster_is_no_new_generation(files: GatewayFiles, told: list[str]) -> None:
+    files.apply(cluster("a"))
+    files.learn(Said(files.offered.current))
+    files.apply(cluster("a"))
+    assert files.in_force
+
+
+def test_a_full_disk_is_told_and_tried_again(files: GatewayFiles, told: list[str], tmp_path: Path) -> None:
+    files.apply(cluster("a"))
+    before = files.offered.current
+    (tmp_path / "generations").rename(tmp_path / "elsewhere")
+    (tmp_path / "generations").write_text("in the way")
+    files.apply(cluster("b"))
+    assert "cannot be written" in told[-1]
+    assert files.offered.current == before
+    (tmp_path / "generations").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "generations")
+    files.write_again()
+    assert files.offered.current != before

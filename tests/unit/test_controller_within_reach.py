@@ -1,0 +1,101 @@
+"""What of a written configuration can be in force at once, beside containers that were started from an older one."""
+
+from pathlib import Path
+
+from config.cluster import Cluster
+from config.gateway import Network
+from config.inventory import DEFAULT
+from config.layout import lay_out
+from config.load import parse
+from controller import running
+from controller.running import Running
+from controller.within_reach import Reach, within_reach
+from render.cluster import render
+
+POOLS = """
+flavour: emulated
+pools:
+  - {name: big, model: org/Big}
+  - {name: small, model: org/Small}
+engines:
+  - {name: e-0, pool: big, flavour: emulated}
+  - {name: e-1, pool: big, flavour: emulated}
+  - {name: e-2, pool: small, flavour: emulated}
+"""
+
+
+def written(text: str) -> Cluster:
+    return lay_out(parse(text), DEFAULT)
+
+
+def runs(text: str = POOLS) -> Running:
+    """As Compose started it."""
+    files = render(parse(text), DEFAULT, Path("c.yaml"), Path("r"))
+    found = running.read(files["engines.yaml"], files["compose.env"])
+    assert found
+    return found
+
+
+def reach(text: str, network: Network | None = None, was: str = POOLS) -> Reach:
+    return within_reach(written(text), runs(was), network or Network())
+
+
+def test_what_runs_as_written_needs_nothing() -> None:
+    found = reach(POOLS)
+    assert (found.needs, found.renamed) == ((), frozenset())
+    assert found.cluster == written(POOLS)
+
+
+def test_an_engine_with_other_flags_goes_on_and_needs_a_rolling_restart() -> None:
+    found = reach(POOLS.replace("model: org/Big}", "model: org/Big, max_model_len: 4096}"))
+    assert [engine.name for engine in found.cluster.explicit_engines] == ["e-0", "e-1", "e-2"]
+    assert found.needs == (
+        "engines e-0, e-1 run with older settings: `make restart-rolling` or `make up` takes the new ones over",
+    )
+
+
+def test_a_pool_with_another_name_is_asked_by_its_own_until_its_engines_know_it() -> None:
+    assert reach(POOLS.replace("org/Big}", "org/Big, aliases: [best]}")).renamed == {"big"}
+    # The engines of a fallback have to take the names of the pools that fall back to it.
+    assert reach(POOLS.replace("org/Big}", "org/Big, fallback: small}")).renamed == {"small"}
+
+
+def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() -> None:
+    found = reach(POOLS.replace("name: e-1, pool: big", "name: e-1, pool: small"))
+    assert {engine.name: engine.pool for engine in found.cluster.explicit_engines}["e-1"] == "big"
+    assert "engine e-1 still serves big: `make up` gives it to small" in found.needs
+
+
+def test_engines_of_a_pool_that_is_gone_get_nothing_and_a_new_pool_has_no_engine_yet() -> None:
+    found = reach(POOLS.replace("name: small", "name: tiny").replace("pool: small", "pool: tiny"))
+    assert [engine.name for engine in found.cluster.explicit_engines] == ["e-0", "e-1"]
+    assert [pool.name for pool in found.cluster.served_pools] == ["big"]
+
+
+def test_a_fallback_whose_engines_are_not_its_own_yet_is_passed_over() -> None:
+    text = POOLS.replace("org/Big}", "org/Big, fallback: small}").replace("org/Small}", "org/Small, fallback: last}")
+    text = text.replace("engines:", "  - {name: last, model: org/Last}\nengines:").replace("pool: small", "pool: last")
+    was = text.replace("pool: last", "pool: big")
+    text = text.replace("e-2, pool: last", "e-2, pool: small") + "  - {name: e-3, pool: last, flavour: emulated}\n"
+    found = reach(text, was=was)
+    assert found.cluster.pool("big").fallback == "last"
+
+
+def test_engines_that_are_new_or_too_many_are_told() -> None:
+    found = reach(POOLS.replace("name: e-2", "name: e-9"))
+    assert "engine e-9 is not started yet: `make up` starts it" in found.needs
+    assert "engine e-2 still runs and gets no requests: `make up` removes it" in found.needs
+
+
+def test_ports_images_and_the_network_wait_for_make_up() -> None:
+    text = POOLS + "gateway: {port: 9999}\nimages: {nginx: nginx:1.31}\nnetwork: {domain: other.internal}\n"
+    found = reach(text)
+    assert "gateway.host and gateway.port: `make up` applies it" in found.needs
+    assert "images.nginx: `make up` applies it" in found.needs
+    assert "network is another one: `make up` moves the cluster there" in found.needs
+    assert found.cluster.network == Network()
+
+
+def test_without_containers_all_of_it_is_in_force() -> None:
+    cluster = written(POOLS)
+    assert within_reach(cluster, None, cluster.network) == Reach(cluster, frozenset(), ())

@@ -1,0 +1,90 @@
+"""What each engine's container was started with is known, and what to do when a restart is interrupted twice."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.inventory import DEFAULT
+from config.layout import lay_out
+from config.load import parse
+from host import started
+from host.containers import rules
+from host.restart import LeftOut, Look, restart
+from host.restart_rolling import render_engines
+from host.rolling import Rules
+from render.cluster import render
+from render.write import write
+
+
+def rendered(folder: Path, **commands: str) -> None:
+    services = {name: {"command": [command]} for name, command in commands.items()}
+    (folder / "engines.yaml").write_text(yaml.safe_dump({"services": services}))
+
+
+def test_an_engine_is_noted_as_it_is_rendered_when_it_is_started(tmp_path: Path) -> None:
+    rendered(tmp_path, a="one", b="one")
+    assert started.services(tmp_path) == {}
+    started.note(tmp_path, ["a", "b"])
+    rendered(tmp_path, a="two", b="two", c="two")
+    started.note(tmp_path, ["b", "c", "unknown"])
+    assert {name: one["command"] for name, one in started.services(tmp_path).items()} == {
+        "a": ["one"],
+        "b": ["two"],
+        "c": ["two"],
+    }
+    started.forget_others(tmp_path, ["a", "gone"])
+    assert list(started.services(tmp_path)) == ["a"]
+
+
+def test_an_engine_is_stopped_only_after_nginx_and_the_controller_looked_again() -> None:
+    cluster = parse(
+        "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
+        "controller: {dns_ttl_s: 3, probe_interval_s: 4}\nshutdown: {finish_s: 7}\n"
+    )
+    assert rules(cluster) == Rules(leave_s=3 + 2 + 4, finish_s=7, stop_s=cluster.shutdown.grace_s + 30, start_s=120)
+
+
+class Interrupted:
+    """The first look after the engine was held is interrupted, and so is letting it in again."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    def look(self) -> dict[str, Look]:
+        if self.held:
+            raise KeyboardInterrupt
+        return {"a": Look("p", "up", 0), "b": Look("p", "up", 0)}
+
+    def hold(self, name: str) -> None:
+        self.held = True
+
+    def release(self, name: str) -> None:
+        raise KeyboardInterrupt
+
+    def stop(self, name: str) -> None:
+        raise AssertionError("not reached")
+
+    start = stop
+
+    def why_not_up(self, name: str) -> str:
+        return ""
+
+
+def test_an_engine_that_could_not_be_put_back_is_named() -> None:
+    with pytest.raises(LeftOut) as caught:
+        restart(["a"], Rules(1, 1, 1, 1), Interrupted())
+    assert (caught.value.name, caught.value.may_be_stopped) == ("a", False)
+
+
+def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp_path: Path) -> None:
+    pools = "pools: [{name: a, model: m}]\n"
+    write(render(parse(pools), DEFAULT, Path("c.yaml"), Path("r")), tmp_path)
+    started.note(tmp_path, started.wanted(tmp_path))
+    before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
+    render_engines(lay_out(parse(changed), DEFAULT), tmp_path)
+    after = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name for name in after if after[name] != before.get(name)} == {"engines.yaml", "compose.env"}
+    assert "image: v/v:2" in after["engines.yaml"]
+    assert set(after["compose.env"].splitlines()) - set(before["compose.env"].splitlines()) == {"VLLM_CUDA_IMAGE=v/v:2"}

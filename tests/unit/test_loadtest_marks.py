@@ -1,0 +1,57 @@
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from loadtest.annotations import Annotations
+
+
+class Grafana(BaseHTTPRequestHandler):
+    asked: list[tuple[str, str, dict[str, Any]]] = []  # noqa: RUF012, one server a test
+    status = 200
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, self.headers.get("Authorization", ""), body))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def grafana() -> Iterator[str]:
+    Grafana.asked, Grafana.status = [], 200
+    with HTTPServer(("127.0.0.1", 0), Grafana) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/grafana/"
+        server.shutdown()
+
+
+def test_a_phase_is_marked_from_its_beginning_to_its_end(grafana: str) -> None:
+    Annotations(grafana, "token").mark("2 engines, full", 100.5, 130.25, ["scale-proof"])
+    ((path, key, body),) = Grafana.asked
+    assert (path, key) == ("/grafana/api/annotations", "Bearer token")
+    assert (body["time"], body["timeEnd"], body["text"]) == (100_500, 130_250, "2 engines, full")
+    assert body["tags"] == ["manyeyes-loadtest", "scale-proof"]
+
+
+def test_a_grafana_that_refuses_is_said_once_and_nothing_fails(
+    grafana: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Grafana.status = 401
+    marks = Annotations(grafana)
+    marks.mark("one", 1, 2)
+    marks.mark("two", 2, 3)
+    assert len(Grafana.asked) == 1
+    assert capsys.readouterr().out.count("Grafana takes no marks") == 1
+
+
+def test_without_a_url_nobody_is_asked() -> None:
+    marks = Annotations()
+    marks.mark("one", 1, 2)
+    assert marks.trouble == ""

@@ -1,0 +1,140 @@
+"""The small parts of scaling: what is observed, kept, asked of the GPUs' exporter, and taken for hung."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from config.load import parse
+from controller import state
+from controller.fleet import Fleet, Member
+from controller.kept import Kept
+from controller.load import Load
+from controller.request_log import RequestLog
+from controller.scaling import gpu_use, memory
+from controller.scaling.hung import is_hung
+from controller.scaling.observe import Observer
+from controller.scaling.pool import with_target
+from controller.state import Look, State
+from host.up import engines_to_start
+
+CLUSTER = """
+pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]
+engines:
+  - {name: a, pool: big, gpus: [0]}
+  - {name: b, pool: big, gpus: [1]}
+  - {name: c, pool: small, gpus: [2]}
+  - {name: d, pool: small, gpus: [1], instead_of: b}
+"""
+
+
+def members(*loads: Load | None) -> list[Member]:
+    fleet = Fleet(parse(CLUSTER))
+    found = list(fleet.members.values())[: len(loads)]
+    for member, load in zip(found, loads, strict=True):
+        member.load = load
+    return found
+
+
+def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0) -> Load:
+    return Load(time.monotonic() - age_s, in_flight, queue_s_total=waited_s, queue_requests_total=left)
+
+
+def observed(serving: list[Member], draining: list[Member], observer: Observer | None = None) -> object:
+    requests = RequestLog(Fleet(parse(CLUSTER)))
+    return (observer or Observer("big")).look(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
+
+
+def test_requests_in_flight_are_those_of_all_engines_the_draining_ones_too() -> None:
+    a, b, c = members(load(4), load(6), load(3))
+    assert observed([a, b], [c]).in_flight == 13  # type: ignore[attr-defined]
+
+
+def test_an_engine_that_says_nothing_counts_as_the_others_do() -> None:
+    a, b, c = members(load(4), None, load(8))
+    assert observed([a, b, c], []).in_flight == 18  # type: ignore[attr-defined]
+    old = members(load(4, age_s=100))
+    assert observed(old, []).in_flight is None  # type: ignore[attr-defined]
+
+
+def test_queue_time_is_the_average_since_the_look_before() -> None:
+    observer = Observer("big")
+    a, b = members(load(1, 10, 5), load(1, 0, 0))
+    assert observed([a, b], [], observer).queue_s is None  # type: ignore[attr-defined]
+    a.load, b.load = load(1, 16, 7), load(1, 2, 2)
+    assert observed([a, b], [], observer).queue_s == 2  # type: ignore[attr-defined]
+    a.load = load(1, 0, 0)  # another process
+    assert observed([a, b], [], observer).queue_s is None  # type: ignore[attr-defined]
+
+
+def test_gpu_use_is_the_average_of_the_pools_gpus() -> None:
+    a, b = members(load(1), load(1))
+    assert observed([a, b], []).gpu == pytest.approx(0.7)  # type: ignore[attr-defined]
+
+
+def test_the_exporters_text_is_read_by_number_and_by_uuid() -> None:
+    text = (
+        "# HELP DCGM_FI_DEV_GPU_UTIL GPU utilization (in %).\n"
+        'DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-aa",device="nvidia0"} 37\n'
+        'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-bb"} 100\n'
+        'DCGM_FI_DEV_GPU_UTIL{gpu="2"} nonsense\nDCGM_FI_DEV_GPU_TEMP{gpu="3"} 50\n'
+    )
+    use = gpu_use.read(text)
+    assert use == {"0": 0.37, "GPU-aa": 0.37, "1": 1.0, "GPU-bb": 1.0}
+    assert gpu_use.of(use, ["0", "GPU-bb"]) == pytest.approx(0.685)
+    assert gpu_use.of(use, ["0", "9"]) is None
+
+
+def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    wanted = memory.Memory({"big": 2}, {"big": 1}, {"b"}, {"a"})
+    kept.write(memory.DOCUMENT, wanted.document())
+    assert memory.read(kept) == wanted
+    documents: tuple[object, ...] = (
+        [1],
+        {"wanted": {"big": 0}, "fixed": {}, "going": [], "resting": []},
+        {"wanted": {}},
+    )
+    for nonsense in documents:
+        kept.write(memory.DOCUMENT, nonsense)
+        assert memory.read(kept) == memory.Memory()
+    assert len(list(tmp_path.glob("*.bad"))) >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "hung"),
+    [
+        ({}, True),
+        ({"last": Look.DEAD}, True),
+        ({"last": Look.GONE}, False),  # it loads its model, or does not run
+        ({"state": State.SUSPECT}, False),
+        ({"held": True}, False),  # a person looks after it
+    ],
+)
+def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
+    (member,) = members(None)
+    member.known = replace(state.Engine(state=State.DOWN, last=Look.SILENT), **change)  # type: ignore[arg-type]
+    member.since = datetime.now(UTC) - timedelta(seconds=130)
+    assert is_hung(member, 120) is hung
+    assert not is_hung(member, 140)
+
+
+def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() -> None:
+    known = state.rest(state.Engine(state=State.DOWN, held=True)).engine
+    assert known.shown is State.SLEEPING
+    assert state.expect(known).engine.shown is State.STARTING
+
+
+def test_without_a_target_a_fifth_of_what_an_engine_runs_at_once_is_taken() -> None:
+    cluster = parse(CLUSTER)
+    scaling = with_target(cluster.pools[0], cluster.explicit_engines)
+    assert scaling is not None
+    assert scaling.target.in_flight == 9
+
+
+def test_make_up_starts_no_engine_whose_gpu_another_one_has() -> None:
+    cluster = parse(CLUSTER)
+    assert engines_to_start(cluster, running=set()) == ["a", "b", "c"]
+    assert engines_to_start(cluster, running={"d"}) == ["a", "c"]
