@@ -87,7 +87,7 @@ def _engine(engine: dict[str, Any], sight: Sight) -> str:
     name, state = str(engine.get("name")), str(engine.get("state"))
     gauges = sight.gauges
     level = LEVELS.get(state, GOING)
-    why = f"<small>{_text(engine['reason'])}</small>" if engine.get("reason") else ""
+    why = f"<small>{_text(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
     shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_text(state)}</span>{why}'
     hidden = engine.get("hidden_queue")
     cells = [

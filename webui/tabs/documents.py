@@ -61,7 +61,7 @@ def tab(asker: Asker) -> gr.Dropdown:
             table = gr.Dataframe(
                 headers=batch_files.COLUMNS,
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
-                column_widths=["5%", "18%", "11%", "36%", "10%", "8%", "12%"],
+                column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
                 interactive=False,
                 wrap=True,
                 show_label=False,
