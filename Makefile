@@ -13,7 +13,8 @@ IMAGE   ?=
 VENV    := .venv
 # --users='20' where USERS is set; the key is not among them: it would show in the list of processes.
 upper    = $(shell echo $(1) | tr a-z A-Z)
-given    = $(if $($(call upper,$(1))),--$(1)='$($(call upper,$(1)))')
+given    = $(if $($(call upper,$(1))),--$(subst _,-,$(1))='$($(call upper,$(1)))')
+planned  = --config='$(CONFIG)' $(foreach option,rps p95 first_p95 goodput image images words output_tokens vary turns think_s gpu pool gpus price policy requests seed out,$(call given,$(option)))
 export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -151,6 +152,27 @@ scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...
 	@$(PY) -m loadtest.compare '$(A)' '$(B)' $(ARGS)
+
+.PHONY: plan
+plan: $(VENV)/loadtest ## How many GPUs? RPS=40 [P95=5 IMAGE=1280x720 GPU=rtx4090 POOL= TURNS= OUTPUT_TOKENS= PRICE= ...], an estimate
+	@$(PY) -m loadtest.planner plan $(call planned) $(ARGS)
+
+.PHONY: plan-policies
+plan-policies: $(VENV)/loadtest ## Balancing policies on thousands of simulated engines: [ENGINES=10000 RPS= REQUESTS= TURNS= ...]
+	@$(PY) -m loadtest.planner policies $(call planned) $(foreach option,engines processes policies,$(call given,$(option))) $(ARGS)
+
+.PHONY: plan-error
+plan-error: $(VENV)/test ## The planner beside emulated engines, five configurations: 35 minutes on a quiet machine
+	@tests/nginx/fetch build/nginx
+	@$(PY) -m loadtest.planner.against --speed 0.5 --repeats 2 $(ARGS)
+
+.PHONY: calibrate
+calibrate: $(VENV)/loadtest ## Measure one engine's timing in a few minutes: URL=http://127.0.0.1:8000 [MODEL= OUT= DEVICE=]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.calibrate $(foreach option,url model out device,$(call given,$(option))) $(ARGS)
+
+.PHONY: emulator-error
+emulator-error: $(VENV)/test ## How far the emulator is from the engine that was calibrated: URL= PROFILE=build/calibrate/profile.yaml
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.calibrate.error $(foreach option,url model out profile,$(call given,$(option))) $(ARGS)
 
 ##@ Working on ManyEyes
 

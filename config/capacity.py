@@ -36,6 +36,23 @@ def capacities(pool: Pool, engines: tuple[Engine, ...]) -> dict[str, int]:
     return {engine.name: in_flight(pool, engine) for engine in engines if engine.pool == pool.name}
 
 
+def max_num_batched_tokens(pool: Pool, engine: Engine) -> int:
+    """Tokens that one iteration computes.
+
+    One 1080p picture is 2,040 tokens: vLLM's default of 2,048 on smaller cards would prefill pictures one by one.
+    """
+    memory = engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB
+    return max(8192 if memory >= 40 else 4096, _largest_item(pool))
+
+
+def _largest_item(pool: Pool) -> int:
+    """Vision tokens of the largest picture or video a request may bring, rounded up to whole 1,024s."""
+    media = pool.media
+    video = media.frame_max_pixels * media.video_frames // 2 if media.videos_per_prompt else 0
+    tokens = max(media.max_pixels, video) // 1024
+    return -(-tokens // 1024) * 1024
+
+
 def fallen_into(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
     """Requests at a time for an engine that the gateway's files do not know.
 

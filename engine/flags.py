@@ -5,7 +5,7 @@ Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/e
 
 import json
 
-from config.capacity import DEFAULT_GPU_MEMORY_GB, in_flight, max_num_seqs
+from config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
 from config.cluster import Cluster
 from config.engines import ENGINE_PORT, Engine
 from config.pools import Pool
@@ -114,13 +114,11 @@ def _sampling(pool: Pool) -> list[str]:
 
 
 def _cuda(pool: Pool, engine: Engine) -> list[str]:
-    memory = engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB
     sequences = max_num_seqs(pool, engine)
     flags = [
         f"--gpu-memory-utilization={round(GPU_MEMORY_UTILIZATION * engine.share, 3)}",
         f"--max-num-seqs={sequences}",
-        # One 1080p picture is 2,040 tokens: the default of 2,048 on smaller cards would prefill pictures one by one.
-        f"--max-num-batched-tokens={max(8192 if memory >= 40 else 4096, _largest_item(pool))}",
+        f"--max-num-batched-tokens={max_num_batched_tokens(pool, engine)}",
         f"--max-num-queued-reqs={in_flight(pool, engine)}",
         "--mm-processor-cache-gb=4",
     ]
@@ -131,14 +129,6 @@ def _cuda(pool: Pool, engine: Engine) -> list[str]:
     if engine.parallel > 1:
         flags += [f"--tensor-parallel-size={engine.parallel}", "--mm-encoder-tp-mode=data"]
     return flags
-
-
-def _largest_item(pool: Pool) -> int:
-    """Vision tokens of the largest picture or video a request may bring, rounded up to whole 1,024s."""
-    media = pool.media
-    video = media.frame_max_pixels * media.video_frames // 2 if media.videos_per_prompt else 0
-    tokens = max(media.max_pixels, video) // 1024
-    return -(-tokens // 1024) * 1024
 
 
 def _cpu(pool: Pool, engine: Engine) -> list[str]:

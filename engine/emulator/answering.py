@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from engine.emulator import fields
 from engine.emulator.engine import Engine
 from engine.emulator.errors import RequestError, engine_dead, on_command, shutting_down
-from engine.emulator.job import Job
 from engine.emulator.log import log
 from engine.emulator.options import Options
 from engine.emulator.replies import Reply
+from engine.physics.job import Job
 
 ReadJob = Callable[[dict[str, Any], Options], Job]
 JSON = b"application/json"

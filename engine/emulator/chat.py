@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.emulator import fields, images, shaped, text, tokens, videos
+from engine.emulator import fields, images, shaped, text, videos
 from engine.emulator.errors import RequestError, invalid
-from engine.emulator.job import Job, Medium
 from engine.emulator.options import Options
+from engine.physics import tokens
+from engine.physics.job import Job, Medium
 
 
 @dataclass
@@ -21,9 +22,9 @@ class Prompt:
     def count(self, kind: str) -> int:
         return sum(medium.kind == kind for medium in self.media)
 
-    def add_text(self, words: str) -> None:
+    def add_text(self, words: str, per_word: float) -> None:
         self.texts.append(words)
-        self.tokens += tokens.text_tokens(words)
+        self.tokens += tokens.text_tokens(words, per_word)
 
     def add_medium(self, medium: Medium) -> None:
         self.media.append(medium)
@@ -71,11 +72,13 @@ def read_prompt(messages: object, options: Options) -> Prompt:
             raise invalid("Input should be a message with a role", f"body.messages.{number}")
         prompt.tokens += tokens.before_message(message["role"])
         content = message.get("content")
+        # What an engine here has said is one token a word, however many a tokenizer would make of it.
+        per_word = 1.0 if message["role"] == "assistant" else options.profile.tokens_per_word
         if isinstance(content, str):
-            prompt.add_text(content)
+            prompt.add_text(content, per_word)
         elif isinstance(content, list):
             for part in content:
-                read_part(part, prompt, options)
+                read_part(part, prompt, options, per_word)
         elif content is not None:  # an assistant's turn that only called tools has no content
             raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
         prompt.tokens += tokens.after_message()
@@ -83,11 +86,11 @@ def read_prompt(messages: object, options: Options) -> Prompt:
     return prompt
 
 
-def read_part(part: object, prompt: Prompt, options: Options) -> None:
+def read_part(part: object, prompt: Prompt, options: Options, per_word: float) -> None:
     """Add one part of a message to `prompt`. Media are counted before they are looked at, as in vLLM."""
     match part:
         case str(words) | {"type": "text", "text": str(words)}:
-            prompt.add_text(words)
+            prompt.add_text(words, per_word)
         case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
             if prompt.count("image") >= options.images_per_prompt:
                 raise too_many("image", options.images_per_prompt)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from engine.emulator import fields, text, tokens
+from engine.emulator import fields, text
 from engine.emulator.errors import RequestError
-from engine.emulator.job import Job
 from engine.emulator.options import Options
+from engine.physics import tokens
+from engine.physics.job import Job
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
 
@@ -16,7 +17,7 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
     fields.check_n(body)
     match body.get("prompt"):
         case str(prompt) | [str(prompt)] if prompt:
-            ids = tokens.text_tokens(prompt) or [0]
+            ids = tokens.text_tokens(prompt, options.profile.tokens_per_word) or [0]
         case [int(), *_] as ids:
             prompt = " ".join(map(str, ids))
         case [str(), *_]:

@@ -5,19 +5,19 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from time import monotonic
 
-from engine.emulator import blocks
-from engine.emulator.core import BatchedCore, Core, Step
-from engine.emulator.encoder_cache import EncoderCache
 from engine.emulator.errors import backlog, busy, engine_dead, weightless
 from engine.emulator.faults import Faults, video_frames
 from engine.emulator.fixed import FixedCore
-from engine.emulator.job import Job
-from engine.emulator.kv_cache import KvCache
 from engine.emulator.metrics import Metrics
 from engine.emulator.options import Options
 from engine.emulator.renderer import Renderer
-from engine.emulator.scheduler import Scheduler
-from engine.emulator.sequence import Sequence
+from engine.physics import blocks
+from engine.physics.core import BatchedCore, Core, Step
+from engine.physics.encoder_cache import EncoderCache
+from engine.physics.job import Job
+from engine.physics.kv_cache import KvCache
+from engine.physics.scheduler import Scheduler
+from engine.physics.sequence import Sequence
 
 TICK_S = 0.001  # uvloop's timers count whole milliseconds: what falls due within half of one is due
 WATCHDOG_S = 5.0  # vLLM's launcher looks so often whether its engine core still lives

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import random
 from typing import Any
 
-from engine.emulator.job import Job
+from engine.physics.job import Job
 
 Values = dict[str, Any]
 

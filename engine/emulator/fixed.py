@@ -3,9 +3,9 @@
 from collections import deque
 from heapq import heappop, heappush
 
-from engine.emulator.core import Step
 from engine.emulator.options import Constants
-from engine.emulator.sequence import Sequence
+from engine.physics.core import Step
+from engine.physics.sequence import Sequence
 
 
 class FixedCore:

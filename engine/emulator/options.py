@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.emulator import faults, profile
+from engine.emulator import faults
 from engine.emulator.faults import Values
-from engine.emulator.profile import Profile
+from engine.physics import profile
+from engine.physics.profile import Profile
 
 DEFAULT_PROFILE = "rtx4090-qwen3-vl-4b-fp8"
 

@@ -1,14 +1,15 @@
 """Bodies in OpenAI's form, with the fields that vLLM gives them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from engine.emulator.errors import RequestError
-from engine.emulator.job import Job
 from engine.emulator.options import Options
+from engine.physics.job import Job
 
 DONE = b"data: [DONE]\n\n"
 FINGERPRINT = "emulated"
@@ -23,7 +24,7 @@ class Reply:
     chat: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, tokens: list[str], finish_reason: str, cached_tokens: int) -> bytes:
+    def whole(self, tokens: Sequence[str], finish_reason: str, cached_tokens: int) -> bytes:
         """The answer in one piece."""
         text = "".join(tokens)
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from engine.emulator import profile
+from engine.physics import profile
 from tests.process.test_emulator import Emulator, about, emulator, picture
 
 FAST = ("--start-seconds", "0", "--speed", "50")

@@ -18,7 +18,7 @@ import httpx
 import yaml
 from PIL import Image
 
-from engine.emulator import profile
+from engine.physics import profile
 from tests.eventually import eventually
 from tests.process.rotation import engines, rotation, sentences
 from tests.process.stand import ROOT, Stand, stand

@@ -17,7 +17,7 @@ from controller.scaling.decide import Change
 from controller.scaling.moves import Engine, Stage, moves
 from controller.scaling.need import Load
 from controller.scaling.pool import PoolScaling
-from engine.emulator import profile
+from engine.physics import profile
 from tests.simulation.engine import AVERAGE, SimulatedEngine, Work
 
 DAY_S = 86_400

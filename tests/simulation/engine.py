@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
-from engine.emulator.profile import Profile
+from engine.physics.profile import Profile
 
 
 @dataclass(frozen=True)

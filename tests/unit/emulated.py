@@ -1,11 +1,11 @@
 """Makes jobs and schedulers for the tests of the emulator's pure parts."""
 
-from engine.emulator import blocks
-from engine.emulator.encoder_cache import EncoderCache
-from engine.emulator.job import Job, Medium
-from engine.emulator.kv_cache import KvCache
-from engine.emulator.scheduler import Scheduler
-from engine.emulator.sequence import Sequence
+from engine.physics import blocks
+from engine.physics.encoder_cache import EncoderCache
+from engine.physics.job import Job, Medium
+from engine.physics.kv_cache import KvCache
+from engine.physics.scheduler import Scheduler
+from engine.physics.sequence import Sequence
 
 
 def medium(key: int, tokens: int = 100, offset: int = 0) -> Medium:

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from engine.emulator import chat, completions, options, tokens
+from engine.emulator import chat, completions, options
 from engine.emulator.errors import RequestError
+from engine.physics import tokens
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
 OPTIONS = options.parse(
@@ -110,7 +111,7 @@ def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -
     answer = {"role": "assistant", "content": "".join(first.answer)}
     again = {"role": "user", "content": "Are you sure?"}
     second = chat.read_job({"messages": [question, answer, again]}, OPTIONS)
-    so_far = first.prompt + tokens.text_tokens(" ".join(first.answer))
+    so_far = [*first.prompt, *tokens.text_tokens(" ".join(first.answer))]
     assert second.prompt[: len(so_far)] == so_far
 
 

@@ -1,12 +1,12 @@
 import pytest
 
-from engine.emulator import profile
-from engine.emulator.core import BatchedCore, Core
 from engine.emulator.fixed import FixedCore
 from engine.emulator.options import Constants
-from engine.emulator.profile import Profile
-from engine.emulator.scheduler import Batch
-from engine.emulator.timing import iteration_s
+from engine.physics import profile
+from engine.physics.core import BatchedCore, Core
+from engine.physics.profile import Profile
+from engine.physics.scheduler import Batch
+from engine.physics.timing import iteration_s
 from tests.unit.emulated import scheduler, sequence
 
 # An iteration takes 10 ms, and 1 ms more for each prompt token.

@@ -1,6 +1,6 @@
-from engine.emulator import blocks
-from engine.emulator.kv_cache import KvCache
-from engine.emulator.sequence import Sequence
+from engine.physics import blocks
+from engine.physics.kv_cache import KvCache
+from engine.physics.sequence import Sequence
 from tests.unit.emulated import sequence
 
 

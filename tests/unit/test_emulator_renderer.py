@@ -4,8 +4,9 @@ from time import monotonic
 import pytest
 
 from engine.emulator.metrics import Metrics
-from engine.emulator.profile import Profile
-from engine.emulator.renderer import BYTES_PER_PIXEL, ProcessorCache, Renderer
+from engine.emulator.renderer import Renderer
+from engine.physics.processor import BYTES_PER_PIXEL, ProcessorCache
+from engine.physics.profile import Profile
 from tests.unit.emulated import medium, sequence
 
 # 20 ms an item on the only thread; a megapixel costs nothing more.

@@ -1,5 +1,5 @@
-from engine.emulator.scheduler import Batch, Scheduler
-from engine.emulator.sequence import Sequence
+from engine.physics.scheduler import Batch, Scheduler
+from engine.physics.sequence import Sequence
 from tests.unit.emulated import medium, scheduler, sequence
 
 

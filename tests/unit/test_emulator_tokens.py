@@ -1,6 +1,6 @@
 import pytest
 
-from engine.emulator import tokens
+from engine.physics import tokens
 
 LIMITS = (65_536, 1_310_720)  # pixels
 

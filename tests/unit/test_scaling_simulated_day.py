@@ -5,7 +5,7 @@ import pytest
 from config.load import parse
 from config.scaling import Scaling, Target
 from controller.scaling.pool import with_target
-from engine.emulator import profile
+from engine.physics import profile
 from tests.simulation.day import Outcome, Setting, Traffic, play
 from tests.simulation.engine import AVERAGE, SimulatedEngine
 

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from engine.emulator.job import Medium
-from engine.emulator.sequence import Sequence
+from engine.physics.job import Medium
+from engine.physics.sequence import Sequence
 
 
 class EncoderCache:

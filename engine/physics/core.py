@@ -4,10 +4,10 @@ told again."""
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.emulator.profile import Profile
-from engine.emulator.scheduler import Batch, Scheduler
-from engine.emulator.sequence import Sequence
-from engine.emulator.timing import iteration_s
+from engine.physics.profile import Profile
+from engine.physics.scheduler import Batch, Scheduler
+from engine.physics.sequence import Sequence
+from engine.physics.timing import iteration_s
 
 # Iterations follow each other without a gap even when the process is woken late, so that a busy machine does not make the
 # emulated GPU slower. A process that stood still for longer than this has lost the time.

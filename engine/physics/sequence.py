@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from engine.emulator.job import Job
+from engine.physics.job import Job
 
 
 @dataclass(eq=False, slots=True)
@@ -22,15 +22,20 @@ class Sequence:
     preemptions: int = 0
     ended: bool = False  # answered, aborted or given up: nothing comes any more
     hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see blocks.py
+    chain: int = 0  # the conversation whose blocks it continues, where kv_chains.py counts instead of hashes
     full: int = 0  # blocks that were full when last looked at
     held: list[int] = field(default_factory=list)  # hashes of blocks in the prefix cache that it holds
     private: int = 0  # other blocks that it holds
     waiter: asyncio.Future[None] | None = None  # who is to be told of more tokens
+    prompt_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = len(self.job.prompt)
 
     @property
     def tokens(self) -> int:
         """Prompt and answer as far as known."""
-        return len(self.job.prompt) + self.generated
+        return self.prompt_tokens + self.generated
 
     @property
     def answered(self) -> bool:

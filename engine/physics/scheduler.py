@@ -6,12 +6,17 @@ for prompts, in pieces when they are long.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
-from engine.emulator.blocks import BLOCK
-from engine.emulator.encoder_cache import EncoderCache
-from engine.emulator.job import Medium
-from engine.emulator.kv_cache import KvCache
-from engine.emulator.sequence import Sequence
+from engine.physics.blocks import BLOCK
+from engine.physics.encoder_cache import EncoderCache
+from engine.physics.job import Medium
+from engine.physics.kv_cache import KvCache
+from engine.physics.kv_chains import ChainCache
+from engine.physics.sequence import Sequence
+
+Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]
+"""What the first in the queue waits for: the next look at the queue, tokens of an iteration, max_num_seqs, room."""
 
 
 @dataclass
@@ -21,6 +26,7 @@ class Batch:
     sequences: list[Sequence] = field(default_factory=list)
     prefilled: list[Sequence] = field(default_factory=list)  # those of them whose prompt is computed, or a part of it
     prefill_tokens: int = 0
+    prefill_pairs: int = 0  # of each of them with those before it
     decode_sequences: int = 0
     context_tokens: int = 0  # what the answering sequences look back at
     encoded: list[int] = field(default_factory=list)  # vision tokens of each item that is encoded
@@ -32,7 +38,9 @@ class Batch:
 class Scheduler:
     """The queue, the running sequences and the caches."""
 
-    def __init__(self, kv: KvCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self, kv: KvCache | ChainCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int
+    ) -> None:
         self.kv = kv
         self.encoder = encoder
         self.max_num_seqs = max_num_seqs
@@ -40,6 +48,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.admits = True  # takes from the queue; not while asleep
+        self.blocked: Blocked = "arrival"  # why the first in the queue was not let in, when last looked at
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that has ended, at whatever point."""
@@ -74,10 +83,10 @@ class Scheduler:
         for sequence in batch.sequences:
             if sequence.ended:
                 continue
-            if sequence.computed == sequence.tokens:
+            if sequence.computed == sequence.prompt_tokens + sequence.generated:
                 sequence.generated += 1
                 produced.append((sequence, sequence.generated))
-                if sequence.answered:
+                if sequence.generated >= len(sequence.job.answer):
                     sequence.ended = True
                     self.remove(sequence)
         return produced
@@ -87,10 +96,19 @@ class Scheduler:
         at = 0
         while at < len(self.running) and budget > 0:
             sequence = self.running[at]
-            new, encode = self._with_media(
-                sequence, sequence.computed, min(sequence.tokens - sequence.computed, budget), batch
-            )
-            if new and not self._make_room(sequence, sequence.computed + new, batch):
+            computed = sequence.computed
+            missing = sequence.prompt_tokens + sequence.generated - computed
+            if missing == 1 and sequence.generated and computed % BLOCK not in (0, BLOCK - 1):
+                # One more token of an answer, in a block that it has and does not fill: most of all work there is.
+                batch.decode_sequences += 1
+                batch.context_tokens += computed
+                sequence.computed = computed + 1
+                batch.sequences.append(sequence)
+                budget -= 1
+                at += 1
+                continue
+            new, encode = self._with_media(sequence, computed, min(missing, budget), batch)
+            if new and not self._make_room(sequence, computed + new, batch):
                 break  # it was itself the last one that could be put back
             if new:
                 self._take(sequence, new, encode, batch)
@@ -122,6 +140,7 @@ class Scheduler:
             computed = len(found) * BLOCK
             new, encode = self._with_media(sequence, computed, min(sequence.tokens - computed, budget), batch)
             if not new or not self.kv.admit(sequence, found, computed + new):
+                self.blocked = "kv" if new else "encoder"
                 self._release(sequence)
                 return
             self.waiting.popleft()
@@ -135,6 +154,7 @@ class Scheduler:
                     batch.found += computed
             self._take(sequence, new, encode, batch)
             budget -= new
+        self.blocked = ("budget" if budget <= 0 else "seats") if self.waiting else "arrival"
 
     def _take(self, sequence: Sequence, new: int, encode: list[Medium], batch: Batch) -> None:
         for medium in encode:
@@ -145,6 +165,7 @@ class Scheduler:
             batch.context_tokens += sequence.computed
         else:
             batch.prefill_tokens += new
+            batch.prefill_pairs += new * sequence.computed + new * new // 2
             batch.prefilled.append(sequence)
         sequence.computed += new
         batch.sequences.append(sequence)

@@ -8,8 +8,8 @@ that two sequences computed at the same time is remembered once.
 from collections import OrderedDict
 from collections.abc import Sequence as Many
 
-from engine.emulator.blocks import BLOCK, needed
-from engine.emulator.sequence import Sequence
+from engine.physics.blocks import BLOCK, needed
+from engine.physics.sequence import Sequence
 
 
 class KvCache:

@@ -1,5 +1,6 @@
 """One request in the engine's terms."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,10 +23,10 @@ class Job:
     """What to answer, and what it costs."""
 
     model: str
-    prompt: list[int]  # one number a token: equal words, or places of one picture, have equal numbers
+    prompt: Sequence[int]  # one number a token: equal words, or places of one picture, have equal numbers
     media: tuple[Medium, ...]
     text: str  # all texts of the prompt
-    answer: list[str]  # one token an entry, blanks included
+    answer: Sequence[str]  # one token an entry, blanks included
     finish_reason: str
     stream: bool
     include_usage: bool

@@ -1,6 +1,6 @@
 """How long things take on one GPU with one model: read from profiles/*.yaml, where each number names its source."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 import yaml
@@ -32,6 +32,10 @@ class Profile:
     encode_us: float  # each of its vision tokens
     sleep_s: float
     wake_s: float
+    # What a profile may leave out.
+    prefill_pair_ns: float = 0.0  # each prompt token with each token before it: attention over long prompts
+    encode_pair_ns: float = 0.0  # each two vision tokens of one item: attention within a picture
+    tokens_per_word: float = 1.0  # of what users write; an answer's token is always one word of the canned text
 
     def faster(self, speed: float) -> "Profile":
         """Every time divided by `speed`."""
@@ -61,6 +65,8 @@ def parse(document: object, where: str) -> Profile:
     if not isinstance(document, dict):
         raise ValueError(f"{where} wants one value a line")
     wanted = {field.name: field.type for field in fields(Profile)}
+    optional = {field.name: field.default for field in fields(Profile) if field.default is not MISSING}
+    document = {**optional, **document}
     if wrong := sorted(map(str, wanted.keys() ^ document.keys())):
         raise ValueError(f"{where}: missing or unknown: {', '.join(wrong)}")
     for name, kind in wanted.items():

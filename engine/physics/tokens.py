@@ -15,15 +15,25 @@ START, END, LINE, VISION_START, VISION_END, SECONDS = map(
 )
 
 
-def text_tokens(text: str) -> list[int]:
-    """About one token per word. Equal words are equal tokens, in this process only (Python's own hash of the word)."""
+def text_tokens(text: str, per_word: float = 1.0) -> list[int]:
+    """About `per_word` tokens a word. Equal words are equal tokens, in this process only (Python's own hash of the word)."""
     found = []
     for word in text.split():
         if len(word) <= LONG_WORD:
             found.append(hash(word))
         else:
             found += [hash(word[at : at + LONG_WORD]) for at in range(0, len(word), LONG_WORD)]
-    return found
+    if per_word == 1:
+        return found
+    # The n-th word ends where n words would: two and three tokens in turn, for two and a half a word.
+    return [
+        one for n, one in enumerate(found) for _ in range(words_tokens(n + 1, per_word) - words_tokens(n, per_word))
+    ]
+
+
+def words_tokens(words: int, per_word: float) -> int:
+    """Tokens of a text of so many words."""
+    return int(words * per_word + 1e-9)
 
 
 def before_message(role: str) -> list[int]:

@@ -1,0 +1,192 @@
+"""One engine that is asked: what it is, and how long it takes for one request or for several at once."""
+
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Barrier
+from typing import Any
+
+import orjson
+
+from loadtest.stream import Streamed
+from loadtest.wire import Broken, Connection, Target, target
+
+PATH = "/v1/chat/completions"
+HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "manyeyes-calibrate"}
+TIMEOUT_S = 120.0
+Content = str | list[dict[str, Any]]
+
+
+class CannotMeasure(Exception):
+    """The engine cannot be reached, refuses, or is not one engine. `str()` is one sentence and what to do."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered request. Times are seconds; `tokens_s` is when tokens came (perf_counter)."""
+
+    started_s: float
+    tokens_s: tuple[float, ...]
+    ended_s: float
+    prompt_tokens: int
+    answer_tokens: int
+    cached_tokens: int
+
+    @property
+    def first_s(self) -> float:
+        return self.tokens_s[0] - self.started_s
+
+    @property
+    def total_s(self) -> float:
+        return self.ended_s - self.started_s
+
+
+@dataclass
+class MeasuredEngine:
+    """`url` is one engine's own address: behind a gateway caches and queues of several would be mixed."""
+
+    url: str
+    model: str = ""
+    key: str = ""
+    to: Target = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            self.to = target(self.url)
+        except ValueError as error:
+            raise CannotMeasure(str(error)) from None
+
+    def look(self) -> None:
+        """Finds the model, and that this is one vLLM. Raises CannotMeasure."""
+        models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
+        if not models:
+            raise CannotMeasure(f"{self.url} serves no model.")
+        if self.model and self.model not in models:
+            raise CannotMeasure(f"MODEL={self.model}: {self.url} serves {', '.join(models)}")
+        self.model = self.model or models[0]
+        if not self.metric_text():
+            raise CannotMeasure(
+                f"{self.url} has no vLLM metrics. Give the address of one engine, not the gateway's: "
+                "docker compose port gpu-0 8000, or its address in config/cluster.yaml."
+            )
+
+    def version(self) -> str:
+        try:
+            return str(orjson.loads(self._get("/version"))["version"])
+        except (CannotMeasure, KeyError, orjson.JSONDecodeError):
+            return "unknown"
+
+    def metric_text(self) -> str:
+        """The lines of /metrics that are vLLM's; empty where there are none."""
+        try:
+            text = self._get("/metrics").decode()
+        except CannotMeasure:
+            return ""
+        return "\n".join(line for line in text.splitlines() if line.startswith("vllm:"))
+
+    def metric(self, name: str) -> float:
+        """The sum of all series of that name."""
+        found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", self.metric_text(), re.MULTILINE)
+        return sum(map(float, found))
+
+    def kv_cache_tokens(self) -> int | None:
+        """From vllm:cache_config_info. None where it does not say."""
+        line = next((line for line in self.metric_text().splitlines() if line.startswith("vllm:cache_config_info")), "")
+        blocks, size = re.search(r'num_gpu_blocks="(\d+)"', line), re.search(r'block_size="(\d+)"', line)
+        return int(blocks[1]) * int(size[1]) if blocks and size else None
+
+    def health_s(self) -> float:
+        """How long /health takes just now."""
+        began = time.perf_counter()
+        self._get("/health")
+        return time.perf_counter() - began
+
+    def ask(self, content: Content, max_tokens: int) -> Answer:
+        """Exactly `max_tokens` tokens in answer to `content`. Raises CannotMeasure."""
+        return self._ask(Connection(self.to, TIMEOUT_S), self._body(content, max_tokens))
+
+    def ask_together(
+        self, contents: Sequence[Content], max_tokens: int, meanwhile: Callable[[], None] | None = None
+    ) -> list[Answer]:
+        """All at the same moment, each on a connection of its own. `meanwhile` runs once they are sent."""
+        bodies = [self._body(content, max_tokens) for content in contents]
+        start = Barrier(len(bodies) + 1)
+
+        def one(body: bytes) -> Answer:
+            connection = Connection(self.to, TIMEOUT_S)
+            start.wait()
+            return self._ask(connection, body)
+
+        with ThreadPoolExecutor(len(bodies)) as threads:
+            answers = [threads.submit(one, body) for body in bodies]
+            start.wait()
+            if meanwhile is not None:
+                meanwhile()
+            return [answer.result() for answer in answers]
+
+    def _body(self, content: Content, max_tokens: int) -> bytes:
+        return orjson.dumps(
+            {
+                "model": self.model,
+                "messages": [{"role": "user", "content": content}],
+                "max_tokens": max_tokens,
+                "ignore_eos": True,
+                "temperature": 0,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+        )
+
+    def _ask(self, connection: Connection, body: bytes) -> Answer:
+        headers = {**HEADERS, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
+        started = time.perf_counter()
+        try:
+            reply = connection.post(PATH, body, headers)
+            said, ended, raw = Streamed(), started, b""
+            for at, piece in connection.pieces(reply):
+                if reply.status != 200:
+                    raw += piece
+                    continue
+                said.feed(at, piece)
+                ended = at
+        except (OSError, Broken) as error:
+            raise CannotMeasure(f"{self.url} broke off: {error}. Look at its log.") from None
+        finally:
+            connection.close()
+        if reply.status != 200:
+            raise CannotMeasure(f"{self.url} said {reply.status}: {_message(raw)}")
+        if said.failed:
+            raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
+        details = said.usage.get("prompt_tokens_details") or {}
+        return Answer(
+            started_s=started,
+            tokens_s=tuple(said.tokens_s),
+            ended_s=ended,
+            prompt_tokens=int(said.usage.get("prompt_tokens", 0)),
+            answer_tokens=said.tokens,
+            cached_tokens=int(details.get("cached_tokens") or 0),
+        )
+
+    def _get(self, path: str) -> bytes:
+        request = urllib.request.Request(f"{self.url.rstrip('/').removesuffix('/v1')}{path}")
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            raise CannotMeasure(f"{self.url}{path} said {error.code}.") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise CannotMeasure(f"{self.url} cannot be reached: {reason}. Is the engine up?") from None
+
+
+def _message(raw: bytes) -> str:
+    try:
+        return str(orjson.loads(raw)["error"]["message"])[:200]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return raw[:200].decode(errors="replace")
