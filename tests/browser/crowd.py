@@ -25,7 +25,8 @@ import httpx
 from tests.browser.page_stand import page_stand
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=120", "--image-ms=30", "--tpot-ms=25")
-PAUSE_S = 1.0
+PAUSE_S = 10.0
+"""Between a person's questions; people begin one after the other within it."""
 
 
 class Page:
@@ -43,12 +44,14 @@ class Page:
         )
 
 
-async def person(client: httpx.AsyncClient, page: Page, number: int, rounds: int, told: dict[str, list[float]]) -> int:
+async def person(
+    client: httpx.AsyncClient, page: Page, number: int, of: int, rounds: int, told: dict[str, list[float]]
+) -> int:
     """Asks `rounds` times with a text of `number` words; how many answers were somebody else's."""
     wrong = 0
-    for _ in range(rounds):
+    for nth in range(rounds):
         visit = secrets.token_hex(5)
-        await asyncio.sleep(PAUSE_S * (number % 10) / 10)
+        await asyncio.sleep(PAUSE_S if nth else PAUSE_S * number / of)
         text = " ".join(["word"] * number)
         begun_s = time.monotonic()
         await estimate(client, page, visit, text)
@@ -120,7 +123,7 @@ async def crowd(url: str, people: int, rounds: int) -> tuple[dict[str, list[floa
     async with httpx.AsyncClient(base_url=f"{url}/", timeout=120, limits=limits, trust_env=False) as client:
         page = Page((await client.get("config")).json())
         begun_s = time.monotonic()
-        wrong = await asyncio.gather(*(person(client, page, one, rounds, told) for one in range(1, people + 1)))
+        wrong = await asyncio.gather(*(person(client, page, one, people, rounds, told) for one in range(1, people + 1)))
     return told, sum(wrong), time.monotonic() - begun_s
 
 
