@@ -196,6 +196,7 @@ def parser() -> OneLine:
     p.add_argument("--engine-flags", default="", help="the emulated engine's, as the real one's: --max-num-seqs=16 ...")
     p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
     p.add_argument("--out", type=Path, default=Path("build/calibrate/error.jsonl"))
+    p.add_argument("--show", action="store_true", help="only make the tables anew from --out")
     return p
 
 
@@ -203,6 +204,9 @@ def main(arguments: Sequence[str]) -> int:
     a = parser().parse_args(arguments)
     told: list[Told] = []
     try:
+        if a.show:
+            print(tables(read(a.out)))
+            return 0
         profile.load(a.profile)
         real = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
         real.look()
