@@ -107,7 +107,7 @@ docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Sch
 ##@ Proof
 
 .PHONY: check
-check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docker or a GPU (under a minute)
+check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docker or a GPU (some minutes)
 	@tests/run check
 
 .PHONY: test

@@ -15,11 +15,16 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from webui import banner, log, samples, settings, theme
+from webui import banner, choices, log, samples, settings, theme
+from webui.caps import Caps
+from webui.controller import Controller
 from webui.gateway import Gateway
+from webui.load_run import LoadRun
+from webui.one_answer import Asker
 from webui.origin import OwnOriginOnly
 from webui.settings import Settings, SettingsError
-from webui.tabs import chat
+from webui.tabs import agent, chat, cluster, compare, documents, fallback, individual
+from webui.tabs.model_api import model_api
 from webui.texts import CurrentTexts
 
 REFRESH_S = 10
@@ -34,7 +39,7 @@ TAB_TITLE = (
 )
 
 
-def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
+def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
     texts = CurrentTexts(settings, os.environ)
     blocks: gr.Blocks
     with gr.Blocks(
@@ -48,20 +53,42 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
             states = gr.HTML(elem_id="states")
             gr.HTML('<button type="button" class="theme-toggle" aria-label="Dark or light">◐</button>', elem_id="theme")
         notices = gr.HTML(elem_id="notices")
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Chat", id="chat"):
-            chat_tab = chat.tab(settings, gateway)
+        asker = Asker(gateway, caps, settings.max_body_bytes)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat_tab = chat.tab(settings, gateway, caps)
+            with gr.Tab("Documents", id="documents"), gr.Column(elem_classes="page"):
+                documents_model = documents.tab(asker)
+            with gr.Tab("Compare", id="compare"), gr.Column(elem_classes="page"):
+                compare_models = compare.tab(asker)
+            with gr.Tab("Fallback", id="fallback"), gr.Column(elem_classes="page"):
+                fallback_models = fallback.tab(settings)
+            with gr.Tab("Individual", id="individual"), gr.Column(elem_classes="page"):
+                individual_models = individual.tab(asker)
+            with gr.Tab("Agent", id="agent"), gr.Column(elem_classes="page"):
+                agent_model = agent.tab(asker)
+            with gr.Tab("Cluster", id="cluster"), gr.Column(elem_classes="page"):
+                cluster_tab = cluster.tab(
+                    Controller(settings.controller_url, settings.prometheus_url), LoadRun(settings.locust_url)
+                )
+        tabs.select(_watched, None, [cluster_tab.timer], queue=False, api_name="page", api_visibility="private")
+        model_api(gateway)
+
+        one_model = [chat_tab.model, documents_model, agent_model]
+        in_turn = [*fallback_models, *individual_models]
 
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
             pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _none())
-            choices = gr.update(choices=models, value=models[0]) if models else gr.skip()
-            return banner.states(pools), banner.notices(pools, gateway.url), choices
+            said = banner.states(pools), banner.notices(pools, gateway.url)
+            return *said, *choices.filled(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
             "inputs": [chat_tab.model],
-            "outputs": [states, notices, chat_tab.model],
+            "outputs": [states, notices, *one_model, compare_models, *in_turn],
             "show_progress": "hidden",
             "queue": False,
+            "api_name": "page",
             "api_visibility": "private",
         }
         blocks.load(refresh, **refreshing)
@@ -71,7 +98,12 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
             current = texts()
             return _brand(current.title), gr.update(placeholder=current.greeting)
 
-        greeting: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        greeting: dict[str, Any] = {
+            "show_progress": "hidden",
+            "queue": False,
+            "api_name": "page",
+            "api_visibility": "private",
+        }
         greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **greeting)
         greeted.then(None, js=TAB_TITLE, **greeting)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
@@ -83,7 +115,7 @@ def page(settings: Settings, gateway: Gateway) -> gr.Blocks:
 
 def app(settings: Settings) -> OwnOriginOnly:
     """The ASGI application."""
-    blocks = page(settings, Gateway(settings))
+    blocks = page(settings, Gateway(settings), Caps(settings.config))
     mounted = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,
@@ -99,7 +131,7 @@ def app(settings: Settings) -> OwnOriginOnly:
         favicon_path=str(samples.HERE / "icon.png"),
         theme=theme.theme(),
         css=theme.CSS.read_text(encoding="utf-8"),
-        head=f"<script>{theme.JS.read_text(encoding='utf-8')}</script>",
+        head="".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in theme.SCRIPTS),
     )
     # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
     # without it a crafted chat could name any file of this process and be served a copy.
@@ -124,6 +156,11 @@ def main() -> int:
         timeout_graceful_shutdown=STOP_S,
     )
     return 0
+
+
+def _watched(chosen: gr.SelectData) -> gr.Timer:
+    """The cluster is looked at only while somebody sees it."""
+    return gr.Timer(active=chosen.value == "Cluster")
 
 
 async def _none() -> list[str]:

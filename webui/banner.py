@@ -19,7 +19,11 @@ def notices(pools: list[Pool] | None, gateway_url: str) -> str:
         return _notice(unreachable(gateway_url).what, "failure")
     if not pools:
         return _notice("The gateway knows no pool of engines.", "failure")
-    return "".join(_notice(f"{pool.name}: {pool.notice}") for pool in pools if pool.notice)
+    said: dict[str, list[str]] = {}
+    for pool in pools:
+        if pool.notice:
+            said.setdefault(pool.notice, []).append(pool.name)
+    return "".join(_notice(f"{', '.join(names)}: {notice}") for notice, names in said.items())
 
 
 def _state(pool: Pool) -> str:

@@ -1,22 +1,26 @@
 """The chat on the page as messages for the gateway.
 
-Gradio hands the chat over as a list of {"role", "content": [item, ...]}, where an item is
+Gradio hands the chat over as a list of {"role", "content": [item, ...], "metadata"}, where an item is
 {"type": "text", "text"} or {"type": "file", "file": {"path", ...}, "alt_text"}.
-In an assistant's message the first item is the answer; what follows is the page's own note under it.
+An assistant's message with a title in its metadata is thinking, shown folded. In any other the first item is the answer;
+what follows is the page's own note under it.
 The chat lives in the browser, so a restart of the page loses nothing but the files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from webui import media
+from webui import media, uploads
+from webui.answer import unmarked
 from webui.failure import Failure
 
 Message = dict[str, Any]
+SentAs = Callable[[Path], Path]
+"""Which file goes to the engine for a file of the chat."""
 TEXT_OVERHEAD = 2048  # bytes of a request beside its messages: model, sampling, quotes
 
 
@@ -29,20 +33,36 @@ def user_message(text: str, files: list[str]) -> Message:
 
 
 def assistant_message(text: str, note: str) -> Message:
-    """An answer as the chat shows it; `note` is HTML and may be empty."""
+    """An answer as the chat shows it; `note` is Markdown and may be empty."""
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": note}]}
+
+
+def thought_message(thought: str, seconds: float | None) -> Message:
+    """Thinking as the chat shows it: open while it comes, folded once its length is known."""
+    title = "Thinking" if seconds is None else f"Thought for {seconds:.0f} s"
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": thought}],
+        "metadata": {"title": title, "status": "pending" if seconds is None else "done"},
+    }
+
+
+def is_thought(message: Message) -> bool:
+    return bool((message.get("metadata") or {}).get("title"))
 
 
 def sent(message: Message) -> dict[str, Any]:
     """A user's message as the value of the box it was typed in."""
-    return {"text": "\n".join(_texts(message)), "files": [str(path) for path in _files(message)]}
+    return {"text": "\n".join(_texts(message)), "files": [str(path) for path in files_of(message)]}
 
 
 def answered(history: list[Message]) -> list[Message]:
     """`history` without the questions that got no answer at all (their text is back in the box)."""
     kept: list[Message] = []
     for message in history:
-        if message["role"] == "assistant" and not answer_text(message):
+        if message["role"] == "assistant" and not is_thought(message) and not answer_text(message):
+            while kept and kept[-1]["role"] == "assistant" and is_thought(kept[-1]):
+                kept.pop()
             if kept and kept[-1]["role"] == "user":
                 kept.pop()
         else:
@@ -50,26 +70,51 @@ def answered(history: list[Message]) -> list[Message]:
     return kept
 
 
+def edited(history: list[Message], index: int, text: str) -> list[Message]:
+    """The chat up to the question at `index`, with another text: what followed it is gone."""
+    files = [str(path) for path in files_of(history[index])]
+    return [*answered(history[:index]), user_message(text, files)]
+
+
+def without(history: list[Message], index: int) -> list[Message]:
+    """The chat without the question at or before `index` and all that answers it."""
+    begin = index
+    while begin > 0 and history[begin]["role"] != "user":
+        begin -= 1
+    end = begin + 1
+    while end < len(history) and history[end]["role"] != "user":
+        end += 1
+    return [*history[:begin], *history[end:]]
+
+
 def answer_text(message: Message) -> str:
     first = message["content"][0] if message["content"] else {}
-    return str(first.get("text", ""))
+    return unmarked(str(first.get("text", "")))
 
 
-def wire_bytes(history: list[Message], system: str) -> int:
+def note_text(message: Message) -> str:
+    return str(message["content"][1].get("text", "")) if len(message["content"]) > 1 else ""
+
+
+def as_it_is(path: Path) -> Path:
+    return path
+
+
+def wire_bytes(history: list[Message], system: str, sent_as: SentAs = as_it_is) -> int:
     """About how long the request body gets; a little more rather than a little less."""
     total = TEXT_OVERHEAD + _text_bytes(system)
     for message in history:
         if message["role"] == "assistant":
-            total += _text_bytes(answer_text(message))
+            total += 0 if is_thought(message) else _text_bytes(answer_text(message))
         else:
             total += sum(_text_bytes(text) for text in _texts(message))
-            total += sum(media.wire_bytes(path) + 64 for path in _files(message))
+            total += sum(media.wire_bytes(sent_as(path)) + 64 for path in files_of(message))
     return total
 
 
-def check_size(history: list[Message], system: str, max_bytes: int) -> None:
+def check_size(history: list[Message], system: str, max_bytes: int, sent_as: SentAs = as_it_is) -> None:
     """Raises a Failure when the body would be over the gateway's limit."""
-    size = wire_bytes(history, system)
+    size = wire_bytes(history, system, sent_as)
     if size > max_bytes:
         mb = 1024 * 1024
         raise Failure(
@@ -78,14 +123,27 @@ def check_size(history: list[Message], system: str, max_bytes: int) -> None:
         )
 
 
-def to_openai(history: list[Message], system: str) -> list[Message]:
+def check_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
+    """Raises a Failure when there is more in the chat than `model` takes in one request, all turns together."""
+    kinds = [media.mime_type(path).partition("/")[0] for message in history for path in files_of(message)]
+    for kind, name, most in (("image", "picture", pictures), ("video", "video", videos)):
+        if (found := kinds.count(kind)) > most:
+            takes = f"takes {most} in one chat" if most else "takes none"
+            raise Failure(
+                f"This chat has {found} {name}{'' if found == 1 else 's'}; {model} {takes}.",
+                "Send fewer of them, or begin a new chat.",
+            )
+
+
+def to_openai(history: list[Message], system: str, sent_as: SentAs = as_it_is) -> list[Message]:
     """OpenAI's messages: every turn with its pictures and videos as `data:` URLs (reads the files)."""
     messages: list[Message] = [{"role": "system", "content": system.strip()}] if system.strip() else []
     for message in history:
         if message["role"] == "assistant":
-            messages.append({"role": "assistant", "content": answer_text(message)})
+            if not is_thought(message):
+                messages.append({"role": "assistant", "content": answer_text(message)})
             continue
-        files = [_media_part(path) for path in _files(message)]
+        files = [media.part(sent_as(uploads.own(path))) for path in files_of(message)]
         text = "\n".join(_texts(message))
         if files:
             messages.append({"role": "user", "content": [*files, *([{"type": "text", "text": text}] if text else [])]})
@@ -94,21 +152,21 @@ def to_openai(history: list[Message], system: str) -> list[Message]:
     return messages
 
 
-def _media_part(path: Path) -> Message:
-    kind = "image_url" if media.mime_type(path).startswith("image/") else "video_url"
-    return {"type": kind, kind: {"url": media.data_url(path)}}
-
-
-def _texts(message: Message) -> Iterator[str]:
-    return (item["text"] for item in message["content"] if item.get("type") == "text")
-
-
-def _files(message: Message) -> Iterator[Path]:
+def files_of(message: Message) -> Iterator[Path]:
     for item in message["content"]:
         if "path" in item:  # as user_message() makes it
             yield Path(item["path"])
         elif item.get("type") == "file":  # as Gradio hands it back
             yield Path(item["file"]["path"])
+
+
+def text_of(message: Message) -> str:
+    """The words of a question."""
+    return "\n".join(_texts(message))
+
+
+def _texts(message: Message) -> Iterator[str]:
+    return (item["text"] for item in message["content"] if item.get("type") == "text")
 
 
 def _text_bytes(text: str) -> int:

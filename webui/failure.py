@@ -9,23 +9,27 @@ import openai
 RETRY = "Press retry."
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: Python writes the traceback into an exception that passes a context manager
 class Failure(Exception):
     """`what` failed (one sentence) and what to do `next` (one sentence)."""
 
     what: str
     next: str = RETRY
+    cut: bool = False
+    """An answer that had begun broke off, so that another engine may go on with it."""
 
     def __str__(self) -> str:
         return f"{self.what} {self.next}"
 
 
-CUT = Failure("The answer was cut: the engine went away.")
+CUT = Failure("The answer was cut: the engine went away.", cut=True)
 
 
-def explain(error: Exception, gateway_url: str) -> Failure:
-    """`error`, raised while the gateway was asked, as a Failure."""
+def explain(error: Exception, gateway_url: str, begun: bool = False) -> Failure:
+    """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
     match error:
+        case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
+            return CUT
         case Failure():
             return error
         case openai.APIStatusError():
@@ -35,7 +39,7 @@ def explain(error: Exception, gateway_url: str) -> Failure:
         case openai.APIConnectionError():
             return unreachable(gateway_url)
         case openai.APIError():  # an error object inside a stream that began well
-            return Failure(f"The engine stopped with an error: {_sentence(error.message)}")
+            return Failure(f"The engine stopped with an error: {_sentence(error.message)}", cut=True)
     return CUT  # the transport's own errors: the connection broke while the answer came
 
 

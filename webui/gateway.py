@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Any
 
 import openai
 from openai import AsyncOpenAI
 from openai._types import RequestOptions
 
 from config.routes import AUTO
+from webui import asking
 from webui.answer import Answer, Served
 from webui.failure import explain
+from webui.question import Question
 from webui.settings import Settings
 
 ASK_TIMEOUT = openai.Timeout(600, connect=5)  # a queued question about a long video may wait minutes for its first byte
@@ -23,19 +23,6 @@ PAGE_HEADER = "X-ManyEyes-Page"
 # Says whose key the visitor logged in with, by name, so that limits and the log count for that person. nginx sets it on
 # requests to the page and replaces what a browser sends; only the port for the page believes it.
 KEY_HEADER = "X-ManyEyes-Key"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What goes to `POST /v1/chat/completions`; `page` is one opened page, not a person; `key` the name of its key."""
-
-    model: str
-    messages: list[dict[str, Any]]
-    page: str
-    temperature: float
-    top_p: float
-    max_tokens: int
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,37 +76,13 @@ class Gateway:
     async def ask(self, question: Question, answer: Answer) -> None:
         """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
         try:
-            await self._ask(question, answer)
+            key = {KEY_HEADER: question.key} if question.key else {}
+            await asking.ask(self._client, question, answer, {**self._headers, PAGE_HEADER: question.page, **key})
         except Exception as error:
             if isinstance(error, openai.APIStatusError):
                 answer.served = Served.from_headers(error.response.headers)
-            answer.failure = explain(error, self.url)
+            answer.failure = explain(error, self.url, begun=answer.chunks > 0)
         answer.end()
-
-    async def _ask(self, question: Question, answer: Answer) -> None:
-        key = {KEY_HEADER: question.key} if question.key else {}
-        messages: Any = question.messages  # video_url is vLLM's own and not in OpenAI's types
-        raw = await self._client.chat.completions.with_raw_response.create(
-            model=question.model,
-            messages=messages,
-            temperature=question.temperature,
-            top_p=question.top_p,
-            max_tokens=question.max_tokens,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_headers={**self._headers, PAGE_HEADER: question.page, **key},
-        )
-        answer.served = Served.from_headers(raw.headers)
-        async with raw.parse() as stream:
-            async for chunk in stream:
-                if chunk.usage is not None:
-                    answer.tokens_in, answer.tokens_out = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-                    details = chunk.usage.prompt_tokens_details
-                    answer.tokens_cached = details.cached_tokens if details else None
-                for choice in chunk.choices:
-                    if choice.delta.content is not None and (choice.delta.content or choice.delta.role is None):
-                        answer.add(choice.delta.content, time.monotonic())
-                    answer.finish_reason = choice.finish_reason or answer.finish_reason
 
 
 def parse_pools(found: object) -> list[Pool] | None:

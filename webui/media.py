@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 from webui.failure import Failure
 
@@ -51,6 +52,12 @@ def data_url(path: Path) -> str:
     except FileNotFoundError:
         raise _gone(path) from None
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def part(path: Path) -> dict[str, Any]:
+    """The file as a part of one of OpenAI's messages."""
+    kind = "image_url" if mime_type(path).startswith("image/") else "video_url"
+    return {"type": kind, kind: {"url": data_url(path)}}
 
 
 def _size(path: Path) -> int:

@@ -14,6 +14,9 @@
     document.addEventListener("click", () => watch.disconnect(), { capture: true, once: true });
   }
 
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") document.querySelectorAll(".sheet.turned").forEach((sheet) => sheet.classList.remove("turned"));
+  });
   document.addEventListener("click", (event) => {
     if (event.target.closest(".theme-toggle")) {
       const mode = dark() ? "light" : "dark";
@@ -33,6 +36,8 @@
 (() => {
   const names = [
     ["#question textarea", () => "Your question"],
+    [".askbox textarea", () => "The question to all of them"],
+    [".overflow-menu > button", () => "More tabs"],
     ["#chat .image-container > button:not([aria-label])", () => "Enlarge the picture"],
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];

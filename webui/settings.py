@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from config.cluster import Cluster
 from config.gateway import Gateway, WebUi
 from config.load import ConfigError, load
+from webui.endpoint import Address
 
 
 class SettingsError(ValueError):
@@ -24,6 +25,14 @@ class Settings:
     greeting: str = WebUi().greeting
     max_body_mb: int = Gateway().max_body_mb
     api_key: str | None = field(default=None, repr=False)
+    config: Path | None = None
+    """cluster.yaml, for what each model takes."""
+    controller_url: str = "http://controller:8081"
+    prometheus_url: str = "http://prometheus:9090"
+    locust_url: str = "http://loadtest:8089/locust"
+    primary: Address = field(default_factory=lambda: Address("Primary", "http://gateway:8079/v1", "auto"))
+    fallback: Address = field(default_factory=lambda: Address("Fallback", "http://gateway:8079/v1", "auto"))
+    """For the Fallback tab; keys stay on the server."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -58,6 +67,16 @@ def read(environ: Mapping[str, str]) -> Settings:
     parts = urlsplit(gateway_url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problems.append(f"MANYEYES_GATEWAY_URL wants an address like {default.gateway_url}, found {gateway_url!r}")
+
+    def address(name: str) -> Address:
+        prefix = name.upper()
+        return Address(
+            name,
+            text(f"{prefix}_BASE_URL", f"{gateway_url}/v1").rstrip("/"),
+            text(f"{prefix}_MODEL", "auto"),
+            text(f"{prefix}_API_KEY", ""),
+        )
+
     settings = Settings(
         gateway_url=gateway_url,
         port=whole("MANYEYES_WEBUI_PORT", default.port, 65535),
@@ -65,6 +84,12 @@ def read(environ: Mapping[str, str]) -> Settings:
         greeting=text("MANYEYES_WEBUI_GREETING", default.greeting),
         max_body_mb=whole("MANYEYES_MAX_BODY_MB", default.max_body_mb, 4096),
         api_key=environ.get("MANYEYES_API_KEY", "").strip() or None,
+        config=Path(config) if config else None,
+        controller_url=text("MANYEYES_CONTROLLER_URL", default.controller_url).rstrip("/"),
+        prometheus_url=text("MANYEYES_PROMETHEUS_URL", default.prometheus_url).rstrip("/"),
+        locust_url=text("MANYEYES_LOCUST_URL", default.locust_url).rstrip("/"),
+        primary=address("Primary"),
+        fallback=address("Fallback"),
     )
     if problems:
         raise SettingsError("\n".join(problems))

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 CSS = Path(__file__).parent / "page.css"
-JS = Path(__file__).parent / "page.js"
+SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js")
 
 
 class SystemFont(gr.themes.Font):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.emulator import fields, images, text, videos
+from engine.emulator import fields, images, shaped, text, videos
 from engine.emulator.errors import RequestError, invalid
 from engine.emulator.options import Options
 from engine.physics import tokens
@@ -37,9 +37,15 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
     fields.check_n(body)
     prompt = read_prompt(body.get("messages"), options)
     least, most = fields.answer_length(body, len(prompt.tokens), None, options)
-    question = "\n".join(prompt.texts)
-    words = text.canned(question, prompt.sizes, prompt.count("video"))
+    begun = shaped.begun(body)
+    question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
+    form = shaped.json_answer(body.get("response_format")) or shaped.grounded(question, prompt.count("image"))
+    words = form.split(" ") if form else text.canned(question, prompt.sizes, prompt.count("video"))
+    if begun is not None:
+        words = shaped.rest(words, begun)
     answer, finish_reason = text.answer(words, least, most)
+    if begun is not None and answer and begun and not begun[-1].isspace():
+        answer[0] = f" {answer[0]}"
     return Job(
         model=name,
         prompt=prompt.tokens,

@@ -148,7 +148,7 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
     plot.parts.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{plot.y(slo_s):.1f}" y2="{plot.y(slo_s):.1f}" class="slo"/>'
     )
-    plot.text(LEFT + 6, plot.y(slo_s) - 6, f"objective {slo_s:g} s", "label", "start")
+    plot.text(WIDTH - RIGHT, plot.y(slo_s) + 15, f"objective {slo_s:g} s", "label", "end")
     for number, at in enumerate(counts):
         style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
         for rate, p95_s, held in sorted(at.probes):

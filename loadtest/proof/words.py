@@ -119,6 +119,9 @@ def how(about: dict[str, Any], results: Results) -> list[str]:
         f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile of its seconds); "
         f"the machine was {results.machine_share:.0%} busy in its busiest phase.",
     ]
+    searched = min((len(at.limit_rps.values) for at in results.counts.values() if at.limit_rps), default=0)
+    if 0 < searched < min(at.repeats for at in results.counts.values()):
+        found.append(f"The search was done in {searched} of the repeats: its row has no spread.")
     if kind["emulated"] and "frames_together" in kind["about"]:
         found.append(
             f"In the phase with videos an emulated engine dies when more than {kind['about']['frames_together']} frames wait for their first token "

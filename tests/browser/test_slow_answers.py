@@ -59,6 +59,6 @@ def test_stop_keeps_what_came_says_so_and_frees_the_engine(visit: Visit, running
     visit.ask("Tell a very long story about a lighthouse.")
     expect(visit.page.locator(ANSWERS).last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
     visit.page.locator(STOP).click()
-    expect(visit.wait_for_note(0)).to_have_text(re.compile(r"stopped\s*$"))
+    expect(visit.wait_for_note(0)).to_have_text(re.compile(r"stopped · request \w+\s*$"))
     metrics = f"http://127.0.0.1:{running.ports['late-0']}/metrics"
     eventually(lambda: 'num_requests_running{engine="0",model_name="slow"} 0.0' in httpx.get(metrics).text, 10)

@@ -87,6 +87,17 @@ class Visit:
         """The lengths noted, one after the other."""
         return list(self.page.evaluate("window.lengths"))
 
+    def nameless(self) -> list[str]:
+        """Controls in sight that a person who listens to the page could not tell from others."""
+        return list(
+            self.page.evaluate(
+                """() => [...document.querySelectorAll("button, input, textarea, [role=button]")]
+                    .filter((e) => e.offsetParent !== null && !e.getAttribute("aria-label") && !e.innerText?.trim()
+                        && !e.title && !e.labels?.length && !e.getAttribute("aria-labelledby"))
+                    .map((e) => e.outerHTML.slice(0, 200))"""
+            )
+        )
+
     def shoot(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"chat-{name}.png")

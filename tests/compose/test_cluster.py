@@ -162,7 +162,9 @@ def test_an_engine_that_stops_and_returns_costs_no_request() -> None:
                     reason = reply.json()["choices"][0]["finish_reason"] if reply.status_code == 200 else ""
                     seen[(reply.status_code, reason, reply.headers.get("X-ManyEyes-Engine"))] += 1
                 except httpx.HTTPError as error:
-                    seen[repr(error)] += 1
+                    # Killed between the head of its answer and the rest: begun, so never asked anew, and the client sees it.
+                    cut = "without sending complete message body" in str(error)
+                    seen["cut" if cut else repr(error)] += 1
 
     def answers(engine: str) -> int:
         return sum(count for key, count in seen.items() if isinstance(key, tuple) and key[2] == engine)
@@ -184,6 +186,7 @@ def test_an_engine_that_stops_and_returns_costs_no_request() -> None:
         stop.set()
         for thread in threads:
             thread.join()
+    assert seen.pop("cut", 0) <= 4, seen  # no more than were under way
     failed = {
         key: count for key, count in seen.items() if not isinstance(key, tuple) or key[0] != 200 or key[1] == "abort"
     }

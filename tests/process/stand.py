@@ -151,6 +151,18 @@ class Stand:
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
+    def start_page(self) -> None:
+        """The web page, behind nginx at /; not started with the others, because few tests open it."""
+        environment = {
+            "MANYEYES_GATEWAY_URL": f"http://127.0.0.1:{self.ports['page']}",
+            "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
+            "MANYEYES_WEBUI_PORT": str(self.ports["webui"]),
+            "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "GRADIO_TEMP_DIR": str(self.folder / "uploads"),
+        }
+        self.start("webui", [sys.executable, "-m", "webui"], environment)
+        eventually(lambda: listens(self.ports["webui"]), 60, 0.2, "the page listens")
+
     def configure(self, document: dict[str, Any]) -> None:
         """Replaces cluster.yaml as editors do: by a new file under the old name."""
         self.document = document
@@ -247,7 +259,7 @@ def stand(
         running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
-    for part in ("gateway", "page", "inside", "controller", "dns", "syslog"):
+    for part in ("gateway", "page", "inside", "controller", "dns", "syslog", "webui"):
         running.ports[part] = free_port()
     # Tests that start and stop the same engine again and again are about other things than flapping.
     document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
@@ -282,6 +294,7 @@ def _start_nginx(running: Stand) -> None:
         ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
+        ("webui:7860", f"127.0.0.1:{ports['webui']}"),
         ("127.0.0.11 valid", f"{running.places.outside_resolver} valid"),
         ("/run/secrets/manyeyes", running.places.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),

@@ -12,7 +12,8 @@ from config.keys import Key, Keys
 from tests.eventually import eventually
 from tests.process.stand import Stand, stand
 from webui.answer import Answer
-from webui.gateway import Gateway, Question
+from webui.gateway import Gateway
+from webui.question import Question
 from webui.settings import Settings
 
 ALICE = Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from webui import conversation
+from webui.answer import mark
 from webui.conversation import answered, assistant_message, check_size, sent, to_openai, user_message, wire_bytes
 from webui.failure import Failure
+
+
+@pytest.fixture(autouse=True)
+def _uploads_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -100,3 +106,58 @@ def test_too_large_a_chat_is_told_with_both_sizes(tmp_path: Path) -> None:
     check_size(history, "", max_bytes=3 * 1024 * 1024)
     with pytest.raises(Failure, match=r"2\.5 MB to send; the limit is 2 MB\. Send fewer or smaller files"):
         check_size(history, "", max_bytes=2 * 1024 * 1024)
+
+
+def test_a_file_that_is_no_upload_is_never_read(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="was not uploaded"):
+        to_openai([user_message("", ["/etc/hostname.png"])], system="")
+
+
+def test_thinking_is_shown_and_not_sent_again() -> None:
+    history = [
+        user_message("first", []),
+        as_gradio_hands_it_back(conversation.thought_message("hm", 2.0)) | {"metadata": {"title": "Thought for 2 s"}},
+        assistant_message("A cat.", ""),
+    ]
+    assert [message["content"] for message in to_openai(history, "")] == ["first", "A cat."]
+    assert answered(history) == history
+
+
+def test_a_question_with_thinking_and_no_answer_is_dropped() -> None:
+    history = [user_message("first", []), conversation.thought_message("hm", 2.0), assistant_message("", "**cut**")]
+    assert answered(history) == []
+
+
+def test_an_edited_question_keeps_its_files_and_loses_what_followed(picture: str) -> None:
+    history = [
+        user_message("a", []),
+        assistant_message("b", ""),
+        user_message("c", [picture]),
+        assistant_message("d", ""),
+    ]
+    changed = conversation.edited(history, 2, "C")
+    assert changed == [history[0], history[1], user_message("C", [picture])]
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_deleting_takes_a_question_with_its_answer(index: int) -> None:
+    history = [
+        user_message("a", []),
+        assistant_message("b", ""),
+        user_message("c", []),
+        assistant_message("d", ""),
+        user_message("e", []),
+    ]
+    assert conversation.without(history, index) == [history[0], history[1], history[4]]
+
+
+def test_more_pictures_than_the_model_takes_are_explained(picture: str) -> None:
+    history = [user_message("a", [picture, picture]), assistant_message("b", ""), user_message("c", [picture])]
+    conversation.check_count(history, "big", 3, 1)
+    with pytest.raises(Failure, match="3 pictures; big takes 2 in one chat"):
+        conversation.check_count(history, "big", 2, 1)
+
+
+def test_the_mark_of_a_changed_engine_is_not_sent_back() -> None:
+    shown = f"The cat{mark('gpu-0')}sits."
+    assert to_openai([assistant_message(shown, "")], "")[0]["content"] == "The catsits."

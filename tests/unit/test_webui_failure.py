@@ -8,7 +8,8 @@ import pytest
 
 from webui.answer import Answer
 from webui.failure import CUT, Failure, explain
-from webui.gateway import Gateway, Question
+from webui.gateway import Gateway
+from webui.question import Question
 from webui.settings import Settings
 
 URL = "http://gateway:8080"
@@ -68,3 +69,9 @@ async def test_asking_a_gateway_that_is_not_there_fails_in_words() -> None:
     assert answer.failure.what == "The gateway at http://127.0.0.1:9 cannot be reached."
     assert await gateway.pools() is None
     assert await gateway.models() == []
+
+
+def test_a_connection_that_breaks_in_the_middle_of_an_answer_is_a_cut() -> None:
+    broken = openai.APIConnectionError(request=REQUEST)
+    assert explain(broken, "http://gateway", begun=True).cut
+    assert "cannot be reached" in explain(broken, "http://gateway").what

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from webui import settings
+from webui.endpoint import Address
 from webui.settings import Settings, SettingsError
 
 
@@ -22,9 +23,27 @@ def test_every_variable_is_read() -> None:
             "MANYEYES_WEBUI_GREETING": "Hello",
             "MANYEYES_MAX_BODY_MB": "8",
             "MANYEYES_API_KEY": "secret",
+            "MANYEYES_CONTROLLER_URL": "http://localhost:8081/",
+            "MANYEYES_PROMETHEUS_URL": "http://localhost:9090",
+            "MANYEYES_LOCUST_URL": "http://localhost:8089/locust",
+            "PRIMARY_BASE_URL": "https://api.example.com/v1/",
+            "PRIMARY_MODEL": "big",
+            "PRIMARY_API_KEY": "primary-secret",
         }
     )
-    assert found == Settings("http://localhost:8080", 7000, "Eyes", "Hello", 8, "secret")
+    assert found == Settings(
+        "http://localhost:8080",
+        7000,
+        "Eyes",
+        "Hello",
+        8,
+        "secret",
+        controller_url="http://localhost:8081",
+        prometheus_url="http://localhost:9090",
+        locust_url="http://localhost:8089/locust",
+        primary=Address("Primary", "https://api.example.com/v1", "big", "primary-secret"),
+        fallback=Address("Fallback", "http://localhost:8080/v1", "auto"),
+    )
     assert found.max_body_bytes == 8 * 1024 * 1024
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).parent
@@ -18,9 +20,14 @@ def main() -> None:
         "chart.png": chart(),
         "before.png": desk(cup=(120, 250), lamp=True),
         "after.png": desk(cup=(430, 250), lamp=False),
+        "screen-1.png": screen(False),
+        "screen-2.png": screen(True),
         "icon.png": icon(),
     }.items():
         picture.save(HERE / name, optimize=True)
+    first, *more = letter()
+    first.save(HERE / "letter.pdf", save_all=True, append_images=more, resolution=120, title="A letter")
+    ball(HERE / "ball.webm")
 
 
 def receipt() -> Image.Image:
@@ -79,6 +86,83 @@ def desk(cup: tuple[int, int], lamp: bool) -> Image.Image:
     x, y = cup
     draw.ellipse((x + 40, y + 12, x + 66, y + 42), outline="#b91c1c", width=6)
     draw.rounded_rectangle((x, y, x + 50, y + 60), 6, "#dc2626")
+    return picture
+
+
+def letter() -> list[Image.Image]:
+    """Two pages, A4 at 120 dots an inch."""
+    pages = (
+        (
+            "CAFE MERIDIAN",
+            "To: Northlight Roasters, Harbour Street 4",
+            "Date: 2 April 2026",
+            "",
+            "Dear Ms Okafor,",
+            "",
+            "please send us 24 kg of Sumatra, ground for filter, and",
+            "6 kg of Yirgacheffe, whole beans, by 17 April.",
+            "",
+            "The last delivery was two bags short. We enclose the list.",
+            "",
+            "Kind regards,",
+            "J. Lindqvist",
+        ),
+        (
+            "Enclosure: delivery of 26 March 2026",
+            "",
+            "Sumatra          10 bags ordered      8 received",
+            "Yirgacheffe       4 bags ordered      4 received",
+            "Decaf             2 bags ordered      2 received",
+        ),
+    )
+    found = []
+    for number, lines in enumerate(pages, 1):
+        page = Image.new("L", (992, 1403), 255)
+        draw = ImageDraw.Draw(page)
+        for row, words in enumerate(lines):
+            draw.text((110, 130 + row * 46), words, 20, _font(40 if row == 0 and number == 1 else 26))
+        draw.text((496, 1330), f"page {number} of {len(pages)}", 120, _font(20), anchor="mm")
+        found.append(page)
+    return found
+
+
+def ball(path: Path) -> None:
+    """Six seconds: a red ball rolls to the right, and a lamp goes on after three. VP9, which browsers and OpenCV both read."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP90"), 12, (480, 270))
+    for number in range(72):
+        lit = number >= 36
+        frame = Image.new("RGB", (480, 270), "#f3efe7" if lit else "#c9c4ba")
+        draw = ImageDraw.Draw(frame)
+        draw.rectangle((0, 200, 480, 270), "#b08968")
+        draw.line((410, 0, 410, 50), INK, 4)
+        draw.polygon([(385, 80), (435, 80), (422, 46), (398, 46)], "#facc15" if lit else "#6b7280")
+        x = 30 + number * 5
+        draw.ellipse((x, 150, x + 50, 200), "#dc2626")
+        writer.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def screen(filled: bool) -> Image.Image:
+    """A program's window with a form; in the second picture its field is filled."""
+    picture = Image.new("RGB", (960, 600), "#dfe5ec")
+    draw = ImageDraw.Draw(picture)
+    draw.rounded_rectangle((60, 40, 900, 560), 10, "#ffffff", "#c3ccd6")
+    draw.rounded_rectangle((60, 40, 900, 84), 10, "#334155")
+    draw.text((84, 62), "Orders", "#ffffff", _font(22), anchor="lm")
+    for row, (name, x) in enumerate((("File", 84), ("Edit", 150), ("View", 216), ("Help", 288))):
+        draw.text((x, 106), name, INK if row else ACCENT, _font(18), anchor="lm")
+    draw.text((100, 170), "Customer", INK, _font(20), anchor="lm")
+    draw.rounded_rectangle((260, 150, 700, 190), 6, "#f8fafc", "#94a3b8", 2)
+    draw.text((274, 170), "Northlight Roasters" if filled else "", INK, _font(20), anchor="lm")
+    draw.text((100, 240), "Amount (kg)", INK, _font(20), anchor="lm")
+    draw.rounded_rectangle((260, 220, 420, 260), 6, "#f8fafc", "#94a3b8", 2)
+    draw.text((274, 240), "24" if filled else "", INK, _font(20), anchor="lm")
+    draw.rectangle((100, 300, 122, 322), "#ffffff", "#94a3b8", 2)
+    draw.text((136, 311), "Ground for filter", INK, _font(20), anchor="lm")
+    draw.rounded_rectangle((560, 480, 700, 528), 8, "#e2e8f0")
+    draw.text((630, 504), "Cancel", INK, _font(20), anchor="mm")
+    draw.rounded_rectangle((720, 480, 860, 528), 8, ACCENT if filled else "#9fc5c0")
+    draw.text((790, 504), "Submit", "#ffffff", _font(20), anchor="mm")
     return picture
 
 

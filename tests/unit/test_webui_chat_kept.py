@@ -1,0 +1,130 @@
+"""Chats that are kept, saved, brought back, and shown as code."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webui import chat_files, code_view, kept_chats
+from webui.conversation import assistant_message, thought_message, user_message
+from webui.failure import Failure
+from webui.question import Question, body
+
+PNG = b"\x89PNG not really"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    (tmp_path / "uploads").mkdir()
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def history(folder: Path) -> list[dict[str, Any]]:
+    (folder / "cat.png").write_bytes(PNG)
+    return [
+        user_message("What is\nthis?", [str(folder / "cat.png")]),
+        thought_message("It has ears.", 3),
+        assistant_message("A cat.", "gpu\\-0 · big"),
+    ]
+
+
+def test_a_kept_chat_is_shown_again_as_it_was(history: list[dict[str, Any]]) -> None:
+    kept = json.loads(json.dumps(kept_chats.slim(history)))
+    assert kept["title"] == "What is this?"
+    assert kept_chats.whole(kept) == history
+
+
+def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], folder: Path) -> None:
+    kept = kept_chats.slim(history)
+    (folder / "cat.png").unlink()
+    [question, *_] = kept_chats.whole(kept)
+    assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer held by the page: cat.png)"}]
+
+
+@pytest.mark.parametrize("made_up", [None, [], "x", {"messages": 3}, {"messages": ["x", 4]}])
+def test_what_is_no_kept_chat_shows_nothing(made_up: object) -> None:
+    assert kept_chats.whole(made_up) == []
+
+
+def test_a_kept_chat_cannot_name_a_file_of_the_server() -> None:
+    [question] = kept_chats.whole({"messages": [{"role": "user", "text": "x", "files": ["/etc/passwd"]}]})
+    assert all(item["type"] == "text" for item in question["content"])
+
+
+def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], folder: Path) -> None:
+    text = chat_files.to_json(history, "Cats")
+    (folder / "cat.png").unlink()
+    question, thought, answer = chat_files.from_json(text)
+    [file, words] = question["content"]
+    assert Path(file["path"]).read_bytes() == PNG
+    assert words["text"] == "What is\nthis?"
+    assert (thought, answer) == (history[1], history[2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"kind": "manyeyes-chat"}', '{"kind": "manyeyes-chat", "messages": [{"role": "x", "text": ""}]}'],
+)
+def test_another_file_is_refused_in_words(text: str) -> None:
+    with pytest.raises(Failure, match="not a chat that was saved here"):
+        chat_files.from_json(text)
+
+
+def test_a_saved_chat_brings_no_program_among_the_uploads() -> None:
+    bad = {"role": "user", "text": "", "files": [{"name": "../x.html", "data": "PGI+"}]}
+    with pytest.raises(Failure, match="neither a picture nor a video"):
+        chat_files.from_json(json.dumps({"kind": "manyeyes-chat", "messages": [bad]}))
+
+
+def test_markdown_has_questions_answers_and_who_gave_them(history: list[dict[str, Any]]) -> None:
+    text = chat_files.to_markdown(history, "Cats")
+    for part in ("# Cats", "*Attached: cat.png*", "What is\nthis?", "Thought for 3 s", "A cat.", "*gpu-0 · big*"):
+        assert part in text
+
+
+def question(words: str = 'It\'s "this" $HOME `x` \\ 猫') -> Question:
+    url = "data:image/png;base64,AAAA"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": words}]
+    return Question("big", [{"role": "user", "content": content}], "p", 0.7, 0.8, 64, seed=7)
+
+
+def test_the_curl_code_sends_the_very_request(tmp_path: Path) -> None:
+    (tmp_path / "my cat.png").write_bytes(b"\0\0\0")
+    code = code_view.code(question(), ["my cat.png"], "http://host/v1", "curl")
+    posted = subprocess.run(
+        ["bash", "-c", f"curl() {{ cat; }}\n{code}"], cwd=tmp_path, capture_output=True, check=True, text=True
+    )
+    assert json.loads(posted.stdout) == body(question())
+
+
+def test_the_python_code_sends_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\0\0\0")
+    monkeypatch.chdir(tmp_path)
+    code = code_view.code(question(), ["cat.png"], "http://host/v1", "Python")
+    ast.parse(code)
+    caught: dict[str, Any] = {}
+
+    class Client:
+        def __init__(self, **_: Any) -> None:
+            self.chat = self.completions = self
+
+        def create(self, **fields: Any) -> list[Any]:
+            caught.update(fields)
+            return []
+
+    exec(code.replace("from openai import OpenAI", ""), {"OpenAI": Client})
+    expected = body(question())
+    expected.pop("stream_options")
+    assert caught == expected
+
+
+def test_the_javascript_code_names_the_file_and_the_address() -> None:
+    code = code_view.code(question("hi"), ["cat.png"], "http://host/v1", "JavaScript")
+    assert 'dataUrl("cat.png", "image/png")' in code
+    assert '"http://host/v1/chat/completions"' in code
+    assert "AAAA" not in code

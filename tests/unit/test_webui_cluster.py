@@ -1,0 +1,143 @@
+"""The Cluster tab: what the controller, Prometheus and Locust say, as HTML."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from config.pools import Media, Pool
+from webui import cluster_view, estimate, load_run, thinking
+from webui.attach import Cost
+from webui.controller import Controller, Sight, gauges_of, queried_of
+from webui.failure import Failure
+from webui.load_run import LoadRun
+
+ENGINE = {
+    "name": "gpu-0",
+    "state": "suspect",
+    "reason": "no answer for 3 s",
+    "in_flight": 7,
+    "running": 3,
+    "waiting": 0,
+}
+POOL = {
+    "name": "big",
+    "model": "org/Big-VL",
+    "up": 1,
+    "total": 1,
+    "p95_ms": 812.4,
+    "fallback": "small",
+    "flavour": "cuda",
+    "engines": [ENGINE | {"hidden_queue": 4, "gpus": [0]}],
+}
+
+
+def test_an_engine_shows_its_state_its_load_and_its_hidden_queue() -> None:
+    gauges = {"tokens_per_s": {"gpu-0": 61.2}, "kv": {"gpu-0": 0.42}, "cached": {"gpu-0": 0.8}, "gpu": {"0": 97.0}}
+    text = cluster_view.pools(Sight([POOL], gauges=gauges))
+    for part in (
+        "suspect",
+        "no answer for 3 s",
+        '<b class="bad">4</b>',
+        "61",
+        "42 %",
+        "80 %",
+        "0 (97 %)",
+        "p95 812 ms",
+    ):
+        assert part in text
+    assert cluster_view.engine_names(Sight([POOL])) == ["gpu-0"]
+
+
+def test_an_older_controller_leaves_cells_empty() -> None:
+    text = cluster_view.pools(Sight([POOL | {"engines": [{"name": "gpu-0", "state": "up"}]}]))
+    assert text.count("<td>–</td>") == 8
+
+
+def test_a_controller_that_is_gone_is_told_with_what_to_do() -> None:
+    assert "docker compose ps controller" in cluster_view.pools(Sight(None))
+
+
+def test_what_the_controller_says_is_escaped() -> None:
+    events = [{"at": "2026-11-21T17:00:00+00:00", "sentence": "<script>"}]
+    assert "<script>" not in cluster_view.events(Sight([], events))
+    assert "17:00:00" in cluster_view.events(Sight([], events))
+
+
+def test_gauges_are_read_from_prometheus_text_and_queries() -> None:
+    text = 'manyeyes_engine_tokens_per_second{engine="gpu-0",pool="big"} 61.5\nother{engine="gpu-0"} 1\n'
+    assert gauges_of(text) == {"tokens_per_s": {"gpu-0": 61.5}, "kv": {}}
+    result = [{"metric": {"engine": "a"}, "value": [1, "0.5"]}, {"metric": {"engine": "b"}, "value": [1, "NaN"]}]
+    assert queried_of({"data": {"result": result}}) == {"a": 0.5}
+    assert queried_of({"error": "x"}) == {}
+
+
+def answering(controller: Controller | LoadRun, handler: Any) -> None:
+    controller._client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+
+
+async def test_a_change_carries_the_typed_key_and_a_refusal_is_told_in_its_words() -> None:
+    asked: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if request.url.path.endswith("/scale"):
+            return httpx.Response(409, json={"error": {"message": "big is served elsewhere."}})
+        return httpx.Response(200, json={"in_flight": 2})
+
+    controller = Controller("http://controller:8081", "http://prometheus:9090")
+    answering(controller, handler)
+    assert "2 it has in flight goes on" in await controller.drain("gpu 0", " key ")
+    assert asked[0].headers["authorization"] == "Bearer key"
+    assert asked[0].url.raw_path == b"/api/engines/gpu%200/drain"
+    with pytest.raises(Failure, match="served elsewhere"):
+        await controller.scale("big", 2, "key")
+    assert json.loads(asked[1].content) == {"engines": 2}
+    with pytest.raises(Failure, match="admin key"):
+        await controller.resume("gpu-0", "")
+    assert len(asked) == 2
+
+
+async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/swarm"):
+            assert request.content == b"user_count=20&spawn_rate=2.0"
+            return httpx.Response(200, json={"success": True})
+        stats = {"state": "running", "user_count": 20, "total_rps": 12.34, "fail_ratio": 0.01}
+        return httpx.Response(
+            200, json=stats | {"current_response_time_percentiles": {"response_time_percentile_0.95": 850}}
+        )
+
+    run = LoadRun("http://loadtest:8089/locust")
+    answering(run, handler)
+    assert await run.start(20, 2.0) == "20 people begin, 2 a second."
+    shown = load_run.shown(await run.stats())
+    assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
+    with pytest.raises(Failure, match="1 to 500"):
+        await run.start(5000, 1)
+
+
+def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
+    pool = Pool(name="big", model="org/Big", max_model_len=2048, media=Media(images_per_prompt=1))
+    one, two = Cost("a.png", 900, "10 × 10", pictures=1), Cost("b.png", 1300, "10 × 10", pictures=1)
+    assert "900 vision tokens" in estimate.line([one], "", pool)
+    assert "alert" not in estimate.line([one], "", pool)
+    assert "big takes 1 pictures" in estimate.line([one, two], "", pool)
+    assert "does not fit" in estimate.line([Cost("c.png", 2500, "", pictures=1)], "", pool)
+    assert estimate.line([], "long text", pool) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("plain", "", "plain"),
+        ("<think>hm</think>\nyes", "hm", "yes"),
+        ("hm</think>yes", "hm", "yes"),
+        ("<think>still", "still", ""),
+        ("<thi", "", ""),
+    ],
+    ids=["none", "both tags", "closing tag only", "still thinking", "half a tag"],
+)
+def test_thinking_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
+    assert thinking.split(text) == (thought, answer)

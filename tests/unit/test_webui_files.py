@@ -1,0 +1,170 @@
+"""Pictures, videos and PDFs: what is sent of them, what it costs, and what is said of those that cannot be sent."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pypdfium2
+import pytest
+from PIL import Image
+
+from config.pools import Media
+from webui import attach, pictures, videos, vision_tokens
+from webui.attach import Limits, costs, prepared
+from webui.failure import Failure
+
+LIMITS = Limits()
+MEDIA = Media()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return tmp_path
+
+
+def a_picture(folder: Path, width: int, height: int, name: str = "cat.png") -> str:
+    path = folder / name
+    Image.new("RGB", (width, height), "teal").save(path)
+    return str(path)
+
+
+def a_video(folder: Path, seconds: int, name: str = "walk.mp4") -> str:
+    path = folder / name
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 180))
+    for number in range(seconds * 10):
+        writer.write(np.full((180, 320, 3), number % 255, np.uint8))
+    writer.release()
+    return str(path)
+
+
+def a_pdf(folder: Path, pages: int) -> str:
+    document = pypdfium2.PdfDocument.new()
+    for _ in range(pages):
+        document.new_page(595, 842)
+    path = folder / "letter.pdf"
+    document.save(path)
+    return str(path)
+
+
+def written(folder: Path, name: str, data: bytes) -> str:
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+def test_a_large_picture_is_scaled_down_and_says_so(folder: Path) -> None:
+    [one] = prepared([a_picture(folder, 4000, 3000)], LIMITS, MEDIA)
+    assert pictures.size(one.path) == (1280, 960)
+    assert one.said == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
+
+
+def test_a_small_picture_goes_as_it_is(folder: Path) -> None:
+    path = a_picture(folder, 400, 300)
+    [one] = prepared([path], LIMITS, MEDIA)
+    assert (str(one.path), one.said) == (path, "")
+
+
+def test_a_picture_turned_by_its_camera_is_sent_upright(folder: Path) -> None:
+    path = folder / "phone.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (3000, 2000), "teal").save(path, exif=exif)
+    [one] = prepared([str(path)], LIMITS, MEDIA)
+    assert pictures.size(one.path) == (853, 1280)
+
+
+def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(folder: Path) -> None:
+    path = Path(a_video(folder, 20))
+    sent = attach.sent_as(Limits(most_frames=8), MEDIA)(path)
+    clip = videos.look(sent)
+    assert (clip.frames, round(clip.seconds)) == (8, 20)
+    [one] = prepared([str(path)], Limits(most_frames=8), MEDIA)
+    assert (one.path, one.said) == (path, "walk.mp4: 8 of 200 frames")
+
+
+def test_each_page_of_a_pdf_becomes_a_picture(folder: Path) -> None:
+    found = prepared([a_pdf(folder, 3)], LIMITS, MEDIA)
+    assert [pictures.size(one.path) for one in found] == [(905, 1280)] * 3
+    assert found[0].said == "letter.pdf: 3 pages sent as pictures"
+
+
+def test_what_is_told_before_is_what_is_counted_after(folder: Path) -> None:
+    files = [a_picture(folder, 4000, 3000), a_video(folder, 20), a_pdf(folder, 2)]
+    before = sum(cost.tokens for cost in costs(files, LIMITS, MEDIA))
+    after = sum(one.tokens for one in prepared(files, LIMITS, MEDIA))
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [((1024, 1024), 1024), ((320, 320), 100), ((32, 32), 64), ((4000, 4000), 1225)],
+    ids=["as it is", "small", "scaled up to min_pixels", "scaled down to max_pixels"],
+)
+def test_32_by_32_pixels_are_a_token_within_the_pools_limits(size: tuple[int, int], tokens: int) -> None:
+    assert vision_tokens.picture(*size, MEDIA) == tokens + vision_tokens.AROUND
+
+
+def test_a_pool_with_a_smaller_limit_costs_less() -> None:
+    assert vision_tokens.picture(2000, 2000, Media(max_pixels=262_144)) <= 256 + vision_tokens.AROUND
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("cat.png", b"", "cat.png is empty"),
+        ("cat.png", b"no picture at all", "cat.png is not a picture"),
+        ("walk.mp4", b"", "walk.mp4 is empty"),
+        ("walk.mp4", b"\0\0\0\x18ftypmp42" + b"x" * 900, "walk.mp4 is not a video"),
+        ("letter.pdf", b"", "letter.pdf is empty"),
+        ("letter.pdf", b"%PDF-1.7 and nothing", "letter.pdf is not a PDF"),
+        ("notes.txt", b"hello", "notes.txt is neither a picture nor a video"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(folder: Path, name: str, data: bytes, said: str) -> None:
+    path = written(folder, name, data)
+    for look in (costs, prepared):
+        with pytest.raises(Failure, match=said) as caught:
+            look([path], LIMITS, MEDIA)
+        assert caught.value.next
+
+
+def test_a_picture_cut_in_the_middle_is_found_here_and_not_by_an_engine(folder: Path) -> None:
+    whole = Path(a_picture(folder, 900, 900)).read_bytes()
+    path = written(folder, "half.png", whole[: len(whole) // 2])
+    with pytest.raises(Failure, match="damaged"):
+        prepared([path], LIMITS, MEDIA)
+
+
+def test_a_picture_of_400_million_pixels_is_refused_before_it_is_decoded(folder: Path) -> None:
+    path = folder / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(Failure, match="too many pixels"):
+        costs([str(path)], LIMITS, MEDIA)
+
+
+def test_a_pdf_with_a_password_says_what_to_do(folder: Path) -> None:
+    path = written(folder, "locked.pdf", LOCKED)
+    with pytest.raises(Failure, match="password"):
+        costs([path], LIMITS, MEDIA)
+
+
+def test_a_pdf_of_too_many_pages_points_to_documents(folder: Path) -> None:
+    with pytest.raises(Failure, match="Documents tab"):
+        prepared([a_pdf(folder, 6)], LIMITS, MEDIA, most_pages=5)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd"])
+def test_a_path_that_is_no_upload_is_refused(path: str) -> None:
+    with pytest.raises(Failure, match="not uploaded"):
+        costs([path], LIMITS, MEDIA)
+
+
+# A PDF whose security handler wants a password nobody has: the check of the empty one fails.
+LOCKED = b"""%%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]>>endobj
+4 0 obj<</Filter/Standard/V 1/R 2/O<%b>/U<%b>/P -44>>endobj
+trailer<</Root 1 0 R/Encrypt 4 0 R/ID[<00><00>]>>
+%%%%EOF
+""" % (b"61" * 32, b"62" * 32)

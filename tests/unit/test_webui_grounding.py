@@ -1,0 +1,65 @@
+"""Boxes and points in answers, and the picture with them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from webui import agent, grounding
+from webui.agent import Step
+from webui.answer import Answer
+from webui.grounding import Mark
+
+BOX = Mark((100, 200, 300, 400), "cat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]',
+        '```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```',
+        'Here it is: {"bbox_2d": [100, 200, 300, 400], "label": "cat"} as wanted.',
+        '[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}, {"bbox_2d": [1, 2',
+        '{"objects": [{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]}',
+    ],
+    ids=["list", "fenced", "between words", "cut", "nested"],
+)
+def test_a_box_is_found_however_the_answer_wraps_it(text: str) -> None:
+    assert grounding.marks(text) == [BOX]
+
+
+@pytest.mark.parametrize("text", ["", "no box here", "[1, 2, 3]", '{"bbox_2d": [1, 2]}', '{"bbox_2d": ["a", 1, 2, 3]}'])
+def test_what_is_no_box_is_none(text: str) -> None:
+    assert grounding.marks(text) == []
+
+
+def test_coordinates_are_thousandths_and_stay_on_the_picture() -> None:
+    [mark] = grounding.marks('{"point_2d": [500, 1700], "label": "x"}')
+    assert mark.pixels(960, 600) == (480, 600)
+
+
+def test_an_action_is_found_with_its_place() -> None:
+    text = '{"action": "type", "coordinate": [479, 283], "text": "24"}'
+    assert grounding.action(text) == {"action": "type", "coordinate": [479, 283], "text": "24"}
+    assert grounding.marks(text) == [Mark((479, 283), "24")]
+    step = Step(Path("screen.png"), Answer(0.0, text=text, finish_reason="stop"))
+    assert agent.sentence(step) == "type '24' at 479, 283"
+
+
+def test_what_was_done_before_is_told_at_the_next_step() -> None:
+    step = Step(Path("a.png"), Answer(0.0, text='{"action": "click", "coordinate": [1, 2]}'))
+    assert 'Step 1 was {"action": "click"' in agent.prompt(agent.ACT, "Order coffee", [step])
+
+
+def test_boxes_and_points_are_drawn_where_they_are() -> None:
+    white = Image.new("RGB", (1000, 500), "white")
+    picture = grounding.drawn(white, [BOX, Mark((800, 800))])
+    assert picture.getpixel((100, 150)) != (255, 255, 255)  # the box's left side
+    assert picture.getpixel((200, 150)) == (255, 255, 255)  # inside it
+    assert picture.getpixel((800, 400)) != (255, 255, 255)  # the point
+    assert white.getpixel((800, 400)) == (255, 255, 255)
+
+
+def test_an_answer_without_marks_says_what_to_do() -> None:
+    step = Step(Path("a.png"), Answer(0.0, text="A window.", finish_reason="stop"))
+    assert "ask more plainly" in agent.sentence(step)

@@ -1,0 +1,99 @@
+"""Models side by side: who was fastest, what together saved, and votes that are kept."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from webui import attempts, endpoint, side_by_side, votes
+from webui.answer import Answer
+from webui.attempts import Attempt
+from webui.endpoint import NOWHERE, Address
+from webui.failure import Failure
+from webui.knobs import Knobs
+from webui.side_by_side import Lane, Race
+
+
+def race(*took_s: float | None) -> Race:
+    lanes = []
+    for number, one in enumerate(took_s):
+        answer = Answer(0.0, text="yes", finish_reason="stop")
+        answer.first_s, answer.last_s = (0.1, one) if one else (None, None)
+        answer.failure = None if one else Failure("Busy.")
+        lanes.append(Lane("hi", [], Knobs(f"m{number}"), answer))
+    return Race(lanes, 0.0, 5.0)
+
+
+def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
+    assert side_by_side.verdicts(race(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
+    assert side_by_side.verdicts(race(1.0, 1.02)) == ["equally fast"] * 2
+    assert side_by_side.verdicts(race(1.0)) == [""]
+
+
+def test_together_is_compared_with_one_after_the_other() -> None:
+    found = race(1.0, 3.0)
+    assert found.speed_up == pytest.approx(4 / 3)
+    assert "together took 3.0 s" in side_by_side.summary(found)
+    assert race(1.0, None).speed_up is None
+
+
+def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
+    kept: list[dict[str, Any]] = []
+    for vote in ("m0", "m0", votes.EQUAL):
+        kept = votes.voted(votes.added(kept, side_by_side.as_dict(race(1.0, 2.0), "hi")), vote)
+    assert votes.tally(kept) == "3 votes: m0 2, equally good 1"
+    rows = list(csv.DictReader(io.StringIO(votes.to_csv(kept))))
+    assert [(row["comparison"], row["model"], row["vote"]) for row in rows[:2]] == [
+        ("1", "m0", votes.EQUAL),
+        ("1", "m1", votes.EQUAL),
+    ]
+    assert len(json.loads(votes.to_json(kept))["comparisons"]) == 3
+
+
+@pytest.mark.parametrize("kept", [None, "x", [1], [{"answers": 3}], [{"answers": [3]}]])
+def test_what_a_browser_made_up_is_left_out(kept: object) -> None:
+    assert votes.sound(kept) == []
+
+
+PRIMARY = Address("Primary", "http://a/v1", "big", "secret")
+SECOND = Address("Fallback", "http://b/v1", "small")
+GATEWAY = Address("Gateway", "http://gateway/v1", "auto")
+
+
+def test_each_way_asks_those_it_names() -> None:
+    assert attempts.plan(attempts.AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
+    wrong, then = attempts.plan(attempts.WRONG, PRIMARY, SECOND, GATEWAY)
+    assert (wrong.base_url, wrong.key, then) == (NOWHERE, "", SECOND)
+    [gateway] = attempts.plan(attempts.GATEWAY, PRIMARY, SECOND, GATEWAY)
+    assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
+
+
+def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
+    assert PRIMARY.typed("", "", "").key == "secret"
+    assert PRIMARY.typed("http://a/v1/", "", "").key == "secret"
+    assert PRIMARY.typed("http://thief/v1", "", "").key == ""
+    assert PRIMARY.typed("http://thief/v1", "", "mine").key == "mine"
+    assert "secret" not in repr(PRIMARY)
+
+
+def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:
+    bad = Attempt(PRIMARY, Answer(0.0, failure=Failure("<img src=x>", "Retry.")), 0.0, 1.0)
+    assert "<img" not in attempts.table([bad])
+    assert attempts.as_dict([bad])["answered_by"] is None
+
+
+async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ask(address: Address, question: object, answer: Answer, headers: object) -> None:
+        if address is PRIMARY:
+            answer.failure = Failure("Down.")
+        else:
+            answer.text = "yes"
+
+    monkeypatch.setattr(endpoint, "ask", ask)
+    question = Knobs("m").question([], "")
+    found = [list(made) async for made in attempts.run([PRIMARY, SECOND, GATEWAY], question, {})]
+    assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

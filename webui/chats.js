@@ -1,0 +1,95 @@
+// The visitor's earlier chats, kept by this browser alone: the list, and which chat is open.
+(() => {
+  const KEY = "manyeyes-chats";
+  const MOST_CHATS = 40;
+  const MOST_LENGTH = 2_000_000; // a browser keeps about 5 MB of a page, two bytes a character
+  let open = null;
+
+  const read = () => {
+    try {
+      const found = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+      return Array.isArray(found) ? found.filter((chat) => chat && chat.id && Array.isArray(chat.messages)) : [];
+    } catch {
+      return [];
+    }
+  };
+  const write = (chats) => {
+    let kept = chats.slice(0, MOST_CHATS);
+    while (kept.length > 1 && JSON.stringify(kept).length > MOST_LENGTH) kept = kept.slice(0, -1);
+    try {
+      localStorage.setItem(KEY, JSON.stringify(kept));
+    } catch {
+      // The browser keeps nothing, or has no room: the open chat goes on without its list.
+    }
+    draw();
+  };
+
+  const draw = () => {
+    const list = document.getElementById("chat-list-items");
+    if (!list) return;
+    const chats = read();
+    list.replaceChildren(
+      ...chats.map((chat) => {
+        const item = document.createElement("li");
+        const name = Object.assign(document.createElement("button"), { type: "button", className: "name", textContent: chat.title });
+        name.dataset.chat = chat.id;
+        if (chat.id === open) name.setAttribute("aria-current", "true");
+        const remove = Object.assign(document.createElement("button"), { type: "button", className: "remove", textContent: "×" });
+        remove.dataset.remove = chat.id;
+        remove.setAttribute("aria-label", `Delete the chat ${chat.title}`);
+        item.append(name, remove);
+        return item;
+      }),
+    );
+    document.getElementById("chat-list-empty").hidden = chats.length > 0;
+  };
+
+  window.manyeyesChats = {
+    // After an answer: {title, messages} of the open chat.
+    keep(chat) {
+      if (!chat?.messages?.length) return;
+      open ??= crypto.getRandomValues(new Uint32Array(2)).join("-");
+      write([{ id: open, ...chat }, ...read().filter((one) => one.id !== open)]);
+    },
+    // For the event that shows a chat.
+    opened() {
+      return read().find((chat) => chat.id === open) ?? null;
+    },
+    begin() {
+      open = null;
+      draw();
+    },
+  };
+
+  document.addEventListener("click", (event) => {
+    const name = event.target.closest?.("[data-chat]");
+    const remove = event.target.closest?.("[data-remove]");
+    if (name) {
+      open = name.dataset.chat;
+      draw();
+      document.getElementById("chat-open").click();
+      document.getElementById("chat-list").classList.remove("turned");
+    } else if (remove) {
+      write(read().filter((chat) => chat.id !== remove.dataset.remove));
+      if (remove.dataset.remove === open) document.getElementById("new-chat").click();
+    }
+  });
+  window.addEventListener("storage", (event) => event.key === KEY && draw()); // another tab of the same browser
+  const wait = new MutationObserver(() => {
+    if (document.getElementById("chat-list-items")) {
+      wait.disconnect();
+      draw();
+    }
+  });
+  wait.observe(document, { childList: true, subtree: true });
+})();
+
+// A file that the server made as {name, kind, text}, saved by the browser.
+window.manyeyesSave = (file) => {
+  if (!file) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([file.text], { type: file.kind }));
+  link.download = file.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+};

@@ -1,0 +1,116 @@
+"""Any OpenAI-compatible endpoint: what it says of itself, and an answer from it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from openai import AsyncOpenAI
+
+from webui import asking
+from webui.answer import Answer, Served
+from webui.failure import CUT, Failure, explain
+from webui.question import Question
+
+LOOK_TIMEOUT_S = 4.0
+ASK_TIMEOUT = openai.Timeout(600, connect=5)
+NOWHERE = "http://127.0.0.1:9/v1"
+"""The discard port, where nothing listens: a wrong address to try a fallback with."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an endpoint is. `base_url` ends in /v1 or what stands for it there."""
+
+    name: str
+    base_url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
+
+    def typed(self, base_url: str, model: str, key: str) -> Address:
+        """With what a visitor typed. The key from the environment goes to its own address only."""
+        url = base_url.strip().rstrip("/") or self.base_url
+        own = self.key if url == self.base_url else ""
+        return replace(self, base_url=url, model=model.strip() or self.model, key=key.strip() or own)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an endpoint said when it was looked at."""
+
+    up: bool
+    models: tuple[str, ...] = ()
+    took_ms: float = 0.0
+    said: str = ""
+
+
+def checked(address: Address) -> Address:
+    """Raises Failure for what is no address. Looks the name up: to be called in a thread."""
+    parts = urlsplit(address.base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Failure(
+            f"{address.base_url or 'Nothing'} is no address.", "Write it like http://localhost:8080/v1, then run again."
+        )
+    try:
+        found = {str(one[4][0]) for one in socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return address  # said better by the attempt itself
+    if any(ipaddress.ip_address(one.split("%")[0]).is_link_local for one in found):
+        raise Failure("Link-local addresses are not asked from here.", "Choose another address.")  # a cloud's metadata
+    return address
+
+
+async def look(address: Address, headers: dict[str, Any]) -> Seen:
+    """Its models and how long it took to say so; never raises."""
+    begun_s = time.monotonic()
+    try:
+        await asyncio.to_thread(checked, address)
+        async with _client(address) as client:
+            found = await client.models.list(timeout=LOOK_TIMEOUT_S, extra_headers=headers)
+    except Exception as error:
+        return Seen(False, took_ms=_since_ms(begun_s), said=str(_explained(error, address)))
+    return Seen(True, tuple(model.id for model in found.data), _since_ms(begun_s))
+
+
+async def ask(address: Address, question: Question, answer: Answer, headers: dict[str, Any]) -> None:
+    """Streams into `answer`; a failure is put there too, never raised."""
+    try:
+        await asyncio.to_thread(checked, address)
+        async with _client(address) as client:
+            answer.asked_s = time.monotonic()
+            await asking.ask(client, replace(question, model=address.model), answer, headers)
+    except Exception as error:
+        if isinstance(error, openai.APIStatusError):
+            answer.served = Served.from_headers(error.response.headers)
+        answer.failure = CUT if answer.chunks else _explained(error, address)
+    answer.end()
+
+
+def _client(address: Address) -> AsyncOpenAI:
+    return AsyncOpenAI(
+        base_url=address.base_url,
+        api_key=address.key or "none",
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
+        timeout=ASK_TIMEOUT,
+        max_retries=0,
+    )
+
+
+def _explained(error: Exception, address: Address) -> Failure:
+    if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
+        return Failure(
+            f"{address.base_url} cannot be reached.", "See whether it runs and whether the address is right."
+        )
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return Failure(f"{address.base_url} does not take this key.", "Type the right key, then run again.")
+    return explain(error, address.base_url)
+
+
+def _since_ms(begun_s: float) -> float:
+    return (time.monotonic() - begun_s) * 1000

@@ -1,0 +1,169 @@
+"""The Agent tab: a screenshot and an instruction in; boxes, points and the next action out, drawn on the picture."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import agent, grounding, media, pictures, samples, uploads
+from webui.agent import Step, Walk
+from webui.answer import line
+from webui.failure import Failure
+from webui.gateway import KEY_HEADER
+from webui.knobs import Knobs
+from webui.one_answer import Asker
+from webui.tabs.chat_api import paths
+from webui.tabs.sampling import model_choice, sampling
+
+CONCURRENCY = 32
+EMPTY = '<p class="empty">Add screenshots and say what to do. Each step takes the next screenshot.</p>'
+
+
+def tab(asker: Asker) -> gr.Dropdown:
+    """The model's dropdown, to be filled."""
+    with gr.Row(elem_classes="two"):
+        with gr.Column(elem_classes="asks", scale=0, min_width=300):
+            files = gr.File(
+                label="Screenshots, in order",
+                file_count="multiple",
+                file_types=list(media.PICTURES),
+                type="filepath",
+                height=150,
+            )
+            sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
+            model = model_choice()
+            mode = gr.Radio(list(agent.MODES), value=agent.ACT, label="What to give")
+            what = gr.Textbox(
+                label="Instruction", placeholder="Order 24 kg for Northlight Roasters", lines=2, max_lines=6
+            )
+            knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=512)
+        with gr.Column(elem_classes="shows", min_width=300):
+            with gr.Row(elem_classes="tools"):
+                step = gr.Button("Next step", variant="primary", size="sm")
+                every = gr.Button("All steps", size="sm", elem_classes="tool")
+                again = gr.Button("Start over", size="sm", elem_classes="tool")
+            trail = gr.HTML(EMPTY, elem_classes="said")
+            picture = gr.Image(
+                label="The screenshot with what was found",
+                interactive=False,
+                type="pil",
+                format="png",
+                height=420,
+                buttons=["download", "fullscreen"],
+            )
+            found = gr.Code(label="The answer", language="json", interactive=False, lines=4, max_lines=12)
+    walk = gr.State(None)
+    events = Agent(asker)
+    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    asked, shown = [walk, files, model, mode, what, *knobs], [walk, trail, picture, found]
+    running: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "agent"} | private
+    step.click(events.step, asked, shown, **running)
+    every.click(events.every, asked, shown, **running)
+    again.click(events.over, None, shown, queue=False, **private)
+    files.change(lambda: None, None, [walk], queue=False, **private)
+    sample.click(events.samples, None, [files, what], queue=False, **private)
+    events.mount()
+    return model
+
+
+class Agent:
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def step(
+        self, request: gr.Request, walk: Walk | None, files: list[str] | None, *asked: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        if not files:
+            gr.Info("Add a screenshot first, or use the samples.")
+            return
+        walk = walk if walk is not None and walk.next_file else Walk(list(files))
+        async for update in self._one(request, walk, *asked):
+            yield update
+
+    async def every(
+        self, request: gr.Request, walk: Walk | None, files: list[str] | None, *asked: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        if not files:
+            gr.Info("Add a screenshot first, or use the samples.")
+            return
+        walk = Walk(list(files))
+        while walk.next_file:
+            async for update in self._one(request, walk, *asked):
+                yield update
+            if walk.steps[-1].answer.failure or (walk.steps[-1].action or {}).get("action") == "done":
+                return
+
+    def over(self) -> tuple[Any, ...]:
+        return None, EMPTY, None, ""
+
+    def samples(self) -> tuple[list[str], str]:
+        return [str(path) for path in samples.screens()], "Order 24 kg for Northlight Roasters"
+
+    def mount(self) -> None:
+        async def ground(
+            request: gr.Request,
+            file: Any,
+            instruction: str,
+            mode: str = agent.FIND,
+            model: str = "auto",
+            max_tokens: int = 512,
+        ) -> dict[str, Any]:
+            """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
+            if mode not in agent.MODES:
+                raise gr.Error(f"mode wants one of: {', '.join(agent.MODES)}.")
+            walk = Walk(paths([file]))
+            visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
+            try:
+                width, height = await asyncio.to_thread(pictures.size, uploads.own(walk.files[0]))
+                made = await self._asked(walk, visit, key, mode, instruction, Knobs(model, "", 0.0, 1.0, max_tokens))
+            except Failure as failure:
+                raise gr.Error(str(failure)) from None
+            return agent.as_dict(made) | {"width": width, "height": height}
+
+        api(ground, api_name="ground", concurrency_limit=CONCURRENCY)
+
+    async def _one(
+        self, request: gr.Request, walk: Walk, model: str | None, mode: str, what: str, *knobs: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
+        yield walk, _trail(walk, asking=True), gr.skip(), gr.skip()
+        try:
+            step = await self._asked(
+                walk, visit, request.headers.get(KEY_HEADER) or "", mode, what, Knobs(model, *knobs)
+            )
+            picture = await asyncio.to_thread(_drawn, step)
+        except Failure as failure:
+            gr.Warning(str(failure))
+            yield walk, _trail(walk), gr.skip(), gr.skip()
+            return
+        yield walk, _trail(walk), picture, step.answer.shown()[1]
+
+    async def _asked(self, walk: Walk, visit: str, key: str, mode: str, what: str, knobs: Knobs) -> Step:
+        """Asks about the next screenshot and puts the step into `walk`. Raises Failure for a file that is no upload."""
+        file = walk.next_file
+        assert file
+        step = Step(uploads.own(file))
+        await self._asker.ask(agent.prompt(mode, what, walk.steps), [file], knobs, visit, key, step.answer)
+        walk.steps.append(step)
+        return step
+
+
+def _drawn(step: Step) -> Any:
+    return grounding.drawn(pictures.read(step.file), step.marks)
+
+
+def _trail(walk: Walk, asking: bool = False) -> str:
+    rows = [
+        f"<li><b>{html.escape(step.file.name)}</b>: {html.escape(agent.sentence(step))}"
+        f"<span>{html.escape(line(step.answer))}</span></li>"
+        for step in walk.steps
+    ]
+    if asking:
+        rows.append("<li>asking …</li>")
+    return f'<ol class="attempts" role="status">{"".join(rows)}</ol>'

@@ -1,0 +1,166 @@
+"""The Cluster tab: pools and engines live, drain, resume and scale with the admin key, events, and a load run."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import cluster_view, load_run
+from webui.controller import Controller, Sight
+from webui.failure import Failure
+from webui.load_run import LoadRun
+
+EVERY_S = 2.0
+LINKS = (
+    '<p class="links"><a href="grafana/" target="_blank">Grafana</a> · <a href="locust/" target="_blank">Load test</a> · '
+    '<a href="api/docs" target="_blank">API of the controller</a> · <a href="healthz" target="_blank">/healthz</a></p>'
+)
+
+
+@dataclass(frozen=True)
+class ClusterTab:
+    """The page looks only while the tab is open."""
+
+    timer: gr.Timer
+
+
+def tab(controller: Controller, run: LoadRun) -> ClusterTab:
+    with gr.Row(elem_classes="two"):
+        with gr.Column(elem_classes="shows", min_width=300):
+            pools = gr.HTML('<p class="empty">Looking …</p>', elem_id="cluster-pools")
+            gr.HTML("<h3>Events</h3>", elem_classes="said")
+            events = gr.HTML(elem_id="cluster-events")
+        with gr.Column(elem_classes="asks", scale=0, min_width=300):
+            gr.HTML(LINKS, elem_classes="said")
+            key = gr.Textbox(
+                label="Admin key",
+                info="`make admin-key` prints it. It stays in this page and is kept nowhere.",
+                type="password",
+                max_lines=1,
+                elem_id="admin-key",
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+            )
+            engine = gr.Dropdown(label="Engine", choices=[], allow_custom_value=True)
+            with gr.Row(elem_classes="tools"):
+                drain = gr.Button("Drain", size="sm", elem_classes="tool")
+                resume = gr.Button("Resume", size="sm", elem_classes="tool")
+            pool = gr.Dropdown(label="Pool", choices=[], allow_custom_value=True)
+            engines = gr.Number(
+                label="Engines of the pool (0: its own policy decides)", value=1, precision=0, minimum=0
+            )
+            with gr.Row(elem_classes="tools"):
+                scale = gr.Button("Scale", size="sm", elem_classes="tool")
+            said = gr.HTML(elem_classes="said", elem_id="cluster-said")
+            people = gr.Slider(1, load_run.MOST_PEOPLE, value=10, step=1, label="Load run: people")
+            with gr.Row(elem_classes="tools"):
+                start = gr.Button("Start run", size="sm", elem_classes="tool")
+                stop = gr.Button("Stop run", size="sm", elem_classes="tool")
+            load = gr.HTML(elem_id="load-run", elem_classes="said")
+    timer = gr.Timer(EVERY_S, active=False)
+    events_of = Cluster(controller, run)
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    seen = [pools, events, engine, pool, load]
+    timer.tick(events_of.look, [engine, pool], seen, **quiet)
+    changed = [said, pools, events]
+    drain.click(events_of.drain, [engine, key], changed, **quiet)
+    resume.click(events_of.resume, [engine, key], changed, **quiet)
+    scale.click(events_of.scale, [pool, engines, key], changed, **quiet)
+    start.click(events_of.start, [people], [load], **quiet)
+    stop.click(events_of.stop, None, [load], **quiet)
+    events_of.mount()
+    return ClusterTab(timer)
+
+
+class Cluster:
+    def __init__(self, controller: Controller, run: LoadRun) -> None:
+        self._controller = controller
+        self._run = run
+
+    async def look(self, engine: str | None, pool: str | None) -> tuple[Any, ...]:
+        sight = await self._controller.look()
+        names, pools = cluster_view.engine_names(sight), cluster_view.pool_names(sight)
+        return (
+            cluster_view.pools(sight),
+            cluster_view.events(sight),
+            # Filled once, so that a list the visitor has open never changes under the hand.
+            gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
+            gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
+            load_run.shown(await self._run.stats()),
+        )
+
+    async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
+        return await self._changed(self._controller.drain(engine or "", key), engine, "an engine")
+
+    async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
+        return await self._changed(self._controller.resume(engine or "", key), engine, "an engine")
+
+    async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
+        wanted = int(engines) if engines else None
+        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, "a pool")
+
+    async def start(self, people: float) -> str:
+        return await _told(self._run.start(int(people), max(1.0, people / 10)))
+
+    async def stop(self) -> str:
+        return await _told(self._run.stop())
+
+    def mount(self) -> None:
+        async def cluster() -> dict[str, Any]:
+            """Pools, engines, events and gauges at the moment."""
+            return cluster_view.facts(await self._controller.look(fresh=True))
+
+        async def drain(engine: str, key: str) -> str:
+            """Takes an engine out of rotation; wants the admin key."""
+            return await _or_error(self._controller.drain(engine, key))
+
+        async def resume(engine: str, key: str) -> str:
+            """Lets a drained engine in again; wants the admin key."""
+            return await _or_error(self._controller.resume(engine, key))
+
+        async def scale(pool: str, engines: int, key: str) -> str:
+            """Sets the engines of a pool, 0: its own policy; wants the admin key."""
+            return await _or_error(self._controller.scale(pool, engines or None, key))
+
+        async def load_start(people: int, a_second: float = 1.0) -> str:
+            """Starts a load run."""
+            return await _or_error(self._run.start(people, a_second))
+
+        async def load_stop() -> str:
+            """Ends it."""
+            return await _or_error(self._run.stop())
+
+        async def load_stats() -> dict[str, Any]:
+            """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
+            return load_run.facts(await self._run.stats())
+
+        for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
+            api(function, api_name=function.__name__, concurrency_limit=16)
+
+    async def _changed(self, changing: Awaitable[str], name: str | None, what: str) -> tuple[str, str, str]:
+        said = await _told(changing) if name else await _unasked(changing, what)
+        sight: Sight = await self._controller.look(fresh=True)
+        return said, cluster_view.pools(sight), cluster_view.events(sight)
+
+
+async def _told(changing: Awaitable[str]) -> str:
+    try:
+        return f'<p role="status">{html.escape(await changing)}</p>'
+    except Failure as failure:
+        return f'<p role="alert"><b class="bad">{html.escape(str(failure))}</b></p>'
+
+
+async def _unasked(changing: Any, what: str) -> str:
+    changing.close()
+    return f'<p role="alert"><b class="bad">Choose {what} first.</b></p>'
+
+
+async def _or_error(changing: Awaitable[str]) -> str:
+    try:
+        return await changing
+    except Failure as failure:
+        raise gr.Error(str(failure)) from None

@@ -1,0 +1,147 @@
+"""The Compare tab: the same question to several models at once, side by side, with times and a vote."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import media, samples, side_by_side, votes
+from webui.gateway import KEY_HEADER
+from webui.knobs import Knobs
+from webui.one_answer import Asker
+from webui.side_by_side import Lane, Race
+from webui.tabs.chat_api import paths
+from webui.tabs.documents import SAVE
+from webui.tabs.sampling import model_choice, sampling
+
+MOST = 4
+CONCURRENCY = 32
+EMPTY = '<p class="empty">Choose two or more models, ask, and see the answers come side by side.</p>'
+
+
+def tab(asker: Asker) -> gr.Dropdown:
+    """The models' dropdown, to be filled."""
+    models = model_choice("Models (two to four)", multiselect=True)
+    box = gr.MultimodalTextbox(
+        label="The question to all of them",
+        placeholder="Ask all of them; drop or paste pictures here",
+        sources=["upload"],
+        file_count="multiple",
+        file_types=media.SUFFIXES,
+        elem_classes="askbox",
+        lines=1,
+        max_lines=6,
+    )
+    with gr.Row(elem_classes="tools"):
+        sample = gr.Button("Use a sample", size="sm", elem_classes="tool")
+        as_json = gr.Button("Save JSON", size="sm", elem_classes="tool")
+        as_csv = gr.Button("Save CSV", size="sm", elem_classes="tool")
+    knobs = sampling()
+    said = gr.HTML(EMPTY, elem_classes="said")
+    with gr.Row(elem_classes="lanes"):
+        lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MOST)]
+    vote = gr.Radio(label="Which answer is better?", choices=[], visible=False)
+    # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
+    kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
+    saved = gr.JSON(visible="hidden")
+    events = Compare(asker)
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    box.submit(
+        events.ask,
+        [box, kept, models, *knobs],
+        [box, said, vote, kept, *lanes],
+        concurrency_limit=CONCURRENCY,
+        concurrency_id="compare",
+        show_progress="hidden",
+        api_name="page",
+        api_visibility="private",
+    )
+    vote.input(events.vote, [vote, kept], [kept, said], **quiet)
+    sample.click(events.sample, None, [box], **quiet)
+    for button, make in ((as_json, events.json), (as_csv, events.csv)):
+        button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE)
+    events.mount()
+    return models
+
+
+class Compare:
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def ask(
+        self, request: gr.Request, typed: dict[str, Any], kept: Any, models: list[str] | None, *knobs: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        chosen = list(dict.fromkeys(models or []))[:MOST]
+        if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
+            gr.Info("Choose two or more models and ask something.")
+            return
+        race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
+        visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
+        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_drawn(race)
+        try:
+            async for _ in side_by_side.run(race, self._asker, visit, key):
+                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_drawn(race)
+        finally:
+            if race.ended_s is None:
+                race.ended_s = race.begun_s
+        now = votes.added(kept, side_by_side.as_dict(race, typed["text"]))
+        ballot = gr.update(choices=[*chosen, votes.EQUAL], value=None, visible=True)
+        yield gr.update(submit_btn=True), _said(side_by_side.summary(race)), ballot, now, *_drawn(race)
+
+    def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
+        now = votes.voted(kept, vote)
+        return now, _said(f"Thank you. {votes.tally(now)}.")
+
+    def sample(self) -> dict[str, Any]:
+        return {"text": "What was bought, and what is the total?", "files": [str(samples.HERE / "receipt.png")]}
+
+    def json(self, kept: Any) -> dict[str, str] | None:
+        return _file(kept, "comparisons.json", "application/json", votes.to_json)
+
+    def csv(self, kept: Any) -> dict[str, str] | None:
+        return _file(kept, "comparisons.csv", "text/csv", votes.to_csv)
+
+    def mount(self) -> None:
+        async def compare(
+            request: gr.Request,
+            text: str,
+            models: list[str],
+            files: list[Any] | None = None,
+            temperature: float = 0.7,
+            top_p: float = 0.8,
+            max_tokens: int = 1024,
+        ) -> dict[str, Any]:
+            """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
+            names = list(dict.fromkeys(models))[:MOST]
+            knobs = [Knobs(model, "", temperature, top_p, max_tokens) for model in names]
+            race = Race([Lane(text, paths(files), one) for one in knobs])
+            key = request.headers.get(KEY_HEADER) or ""
+            async for _ in side_by_side.run(race, self._asker, uuid.uuid4().hex, key):
+                pass
+            return side_by_side.as_dict(race, text)
+
+        api(compare, api_name="compare", concurrency_limit=CONCURRENCY)
+
+
+def _drawn(race: Race) -> list[Any]:
+    said = side_by_side.verdicts(race)
+    found: list[Any] = [
+        gr.update(value=side_by_side.shown(lane, verdict), visible=True)
+        for lane, verdict in zip(race.lanes, said, strict=True)
+    ]
+    return found + [gr.update(visible=False)] * (MOST - len(found))
+
+
+def _said(words: str) -> str:
+    return f'<p role="status">{words}</p>' if words else ""
+
+
+def _file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
+    if not votes.sound(kept):
+        gr.Info("There is nothing to save yet: compare something first.")
+        return None
+    return {"name": name, "kind": kind, "text": make(kept)}

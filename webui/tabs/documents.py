@@ -1,0 +1,203 @@
+"""The Documents tab: many pictures or PDFs read page by page over all engines, as text or as fields of a JSON schema."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import attach, batch, batch_files, media, progress, reading, samples
+from webui.batch import Batch
+from webui.failure import Failure
+from webui.gateway import KEY_HEADER
+from webui.knobs import Knobs
+from webui.one_answer import Asker
+from webui.tabs.chat_api import paths
+from webui.tabs.sampling import model_choice, sampling
+
+CONCURRENCY = 16  # visitors whose documents are read at once
+AT_ONCE = 32
+
+SAVE = "(file) => { window.manyeyesSave(file); }"
+FILES = {
+    "CSV": ("results.csv", "text/csv", batch_files.to_csv),
+    "JSON": ("results.json", "application/json", batch_files.to_json),
+    "Markdown": ("results.md", "text/markdown", batch_files.to_markdown),
+}
+
+
+def tab(asker: Asker) -> gr.Dropdown:
+    """The model's dropdown, to be filled."""
+    with gr.Row(elem_classes="two"):
+        with gr.Column(elem_classes="asks", scale=0, min_width=300):
+            files = gr.File(
+                label="Pictures and PDFs",
+                file_count="multiple",
+                file_types=[*media.PICTURES, attach.PDF],
+                type="filepath",
+                height=150,
+            )
+            sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
+            model = model_choice()
+            task = gr.Dropdown(label="Task", choices=list(reading.PROMPTS), value="Transcribe")
+            prompt = gr.Textbox(label="Prompt for each page", value=reading.PROMPTS["Transcribe"], lines=3, max_lines=8)
+            with gr.Accordion("JSON schema", open=False) as folded:
+                schema = gr.Code(
+                    language="json", label="Each page becomes an object of this form", lines=6, max_lines=14
+                )
+            at_once = gr.Slider(1, AT_ONCE, value=8, step=1, label="Pages at once")
+            knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=2048)
+        with gr.Column(elem_classes="shows", min_width=300):
+            with gr.Row(elem_classes="tools"):
+                go = gr.Button("Read", variant="primary", size="sm")
+                stop = gr.Button("Stop", size="sm", elem_classes="tool")
+                retry = gr.Button("Retry failed", size="sm", elem_classes="tool")
+                saves = {name: gr.Button(f"Save {name}", size="sm", elem_classes="tool") for name in FILES}
+            how_far = gr.HTML(progress.bar(None, False))
+            table = gr.Dataframe(
+                headers=batch_files.COLUMNS,
+                datatype=["number", "str", "str", "str", "str", "str", "str"],
+                column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
+                interactive=False,
+                wrap=True,
+                show_label=False,
+                elem_classes="results",
+                buttons=[],
+            )
+            gr.HTML("<p>Choose a page in the table to see its whole answer.</p>", elem_classes="said")
+            whole = gr.Code(label="The whole answer", interactive=False, lines=6, max_lines=24, visible=False)
+    pages = gr.State(None)
+    saved = gr.JSON(visible="hidden")
+    events = Documents(asker)
+    shown = [pages, how_far, table]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    running: dict[str, Any] = {
+        "concurrency_limit": CONCURRENCY,
+        "concurrency_id": "documents",
+        "show_progress": "hidden",
+        "api_name": "page",
+        "api_visibility": "private",
+    }
+    asked = [model, prompt, schema, at_once, *knobs]
+    go.click(events.read, [pages, files, *asked], shown, **running)
+    retry.click(events.again, [pages, *asked], shown, **running)
+    stop.click(events.stop, [pages], None, **quiet)
+    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **quiet)
+    task.input(events.task, [task], [prompt, schema, folded], **quiet)
+    table.select(events.whole, [pages], [whole], **quiet)
+    for name, button in saves.items():
+        button.click(_saves(name), [pages], [saved], **quiet).then(None, [saved], None, js=SAVE)
+    events.mount()
+    return model
+
+
+class Documents:
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def read(
+        self, request: gr.Request, before: Batch | None, files: list[str] | None, *asked: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        if _runs(before):
+            gr.Warning("These pages are being read. Press Stop first.")
+            return
+        if not files:
+            gr.Info("Add pictures or a PDF first, or use the samples.")
+            return
+        try:
+            found = Batch(await asyncio.to_thread(batch.pages_of, files))
+        except Failure as failure:
+            gr.Warning(str(failure))
+            return
+        async for update in self._run(request, found, *asked):
+            yield update
+
+    async def again(self, request: gr.Request, found: Batch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
+        if found is None or _runs(found) or not batch.again(found):
+            gr.Info("There is no failed page to read again.")
+            return
+        async for update in self._run(request, found, *asked):
+            yield update
+
+    def stop(self, found: Batch | None) -> None:
+        if found is not None:
+            found.stop = True
+
+    def task(self, name: str) -> tuple[Any, Any, Any]:
+        fields = name == "Fields as JSON"
+        return reading.PROMPTS[name], reading.SCHEMA if fields else "", gr.update(open=fields)
+
+    def whole(self, found: Batch | None, chosen: gr.SelectData) -> Any:
+        row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
+        if found is None or row >= len(found.pages):
+            return gr.update(visible=False)
+        page = found.pages[row]
+        return gr.update(value=page.failure or page.text, label=page.name, visible=True)
+
+    def mount(self) -> None:
+        async def documents(
+            request: gr.Request,
+            files: list[Any],
+            prompt: str = reading.PROMPTS["Transcribe"],
+            model: str = "auto",
+            schema: str = "",
+            at_once: int = 8,
+            max_tokens: int = 2048,
+        ) -> dict[str, Any]:
+            """Reads all pages of all files: {"pages": [{"page", "name", "state", "text", "fields", "error", ...}]}."""
+            try:
+                found = Batch(await asyncio.to_thread(batch.pages_of, paths(files)))
+                form = batch.schema_of(schema)
+            except Failure as failure:
+                raise gr.Error(str(failure)) from None
+            knobs = Knobs(model, "", 0.0, 1.0, max_tokens)
+            key = request.headers.get(KEY_HEADER) or ""
+            reads = reading.reads(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
+            async for _ in batch.run(found, reads, min(at_once, AT_ONCE), form is not None):
+                pass
+            return {"pages": [batch_files.as_dict(page) for page in found.pages]}
+
+        api(documents, api_name="documents", concurrency_limit=CONCURRENCY)
+
+    async def _run(
+        self,
+        request: gr.Request,
+        found: Batch,
+        model: str | None,
+        prompt: str,
+        schema: str,
+        at_once: float,
+        *knobs: Any,
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        try:
+            form = batch.schema_of(schema or "")
+        except Failure as failure:
+            gr.Warning(str(failure))
+            return
+        key = request.headers.get(KEY_HEADER) or ""
+        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
+        reads = reading.reads(self._asker, prompt, Knobs(model, *knobs), form, visit, key)
+        yield found, progress.bar(found, True), batch_files.rows(found)
+        async for _ in batch.run(found, reads, int(at_once), form is not None):
+            yield gr.skip(), progress.bar(found, True), batch_files.rows(found)
+        yield found, progress.bar(found, False), batch_files.rows(found)
+
+
+def _runs(found: Batch | None) -> bool:
+    return found is not None and found.begun_s is not None and found.ended_s is None
+
+
+def _saves(name: str) -> Any:
+    file, kind, make = FILES[name]
+
+    def save(found: Batch | None) -> dict[str, str] | None:
+        if found is None or not found.pages:
+            gr.Info("There is nothing to save yet: read some pages first.")
+            return None
+        return {"name": file, "kind": kind, "text": make(found)}
+
+    return save

@@ -1,0 +1,152 @@
+"""The Fallback tab: a primary and a fallback endpoint, what each attempt came to, and who answered at last."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import attempts, endpoint
+from webui.endpoint import Address, Seen
+from webui.gateway import KEY_HEADER, PAGE_HEADER
+from webui.knobs import Knobs
+from webui.settings import Settings
+
+CONCURRENCY = 32
+EMPTY = '<p class="empty">Run it, and see here who was asked, what went wrong, and who answered at last.</p>'
+PROMPT = "Say in one sentence what a vision-language model is."
+
+
+def tab(settings: Settings) -> list[gr.Dropdown]:
+    """The models' dropdowns, to be filled."""
+    events = Fallback(settings)
+    with gr.Row(elem_classes="lanes cards"):
+        primary = _card(settings.primary)
+        fallback = _card(settings.fallback)
+    with gr.Row(elem_classes="tools"):
+        check = gr.Button("Check both", size="sm", elem_classes="tool")
+    way = gr.Radio(list(attempts.WAYS), value=attempts.AS_IT_IS, label="Run")
+    prompt = gr.Textbox(label="Prompt", value=PROMPT, lines=2, max_lines=6)
+    go = gr.Button("Run", variant="primary", size="sm", elem_classes="go")
+    trail = gr.HTML(EMPTY, elem_classes="said")
+    text = gr.Markdown(elem_classes="lane", container=True, visible=False)
+    typed = [*primary[:3], *fallback[:3]]
+    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    check.click(events.check, typed, [primary[3], fallback[3]], concurrency_limit=CONCURRENCY, **private)
+    go.click(
+        events.run,
+        [way, prompt, *typed],
+        [trail, text],
+        concurrency_limit=CONCURRENCY,
+        concurrency_id="fallback",
+        **private,
+    )
+    events.mount()
+    return [primary[1], fallback[1]]
+
+
+def _card(address: Address) -> tuple[gr.Textbox, gr.Dropdown, gr.Textbox, gr.HTML]:
+    with gr.Column(elem_classes="card", min_width=260):
+        return (
+            gr.Textbox(label=f"{address.name}: address", value=address.base_url, max_lines=1),
+            gr.Dropdown(
+                label=f"{address.name}: model",
+                choices=[address.model] if address.model else [],
+                value=address.model or None,
+                allow_custom_value=True,
+            ),
+            gr.Textbox(
+                label=f"{address.name}: API key",
+                type="password",
+                max_lines=1,
+                placeholder="set on the server" if address.key else "none",
+            ),
+            gr.HTML('<p class="seen">Not looked at yet.</p>'),
+        )
+
+
+class Fallback:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._gateway = Address("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
+
+    async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
+        primary, fallback = self._typed(*typed)
+        headers = self._headers(request)
+        seen = await asyncio.gather(*(endpoint.look(one, headers.get(one.base_url, {})) for one in (primary, fallback)))
+        return _seen(seen[0]), _seen(seen[1])
+
+    async def run(
+        self, request: gr.Request, way: str, prompt: str, *typed: str | None
+    ) -> AsyncIterator[tuple[Any, Any]]:
+        if not prompt.strip():
+            gr.Info("Write a prompt first.")
+            return
+        yield "", gr.update(value="", visible=False)
+        last: list[attempts.Attempt] = []
+        async for last in self._attempts(request, way, prompt, *typed):
+            yield attempts.table(last), _text(last)
+        if last and last[-1].answer.failure is None:
+            by = f"<p role='status'><b>Answered by {html.escape(last[-1].address.name)}.</b></p>"
+        else:
+            by = "<p role='alert'><b class='bad'>Nobody answered.</b></p>"
+        yield attempts.table(last) + by, _text(last)
+
+    def mount(self) -> None:
+        async def fallback(
+            request: gr.Request,
+            prompt: str,
+            way: str = attempts.AS_IT_IS,
+            primary_base_url: str = "",
+            primary_model: str = "",
+            primary_api_key: str = "",
+            fallback_base_url: str = "",
+            fallback_model: str = "",
+            fallback_api_key: str = "",
+        ) -> dict[str, Any]:
+            """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
+            if way not in attempts.WAYS:
+                raise gr.Error(f"way wants one of: {', '.join(attempts.WAYS)}.")
+            typed = (
+                primary_base_url, primary_model, primary_api_key,
+                fallback_base_url, fallback_model, fallback_api_key,
+            )  # fmt: skip
+            found = [made async for made in self._attempts(request, way, prompt, *typed)]
+            return attempts.as_dict(found[-1])
+
+        api(fallback, api_name="fallback", concurrency_limit=CONCURRENCY)
+
+    def _attempts(
+        self, request: gr.Request, way: str, prompt: str, *typed: str | None
+    ) -> AsyncIterator[list[attempts.Attempt]]:
+        primary, fallback = self._typed(*typed)
+        addresses = attempts.plan(way, primary, fallback, self._gateway)
+        question = Knobs("as addressed").question([{"role": "user", "content": prompt}], "")
+        return attempts.run(addresses, question, self._headers(request))
+
+    def _typed(self, *typed: str | None) -> tuple[Address, Address]:
+        words = [one or "" for one in typed]
+        return self._settings.primary.typed(*words[:3]), self._settings.fallback.typed(*words[3:])
+
+    def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
+        """Only the gateway is told who asks."""
+        key = request.headers.get(KEY_HEADER) or ""
+        own = {PAGE_HEADER: f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"} | ({KEY_HEADER: key} if key else {})
+        return {self._gateway.base_url: own}
+
+
+def _text(found: list[attempts.Attempt]) -> Any:
+    text = found[-1].answer.shown()[1] if found else ""
+    return gr.update(value=text, visible=bool(text))
+
+
+def _seen(seen: Seen) -> str:
+    if not seen.up:
+        return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(seen.said)}</p>'
+    models = ", ".join(seen.models[:6]) or "no models"
+    return f'<p class="seen up"><i aria-hidden="true"></i>up in {seen.took_ms:.0f} ms: {html.escape(models)}</p>'

@@ -1,0 +1,137 @@
+"""The Individual tab: another prompt and another picture for each model, run together, each with its own times."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from webui import media, samples, side_by_side
+from webui.gateway import KEY_HEADER
+from webui.knobs import Knobs
+from webui.one_answer import Asker
+from webui.side_by_side import Lane, Race
+from webui.tabs.chat_api import paths
+from webui.tabs.sampling import model_choice, sampling
+
+LANES = 3
+CONCURRENCY = 32
+SAMPLES = (
+    ("What was bought, and what is the total?", "receipt.png"),
+    ("What does this chart show?", "chart.png"),
+    ("Where does the cup stand?", "before.png"),
+)
+EMPTY = '<p class="empty">Give each model its own prompt and picture. What is empty is left out.</p>'
+
+
+@dataclass(frozen=True)
+class Card:
+    model: gr.Dropdown
+    prompt: gr.Textbox
+    files: gr.File
+    answer: gr.Markdown
+
+
+def tab(asker: Asker) -> list[gr.Dropdown]:
+    """The models' dropdowns, to be filled."""
+    with gr.Row(elem_classes="tools"):
+        go = gr.Button("Run all", variant="primary", size="sm")
+        sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
+    said = gr.HTML(EMPTY, elem_classes="said")
+    with gr.Row(elem_classes="lanes cards"):
+        cards = [_card(number) for number in range(1, LANES + 1)]
+    knobs = sampling()
+    events = Individual(asker)
+    asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
+    go.click(
+        events.ask,
+        [*asked, *knobs],
+        [said, *(card.answer for card in cards)],
+        concurrency_limit=CONCURRENCY,
+        concurrency_id="individual",
+        show_progress="hidden",
+        api_name="page",
+        api_visibility="private",
+    )
+    sample.click(
+        events.samples,
+        None,
+        [part for card in cards for part in (card.prompt, card.files)],
+        queue=False,
+        show_progress="hidden",
+        api_name="page",
+        api_visibility="private",
+    )
+    events.mount()
+    return [card.model for card in cards]
+
+
+def _card(number: int) -> Card:
+    with gr.Column(elem_classes="card", min_width=260):
+        return Card(
+            model_choice(f"Model {number}"),
+            gr.Textbox(label=f"Prompt {number}", lines=2, max_lines=6),
+            gr.File(
+                label=f"Pictures or a video {number}",
+                file_count="multiple",
+                file_types=media.SUFFIXES,
+                type="filepath",
+                height=110,
+            ),
+            gr.Markdown(elem_classes="lane"),
+        )
+
+
+class Individual:
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
+        cards, knobs = asked[: 3 * LANES], asked[3 * LANES :]
+        lanes: list[Lane | None] = []
+        for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
+            used = model and ((prompt or "").strip() or files)
+            lanes.append(Lane(prompt or "", files or [], Knobs(model, *knobs)) if used else None)
+        race = Race([lane for lane in lanes if lane])
+        if not race.lanes:
+            gr.Info("Give at least one model a prompt or a picture, or use the samples.")
+            return
+        visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
+        async for _ in side_by_side.run(race, self._asker, visit, key):
+            yield "", *_drawn(lanes, race)
+        yield f'<p role="status">{side_by_side.summary(race)}</p>', *_drawn(lanes, race)
+
+    def samples(self) -> list[Any]:
+        return [part for prompt, file in SAMPLES for part in (prompt, [str(samples.HERE / file)])]
+
+    def mount(self) -> None:
+        async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
+            """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
+            lanes = [
+                Lane(
+                    str(one.get("text", "")),
+                    paths(one.get("files")),
+                    Knobs(
+                        str(one.get("model") or "auto"),
+                        temperature=float(one.get("temperature", 0.7)),
+                        max_tokens=int(one.get("max_tokens", 1024)),
+                    ),
+                )
+                for one in questions[:16]
+            ]
+            race = Race(lanes)
+            key = request.headers.get(KEY_HEADER) or ""
+            async for _ in side_by_side.run(race, self._asker, uuid.uuid4().hex, key):
+                pass
+            return side_by_side.as_dict(race, "")
+
+        api(individual, api_name="individual", concurrency_limit=CONCURRENCY)
+
+
+def _drawn(lanes: list[Lane | None], race: Race) -> list[Any]:
+    said = iter(side_by_side.verdicts(race))
+    return [side_by_side.shown(lane, next(said)) if lane else "" for lane in lanes]

@@ -1,0 +1,48 @@
+"""Which files a visitor may name: what was uploaded or made here for them. Their folders' names are hashes nobody can guess."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from webui import samples
+from webui.failure import Failure
+
+
+def folder() -> Path:
+    """Gradio's, as it finds it itself."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
+
+
+def own(path: str | Path) -> Path:
+    """`path`, if a visitor may name it. Raises Failure: a browser can put any path into a request."""
+    found = Path(path).resolve()
+    if not (found.is_relative_to(folder()) or found.is_relative_to(samples.HERE)):
+        raise Failure("This file was not uploaded to this page.", "Attach it again.")
+    if not found.is_file():
+        raise Failure(f"The page no longer holds {found.name}.", "Attach it again, or begin a new chat.")
+    return found
+
+
+def place(name: str, data: bytes) -> Path:
+    """Writes `data` where uploads lie, under its own hash."""
+    return _write(hashlib.sha256(data).hexdigest(), name, data)
+
+
+def beside(path: Path, name: str) -> Path:
+    """Where a file made of an upload goes: into the folder that nobody can guess, or one of its own for a sample."""
+    if path.is_relative_to(samples.HERE):
+        made = folder() / hashlib.sha256(os.urandom(16)).hexdigest()
+        made.mkdir(parents=True, exist_ok=True)
+        return made / name
+    return path.parent / name
+
+
+def _write(digest: str, name: str, data: bytes) -> Path:
+    made = folder() / digest
+    made.mkdir(parents=True, exist_ok=True)
+    path = made / Path(name).name
+    path.write_bytes(data)
+    return path
