@@ -33,6 +33,6 @@ class Caps:
             written_ns = self._path.stat().st_mtime_ns
             if written_ns != self._read_ns:
                 self._read_ns = written_ns
-                self._pools = tuple(load(self._path).served_pools)
+                self._pools = load(self._path).pools
         except (OSError, ConfigError) as error:  # what was read before stays in force
             log.event("caps_not_read", path=str(self._path), error=str(error)[:300])
