@@ -11,10 +11,11 @@ from typing import Any
 from webui import grounding
 from webui.answer import Answer, facts
 from webui.grounding import Mark
+from webui.language import counted, later, say
 
-FIND = "Find (boxes)"
-POINT = "Point at"
-ACT = "Next action"
+FIND = later("Find (boxes)")
+POINT = later("Point at")
+ACT = later("Next action")
 MODES = (FIND, POINT, ACT)
 
 ASKED = {
@@ -69,13 +70,13 @@ def sentence(step: Step) -> str:
         return str(step.answer.failure)
     if found := step.action:
         at = found.get("coordinate")
-        where = f" at {at[0]}, {at[1]}" if isinstance(at, list) and len(at) == 2 else ""
+        where = say(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
         text = f" {found['text']!r}" if isinstance(found.get("text"), str) and found["text"] else ""
         return f"{found['action']}{text}{where}"
     count = len(step.marks)
     if not count:
-        return "no box or point in the answer: ask more plainly, or try another model"
-    return f"{count} {'place' if count == 1 else 'places'} found"
+        return say("no box or point in the answer: ask more plainly, or try another model")
+    return counted(count, "{count} place found", "{count} places found")
 
 
 def as_dict(step: Step) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from webui import thinking
-from webui.failure import CUT, Failure
+from webui.failure import Failure, was_cut
+from webui.language import say
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Answer:
 
     def go_on(self) -> None:
         """The engine went away; what comes from here on is another one's."""
-        self.changes.append(Change(len(self.text), self.served.engine or "the engine"))
+        self.changes.append(Change(len(self.text), self.served.engine or say("the engine")))
         self.before += self.chunks
         self.chunks = 0
         self.failure = self.finish_reason = None
@@ -93,7 +94,7 @@ class Answer:
     def end(self) -> None:
         """Called once when the stream has ended by itself."""
         if self.failure is None and self.finish_reason in (None, "abort"):
-            self.failure = CUT
+            self.failure = was_cut()
 
     def shown(self) -> tuple[str, str]:
         """(thinking, answer), with a mark where the engine changed."""
@@ -126,12 +127,13 @@ class Answer:
         self.chunks += 1
 
 
-MARK = re.compile(r" \*⟨another engine goes on, [^⟩]*⟩\* ")
+MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 
 def mark(gone: str) -> str:
     """Stands in the shown answer where the engine changed."""
-    return f" *⟨another engine goes on, {gone} went away⟩* "
+    words = say("another engine goes on, {gone} went away", gone=gone)
+    return f" *⟨{words}⟩* "
 
 
 def unmarked(text: str) -> str:
@@ -196,32 +198,39 @@ def _facts(answer: Answer) -> list[str]:
     served = answer.served
     facts = [served.engine, served.pool]
     if served.fallback:
-        facts.append(f"fallback from {served.fallback}")
+        facts.append(say("fallback from {pool}", pool=served.fallback))
     if served.route:
-        facts.append(f"chosen by {served.route}")
+        facts.append(say("chosen by {route}", route=served.route))
     if served.cache == "HIT":
-        facts.append("from the cache")
+        facts.append(say("from the cache"))
     if answer.first_s is not None:
-        facts.append(f"first token {ms(answer.first_s - answer.asked_s)}")
+        facts.append(say("first token {time}", time=ms(answer.first_s - answer.asked_s)))
     if answer.tokens_per_s is not None:
         speed = answer.tokens_per_s
-        facts.append(f"{speed:.0f} tokens/s" if speed >= 10 else f"{speed:.1f} tokens/s")
+        facts.append(say("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
     if answer.tokens_in is not None and answer.tokens_out is not None:
-        facts.append(f"{answer.tokens_in} in{_of_which(answer)} / {answer.tokens_out} out")
+        facts.append(
+            say(
+                "{tokens} in{of_which} / {out} out",
+                tokens=answer.tokens_in,
+                of_which=_of_which(answer),
+                out=answer.tokens_out,
+            )
+        )
     if answer.finish_reason == "length":
-        facts.append("cut at max tokens")
+        facts.append(say("cut at max tokens"))
     if answer.changes:
-        facts.append(f"went on after {', '.join(change.gone for change in answer.changes)} went away")
+        facts.append(say("went on after {gone} went away", gone=", ".join(change.gone for change in answer.changes)))
     if answer.stopped:
-        facts.append("stopped")
+        facts.append(say("stopped"))
     if served.request_id and (answer.failure is not None or answer.first_s is not None):
-        facts.append(f"request {served.request_id}")
+        facts.append(say("request {id}", id=served.request_id))
     return [fact for fact in facts if fact]
 
 
 def _of_which(answer: Answer) -> str:
-    parts = [f"≈ {answer.tokens_vision} vision"] if answer.tokens_vision else []
-    parts += [f"{answer.tokens_cached} cached"] if answer.tokens_cached else []
+    parts = [say("≈ {tokens} vision", tokens=answer.tokens_vision)] if answer.tokens_vision else []
+    parts += [say("{tokens} cached", tokens=answer.tokens_cached)] if answer.tokens_cached else []
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -16,9 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from webui import banner, choices, log, samples, settings, theme
+from webui.by_language import ByLanguage
 from webui.caps import Caps
 from webui.controller import Controller
 from webui.gateway import Gateway
+from webui.language import ENGLISH, NAMES, ZH, later, say, speaking, spoken
 from webui.load_run import LoadRun
 from webui.one_answer import Asker
 from webui.origin import OwnOriginOnly
@@ -31,18 +33,38 @@ REFRESH_S = 10
 UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 6 * 3600  # uploads lie in memory (tmpfs); a chat left open longer loses its files
 STOP_S = 5  # answers still coming when the page is told to end
 
-TAGLINE = "Many GPUs, one vision endpoint"
-
+TAGLINE = later("Many GPUs, one vision endpoint")
+TABS = (
+    later("Chat"),
+    later("Documents"),
+    later("Compare"),
+    later("Fallback"),
+    later("Individual"),
+    later("Agent"),
+    later("Cluster"),
+)
 
 TAB_TITLE = (
     "() => { const title = document.querySelector('#brand h1'); if (title) document.title = title.textContent; }"
 )
 
 
+class Page(gr.Blocks):
+    """The page in one language: whatever an event says, it says in that."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.language = spoken()
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        with speaking(self.language):
+            return await super().process_api(*given, **named)
+
+
 def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
     texts = CurrentTexts(settings, os.environ)
     blocks: gr.Blocks
-    with gr.Blocks(
+    with Page(
         title=settings.title,
         analytics_enabled=False,
         fill_width=True,
@@ -51,23 +73,27 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         with gr.Row(elem_id="header"):
             brand = gr.HTML(_brand(settings.title), elem_id="brand")
             states = gr.HTML(elem_id="states")
-            gr.HTML('<button type="button" class="theme-toggle" aria-label="Dark or light">◐</button>', elem_id="theme")
+            gr.HTML(_other_language(), elem_id="languages")
+            gr.HTML(
+                f'<button type="button" class="theme-toggle" aria-label="{say("Dark or light")}">◐</button>',
+                elem_id="theme",
+            )
         notices = gr.HTML(elem_id="notices")
         asker = Asker(gateway, caps, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Chat", id="chat"):
+            with gr.Tab(say("Chat"), id="chat"):
                 chat_tab = chat.tab(settings, gateway, caps)
-            with gr.Tab("Documents", id="documents"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Documents"), id="documents"), gr.Column(elem_classes="page"):
                 documents_model = documents.tab(asker)
-            with gr.Tab("Compare", id="compare"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Compare"), id="compare"), gr.Column(elem_classes="page"):
                 compare_models = compare.tab(asker)
-            with gr.Tab("Fallback", id="fallback"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.tab(settings)
-            with gr.Tab("Individual", id="individual"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Individual"), id="individual"), gr.Column(elem_classes="page"):
                 individual_models = individual.tab(asker)
-            with gr.Tab("Agent", id="agent"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Agent"), id="agent"), gr.Column(elem_classes="page"):
                 agent_model = agent.tab(asker)
-            with gr.Tab("Cluster", id="cluster"), gr.Column(elem_classes="page"):
+            with gr.Tab(say("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
                 cluster_tab = cluster.tab(
                     Controller(settings.controller_url, settings.prometheus_url), LoadRun(settings.locust_url)
                 )
@@ -96,7 +122,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         # What cluster.yaml says at the moment: this page was built when the process started.
         def greet() -> tuple[object, object]:
             current = texts()
-            return _brand(current.title), gr.update(placeholder=current.greeting)
+            return _brand(current.title), gr.update(placeholder=say(current.greeting))
 
         greeting: dict[str, Any] = {
             "show_progress": "hidden",
@@ -114,12 +140,20 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
 
 
 def app(settings: Settings) -> OwnOriginOnly:
-    """The ASGI application."""
-    blocks = page(settings, Gateway(settings), Caps(settings.config))
-    mounted = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+    """The ASGI application: the page in English at /, in Chinese at /zh/."""
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gateway, caps = Gateway(settings), Caps(settings.config)
+    for language in (ZH, ENGLISH):  # / takes whatever no path before it took
+        with speaking(language):
+            _mount(whole, page(settings, gateway, caps), settings)
+    return OwnOriginOnly(ByLanguage(whole))
+
+
+def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
+    gr.mount_gradio_app(
+        whole,
         blocks,
-        path="/",
+        path="/" if spoken() == ENGLISH else f"/{spoken()}",
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -131,12 +165,11 @@ def app(settings: Settings) -> OwnOriginOnly:
         favicon_path=str(samples.HERE / "icon.png"),
         theme=theme.theme(),
         css=theme.CSS.read_text(encoding="utf-8"),
-        head="".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in theme.SCRIPTS),
+        head=theme.head(),
     )
     # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
     # without it a crafted chat could name any file of this process and be served a copy.
     blocks.has_launched = True
-    return OwnOriginOnly(mounted)
 
 
 def main() -> int:
@@ -160,14 +193,19 @@ def main() -> int:
 
 def _watched(chosen: gr.SelectData) -> gr.Timer:
     """The cluster is looked at only while somebody sees it."""
-    return gr.Timer(active=chosen.value == "Cluster")
+    return gr.Timer(active=chosen.value == say("Cluster"))
 
 
 async def _none() -> list[str]:
     return []
 
 
+def _other_language() -> str:
+    """A link to the page in the other language, which page.js remembers."""
+    other = ZH if spoken() == ENGLISH else ENGLISH
+    path = "/" if other == ENGLISH else f"/{other}/"
+    return f'<a class="language" href="{path}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
+
+
 def _brand(title: str) -> str:
-    return (
-        f'<img src="favicon.ico" alt="" width="38" height="38"><div><h1>{html.escape(title)}</h1><p>{TAGLINE}</p></div>'
-    )
+    return f'<img src="favicon.ico" alt="" width="38" height="38"><div><h1>{html.escape(title)}</h1><p>{say(TAGLINE)}</p></div>'

@@ -9,6 +9,7 @@ from pathlib import Path
 from config.pools import Media
 from webui import media, pdf, pictures, uploads, videos, vision_tokens
 from webui.failure import Failure
+from webui.language import counted, say
 from webui.videos import Clip
 
 PDF = ".pdf"
@@ -78,7 +79,9 @@ def _prepared(path: Path, limits: Limits, caps: Media, most_pages: int) -> Itera
         _, clip, count = _thinned(path, limits, caps)
         size = vision_tokens.shrunk(clip.width, clip.height, limits.longest)
         tokens = vision_tokens.video(*size, count, caps)
-        yield Attached(path, tokens, f"{path.name}: {count} of {clip.frames} frames")
+        yield Attached(
+            path, tokens, say("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
+        )
     else:
         found = pictures.shrunk(path, limits.longest)
         if found is None:
@@ -91,7 +94,7 @@ def _prepared(path: Path, limits: Limits, caps: Media, most_pages: int) -> Itera
         yield Attached(
             to,
             vision_tokens.picture(*picture.size, caps),
-            f"{path.name}: {had[0]} × {had[1]} scaled down to {picture.width} × {picture.height}",
+            say("{name}: {had} scaled down to {now}", name=path.name, had=_by(*had), now=_by(*picture.size)),
         )
 
 
@@ -114,14 +117,14 @@ def _pages(path: Path, limits: Limits, caps: Media, most: int) -> Iterator[Attac
         picture = pdf.page(path, number, limits.longest)
         to = uploads.beside(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
         to.write_bytes(pictures.encoded(picture, ".png"))
-        said = f"{path.name}: {count} page{'' if count == 1 else 's'} sent as pictures" if number == 0 else ""
+        said = say("{name}: {pages} sent as pictures", name=path.name, pages=pages_said(count)) if number == 0 else ""
         yield Attached(to, vision_tokens.picture(*picture.size, caps), said)
 
 
 def too_many_pages(name: str, count: int, most: int) -> Failure:
     return Failure(
-        f"{name} has {count} pages; here {most} can be sent at once.",
-        "Send fewer of them, or read the whole file in the Documents tab.",
+        say("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
+        say("Send fewer of them, or read the whole file in the Documents tab."),
     )
 
 
@@ -129,18 +132,26 @@ def _cost(path: Path, limits: Limits, caps: Media) -> Cost:
     if is_pdf(path):
         sizes = pdf.sizes(path, limits.longest)
         tokens = sum(vision_tokens.picture(*size, caps) for size in sizes)
-        return Cost(path.name, tokens, f"{len(sizes)} page{'' if len(sizes) == 1 else 's'}", pictures=len(sizes))
+        return Cost(path.name, tokens, pages_said(len(sizes)), pictures=len(sizes))
     if media.mime_type(path).startswith("video/"):
         clip = videos.look(path)
         most = min(limits.most_frames, caps.video_frames)
         count = min(vision_tokens.frames(clip.seconds, limits.frames_per_s, most), clip.frames)
         size = vision_tokens.shrunk(clip.width, clip.height, limits.longest)
-        said = f"{count} frames of {length(clip.seconds)}"
+        said = say("{count} frames of {length}", count=count, length=length(clip.seconds))
         return Cost(path.name, vision_tokens.video(*size, count, caps), said, videos=1)
     had = pictures.size(path)
     size = vision_tokens.shrunk(*had, limits.longest)
-    said = f"{had[0]} × {had[1]}" + ("" if size == had else f" → {size[0]} × {size[1]}")
+    said = _by(*had) + ("" if size == had else f" → {_by(*size)}")
     return Cost(path.name, vision_tokens.picture(*size, caps), said, pictures=1)
+
+
+def pages_said(count: int) -> str:
+    return counted(count, "{count} page", "{count} pages")
+
+
+def _by(width: int, height: int) -> str:
+    return f"{width} × {height}"
 
 
 def length(seconds: float) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 from webui import endpoint
 from webui.answer import Answer, facts, line, ms
 from webui.endpoint import NOWHERE, Address
+from webui.language import later, say
 from webui.question import Question
 
 TELL_S = 0.15
 
-AS_IT_IS = "Primary as it is"
-WRONG = "Primary with a wrong address"
-GATEWAY = "Through the gateway"
+AS_IT_IS = later("Primary as it is")
+WRONG = later("Primary with a wrong address")
+GATEWAY = later("Through the gateway")
 WAYS = (AS_IT_IS, WRONG, GATEWAY)
 
 
@@ -38,7 +39,7 @@ def plan(way: str, primary: Address, fallback: Address, gateway: Address) -> lis
     """Whom to ask, one after the other. The gateway falls back by itself."""
     match way:
         case "Primary with a wrong address":
-            return [Address(f"{primary.name} (wrong address)", NOWHERE, primary.model), fallback]
+            return [Address(say("{name} (wrong address)", name=say(primary.name)), NOWHERE, primary.model), fallback]
         case "Through the gateway":
             return [Address(gateway.name, gateway.base_url, primary.model or gateway.model, gateway.key)]
     return [primary, fallback]
@@ -94,12 +95,16 @@ def table(attempts: list[Attempt]) -> str:
 def _row(number: int, one: Attempt) -> str:
     failure = one.answer.failure
     state, word = (
-        ("failed", "failed") if failure else ("waits", "asking") if one.ended_s is None else ("done", "answered")
+        ("failed", say("failed"))
+        if failure
+        else ("waits", say("asking"))
+        if one.ended_s is None
+        else ("done", say("answered"))
     )
-    took = "" if one.took_s is None else f" after {ms(one.took_s)}"
+    took = "" if one.took_s is None else say(" after {time}", time=ms(one.took_s))
     said = str(failure) if failure else line(one.answer)
-    where = f"{html.escape(one.address.base_url)} · {html.escape(one.address.model or 'no model')}"
+    where = f"{html.escape(one.address.base_url)} · {html.escape(one.address.model or say('no model'))}"
     return (
-        f'<li class="{state}"><b>{number}. {html.escape(one.address.name)}</b> <em>{word}{took}</em>'
+        f'<li class="{state}"><b>{number}. {html.escape(say(one.address.name))}</b> <em>{word}{took}</em>'
         f"<span>{where}</span><p>{html.escape(said)}</p></li>"
     )

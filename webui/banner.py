@@ -6,6 +6,7 @@ import html
 
 from webui.failure import unreachable
 from webui.gateway import Pool
+from webui.language import counted, say
 
 
 def states(pools: list[Pool] | None) -> str:
@@ -18,7 +19,7 @@ def notices(pools: list[Pool] | None, gateway_url: str) -> str:
     if pools is None:
         return _notice(unreachable(gateway_url).what, "failure")
     if not pools:
-        return _notice("The gateway knows no pool of engines.", "failure")
+        return _notice(say("The gateway knows no pool of engines."), "failure")
     said: dict[str, list[str]] = {}
     for pool in pools:
         if pool.notice:
@@ -28,8 +29,8 @@ def notices(pools: list[Pool] | None, gateway_url: str) -> str:
 
 def _state(pool: Pool) -> str:
     level = "up" if pool.up == pool.total and not pool.suspect else "some" if pool.up else "none"
-    words = f"{pool.up} of {pool.total} engine{'' if pool.total == 1 else 's'} up"
-    words += f", {pool.suspect} suspect" if pool.suspect else ""
+    words = say("{up} of {engines} up", up=pool.up, engines=counted(pool.total, "{count} engine", "{count} engines"))
+    words += say(", {count} suspect", count=pool.suspect) if pool.suspect else ""
     return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from webui import attach, media, pdf, uploads
 from webui.answer import Answer
 from webui.failure import Failure
+from webui.language import say
 
 TELL_S = 0.4
 """Pause between two looks at how far it is."""
@@ -49,7 +50,11 @@ class Page:
 
     @property
     def name(self) -> str:
-        return self.file.name if self.of_pdf is None else f"{self.file.name}, page {self.of_pdf + 1}"
+        return (
+            self.file.name
+            if self.of_pdf is None
+            else say("{name}, page {number}", name=self.file.name, number=self.of_pdf + 1)
+        )
 
 
 @dataclass
@@ -88,10 +93,14 @@ def pages_of(files: list[str]) -> list[Page]:
             found.append(Page(0, path))
         else:
             raise Failure(
-                f"{path.name} is a video; here pages are read.", "Take it out, or ask about it in the Chat tab."
+                say("{name} is a video; here pages are read.", name=path.name),
+                say("Take it out, or ask about it in the Chat tab."),
             )
     if len(found) > MOST_PAGES:
-        raise Failure(f"These are {len(found)} pages; at most {MOST_PAGES} are read at once.", "Read them in parts.")
+        raise Failure(
+            say("These are {count} pages; at most {most} are read at once.", count=len(found), most=MOST_PAGES),
+            say("Read them in parts."),
+        )
     for number, page in enumerate(found, 1):
         page.number = number
     return found
@@ -142,10 +151,11 @@ def schema_of(text: str) -> dict[str, Any] | None:
         schema = json.loads(text)
     except json.JSONDecodeError as error:
         raise Failure(
-            f"The JSON schema is not JSON: line {error.lineno}, {error.msg}.", "Correct or empty it."
+            say("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
+            say("Correct or empty it."),
         ) from None
     if not isinstance(schema, dict):
-        raise Failure("A JSON schema is an object in braces.", "Correct or empty it.")
+        raise Failure(say("A JSON schema is an object in braces."), say("Correct or empty it."))
     return {"type": "json_schema", "json_schema": {"name": "page", "schema": schema}}
 
 
@@ -158,7 +168,10 @@ async def _read(page: Page, reads: Reads, wants_json: bool) -> None:
         page.state, page.failure = State.FAILED, str(failure)
         return
     except Exception as error:  # one page's trouble is no other page's, whatever it is
-        page.state, page.failure = State.FAILED, f"This page could not be read ({type(error).__name__}). Retry it."
+        page.state, page.failure = (
+            State.FAILED,
+            say("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
+        )
         return
     page.took_s = time.monotonic() - begun_s
     page.engine, page.text = answer.served.engine, answer.text
@@ -174,7 +187,8 @@ def _judged(page: Page, answer: Answer, wants_json: bool) -> tuple[State, str]:
     try:
         found = json.loads(answer.text)
     except json.JSONDecodeError:
-        cut = " It was cut at max tokens: allow more." if answer.finish_reason == "length" else " Retry it."
-        return State.FAILED, f"The answer is not whole JSON.{cut}"
+        if answer.finish_reason == "length":
+            return State.FAILED, say("The answer is not whole JSON. It was cut at max tokens: allow more.")
+        return State.FAILED, say("The answer is not whole JSON. Retry it.")
     page.fields = found if isinstance(found, dict) else {"answer": found}
     return State.DONE, ""

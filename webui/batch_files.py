@@ -8,9 +8,29 @@ import json
 from typing import Any
 
 from webui.batch import Batch, Page, State
+from webui.language import later, say
 
 SHORT = 160
-COLUMNS = ["", "Page", "State", "Result", "Engine", "Time (s)", "Tokens in / out"]
+COLUMNS = (
+    "",
+    later("Page"),
+    later("State"),
+    later("Result"),
+    later("Engine"),
+    later("Time (s)"),
+    later("Tokens in / out"),
+)
+STATES = {
+    State.WAITING: later("waiting"),
+    State.READING: later("reading"),
+    State.DONE: later("done"),
+    State.FAILED: later("failed"),
+    State.STOPPED: later("stopped"),
+}
+
+
+def columns() -> list[str]:
+    return [say(name) for name in COLUMNS]
 
 
 def rows(batch: Batch) -> list[list[Any]]:
@@ -19,7 +39,7 @@ def rows(batch: Batch) -> list[list[Any]]:
         [
             page.number,
             page.name,
-            page.state.value + (f" (try {page.tries})" if page.tries > 1 else ""),
+            say(STATES[page.state]) + (say(" (try {count})", count=page.tries) if page.tries > 1 else ""),
             short(page.failure or page.text),
             page.engine,
             "" if page.took_s is None else f"{page.took_s:.1f}",

@@ -12,10 +12,14 @@ from webui import conversation, media, uploads
 from webui.answer import unmarked
 from webui.conversation import Message
 from webui.failure import Failure
+from webui.language import say
 
 KIND = "manyeyes-chat"
 MOST_BYTES = 100 * 1024 * 1024
-UNREADABLE = Failure("This is not a chat that was saved here.", "Choose a JSON file that the page saved.")
+
+
+def unreadable() -> Failure:
+    return Failure(say("This is not a chat that was saved here."), say("Choose a JSON file that the page saved."))
 
 
 def to_markdown(history: list[Message], name: str) -> str:
@@ -51,20 +55,23 @@ def from_json(text: str) -> list[Message]:
     try:
         found = json.loads(text)
         if found["kind"] != KIND:
-            raise UNREADABLE
+            raise unreadable()
         return [unpacked(message) for message in found["messages"]]
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
-        raise UNREADABLE from None
+        raise unreadable() from None
 
 
 def read(path: Path) -> list[Message]:
     """Raises Failure."""
     if path.stat().st_size > MOST_BYTES:
-        raise Failure(f"{path.name} is larger than {MOST_BYTES // 1024 // 1024} MB.", "Choose a smaller file.")
+        raise Failure(
+            say("{name} is larger than {most} MB.", name=path.name, most=MOST_BYTES // 1024 // 1024),
+            say("Choose a smaller file."),
+        )
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise UNREADABLE from None
+        raise unreadable() from None
 
 
 def _packed(message: Message) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def unpacked(message: dict[str, Any]) -> Message:
             return found | {"metadata": {"title": str(message["title"]), "status": "done"}}
         case "assistant":
             return conversation.assistant_message(unmarked(text), str(message.get("note", "")))
-    raise UNREADABLE
+    raise unreadable()
 
 
 def _file(one: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@
         if (chat.id === open) name.setAttribute("aria-current", "true");
         const remove = Object.assign(document.createElement("button"), { type: "button", className: "remove", textContent: "×" });
         remove.dataset.remove = chat.id;
-        remove.setAttribute("aria-label", `Delete the chat ${chat.title}`);
+        remove.setAttribute("aria-label", (window.manyeyesWords?.["Delete the chat {title}"] ?? "Delete the chat {title}").replace("{title}", () => chat.title));
         item.append(name, remove);
         return item;
       }),

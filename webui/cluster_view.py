@@ -7,44 +7,55 @@ from datetime import datetime
 from typing import Any
 
 from webui.controller import Sight
+from webui.language import later, say
 
 GOOD, GOING, BAD = "up", "some", "none"
 LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": GOING}
 COLUMNS = (
-    "Engine",
-    "State",
-    "In flight",
-    "Running",
-    "Waiting",
-    "Hidden queue",
-    "Tokens/s",
-    "KV cache",
-    "From cache",
-    "GPU",
+    later("Engine"),
+    later("State"),
+    later("In flight"),
+    later("Running"),
+    later("Waiting"),
+    later("Hidden queue"),
+    later("Tokens/s"),
+    later("KV cache"),
+    later("From cache"),
+    later("GPU"),
 )
 MOST_EVENTS = 30
-GONE = (
-    '<div class="notice failure" role="alert">The controller does not answer. Requests go on as they did; '
-    "see whether it runs (docker compose ps controller).</div>"
+STATES = {
+    "up": later("up"),
+    "down": later("down"),
+    "draining": later("draining"),
+    "starting": later("starting"),
+    "warming": later("warming"),
+    "suspect": later("suspect"),
+    "sleeping": later("sleeping"),
+    "unknown": later("unknown"),
+    "remote": later("remote"),
+}
+GONE = later(
+    "The controller does not answer. Requests go on as they did; see whether it runs (docker compose ps controller)."
 )
 
 
 def pools(sight: Sight) -> str:
     if sight.pools is None:
-        return GONE
+        return f'<div class="notice failure" role="alert">{_text(say(GONE))}</div>'
     if not sight.pools:
-        return '<p class="empty">The controller knows no pool.</p>'
+        return f'<p class="empty">{say("The controller knows no pool.")}</p>'
     return "".join(_pool(pool, sight) for pool in sight.pools)
 
 
 def events(sight: Sight) -> str:
     if not sight.events:
-        return '<p class="empty">Nothing has happened yet.</p>'
+        return f'<p class="empty">{say("Nothing has happened yet.")}</p>'
     rows = "".join(
         f"<li><time>{_time(str(one.get('at', '')))}</time> {_text(one.get('sentence'))}</li>"
         for one in sight.events[:MOST_EVENTS]
     )
-    return f'<ol class="events" aria-label="Events, newest first">{rows}</ol>'
+    return f'<ol class="events" aria-label="{say("Events, newest first")}">{rows}</ol>'
 
 
 def engine_names(sight: Sight) -> list[str]:
@@ -68,14 +79,14 @@ def facts(sight: Sight) -> dict[str, Any]:
 
 def _pool(pool: dict[str, Any], sight: Sight) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
-    said = [f"{up} of {total} up", str(pool.get("model") or "")]
+    said = [say("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
     if pool.get("p95_ms") is not None:
         said.append(f"p95 {_ms(pool['p95_ms'])}")
     if pool.get("first_byte_p95_ms") is not None:
-        said.append(f"first byte p95 {_ms(pool['first_byte_p95_ms'])}")
+        said.append(say("first byte p95 {time}", time=_ms(pool["first_byte_p95_ms"])))
     if pool.get("fallback"):
-        said.append(f"falls back to {pool['fallback']}")
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+        said.append(say("falls back to {pool}", pool=pool["fallback"]))
+    head = "".join(f'<th scope="col">{say(name)}</th>' for name in COLUMNS)
     rows = "".join(_engine(engine, sight) for engine in pool.get("engines", []))
     return (
         f'<section class="pool-table"><h3>{_text(pool.get("name"))} <span>{_text(" · ".join(filter(None, said)))}</span></h3>'
@@ -88,7 +99,7 @@ def _engine(engine: dict[str, Any], sight: Sight) -> str:
     gauges = sight.gauges
     level = LEVELS.get(state, GOING)
     why = f"<small>{_text(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
-    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_text(state)}</span>{why}'
+    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_text(say(STATES.get(state, state)))}</span>{why}'
     hidden = engine.get("hidden_queue")
     cells = [
         f"<b>{_text(name)}</b>",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from webui.failure import Failure
+from webui.language import say
 
 TIMEOUT_S = 3.0
 CHANGE_TIMEOUT_S = 15.0
@@ -57,17 +58,23 @@ class Controller:
     async def drain(self, engine: str, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
-        return f"{engine} gets no new requests; {found.get('in_flight') or 'what'} it has in flight goes on."
+        return say(
+            "{engine} gets no new requests; {count} it has in flight goes on.",
+            engine=engine,
+            count=found.get("in_flight") or say("what"),
+        )
 
     async def resume(self, engine: str, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
-        return f"{engine} gets requests again as soon as it is up."
+        return say("{engine} gets requests again as soon as it is up.", engine=engine)
 
     async def scale(self, pool: str, engines: int | None, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
-        return f"{pool} is set to {engines} engines." if engines else f"{pool} decides its engines by itself again."
+        if engines:
+            return say("{pool} is set to {engines} engines.", pool=pool, engines=engines)
+        return say("{pool} decides its engines by itself again.", pool=pool)
 
     async def _look(self) -> Sight:
         status, events, metrics, *queried = await asyncio.gather(
@@ -94,7 +101,7 @@ class Controller:
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not key.strip():
-            raise Failure("This wants the admin key.", "`make admin-key` prints it; type it above.")
+            raise Failure(say("This wants the admin key."), say("`make admin-key` prints it; type it above."))
         headers = {"Authorization": f"Bearer {key.strip()}"}
         try:
             response = await self._client.post(
@@ -102,7 +109,7 @@ class Controller:
             )
         except (httpx.HTTPError, UnicodeEncodeError):
             raise Failure(
-                "The controller does not answer.", "See whether it runs (docker compose ps controller)."
+                say("The controller does not answer."), say("See whether it runs (docker compose ps controller).")
             ) from None
         if response.status_code >= 400:
             raise _refused(response)
@@ -137,8 +144,8 @@ def _refused(response: httpx.Response) -> Failure:
     try:
         said = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        said = f"The controller answered with status {response.status_code}."
+        said = say("The controller answered with status {status}.", status=response.status_code)
         if response.status_code in (404, 405):
-            said = "This controller has no such call; it may be older than the page."
-    nexts = {401: "Type the right key, then try again.", 403: "Ask whoever runs the cluster."}
-    return Failure(said, nexts.get(response.status_code, "Nothing was changed."))
+            said = say("This controller has no such call; it may be older than the page.")
+    nexts = {401: say("Type the right key, then try again."), 403: say("Ask whoever runs the cluster.")}
+    return Failure(said, nexts.get(response.status_code, say("Nothing was changed.")))

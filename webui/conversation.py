@@ -17,6 +17,7 @@ from typing import Any
 from webui import media, uploads
 from webui.answer import unmarked
 from webui.failure import Failure
+from webui.language import counted, say
 
 Message = dict[str, Any]
 SentAs = Callable[[Path], Path]
@@ -39,7 +40,7 @@ def assistant_message(text: str, note: str) -> Message:
 
 def thought_message(thought: str, seconds: float | None) -> Message:
     """Thinking as the chat shows it: open while it comes, folded once its length is known."""
-    title = "Thinking" if seconds is None else f"Thought for {seconds:.0f} s"
+    title = say("Thinking") if seconds is None else say("Thought for {seconds} s", seconds=f"{seconds:.0f}")
     return {
         "role": "assistant",
         "content": [{"type": "text", "text": thought}],
@@ -118,20 +119,28 @@ def check_size(history: list[Message], system: str, max_bytes: int, sent_as: Sen
     if size > max_bytes:
         mb = 1024 * 1024
         raise Failure(
-            f"This chat, with its pictures and videos, is {size / mb:.1f} MB to send; the limit is {max_bytes // mb} MB.",
-            "Send fewer or smaller files, or begin a new chat.",
+            say(
+                "This chat, with its pictures and videos, is {size} MB to send; the limit is {most} MB.",
+                size=f"{size / mb:.1f}",
+                most=max_bytes // mb,
+            ),
+            say("Send fewer or smaller files, or begin a new chat."),
         )
 
 
 def check_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
     """Raises a Failure when there is more in the chat than `model` takes in one request, all turns together."""
     kinds = [media.mime_type(path).partition("/")[0] for message in history for path in files_of(message)]
-    for kind, name, most in (("image", "picture", pictures), ("video", "video", videos)):
+    for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:
-            takes = f"takes {most} in one chat" if most else "takes none"
+            if kind == "image":
+                files = counted(found, "{count} picture", "{count} pictures")
+            else:
+                files = counted(found, "{count} video", "{count} videos")
+            takes = say("takes {most} in one chat", most=most) if most else say("takes none")
             raise Failure(
-                f"This chat has {found} {name}{'' if found == 1 else 's'}; {model} {takes}.",
-                "Send fewer of them, or begin a new chat.",
+                say("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
+                say("Send fewer of them, or begin a new chat."),
             )
 
 

@@ -15,7 +15,8 @@ from openai import AsyncOpenAI
 
 from webui import asking
 from webui.answer import Answer, Served
-from webui.failure import CUT, Failure, explain
+from webui.failure import Failure, explain, was_cut
+from webui.language import say
 from webui.question import Question
 
 LOOK_TIMEOUT_S = 4.0
@@ -55,14 +56,17 @@ def checked(address: Address) -> Address:
     parts = urlsplit(address.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Failure(
-            f"{address.base_url or 'Nothing'} is no address.", "Write it like http://localhost:8080/v1, then run again."
+            say("{url} is no address.", url=address.base_url or say("Nothing")),
+            say("Write it like http://localhost:8080/v1, then run again."),
         )
     try:
         found = {str(one[4][0]) for one in socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         return address  # said better by the attempt itself
     if any(ipaddress.ip_address(one.split("%")[0]).is_link_local for one in found):
-        raise Failure("Link-local addresses are not asked from here.", "Choose another address.")  # a cloud's metadata
+        raise Failure(
+            say("Link-local addresses are not asked from here."), say("Choose another address.")
+        )  # a cloud's metadata
     return address
 
 
@@ -88,7 +92,7 @@ async def ask(address: Address, question: Question, answer: Answer, headers: dic
     except Exception as error:
         if isinstance(error, openai.APIStatusError):
             answer.served = Served.from_headers(error.response.headers)
-        answer.failure = CUT if answer.chunks else _explained(error, address)
+        answer.failure = was_cut() if answer.chunks else _explained(error, address)
     answer.end()
 
 
@@ -105,10 +109,13 @@ def _client(address: Address) -> AsyncOpenAI:
 def _explained(error: Exception, address: Address) -> Failure:
     if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
         return Failure(
-            f"{address.base_url} cannot be reached.", "See whether it runs and whether the address is right."
+            say("{url} cannot be reached.", url=address.base_url),
+            say("See whether it runs and whether the address is right."),
         )
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return Failure(f"{address.base_url} does not take this key.", "Type the right key, then run again.")
+        return Failure(
+            say("{url} does not take this key.", url=address.base_url), say("Type the right key, then run again.")
+        )
     return explain(error, address.base_url)
 
 

@@ -8,6 +8,7 @@ from config.pools import Pool
 from webui import vision_tokens
 from webui.attach import Cost
 from webui.failure import Failure
+from webui.language import say
 
 
 def line(costs: list[Cost], text: str, pool: Pool | None) -> str:
@@ -16,11 +17,11 @@ def line(costs: list[Cost], text: str, pool: Pool | None) -> str:
         return ""
     found = sum(cost.tokens for cost in costs)
     words = vision_tokens.text(text)
-    total = f"≈ {found:,} vision tokens".replace(",", " ")
+    total = say("≈ {tokens} vision tokens", tokens=_spaced(found))
     if pool:
-        total += f" of {pool.max_model_len:,} that fit".replace(",", " ")
+        total += say(" of {most} that fit", most=_spaced(pool.max_model_len))
     files = " · ".join(f"{html.escape(cost.name)} {cost.said}: {cost.tokens}" for cost in costs[:6])
-    more = f" · and {len(costs) - 6} more" if len(costs) > 6 else ""
+    more = say(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
     return (
         f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_warning(costs, found + words, pool)}</div>'
     )
@@ -39,15 +40,19 @@ def facts(costs: list[Cost], pool: Pool | None) -> dict[str, object]:
     }
 
 
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
 def _warning(costs: list[Cost], tokens: int, pool: Pool | None) -> str:
     if pool is None:
         return ""
     pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
     said = ""
     if pictures > pool.media.images_per_prompt:
-        said = f"{pool.name} takes {pool.media.images_per_prompt} pictures in one chat"
+        said = say("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
     elif videos > pool.media.videos_per_prompt:
-        said = f"{pool.name} takes {pool.media.videos_per_prompt} video in one chat"
+        said = say("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
     elif tokens > pool.max_model_len:
-        said = "this does not fit; scale the pictures down in the settings"
+        said = say("this does not fit; scale the pictures down in the settings")
     return f' <b class="bad" role="alert">{html.escape(said)}</b>' if said else ""

@@ -11,6 +11,7 @@ from typing import Any
 from webui import conversation, uploads
 from webui.conversation import Message
 from webui.failure import Failure
+from webui.language import say
 
 TITLE_LENGTH = 46
 
@@ -34,9 +35,9 @@ def title(history: list[Message]) -> str:
         if message["role"] == "user":
             words = " ".join(conversation.text_of(message).split())
             names = [path.name for path in conversation.files_of(message)]
-            found = words or ", ".join(names) or "Chat"
+            found = words or ", ".join(names) or say("Chat")
             return found if len(found) <= TITLE_LENGTH else f"{found[: TITLE_LENGTH - 1].rstrip()}…"
-    return "Chat"
+    return say("Chat")
 
 
 def _slim(message: Message) -> Message:
@@ -57,7 +58,7 @@ def _whole(message: Message) -> Message:
             return _question(text, message.get("files"))
         case "thinking":
             found = conversation.thought_message(text, 0)
-            return found | {"metadata": {"title": str(message.get("title", "Thought")), "status": "done"}}
+            return found | {"metadata": {"title": str(message.get("title") or say("Thinking")), "status": "done"}}
     return conversation.assistant_message(text, str(message.get("note", "")))
 
 
@@ -69,5 +70,5 @@ def _question(text: str, files: object) -> Message:
         except Failure:
             gone.append(Path(str(path)).name)
     if gone:
-        text = f"{text}\n\n(No longer held by the page: {', '.join(gone)})".strip()
+        text = f"{text}\n\n({say('No longer held by the page: {names}', names=', '.join(gone))})".strip()
     return conversation.user_message(text, held)

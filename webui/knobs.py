@@ -7,6 +7,7 @@ from typing import Any
 
 from webui.attach import Limits
 from webui.failure import Failure
+from webui.language import say
 from webui.question import Question
 from webui.vision_tokens import FRAMES_PER_S
 
@@ -37,7 +38,7 @@ class Knobs:
     def question(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> Question:
         """Raises Failure where no model is chosen."""
         if not self.model:
-            raise Failure("No model is chosen.", "Choose one in the settings, then press retry.")
+            raise Failure(say("No model is chosen."), say("Choose one in the settings, then press retry."))
         tokens = int(self.max_tokens)
         seed = self._seed()
         return Question(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, **more)
@@ -48,6 +49,7 @@ class Knobs:
             return None
         if not found.removeprefix("-").isdecimal():
             raise Failure(
-                f"The seed is a whole number, found {found[:20]!r}.", "Correct or empty it, then press retry."
+                say("The seed is a whole number, found {found}.", found=repr(found[:20])),
+                say("Correct or empty it, then press retry."),
             )
         return int(found)

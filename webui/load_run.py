@@ -8,10 +8,24 @@ from typing import Any
 import httpx
 
 from webui.failure import Failure
+from webui.language import later, say
 
 TIMEOUT_S = 5.0
 MOST_PEOPLE = 500
-ABSENT = Failure("The load test does not run.", "`make loadtest-page` starts it; then start a run here.")
+STATES = {
+    "ready": later("ready: no run yet"),
+    "spawning": later("people come"),
+    "running": later("running"),
+    "cleanup": later("tidying up"),
+    "stopping": later("stopping"),
+    "stopped": later("stopped"),
+    "missing": later("no worker"),
+}
+"""Locust's words for the state of a run."""
+
+
+def absent() -> Failure:
+    return Failure(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
 
 
 class LoadRun:
@@ -22,16 +36,20 @@ class LoadRun:
     async def start(self, people: int, a_second: float) -> str:
         """What came of it. Raises Failure."""
         if not 1 <= people <= MOST_PEOPLE:
-            raise Failure(f"A run from here has 1 to {MOST_PEOPLE} people.", "For more, use `make loadtest`.")
+            raise Failure(
+                say("A run from here has 1 to {most} people.", most=MOST_PEOPLE), say("For more, use `make loadtest`.")
+            )
         found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
         if not found.get("success", True):
-            raise Failure(str(found.get("message", "The load test refused.")), "See its own page at /locust/.")
-        return f"{people} people begin, {a_second:g} a second."
+            raise Failure(
+                str(found.get("message") or say("The load test refused.")), say("See its own page at /locust/.")
+            )
+        return say("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
         """What came of it. Raises Failure."""
         await self._ask("GET", "/stop")
-        return "The run ends."
+        return say("The run ends.")
 
     async def stats(self) -> dict[str, Any] | None:
         """Locust's own figures; None where it does not run."""
@@ -46,22 +64,22 @@ class LoadRun:
             response.raise_for_status()
             found = response.json()
         except (httpx.HTTPError, ValueError):
-            raise ABSENT from None
+            raise absent() from None
         return found if isinstance(found, dict) else {}
 
 
 def shown(stats: dict[str, Any] | None) -> str:
     """HTML: how the run goes, in one line."""
     if stats is None:
-        return f'<p class="empty">{html.escape(str(ABSENT))}</p>'
+        return f'<p class="empty">{html.escape(str(absent()))}</p>'
     state = str(stats.get("state", "unknown"))
     found = _figures(stats)
     words = [
-        state if state != "ready" else "ready: no run yet",
-        f"{found['people']} people",
-        f"{found['rps']:.1f} requests/s",
+        say(STATES.get(state, state)),
+        say("{people} people", people=found["people"]),
+        say("{rps} requests/s", rps=f"{found['rps']:.1f}"),
         f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
-        f"{100 * found['failed']:.1f} % failed",
+        say("{share} % failed", share=f"{100 * found['failed']:.1f}"),
     ]
     return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from webui.failure import Failure
+from webui.language import say
 
 # What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.
 PICTURES = {
@@ -34,8 +35,8 @@ def mime_type(path: Path) -> str:
     kind = PICTURES.get(suffix) or VIDEOS.get(suffix)
     if kind is None:
         raise Failure(
-            f"{path.name} is neither a picture nor a video that can be sent.",
-            f"Send one of: {', '.join(s.removeprefix('.') for s in SUFFIXES)}.",
+            say("{name} is neither a picture nor a video that can be sent.", name=path.name),
+            say("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)),
         )
     return kind
 
@@ -68,4 +69,6 @@ def _size(path: Path) -> int:
 
 
 def _gone(path: Path) -> Failure:
-    return Failure(f"The page no longer holds {path.name}.", "Begin a new chat and attach it again.")
+    return Failure(
+        say("The page no longer holds {name}.", name=path.name), say("Begin a new chat and attach it again.")
+    )

@@ -32,13 +32,20 @@
   });
 })();
 
+// Another language is another page; which one was chosen is remembered for the next visit.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-language]");
+  if (link) document.cookie = `manyeyes-language=${link.dataset.language};path=/;max-age=31536000;samesite=lax`;
+});
+
 // Names for what Gradio leaves without one, for people who listen to the page.
 (() => {
+  const say = (text) => window.manyeyesWords?.[text] ?? text;
   const names = [
-    ["#question textarea", () => "Your question"],
-    [".askbox textarea", () => "The question to all of them"],
-    [".overflow-menu > button", () => "More tabs"],
-    ["#chat .image-container > button:not([aria-label])", () => "Enlarge the picture"],
+    ["#question textarea", () => say("Your question")],
+    [".askbox textarea", () => say("The question to all of them")],
+    [".overflow-menu > button", () => say("More tabs")],
+    ["#chat .image-container > button:not([aria-label])", () => say("Enlarge the picture")],
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];
   const name = () => {

@@ -12,8 +12,9 @@ from PIL import Image
 
 from webui import vision_tokens
 from webui.failure import Failure
+from webui.language import later, say
 
-ANOTHER = "Attach another file."
+ANOTHER = later("Attach another file.")
 POINTS_PER_INCH = 72
 MOST_DPI = 300
 _ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
@@ -66,23 +67,26 @@ def _drawn(document: Any, name: str, number: int, longest: int) -> Image.Image:
         width, height = found.get_size()
         picture: Image.Image = found.render(scale=_scale(width, height, longest)).to_pil().convert("RGB")
     except (pdfium.PdfiumError, ValueError):
-        raise Failure(f"Page {number + 1} of {name} cannot be drawn.", ANOTHER) from None
+        raise Failure(
+            say("Page {number} of {name} cannot be drawn.", number=number + 1, name=name), say(ANOTHER)
+        ) from None
     wanted = vision_tokens.shrunk(*picture.size, longest)
     return picture if wanted == picture.size else picture.resize(wanted)
 
 
 def _opened(path: Path) -> Any:
     if path.stat().st_size == 0:
-        raise Failure(f"{path.name} is empty.", ANOTHER)
+        raise Failure(say("{name} is empty.", name=path.name), say(ANOTHER))
     try:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
         if "password" in str(error).lower():
             raise Failure(
-                f"{path.name} is locked with a password.", "Save a copy without a password, then attach it again."
+                say("{name} is locked with a password.", name=path.name),
+                say("Save a copy without a password, then attach it again."),
             ) from None
-        raise Failure(f"{path.name} is not a PDF that can be read.", ANOTHER) from None
+        raise Failure(say("{name} is not a PDF that can be read.", name=path.name), say(ANOTHER)) from None
     if len(document) == 0:
         document.close()
-        raise Failure(f"{path.name} has no page.", ANOTHER)
+        raise Failure(say("{name} has no page.", name=path.name), say(ANOTHER))
     return document

@@ -10,9 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from webui import vision_tokens
 from webui.failure import Failure
+from webui.language import later, say
 
 MOST_PIXELS = 100_000_000  # 300 MB while it is read; 20 000 x 20 000 is four times that
-ANOTHER = "Attach another one."
+ANOTHER = later("Attach another one.")
 QUALITY = 92
 CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
 
@@ -41,7 +42,7 @@ def upright(picture: Image.Image, name: str) -> Image.Image:
                 return Image.alpha_composite(white, turned).convert("RGB")
             return turned.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise Failure(f"{name} is damaged and cannot be read to its end.", ANOTHER) from None
+        raise Failure(say("{name} is damaged and cannot be read to its end.", name=name), say(ANOTHER)) from None
 
 
 def encoded(picture: Image.Image, suffix: str) -> bytes:
@@ -66,7 +67,7 @@ def shrunk(path: Path, longest: int) -> tuple[Image.Image, tuple[int, int]] | No
 
 def _opened(path: Path) -> Image.Image:
     if path.stat().st_size == 0:
-        raise Failure(f"{path.name} is empty.", ANOTHER)
+        raise Failure(say("{name} is empty.", name=path.name), say(ANOTHER))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below, with our own limit
@@ -74,7 +75,7 @@ def _opened(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_large(path.name) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise Failure(f"{path.name} is not a picture that can be read.", ANOTHER) from None
+        raise Failure(say("{name} is not a picture that can be read.", name=path.name), say(ANOTHER)) from None
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
         raise _too_large(path.name, picture.size)
@@ -84,6 +85,11 @@ def _opened(path: Path) -> Image.Image:
 def _too_large(name: str, found: tuple[int, int] | None = None) -> Failure:
     sides = f" ({found[0]} × {found[1]})" if found else ""
     return Failure(
-        f"{name} has too many pixels{sides}; the most is {MOST_PIXELS // 1_000_000} million.",
-        "Scale it down, then attach it again.",
+        say(
+            "{name} has too many pixels{sides}; the most is {most} million.",
+            name=name,
+            sides=sides,
+            most=MOST_PIXELS // 1_000_000,
+        ),
+        say("Scale it down, then attach it again."),
     )

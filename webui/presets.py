@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from webui.language import later
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -16,44 +18,53 @@ class Preset:
     """Put into the box where that is empty."""
 
 
-CHAT = Preset("Free chat", "", 0.7, 0.8, 1024)
+CHAT = Preset(later("Free chat"), "", 0.7, 0.8, 1024)
 
 PRESETS = (
     CHAT,
     Preset(
-        "Read text (OCR)",
-        "You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing.",
+        later("Read text (OCR)"),
+        later("You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing."),
         0.0,
         1.0,
         4096,
-        "Transcribe all text in this picture.",
+        later("Transcribe all text in this picture."),
     ),
     Preset(
-        "Chart or table",
-        "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say.",
+        later("Chart or table"),
+        later(
+            "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say."
+        ),
         0.0,
         1.0,
         2048,
-        "What does this chart show?",
+        later("What does this chart show?"),
     ),
-    Preset("Describe", "", 0.7, 0.8, 1024, "Describe this picture in detail."),
+    Preset(later("Describe"), "", 0.7, 0.8, 1024, later("Describe this picture in detail.")),
     Preset(
-        "Find and count",
-        "You locate things in pictures. Say how many there are and where each one is.",
+        later("Find and count"),
+        later("You locate things in pictures. Say how many there are and where each one is."),
         0.1,
         0.9,
         1024,
-        "How many people are in this picture, and where?",
+        later("How many people are in this picture, and where?"),
     ),
     Preset(
-        "Watch a video",
-        "You describe videos in the order of time, with the second at which each thing happens.",
+        later("Watch a video"),
+        later("You describe videos in the order of time, with the second at which each thing happens."),
         0.7,
         0.8,
         2048,
-        "What happens in this video?",
+        later("What happens in this video?"),
     ),
-    Preset("Code from a screenshot", "Answer with code only.", 0.2, 0.9, 4096, "Write HTML and CSS for this screen."),
+    Preset(
+        later("Code from a screenshot"),
+        later("Answer with code only."),
+        0.2,
+        0.9,
+        4096,
+        later("Write HTML and CSS for this screen."),
+    ),
 )
 
 

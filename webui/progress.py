@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 
 from webui.batch import Batch, State
+from webui.language import say
 
 
 def bar(batch: Batch | None, running: bool) -> str:
     """HTML; before anything runs, what to do."""
     if batch is None or not batch.pages:
-        return '<p class="empty">Add pictures or a PDF, then press Read. The samples show how it looks.</p>'
+        return f'<p class="empty">{say("Add pictures or a PDF, then press Read. The samples show how it looks.")}</p>'
     total, done, failed = len(batch.pages), batch.count(State.DONE), batch.count(State.FAILED)
     share = 100 * (done + failed) / total
     return (
@@ -22,16 +23,16 @@ def bar(batch: Batch | None, running: bool) -> str:
 
 def words(batch: Batch, running: bool) -> str:
     """For example: 12 of 40 pages read · 3.1 pages/s · 8 at the moment · 1 failed."""
-    parts = [f"{batch.count(State.DONE)} of {len(batch.pages)} pages read"]
+    parts = [say("{done} of {all} pages read", done=batch.count(State.DONE), all=len(batch.pages))]
     if batch.pages_per_s:
-        parts.append(f"{batch.pages_per_s:.1f} pages/s")
+        parts.append(say("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
     if running and (now := batch.count(State.READING)):
-        parts.append(f"{now} at the moment")
+        parts.append(say("{count} at the moment", count=now))
     if failed := batch.count(State.FAILED):
-        parts.append(f"{failed} failed: press Retry failed")
+        parts.append(say("{count} failed: press Retry failed", count=failed))
     if not running and (stopped := batch.count(State.STOPPED)):
-        parts.append(f"{stopped} not read")
+        parts.append(say("{count} not read", count=stopped))
     engines = sorted({page.engine for page in batch.pages if page.engine})
     if engines:
-        parts.append(f"by {', '.join(engines)}")
+        parts.append(say("by {engines}", engines=", ".join(engines)))
     return " · ".join(parts)

@@ -11,13 +11,18 @@ from webui import pdf, pictures, uploads
 from webui.answer import Answer
 from webui.batch import Page, Reads
 from webui.knobs import Knobs
+from webui.language import later
 from webui.one_answer import Asker
 
 PROMPTS = {
-    "Transcribe": "Transcribe all text on this page. Keep the line breaks; write tables as Markdown. Add nothing.",
-    "Markdown": "Convert this page to Markdown: headings, lists, tables. Describe figures in one sentence in brackets. Add nothing.",
-    "Summarise": "Summarise this page in three sentences.",
-    "Fields as JSON": "Read the fields of this page. Answer with JSON only.",
+    later("Transcribe"): later(
+        "Transcribe all text on this page. Keep the line breaks; write tables as Markdown. Add nothing."
+    ),
+    later("Markdown"): later(
+        "Convert this page to Markdown: headings, lists, tables. Describe figures in one sentence in brackets. Add nothing."
+    ),
+    later("Summarise"): later("Summarise this page in three sentences."),
+    later("Fields as JSON"): later("Read the fields of this page. Answer with JSON only."),
 }
 SCHEMA = """{
   "type": "object",

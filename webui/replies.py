@@ -19,6 +19,7 @@ from webui.caps import Caps
 from webui.conversation import Message
 from webui.gateway import KEY_HEADER, Gateway
 from webui.knobs import Knobs
+from webui.language import say
 from webui.settings import Settings
 from webui.trouble import trouble
 
@@ -131,7 +132,7 @@ class Replies:
         """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
         page = request.session_hash or ""
         if page in self._runs:
-            gr.Warning("The last answer is still coming. Press stop first.")
+            gr.Warning(say("The last answer is still coming. Press stop first."))
             yield gr.skip(), gr.skip()
             return
         run = self._runs[page] = Run()

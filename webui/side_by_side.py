@@ -10,6 +10,7 @@ from typing import Any
 
 from webui.answer import Answer, facts, note, plain
 from webui.knobs import Knobs
+from webui.language import say
 from webui.one_answer import Asker
 
 TELL_S = 0.15
@@ -28,7 +29,7 @@ class Lane:
 
     @property
     def model(self) -> str:
-        return self.knobs.model or "no model"
+        return self.knobs.model or say("no model")
 
 
 @dataclass
@@ -75,10 +76,16 @@ def verdicts(race: Race) -> list[str]:
         return [""] * len(race.lanes)
     best = min(known)
     if len(known) == len(times) and max(known) / best < EQUAL:
-        return ["equally fast"] * len(times)
-    return [
-        "failed" if one is None else "fastest" if one / best < EQUAL else f"{one / best:.1f} × slower" for one in times
-    ]
+        return [say("equally fast")] * len(times)
+    return [_verdict(one, best) for one in times]
+
+
+def _verdict(took_s: float | None, best_s: float) -> str:
+    if took_s is None:
+        return say("failed")
+    if took_s / best_s < EQUAL:
+        return say("fastest")
+    return say("{times} × slower", times=f"{took_s / best_s:.1f}")
 
 
 def summary(race: Race) -> str:
@@ -87,9 +94,12 @@ def summary(race: Race) -> str:
         return ""
     total = sum(lane.answer.total_s or 0.0 for lane in race.lanes)
     longest = max(lane.answer.total_s or 0.0 for lane in race.lanes)
-    return (
-        f"All {len(race.lanes)} together took {longest:.1f} s; one after the other they would have taken {total:.1f} s "
-        f"({race.speed_up:.1f} × longer)."
+    return say(
+        "All {count} together took {longest} s; one after the other they would have taken {total} s ({times} × longer).",
+        count=len(race.lanes),
+        longest=f"{longest:.1f}",
+        total=f"{total:.1f}",
+        times=f"{race.speed_up:.1f}",
     )
 
 
@@ -98,7 +108,7 @@ def shown(lane: Lane, verdict: str) -> str:
     thought, text = lane.answer.shown()
     ended = lane.answer.failure is not None or lane.answer.finish_reason is not None
     head = f"#### {plain(lane.model)}" + (f" · *{verdict}*" if verdict else "")
-    folded = f"<details><summary>Thinking</summary>\n\n{plain(thought)}\n\n</details>" if thought else ""
+    folded = f"<details><summary>{say('Thinking')}</summary>\n\n{plain(thought)}\n\n</details>" if thought else ""
     last = note(lane.answer) if ended else ""
     return "\n\n".join(part for part in (head, folded, text or ("" if ended else "…"), last) if part)
 

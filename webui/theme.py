@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
+from webui.language import ZH, later, say, spoken
+
 CSS = Path(__file__).parent / "page.css"
 SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js")
+
+WORDS = (
+    later("Your question"),
+    later("The question to all of them"),
+    later("More tabs"),
+    later("Enlarge the picture"),
+    later("Delete the chat {title}"),
+)
+"""What the scripts say."""
+
+
+def head() -> str:
+    """The scripts, with their words and Gradio's own texts in the language of the page."""
+    words = json.dumps({word: say(word) for word in WORDS}, ensure_ascii=False).replace("<", "\\u003c")
+    browser = "zh-CN" if spoken() == ZH else "en"
+    # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
+    begin = (
+        f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
+        "  Object.defineProperty(navigator, name, { get: () => value, configurable: true });"
+        f'document.documentElement.lang = "{browser}"; window.manyeyesWords = {words};'
+    )
+    scripts = (begin, *(script.read_text(encoding="utf-8") for script in SCRIPTS))
+    return "".join(f"<script>{script}</script>" for script in scripts)
 
 
 class SystemFont(gr.themes.Font):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from webui.failure import Failure
+from webui.language import say
 
 _logger = logging.getLogger("webui")
 
@@ -15,5 +16,6 @@ def trouble(error: Exception) -> Failure:
         return error
     _logger.error("page_failed", exc_info=error)
     return Failure(
-        f"The page made a mistake ({type(error).__name__}).", "Press retry; if it stays, tell whoever runs this page."
+        say("The page made a mistake ({kind}).", kind=type(error).__name__),
+        say("Press retry; if it stays, tell whoever runs this page."),
     )

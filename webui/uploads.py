@@ -9,6 +9,7 @@ from pathlib import Path
 
 from webui import samples
 from webui.failure import Failure
+from webui.language import say
 
 
 def folder() -> Path:
@@ -20,9 +21,11 @@ def own(path: str | Path) -> Path:
     """`path`, if a visitor may name it. Raises Failure: a browser can put any path into a request."""
     found = Path(path).resolve()
     if not (found.is_relative_to(folder()) or found.is_relative_to(samples.HERE)):
-        raise Failure("This file was not uploaded to this page.", "Attach it again.")
+        raise Failure(say("This file was not uploaded to this page."), say("Attach it again."))
     if not found.is_file():
-        raise Failure(f"The page no longer holds {found.name}.", "Attach it again, or begin a new chat.")
+        raise Failure(
+            say("The page no longer holds {name}.", name=found.name), say("Attach it again, or begin a new chat.")
+        )
     return found
 
 

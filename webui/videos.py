@@ -16,8 +16,9 @@ import cv2
 
 from webui import vision_tokens
 from webui.failure import Failure
+from webui.language import later, say
 
-ANOTHER = "Attach another one."
+ANOTHER = later("Attach another one.")
 CODEC = "mp4v"
 
 
@@ -33,7 +34,7 @@ class Clip:
 def look(path: Path) -> Clip:
     """What the video is. Raises Failure unless it can be opened and has a frame."""
     if path.stat().st_size == 0:
-        raise Failure(f"{path.name} is empty.", ANOTHER)
+        raise Failure(say("{name} is empty.", name=path.name), say(ANOTHER))
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         count, per_s = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
@@ -42,9 +43,14 @@ def look(path: Path) -> Clip:
     finally:
         video.release()
     if not readable or width < 1 or height < 1:
-        raise Failure(f"{path.name} is not a video that can be read.", "Attach another one, for example an MP4.")
+        raise Failure(
+            say("{name} is not a video that can be read.", name=path.name),
+            say("Attach another one, for example an MP4."),
+        )
     if count < 1 or per_s <= 0:  # a WebM from a camera does not say
-        raise Failure(f"{path.name} does not say how long it is.", "Save it as MP4, then attach it again.")
+        raise Failure(
+            say("{name} does not say how long it is.", name=path.name), say("Save it as MP4, then attach it again.")
+        )
     return Clip(count / per_s, width, height, count)
 
 
@@ -73,5 +79,5 @@ def thinned(path: Path, to: Path, clip: Clip, count: int, longest: int) -> int:
         writer.release()
     if written == 0:
         to.unlink(missing_ok=True)
-        raise Failure(f"{path.name} is damaged: no frame of it can be read.", ANOTHER)
+        raise Failure(say("{name} is damaged: no frame of it can be read.", name=path.name), say(ANOTHER))
     return written

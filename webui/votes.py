@@ -8,8 +8,10 @@ import json
 from collections import Counter
 from typing import Any
 
+from webui.language import counted, later, say
+
 MOST = 100
-EQUAL = "equally good"
+EQUAL = later("equally good")
 
 Comparison = dict[str, Any]
 """As side_by_side.as_dict makes it, and "vote"."""
@@ -34,8 +36,8 @@ def tally(kept: object) -> str:
     if not counts:
         return ""
     total = sum(counts.values())
-    words = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-    return f"{total} vote{'' if total == 1 else 's'}: {words}"
+    words = ", ".join(f"{say(name)} {count}" for name, count in counts.most_common())
+    return f"{counted(total, '{count} vote', '{count} votes')}: {words}"
 
 
 def to_json(kept: object) -> str:

@@ -1,7 +1,7 @@
 """The line under an answer."""
 
 from webui.answer import Answer, Served, line, note
-from webui.failure import CUT, Failure
+from webui.failure import Failure, was_cut
 
 SERVED = Served(engine="cpu-0", pool="qwen3-vl-tiny")
 
@@ -62,14 +62,14 @@ def test_slow_numbers_keep_a_digit() -> None:
 def test_an_aborted_answer_is_a_failure() -> None:
     answer = complete(finish_reason="abort")
     answer.end()
-    assert answer.failure == CUT
+    assert answer.failure == was_cut()
     assert note(answer).startswith("**The answer was cut: the engine went away.** Press retry.\n\ncpu-0 · ")
 
 
 def test_a_stream_without_finish_reason_is_a_failure() -> None:
     answer = complete(finish_reason=None)
     answer.end()
-    assert answer.failure == CUT
+    assert answer.failure == was_cut()
 
 
 def test_a_complete_answer_is_no_failure() -> None:

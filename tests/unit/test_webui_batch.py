@@ -11,7 +11,7 @@ import pytest
 from webui import batch, batch_files, progress
 from webui.answer import Answer, Served
 from webui.batch import Batch, Page, State
-from webui.failure import CUT, Failure
+from webui.failure import Failure, was_cut
 
 
 def pages(count: int) -> Batch:
@@ -54,7 +54,7 @@ async def test_a_page_that_fails_in_any_way_loses_no_other() -> None:
             case 2:
                 raise ZeroDivisionError
             case 3:
-                return answered("half", failure=CUT)
+                return answered("half", failure=was_cut())
         return answered()
 
     found = pages(5)

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from webui.answer import Answer
-from webui.failure import CUT, Failure, explain
+from webui.failure import Failure, explain, was_cut
 from webui.gateway import Gateway
 from webui.question import Question
 from webui.settings import Settings
@@ -58,7 +58,7 @@ def test_a_gateway_out_of_reach_is_named() -> None:
 
 
 def test_a_connection_that_breaks_while_the_answer_comes_is_a_cut_answer() -> None:
-    assert explain(httpx2.ReadError("peer closed"), URL) == CUT
+    assert explain(httpx2.ReadError("peer closed"), URL) == was_cut()
 
 
 async def test_asking_a_gateway_that_is_not_there_fails_in_words() -> None:

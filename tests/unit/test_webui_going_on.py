@@ -6,7 +6,7 @@ import pytest
 
 from webui import going_on
 from webui.answer import Answer, Served, note
-from webui.failure import CUT, Failure
+from webui.failure import Failure, was_cut
 from webui.question import Question, body, continued
 
 QUESTION = Question("big", [{"role": "user", "content": "hi"}], "page", 0.7, 0.8, 100)
@@ -29,6 +29,9 @@ class Engines:
         self.asked.append(question)
         self.parts.pop(0)(answer)
         answer.end()
+
+
+CUT = was_cut()
 
 
 def gives(engine: str, words: str, whole: bool = False, failure: Failure | None = CUT) -> Part:
@@ -70,7 +73,7 @@ async def test_a_second_death_is_survived_and_a_third_one_is_told() -> None:
     engines = Engines(gives("a", "x"), gives("b", "y"), gives("c", "z"))
     answer = Answer(0.0)
     await going_on.ask(engines, QUESTION, answer)
-    assert (answer.text, answer.failure) == ("xyz", CUT)
+    assert (answer.text, answer.failure) == ("xyz", was_cut())
     assert engines.asked[2].messages[-1] == {"role": "assistant", "content": "xy"}
 
 
@@ -78,7 +81,7 @@ async def test_no_engine_left_says_that_the_answer_was_cut() -> None:
     busy = Failure("All engines are busy.")
     engines, answer = Engines(gives("a", "x"), fails(busy), fails(busy)), Answer(0.0)
     await going_on.ask(engines, QUESTION, answer)
-    assert (answer.text, answer.failure, answer.changes) == ("x", CUT, [])
+    assert (answer.text, answer.failure, answer.changes) == ("x", was_cut(), [])
 
 
 async def test_a_refusal_is_not_asked_again() -> None:
@@ -89,7 +92,7 @@ async def test_a_refusal_is_not_asked_again() -> None:
 
 
 async def test_a_cut_before_anything_came_is_the_gateways_to_repeat() -> None:
-    engines, answer = Engines(fails(CUT)), Answer(0.0)
+    engines, answer = Engines(fails(was_cut())), Answer(0.0)
     await going_on.ask(engines, QUESTION, answer)
     assert len(engines.asked) == 1
 
@@ -97,7 +100,7 @@ async def test_a_cut_before_anything_came_is_the_gateways_to_repeat() -> None:
 async def test_cut_thinking_is_thought_again() -> None:
     def thinks(answer: Answer) -> None:
         answer.think("hm", 1.0)
-        answer.failure = CUT
+        answer.failure = was_cut()
 
     engines, answer = Engines(thinks, gives("b", "yes", whole=True)), Answer(0.0)
     await going_on.ask(engines, QUESTION, answer)

@@ -17,12 +17,15 @@ from webui.answer import line
 from webui.failure import Failure
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
+from webui.language import later, say
 from webui.one_answer import Asker
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
 CONCURRENCY = 32
-EMPTY = '<p class="empty">Add screenshots and say what to do. Each step takes the next screenshot.</p>'
+EMPTY = later("Add screenshots and say what to do. Each step takes the next screenshot.")
+TASK = later("Order 24 kg for Northlight Roasters")
+ADD = later("Add a screenshot first, or use the samples.")
 
 
 def tab(asker: Asker) -> gr.Dropdown:
@@ -30,34 +33,32 @@ def tab(asker: Asker) -> gr.Dropdown:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
-                label="Screenshots, in order",
+                label=say("Screenshots, in order"),
                 file_count="multiple",
                 file_types=list(media.PICTURES),
                 type="filepath",
                 height=150,
             )
-            sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
+            sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
             model = model_choice()
-            mode = gr.Radio(list(agent.MODES), value=agent.ACT, label="What to give")
-            what = gr.Textbox(
-                label="Instruction", placeholder="Order 24 kg for Northlight Roasters", lines=2, max_lines=6
-            )
+            mode = gr.Radio([(say(mode), mode) for mode in agent.MODES], value=agent.ACT, label=say("What to give"))
+            what = gr.Textbox(label=say("Instruction"), placeholder=say(TASK), lines=2, max_lines=6)
             knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
-                step = gr.Button("Next step", variant="primary", size="sm")
-                every = gr.Button("All steps", size="sm", elem_classes="tool")
-                again = gr.Button("Start over", size="sm", elem_classes="tool")
-            trail = gr.HTML(EMPTY, elem_classes="said")
+                step = gr.Button(say("Next step"), variant="primary", size="sm")
+                every = gr.Button(say("All steps"), size="sm", elem_classes="tool")
+                again = gr.Button(say("Start over"), size="sm", elem_classes="tool")
+            trail = gr.HTML(_empty(), elem_classes="said")
             picture = gr.Image(
-                label="The screenshot with what was found",
+                label=say("The screenshot with what was found"),
                 interactive=False,
                 type="pil",
                 format="png",
                 height=420,
                 buttons=["download", "fullscreen"],
             )
-            found = gr.Code(label="The answer", language="json", interactive=False, lines=4, max_lines=12)
+            found = gr.Code(label=say("The answer"), language="json", interactive=False, lines=4, max_lines=12)
     walk = gr.State(None)
     events = Agent(asker)
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
@@ -80,7 +81,7 @@ class Agent:
         self, request: gr.Request, walk: Walk | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
-            gr.Info("Add a screenshot first, or use the samples.")
+            gr.Info(say(ADD))
             return
         walk = walk if walk is not None and walk.next_file else Walk(list(files))
         async for update in self._one(request, walk, *asked):
@@ -90,7 +91,7 @@ class Agent:
         self, request: gr.Request, walk: Walk | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
-            gr.Info("Add a screenshot first, or use the samples.")
+            gr.Info(say(ADD))
             return
         walk = Walk(list(files))
         while walk.next_file:
@@ -100,10 +101,10 @@ class Agent:
                 return
 
     def over(self) -> tuple[Any, ...]:
-        return None, EMPTY, None, ""
+        return None, _empty(), None, ""
 
     def samples(self) -> tuple[list[str], str]:
-        return [str(path) for path in samples.screens()], "Order 24 kg for Northlight Roasters"
+        return [str(path) for path in samples.screens()], say(TASK)
 
     def mount(self) -> None:
         async def ground(
@@ -116,7 +117,7 @@ class Agent:
         ) -> dict[str, Any]:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
             if mode not in agent.MODES:
-                raise gr.Error(f"mode wants one of: {', '.join(agent.MODES)}.")
+                raise gr.Error(say("{name} wants one of: {choices}.", name="mode", choices=", ".join(agent.MODES)))
             walk = Walk(paths([file]))
             visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
             try:
@@ -154,6 +155,10 @@ class Agent:
         return step
 
 
+def _empty() -> str:
+    return f'<p class="empty">{say(EMPTY)}</p>'
+
+
 def _drawn(step: Step) -> Any:
     return grounding.drawn(pictures.read(step.file), step.marks)
 
@@ -165,5 +170,5 @@ def _trail(walk: Walk, asking: bool = False) -> str:
         for step in walk.steps
     ]
     if asking:
-        rows.append("<li>asking …</li>")
+        rows.append(f"<li>{say('asking')} …</li>")
     return f'<ol class="attempts" role="status">{"".join(rows)}</ol>'

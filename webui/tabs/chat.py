@@ -10,6 +10,7 @@ import gradio as gr
 from webui import attach, code_view, media, presets, samples
 from webui.caps import Caps
 from webui.gateway import Gateway
+from webui.language import say
 from webui.replies import Replies
 from webui.settings import Settings
 from webui.tabs import chat_api
@@ -19,10 +20,7 @@ CONCURRENCY = 64  # answers at once, over all visitors; each is one idle corouti
 
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
-LIST = (
-    '<ul id="chat-list-items" aria-label="Earlier chats"></ul>'
-    '<p id="chat-list-empty">Your chats are kept here, in this browser only.</p>'
-)
+LIST = '<ul id="chat-list-items" aria-label="{}"></ul><p id="chat-list-empty">{}</p>'
 OPEN_SHEET = "() => { document.getElementById('%s').classList.add('turned'); }"
 CLOSE_SHEET = "() => { document.getElementById('%s').classList.remove('turned'); }"
 
@@ -38,18 +36,21 @@ class ChatTab:
 def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
-            gr.HTML(SIDE_TOGGLE.format("chat-list", "Close"), elem_classes="close")
-            new = gr.Button("New chat", size="sm", elem_id="new-chat")
-            gr.HTML(LIST, elem_id="chat-list-box")
+            gr.HTML(SIDE_TOGGLE.format("chat-list", say("Close")), elem_classes="close")
+            new = gr.Button(say("New chat"), size="sm", elem_id="new-chat")
+            gr.HTML(
+                LIST.format(say("Earlier chats"), say("Your chats are kept here, in this browser only.")),
+                elem_id="chat-list-box",
+            )
             with gr.Row(elem_classes="keep"):
-                as_markdown = gr.Button("Save as Markdown", size="sm")
-                as_json = gr.Button("Save as JSON", size="sm")
-                bring = gr.UploadButton("Bring back JSON", size="sm", file_types=[".json"], file_count="single")
-            opener = gr.Button("Open", elem_id="chat-open", visible="hidden")
+                as_markdown = gr.Button(say("Save as Markdown"), size="sm")
+                as_json = gr.Button(say("Save as JSON"), size="sm")
+                bring = gr.UploadButton(say("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
+            opener = gr.Button(say("Open"), elem_id="chat-open", visible="hidden")
         with gr.Column(elem_classes="main", min_width=300):
             chat = gr.Chatbot(
                 elem_id="chat",
-                label="Chat",
+                label=say("Chat"),
                 show_label=False,
                 container=False,
                 height="100%",
@@ -57,16 +58,16 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                 buttons=["copy"],
                 editable="user",
                 feedback_options=None,
-                placeholder=settings.greeting,
+                placeholder=say(settings.greeting),
                 examples=samples.for_chat(),
             )
             cost = gr.HTML(elem_id="estimate")
             box = gr.MultimodalTextbox(
                 elem_id="question",
-                label="Your question",
+                label=say("Your question"),
                 show_label=False,
                 container=False,
-                placeholder="Ask something; drop or paste pictures, videos and PDFs here",
+                placeholder=say("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
                 file_types=[*media.SUFFIXES, attach.PDF],
@@ -76,44 +77,52 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                 autofocus=True,
             )
             with gr.Row(elem_classes="tools"):
-                gr.HTML(SIDE_TOGGLE.format("chat-list", "Chats"), elem_classes="narrow")
-                gr.HTML(SIDE_TOGGLE.format("chat-side", "Settings"))
-                camera = gr.Button("Camera", size="sm", elem_classes="tool")
-                view = gr.Button("View code", size="sm", elem_classes="tool")
+                gr.HTML(SIDE_TOGGLE.format("chat-list", say("Chats")), elem_classes="narrow")
+                gr.HTML(SIDE_TOGGLE.format("chat-side", say("Settings")))
+                camera = gr.Button(say("Camera"), size="sm", elem_classes="tool")
+                view = gr.Button(say("View code"), size="sm", elem_classes="tool")
         with gr.Column(elem_id="chat-side", elem_classes="side", scale=0, min_width=300):
-            gr.HTML(SIDE_TOGGLE.format("chat-side", "Close"), elem_classes="close")
+            gr.HTML(SIDE_TOGGLE.format("chat-side", say("Close")), elem_classes="close")
             model = gr.Dropdown(
-                label="Model",
+                label=say("Model"),
                 choices=[],
                 allow_custom_value=True,  # the list is each visitor's own; another copy of the page has not seen it
                 elem_id="model",
             )
             preset = gr.Dropdown(
-                label="Task", choices=[one.name for one in presets.PRESETS], value=presets.CHAT.name, elem_id="preset"
+                label=say("Task"),
+                choices=[(say(one.name), one.name) for one in presets.PRESETS],
+                value=presets.CHAT.name,
+                elem_id="preset",
             )
             system = gr.Textbox(
-                label="System prompt", placeholder="You are a careful reader of documents.", lines=2, max_lines=10
+                label=say("System prompt"),
+                placeholder=say("You are a careful reader of documents."),
+                lines=2,
+                max_lines=10,
             )
-            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label="Temperature")
-            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label="Top-p")
-            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label="Max tokens")
-            seed = gr.Textbox(label="Seed", placeholder="random: a whole number repeats an answer", max_lines=1)
-            longest = gr.Slider(256, 4096, value=1280, step=64, label="Longest side of a picture (pixels)")
-            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label="Video: frames a second")
-            frames = gr.Slider(4, 128, value=16, step=2, label="Video: most frames")
+            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=say("Temperature"))
+            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=say("Top-p"))
+            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=say("Max tokens"))
+            seed = gr.Textbox(
+                label=say("Seed"), placeholder=say("random: a whole number repeats an answer"), max_lines=1
+            )
+            longest = gr.Slider(256, 4096, value=1280, step=64, label=say("Longest side of a picture (pixels)"))
+            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=say("Video: frames a second"))
+            frames = gr.Slider(4, 128, value=16, step=2, label=say("Video: most frames"))
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-code", "Close"), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-code", say("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.LANGUAGES), value="curl", label="The last request, as code", elem_id="language"
+            list(code_view.LANGUAGES), value="curl", label=say("The last request, as code"), elem_id="language"
         )
-        code = gr.Code(language=None, label="Code", interactive=False, elem_id="code", lines=12, max_lines=24)
-        as_request = gr.Button("Save the whole request as JSON", size="sm", elem_classes="tool")
+        code = gr.Code(language=None, label=say("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
+        as_request = gr.Button(say("Save the whole request as JSON"), size="sm", elem_classes="tool")
     with gr.Column(elem_id="chat-camera", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-camera", "Close"), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-camera", say("Close")), elem_classes="close")
         snap = gr.Image(
             sources=["webcam"],
             type="filepath",
-            label="Camera",
+            label=say("Camera"),
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),
         )

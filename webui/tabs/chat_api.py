@@ -13,6 +13,7 @@ from webui.answer import facts
 from webui.failure import Failure
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
+from webui.language import say
 from webui.replies import Replies
 from webui.tabs.chat_events import ChatEvents
 
@@ -59,7 +60,9 @@ def mount(replies: Replies, events: ChatEvents) -> None:
     ) -> str:
         """The request as code; `language`: curl, Python or JavaScript."""
         if language not in code_view.LANGUAGES:
-            raise gr.Error(f"language wants one of {', '.join(code_view.LANGUAGES)}.")
+            raise gr.Error(
+                say("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.LANGUAGES))
+            )
         return await events.code(request, language, {"text": text, "files": paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
@@ -84,4 +87,4 @@ def unpacked(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     try:
         return [chat_files.unpacked(message) for message in messages or []]
     except (Failure, KeyError, TypeError, ValueError):
-        raise gr.Error("history wants messages as a chat saved as JSON has them.") from None
+        raise gr.Error(say("history wants messages as a chat saved as JSON has them.")) from None

@@ -14,6 +14,7 @@ from webui.caps import Caps
 from webui.conversation import Message
 from webui.failure import Failure
 from webui.knobs import Knobs
+from webui.language import say
 from webui.question import Question
 from webui.replies import IDLE, Replies
 from webui.settings import Settings
@@ -65,8 +66,10 @@ class ChatEvents:
 
     def preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = presets.named(name)
-        used = {"text": found.prompt, "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
-        return found.system, found.temperature, found.top_p, found.max_tokens, used or gr.skip()
+        used = (
+            {"text": say(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
+        )
+        return say(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
 
     def markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_files.to_markdown)
@@ -121,7 +124,7 @@ class ChatEvents:
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
-            gr.Info("There is nothing to save yet: ask something first.")
+            gr.Info(say("There is nothing to save yet: ask something first."))
             return None
         name = kept_chats.title(history)
         plain = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "chat"

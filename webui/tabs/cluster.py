@@ -13,12 +13,13 @@ from gradio.events import api
 from webui import cluster_view, load_run
 from webui.controller import Controller, Sight
 from webui.failure import Failure
+from webui.language import say
 from webui.load_run import LoadRun
 
 EVERY_S = 2.0
 LINKS = (
-    '<p class="links"><a href="grafana/" target="_blank">Grafana</a> · <a href="locust/" target="_blank">Load test</a> · '
-    '<a href="api/docs" target="_blank">API of the controller</a> · <a href="healthz" target="_blank">/healthz</a></p>'
+    '<p class="links"><a href="/grafana/" target="_blank">Grafana</a> · <a href="/locust/" target="_blank">{load}</a> · '
+    '<a href="/api/docs" target="_blank">{api}</a> · <a href="/healthz" target="_blank">/healthz</a></p>'
 )
 
 
@@ -32,34 +33,34 @@ class ClusterTab:
 def tab(controller: Controller, run: LoadRun) -> ClusterTab:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
-            pools = gr.HTML('<p class="empty">Looking …</p>', elem_id="cluster-pools")
-            gr.HTML("<h3>Events</h3>", elem_classes="said")
+            pools = gr.HTML(f'<p class="empty">{say("Looking …")}</p>', elem_id="cluster-pools")
+            gr.HTML(f"<h3>{say('Events')}</h3>", elem_classes="said")
             events = gr.HTML(elem_id="cluster-events")
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
-            gr.HTML(LINKS, elem_classes="said")
+            gr.HTML(LINKS.format(load=say("Load test"), api=say("API of the controller")), elem_classes="said")
             key = gr.Textbox(
-                label="Admin key",
-                info="`make admin-key` prints it. It stays in this page and is kept nowhere.",
+                label=say("Admin key"),
+                info=say("`make admin-key` prints it. It stays in this page and is kept nowhere."),
                 type="password",
                 max_lines=1,
                 elem_id="admin-key",
                 html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
             )
-            engine = gr.Dropdown(label="Engine", choices=[], allow_custom_value=True)
+            engine = gr.Dropdown(label=say("Engine"), choices=[], allow_custom_value=True)
             with gr.Row(elem_classes="tools"):
-                drain = gr.Button("Drain", size="sm", elem_classes="tool")
-                resume = gr.Button("Resume", size="sm", elem_classes="tool")
-            pool = gr.Dropdown(label="Pool", choices=[], allow_custom_value=True)
+                drain = gr.Button(say("Drain"), size="sm", elem_classes="tool")
+                resume = gr.Button(say("Resume"), size="sm", elem_classes="tool")
+            pool = gr.Dropdown(label=say("Pool"), choices=[], allow_custom_value=True)
             engines = gr.Number(
-                label="Engines of the pool (0: its own policy decides)", value=1, precision=0, minimum=0
+                label=say("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
             )
             with gr.Row(elem_classes="tools"):
-                scale = gr.Button("Scale", size="sm", elem_classes="tool")
+                scale = gr.Button(say("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, load_run.MOST_PEOPLE, value=10, step=1, label="Load run: people")
+            people = gr.Slider(1, load_run.MOST_PEOPLE, value=10, step=1, label=say("Load run: people"))
             with gr.Row(elem_classes="tools"):
-                start = gr.Button("Start run", size="sm", elem_classes="tool")
-                stop = gr.Button("Stop run", size="sm", elem_classes="tool")
+                start = gr.Button(say("Start run"), size="sm", elem_classes="tool")
+                stop = gr.Button(say("Stop run"), size="sm", elem_classes="tool")
             load = gr.HTML(elem_id="load-run", elem_classes="said")
     timer = gr.Timer(EVERY_S, active=False)
     events_of = Cluster(controller, run)
@@ -94,14 +95,14 @@ class Cluster:
         )
 
     async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.drain(engine or "", key), engine, "an engine")
+        return await self._changed(self._controller.drain(engine or "", key), engine, say("Choose an engine first."))
 
     async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.resume(engine or "", key), engine, "an engine")
+        return await self._changed(self._controller.resume(engine or "", key), engine, say("Choose an engine first."))
 
     async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
         wanted = int(engines) if engines else None
-        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, "a pool")
+        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, say("Choose a pool first."))
 
     async def start(self, people: float) -> str:
         return await _told(self._run.start(int(people), max(1.0, people / 10)))
@@ -141,8 +142,8 @@ class Cluster:
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
             api(function, api_name=function.__name__, concurrency_limit=16)
 
-    async def _changed(self, changing: Awaitable[str], name: str | None, what: str) -> tuple[str, str, str]:
-        said = await _told(changing) if name else await _unasked(changing, what)
+    async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
+        said = await _told(changing) if name else await _unasked(changing, unnamed)
         sight: Sight = await self._controller.look(fresh=True)
         return said, cluster_view.pools(sight), cluster_view.events(sight)
 
@@ -154,9 +155,9 @@ async def _told(changing: Awaitable[str]) -> str:
         return f'<p role="alert"><b class="bad">{html.escape(str(failure))}</b></p>'
 
 
-async def _unasked(changing: Any, what: str) -> str:
+async def _unasked(changing: Any, said: str) -> str:
     changing.close()
-    return f'<p role="alert"><b class="bad">Choose {what} first.</b></p>'
+    return f'<p role="alert"><b class="bad">{said}</b></p>'
 
 
 async def _or_error(changing: Awaitable[str]) -> str:

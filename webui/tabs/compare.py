@@ -12,6 +12,7 @@ from gradio.events import api
 from webui import media, samples, side_by_side, votes
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
+from webui.language import later, say
 from webui.one_answer import Asker
 from webui.side_by_side import Lane, Race
 from webui.tabs.chat_api import paths
@@ -20,15 +21,15 @@ from webui.tabs.sampling import model_choice, sampling
 
 MOST = 4
 CONCURRENCY = 32
-EMPTY = '<p class="empty">Choose two or more models, ask, and see the answers come side by side.</p>'
+EMPTY = later("Choose two or more models, ask, and see the answers come side by side.")
 
 
 def tab(asker: Asker) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_choice("Models (two to four)", multiselect=True)
+    models = model_choice(say("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
-        label="The question to all of them",
-        placeholder="Ask all of them; drop or paste pictures here",
+        label=say("The question to all of them"),
+        placeholder=say("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
         file_types=media.SUFFIXES,
@@ -37,14 +38,14 @@ def tab(asker: Asker) -> gr.Dropdown:
         max_lines=6,
     )
     with gr.Row(elem_classes="tools"):
-        sample = gr.Button("Use a sample", size="sm", elem_classes="tool")
-        as_json = gr.Button("Save JSON", size="sm", elem_classes="tool")
-        as_csv = gr.Button("Save CSV", size="sm", elem_classes="tool")
+        sample = gr.Button(say("Use a sample"), size="sm", elem_classes="tool")
+        as_json = gr.Button(say("Save JSON"), size="sm", elem_classes="tool")
+        as_csv = gr.Button(say("Save CSV"), size="sm", elem_classes="tool")
     knobs = sampling()
-    said = gr.HTML(EMPTY, elem_classes="said")
+    said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
     with gr.Row(elem_classes="lanes"):
         lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MOST)]
-    vote = gr.Radio(label="Which answer is better?", choices=[], visible=False)
+    vote = gr.Radio(label=say("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
     kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
@@ -77,7 +78,7 @@ class Compare:
     ) -> AsyncIterator[tuple[Any, ...]]:
         chosen = list(dict.fromkeys(models or []))[:MOST]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
-            gr.Info("Choose two or more models and ask something.")
+            gr.Info(say("Choose two or more models and ask something."))
             return
         race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
@@ -89,15 +90,15 @@ class Compare:
             if race.ended_s is None:
                 race.ended_s = race.begun_s
         now = votes.added(kept, side_by_side.as_dict(race, typed["text"]))
-        ballot = gr.update(choices=[*chosen, votes.EQUAL], value=None, visible=True)
+        ballot = gr.update(choices=[*chosen, (say(votes.EQUAL), votes.EQUAL)], value=None, visible=True)
         yield gr.update(submit_btn=True), _said(side_by_side.summary(race)), ballot, now, *_drawn(race)
 
     def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
         now = votes.voted(kept, vote)
-        return now, _said(f"Thank you. {votes.tally(now)}.")
+        return now, _said(say("Thank you. {tally}.", tally=votes.tally(now)))
 
     def sample(self) -> dict[str, Any]:
-        return {"text": "What was bought, and what is the total?", "files": [str(samples.HERE / "receipt.png")]}
+        return {"text": say("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
     def json(self, kept: Any) -> dict[str, str] | None:
         return _file(kept, "comparisons.json", "application/json", votes.to_json)
@@ -142,6 +143,6 @@ def _said(words: str) -> str:
 
 def _file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
     if not votes.sound(kept):
-        gr.Info("There is nothing to save yet: compare something first.")
+        gr.Info(say("There is nothing to save yet: compare something first."))
         return None
     return {"name": name, "kind": kind, "text": make(kept)}

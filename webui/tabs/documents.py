@@ -15,6 +15,7 @@ from webui.batch import Batch
 from webui.failure import Failure
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
+from webui.language import say
 from webui.one_answer import Asker
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
@@ -35,31 +36,37 @@ def tab(asker: Asker) -> gr.Dropdown:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
-                label="Pictures and PDFs",
+                label=say("Pictures and PDFs"),
                 file_count="multiple",
                 file_types=[*media.PICTURES, attach.PDF],
                 type="filepath",
                 height=150,
             )
-            sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
+            sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
             model = model_choice()
-            task = gr.Dropdown(label="Task", choices=list(reading.PROMPTS), value="Transcribe")
-            prompt = gr.Textbox(label="Prompt for each page", value=reading.PROMPTS["Transcribe"], lines=3, max_lines=8)
-            with gr.Accordion("JSON schema", open=False) as folded:
+            task = gr.Dropdown(
+                label=say("Task"), choices=[(say(name), name) for name in reading.PROMPTS], value="Transcribe"
+            )
+            prompt = gr.Textbox(
+                label=say("Prompt for each page"), value=say(reading.PROMPTS["Transcribe"]), lines=3, max_lines=8
+            )
+            with gr.Accordion(say("JSON schema"), open=False) as folded:
                 schema = gr.Code(
-                    language="json", label="Each page becomes an object of this form", lines=6, max_lines=14
+                    language="json", label=say("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
-            at_once = gr.Slider(1, AT_ONCE, value=8, step=1, label="Pages at once")
+            at_once = gr.Slider(1, AT_ONCE, value=8, step=1, label=say("Pages at once"))
             knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
-                go = gr.Button("Read", variant="primary", size="sm")
-                stop = gr.Button("Stop", size="sm", elem_classes="tool")
-                retry = gr.Button("Retry failed", size="sm", elem_classes="tool")
-                saves = {name: gr.Button(f"Save {name}", size="sm", elem_classes="tool") for name in FILES}
+                go = gr.Button(say("Read"), variant="primary", size="sm")
+                stop = gr.Button(say("Stop"), size="sm", elem_classes="tool")
+                retry = gr.Button(say("Retry failed"), size="sm", elem_classes="tool")
+                saves = {
+                    name: gr.Button(say("Save {name}", name=name), size="sm", elem_classes="tool") for name in FILES
+                }
             how_far = gr.HTML(progress.bar(None, False))
             table = gr.Dataframe(
-                headers=batch_files.COLUMNS,
+                headers=batch_files.columns(),
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
                 column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
                 interactive=False,
@@ -68,8 +75,8 @@ def tab(asker: Asker) -> gr.Dropdown:
                 elem_classes="results",
                 buttons=[],
             )
-            gr.HTML("<p>Choose a page in the table to see its whole answer.</p>", elem_classes="said")
-            whole = gr.Code(label="The whole answer", interactive=False, lines=6, max_lines=24, visible=False)
+            gr.HTML(f"<p>{say('Choose a page in the table to see its whole answer.')}</p>", elem_classes="said")
+            whole = gr.Code(label=say("The whole answer"), interactive=False, lines=6, max_lines=24, visible=False)
     pages = gr.State(None)
     saved = gr.JSON(visible="hidden")
     events = Documents(asker)
@@ -103,10 +110,10 @@ class Documents:
         self, request: gr.Request, before: Batch | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if _runs(before):
-            gr.Warning("These pages are being read. Press Stop first.")
+            gr.Warning(say("These pages are being read. Press Stop first."))
             return
         if not files:
-            gr.Info("Add pictures or a PDF first, or use the samples.")
+            gr.Info(say("Add pictures or a PDF first, or use the samples."))
             return
         try:
             found = Batch(await asyncio.to_thread(batch.pages_of, files))
@@ -118,7 +125,7 @@ class Documents:
 
     async def again(self, request: gr.Request, found: Batch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         if found is None or _runs(found) or not batch.again(found):
-            gr.Info("There is no failed page to read again.")
+            gr.Info(say("There is no failed page to read again."))
             return
         async for update in self._run(request, found, *asked):
             yield update
@@ -129,7 +136,7 @@ class Documents:
 
     def task(self, name: str) -> tuple[Any, Any, Any]:
         fields = name == "Fields as JSON"
-        return reading.PROMPTS[name], reading.SCHEMA if fields else "", gr.update(open=fields)
+        return say(reading.PROMPTS[name]), reading.SCHEMA if fields else "", gr.update(open=fields)
 
     def whole(self, found: Batch | None, chosen: gr.SelectData) -> Any:
         row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
@@ -196,7 +203,7 @@ def _saves(name: str) -> Any:
 
     def save(found: Batch | None) -> dict[str, str] | None:
         if found is None or not found.pages:
-            gr.Info("There is nothing to save yet: read some pages first.")
+            gr.Info(say("There is nothing to save yet: read some pages first."))
             return None
         return {"name": file, "kind": kind, "text": make(found)}
 

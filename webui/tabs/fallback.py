@@ -15,11 +15,13 @@ from webui import attempts, endpoint
 from webui.endpoint import Address, Seen
 from webui.gateway import KEY_HEADER, PAGE_HEADER
 from webui.knobs import Knobs
+from webui.language import later, say
 from webui.settings import Settings
 
 CONCURRENCY = 32
-EMPTY = '<p class="empty">Run it, and see here who was asked, what went wrong, and who answered at last.</p>'
-PROMPT = "Say in one sentence what a vision-language model is."
+EMPTY = later("Run it, and see here who was asked, what went wrong, and who answered at last.")
+PROMPT = later("Say in one sentence what a vision-language model is.")
+NAMES = (later("Primary"), later("Fallback"), later("Gateway"))
 
 
 def tab(settings: Settings) -> list[gr.Dropdown]:
@@ -29,11 +31,11 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
         primary = _card(settings.primary)
         fallback = _card(settings.fallback)
     with gr.Row(elem_classes="tools"):
-        check = gr.Button("Check both", size="sm", elem_classes="tool")
-    way = gr.Radio(list(attempts.WAYS), value=attempts.AS_IT_IS, label="Run")
-    prompt = gr.Textbox(label="Prompt", value=PROMPT, lines=2, max_lines=6)
-    go = gr.Button("Run", variant="primary", size="sm", elem_classes="go")
-    trail = gr.HTML(EMPTY, elem_classes="said")
+        check = gr.Button(say("Check both"), size="sm", elem_classes="tool")
+    way = gr.Radio([(say(one), one) for one in attempts.WAYS], value=attempts.AS_IT_IS, label=say("Run"))
+    prompt = gr.Textbox(label=say("Prompt"), value=say(PROMPT), lines=2, max_lines=6)
+    go = gr.Button(say("Run"), variant="primary", size="sm", elem_classes="go")
+    trail = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
@@ -51,22 +53,23 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
 
 
 def _card(address: Address) -> tuple[gr.Textbox, gr.Dropdown, gr.Textbox, gr.HTML]:
+    name = say(address.name)
     with gr.Column(elem_classes="card", min_width=260):
         return (
-            gr.Textbox(label=f"{address.name}: address", value=address.base_url, max_lines=1),
+            gr.Textbox(label=say("{name}: address", name=name), value=address.base_url, max_lines=1),
             gr.Dropdown(
-                label=f"{address.name}: model",
+                label=say("{name}: model", name=name),
                 choices=[address.model] if address.model else [],
                 value=address.model or None,
                 allow_custom_value=True,
             ),
             gr.Textbox(
-                label=f"{address.name}: API key",
+                label=say("{name}: API key", name=name),
                 type="password",
                 max_lines=1,
-                placeholder="set on the server" if address.key else "none",
+                placeholder=say("set on the server") if address.key else say("none"),
             ),
-            gr.HTML('<p class="seen">Not looked at yet.</p>'),
+            gr.HTML(f'<p class="seen">{say("Not looked at yet.")}</p>'),
         )
 
 
@@ -85,16 +88,17 @@ class Fallback:
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
-            gr.Info("Write a prompt first.")
+            gr.Info(say("Write a prompt first."))
             return
         yield "", gr.update(value="", visible=False)
         last: list[attempts.Attempt] = []
         async for last in self._attempts(request, way, prompt, *typed):
             yield attempts.table(last), _text(last)
         if last and last[-1].answer.failure is None:
-            by = f"<p role='status'><b>Answered by {html.escape(last[-1].address.name)}.</b></p>"
+            by = say("Answered by {name}.", name=say(last[-1].address.name))
+            by = f"<p role='status'><b>{html.escape(by)}</b></p>"
         else:
-            by = "<p role='alert'><b class='bad'>Nobody answered.</b></p>"
+            by = f"<p role='alert'><b class='bad'>{say('Nobody answered.')}</b></p>"
         yield attempts.table(last) + by, _text(last)
 
     def mount(self) -> None:
@@ -111,7 +115,7 @@ class Fallback:
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
             if way not in attempts.WAYS:
-                raise gr.Error(f"way wants one of: {', '.join(attempts.WAYS)}.")
+                raise gr.Error(say("{name} wants one of: {choices}.", name="way", choices=", ".join(attempts.WAYS)))
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
@@ -148,5 +152,6 @@ def _text(found: list[attempts.Attempt]) -> Any:
 def _seen(seen: Seen) -> str:
     if not seen.up:
         return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(seen.said)}</p>'
-    models = ", ".join(seen.models[:6]) or "no models"
-    return f'<p class="seen up"><i aria-hidden="true"></i>up in {seen.took_ms:.0f} ms: {html.escape(models)}</p>'
+    models = ", ".join(seen.models[:6]) or say("no models")
+    said = say("up in {time} ms: {models}", time=f"{seen.took_ms:.0f}", models=models)
+    return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(said)}</p>'

@@ -13,6 +13,7 @@ from gradio.events import api
 from webui import media, samples, side_by_side
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
+from webui.language import later, say
 from webui.one_answer import Asker
 from webui.side_by_side import Lane, Race
 from webui.tabs.chat_api import paths
@@ -21,11 +22,11 @@ from webui.tabs.sampling import model_choice, sampling
 LANES = 3
 CONCURRENCY = 32
 SAMPLES = (
-    ("What was bought, and what is the total?", "receipt.png"),
-    ("What does this chart show?", "chart.png"),
-    ("Where does the cup stand?", "before.png"),
+    (later("What was bought, and what is the total?"), "receipt.png"),
+    (later("What does this chart show?"), "chart.png"),
+    (later("Where does the cup stand?"), "before.png"),
 )
-EMPTY = '<p class="empty">Give each model its own prompt and picture. What is empty is left out.</p>'
+EMPTY = later("Give each model its own prompt and picture. What is empty is left out.")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Card:
 def tab(asker: Asker) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
-        go = gr.Button("Run all", variant="primary", size="sm")
-        sample = gr.Button("Use the samples", size="sm", elem_classes="tool")
-    said = gr.HTML(EMPTY, elem_classes="said")
+        go = gr.Button(say("Run all"), variant="primary", size="sm")
+        sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
+    said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_card(number) for number in range(1, LANES + 1)]
     knobs = sampling()
@@ -73,10 +74,10 @@ def tab(asker: Asker) -> list[gr.Dropdown]:
 def _card(number: int) -> Card:
     with gr.Column(elem_classes="card", min_width=260):
         return Card(
-            model_choice(f"Model {number}"),
-            gr.Textbox(label=f"Prompt {number}", lines=2, max_lines=6),
+            model_choice(say("Model {number}", number=number)),
+            gr.Textbox(label=say("Prompt {number}", number=number), lines=2, max_lines=6),
             gr.File(
-                label=f"Pictures or a video {number}",
+                label=say("Pictures or a video {number}", number=number),
                 file_count="multiple",
                 file_types=media.SUFFIXES,
                 type="filepath",
@@ -98,7 +99,7 @@ class Individual:
             lanes.append(Lane(prompt or "", files or [], Knobs(model, *knobs)) if used else None)
         race = Race([lane for lane in lanes if lane])
         if not race.lanes:
-            gr.Info("Give at least one model a prompt or a picture, or use the samples.")
+            gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         async for _ in side_by_side.run(race, self._asker, visit, key):
@@ -106,7 +107,7 @@ class Individual:
         yield f'<p role="status">{side_by_side.summary(race)}</p>', *_drawn(lanes, race)
 
     def samples(self) -> list[Any]:
-        return [part for prompt, file in SAMPLES for part in (prompt, [str(samples.HERE / file)])]
+        return [part for prompt, file in SAMPLES for part in (say(prompt), [str(samples.HERE / file)])]
 
     def mount(self) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
