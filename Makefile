@@ -89,6 +89,10 @@ key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN
 keys: $(VENV)/host ## The API keys by name, and their limits
 	@$(PY) -m config keys --config '$(CONFIG)'
 
+.PHONY: user
+user: $(VENV)/host ## Let a person log in to the page, or give a new password: NAME=alice
+	@$(PY) -m config user --config '$(CONFIG)' -- '$(NAME)'
+
 .PHONY: admin-key
 admin-key: $(VENV)/host ## Print the key that changes of the running cluster want (docs/api.md)
 	@$(HOST) admin-key

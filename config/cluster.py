@@ -6,10 +6,11 @@ from pydantic import Field
 
 from config.endpoint import Adapter
 from config.engines import Engine
-from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
+from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
+from config.webui import WebUi
 
 
 class Cluster(Section):

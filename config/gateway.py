@@ -123,17 +123,6 @@ class Controller(Section):
     controller itself."""
 
 
-class WebUi(Section):
-    """The page."""
-
-    title: str = Field("ManyEyes", min_length=1, max_length=60)
-    """Shown on top of the page and in the browser's tab."""
-    greeting: str = Field(
-        "Ask about pictures and videos. Drop them here, paste them, or try one of these.", max_length=400
-    )
-    """The line under the title."""
-
-
 class Monitoring(Section):
     """Prometheus and Grafana, on the loopback address; people reach Grafana through the gateway at /grafana/."""
 

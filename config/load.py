@@ -33,6 +33,11 @@ def keys_path(path: Path, cluster: Cluster) -> Path:
     return path.parent / cluster.gateway.keys_file
 
 
+def users_path(path: Path, cluster: Cluster) -> Path:
+    """The users file of the cluster that `path` describes: beside it. See config.users.load_users()."""
+    return path.parent / cluster.webui.users_file
+
+
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
     """As load(), from text; `path` only names it in errors."""
     try:

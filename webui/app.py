@@ -15,6 +15,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from config.users import UsersError
 from webui import banner, choices, log, samples, settings, theme
 from webui.by_language import ByLanguage
 from webui.caps import Caps
@@ -22,6 +23,7 @@ from webui.controller import Controller
 from webui.gateway import Gateway
 from webui.language import ENGLISH, NAMES, ZH, later, say, speaking, spoken
 from webui.load_run import LoadRun
+from webui.login import CurrentUsers, Login
 from webui.one_answer import Asker
 from webui.origin import OwnOriginOnly
 from webui.settings import Settings, SettingsError
@@ -146,7 +148,8 @@ def app(settings: Settings) -> OwnOriginOnly:
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with speaking(language):
             _mount(whole, page(settings, gateway, caps), settings)
-    return OwnOriginOnly(ByLanguage(whole))
+    users = CurrentUsers(settings.users_file)
+    return OwnOriginOnly(Login(ByLanguage(whole), users, settings.webui.login_h))
 
 
 def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
@@ -175,7 +178,8 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
 def main() -> int:
     try:
         found = settings.read(os.environ)
-    except SettingsError as error:
+        CurrentUsers(found.users_file)
+    except (SettingsError, UsersError) as error:
         print(error, file=sys.stderr)
         return 2
     log.to_stderr()
@@ -204,7 +208,10 @@ def _other_language() -> str:
     """A link to the page in the other language, which page.js remembers."""
     other = ZH if spoken() == ENGLISH else ENGLISH
     path = "/" if other == ENGLISH else f"/{other}/"
-    return f'<a class="language" href="{path}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
+    return (
+        f'<a class="language" href="{path}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
+        '<a class="language who" href="/logout" hidden></a>'
+    )
 
 
 def _brand(title: str) -> str:

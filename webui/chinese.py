@@ -18,6 +18,14 @@ CHINESE: dict[str, str] = {
     ", {count} suspect": "，{count} 个可疑",
     "The gateway knows no pool of engines.": "网关没有任何引擎池。",
     "Ask about pictures and videos. Drop them here, paste them, or try one of these.": "就图片和视频提问：拖放或粘贴到这里，也可以先试试下面的示例。",
+    # Login
+    "Log in": "登录",
+    "Log out": "退出登录",
+    "Name": "用户名",
+    "Password": "密码",
+    "Name or password is wrong.": "用户名或密码错误。",
+    "Too many wrong passwords. Try again in {seconds} s.": "密码错误次数过多，请在 {seconds} 秒后重试。",
+    "Log in first, at /login.": "请先在 /login 登录。",
     # Chat
     "New chat": "新对话",
     "Chats": "对话列表",

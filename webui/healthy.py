@@ -13,8 +13,10 @@ TIMEOUT_S = 3
 
 def main() -> int:
     url = f"http://127.0.0.1:{settings.read(os.environ).port}/"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, headers={"Accept": "text/html"})  # with a login, its page is an answer too
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=TIMEOUT_S) as response:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
             return 0 if response.status == 200 else 1
     except OSError as error:
         print(f"{url} does not answer: {error}", file=sys.stderr)

@@ -38,6 +38,14 @@ document.addEventListener("click", (event) => {
   if (link) document.cookie = `manyeyes-language=${link.dataset.language};path=/;max-age=31536000;samesite=lax`;
 });
 
+// Who is logged in; the cookie is for show, the server believes another one.
+const showUser = (element) => {
+  const name = document.cookie.split("; ").find((one) => one.startsWith("manyeyes-user="))?.slice("manyeyes-user=".length);
+  if (!element || !name || !element.hidden) return;
+  element.textContent = `${decodeURIComponent(name).replaceAll('"', "")} · ${window.manyeyesWords?.["Log out"] ?? "Log out"}`;
+  element.hidden = false;
+};
+
 // Names for what Gradio leaves without one, for people who listen to the page.
 (() => {
   const say = (text) => window.manyeyesWords?.[text] ?? text;
@@ -49,6 +57,7 @@ document.addEventListener("click", (event) => {
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];
   const name = () => {
+    showUser(document.querySelector("a.who"));
     for (const [selector, words] of names) {
       for (const element of document.querySelectorAll(selector)) {
         const attribute = element.tagName === "IMG" ? "alt" : "aria-label";

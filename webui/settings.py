@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from config.cluster import Cluster
-from config.gateway import Gateway, WebUi
-from config.load import ConfigError, load
+from config.gateway import Gateway
+from config.load import ConfigError, load, users_path
+from config.webui import WebUi
 from webui.endpoint import Address
 
 
@@ -27,6 +28,10 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     config: Path | None = None
     """cluster.yaml, for what each model takes."""
+    webui: WebUi = field(default_factory=WebUi)
+    """The page's own section of cluster.yaml."""
+    users_file: Path | None = None
+    """Who may log in; None: nobody is asked."""
     controller_url: str = "http://controller:8081"
     prometheus_url: str = "http://prometheus:9090"
     locust_url: str = "http://loadtest:8089/locust"
@@ -49,7 +54,8 @@ def read(environ: Mapping[str, str]) -> Settings:
     default = Settings()
     if config := environ.get("MANYEYES_CONFIG", "").strip():
         try:
-            default = _of_cluster(load(Path(config)))
+            cluster = load(Path(config))
+            default = _of_cluster(cluster, users_path(Path(config), cluster))
         except ConfigError as error:
             problems.append(str(error))
 
@@ -85,6 +91,8 @@ def read(environ: Mapping[str, str]) -> Settings:
         max_body_mb=whole("MANYEYES_MAX_BODY_MB", default.max_body_mb, 4096),
         api_key=environ.get("MANYEYES_API_KEY", "").strip() or None,
         config=Path(config) if config else None,
+        webui=default.webui,
+        users_file=default.users_file,
         controller_url=text("MANYEYES_CONTROLLER_URL", default.controller_url).rstrip("/"),
         prometheus_url=text("MANYEYES_PROMETHEUS_URL", default.prometheus_url).rstrip("/"),
         locust_url=text("MANYEYES_LOCUST_URL", default.locust_url).rstrip("/"),
@@ -96,5 +104,11 @@ def read(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _of_cluster(cluster: Cluster) -> Settings:
-    return Settings(title=cluster.webui.title, greeting=cluster.webui.greeting, max_body_mb=cluster.gateway.max_body_mb)
+def _of_cluster(cluster: Cluster, users_file: Path) -> Settings:
+    return Settings(
+        title=cluster.webui.title,
+        greeting=cluster.webui.greeting,
+        max_body_mb=cluster.gateway.max_body_mb,
+        webui=cluster.webui,
+        users_file=users_file,
+    )

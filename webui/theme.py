@@ -19,6 +19,7 @@ WORDS = (
     later("More tabs"),
     later("Enlarge the picture"),
     later("Delete the chat {title}"),
+    later("Log out"),
 )
 """What the scripts say."""
 

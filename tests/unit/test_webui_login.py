@@ -1,0 +1,142 @@
+"""The page's login: what is closed, what opens it, what ends it, and who has to wait."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from config.users import set_password
+from webui.login import COOKIE, CurrentUsers, Login
+from webui.patience import FREE, Patience
+
+PASSWORD = "a good password"
+HTML = {"Accept": "text/html"}
+
+
+async def page(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(f"the page at {Request(scope).url.path}")(scope, receive, send)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "users.yaml"
+    set_password(path, "alice", PASSWORD)
+    return path
+
+
+def ask(login: Login, *requests: Callable[[httpx.AsyncClient], object]) -> list[httpx.Response]:
+    """The responses of one client, which keeps its cookies."""
+
+    async def asking() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=login)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            return [await request(client) for request in requests]  # type: ignore[misc]  # each is a coroutine
+
+    return asyncio.run(asking())
+
+
+def get(path: str, **headers: str) -> Callable[[httpx.AsyncClient], object]:
+    return lambda client: client.get(path, headers=headers)
+
+
+def post(password: str, name: str = "alice", **headers: str) -> Callable[[httpx.AsyncClient], object]:
+    form = {"username": name, "password": password}
+    return lambda client: client.post("/login", data=form, headers=headers)
+
+
+def test_nothing_is_seen_without_a_login_and_everything_with_one(path: Path) -> None:
+    login = Login(page, CurrentUsers(path), 1)
+    closed, sent, asked, wrong, right, opened, config = ask(
+        login,
+        get("/config"),
+        get("/", **HTML),
+        get("/login", **HTML),
+        post("no"),
+        post(PASSWORD),
+        get("/"),
+        get("/config"),
+    )
+    assert (closed.status_code, wrong.status_code, right.status_code) == (401, 401, 200)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/login")
+    assert asked.status_code == 200
+    assert 'name="password"' in asked.text
+    assert (opened.text, config.text) == ("the page at /", "the page at /config")
+
+
+def test_an_unknown_name_is_told_like_a_wrong_password(path: Path) -> None:
+    one, two = ask(Login(page, CurrentUsers(path), 1), post("no"), post(PASSWORD, "bob"))
+    assert (one.status_code, one.text) == (two.status_code, two.text)
+
+
+def test_the_login_page_speaks_the_visitors_language(path: Path) -> None:
+    [found] = ask(Login(page, CurrentUsers(path), 1), get("/login", **HTML, **{"Accept-Language": "zh-CN"}))
+    assert "密码" in found.text
+
+
+def test_a_login_ends_after_its_time_with_a_new_password_and_when_it_was_forged(path: Path) -> None:
+    clock = Clock()
+    login = Login(page, CurrentUsers(path), 1, clock)
+    [welcome] = ask(login, post(PASSWORD))
+    cookie = welcome.cookies[COOKIE]
+
+    def status(value: str) -> int:
+        [found] = ask(login, get("/", Cookie=f"{COOKIE}={value}"))
+        return found.status_code
+
+    assert status(cookie) == 200
+    name, until, signature = cookie.split(".")
+    assert status(f"{name}.{int(until) + 9999}.{signature}") == 401
+    assert status("nonsense") == 401
+    clock.now_s += 3601
+    assert status(cookie) == 401
+    clock.now_s -= 3601
+    set_password(path, "alice", "another password")
+    assert status(cookie) == 401
+
+
+def test_guessing_gets_slow_for_the_address_that_guesses_and_for_no_other(path: Path) -> None:
+    login = Login(page, CurrentUsers(path), 1, Clock())
+    guesses = ask(login, *[post("no", **{"X-Forwarded-For": "6.6.6.6, 10.0.0.9"})] * (FREE + 1))
+    assert [one.status_code for one in guesses] == [401] * FREE + [429]
+    assert int(guesses[-1].headers["Retry-After"]) >= 1
+    [right, other] = ask(
+        login,
+        post(PASSWORD, **{"X-Forwarded-For": "7.7.7.7, 10.0.0.9"}),  # what a visitor says of itself counts for nothing
+        post(PASSWORD, **{"X-Forwarded-For": "10.0.0.8"}),
+    )
+    assert (right.status_code, other.status_code) == (429, 200)
+
+
+def test_waiting_doubles_and_is_forgotten() -> None:
+    patience = Patience()
+    for _ in range(FREE):
+        assert patience.wait_s("a", 100) <= 0
+        patience.failed("a", 100)
+    assert patience.wait_s("a", 100) == 2
+    patience.failed("a", 102)
+    assert patience.wait_s("a", 102) == 4
+    assert patience.wait_s("b", 102) <= 0
+    assert patience.wait_s("a", 102 + 901) <= 0
+
+
+def test_a_wrong_or_missing_file_leaves_the_users_in_force_and_without_one_nobody_is_asked(path: Path) -> None:
+    users = CurrentUsers(path)
+    path.write_text("users: 3")
+    assert [user.name for user in users().users] == ["alice"]
+    path.unlink()
+    assert [user.name for user in users().users] == ["alice"]
+    [opened] = ask(Login(page, CurrentUsers(path), 1), get("/"))
+    assert opened.status_code == 200
