@@ -37,7 +37,9 @@ def render(
     digests = {
         "gateway": _digest(checkout),
         "controller": _digest(laid_out.network.model_dump_json()),
-        "webui": _digest(str(laid_out.gateway.max_body_mb)),
+        "webui": _digest(
+            str(laid_out.gateway.max_body_mb), laid_out.webui.model_dump_json(exclude={"title", "greeting", "copies"})
+        ),
         "prometheus": _digest(files["prometheus/prometheus.yml"]),
         "containers": _digest(files["containers/nginx.conf"]),
     }

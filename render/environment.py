@@ -35,6 +35,7 @@ def settings_of(cluster: Cluster) -> dict[str, str]:
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
         "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
         "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
+        "WEBUI_COPIES": str(cluster.webui.copies),
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
     }
 

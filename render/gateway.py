@@ -12,6 +12,7 @@ from render.file import for_gateway
 from render.locations import caches_conf, locations_conf
 from render.nginx import pools_conf
 from render.njs import cluster_js
+from render.page import page_conf
 from render.places import CONTAINERS, Places
 
 NO_KEYS = Keys()
@@ -33,6 +34,7 @@ def gateway_files(
         "controller.inc": controller_conf(cluster, places),
         "limits.inc": limits_conf(keys),
         "listen.inc": listen_conf(cluster, places),
+        "page.conf": page_conf(cluster, places),
         "locations.inc": locations_conf(cluster, places, renamed),
         "settings.inc": settings_conf(cluster),
         "cluster.js": cluster_js(cluster),

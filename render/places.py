@@ -18,6 +18,8 @@ class Places:
     """Where the world reaches the gateway, as nginx's `listen` takes it."""
     secrets: str = "/run/secrets/manyeyes"
     """The secrets folder."""
+    pages: tuple[str, ...] = ("webui:7860",)
+    """Where the page is. In containers all copies have the one name."""
     caches: str = "/tmp"
     """Where answers of pools with a cache are kept."""
 

@@ -6,6 +6,10 @@ import asyncio
 import html
 import os
 import sys
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")  # before Gradio is imported: it reads this at import
@@ -16,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from config.users import UsersError
-from webui import banner, choices, log, samples, settings, theme
+from webui import banner, choices, log, owners, samples, settings, theme, uploads, visitors
 from webui.by_language import ByLanguage
 from webui.caps import Caps
 from webui.controller import Controller
@@ -30,9 +34,10 @@ from webui.settings import Settings, SettingsError
 from webui.tabs import agent, chat, cluster, compare, documents, fallback, individual
 from webui.tabs.model_api import model_api
 from webui.texts import CurrentTexts
+from webui.visitors import Visitors
 
 REFRESH_S = 10
-UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 6 * 3600  # uploads lie in memory (tmpfs); a chat left open longer loses its files
+UPLOADS_CHECK_S = 600
 STOP_S = 5  # answers still coming when the page is told to end
 
 TAGLINE = later("Many GPUs, one vision endpoint")
@@ -59,8 +64,34 @@ class Page(gr.Blocks):
         self.language = spoken()
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
-        with speaking(self.language):
+        request = named.get("request")
+        who = visitors.owner(request.cookies if request else {})
+        with speaking(self.language), owners.acting(who):
+            for path in _named(named.get("inputs") or given[1:2]):
+                _refuse_anothers(path)
             return await super().process_api(*given, **named)
+
+
+def _named(value: Any) -> Iterator[Path]:
+    """The files that a browser names in an event."""
+    if isinstance(value, dict):
+        if isinstance(path := value.get("path"), str):
+            yield Path(path).resolve()
+        for one in value.values():
+            yield from _named(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _named(one)
+
+
+def _refuse_anothers(path: Path) -> None:
+    """Gradio checks that a file was uploaded, not by whom."""
+    if path.is_relative_to(uploads.folder()) and path.exists() and not owners.mine(path):
+        raise gr.Error(say("This file was not uploaded to this page."))
+
+
+def _ended(request: gr.Request) -> None:
+    owners.ended(request.session_hash or "")
 
 
 def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
@@ -70,7 +101,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         title=settings.title,
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(UPLOADS_CHECK_S, UPLOADS_AGE_S),
+        delete_cache=(UPLOADS_CHECK_S, round(settings.webui.uploads_kept_h * 3600)),
     ) as blocks:
         with gr.Row(elem_id="header"):
             brand = gr.HTML(_brand(settings.title), elem_id="brand")
@@ -81,23 +112,26 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
                 elem_id="theme",
             )
         notices = gr.HTML(elem_id="notices")
+        at_once = settings.webui.at_once
         asker = Asker(gateway, caps, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(say("Chat"), id="chat"):
                 chat_tab = chat.tab(settings, gateway, caps)
             with gr.Tab(say("Documents"), id="documents"), gr.Column(elem_classes="page"):
-                documents_model = documents.tab(asker)
+                documents_model = documents.tab(asker, at_once)
             with gr.Tab(say("Compare"), id="compare"), gr.Column(elem_classes="page"):
-                compare_models = compare.tab(asker)
+                compare_models = compare.tab(asker, at_once)
             with gr.Tab(say("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.tab(settings)
             with gr.Tab(say("Individual"), id="individual"), gr.Column(elem_classes="page"):
-                individual_models = individual.tab(asker)
+                individual_models = individual.tab(asker, at_once)
             with gr.Tab(say("Agent"), id="agent"), gr.Column(elem_classes="page"):
-                agent_model = agent.tab(asker)
+                agent_model = agent.tab(asker, at_once)
             with gr.Tab(say("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
                 cluster_tab = cluster.tab(
-                    Controller(settings.controller_url, settings.prometheus_url), LoadRun(settings.locust_url)
+                    Controller(settings.controller_url, settings.prometheus_url),
+                    LoadRun(settings.locust_url),
+                    at_once.programs,
                 )
         tabs.select(_watched, None, [cluster_tab.timer], queue=False, api_name="page", api_visibility="private")
         model_api(gateway)
@@ -135,7 +169,9 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **greeting)
         greeted.then(None, js=TAB_TITLE, **greeting)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
-    blocks.queue(default_concurrency_limit=chat.CONCURRENCY, api_open=False)
+        blocks.unload(_ended)
+    blocks.queue(default_concurrency_limit=settings.webui.at_once.programs, api_open=False)
+    blocks.max_threads = settings.webui.threads
     # Gradio looks for work a thousand times a second, which costs 4 % of a core all day; 20 ms are not felt.
     blocks._queue.sleep_when_free = 0.02
     return blocks
@@ -143,13 +179,20 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
 
 def app(settings: Settings) -> OwnOriginOnly:
     """The ASGI application: the page in English at /, in Chinese at /zh/."""
-    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # asyncio.to_thread's own, of which a small machine has four: one visitor's PDF would keep all others waiting.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.webui.threads, "files"))
+        yield
+
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     gateway, caps = Gateway(settings), Caps(settings.config)
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with speaking(language):
             _mount(whole, page(settings, gateway, caps), settings)
     users = CurrentUsers(settings.users_file)
-    return OwnOriginOnly(Login(ByLanguage(whole), users, settings.webui.login_h))
+    return OwnOriginOnly(Login(Visitors(ByLanguage(whole)), users, settings.webui.login_h))
 
 
 def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:

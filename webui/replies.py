@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from config.pools import Media
-from webui import attach, conversation, going_on, pace
+from webui import attach, conversation, going_on, owners, pace
 from webui.answer import Answer, note
 from webui.attach import Attached
 from webui.caps import Caps
@@ -101,6 +101,7 @@ class Replies:
         index = of.index if isinstance(of.index, int) else of.index[0]
         gone = next((message for message in history[index:] if message["role"] == "user"), None)
         left = conversation.without(history, index)
+        owners.need(request.session_hash or "", "box", conversation.files_of(gone) if gone else ())
         self.leave(request, left)
         return left, _box(conversation.sent(gone) if gone else None, IDLE)
 
@@ -113,7 +114,8 @@ class Replies:
         return [], gr.update(**IDLE)
 
     def leave(self, request: gr.Request, shown: list[Message]) -> None:
-        """The chat shows something else: an answer on its way is nobody's any more."""
+        """The chat shows something else: an answer on its way is nobody's any more, and neither are the files of the chat before."""
+        keep(request, shown)
         if run := self._runs.get(request.session_hash or ""):
             run.stop, run.instead = True, shown
 
@@ -136,6 +138,7 @@ class Replies:
             yield gr.skip(), gr.skip()
             return
         run = self._runs[page] = Run()
+        keep(request, turn.shown())
         answer = Answer(asked_s=time.monotonic())
         attached: list[Attached] = []
         key = request.headers.get(KEY_HEADER) or ""
@@ -191,6 +194,12 @@ class Replies:
         sent_as = attach.sent_as(knobs.limits, caps)
         conversation.check_size(history, knobs.system, self._settings.max_body_bytes, sent_as)
         return conversation.to_openai(history, knobs.system, sent_as)
+
+
+def keep(request: gr.Request, shown: list[Message]) -> None:
+    """The files that the open chat of this visit may send again."""
+    files = [path for message in shown for path in conversation.files_of(message)]
+    owners.need(request.session_hash or "", "chat", files)
 
 
 def _asked(turn: Turn, attached: list[Attached]) -> list[Message]:

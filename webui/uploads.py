@@ -1,4 +1,4 @@
-"""Which files a visitor may name: what was uploaded or made here for them. Their folders' names are hashes nobody can guess."""
+"""Which files a visitor may name: what was uploaded or made here for them. owners.py knows for whom."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from webui import samples
+from webui import owners, samples
 from webui.failure import Failure
 from webui.language import say
 
@@ -21,6 +21,8 @@ def own(path: str | Path) -> Path:
     """`path`, if a visitor may name it. Raises Failure: a browser can put any path into a request."""
     found = Path(path).resolve()
     if not (found.is_relative_to(folder()) or found.is_relative_to(samples.HERE)):
+        raise Failure(say("This file was not uploaded to this page."), say("Attach it again."))
+    if found.is_file() and not owners.mine(found):
         raise Failure(say("This file was not uploaded to this page."), say("Attach it again."))
     if not found.is_file():
         raise Failure(
@@ -39,6 +41,7 @@ def beside(path: Path, name: str) -> Path:
     if path.is_relative_to(samples.HERE):
         made = folder() / hashlib.sha256(os.urandom(16)).hexdigest()
         made.mkdir(parents=True, exist_ok=True)
+        owners.made(made / name)
         return made / name
     return path.parent / name
 
@@ -48,4 +51,5 @@ def _write(digest: str, name: str, data: bytes) -> Path:
     made.mkdir(parents=True, exist_ok=True)
     path = made / Path(name).name
     path.write_bytes(data)
+    owners.made(path)
     return path

@@ -36,11 +36,12 @@ def document() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def page_stand(folder: Path, engine_flags: Sequence[str] = QUICK) -> Iterator[Stand]:
-    """The running parts with the page; `url` is the gateway's, and the page's."""
-    with stand(folder, document(), engine_flags=engine_flags) as running:
+def page_stand(folder: Path, engine_flags: Sequence[str] = QUICK, **webui: Any) -> Iterator[Stand]:
+    """The running parts with the page; `url` is the gateway's, and the page's. `webui`: that section of cluster.yaml."""
+    with stand(folder, document() | {"webui": webui}, engine_flags=engine_flags) as running:
         running.all_up(ENGINES)
-        running.start_page()
+        for page in running.pages:
+            running.start_page(page)
         yield running
 
 

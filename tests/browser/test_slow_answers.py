@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.browser.visit import ANSWER_MS, ANSWERS, STOP, Visit, chromium, visiting
 from tests.eventually import eventually
-from tests.process.stand import Stand, free_port, stand
+from tests.process.stand import Stand, stand
 
 
 @pytest.fixture
@@ -30,20 +29,9 @@ def running(tmp_path: Path) -> Iterator[Stand]:
 
 @pytest.fixture
 def visit(running: Stand) -> Iterator[Visit]:
-    port = free_port()
-    environment = {"MANYEYES_GATEWAY_URL": running.url, "MANYEYES_WEBUI_PORT": str(port), "MANYEYES_CONFIG": ""}
-    running.start("webui", [sys.executable, "-m", "webui"], environment)
-    url = f"http://127.0.0.1:{port}"
-    eventually(lambda: _answers(url), 60, 0.2, "the page")
-    with chromium() as browser, visiting(browser, url) as opened:
+    running.start_page()
+    with chromium() as browser, visiting(browser, running.page_url) as opened:
         yield opened
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_an_answer_grows_word_by_word(visit: Visit) -> None:

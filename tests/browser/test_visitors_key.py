@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,7 @@ import httpx
 from config.keys import Key, Keys
 from tests.browser.visit import Visit, chromium
 from tests.eventually import eventually
-from tests.process.stand import free_port, stand
+from tests.process.stand import stand
 
 
 def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> None:
@@ -24,24 +23,12 @@ def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> No
         question = f"{running.url}/v1/chat/completions"
         eventually(lambda: httpx.post(question, json=body, headers=headers).status_code == 200, 20, 0.2, "an answer")
         asked = running.log("access").count('"key":"alice"')
-        port = free_port()
-        gateway = f"http://127.0.0.1:{running.ports['page']}"
-        environment = {"MANYEYES_GATEWAY_URL": gateway, "MANYEYES_WEBUI_PORT": str(port), "MANYEYES_CONFIG": ""}
-        running.start("webui", [sys.executable, "-m", "webui"], environment)
-        url = f"http://127.0.0.1:{port}"
-        eventually(lambda: answers(url), 60, 0.2, "the page")
+        running.start_page()
         context = browser.new_context(extra_http_headers={"X-ManyEyes-Key": "alice"})
-        visit = Visit(context.new_page(), url)
+        visit = Visit(context.new_page(), running.page_url)
         visit.open()
         visit.ask("Hello")
         visit.wait_for_note(0)
         context.close()
         counted = f"{asked} requests of alice and one more"
         eventually(lambda: running.log("access").count('"key":"alice"') > asked, 5, 0.1, counted)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -122,6 +122,17 @@ class Stand:
         self.start(name, [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more])
 
     @property
+    def page_url(self) -> str:
+        """The page itself, past nginx, which would replace what a browser says of its key."""
+        return f"http://127.0.0.1:{self.ports['webui']}"
+
+    @property
+    def pages(self) -> list[str]:
+        """The copies of the page: webui, webui-2 and so on."""
+        copies = int(self.document.get("webui", {}).get("copies", 1))
+        return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
+
+    @property
     def places(self) -> Places:
         """What nginx's files name here in place of the containers' addresses and folders."""
         return Places(
@@ -132,6 +143,7 @@ class Stand:
             outside_resolver=f"127.0.0.1:{self.ports['dns']}",
             listen=f"127.0.0.1:{self.ports['gateway']}",
             secrets=str(self.folder / "secrets"),
+            pages=tuple(f"127.0.0.1:{self.ports[page]}" for page in self.pages),
             caches=str(self.folder / "nginx/tmp"),
         )
 
@@ -153,17 +165,17 @@ class Stand:
         }
         self.start("controller", [sys.executable, "-m", "controller"], environment)
 
-    def start_page(self) -> None:
+    def start_page(self, page: str = "webui") -> None:
         """The web page, behind nginx at /; not started with the others, because few tests open it."""
         environment = {
             "MANYEYES_GATEWAY_URL": f"http://127.0.0.1:{self.ports['page']}",
             "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
-            "MANYEYES_WEBUI_PORT": str(self.ports["webui"]),
+            "MANYEYES_WEBUI_PORT": str(self.ports[page]),
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
-            "GRADIO_TEMP_DIR": str(self.folder / "uploads"),
+            "GRADIO_TEMP_DIR": str(self.folder / f"uploads-{page}"),
         }
-        self.start("webui", [sys.executable, "-m", "webui"], environment)
-        eventually(lambda: listens(self.ports["webui"]), 60, 0.2, "the page listens")
+        self.start(page, [sys.executable, "-m", "webui"], environment)
+        eventually(lambda: listens(self.ports[page]), 60, 0.2, "the page listens")
 
     def configure(self, document: dict[str, Any]) -> None:
         """Replaces cluster.yaml as editors do: by a new file under the old name."""
@@ -261,7 +273,7 @@ def stand(
         running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
         engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
         engine["flavour"] = "emulated"
-    for part in ("gateway", "page", "inside", "controller", "dns", "syslog", "webui"):
+    for part in ("gateway", "page", "inside", "controller", "dns", "syslog", *running.pages):
         running.ports[part] = free_port()
     # Tests that start and stop the same engine again and again are about other things than flapping.
     document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
@@ -296,7 +308,6 @@ def _start_nginx(running: Stand) -> None:
         ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
-        ("webui:7860", f"127.0.0.1:{ports['webui']}"),
         ("127.0.0.11 valid", f"{running.places.outside_resolver} valid"),
         ("/run/secrets/manyeyes", running.places.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),

@@ -11,7 +11,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import agent, grounding, media, pictures, samples, uploads
+from config.webui import AtOnce
+from webui import agent, grounding, media, owners, pictures, samples, uploads
 from webui.agent import Step, Walk
 from webui.answer import line
 from webui.failure import Failure
@@ -22,13 +23,12 @@ from webui.one_answer import Asker
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
-CONCURRENCY = 32
 EMPTY = later("Add screenshots and say what to do. Each step takes the next screenshot.")
 TASK = later("Order 24 kg for Northlight Roasters")
 ADD = later("Add a screenshot first, or use the samples.")
 
 
-def tab(asker: Asker) -> gr.Dropdown:
+def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -53,7 +53,6 @@ def tab(asker: Asker) -> gr.Dropdown:
             picture = gr.Image(
                 label=say("The screenshot with what was found"),
                 interactive=False,
-                type="pil",
                 format="png",
                 height=420,
                 buttons=["download", "fullscreen"],
@@ -63,13 +62,13 @@ def tab(asker: Asker) -> gr.Dropdown:
     events = Agent(asker)
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     asked, shown = [walk, files, model, mode, what, *knobs], [walk, trail, picture, found]
-    running: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": "agent"} | private
+    running: dict[str, Any] = {"concurrency_limit": at_once.agent, "concurrency_id": "agent"} | private
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
     again.click(events.over, None, shown, queue=False, **private)
     files.change(lambda: None, None, [walk], queue=False, **private)
     sample.click(events.samples, None, [files, what], queue=False, **private)
-    events.mount()
+    events.mount(at_once)
     return model
 
 
@@ -106,7 +105,7 @@ class Agent:
     def samples(self) -> tuple[list[str], str]:
         return [str(path) for path in samples.screens()], say(TASK)
 
-    def mount(self) -> None:
+    def mount(self, at_once: AtOnce) -> None:
         async def ground(
             request: gr.Request,
             file: Any,
@@ -127,11 +126,12 @@ class Agent:
                 raise gr.Error(str(failure)) from None
             return agent.as_dict(made) | {"width": width, "height": height}
 
-        api(ground, api_name="ground", concurrency_limit=CONCURRENCY)
+        api(ground, api_name="ground", concurrency_limit=at_once.programs)
 
     async def _one(
         self, request: gr.Request, walk: Walk, model: str | None, mode: str, what: str, *knobs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
+        owners.need(request.session_hash or "", "agent", walk.files)
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
         yield walk, _trail(walk, asking=True), gr.skip(), gr.skip()
         try:
@@ -159,8 +159,11 @@ def _empty() -> str:
     return f'<p class="empty">{say(EMPTY)}</p>'
 
 
-def _drawn(step: Step) -> Any:
-    return grounding.drawn(pictures.read(step.file), step.marks)
+def _drawn(step: Step) -> str:
+    """Beside the screenshot, so that it is gone with it and is nobody else's."""
+    to = uploads.beside(step.file, f"{step.file.stem}-found.png")
+    to.write_bytes(pictures.encoded(grounding.drawn(pictures.read(step.file), step.marks), ".png"))
+    return str(to)
 
 
 def _trail(walk: Walk, asking: bool = False) -> str:

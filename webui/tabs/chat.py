@@ -16,8 +16,6 @@ from webui.settings import Settings
 from webui.tabs import chat_api
 from webui.tabs.chat_events import ChatEvents
 
-CONCURRENCY = 64  # answers at once, over all visitors; each is one idle coroutine
-
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
 LIST = '<ul id="chat-list-items" aria-label="{}"></ul><p id="chat-list-empty">{}</p>'
@@ -136,7 +134,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     ]  # fmt: skip
     answering: dict[str, Any] = {
         "outputs": [chat, box],
-        "concurrency_limit": CONCURRENCY,
+        "concurrency_limit": settings.webui.at_once.chat,
         "concurrency_id": "answers",
         "show_progress": "hidden",
         "api_name": "page",
@@ -178,7 +176,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     snap.input(events.snapped, [snap, box], [box, snap], **at_once).then(
         None, None, None, js=CLOSE_SHEET % "chat-camera"
     )
-    chat_api.mount(replies, events)
+    chat_api.mount(replies, events, settings.webui.at_once.programs)
     return ChatTab(model=model, chat=chat)
 
 

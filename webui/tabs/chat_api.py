@@ -21,7 +21,7 @@ Files = list[Any]
 """What gradio_client.handle_file() gives."""
 
 
-def mount(replies: Replies, events: ChatEvents) -> None:
+def mount(replies: Replies, events: ChatEvents, at_once: int) -> None:
     async def chat(
         request: gr.Request,
         text: str,
@@ -75,7 +75,7 @@ def mount(replies: Replies, events: ChatEvents) -> None:
         (chat_code, "chat_code"),
         (chat_markdown, "chat_markdown"),
     ):
-        api(function, api_name=name, concurrency_limit=64, concurrency_id="answers-by-api")
+        api(function, api_name=name, concurrency_limit=at_once, concurrency_id="answers-by-api")
 
 
 def paths(files: Files | None) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from config.pools import Pool
-from webui import attach, chat_files, code_view, conversation, estimate, kept_chats, presets, uploads
+from webui import attach, chat_files, code_view, conversation, estimate, kept_chats, owners, presets, uploads
 from webui.attach import Cost
 from webui.caps import Caps
 from webui.conversation import Message
@@ -16,7 +17,7 @@ from webui.failure import Failure
 from webui.knobs import Knobs
 from webui.language import say
 from webui.question import Question
-from webui.replies import IDLE, Replies
+from webui.replies import IDLE, Replies, keep
 from webui.settings import Settings
 
 NOTHING = Question("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
@@ -28,7 +29,8 @@ class ChatEvents:
         self._replies = replies
         self._caps = caps
 
-    def slim(self, history: list[Message]) -> dict[str, Any]:
+    def slim(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
+        keep(request, history)
         return kept_chats.slim(history)
 
     def opened(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
@@ -46,8 +48,15 @@ class ChatEvents:
         return found, gr.update(**IDLE)
 
     async def estimate(
-        self, typed: dict[str, Any], model: str | None, longest: float, per_s: float, frames: float
+        self,
+        request: gr.Request,
+        typed: dict[str, Any],
+        model: str | None,
+        longest: float,
+        per_s: float,
+        frames: float,
     ) -> str:
+        owners.need(request.session_hash or "", "box", typed.get("files") or [])
         knobs = Knobs(model, longest=longest, frames_per_s=per_s, most_frames=frames)
         try:
             found = await self.costs(typed.get("files") or [], knobs)
@@ -97,6 +106,7 @@ class ChatEvents:
     def snapped(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
             return gr.skip(), gr.skip()
+        owners.made(Path(file).resolve())  # Gradio's copy, in another format
         return {"text": typed["text"], "files": [*typed["files"], file]}, None
 
     async def _last(self, typed: dict[str, Any], history: list[Message], knobs: Knobs) -> tuple[Question, list[str]]:

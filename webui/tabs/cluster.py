@@ -30,7 +30,7 @@ class ClusterTab:
     timer: gr.Timer
 
 
-def tab(controller: Controller, run: LoadRun) -> ClusterTab:
+def tab(controller: Controller, run: LoadRun, calls_at_once: int) -> ClusterTab:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
             pools = gr.HTML(f'<p class="empty">{say("Looking …")}</p>', elem_id="cluster-pools")
@@ -73,7 +73,7 @@ def tab(controller: Controller, run: LoadRun) -> ClusterTab:
     scale.click(events_of.scale, [pool, engines, key], changed, **quiet)
     start.click(events_of.start, [people], [load], **quiet)
     stop.click(events_of.stop, None, [load], **quiet)
-    events_of.mount()
+    events_of.mount(calls_at_once)
     return ClusterTab(timer)
 
 
@@ -110,7 +110,7 @@ class Cluster:
     async def stop(self) -> str:
         return await _told(self._run.stop())
 
-    def mount(self) -> None:
+    def mount(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
             return cluster_view.facts(await self._controller.look(fresh=True))
@@ -140,7 +140,7 @@ class Cluster:
             return load_run.facts(await self._run.stats())
 
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
-            api(function, api_name=function.__name__, concurrency_limit=16)
+            api(function, api_name=function.__name__, concurrency_limit=calls_at_once)
 
     async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
         said = await _told(changing) if name else await _unasked(changing, unnamed)

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import media, samples, side_by_side, votes
+from config.webui import AtOnce
+from webui import media, owners, samples, side_by_side, votes
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
 from webui.language import later, say
@@ -20,11 +21,10 @@ from webui.tabs.documents import SAVE
 from webui.tabs.sampling import model_choice, sampling
 
 MOST = 4
-CONCURRENCY = 32
 EMPTY = later("Choose two or more models, ask, and see the answers come side by side.")
 
 
-def tab(asker: Asker) -> gr.Dropdown:
+def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
     models = model_choice(say("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
@@ -55,7 +55,7 @@ def tab(asker: Asker) -> gr.Dropdown:
         events.ask,
         [box, kept, models, *knobs],
         [box, said, vote, kept, *lanes],
-        concurrency_limit=CONCURRENCY,
+        concurrency_limit=at_once.compare,
         concurrency_id="compare",
         show_progress="hidden",
         api_name="page",
@@ -65,7 +65,7 @@ def tab(asker: Asker) -> gr.Dropdown:
     sample.click(events.sample, None, [box], **quiet)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
         button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE)
-    events.mount()
+    events.mount(at_once)
     return models
 
 
@@ -80,6 +80,7 @@ class Compare:
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
             gr.Info(say("Choose two or more models and ask something."))
             return
+        owners.need(request.session_hash or "", "compare", typed["files"])
         race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_drawn(race)
@@ -106,7 +107,7 @@ class Compare:
     def csv(self, kept: Any) -> dict[str, str] | None:
         return _file(kept, "comparisons.csv", "text/csv", votes.to_csv)
 
-    def mount(self) -> None:
+    def mount(self, at_once: AtOnce) -> None:
         async def compare(
             request: gr.Request,
             text: str,
@@ -125,7 +126,7 @@ class Compare:
                 pass
             return side_by_side.as_dict(race, text)
 
-        api(compare, api_name="compare", concurrency_limit=CONCURRENCY)
+        api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
 def _drawn(race: Race) -> list[Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import attach, batch, batch_files, media, progress, reading, samples
+from config.webui import AtOnce
+from webui import attach, batch, batch_files, media, owners, progress, reading, samples
 from webui.batch import Batch
 from webui.failure import Failure
 from webui.gateway import KEY_HEADER
@@ -20,8 +21,7 @@ from webui.one_answer import Asker
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
-CONCURRENCY = 16  # visitors whose documents are read at once
-AT_ONCE = 32
+MOST_PAGES_AT_ONCE = 32
 
 SAVE = "(file) => { window.manyeyesSave(file); }"
 FILES = {
@@ -31,7 +31,7 @@ FILES = {
 }
 
 
-def tab(asker: Asker) -> gr.Dropdown:
+def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -54,7 +54,7 @@ def tab(asker: Asker) -> gr.Dropdown:
                 schema = gr.Code(
                     language="json", label=say("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
-            at_once = gr.Slider(1, AT_ONCE, value=8, step=1, label=say("Pages at once"))
+            pages_at_once = gr.Slider(1, MOST_PAGES_AT_ONCE, value=8, step=1, label=say("Pages at once"))
             knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
@@ -83,13 +83,13 @@ def tab(asker: Asker) -> gr.Dropdown:
     shown = [pages, how_far, table]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     running: dict[str, Any] = {
-        "concurrency_limit": CONCURRENCY,
+        "concurrency_limit": at_once.documents,
         "concurrency_id": "documents",
         "show_progress": "hidden",
         "api_name": "page",
         "api_visibility": "private",
     }
-    asked = [model, prompt, schema, at_once, *knobs]
+    asked = [model, prompt, schema, pages_at_once, *knobs]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
     stop.click(events.stop, [pages], None, **quiet)
@@ -98,7 +98,7 @@ def tab(asker: Asker) -> gr.Dropdown:
     table.select(events.whole, [pages], [whole], **quiet)
     for name, button in saves.items():
         button.click(_saves(name), [pages], [saved], **quiet).then(None, [saved], None, js=SAVE)
-    events.mount()
+    events.mount(at_once.programs)
     return model
 
 
@@ -115,6 +115,7 @@ class Documents:
         if not files:
             gr.Info(say("Add pictures or a PDF first, or use the samples."))
             return
+        owners.need(request.session_hash or "", "documents", files)
         try:
             found = Batch(await asyncio.to_thread(batch.pages_of, files))
         except Failure as failure:
@@ -145,7 +146,7 @@ class Documents:
         page = found.pages[row]
         return gr.update(value=page.failure or page.text, label=page.name, visible=True)
 
-    def mount(self) -> None:
+    def mount(self, calls_at_once: int) -> None:
         async def documents(
             request: gr.Request,
             files: list[Any],
@@ -164,11 +165,11 @@ class Documents:
             knobs = Knobs(model, "", 0.0, 1.0, max_tokens)
             key = request.headers.get(KEY_HEADER) or ""
             reads = reading.reads(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
-            async for _ in batch.run(found, reads, min(at_once, AT_ONCE), form is not None):
+            async for _ in batch.run(found, reads, min(at_once, MOST_PAGES_AT_ONCE), form is not None):
                 pass
             return {"pages": [batch_files.as_dict(page) for page in found.pages]}
 
-        api(documents, api_name="documents", concurrency_limit=CONCURRENCY)
+        api(documents, api_name="documents", concurrency_limit=calls_at_once)
 
     async def _run(
         self,

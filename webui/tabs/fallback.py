@@ -18,7 +18,6 @@ from webui.knobs import Knobs
 from webui.language import later, say
 from webui.settings import Settings
 
-CONCURRENCY = 32
 EMPTY = later("Run it, and see here who was asked, what went wrong, and who answered at last.")
 PROMPT = later("Say in one sentence what a vision-language model is.")
 NAMES = (later("Primary"), later("Fallback"), later("Gateway"))
@@ -39,12 +38,14 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
-    check.click(events.check, typed, [primary[3], fallback[3]], concurrency_limit=CONCURRENCY, **private)
+    check.click(
+        events.check, typed, [primary[3], fallback[3]], concurrency_limit=settings.webui.at_once.fallback, **private
+    )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        concurrency_limit=CONCURRENCY,
+        concurrency_limit=settings.webui.at_once.fallback,
         concurrency_id="fallback",
         **private,
     )
@@ -123,7 +124,7 @@ class Fallback:
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
             return attempts.as_dict(found[-1])
 
-        api(fallback, api_name="fallback", concurrency_limit=CONCURRENCY)
+        api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
     def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None

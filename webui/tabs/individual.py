@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import media, samples, side_by_side
+from config.webui import AtOnce
+from webui import media, owners, samples, side_by_side
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs
 from webui.language import later, say
@@ -20,7 +21,6 @@ from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
 LANES = 3
-CONCURRENCY = 32
 SAMPLES = (
     (later("What was bought, and what is the total?"), "receipt.png"),
     (later("What does this chart show?"), "chart.png"),
@@ -37,7 +37,7 @@ class Card:
     answer: gr.Markdown
 
 
-def tab(asker: Asker) -> list[gr.Dropdown]:
+def tab(asker: Asker, at_once: AtOnce) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
         go = gr.Button(say("Run all"), variant="primary", size="sm")
@@ -52,7 +52,7 @@ def tab(asker: Asker) -> list[gr.Dropdown]:
         events.ask,
         [*asked, *knobs],
         [said, *(card.answer for card in cards)],
-        concurrency_limit=CONCURRENCY,
+        concurrency_limit=at_once.individual,
         concurrency_id="individual",
         show_progress="hidden",
         api_name="page",
@@ -67,7 +67,7 @@ def tab(asker: Asker) -> list[gr.Dropdown]:
         api_name="page",
         api_visibility="private",
     )
-    events.mount()
+    events.mount(at_once)
     return [card.model for card in cards]
 
 
@@ -97,6 +97,7 @@ class Individual:
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)
             lanes.append(Lane(prompt or "", files or [], Knobs(model, *knobs)) if used else None)
+        owners.need(request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files])
         race = Race([lane for lane in lanes if lane])
         if not race.lanes:
             gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
@@ -109,7 +110,7 @@ class Individual:
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (say(prompt), [str(samples.HERE / file)])]
 
-    def mount(self) -> None:
+    def mount(self, at_once: AtOnce) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
             """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
             lanes = [
@@ -130,7 +131,7 @@ class Individual:
                 pass
             return side_by_side.as_dict(race, "")
 
-        api(individual, api_name="individual", concurrency_limit=CONCURRENCY)
+        api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
 def _drawn(lanes: list[Lane | None], race: Race) -> list[Any]:

@@ -1,0 +1,110 @@
+"""Uploads through the real nginx: readable by the browser that sent them alone, and deleted when no open chat needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from tests.browser.crowd import Page
+from tests.browser.page_stand import page_stand
+from tests.eventually import eventually
+from tests.process.stand import Stand
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    with page_stand(tmp_path_factory.mktemp("stand")) as running:
+        yield running
+
+
+class Browser:
+    """One visit of one browser, as the page's own script speaks."""
+
+    def __init__(self, cluster: Stand) -> None:
+        self.client = httpx.Client(base_url=cluster.url, timeout=30, trust_env=False)
+        self.client.get("/", headers={"Accept": "text/html"})
+        self.page = Page(self.client.get("/config").json())
+        self.visit = secrets.token_hex(5)
+
+    def upload(self, name: str = "cat.png") -> str:
+        picture = io.BytesIO()
+        Image.frombytes("RGB", (8, 8), secrets.token_bytes(192)).save(picture, "PNG")
+        return str(self.client.post("/gradio_api/upload", files={"files": (name, picture.getvalue())}).json()[0])
+
+    def read(self, path: str) -> int:
+        return self.client.get(f"/gradio_api/file={path}").status_code
+
+    def event(self, component: str, kind: str, data: list[Any]) -> httpx.Response:
+        event = self.page.event(component, kind)
+        body = {"data": data, "fn_index": event["id"], "session_hash": self.visit, "event_data": None}
+        return self.client.post("/gradio_api/run/predict", json=body)
+
+    def attach(self, *paths: str) -> httpx.Response:
+        files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+        return self.event("question", "change", [{"text": "", "files": files}, "qwen3-vl-8b", 1280, 2, 16])
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Holds the line that tells the page that its visitor is there."""
+        came, close = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            with self.client.stream("GET", f"/gradio_api/heartbeat/{self.visit}") as stream:
+                for _ in stream.iter_raw():
+                    came.set()
+                    close.wait(30)
+                    return
+
+        beating = threading.Thread(target=beat)
+        beating.start()
+        assert came.wait(20)
+        yield
+        close.set()
+        beating.join()
+
+
+@pytest.fixture
+def two(cluster: Stand) -> Iterator[tuple[Browser, Browser]]:
+    one, other = Browser(cluster), Browser(cluster)
+    with one.client, other.client:
+        yield one, other
+
+
+def test_a_file_is_readable_by_the_browser_that_sent_it_and_by_no_other(
+    cluster: Stand, two: tuple[Browser, Browser]
+) -> None:
+    one, other = two
+    path = one.upload()
+    assert one.read(path) == 200
+    assert other.read(path) == 403
+    assert httpx.get(f"{cluster.url}/gradio_api/file={path}").status_code == 403
+    assert "8 × 8" in one.attach(path).text
+    refused = other.attach(path)
+    assert refused.status_code == 500
+    assert "8 × 8" not in refused.text
+    program = Client(cluster.url, verbose=False)
+    with pytest.raises(AppError, match="not uploaded"):
+        program.predict("x", [{"path": path}], "qwen3-vl-8b", api_name="/chat")
+
+
+def test_a_file_goes_when_it_is_taken_out_and_when_the_page_is_closed(two: tuple[Browser, Browser]) -> None:
+    browser, _ = two
+    with browser.open():
+        taken_out, kept = browser.upload(), browser.upload()
+        browser.attach(taken_out, kept)
+        assert Path(taken_out).exists()
+        browser.attach(kept)
+        assert not Path(taken_out).exists()
+        assert Path(kept).exists()
+    eventually(lambda: not Path(kept).exists(), 20, 0.1, "the closed page's file is deleted")

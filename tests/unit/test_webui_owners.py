@@ -1,0 +1,90 @@
+"""Whose an upload is, and when it goes: with the last chat or visit that needs it."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from webui import owners, samples, uploads
+from webui.failure import Failure
+from webui.owners import acting, ended, mine, need, uploaded
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def visit() -> str:
+    return uuid.uuid4().hex
+
+
+def upload(folder: Path, owner: str, name: str = "cat.png", data: bytes = b"a cat") -> Path:
+    path = folder / uuid.uuid5(uuid.NAMESPACE_OID, data.hex()).hex / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    uploaded(path, owner)
+    return path
+
+
+def test_a_file_is_its_owners_and_nobody_elses(folder: Path) -> None:
+    path = upload(folder, "alice")
+    with acting("alice"):
+        assert uploads.own(path) == path
+    with acting("bob"), pytest.raises(Failure, match="not uploaded to this page"):
+        uploads.own(path)
+
+
+def test_a_picture_that_two_have_stays_until_neither_needs_it(folder: Path, visit: str) -> None:
+    path = upload(folder, "alice")
+    with acting("alice"):
+        need(visit, "chat", [path])
+    upload(folder, "bob")  # the same bytes, not used yet
+    with acting("alice"):
+        ended(visit)
+    assert path.exists()
+    with acting("bob"):
+        need("another visit", "chat", [path])
+        need("another visit", "chat", [])
+    assert not path.exists()
+
+
+def test_a_file_goes_with_its_last_use(folder: Path, visit: str) -> None:
+    path = upload(folder, "alice")
+    with acting("alice"):
+        need(visit, "box", [path])
+        need(visit, "chat", [path])
+        need(visit, "box", [])
+        assert path.exists()
+        need(visit, "chat", [])
+    assert not path.parent.exists()
+    assert not mine(path, "alice")
+
+
+def test_a_closed_page_leaves_nothing(folder: Path, visit: str) -> None:
+    paths = [upload(folder, "alice", data=bytes([nth])) for nth in range(3)]
+    with acting("alice"):
+        need(visit, "chat", paths[:2])
+        need(visit, "documents", paths[2:])
+        ended(visit)
+    assert list(folder.iterdir()) == []
+
+
+def test_what_is_made_of_a_sample_is_its_visitors(folder: Path) -> None:
+    with acting("alice"):
+        made = uploads.beside(samples.HERE / "letter.pdf", "letter-page-1.png")
+        made.write_bytes(b"a page")
+        assert mine(made)
+    assert not mine(made, "bob")
+
+
+def test_samples_are_everybodys_and_stay(folder: Path, visit: str) -> None:
+    path = upload(folder, "alice", "receipt.png", (samples.HERE / "receipt.png").read_bytes())
+    assert mine(path, "bob")
+    with acting("alice"):
+        need(visit, "chat", [path])
+        need(visit, "chat", [])
+    assert path.exists()
+    assert owners.is_sample(path)

@@ -1,0 +1,112 @@
+"""Whose an upload is, and how long it is needed: read by nobody else, and deleted with the last chat that could send it.
+
+Gradio puts an upload into a folder named after its bytes, so two visitors with the same picture share one folder. An owner is a
+browser (by a cookie; all its tabs are one owner) or, without cookie, whoever calls by program. All of it is in memory, as the
+uploads are: a page that starts anew has none.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from webui import samples
+
+PROGRAMS = "programs"
+_owner: ContextVar[str | None] = ContextVar("owner", default=None)
+
+
+@dataclass
+class Folder:
+    owners: set[str] = field(default_factory=set)
+    fresh: Counter[str] = field(default_factory=Counter)
+    """Uploads by owner that no event has used yet."""
+    needed: set[tuple[str, str]] = field(default_factory=set)
+    """(visit, what for)"""
+
+
+_lock = threading.Lock()
+_folders: dict[Path, Folder] = {}
+_needs: dict[tuple[str, str], set[Path]] = {}
+
+
+@contextmanager
+def acting(owner: str) -> Iterator[None]:
+    """What happens inside happens for `owner`; threads and tasks that it starts know too."""
+    token = _owner.set(owner)
+    try:
+        yield
+    finally:
+        _owner.reset(token)
+
+
+def uploaded(path: Path, owner: str) -> None:
+    with _lock:
+        folder = _folders.setdefault(path.parent, Folder())
+        folder.owners.add(owner)
+        folder.fresh[owner] += 1
+
+
+def made(path: Path) -> None:
+    """`path` was made here, for whoever acts."""
+    if owner := _owner.get():
+        with _lock:
+            _folders.setdefault(path.parent, Folder()).owners.add(owner)
+
+
+def mine(path: Path, owner: str | None = None) -> bool:
+    """Whether `owner` (else whoever acts) may read it. What nobody acts for is the page's own doing."""
+    owner = owner or _owner.get()
+    if owner is None or is_sample(path):
+        return True
+    with _lock:
+        folder = _folders.get(path.parent)
+        return folder is not None and owner in folder.owners
+
+
+def need(visit: str, use: str, files: Iterable[str | Path]) -> None:
+    """From here on `visit` needs these files for `use`, and for it no others: what nobody else needs is deleted."""
+    now = {Path(file).resolve().parent for file in files}
+    with _lock:
+        before = _needs.pop((visit, use), set())
+        if now:
+            _needs[visit, use] = now
+        for parent in now - before:
+            if folder := _folders.get(parent):
+                folder.needed.add((visit, use))
+                if folder.fresh[owner := _owner.get() or ""] > 0:
+                    folder.fresh[owner] -= 1
+        for parent in before - now:
+            if folder := _folders.get(parent):
+                folder.needed.discard((visit, use))
+                _delete_unneeded(parent, folder)
+
+
+def ended(visit: str) -> None:
+    """The visit is over: its page was closed."""
+    for use in [use for one, use in list(_needs) if one == visit]:
+        need(visit, use, ())
+    with _lock:  # what Gradio deleted for its age
+        for parent in [parent for parent in _folders if not parent.exists()]:
+            del _folders[parent]
+
+
+def is_sample(path: Path) -> bool:
+    """Everybody's: one of the page's own samples, or Gradio's copy of it."""
+    own = samples.HERE / path.name
+    return path == own or (own.is_file() and path.is_file() and filecmp.cmp(path, own))
+
+
+def _delete_unneeded(parent: Path, folder: Folder) -> None:
+    if folder.needed or any(folder.fresh.values()):
+        return
+    if not any(is_sample(file) for file in parent.glob("*")):
+        shutil.rmtree(parent, ignore_errors=True)
+        del _folders[parent]
