@@ -208,7 +208,6 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
         pwa=False,
         mcp_server=False,
         max_file_size=settings.max_body_bytes,
-        favicon_path=str(samples.HERE / "icon.png"),
         theme=theme.theme(),
         css=theme.CSS.read_text(encoding="utf-8"),
         head=theme.head(),
@@ -216,6 +215,7 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
     # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
     # without it a crafted chat could name any file of this process and be served a copy.
     blocks.has_launched = True
+    blocks.favicon_path = str(samples.HERE / "icon.png")  # mounting takes it for / only
 
 
 def main() -> int:

@@ -168,6 +168,8 @@ class Replies:
         given_back = (
             {"text": turn.text, "files": turn.files} if nothing and turn.given_back and box is not None else None
         )
+        if given_back:  # put there by the page, of which the box itself says nothing
+            owners.need(page, "box", turn.files)
         said = [one.said for one in attached]
         yield [*_asked(turn, attached), *_drawn(answer, note(answer, *said), ended=True)], _box(given_back, IDLE)
 

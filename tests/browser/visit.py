@@ -113,10 +113,10 @@ class Visit:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser without a screen."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """A browser without a screen. `more`: arguments beside the usual ones."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGS, *more])
         yield browser
         browser.close()
 

@@ -173,9 +173,9 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     language.input(events.code, [language, box, chat, *knobs], [code], **at_once)
     as_request.click(events.request, [box, chat, *knobs], [saved], **at_once).then(None, [saved], None, js=SAVE)
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
-    snap.input(events.snapped, [snap, box], [box, snap], **at_once).then(
-        None, None, None, js=CLOSE_SHEET % "chat-camera"
-    )
+    snapped = snap.input(events.snapped, [snap, box], [box, snap], **at_once)
+    snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
+    snapped.then(events.estimate, sizes, [cost], **at_once)  # a box that the page fills does not say that it changed
     chat_api.mount(replies, events, settings.webui.at_once.programs)
     return ChatTab(model=model, chat=chat)
 
