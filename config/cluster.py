@@ -7,6 +7,7 @@ from pydantic import Field
 from config.endpoint import Adapter
 from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
+from config.observing import Logs, Tracing
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
@@ -44,6 +45,10 @@ class Cluster(Section):
     """The page."""
     monitoring: Monitoring = Monitoring()
     """Prometheus and Grafana."""
+    logs: Logs = Logs()
+    """Log lines."""
+    tracing: Tracing = Tracing()
+    """Spans of requests."""
     network: Network = Network()
     """The cluster's network."""
     models: Models = Models()

@@ -114,6 +114,8 @@ DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
 )
 
+SPANS = Counter("manyeyes_spans_total", "Spans of the gateway, by what came of them: sent, dropped.", ["outcome"])
+
 SCALING_WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
 SCALING_STARTED = Gauge(
     "manyeyes_scaling_started", "Engines of the pool that are not at rest, whether they serve or not.", ["pool"]

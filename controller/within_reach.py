@@ -27,6 +27,10 @@ SETTINGS = {
     "PROMETHEUS_RETENTION_SIZE": "monitoring",
     "MONITORING_REPLICAS": "monitoring",
     "ADAPTER_REPLICAS": "adapter",
+    "LOG_FILE_SIZE": "logs.keep_mb",
+    "LOKI_REPLICAS": "logs.loki",
+    "JAEGER_REPLICAS": "tracing",
+    "JAEGER_PORT": "tracing",
 }
 """What `make up` has to see to, by the values that Compose takes. Everything else there is an image."""
 

@@ -17,7 +17,7 @@ from host.trouble import Trouble
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
 
-MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine")]
+MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine", "logs")]
 """What containers read from this checkout; they run as users of their own."""
 
 

@@ -15,7 +15,6 @@ import httpx
 from tests.eventually import eventually
 from tests.process.stand import Stand
 
-
 SLACK = float(os.environ.get("MANYEYES_SLACK", "4"))
 """Promised times are those of a machine that has time: 1 holds the tests to them (docs/operations.md), the suite shares its cores."""
 
