@@ -29,8 +29,9 @@ def moment(seconds: float) -> str:
 
 
 def line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
-    """One line without its end. What JSON has no form for is written as its str()."""
-    told = {"at": moment(at_s), "level": level, "part": part, "event": event, **fields}
+    """One line without its end. A field that is None is left out; what JSON has no form for is written as its str()."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    told = {"at": moment(at_s), "level": level, "part": part, "event": event, **given}
     return json.dumps(told, ensure_ascii=False, default=str)
 
 

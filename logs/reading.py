@@ -12,7 +12,7 @@ PARTS = ("gateway", "controller", "adapter", "webui", "models")
 PREFIX = re.compile(r"^(?P<service>\S+?)-(?P<number>\d+)\s*\| (?:(?P<at>\d{4}-\d\d-\d\dT[0-9:.]+Z) ?)?(?P<text>.*)$")
 """How `docker compose logs --timestamps` begins a line."""
 NGINX_ERROR = re.compile(
-    r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(?P<level>\w+)\] \d+#\d+: (?:\*(?P<connection>\d+) )?(?P<text>.*)$"
+    r"^(?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[(?P<level>\w+)\] \d+#\d+: (?:\*(?P<connection>\d+) )?(?P<text>.*)$"
 )
 LOGFMT_LEVEL = re.compile(r"\blevel=(\w+)")
 LOGFMT_MESSAGE = re.compile(r'\bmsg="((?:[^"\\]|\\.)*)"|\bmsg=(\S+)')
@@ -96,7 +96,14 @@ def _words(service: str, text: str, at: str) -> Line:
         if found["connection"]:
             fields["connection"] = int(found["connection"])
         level = SPELLED.get(found["level"], "info")
-        return Line(service, at, level, _part(service), "nginx", {**fields, "message": found["text"]})
+        return Line(
+            service,
+            at or found["at"].replace("/", "-").replace(" ", "T") + "Z",
+            level,
+            _part(service),
+            "nginx",
+            {**fields, "message": found["text"]},
+        )
     level_found, message = LOGFMT_LEVEL.search(text), LOGFMT_MESSAGE.search(text)
     level = SPELLED.get(level_found[1].lower(), "info") if level_found else "info"
     said = (message[1] or message[2] or text) if message else text

@@ -38,7 +38,7 @@ def sentence(line: Line) -> str:
     if line.event == "request" and line.part == "gateway":
         return _request(fields)
     if told := fields.get("sentence") or fields.get("message"):
-        rest = _rest(fields, {"sentence", "message", "logger", "state", "source", "caller"})
+        rest = _rest(fields, {"sentence", "message", "logger", "state", "address", "source", "caller"})
         return f"{told}{f' ({rest})' if rest else ''}"
     return f"{line.event} {_rest(fields, set())}".rstrip()
 

@@ -74,12 +74,14 @@ def story(lines: list[Line], request: str) -> list[Told]:
 
 
 def names(lines: Iterable[Line]) -> dict[str, str]:
-    """{address: engine}, from requests for which one engine was asked."""
-    return {
-        str(line.fields["attempts"]): line.engine
-        for line in lines
-        if line.event == "request" and line.engine and re.fullmatch(r"[^ ,]+:\d+", str(line.fields.get("attempts", "")))
-    }
+    """{address: engine}: the controller says where an engine is, and a request names the one that answered."""
+    found: dict[str, str] = {}
+    for line in lines:
+        if line.part == "controller" and line.engine and line.fields.get("address"):
+            found[str(line.fields["address"])] = line.engine
+        elif line.event == "request" and line.engine and line.fields.get("attempts"):
+            found[re.split(r", | : ", str(line.fields["attempts"]))[-1]] = line.engine
+    return found
 
 
 def tries(line: Line) -> list[Try]:
