@@ -202,7 +202,7 @@ class Images(Section):
     """Grafana. It can only be pulled; without it the cluster starts without dashboards."""
     loki: ImageReference = "grafana/loki:3.6.0"
     """Only with `logs.loki.enabled`. It can only be pulled."""
-    alloy: ImageReference = "grafana/alloy:v1.12.0"
+    alloy: ImageReference = "grafana/alloy:v1.11.3"
     """The same."""
     jaeger: ImageReference = "jaegertracing/jaeger:2.12.0"
     """Only with `tracing.enabled`. It can only be pulled."""

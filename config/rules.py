@@ -1,5 +1,6 @@
 """Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
@@ -145,8 +146,14 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
-    if cluster.monitoring.enabled and cluster.gateway.port == cluster.monitoring.prometheus_port:
-        yield f"gateway.port and monitoring.prometheus_port are both {cluster.gateway.port}"
+    taken = {"gateway.port": cluster.gateway.port}
+    if cluster.monitoring.enabled:
+        taken["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
+    if cluster.tracing.starts_jaeger:
+        taken["tracing.jaeger_port"] = cluster.tracing.jaeger_port
+    for one, other in itertools.combinations(taken, 2):
+        if taken[one] == taken[other]:
+            yield f"{one} and {other} are both {taken[one]}"
 
 
 def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:

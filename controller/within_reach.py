@@ -29,6 +29,7 @@ SETTINGS = {
     "ADAPTER_REPLICAS": "adapter",
     "LOG_FILE_SIZE": "logs.keep_mb",
     "LOKI_REPLICAS": "logs.loki",
+    "LOKI_KEEP": "logs.loki",
     "JAEGER_REPLICAS": "tracing",
     "JAEGER_PORT": "tracing",
 }

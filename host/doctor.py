@@ -134,6 +134,8 @@ def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
     wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
     if cluster.monitoring.enabled:
         wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
+    if cluster.tracing.starts_jaeger:
+        wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
     for key, host, port in wanted:
         free = ours_runs or facts.port_free(host, port)
         remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."

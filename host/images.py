@@ -82,6 +82,10 @@ def needed(cluster: Cluster) -> list[Image]:
         wanted.append(_debian(images.prometheus, "prometheus"))
         wanted.append(_debian(images.nginx_exporter, "nginx-exporter"))
         wanted.append(Image(images.grafana, optional=True))
+    if cluster.logs.loki.enabled:
+        wanted += [Image(images.loki, optional=True), Image(images.alloy, optional=True)]
+    if cluster.tracing.starts_jaeger:
+        wanted.append(Image(images.jaeger, optional=True))
     return wanted
 
 
