@@ -57,7 +57,8 @@ def _request(fields: object) -> str:
 
 
 def _rest(fields: object, without: set[str]) -> str:
-    f = fields if isinstance(fields, dict) else {}
-    return ", ".join(
-        f"{key} {value}" for key, value in f.items() if key not in QUIET | without and value not in ("", None)
-    )
+    f = dict(fields) if isinstance(fields, dict) else {}
+    if failed := str(f.get("exception", "")).strip():
+        f["exception"] = failed.splitlines()[-1]  # the whole of it: RAW=1
+    kept = {key: value for key, value in f.items() if key not in QUIET | without and value not in ("", None)}
+    return ", ".join(f"{key} {value}" for key, value in kept.items())
