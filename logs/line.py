@@ -19,6 +19,8 @@ FIELDS = {
     "pool": "a pool's name, as in cluster.yaml",
 }
 """What every reader may rely on. The first four are in every line, the others where there is one."""
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
+"""Made once: json.dumps() makes one for each call that has options."""
 ALWAYS = ("at", "level", "part", "event")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -32,7 +34,7 @@ def line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, ob
     """One line without its end. A field that is None is left out; what JSON has no form for is written as its str()."""
     given = {name: value for name, value in fields.items() if value is not None}
     told = {"at": moment(at_s), "level": level, "part": part, "event": event, **given}
-    return json.dumps(told, ensure_ascii=False, default=str)
+    return _JSON.encode(told)
 
 
 class JsonLines(logging.Formatter):
