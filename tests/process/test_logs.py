@@ -116,7 +116,7 @@ def test_a_request_is_followed_through_the_gateway_the_engine_that_died_and_the_
         asked += 1
         request = f"fatal-{asked}"
         assert ask(cluster, request, text=f"doom {asked}").status_code == 200
-        found = eventually(lambda: [one for one in of(cluster, request) if one.event == "request"], 5)
+        found = eventually(lambda: [one for one in of(cluster, request) if one.event == "request"], 20)
         assert ", " in str(found[0].fields["attempts"])
         return request
 
@@ -147,7 +147,7 @@ def test_every_line_of_every_part_has_the_one_form(running: Any) -> None:
     assert ask(cluster, "form-2", model="none").status_code == 404
     assert ask(cluster, "form-3", model="words", text="fail").status_code >= 500
     # nginx starts with a line of its own for each module on some machines; such lines are put into the form when they are shown.
-    eventually(lambda: {"gateway", "adapter"} <= {line.part for line in of(cluster, "form-3")}, 5)
+    eventually(lambda: {"gateway", "adapter"} <= {line.part for line in of(cluster, "form-3")}, 20)
     files = {file.stem: file.read_text().splitlines() for file in cluster.folder.glob("*.log")}
     parts = {"access": "gateway", "nginx": "gateway", "big-0": "engine", "big-1": "engine", "small-0": "engine"}
     for name, texts in files.items():
@@ -194,7 +194,7 @@ def test_no_log_holds_a_prompt_a_picture_a_key_or_what_an_endpoint_said_back(run
         )
     basic = base64.b64encode(f"me:{SECRET}".encode()).decode()
     httpx.get(f"{cluster.url}/", headers={"Authorization": f"Basic {basic}"})
-    eventually(lambda: len(of(cluster, "canary-3")) >= 3, 5)
+    eventually(lambda: len(of(cluster, "canary-3")) >= 3, 20)
     everything = "".join(file.read_text() for file in cluster.folder.glob("*.log"))
     assert "canary-0" in everything
     for content in (WORDS, STOP, SECRET, basic, pixels[100:140]):
@@ -239,7 +239,7 @@ def test_a_request_without_a_trace_is_given_one_and_its_share_is_sampled(running
     cluster, taken = running
     seen = len(taken.spans)
     assert ask(cluster, "own-trace").status_code == 200
-    line = eventually(lambda: [one for one in of(cluster, "own-trace") if one.part == "gateway"], 5)[0]
+    line = eventually(lambda: [one for one in of(cluster, "own-trace") if one.part == "gateway"], 20)[0]
     assert re.fullmatch("[0-9a-f]{32}", str(line.fields["trace"]))
     assert (line.fields["parent"], line.fields["traced"]) == ("", "0"), "sampled_percent is 0"
     assert [one.fields["trace"] for one in of(cluster, "own-trace") if one.part == "engine"] == [line.fields["trace"]]
@@ -259,6 +259,8 @@ def test_a_disk_without_room_for_the_log_stops_no_request(tmp_path: Path) -> Non
     with stand(tmp_path, document) as cluster:
         cluster.all_up({"big-0"})
         assert [cluster.ask().status_code for _ in range(50)] == [200] * 50
-        eventually(lambda: "No space left on device" in cluster.log("nginx"), 5, 0.1, "nginx says that its log is full")
+        eventually(
+            lambda: "No space left on device" in cluster.log("nginx"), 20, 0.1, "nginx says that its log is full"
+        )
         assert cluster.ask().status_code == 200
         (tmp_path / "access.log").unlink()
