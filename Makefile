@@ -34,8 +34,8 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 	@$(HOST) clean --config '$(CONFIG)'
 
 .PHONY: status
-status: ## Which engines are up
-	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+status: $(VENV)/host ## How users, pools and engines are, alerts, events: [WATCH=1 CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) status --config '$(CONFIG)' $(if $(WATCH),--watch) $(call given,controller) $(call given,prometheus)
 
 .PHONY: scale
 scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide

@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -13,13 +13,14 @@ from host import admin_key, doctor, dotenv, engine, facts, images, inventory
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.restart_rolling import drain, restart_rolling, resume
+from host.status import status
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
 from host.upgrade import upgrade
 
 ACTIONS = (
-    *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
+    *("up", "down", "clean", "status", "drain", "resume", "restart-rolling", "upgrade"),
     *("doctor", "docker", "images", "admin-key"),
 )
 
@@ -33,6 +34,9 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -63,6 +67,8 @@ def _act(arguments: argparse.Namespace) -> int:
     match action:
         case "up":
             up(config, flavour)
+        case "status":
+            return status(config, arguments.watch, arguments.controller, arguments.prometheus)
         case "drain":
             drain(config, arguments.engine)
         case "resume":
