@@ -134,21 +134,6 @@ class WebUi(Section):
     """The line under the title."""
 
 
-class Monitoring(Section):
-    """Prometheus and Grafana, on the loopback address; people reach Grafana through the gateway at /grafana/."""
-
-    enabled: bool = True
-    """false leaves Prometheus, Grafana and the exporters out."""
-    prometheus_port: Port = 9090
-    """Prometheus on 127.0.0.1 of this host."""
-    scrape_interval_s: int = Field(5, ge=1, le=300)
-    """Pause between two scrapes."""
-    retention_days: int = Field(15, ge=1)
-    """How long samples are kept."""
-    retention_gb: int = Field(10, ge=1)
-    """Most disk that samples may take, in GiB."""
-
-
 class Network(Section):
     """The cluster's own network. nginx wants its resolver by address, so the controller's is fixed."""
 

@@ -54,6 +54,7 @@ async def run(settings: Settings) -> None:
         fleet.tell(sentence)
     configuration.begin(in_force, gateway, fleet.tell)
     requests = RequestLog(fleet)
+    in_force.listen(requests.apply)
     app = api(fleet, requests)
     app.include_router(configuration_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)

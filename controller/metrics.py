@@ -94,6 +94,11 @@ FIRST_BYTE_SECONDS = Histogram(
     ["pool", "engine"],
     buckets=BUCKETS_S,
 )
+WITHIN_SLO = Counter(
+    "manyeyes_requests_within_slo_total",
+    "Successful requests that took no longer than the pool's objective allows; the first byte counts where the answer was streamed.",
+    ["pool", "engine"],
+)
 ATTEMPTS = Counter(
     "manyeyes_attempts_total",
     "Engines asked, by what came of it: " + ", ".join(outcome.value for outcome in Outcome) + ".",
@@ -113,6 +118,19 @@ UNREADABLE = Counter("manyeyes_request_log_unreadable_total", "Log datagrams tha
 DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
 )
+
+# What people may expect: pools[].slo, for rules and alerts
+
+SLO_SUCCESS = Gauge("manyeyes_slo_success_share", "Share of requests that have to be answered, 0 to 1.", ["pool"])
+SLO_WITHIN = Gauge(
+    "manyeyes_slo_within_share", "Share of answered requests that have to keep both times, 0 to 1.", ["pool"]
+)
+SLO_TOTAL_S = Gauge("manyeyes_slo_request_seconds", "Longest wait for a whole answer.", ["pool"])
+SLO_FIRST_S = Gauge(
+    "manyeyes_slo_first_byte_seconds", "Longest wait for the first byte of a streamed answer.", ["pool"]
+)
+
+# Scaling
 
 SCALING_WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
 SCALING_STARTED = Gauge(

@@ -1,6 +1,7 @@
-"""Cluster -> prometheus.yml: engines come from the controller's /sd, so they come and go without a restart."""
+"""Cluster -> prometheus.yml and rules.yml: engines come from the controller's /sd, so they come and go without a restart."""
 
 from config.cluster import Cluster
+from monitoring.prometheus.rules import rules
 from render.file import as_yaml
 
 
@@ -12,8 +13,10 @@ def prometheus_yml(cluster: Cluster) -> str:
             "global": {
                 "scrape_interval": interval,
                 "scrape_timeout": interval,
+                "evaluation_interval": interval,
                 "external_labels": {"cluster": cluster.name},
             },
+            "rule_files": ["rules.yml"],
             "scrape_configs": [
                 {
                     "job_name": "engines",
@@ -25,3 +28,8 @@ def prometheus_yml(cluster: Cluster) -> str:
             ],
         }
     )
+
+
+def rules_yml(cluster: Cluster) -> str:
+    """The text of rules.yml."""
+    return as_yaml(rules(cluster))
