@@ -15,6 +15,8 @@ VENV    := .venv
 upper    = $(shell echo $(1) | tr a-z A-Z)
 given    = $(if $($(call upper,$(1))),--$(subst _,-,$(1))='$($(call upper,$(1)))')
 planned  = --config='$(CONFIG)' $(foreach option,rps p95 first_p95 goodput image images words output_tokens vary turns think_s gpu pool gpus price policy requests seed out,$(call given,$(option)))
+# For marks in this host's own cluster; a cluster elsewhere (URL=) never gets this one's key.
+marked   = $(if $(URL),,MANYEYES_ADMIN_KEY="$${MANYEYES_ADMIN_KEY:-$$(cat secrets/admin.key 2>/dev/null)}")
 export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -139,7 +141,7 @@ bench-controller: $(VENV)/test ## What the controller costs with 200 engines and
 
 .PHONY: loadtest
 loadtest: $(VENV)/loadtest ## People through the gateway: USERS=20 or RATE=4 [SCENARIO=image SHAPE=steady DURATION=60s URL= KEY=]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
+	@$(marked) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
 
 .PHONY: loadtest-page
 loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
@@ -148,7 +150,7 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 .PHONY: scale-proof
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
 	@tests/nginx/fetch build/nginx
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
 
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...

@@ -156,6 +156,10 @@ SCALING_LOAD = Gauge(
     ["pool", "kind"],
 )
 
+# Times that somebody marked
+
+MARK = Gauge("manyeyes_mark", "1 while a mark lasts (docs/api.md), such as a load test.", ["text"])
+
 OneMetric = Counter | Gauge | Histogram
 ALL: tuple[OneMetric, ...] = tuple(
     metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
