@@ -191,6 +191,9 @@ def start_engine(engine: Engine, current: State) -> None:
     for state in State:
         if state is not State.REMOTE:
             ENGINE_STATE.labels(engine.name, engine.pool, engine.flavour, state.value).set(state is current)
+    # From 0 on, so that the first one is a change that an alert sees.
+    TRANSITIONS.labels(engine.name, engine.pool, State.DOWN.value)
+    HUNG_RESTARTS.labels(engine.name, engine.pool)
 
 
 def tell_state(engine: Engine, current: State) -> None:

@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 from config.cluster import Cluster
-from monitoring.prometheus import recording
+from monitoring.prometheus import alerts, recording
 from monitoring.prometheus.rule import Alert, Group, Record
 
-GROUPS: tuple[Group, ...] = recording.GROUPS
+GROUPS: tuple[Group, ...] = (*recording.GROUPS, *alerts.GROUPS)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SLOW_S = 30
 RANGE = re.compile(r"\[(\d+[smhd])\]")
@@ -33,12 +33,26 @@ def _group(cluster: Cluster, group: Group) -> dict[str, Any]:
 def _rule(cluster: Cluster, rule: Record | Alert) -> dict[str, Any]:
     if isinstance(rule, Record):
         return {"record": rule.name, "expr": _in_time(cluster, rule.expr)}
-    raise NotImplementedError
+    keep = {"keep_firing_for": _quicker(cluster, rule.keep)} if rule.keep != "0s" else {}
+    return {
+        "alert": rule.name,
+        "expr": _in_time(cluster, rule.expr),
+        "for": _quicker(cluster, rule.for_),
+        **keep,
+        "labels": {"severity": rule.severity},
+        "annotations": {
+            "summary": rule.summary,
+            "runbook_url": f"{cluster.monitoring.runbooks.rstrip('/')}/{rule.name}.md",
+        },
+    }
 
 
 def _in_time(cluster: Cluster, expr: str) -> str:
-    """With every range as long as this cluster's alerts look back."""
-    least_s = SAMPLES * cluster.monitoring.scrape_interval_s
+    """With every range as long as this cluster's alerts look back, and its limits in place of their names."""
+    monitoring = cluster.monitoring
+    for name in ("certificate_days", "models_disk_gb", "gpu_hot_celsius"):
+        expr = expr.replace(name.upper(), str(getattr(monitoring, name)))
+    least_s = SAMPLES * monitoring.scrape_interval_s
     return RANGE.sub(lambda found: f"[{_quicker(cluster, found[1], least_s)}]", expr)
 
 
