@@ -23,7 +23,6 @@ from monitoring.status import look, sight, tables
 
 EVERY_S = 2.0
 TIMEOUT_S = 5.0
-WINDOW_S = 60
 
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
@@ -32,11 +31,9 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     compose = None if controller_url else _compose(cluster)
     asked: look.Controller = (lambda: _at(controller_url)) if compose is None else (lambda: _inside(compose, cluster))
     prometheus = _prometheus(cluster, prometheus_url)
-    # Two samples at least, and some to spare, whatever the pause between two scrapes is.
-    window_s = max(WINDOW_S, 4 * cluster.monitoring.scrape_interval_s)
 
     def seen() -> sight.Sight:
-        return look.look(asked, prometheus, window_s)
+        return look.look(asked, prometheus)
 
     console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
     if watch:

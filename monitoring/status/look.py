@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from monitoring.prometheus_api import Alert, Number, Prometheus, Unanswered
-from monitoring.status.sight import Sight, queries, sight
+from monitoring.status.sight import QUERIES, Sight, sight
 
 OFF = "Prometheus is off (monitoring.enabled: false): no rates, no alerts"
 
@@ -12,7 +12,7 @@ Controller = Callable[[], tuple[dict[str, Any], list[dict[str, str]]]]
 """The controller's /status and /api/events, newest event first."""
 
 
-def look(controller: Controller, prometheus: Prometheus | None, window_s: int) -> Sight:
+def look(controller: Controller, prometheus: Prometheus | None) -> Sight:
     """Whatever `controller` raises goes through; without Prometheus the controller's part is shown alone."""
     status, events = controller()
     numbers: dict[str, list[Number]] = {}
@@ -22,7 +22,7 @@ def look(controller: Controller, prometheus: Prometheus | None, window_s: int) -
         trouble.append(OFF)
     else:
         try:
-            numbers = {name: prometheus.now(query) for name, query in queries(window_s).items()}
+            numbers = {name: prometheus.now(query) for name, query in QUERIES.items()}
             alerts = prometheus.alerts()
         except Unanswered as error:
             trouble.append(f"{error}: no rates, no alerts")

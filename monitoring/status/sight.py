@@ -65,7 +65,7 @@ class Pool:
     p95_s: float | None
     first_token_p95_s: float | None
     error_share: float | None
-    fallbacks_per_s: float | None
+    fallback_share: float | None
     engines: tuple[Engine, ...]
 
     @property
@@ -92,20 +92,16 @@ class Sight:
         return [pool.name for pool in self.pools if pool.up == 0]
 
 
-def queries(window_s: int) -> dict[str, str]:
-    """What Prometheus is asked, by name."""
-    rate = f"[{window_s}s]"
-    whole = f"sum by (pool) (rate(manyeyes_requests_total{rate}))"
-    return {
-        "rps": whole,
-        "errors": f'(sum by (pool) (rate(manyeyes_requests_total{{status=~"5.."}}{rate})) or 0 * {whole}) / {whole}',
-        "p95": f"histogram_quantile(0.95, sum by (pool, le) (rate(manyeyes_request_seconds_bucket{rate})))",
-        "first_token": f"histogram_quantile(0.95, sum by (pool, le) (rate(vllm:time_to_first_token_seconds_bucket{rate})))",
-        "fallbacks": f"sum by (pool) (rate(manyeyes_fallbacks_total{rate}))",
-        "share": f'sum by (pool, engine) (rate(manyeyes_requests_total{{engine!=""}}{rate})) '
-        f'/ on (pool) group_left sum by (pool) (rate(manyeyes_requests_total{{engine!=""}}{rate}))',
-        "gpu": "max by (gpu) (DCGM_FI_DEV_GPU_UTIL) / 100",
-    }
+QUERIES = {
+    "rps": "pool:requests:rate1m",
+    "errors": "pool:errors:ratio_rate5m",
+    "p95": "pool:request_seconds:p95",
+    "first_token": "pool:first_token_seconds:p95",
+    "fallbacks": "pool:fallbacks:ratio_rate5m",
+    "share": "pool_engine:requests:rate1m / on (pool) group_left sum by (pool) (pool_engine:requests:rate1m)",
+    "gpu": "gpu:use:ratio",
+}
+"""What Prometheus is asked, by name: the series that the dashboards draw (monitoring/prometheus/recording.py)."""
 
 
 def sight(
@@ -115,7 +111,7 @@ def sight(
     alerts: Sequence[Alert],
     trouble: Sequence[str] = (),
 ) -> Sight:
-    """`numbers` are the answers to `queries`, empty where Prometheus is off."""
+    """`numbers` are the answers to QUERIES, empty where Prometheus is off."""
     by_pool = {name: {one.labels.get("pool", ""): one.value for one in found} for name, found in numbers.items()}
     shares = {one.labels.get("engine", ""): one.value for one in numbers.get("share", ())}
     gpus = {one.labels.get("gpu", ""): one.value for one in numbers.get("gpu", ())}
@@ -152,7 +148,7 @@ def sight(
             p95_s=_first(told.get("p95"), _seconds(one.get("p95_ms"))),
             first_token_p95_s=told.get("first_token"),
             error_share=told.get("errors"),
-            fallbacks_per_s=told.get("fallbacks"),
+            fallback_share=told.get("fallbacks"),
             engines=tuple(engine(name, each) for each in one["engines"]),
         )
 

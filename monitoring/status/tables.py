@@ -63,7 +63,7 @@ def _about(pool: Pool) -> str:
     if pool.notice:
         words.append(pool.notice.split(",")[0])
     if pool.fallback:
-        used = f" ({pool.fallbacks_per_s:.1f}/s)" if pool.fallbacks_per_s else ""
+        used = f" ({_percent(pool.fallback_share)} of them)" if pool.fallback_share else ""
         words.append(f"else {pool.fallback}{used}")
     return ", ".join(words)
 

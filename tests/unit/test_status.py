@@ -85,7 +85,7 @@ def test_firing_alerts_are_told_with_their_age_and_pending_ones_are_not() -> Non
 def test_nothing_is_wider_than_eighty_columns_whatever_the_names() -> None:
     event = {"at": NOW.isoformat(), "sentence": "a-very-long-engine-name-0 " + "is down because " * 12}
     endless = pool(LONG, engine("documents-on-the-second-machine-0", "suspect", reason="is suspect: " + "why " * 40))
-    numbers = {name: [Number({"pool": LONG}, 123456.789)] for name in sight.queries(60)}
+    numbers = {name: [Number({"pool": LONG}, 123456.789)] for name in sight.QUERIES}
     text = shown(seen(endless | {"fallback": LONG, "notice": "emulated, so"}, numbers=numbers, events=[event]))
     assert max(map(len, text.splitlines())) <= 80
     assert "123456.8" in text
@@ -95,10 +95,10 @@ def test_without_prometheus_the_controllers_part_is_shown_and_the_rest_is_said_t
     def controller() -> tuple[dict[str, Any], list[dict[str, str]]]:
         return {"pools": [pool("big", engine("gpu-0"))]}, []
 
-    text = shown(look.look(controller, None, 60))
+    text = shown(look.look(controller, None))
     assert "monitoring.enabled: false" in text
     assert "alerts are not known" in text
     assert ["gpu-0", "up", "3", "0", "61", "42%", "–", "–"] in words(text)
     assert "1.2 s" in text, "the controller knows the P95 by itself"
-    text = shown(look.look(controller, Prometheus("http://127.0.0.1:1"), 60))
+    text = shown(look.look(controller, Prometheus("http://127.0.0.1:1")))
     assert "Prometheus does not answer at http://127.0.0.1:1" in text
