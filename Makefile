@@ -39,6 +39,10 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 status: $(VENV)/host ## How users, pools and engines are, alerts, events: [WATCH=1 CONTROLLER=URL PROMETHEUS=URL]
 	@$(HOST) status --config '$(CONFIG)' $(if $(WATCH),--watch) $(call given,controller) $(call given,prometheus)
 
+.PHONY: report
+report: $(VENV)/host ## One page of the last hours, to build/report/: [HOURS=1 OUT=file.html CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) report --config '$(CONFIG)' $(foreach option,hours out controller prometheus,$(call given,$(option)))
+
 .PHONY: scale
 scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
 	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'

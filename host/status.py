@@ -28,19 +28,17 @@ TIMEOUT_S = 5.0
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
     """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
     cluster = load(config)
-    compose = None if controller_url else _compose(cluster)
-    asked: look.Controller = (lambda: _at(controller_url)) if compose is None else (lambda: _inside(compose, cluster))
-    prometheus = _prometheus(cluster, prometheus_url)
+    asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
 
     def seen() -> sight.Sight:
-        return look.look(asked, prometheus)
+        return look.look(asked, beside)
 
     console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
     if watch:
         return _watch(seen, console)
     now = seen()
     console.print(tables.page(now))
-    if compose is not None and (odd := _not_well(compose)):
+    if not controller_url and (odd := _not_well(Compose(cluster.name))):
         say(f"\nnot well: {', '.join(odd)}")
     return 1 if now.empty_pools else 0
 
@@ -71,7 +69,16 @@ def _compose(cluster: Cluster) -> Compose:
     return compose
 
 
-def _prometheus(cluster: Cluster, url: str) -> Prometheus | None:
+def controller_of(cluster: Cluster, url: str) -> look.Controller:
+    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
+    if url:
+        return lambda: _at(url)
+    compose = _compose(cluster)
+    return lambda: _inside(compose, cluster)
+
+
+def prometheus(cluster: Cluster, url: str) -> Prometheus | None:
+    """At `url`, or this host's; None where it is off."""
     if not url and not cluster.monitoring.enabled:
         return None
     return Prometheus(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
