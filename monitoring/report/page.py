@@ -40,7 +40,7 @@ def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], 
 <h2>What was promised, what was kept</h2>
 <div class="wide">{_table(about)}</div>
 <h2>Over time</h2>
-<p class="source">Blue spans are marks, red ones alerts. Beside each name is its last value.</p>
+<p class="source">{_legend(about)} Beside each name is its last value.</p>
 <section class="charts">{_charts(about, emulated)}</section>
 <h2>Who did the work</h2>
 <div class="wide">{_engines(about)}</div>
@@ -66,6 +66,13 @@ def _table(about: Gathered) -> str:
         for pool in about.pools
     )
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _legend(about: Gathered) -> str:
+    if not about.marks:
+        return "Red spans are times in which an alert fired."
+    told = ", ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in about.marks)
+    return f"Blue spans are marks: {told}. Red ones are alerts."
 
 
 def _charts(about: Gathered, emulated: bool) -> str:
