@@ -104,11 +104,12 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, docs/rules.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
 	@$(PY) -m controller.metrics_reference > docs/metrics.md
 	@$(PY) -m monitoring.prometheus.reference > docs/rules.md
+	@$(PY) -m monitoring.prometheus.alerts_reference > docs/alerts.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof

@@ -66,6 +66,25 @@ GATEWAY_REFUSALS = Counter(
     "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
 )
 
+CERTIFICATE_EXPIRES = Gauge(
+    "manyeyes_certificate_expires_timestamp_seconds", "When the gateway's certificate ends, as Unix time.", ["file"]
+)
+
+# Containers, as Docker tells of them through its filter
+
+CONTAINER_CPU = Counter("manyeyes_container_cpu_seconds_total", "CPU time that a container took.", ["service"])
+CONTAINER_MEMORY = Gauge(
+    "manyeyes_container_memory_bytes", "Memory of a container, without what is cache of files.", ["service"]
+)
+CONTAINER_MEMORY_LIMIT = Gauge(
+    "manyeyes_container_memory_limit_bytes", "Memory at which the container is killed.", ["service"]
+)
+CONTAINER_RESTARTS = Gauge(
+    "manyeyes_container_restarts",
+    "Times that Docker started an engine's container again because it ended.",
+    ["service"],
+)
+
 # Membership
 
 DNS_ANSWERS = Counter("manyeyes_dns_answers_total", "DNS answers by pool or engine, and result code.", ["name", "code"])

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import yaml
 
-from config.load import load_laid_out
+from config.inventory import Inventory
+from config.layout import lay_out
+from config.load import load
 from monitoring.prometheus_api import Prometheus
 from render.prometheus import prometheus_yml, rules_yml
 from tests.eventually import eventually
@@ -33,7 +35,7 @@ DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0"} 0
 @contextlib.contextmanager
 def prometheus_beside(running: Stand) -> Iterator[Prometheus]:
     """Looks once a second. Engines and the controller are its targets, and a stand-in for the exporter of GPUs."""
-    cluster = load_laid_out(running.folder / "cluster.yaml", running.folder / "rendered/inventory.yaml")
+    cluster = lay_out(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
     seconds = cluster.monitoring.model_copy(update={"scrape_interval_s": 1, "gpu_exporter": True})
     cluster = cluster.model_copy(update={"monitoring": seconds})
     with _exporter() as gpus:
