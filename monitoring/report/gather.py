@@ -141,9 +141,9 @@ FEWEST = 0.5
 
 
 def _pools(found: dict[str, dict[str, float]]) -> tuple[Told, ...]:
-    names = list(found["success_promised"]) + [
-        name for name in found["requests"] if name not in found["success_promised"]
-    ]
+    # Requests that were refused before a pool was known have none.
+    known = {name for name in (*found["success_promised"], *found["requests"]) if name}
+    names = sorted(known, key=lambda name: (-found["requests"].get(name, 0.0), name))
     return tuple(_told(name, {key: values[name] for key, values in found.items() if name in values}) for name in names)
 
 

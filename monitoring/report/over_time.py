@@ -96,14 +96,14 @@ def clock(
     end_s: float,
     local: Callable[[float], datetime] = lambda at: datetime.fromtimestamp(at).astimezone(),
 ) -> list[tuple[float, str]]:
-    """Four to seven round times between, in the host's own time zone; with the day where they are more than a day apart."""
+    """Four to seven round times between, in the host's own time zone; with the day where that is needed."""
     span = end_s - start_s
     sizes = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
     step = next((size for size in sizes if span / size <= 6.5), 604_800)
     shift = local(start_s).utcoffset()
     offset = shift.total_seconds() if shift else 0.0
     first = math.ceil((start_s + offset) / step) * step - offset
-    form = "%H:%M" if span <= 86_400 else "%d %b %H:%M" if step < 86_400 else "%d %b"
+    form = "%H:%M" if span <= 86_400 else "%a %H:%M" if step < 86_400 else "%d %b"
     times = [first + number * step for number in range(8) if first + number * step <= end_s]
     return [(at, format(local(at), form)) for at in times]
 

@@ -56,7 +56,7 @@ def row(pool: Told) -> list[tuple[str, str, str]]:
         (percent(pool.answered), _promised(pool.answered_promised), _class(pool.answered, pool.answered_promised)),
         (
             percent(pool.in_time),
-            _promised(pool.in_time_promised) + (f" in {pool.objective_s:g} s" if pool.objective_s else ""),
+            _promised(pool.in_time_promised) + (f" in\u00a0{pool.objective_s:g}\u00a0s" if pool.objective_s else ""),
             _class(pool.in_time, pool.in_time_promised),
         ),
         (seconds(pool.p50_s), "", ""),
@@ -72,7 +72,7 @@ COLUMNS = ("requests", "answered", "in time", "P50", "P95", "P99", "TTFT P95", "
 
 
 def _promised(share: float | None) -> str:
-    return f"promised {100 * share:g} %" if share is not None else ""
+    return f"promised {100 * share:g}\u00a0%" if share is not None else ""
 
 
 def _class(seen: float | None, promised: float | None) -> str:
