@@ -12,8 +12,9 @@ GRAFANA_RUNS = grafana.runs()
 collect_ignore = [] if GRAFANA_RUNS else ["test_grafana.py"]
 
 
-def pytest_report_header() -> str:
-    return "Grafana: " + ("runs" if GRAFANA_RUNS else "DOES NOT RUN, so its dashboards are not opened in a browser")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if grafana.GATEWAY and not GRAFANA_RUNS:
+        terminalreporter.write_line("GRAFANA DOES NOT RUN: its dashboards were not opened in a browser", yellow=True)
 
 
 @pytest.fixture(scope="module")

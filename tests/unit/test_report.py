@@ -74,7 +74,7 @@ def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_lin
         (6, "12:00", "18:00"),
         (24, "12:00", "12:00"),
         (72, "Sat 12:00", "Tue 12:00"),
-        (240, "22 Nov", "30 Nov"),
+        (240, "23 Nov", "01 Dec"),
     ],
 )
 def test_times_under_a_chart_are_round_and_few(hours: float, first: str, last: str) -> None:
