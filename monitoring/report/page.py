@@ -71,7 +71,8 @@ def _table(about: Gathered) -> str:
 def _legend(about: Gathered) -> str:
     if not about.marks:
         return "Red spans are times in which an alert fired."
-    told = ", ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in about.marks)
+    marks = sorted(about.marks, key=lambda one: one.start_s)
+    told = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
     return f"Blue spans are marks: {told}. Red ones are alerts."
 
 
