@@ -169,17 +169,19 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "pool-killed", "the only engine of a pool without a fallback is killed", kill("small-0"), start("small-0"),
-        frozenset({("EngineDown", "small-0"), ("PoolEmpty", "small"), ("ErrorBurnFast", "small")}), 30, asked="small",
+        frozenset({("EngineDown", "small-0"), ("PoolEmpty", "small"), ("ErrorBurnFast", "small")}), 30, may=frozenset({"ErrorBurnSlow"}),
+        asked="small",
     ),
     Fault(
         "errors", "the only engine of a pool answers every other request with 500",
         fault("errors", "small-0", rate=0.5), mended("small-0"),
         frozenset({("ErrorBurnFast", "small")}), 45,
-        may=frozenset({"EngineFailing", "PoolEmpty", "EngineDown", "EngineFlapping"}), asked="small",
+        may=frozenset({"ErrorBurnSlow", "EngineFailing", "PoolEmpty", "EngineDown", "EngineFlapping"}), asked="small",
     ),
     Fault(
         "slow", "both engines of a pool are a hundred times slower", fault("slow", "big-0", "big-1", factor=100),
-        mended("big-0", "big-1"), frozenset({("LatencyBurnFast", "big")}), 120, users=12,
+        mended("big-0", "big-1"), frozenset({("LatencyBurnFast", "big")}), 120, may=frozenset({"LatencyBurnSlow"}),
+        users=12,
     ),
     Fault(
         "flapping", "an engine dies and comes back four times in a minute", flap, lambda watched: None,
