@@ -142,6 +142,18 @@ bench-controller: $(VENV)/test ## What the controller costs with 200 engines and
 	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
 	@cat build/saturated.txt
 
+.PHONY: alert-drill
+alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on processes, to docs/alert-drill.md: 10 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m tests.drill $(ARGS)
+
+.PHONY: bench-monitoring
+bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eight engines: 20 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m bench.monitoring $(ARGS)
+
 ##@ Load
 
 .PHONY: loadtest

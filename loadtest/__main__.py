@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, summary, users
+from loadtest import shapes, summary, textfile, users
 from loadtest.annotations import Annotations
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         expected_s = _expected_s(order)
         in_cluster = Marks(asked.url, asked.trusted).during(title, expected_s)
-        with in_cluster, progress(title, expected_s) as watch, Lost(gateway) as lost:
+        with in_cluster, progress(title, expected_s) as shown, textfile.told(shown) as watch, Lost(gateway) as lost:
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = seen(folder, "interrupted by Ctrl-C")

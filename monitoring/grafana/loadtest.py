@@ -129,6 +129,16 @@ OVER_TIME = Row(
             },
             most=1,
         ),
+        Panel(
+            "Load generator",
+            "Share of a core that the busiest process of a `make loadtest` on this host takes; 0 while none runs here. "
+            "Worry above 85 %, the dashed line: the run then measures its generator and not the cluster.",
+            "percentunit",
+            {"busiest process": "max(manyeyes_loadtest_generator_cpu_share) or vector(0)"},
+            line_at=0.85,
+            width=24,
+            height=6,
+        ),
     ),
 )
 

@@ -1,19 +1,17 @@
-"""A real Prometheus that watches a stand, with the shipped recording rules and alerts."""
+"""Prometheus alone beside a stand, at its own pace: what a terminal, a page and dashboards ask. watched.py has all parts, at alerts' pace."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import httpx
-import yaml
 
 from config.inventory import Inventory
 from config.layout import lay_out
 from config.load import load
 from monitoring.prometheus_api import Prometheus
-from render.prometheus import prometheus_yml, rules_yml
+from render.prometheus import Targets, prometheus_yml, rules_yml
 from tests.eventually import eventually
 from tests.process.stand import Stand, free_port
 from tests.prometheus.promtool import program
@@ -39,12 +37,11 @@ def prometheus_beside(running: Stand) -> Iterator[Prometheus]:
     seconds = cluster.monitoring.model_copy(update={"scrape_interval_s": 1, "gpu_exporter": True})
     cluster = cluster.model_copy(update={"monitoring": seconds})
     with _exporter() as gpus:
+        targets = Targets(controller=f"127.0.0.1:{running.ports['controller']}", gpu=f"127.0.0.1:{gpus}")
         folder = running.folder / "prometheus"
         folder.mkdir()
         (folder / "rules.yml").write_text(rules_yml(cluster))
-        (folder / "prometheus.yml").write_text(
-            yaml.safe_dump(_here(yaml.safe_load(prometheus_yml(cluster)), running, gpus))
-        )
+        (folder / "prometheus.yml").write_text(prometheus_yml(cluster, targets))
         port = free_port()
         command = [
             program("prometheus"),
@@ -55,17 +52,6 @@ def prometheus_beside(running: Stand) -> Iterator[Prometheus]:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _ready(url), 60, 0.2, "Prometheus is ready")
         yield Prometheus(url)
-
-
-def _here(document: dict[str, Any], running: Stand, gpus: int) -> dict[str, Any]:
-    """The shipped configuration with this host's ports. What a stand does not have is left out."""
-    controller = f"127.0.0.1:{running.ports['controller']}"
-    jobs = {job["job_name"]: job for job in document["scrape_configs"]}
-    jobs["engines"]["http_sd_configs"][0] |= {"url": f"http://{controller}/sd", "refresh_interval": "1s"}
-    jobs["controller"]["static_configs"] = [{"targets": [controller]}]
-    here = [jobs["engines"], jobs["controller"]]
-    here.append({"job_name": "gpus", "static_configs": [{"targets": [f"127.0.0.1:{gpus}"]}]})
-    return {"global": document["global"], "rule_files": document["rule_files"], "scrape_configs": here}
 
 
 def _ready(url: str) -> bool:

@@ -84,7 +84,7 @@ def controllers_series() -> list[tuple[str, tuple[str, ...]]]:
         (metric._name + ending, metric._labelnames)
         for metric in controller_metrics.ALL
         for ending in ("", "_total", "_bucket")
-    ]
+    ] + [("manyeyes_loadtest_generator_cpu_share", ())]  # a load test's own, by node-exporter
 
 
 @each_panel
