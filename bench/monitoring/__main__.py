@@ -5,6 +5,8 @@ filled in for the rules that look back on them, so that it costs what it costs a
 """
 
 import argparse
+import contextlib
+import io
 import os
 import statistics
 import subprocess
@@ -89,7 +91,13 @@ def restart_with(beside: Watched, targets: list[str]) -> None:
     folder = beside.stand.folder / "monitoring"
     file = folder / "prometheus.yml"
     configuration = yaml.safe_load(file.read_text())
-    configuration["scrape_configs"].append({"job_name": "stand-ins", "static_configs": [{"targets": targets}]})
+    configuration["scrape_configs"].append(
+        {
+            "job_name": "stand-ins",
+            "static_configs": [{"targets": targets}],
+            "fallback_scrape_protocol": "PrometheusText0.0.4",
+        }
+    )
     file.write_text(yaml.safe_dump(configuration))
     past = folder / "past.txt"
     past.write_text(history(beside.stand))
@@ -119,16 +127,20 @@ def measure(beside: Watched, seconds: float) -> None:
     for part, pid in pids.items():
         share = (cpu_s(pid) - before[part]) / passed
         name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
-        print(
+        say(
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
-            f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB",
-            flush=True,
+            f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB"
         )
-    print(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
-    print(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
-    print(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
-    print(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
-    print(f"rules that could not be worked out: {len(beside.wrong_rules())}")
+    say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
+    say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
+    say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
+    say(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
+    say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
+
+
+def say(line: str) -> None:
+    """Past the logs of the parts, which are told when a stand ends."""
+    print(line, file=sys.__stdout__, flush=True)
 
 
 def main() -> None:
@@ -141,13 +153,14 @@ def main() -> None:
         with (
             as_many_series_as_vllm() as targets,
             tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stdout(io.StringIO()),
             stand(Path(folder), document()) as running,
         ):
             running.all_up({f"gpu-{number}" for number in range(ENGINES)})
             with watched(running) as beside:
                 restart_with(beside, targets)
                 with crowd(running.url, "big", users=chosen.users):
-                    print(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+                    say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                     measure(beside, chosen.seconds)
 
 
