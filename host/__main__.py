@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -12,14 +12,16 @@ from config.load import ConfigError, keys_path, load
 from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.report import report
 from host.restart_rolling import drain, restart_rolling, resume
+from host.status import status
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
 from host.upgrade import upgrade
 
 ACTIONS = (
-    *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
+    *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
     *("doctor", "docker", "images", "admin-key", "logs"),
 )
 
@@ -39,6 +41,11 @@ def main() -> int:
     parser.add_argument("--request", default="")
     parser.add_argument("--raw", default="")
     parser.add_argument("--follow", default="yes")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -69,6 +76,10 @@ def _act(arguments: argparse.Namespace) -> int:
     match action:
         case "up":
             up(config, flavour)
+        case "status":
+            return status(config, arguments.watch, arguments.controller, arguments.prometheus)
+        case "report":
+            report(config, arguments.hours, arguments.out, arguments.controller, arguments.prometheus)
         case "drain":
             drain(config, arguments.engine)
         case "resume":
