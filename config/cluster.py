@@ -6,7 +6,9 @@ from pydantic import Field
 
 from config.endpoint import Adapter
 from config.engines import Engine
-from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown
+from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
+from config.monitoring import Monitoring
+from config.observing import Logs, Tracing
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
@@ -45,6 +47,10 @@ class Cluster(Section):
     """The page."""
     monitoring: Monitoring = Monitoring()
     """Prometheus and Grafana."""
+    logs: Logs = Logs()
+    """Log lines."""
+    tracing: Tracing = Tracing()
+    """Spans of requests."""
     network: Network = Network()
     """The cluster's network."""
     models: Models = Models()
@@ -78,6 +84,13 @@ class Cluster(Section):
         """Whether Compose starts the adapter."""
         has_endpoints = any(engine.endpoint for engine in self.explicit_engines)
         return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
+
+    @property
+    def watches_gpus(self) -> bool:
+        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
+        on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
+        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
+        return wanted and self.monitoring.enabled
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:

@@ -1,5 +1,6 @@
 """Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
@@ -145,8 +146,21 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
-    if cluster.monitoring.enabled and cluster.gateway.port == cluster.monitoring.prometheus_port:
-        yield f"gateway.port and monitoring.prometheus_port are both {cluster.gateway.port}"
+    taken = {"gateway.port": cluster.gateway.port}
+    if cluster.monitoring.enabled:
+        taken["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
+        taken["monitoring.alertmanager_port"] = cluster.monitoring.alertmanager_port
+    if cluster.tracing.starts_jaeger:
+        taken["tracing.jaeger_port"] = cluster.tracing.jaeger_port
+    for one, other in itertools.combinations(taken, 2):
+        if taken[one] == taken[other]:
+            yield f"{one} and {other} are both {taken[one]}"
+
+
+def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+    for number, webhook in enumerate(cluster.monitoring.alerting.webhooks, start=1):
+        if (webhook.url is None) == (webhook.url_file is None):
+            yield f"monitoring.alerting.webhooks[{number}] wants a url or a url_file, and one of them only"
 
 
 def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
@@ -225,6 +239,7 @@ RULES: tuple[Rule, ...] = (
     gpus_are_not_taken_twice,
     endpoints_are_the_adapters,
     ports_differ,
+    webhooks_lead_somewhere,
     network_holds_the_controller,
     shutdown_leaves_time,
     media_limits_make_sense,

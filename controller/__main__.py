@@ -11,9 +11,10 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from controller import configuration_api, dns, logs, request_log
+from controller import certificate, configuration_api, dns, request_log
 from controller.api import api
 from controller.configuration import Configuration, Unusable
+from controller.container_use import watching_containers
 from controller.fleet import Fleet
 from controller.gateway_files import GatewayFiles
 from controller.in_force import InForce
@@ -26,6 +27,7 @@ from controller.request_log import RequestLog
 from controller.scaling import api as scaling_api
 from controller.scaling.running import scaling
 from controller.settings import Settings
+from logs import events
 
 
 class QuietServer(uvicorn.Server):
@@ -54,7 +56,8 @@ async def run(settings: Settings) -> None:
         fleet.tell(sentence)
     configuration.begin(in_force, gateway, fleet.tell)
     requests = RequestLog(fleet)
-    app = api(fleet, requests)
+    in_force.listen(requests.apply)
+    app = api(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
     app.include_router(configuration_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)
     server = QuietServer(
@@ -62,6 +65,7 @@ async def run(settings: Settings) -> None:
             app,
             host=settings.host,
             port=settings.http_port,
+            log_config=None,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=2,
@@ -73,10 +77,14 @@ async def run(settings: Settings) -> None:
     async with (
         dns.serving(fleet, settings.host, settings.dns_port),
         request_log.receiving(requests, settings.host, settings.syslog_port),
+        watching_containers(in_force, settings.containers),
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
-        loops = [asyncio.create_task(each) for each in (fleet.watch(), gateway.follow(), configuration.watch())]
+        loops = [
+            asyncio.create_task(each)
+            for each in (fleet.watch(), gateway.follow(), configuration.watch(), requests.spans.run())
+        ]
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )
@@ -91,7 +99,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    logs.to_json()
+    events.to_json("controller")
     try:
         uvloop.run(run(Settings.from_environment()))
     except Unusable as error:

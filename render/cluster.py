@@ -9,11 +9,13 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import lay_out
+from render.alertmanager import alertmanager_yml
 from render.containers import filter_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
 from render.file import as_yaml
-from render.prometheus import prometheus_yml
+from render.grafana import more_datasources
+from render.prometheus import prometheus_yml, rules_yml
 
 
 def render(
@@ -32,7 +34,10 @@ def render(
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),
         "engines.yaml": engines_yaml(laid_out),
         "prometheus/prometheus.yml": prometheus_yml(laid_out),
+        "prometheus/rules.yml": rules_yml(laid_out),
+        "alertmanager/alertmanager.yml": alertmanager_yml(laid_out),
         "containers/nginx.conf": filter_conf(laid_out),
+        "grafana/more.yaml": more_datasources(laid_out),
     }
     digests = {
         "gateway": _digest(checkout),
@@ -40,7 +45,9 @@ def render(
         "webui": _digest(
             str(laid_out.gateway.max_body_mb), laid_out.webui.model_dump_json(exclude={"title", "greeting", "copies"})
         ),
-        "prometheus": _digest(files["prometheus/prometheus.yml"]),
+        "prometheus": _digest(files["prometheus/prometheus.yml"], files["prometheus/rules.yml"]),
+        "alertmanager": _digest(files["alertmanager/alertmanager.yml"]),
+        "grafana": _digest(files["grafana/more.yaml"]),
         "containers": _digest(files["containers/nginx.conf"]),
     }
     return files | {"compose.env": compose_env(laid_out, config_file, rendered_dir, digests)}

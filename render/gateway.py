@@ -14,6 +14,7 @@ from render.nginx import pools_conf
 from render.njs import cluster_js
 from render.page import page_conf
 from render.places import CONTAINERS, Places
+from render.tracing import tracing_conf
 
 NO_KEYS = Keys()
 GENERATION, SUMS = "generation", "generation.sha256"
@@ -37,6 +38,7 @@ def gateway_files(
         "page.conf": page_conf(cluster, places),
         "locations.inc": locations_conf(cluster, places, renamed),
         "settings.inc": settings_conf(cluster),
+        "tracing.conf": tracing_conf(cluster),
         "cluster.js": cluster_js(cluster),
     }
 
