@@ -215,7 +215,7 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: Settings) -> None:
     # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
     # without it a crafted chat could name any file of this process and be served a copy.
     blocks.has_launched = True
-    blocks.favicon_path = str(samples.HERE / "icon.png")  # mounting takes it for / only
+    blocks.favicon_path = str(samples.HERE / "icon.png")  # type: ignore[assignment]  # mounting takes it for / only
 
 
 def main() -> int:
