@@ -69,7 +69,7 @@ async def check(host: str, port: int, cluster: Cluster, own: Own, param: str) ->
 
 def forbidden(address: Address, rules: Controller) -> str:
     """Why nothing may be registered at this address; empty when it may. Pure."""
-    if isinstance(address, IPv6Address) and (inner := _inner(address)):
+    if isinstance(address, IPv6Address) and (inner := meant(address)):
         return forbidden(inner, rules)
     if address.is_unspecified or address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is no address of one machine"
@@ -86,7 +86,7 @@ def forbidden(address: Address, rules: Controller) -> str:
     return ""
 
 
-def _inner(address: IPv6Address) -> IPv4Address | None:
+def meant(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 one stands for."""
     if address in NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
