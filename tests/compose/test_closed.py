@@ -3,12 +3,13 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from config.gateway import Images
 
@@ -209,42 +210,91 @@ FETCH = """
 import asyncio, sys
 from vllm.multimodal.media import MediaConnector
 connector = MediaConnector(allowed_media_domains=["pictures.example.com", "inner.example.com", "metadata.example.com"])
-for url in sys.argv[1:]:
-    try:
-        print(type(asyncio.run(connector.fetch_image_async(url))).__name__)
-    except Exception as error:
-        print("refused", type(error).__name__, str(error)[:200].replace(chr(10), " "))
+async def main():
+    for url in sys.argv[1:]:
+        try:
+            image = await connector.fetch_image_async(url)
+            print("fetched", *getattr(image, "media", image).size)
+        except Exception as error:
+            print("refused", type(error).__name__, str(error)[:200].replace(chr(10), " "))
+asyncio.run(main())
+"""
+PICTURES = """
+import http.server
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/away": return super().do_GET()
+        self.send_response(302); self.send_header("Location", "http://metadata.example.com/latest"); self.end_headers()
+http.server.HTTPServer(("", 80), Handler).serve_forever()
 """
 
 
-def test_vllms_own_fetching_goes_through_the_way_out_and_is_refused_where_a_name_leads_inside(
-    tmp_path: Path,
-) -> None:
-    """vLLM compares names only; that these lead to the metadata service and to the host is the proxy's to see."""
+@pytest.fixture
+def fetch(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], str]]]:
+    """vLLM's own fetching, in a network with the proxy and a picture; what it says of each URL, and the proxy's log."""
     network = f"{NAME}-media"
     docker("network", "create", "--internal", network)
-    host = host_in(network)
-    domains = json.dumps({"inner.example.com": False, "metadata.example.com": True})
-    proxy = docker(
-        "run", "--rm", "--detach", "--network", network, "--network-alias", "media", "--env", f"MEDIA_DOMAINS={domains}",
-        "--add-host", "metadata.example.com:169.254.169.254", "--add-host", f"inner.example.com:{host}",
-        "--entrypoint", "python", Images().controller, "-m", "media",
-    ).strip()  # fmt: skip
+    Image.new("RGB", (40, 30)).save(tmp_path / "cat.png")
+    tmp_path.chmod(0o755)
+    domains = {"inner.example.com": False, "metadata.example.com": True, "pictures.example.com": True}
+    at = ["run", "--rm", "--detach", "--network", network]
+    started = [
+        docker(
+            *at, "--network-alias", "media", "--env", f"MEDIA_DOMAINS={json.dumps(domains)}",
+            "--add-host", "metadata.example.com:169.254.169.254", "--add-host", f"inner.example.com:{host_in(network)}",
+            "--entrypoint", "python", Images().controller, "-m", "media",
+        ).strip(),
+        docker(
+            *at, "--network-alias", "pictures.example.com", "--volume", f"{tmp_path}:/srv:ro", "--workdir", "/srv",
+            "--entrypoint", "python", Images().python, "-c", PICTURES,
+        ).strip(),
+    ]  # fmt: skip
+    settings = {
+        "http_proxy": "http://media:3128",
+        "https_proxy": "http://media:3128",
+        "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
+    }
+
+    def fetched(*urls: str, **more: str) -> tuple[list[str], str]:
+        environment = [f"--env={name}={value}" for name, value in (settings | more).items()]
+        command = [
+            "run",
+            "--rm",
+            "--network",
+            network,
+            *environment,
+            "--entrypoint",
+            "python",
+            Images().vllm_cpu,
+            "-c",
+            FETCH,
+        ]
+        lines = [line for line in docker(*command, *urls).splitlines() if line.startswith(("fetched", "refused"))]
+        return lines, docker("logs", started[0])
+
     try:
-        way_out = [f"--env={name}=http://media:3128" for name in ("http_proxy", "https_proxy")]
-        said = docker(
-            "run", "--rm", "--network", network, *way_out, "--env", "VLLM_MEDIA_FETCH_MAX_RETRIES=1", "--entrypoint", "python",
-            Images().vllm_cpu, "-c", FETCH,
-            "http://inner.example.com/a.png", "http://metadata.example.com/latest", "https://metadata.example.com/latest",
-            "http://pictures.example.com/a.png", "http://169.254.169.254/latest",
-        )  # fmt: skip
-        refused = [line for line in said.splitlines() if line.startswith(("refused", "Image"))]
-        assert len(refused) == 5, said
-        assert all("403" in line for line in refused[:4]), said
-        assert "allowed" in refused[4], said  # vLLM's own list
-        log = docker("logs", proxy)
-        assert "169.254.169.254 is link-local" in log
-        assert f"{host} is private" in log
+        yield fetched
     finally:
-        docker("rm", "--force", proxy)
+        docker("rm", "--force", *started)
         docker("network", "rm", network)
+
+
+def test_vllms_own_fetching_takes_the_way_out_and_is_refused_where_a_name_leads_inside(
+    fetch: Callable[..., tuple[list[str], str]],
+) -> None:
+    """vLLM compares names only; that one leads to the metadata service is the proxy's to see. Redirects are followed, as by default."""
+    said, log = fetch(
+        "http://pictures.example.com/cat.png",
+        "http://inner.example.com/a.png",
+        "http://metadata.example.com/latest",
+        "https://metadata.example.com/latest",
+        "http://pictures.example.com/away",
+        "http://169.254.169.254/latest",
+        VLLM_MEDIA_URL_ALLOW_REDIRECTS="1",
+    )
+    assert len(said) == 6, said
+    assert said[0] == "fetched 40 30"
+    assert all(line.startswith("refused") and "403" in line for line in said[1:5]), said
+    assert "must be from one of the allowed domains" in said[5]  # vLLM's own list
+    assert log.count("169.254.169.254 is link-local") == 3
+    assert "is private, and media.allow_private is false" in log
