@@ -57,6 +57,14 @@ restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lo
 upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
 	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
+.PHONY: backup
+backup: $(VENV)/host ## Configuration, secrets, keys, state and Grafana in one file: [OUT=file.tar.gz]
+	@$(HOST) backup --config '$(CONFIG)' --out '$(OUT)'
+
+.PHONY: restore
+restore: $(VENV)/host ## Put a backup back, while the cluster is down: FROM=build/backup/....tar.gz
+	@$(HOST) restore --config '$(CONFIG)' --source '$(FROM)'
+
 .PHONY: logs
 logs: ## Follow the logs of every part (Ctrl-C ends it)
 	@docker compose logs --follow --tail 20
@@ -148,6 +156,14 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
 	@tests/nginx/fetch build/nginx
 	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+
+.PHONY: chaos
+chaos: $(VENV)/loadtest ## Every fault on the running cluster, under load, and a report: [FAULTS= USERS= CONFIRM=yes]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos --config '$(CONFIG)' $(foreach option,faults users scenario model confirm out,$(call given,$(option))) $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/loadtest ## An hour at 80 % load with a fault every minute: [MINUTES=60]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos.soak --config '$(CONFIG)' $(foreach option,minutes load scenario model confirm out,$(call given,$(option))) $(ARGS)
 
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...

@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|drain|resume|restart-rolling|upgrade|backup|restore|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -10,6 +10,7 @@ from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
 from host import admin_key, doctor, dotenv, engine, facts, images, inventory
+from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.restart_rolling import drain, restart_rolling, resume
@@ -20,6 +21,7 @@ from host.upgrade import upgrade
 
 ACTIONS = (
     *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
+    *("backup", "restore"),
     *("doctor", "docker", "images", "admin-key"),
 )
 
@@ -33,6 +35,8 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
+    parser.add_argument("--out", default="")
+    parser.add_argument("--source", default="")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -71,6 +75,10 @@ def _act(arguments: argparse.Namespace) -> int:
             restart_rolling(config, arguments.pool)
         case "upgrade":
             upgrade(config, arguments.image)
+        case "backup":
+            backup(config, arguments.out)
+        case "restore":
+            restore(config, arguments.source)
         case "down" | "clean":
             return _down(config, everything=action == "clean")
         case "doctor":
