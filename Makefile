@@ -83,6 +83,10 @@ docker: $(VENV)/host ## Install Docker and Compose (Debian, Ubuntu, as root) and
 images: $(VENV)/host ## Build every image here from Debian packages and PyPI, where none can be pulled
 	@$(HOST) images --config '$(CONFIG)' --flavour '$(FLAVOUR)'
 
+.PHONY: pin-images
+pin-images: $(VENV)/host ## Images of others by their digest, written into $(CONFIG); again: the digests of today
+	@$(HOST) pin-images --config '$(CONFIG)'
+
 ##@ The configuration
 
 .PHONY: check-config
@@ -195,6 +199,10 @@ emulator-error: $(VENV)/test ## How far the emulator is from the engine that was
 .PHONY: format
 format: $(VENV)/test ## Format and sort imports
 	@$(VENV)/bin/ruff format -q . && $(VENV)/bin/ruff check -q --fix .
+
+.PHONY: audit
+audit: ## What each environment holds (SBOM), and what of it has known vulnerabilities; wants PyPI's or OSV's advisories
+	@requirements/run-audit
 
 .PHONY: golden
 golden: $(VENV)/test ## Write tests/golden anew from config/examples

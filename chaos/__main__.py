@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--users", type=int, default=20, help="people at the same time, default 20")
     p.add_argument("--scenario", default="chat", help=f"{', '.join(users.ALL)}, or a mix; default chat")
     p.add_argument("--model", default="", help="default: the first the gateway names")
+    p.add_argument(
+        "--watch", type=float, default=10.0, help="seconds to look on before and after each fault, default 10"
+    )
     p.add_argument("--confirm", default="", help="yes: also on a cluster that is not emulated")
     p.add_argument("--out", type=Path, help="default build/chaos/<date>")
     return p
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     partial = ""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        _run(target, crowd, asked.users, faults, outcomes)
+        _run(target, crowd, asked, faults, outcomes)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
@@ -95,11 +98,13 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any(one.broken for one in outcomes) else 0
 
 
-def _run(target: Target, crowd: Crowd, people: int, faults: Sequence[Fault], outcomes: list[Outcome]) -> None:
+def _run(
+    target: Target, crowd: Crowd, asked: argparse.Namespace, faults: Sequence[Fault], outcomes: list[Outcome]
+) -> None:
     patient = Patient(target.asked)
-    load = under_load.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines)
+    load = under_load.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
     with left_as_it_was(target.containers):
-        crowd.start(people)
+        crowd.start(asked.users)
         patient.start()
         try:
             for number, fault in enumerate(faults, start=1):

@@ -14,8 +14,6 @@ from chaos.strike import strike
 from host.command import CommandFailed
 from loadtest.gateway import Gateway
 
-BEFORE_S = 10.0
-AFTER_S = 10.0
 BY_ITSELF_S = 90.0
 """Docker waits longer before each start of a container that ends soon after its start, at most a minute; then it is helped."""
 WHOLE_WITHIN_S = 600.0
@@ -25,19 +23,20 @@ LOOK_EVERY_S = 0.2
 
 @dataclass
 class UnderLoad:
-    """`engines`: who is up when all is well."""
+    """`engines`: who is up when all is well. `watch_s`: how long to look on before a strike, and after everything is back."""
 
     containers: Containers
     gateway: Gateway
     crowd: Crowd
     patient: Patient
     engines: frozenset[str]
+    watch_s: float = 10.0
 
     def measure(self, fault: Fault, told: Callable[[str], None] = lambda note: None) -> Outcome:
         """Waits a while, strikes, waits until everything is as before, looks on for a while."""
         began_s = time.time()
         told("before")
-        time.sleep(BEFORE_S)
+        time.sleep(self.watch_s)
         before = {name: state.started_at for name, state in self.containers.states().items()}
         struck_s = time.time()
         told("struck")
@@ -46,7 +45,7 @@ class UnderLoad:
         notes = self._whole_again(fault, before)
         whole_s = time.time()
         told("after")
-        time.sleep(AFTER_S)
+        time.sleep(self.watch_s)
         times = Times(began_s, struck_s, whole_s, time.time())
         try:
             log = by_id(self.containers.log_since("gateway", began_s))

@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|backup|restore|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -13,6 +13,7 @@ from host import admin_key, doctor, dotenv, engine, facts, images, inventory
 from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.pin_images import pin_images
 from host.restart_rolling import drain, restart_rolling, resume
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
@@ -21,7 +22,7 @@ from host.upgrade import upgrade
 
 ACTIONS = (
     *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
-    *("backup", "restore"),
+    *("backup", "restore", "pin-images"),
     *("doctor", "docker", "images", "admin-key"),
 )
 
@@ -79,6 +80,8 @@ def _act(arguments: argparse.Namespace) -> int:
             backup(config, arguments.out)
         case "restore":
             restore(config, arguments.source)
+        case "pin-images":
+            pin_images(config)
         case "down" | "clean":
             return _down(config, everything=action == "clean")
         case "doctor":
