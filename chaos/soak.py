@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         partial = str(error)
     lost = run.write(partial, asked.minutes, asked.load)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    say(f"      {shown}: soak.md, parts.csv, minutes.csv")
+    say(f"      {shown}: soak.md, parts.csv, minutes.csv, failures.jsonl")
     if partial:
         refusal(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
@@ -180,6 +180,8 @@ class Soak:
     def write(self, partial: str, minutes: int, load: float) -> bool:
         """soak.md; whether anything was lost or grows."""
         failed = [one for one in self.samples if one.failed and not is_cut(one)]
+        with (self.folder / "failures.jsonl").open("wb") as file:
+            file.writelines(one.line() for one in self.samples if one.failed)
         grown = {
             (service, what): self._growth(service, what, least)
             for service in WATCHED

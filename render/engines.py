@@ -164,7 +164,7 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
     # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     if engine.flavour == "emulated":
-        return asleep
+        return asleep | {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
     environment = asleep | {
         # The user has no name in the image, and Python's getpass wants one.
         "USER": "engine",
