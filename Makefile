@@ -126,6 +126,11 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
 
+.PHONY: test-long
+test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker engine of its own (root; some minutes, 3 GB of memory)
+	@$(HOST) images --config tests/long/cluster.yaml
+	@unshare --net --mount --propagation=private bash -c 'ip link set lo up && exec $(PY) -m pytest -s tests/long'
+
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
 	@$(PY) -m controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
