@@ -14,7 +14,12 @@ from config.gateway import Controller
 from controller.registry.refusal import Refusal
 
 RESOLVE_TIMEOUT_S = 5
-PARTS = frozenset({"localhost", "controller", "gateway", "adapter", "webui", "prometheus", "grafana", "nginx-exporter"})
+PARTS = frozenset(
+    {
+        *("localhost", "controller", "gateway", "adapter", "webui", "prometheus", "grafana", "nginx-exporter"),
+        *("containers", "loadtest", "media"),
+    }
+)
 """Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""
 METADATA = frozenset(
     ip_address(text)
