@@ -64,13 +64,16 @@ def table(parts: Sequence[Part]) -> list[Fault]:
         costs: Costs = "in flight" if alone else "begun"
         found.append(Fault(f"kill-{part.service}", f"{part.service}: {KILLED}", "kill", (part.service,), costs))
     if engines:
-        one = engines[0].service
-        costs = "in flight" if sum(other.pool == engines[0].pool for other in engines) == 1 else "begun"
+        of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
+        # Not the same one again and again: who goes down three times in ten minutes has to stay good for longer.
+        costs = "in flight" if len(of_pool) == 1 else "begun"
+        one, other = of_pool[0], of_pool[-1]
         found += [
             Fault(f"hang-{one}", f"{one} hangs for {HUNG_S:.0f} s (docker pause)", "pause", (one,), costs, HUNG_S),
-            Fault(f"stop-{one}", f"{one} is stopped for {AWAY_S:.0f} s (docker stop)", "stop", (one,), costs, AWAY_S),
+            Fault(
+                f"stop-{other}", f"{other} is stopped for {AWAY_S:.0f} s (docker stop)", "stop", (other,), costs, AWAY_S
+            ),
         ]
-        of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
         if len(of_pool) > 2:
             found.append(
                 Fault("kill-all-but-one", f"all of {engines[0].pool} but one: {KILLED}", "kill", of_pool[:-1], "begun")

@@ -79,7 +79,9 @@ class UnderLoad:
         """What is not as it was before the fault."""
         states = self.containers.states()
         parts = [name for name in before if not (name in states and states[name].running and not states[name].paused)]
-        parts += [name for name in before if name in states and states[name].running and not states[name].healthy]
+        if fault.action != "pause":
+            # A health check that failed during a pause counts for up to a minute after it; nothing was started anew.
+            parts += [name for name in before if name in states and states[name].running and not states[name].healthy]
         if fault.action == "kill":
             parts += [name for name in fault.services if name in states and states[name].started_at == before[name]]
         return sorted({*parts, *(self.engines - self.gateway.up())})
