@@ -22,6 +22,7 @@ from chaos.crowd import Crowd
 from chaos.faults import Fault, table
 from chaos.gauge import Gauge
 from chaos.growth import Growth, growth
+from chaos.lines import lines
 from chaos.outcome import is_cut
 from chaos.strike import left_as_it_was, strike
 from chaos.target import Target, Unfit, find
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         partial = str(error)
     lost = run.write(partial, asked.minutes, asked.load)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    say(f"      {shown}: soak.md, parts.csv, minutes.csv, failures.jsonl")
+    say(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
     if partial:
         refusal(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
@@ -152,15 +153,15 @@ class Soak:
         began = time.monotonic()
         try:
             with (self.folder / "minutes.csv").open("w", newline="") as output:
-                lines = csv.writer(output)
-                lines.writerow([one.name for one in fields(Minute)])
+                rows = csv.writer(output)
+                rows.writerow([one.name for one in fields(Minute)])
                 for number in range(1, minutes + 1):
                     fault = next(faults)
                     with step(f"minute {number} of {minutes}: {fault.name}") as current:
                         minute = self._minute(number, fault, began + number * EVERY_S)
                         current.outcome = f"{number}: {fault.name}: {minute.answered} answered, {minute.failed} failed, {minute.cut} cut"
                     self.minutes.append(minute)
-                    lines.writerow(astuple(minute))
+                    rows.writerow(astuple(minute))
                     output.flush()
         finally:
             crowd.stop()
@@ -187,6 +188,11 @@ class Soak:
             for service in WATCHED
             for what, least in (("memory_mb", LEAST_MB), ("files", LEAST_FILES))
         }
+        panels = {
+            "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
+            "Open files": {service: self._line(service, "files") for service in WATCHED},
+        }
+        (self.folder / "soak.svg").write_text(lines(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
         bad = bool(failed) or any(one.grows for one in grown.values())
         (refusal if bad else ok)(
@@ -199,14 +205,18 @@ class Soak:
         return bad
 
     def _growth(self, service: str, what: str, least: float) -> Growth:
-        points = [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
-        return growth(points, least)
+        return growth(self._line(service, what), least)
+
+    def _line(self, service: str, what: str) -> list[tuple[float, float]]:
+        return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
 
     def _text(self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], Growth]) -> str:
         it = machine("")
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
-        lines = [
+        told = [
+            "# Soak",
+            "",
             f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {len(self.target.engines)} engines, "
             f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
             f"{USERS_PER_ENGINE * len(self.target.engines)} users without a pause got), people arriving at random, one fault a minute.",
@@ -216,20 +226,22 @@ class Soak:
             f"* P95 of the whole answer {percentile(good, 0.95):.2f} s; the page was opened {self.visitor.opened} times, {self.visitor.failed} times in vain",
             "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn",
             "",
+            "![Memory and open files over time](soak.svg)",
+            "",
             "| part | | early | late | slope, an hour | grows |",
             "|---|---|---|---|---|---|",
         ]
         for (service, what), one in grown.items():
             unit = "memory, MB" if what == "memory_mb" else "open files"
-            lines.append(
+            told.append(
                 f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
             )
-        lines += [
+        told += [
             "",
             f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}.",
             "",
         ]
-        return "\n".join(lines)
+        return "\n".join(told)
 
 
 def _turns(mix: users.Mix) -> float:

@@ -118,7 +118,7 @@ def make(target_name: str, folder: Path) -> None:
         "DOCKER": "keep",
     }
     ended = subprocess.run(
-        ["make", target_name, f"CONFIG={folder}/cluster.yaml"],
+        ["make", target_name, f"CONFIG={folder}/config/cluster.yaml"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -138,7 +138,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = f"unix://{folder}/d.sock"
     (folder / "secrets").mkdir(mode=0o750)
-    (folder / "cluster.yaml").write_text(CONFIG)
+    (folder / "config").mkdir()
+    (folder / "config").chmod(0o755)
+    (folder / "config/cluster.yaml").write_text(CONFIG)
     try:
         one.start()
         load_images(os.environ["DOCKER_HOST"], folder)

@@ -10,6 +10,7 @@ from chaos import target
 from chaos.faults import Fault, Part, chosen, table
 from chaos.gateway_log import by_id
 from chaos.growth import growth
+from chaos.lines import lines
 from chaos.outcome import Outcome, Times, outcome
 from chaos.patient import Tried
 from chaos.report import About, markdown, page
@@ -178,3 +179,10 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
             target.find(tmp_path / "cluster.yaml", "", "", confirmed)
     else:
         assert target.find(tmp_path / "cluster.yaml", "", "", confirmed).engines == {"a"}
+
+
+def test_figures_over_time_are_drawn_with_their_names_also_when_there_are_none() -> None:
+    svg = lines({"Memory, MB": {"a<b": [(0.0, 1.0), (60.0, 2.0)], "c": []}, "Open files": {}})
+    assert svg.count("<path ") == 1
+    assert "a&lt;b" in svg
+    assert "1 min" in svg
