@@ -8,6 +8,8 @@ from pathlib import Path
 from chaos.outcome import Outcome
 
 STYLE = Path(__file__).parent.parent / "loadtest/proof/page.css"
+WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"
+"""The table has twelve columns."""
 EMULATED = (
     "Emulated: no GPU took part. Engines are stand-ins with the timing of the named card; gateway, controller, containers and faults are real. "
     "A real engine takes longer to start again."
@@ -116,16 +118,16 @@ def page(about: About, outcomes: Sequence[Outcome]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Chaos report: {html.escape(about.cluster)}</title>
-<style>{STYLE.read_text()}</style>
+<style>{STYLE.read_text()}{WRAPPED}</style>
 <main>
 <header><p class="eyebrow">ManyEyes · chaos report {badge}</p><h1>{html.escape(about.cluster)}: {len(outcomes)} faults under load</h1></header>
 {f'<p class="emulated">{html.escape(EMULATED)}</p>' if about.emulated else ""}
 {"".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms)}
 <section class="cards">{cards}</section>
 <h2>What users saw, and when it was over</h2>
-<figure><figcaption><b>Seconds until everything was as before</b> The dark part: until no request failed any more.</figcaption>{_bars(outcomes)}</figure>
+<figure><figcaption><b>Seconds until everything was as before</b> The orange part: until no request failed any more.</figcaption>{_bars(outcomes)}</figure>
 <h2>All figures</h2>
-<div class="wide"><table><thead><tr>{"".join(f"<th>{html.escape(head)}</th>" for head in HEADS)}</tr></thead><tbody>{rows}</tbody></table></div>
+<div class="wide"><table class="faults"><thead><tr>{"".join(f"<th>{html.escape(head)}</th>" for head in HEADS)}</tr></thead><tbody>{rows}</tbody></table></div>
 <ul>{"".join(f"<li>{_bold(line)}</li>" for line in (*NOTES, *remarks(outcomes)))}</ul>
 <footer>{html.escape(about.load)}. {html.escape(about.machine)}.<br><code>{html.escape(about.command)}</code></footer>
 </main>
