@@ -22,7 +22,7 @@ NOTES = (
     "**failed**: no first byte came, or an error did; **cut**: broken after the first byte, which the user sees. Both are counted from the strike to the last look, by users who keep asking.",
     "**handed on**: the gateway asked a second engine, and the user saw nothing of it. **twice**: one request was answered twice (by its id in the gateway's log).",
     "**asked again, lost after it**: a client that asks four times a second and, as OpenAI's own client, asks again twice (after 0.5 s and 1 s): how many of its questions needed that, and how many failed all the same.",
-    "**users**: seconds from the strike to the end of the last request that failed or was cut. **whole again**: until every container runs and is healthy and every engine gets requests.",
+    "**users**: seconds from the strike to the end of the last request that failed or was cut. **whole again**: until every container runs, the struck one is healthy, and every engine gets requests.",
     "**P95**: of whole answers, in the seconds before the strike, until whole again, and after.",
 )
 GATEWAY = (

@@ -18,6 +18,8 @@ BY_ITSELF_S = 90.0
 """Docker waits longer before each start of a container that ends soon after its start, at most a minute; then it is helped."""
 WHOLE_WITHIN_S = 600.0
 """A real engine loads its model anew."""
+SLOW_S = 20.0
+"""Longer than this, the report says what was waited for."""
 LOOK_EVERY_S = 0.2
 
 
@@ -56,8 +58,10 @@ class UnderLoad:
 
     def _whole_again(self, fault: Fault, before: dict[str, str]) -> list[str]:
         notes: list[str] = []
+        last: list[str] = []
         began = time.monotonic()
         while missing := self._missing(fault, before):
+            last = missing
             waited = time.monotonic() - began
             if waited > WHOLE_WITHIN_S:
                 return [*notes, f"after {waited:.0f} s still not as before: {', '.join(missing)}"]
@@ -69,7 +73,8 @@ class UnderLoad:
                             f"{service} did not come back by itself within {BY_ITSELF_S:.0f} s and was started"
                         )
             time.sleep(LOOK_EVERY_S)
-        return notes
+        took = time.monotonic() - began
+        return [*notes, f"last to be as before, after {took:.0f} s: {', '.join(last)}"] if took > SLOW_S else notes
 
     def _runs(self, service: str) -> bool:
         state = self.containers.states().get(service)
@@ -80,8 +85,8 @@ class UnderLoad:
         states = self.containers.states()
         parts = [name for name in before if not (name in states and states[name].running and not states[name].paused)]
         if fault.action != "pause":
-            # A health check that failed during a pause counts for up to a minute after it; nothing was started anew.
-            parts += [name for name in before if name in states and states[name].running and not states[name].healthy]
+            # Of what was started anew. Elsewhere a check that was late on a busy machine, or fell into a pause, counts for a minute.
+            parts += [name for name in fault.services if name in states and not states[name].healthy]
         if fault.action == "kill":
             parts += [name for name in fault.services if name in states and states[name].started_at == before[name]]
         return sorted({*parts, *(self.engines - self.gateway.up())})
