@@ -15,6 +15,8 @@ VENV    := .venv
 upper    = $(shell echo $(1) | tr a-z A-Z)
 given    = $(if $($(call upper,$(1))),--$(subst _,-,$(1))='$($(call upper,$(1)))')
 planned  = --config='$(CONFIG)' $(foreach option,rps p95 first_p95 goodput image images words output_tokens vary turns think_s gpu pool gpus price policy requests seed out,$(call given,$(option)))
+# For marks in this host's own cluster; a cluster elsewhere (URL=) never gets this one's key.
+marked   = $(if $(URL),,MANYEYES_ADMIN_KEY="$${MANYEYES_ADMIN_KEY:-$$(cat secrets/admin.key 2>/dev/null)}")
 export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -34,8 +36,12 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 	@$(HOST) clean --config '$(CONFIG)'
 
 .PHONY: status
-status: ## Which engines are up
-	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+status: $(VENV)/host ## How users, pools and engines are, alerts, events: [WATCH=1 CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) status --config '$(CONFIG)' $(if $(WATCH),--watch) $(call given,controller) $(call given,prometheus)
+
+.PHONY: report
+report: $(VENV)/host ## One page of the last hours, to build/report/: [HOURS=1 OUT=file.html CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) report --config '$(CONFIG)' $(foreach option,hours out controller prometheus,$(call given,$(option)))
 
 .PHONY: scale
 scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
@@ -110,10 +116,12 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 	@$(PY) -m render --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
 	@$(PY) -m controller.metrics_reference > docs/metrics.md
+	@$(PY) -m monitoring.prometheus.reference > docs/rules.md
+	@$(PY) -m monitoring.prometheus.alerts_reference > docs/alerts.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -151,11 +159,23 @@ bench-controller: $(VENV)/test ## What the controller costs with 200 engines and
 	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
 	@cat build/saturated.txt
 
+.PHONY: alert-drill
+alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on processes, to docs/alert-drill.md: 10 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m tests.drill $(ARGS)
+
+.PHONY: bench-monitoring
+bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eight engines: 20 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m bench.monitoring $(ARGS)
+
 ##@ Load
 
 .PHONY: loadtest
 loadtest: $(VENV)/loadtest ## People through the gateway: USERS=20 or RATE=4 [SCENARIO=image SHAPE=steady DURATION=60s URL= KEY=]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
+	@$(marked) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
 
 .PHONY: loadtest-page
 loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
@@ -164,7 +184,7 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 .PHONY: scale-proof
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
 	@tests/nginx/fetch build/nginx
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/loadtest ## Every fault on the running cluster, under load, and a report: [FAULTS= USERS= CONFIRM=yes]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chaos.outcome import Outcome
 
-STYLE = Path(__file__).parent.parent / "loadtest/proof/page.css"
+STYLE = Path(__file__).parent.parent / "charts/page.css"
 WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"
 """The table has twelve columns."""
 EMULATED = (

@@ -1,6 +1,7 @@
 """The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,8 +19,8 @@ NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
 
 
-def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
-    """The application over one fleet and what the gateway says of its requests."""
+def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application over one fleet and what the gateway says of its requests. `look` is called before metrics are told."""
     # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
     app = FastAPIOffline(
         title="ManyEyes controller",
@@ -67,6 +68,7 @@ def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     async def metrics() -> Response:
         """Prometheus text format."""
         requests.count_dropped()
+        look()
         # With 200 engines it takes 0.1 s, in which DNS is to be answered.
         return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 
@@ -120,6 +122,8 @@ def _elsewhere(there: Endpoint) -> dict[str, Any]:
         "waiting": None,
         "in_flight": None,
         "hidden_queue": None,
+        "kv_cache_share": None,
+        "tokens_per_s": None,
     }
     up = int(there.reachable is not False)
     return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
@@ -141,4 +145,6 @@ def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
         "waiting": load.waiting if load else None,
         "in_flight": load.in_flight if load else None,
         "hidden_queue": load.hidden_queue if load else None,
+        "kv_cache_share": load.kv_cache_share if load else None,
+        "tokens_per_s": load.tokens_per_s if load else None,
     }

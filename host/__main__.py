@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -14,14 +14,16 @@ from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.pin_images import pin_images
+from host.report import report
 from host.restart_rolling import drain, restart_rolling, resume
+from host.status import status
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
 from host.upgrade import upgrade
 
 ACTIONS = (
-    *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
+    *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
     *("backup", "restore", "pin-images"),
     *("doctor", "docker", "images", "admin-key"),
 )
@@ -36,8 +38,12 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
-    parser.add_argument("--out", default="")
     parser.add_argument("--source", default="")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -68,6 +74,10 @@ def _act(arguments: argparse.Namespace) -> int:
     match action:
         case "up":
             up(config, flavour)
+        case "status":
+            return status(config, arguments.watch, arguments.controller, arguments.prometheus)
+        case "report":
+            report(config, arguments.hours, arguments.out, arguments.controller, arguments.prometheus)
         case "drain":
             drain(config, arguments.engine)
         case "resume":

@@ -154,7 +154,7 @@ def _paths(cluster: Cluster) -> Iterator[Check]:
 
 
 def _secrets(cluster: Cluster) -> Iterator[Check]:
-    for setting, name in secrets.of_pools(cluster).items():
+    for setting, name in (secrets.of_pools(cluster) | secrets.of_alerting(cluster)).items():
         found, remedy = secrets.state(name)
         yield Check(setting, f"secrets/{name}", found, remedy)
 

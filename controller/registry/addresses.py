@@ -17,7 +17,7 @@ RESOLVE_TIMEOUT_S = 5
 PARTS = frozenset(
     {
         *("localhost", "controller", "gateway", "adapter", "webui", "prometheus", "grafana", "nginx-exporter"),
-        *("containers", "loadtest", "media"),
+        *("containers", "loadtest", "media", "alertmanager", "node-exporter", "dcgm-exporter"),
     }
 )
 """Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""

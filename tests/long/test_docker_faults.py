@@ -151,7 +151,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             make("clean", folder)
         if one.process and one.process.poll() is None:
             one.end(signal.SIGTERM)
-        print((folder / "log").read_text(errors="replace")[-3000:])
+        print((folder / "log").read_text(errors="replace")[-6000:])
         subprocess.run(["umount", "-l", one.data], check=False)
         if before is None:
             del os.environ["DOCKER_HOST"]

@@ -77,6 +77,7 @@ RULES: list[tuple[str, Callable[[Service], bool], dict[str, str]]] = [
         is_not_root,
         {
             "containers": "Docker's socket is root's; it has no capability",
+            "dcgm-exporter": "NVIDIA's image runs its hostengine as root, and no GPU was there to try another user",
             "models": "hands the cache volume, which Docker makes as root's, to the engines' user",
             "mps": "its clients must be of its own user, and its volume is root's",
             "engine-as-root": "folders of the host belong to the host's users, and an MPS client runs as its server does",
