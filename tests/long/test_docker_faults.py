@@ -99,15 +99,12 @@ def load_images(into: str, folder: Path) -> None:
     """Those of the host's engine; building wants a network, which this namespace has none of."""
     images = Images()
     names = [images.nginx, images.controller, images.webui, images.emulator]
-    save = subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE, env={**os.environ, "DOCKER_HOST": ""})
-    subprocess.run(
-        ["docker", "load", "-q"],
-        stdin=save.stdout,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "DOCKER_HOST": into},
-    )
-    assert save.wait() == 0
+    there = {**os.environ, "DOCKER_HOST": into}
+    with subprocess.Popen(
+        ["docker", "save", *names], stdout=subprocess.PIPE, env={**os.environ, "DOCKER_HOST": ""}
+    ) as save:
+        subprocess.run(["docker", "load", "-q"], stdin=save.stdout, check=True, capture_output=True, env=there)
+    assert save.returncode == 0
 
 
 def make(target_name: str, folder: Path) -> None:
