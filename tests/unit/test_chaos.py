@@ -160,6 +160,7 @@ def test_memory_that_leaks_grows_and_memory_that_settles_does_not() -> None:
     assert growth(leak, 5).grows
     assert growth(leak, 5).an_hour == pytest.approx(72)
     assert not growth(settled, 5).grows
+    assert not growth(leak[:60], 5).grows, "ten minutes say nothing"
     assert not growth([(0.0, 5.0)], 5).grows
     assert not growth([], 5).grows
 
