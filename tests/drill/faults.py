@@ -231,7 +231,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "pager-refuses", "the webhook answers 404 while an alert is told", refused_by_pager, taken_by_pager,
-        frozenset({("ConfigRefused", "controller"), ("AlertsNotDelivered", "webhook")}), 30, may=TAKING_OVER,
+        frozenset({("ConfigRefused", "controller"), ("AlertsNotDelivered", "webhook")}), 60, may=TAKING_OVER,
     ),
     Fault(
         "generator", "the load test says that its generator is at its limit", limit(1), limit(0),
