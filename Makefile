@@ -72,8 +72,8 @@ restore: $(VENV)/host ## Put a backup back, while the cluster is down: FROM=buil
 	@$(HOST) restore --config '$(CONFIG)' --source '$(FROM)'
 
 .PHONY: logs
-logs: ## Follow the logs of every part (Ctrl-C ends it)
-	@docker compose logs --follow --tail 20
+logs: $(VENV)/host ## Follow what every part says: [PART=gateway SINCE=10m LEVEL=warning RAW=1 FOLLOW=no], or one request: REQUEST=id
+	@$(HOST) logs --config '$(CONFIG)' $(foreach option,part since level request raw follow,$(call given,$(option)))
 
 ##@ This host
 

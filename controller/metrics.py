@@ -138,6 +138,8 @@ DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
 )
 
+SPANS = Counter("manyeyes_spans_total", "Spans of the gateway, by what came of them: sent, dropped.", ["outcome"])
+
 # What people may expect: pools[].slo, for rules and alerts
 
 SLO_SUCCESS = Gauge("manyeyes_slo_success_share", "Share of requests that have to be answered, 0 to 1.", ["pool"])

@@ -1,4 +1,4 @@
-"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
-from host import admin_key, doctor, dotenv, engine, facts, images, inventory
+from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs
 from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
@@ -25,7 +25,7 @@ from host.upgrade import upgrade
 ACTIONS = (
     *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
     *("backup", "restore", "pin-images"),
-    *("doctor", "docker", "images", "admin-key"),
+    *("doctor", "docker", "images", "admin-key", "logs"),
 )
 
 
@@ -39,6 +39,12 @@ def main() -> int:
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
     parser.add_argument("--source", default="")
+    parser.add_argument("--part", default="")
+    parser.add_argument("--since", default="")
+    parser.add_argument("--level", default="")
+    parser.add_argument("--request", default="")
+    parser.add_argument("--raw", default="")
+    parser.add_argument("--follow", default="yes")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--out", default="")
@@ -100,9 +106,22 @@ def _act(arguments: argparse.Namespace) -> int:
             engine.install()
         case "admin-key":
             say(admin_key.read())
+        case "logs":
+            _logs(arguments)
         case "images":
             images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
     return 0
+
+
+def _logs(asked: argparse.Namespace) -> None:
+    compose = Compose(load(asked.config).name)
+    if not (ROOT / compose.rendered).exists():
+        compose = Compose(compose.project, Path("rendered/default"))
+    if asked.request:
+        logs.show_request(compose, asked.request, raw=bool(asked.raw))
+        return
+    follow = asked.follow not in ("no", "0", "false")
+    logs.show(compose, logs.Wanted(asked.part, asked.since, asked.level.lower(), bool(asked.raw), follow))
 
 
 def _down(config: Path, everything: bool) -> int:

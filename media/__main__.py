@@ -5,7 +5,7 @@ import json
 import os
 import signal
 
-from controller import logs
+from logs import events
 from media.proxy import serving
 
 
@@ -19,5 +19,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    logs.to_json()
+    events.to_json("media")
     asyncio.run(run())

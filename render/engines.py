@@ -10,6 +10,7 @@ from config.cluster import Cluster
 from config.engines import ENGINE_PORT, Engine
 from config.pools import Pool
 from engine.flags import MODELS_DIR, TINY_DIR, model_path, serve_flags, sleeps
+from render.container_logs import container_logs
 from render.file import as_yaml
 
 CACHE_DIR = "/cache"
@@ -19,6 +20,8 @@ MPS_DIR = "/mps"
 USER = "10001:10001"
 """Whom an engine runs as. The downloader hands the cache volume to it."""
 MEDIA_PORT = 3128
+LOGS_ROOM = "/manyeyes"
+"""The folder above logs/ in an engine's container."""
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -30,7 +33,7 @@ def engines_yaml(cluster: Cluster) -> str:
     if _mps(cluster):
         services["mps"] = _mps_service(cluster)
     if allowed := _media_domains(cluster):
-        services["media"] = _media_service(allowed)
+        services["media"] = _media_service(cluster, allowed)
     for engine in engines:
         services[engine.name] = _engine_service(cluster, engine)
     document: dict[str, Any] = {"services": services, "networks": _networks(cluster)}
@@ -46,6 +49,8 @@ def _networks(cluster: Cluster) -> dict[str, Any]:
     if _media_domains(cluster):
         networks["media"] = {"internal": True}
         networks["media-outside"] = None
+    if any(_tells_outside(cluster, engine) for engine in cluster.started_engines):
+        networks["tracing"] = None  # to the operator's collector, and wherever else
     return networks
 
 
@@ -57,6 +62,16 @@ def _media_domains(cluster: Cluster) -> dict[str, bool]:
             name = domain.lower()
             allowed[name] = allowed.get(name, False) or pool.media.allow_private
     return allowed
+
+
+def _tells_outside(cluster: Cluster, engine: Engine) -> bool:
+    """Its spans go to a collector that is not the cluster's own."""
+    return cluster.tracing.enabled and not cluster.tracing.starts_jaeger and engine.flavour != "emulated"
+
+
+def _networks_of(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
+    more = ["media"] if _fetches(pool, engine) else []
+    return ["cluster", *more, *(["tracing"] if _tells_outside(cluster, engine) else [])]
 
 
 def fetches_media(cluster: Cluster) -> bool:
@@ -104,10 +119,10 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
     emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": _image(cluster, engine),
-        "command": serve_flags(cluster, engine),
-        "environment": _environment(cluster, pool, engine),
+        "command": [*serve_flags(cluster, engine), *_telling_flags(cluster, engine)],
+        "environment": _environment(cluster, pool, engine) | _telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
-        "networks": ["cluster", "media"] if _fetches(pool, engine) else ["cluster"],
+        "networks": _networks_of(cluster, pool, engine),
         "expose": [str(ENGINE_PORT)],
         "init": True,
         "user": "0:0" if _is_root(cluster, engine) else USER,
@@ -119,7 +134,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "healthcheck": _healthcheck(engine),
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
     }
     if engine.instead_of is not None:
         # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
@@ -202,10 +217,45 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
     return environment
 
 
+def _telling_flags(cluster: Cluster, engine: Engine) -> list[str]:
+    """What an engine says of requests. With logs/vllm.json a line has the request's id and nothing of its content."""
+    requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
+    traced = cluster.tracing.enabled and engine.flavour != "emulated"
+    return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
+
+
+def _telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
+    """For log lines and spans."""
+    named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
+    if engine.flavour == "emulated":
+        return named
+    logs = {
+        "PYTHONPATH": LOGS_ROOM,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "VLLM_LOGGING_CONFIG_PATH": f"{LOGS_ROOM}/logs/vllm.json",
+    }
+    if not cluster.tracing.enabled:
+        return named | logs
+    return (
+        named
+        | logs
+        | {
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": "engine",
+            "OTEL_RESOURCE_ATTRIBUTES": f"manyeyes.engine={engine.name},manyeyes.pool={engine.pool}",
+        }
+    )
+
+
+def _logs_mount() -> dict[str, Any]:
+    return {"type": "bind", "source": "./logs", "target": f"{LOGS_ROOM}/logs", "read_only": True}
+
+
 def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
     mounts = [
         _mount(cluster.models.volume, MODELS_DIR, read_only=True),
         _mount(cluster.models.cache_volume, CACHE_DIR),
+        _logs_mount(),
     ]
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))
@@ -291,18 +341,19 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
             _mount(cluster.models.volume, MODELS_DIR),
             _mount(cluster.models.cache_volume, CACHE_DIR),
             {"type": "bind", "source": "./engine", "target": "/app/engine", "read_only": True},
+            {"type": "bind", "source": "./logs", "target": "/app/logs", "read_only": True},
         ],
         "networks": ["download"],
         "restart": "on-failure:3",
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
         "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
         "deploy": {"resources": {"limits": {"memory": "4096M", "pids": 1024}}},
     }
 
 
-def _media_service(allowed: dict[str, bool]) -> dict[str, Any]:
+def _media_service(cluster: Cluster, allowed: dict[str, bool]) -> dict[str, Any]:
     """The one way out for engines that may fetch pictures by URL: it checks where a name leads before it connects."""
     return {
         "image": "${CONTROLLER_IMAGE}",
@@ -325,7 +376,7 @@ def _media_service(allowed: dict[str, bool]) -> dict[str, Any]:
             "start_period": "20s",
             "start_interval": "500ms",
         },
-        "logging": {"driver": "json-file", "options": {"max-size": "5m", "max-file": "2"}},
+        "logging": container_logs(cluster),
         "deploy": {"resources": {"limits": {"memory": "256M", "pids": 64}}},
     }
 
@@ -354,7 +405,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
         },
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
         "deploy": {
             "resources": {
                 "limits": {"memory": "2048M", "pids": 256},
