@@ -77,8 +77,9 @@ class Browser:
 @pytest.fixture
 def two(cluster: Stand) -> Iterator[tuple[Browser, Browser]]:
     one, other = Browser(cluster), Browser(cluster)
-    with one.client, other.client:
-        yield one, other
+    yield one, other
+    one.client.close()
+    other.client.close()
 
 
 def test_a_file_is_readable_by_the_browser_that_sent_it_and_by_no_other(
