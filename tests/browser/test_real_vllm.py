@@ -54,6 +54,11 @@ def asked(engine: str) -> float:
     return 0.0
 
 
+def both_up() -> bool:
+    pools = httpx.get(f"{URL}/healthz", timeout=5).json()["pools"]
+    return {one["name"] for pool in pools for one in pool["engines"] if one["state"] == "up"} == set(ENGINES)
+
+
 def open_tab(visit: Visit, name: str) -> None:
     visit.page.get_by_role("tab", name=name, exact=True).click()
 
@@ -116,7 +121,8 @@ def test_the_other_tabs_are_answered(visit: Visit) -> None:
 
 def test_an_answer_goes_on_when_the_container_of_its_engine_is_killed(visit: Visit) -> None:
     """Last in this file: an engine starts again afterwards."""
-    visit.page.get_by_label("number input for Max tokens").first.fill("4096")
+    eventually(both_up, 90, 0.5, "both engines are up")
+    visit.page.get_by_label("number input for Max tokens").first.fill("2048")
     visit.page.get_by_label("number input for Max tokens").first.press("Enter")
     visit.page.get_by_label("number input for Temperature").first.fill(
         "0"
@@ -144,9 +150,3 @@ def test_an_answer_goes_on_when_the_container_of_its_engine_is_killed(visit: Vis
         visit.page.screenshot(path="build/screenshots/went-on.png")
     finally:
         docker("start", f"{PROJECT}-{killed}-1")
-
-    def both_up() -> bool:
-        pools = httpx.get(f"{URL}/healthz", timeout=5).json()["pools"]
-        return {one["name"] for pool in pools for one in pool["engines"] if one["state"] == "up"} == set(ENGINES)
-
-    eventually(both_up, 90, 0.5, "both engines are up again")
