@@ -47,6 +47,10 @@ def acting(owner: str) -> Iterator[None]:
         _owner.reset(token)
 
 
+def acting_owner() -> str:
+    return _owner.get() or ""
+
+
 def uploaded(path: Path, owner: str) -> None:
     with _lock:
         folder = _folders.setdefault(path.parent, Folder())
@@ -81,7 +85,7 @@ def need(visit: str, use: str, files: Iterable[str | Path]) -> None:
         for parent in now - before:
             if folder := _folders.get(parent):
                 folder.needed.add((visit, use))
-                if folder.fresh[owner := _owner.get() or ""] > 0:
+                if folder.fresh[owner := acting_owner()] > 0:
                     folder.fresh[owner] -= 1
         for parent in before - now:
             if folder := _folders.get(parent):

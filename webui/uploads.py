@@ -37,13 +37,13 @@ def place(name: str, data: bytes) -> Path:
 
 
 def beside(path: Path, name: str) -> Path:
-    """Where a file made of an upload goes: into the folder that nobody can guess, or one of its own for a sample."""
-    if path.is_relative_to(samples.HERE):
-        made = folder() / hashlib.sha256(os.urandom(16)).hexdigest()
-        made.mkdir(parents=True, exist_ok=True)
-        owners.made(made / name)
-        return made / name
-    return path.parent / name
+    """Where a file made of an upload goes: into its folder; of a sample, which all visitors share, into one for each of them."""
+    if not owners.is_sample(path):
+        return path.parent / name
+    made = folder() / hashlib.sha256(f"{owners.acting_owner()}\0{path}".encode()).hexdigest()
+    made.mkdir(parents=True, exist_ok=True)
+    owners.made(made / name)
+    return made / name
 
 
 def _write(digest: str, name: str, data: bytes) -> Path:

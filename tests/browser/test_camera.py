@@ -21,6 +21,10 @@ def test_a_picture_from_the_camera_is_attached_priced_and_sent(tmp_path: Path) -
         page.get_by_role("button", name="Camera", exact=True).click()
         sheet = page.locator("#chat-camera")
         sheet.get_by_text("Click to Access Webcam").click()
+        page.wait_for_function(
+            "() => { const video = document.querySelector('#chat-camera video');"
+            " return video?.readyState >= 2 && video.videoWidth > 0; }"
+        )
         sheet.locator("button[aria-label='capture photo'], button[aria-label='Capture photo']").click(timeout=20_000)
         expect(sheet).to_be_hidden(timeout=20_000)
         expect(page.locator(".estimate")).to_contain_text("vision tokens")

@@ -72,12 +72,17 @@ def test_a_closed_page_leaves_nothing(folder: Path, visit: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_what_is_made_of_a_sample_is_its_visitors(folder: Path) -> None:
-    with acting("alice"):
-        made = uploads.beside(samples.HERE / "letter.pdf", "letter-page-1.png")
-        made.write_bytes(b"a page")
-        assert mine(made)
-    assert not mine(made, "bob")
+def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(folder: Path) -> None:
+    copy = folder / "shared" / "letter.pdf"
+    copy.parent.mkdir()
+    copy.write_bytes((samples.HERE / "letter.pdf").read_bytes())
+    for sample in (samples.HERE / "letter.pdf", copy):
+        with acting("alice"):
+            made = uploads.beside(sample, "letter-page-1.png")
+            made.write_bytes(b"a page")
+            assert uploads.own(made) == made
+            assert uploads.beside(sample, "letter-page-1.png") == made, "made once"
+        assert not mine(made, "bob")
 
 
 def test_samples_are_everybodys_and_stay(folder: Path, visit: str) -> None:
