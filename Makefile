@@ -97,6 +97,10 @@ admin-key: $(VENV)/host ## Print the key that changes of the running cluster wan
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'
 
+.PHONY: k8s
+k8s: $(VENV)/host ## Write kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
+	@$(PY) -m render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
+
 .PHONY: docs
 docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md

@@ -7,6 +7,7 @@ from pydantic import Field
 from config.endpoint import Adapter
 from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
+from config.kubernetes import Kubernetes
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
@@ -52,6 +53,8 @@ class Cluster(Section):
     """How engines stop."""
     images: Images = Images()
     """Image pins."""
+    kubernetes: Kubernetes = Kubernetes()
+    """What differs where the cluster runs on Kubernetes (make k8s)."""
 
     def pool(self, name: str) -> Pool:
         """The pool called `name`; KeyError if there is none."""

@@ -14,12 +14,31 @@ class Places:
     controller_syslog_port: int = 5140
     outside_resolver: str = "127.0.0.11"
     """Docker's own DNS, for names outside the cluster; with a port where it is not 53."""
+    services: str = ""
+    """On Kubernetes: the domain of the Services, such as manyeyes.svc.cluster.local, whose DNS tells who is in a pool. Empty: the
+    controller tells it."""
+    resolver: str = ""
+    """Who answers for pools; empty: the controller."""
     listen: str = "8080"
     """Where the world reaches the gateway, as nginx's `listen` takes it."""
     secrets: str = "/run/secrets/manyeyes"
     """The secrets folder."""
     caches: str = "/tmp"
     """Where answers of pools with a cache are kept."""
+
+    def member_name(self, pool: str, domain: str) -> str:
+        """The DNS name whose SRV records list the pool's engines; `domain` is the controller's."""
+        return f"{pool}.{self.services}" if self.services else f"{pool}.pool.{domain}"
+
+    def member_name_by_capacity(self, pool: str, most: int, domain: str) -> str:
+        """Of those engines that take `most` requests at a time."""
+        # The name of a Service has no dots.
+        return f"{pool}-c{most}.{self.services}" if self.services else f"c{most}.{pool}.pool.{domain}"
+
+    @property
+    def beside(self) -> str:
+        """What follows the name of a part beside the gateway, such as webui."""
+        return f".{self.services}" if self.services else ""
 
 
 CONTAINERS = Places()

@@ -294,8 +294,7 @@ def _start_nginx(running: Stand) -> None:
         ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
-        ("webui:7860", f"127.0.0.1:{ports['webui']}"),
-        ("127.0.0.11 valid", f"{running.places.outside_resolver} valid"),
+        ("webui${manyeyes_beside}:7860", f"127.0.0.1:{ports['webui']}"),
         ("/run/secrets/manyeyes", running.places.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]
