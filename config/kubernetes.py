@@ -32,7 +32,7 @@ class Kubernetes(Section):
     dns: DomainName = "kube-dns.kube-system.svc.cluster.local"
     """The cluster's DNS, which nginx asks who is in a pool; CoreDNS has this name nearly everywhere."""
     resolve_every_s: int = Field(2, ge=1, le=60)
-    """How often a gateway asks for a pool's members: one question for the pool and one for each of its engines."""
+    """How often a gateway asks who is in a pool."""
     dns_cache_s: int = Field(30, ge=0, le=300)
     """How long the cluster's DNS may go on naming a pod that is gone. 30 s is what CoreDNS keeps answers in older clusters; where it
     keeps none for the cluster's own names (kubeadm since 1.31), 5. A pod that is stopped serves on for so long first."""

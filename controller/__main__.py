@@ -15,7 +15,7 @@ from controller import configuration_api, dns, logs, request_log
 from controller.api import api
 from controller.configuration import Configuration, Unusable
 from controller.fleet import Fleet
-from controller.gateway_files import GatewayFiles
+from controller.gateway_files import FilesOfOthers, GatewayFiles
 from controller.in_force import InForce
 from controller.kept import Kept
 from controller.offered import Offered
@@ -25,6 +25,7 @@ from controller.registry.mount import BEARER, mount
 from controller.request_log import RequestLog
 from controller.scaling import api as scaling_api
 from controller.scaling.running import scaling
+from controller.services import Services
 from controller.settings import Settings
 
 
@@ -45,7 +46,8 @@ async def run(settings: Settings) -> None:
     cluster = in_force.cluster
     fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
-    gateway = GatewayFiles(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
+    kind = FilesOfOthers if settings.services else GatewayFiles
+    gateway = kind(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
     in_force.listen(gateway.apply)
     adapter_book = AdapterBook(kept)
     adapter_book.write(cluster)
@@ -77,6 +79,9 @@ async def run(settings: Settings) -> None:
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
         loops = [asyncio.create_task(each) for each in (fleet.watch(), gateway.follow(), configuration.watch())]
+        if settings.services:
+            services = Services(settings.services, settings.resolver, in_force, fleet.tell)
+            loops.append(asyncio.create_task(services.follow()))
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )

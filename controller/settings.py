@@ -28,6 +28,10 @@ class Settings:
     """The secrets folder, read only."""
     adapter_name: str
     """Under which host name engines with an `endpoint` are reached."""
+    services: str
+    """On Kubernetes the domain of its Services, which then say who is in a pool (controller/services.py); else empty."""
+    resolver: str
+    """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str
     http_port: int
     dns_port: int
@@ -47,6 +51,8 @@ class Settings:
             gateway=os.environ.get("MANYEYES_GATEWAY_INSIDE", "http://gateway:8088"),
             secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
             adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
+            services=os.environ.get("MANYEYES_SERVICES", ""),
+            resolver=os.environ.get("MANYEYES_RESOLVER", ""),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),

@@ -40,8 +40,8 @@ def _upstream(cluster: Cluster, pool: Pool, places: Places) -> str:
         + _balancing(cluster, pool)
         # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
         + "".join(
-            f"    server {name} service=http max_conns={most} max_fails=0 resolve;\n"
-            for name, most in _server_names(cluster, pool, places)
+            f"    server {name} max_conns={most} max_fails=0 resolve;\n"
+            for name, most in _servers(cluster, pool, places)
         )
         + "    keepalive 64;\n"
         "    keepalive_timeout 60s;\n"
@@ -62,16 +62,16 @@ def _balancing(cluster: Cluster, pool: Pool) -> str:
     return f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{pool.name}:8m timeout={timeout}s header;\n"
 
 
-def _server_names(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
-    """The DNS names that list the pool's engines, with the requests each of them takes at a time.
+def _servers(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
+    """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
 
     max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
     """
     domain = cluster.network.domain
     found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
     if len(found) == 1:
-        return [(places.member_name(pool.name, domain), found[0])]
-    return [(places.member_name_by_capacity(pool.name, most, domain), most) for most in found]
+        return [(places.members(pool.name, domain), found[0])]
+    return [(places.members_by_capacity(pool.name, most, domain), most) for most in found]
 
 
 def _valid_s(cluster: Cluster, places: Places) -> int:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from config.engines import ENGINE_PORT
+
 
 @dataclass(frozen=True)
 class Places:
@@ -26,14 +28,20 @@ class Places:
     caches: str = "/tmp"
     """Where answers of pools with a cache are kept."""
 
-    def member_name(self, pool: str, domain: str) -> str:
-        """The DNS name whose SRV records list the pool's engines; `domain` is the controller's."""
-        return f"{pool}.{self.services}" if self.services else f"{pool}.pool.{domain}"
+    def members(self, pool: str, domain: str) -> str:
+        """What nginx's `server` names for a pool's engines; `domain` is the controller's."""
+        return self._of_service(pool) if self.services else f"{pool}.pool.{domain} service=http"
 
-    def member_name_by_capacity(self, pool: str, most: int, domain: str) -> str:
-        """Of those engines that take `most` requests at a time."""
+    def members_by_capacity(self, pool: str, most: int, domain: str) -> str:
+        """Those of its engines that take `most` requests at a time."""
         # The name of a Service has no dots.
-        return f"{pool}-c{most}.{self.services}" if self.services else f"c{most}.{pool}.pool.{domain}"
+        return self._of_service(f"{pool}-c{most}") if self.services else f"c{most}.{pool}.pool.{domain} service=http"
+
+    def _of_service(self, service: str) -> str:
+        """By the addresses of a headless Service, not by its SRV records: CoreDNS parts a weight of 100 among the pods, so each
+        that comes or goes changes all weights, and nginx takes an engine with another weight for another engine: it forgets what
+        it has in flight. All pods have the same port; and one question tells all addresses, where SRV takes one for each."""
+        return f"{service}.{self.services}:{ENGINE_PORT}"
 
     @property
     def beside(self) -> str:

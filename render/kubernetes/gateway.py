@@ -22,9 +22,9 @@ def places(cluster: Cluster) -> Places:
     )
 
 
-def files(cluster: Cluster, keys: Keys) -> dict[str, str]:
+def files(cluster: Cluster, keys: Keys, where: Places | None = None) -> dict[str, str]:
     """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
-    return as_generation(gateway_files(cluster, keys, places(cluster)))[1]
+    return as_generation(gateway_files(cluster, keys, where or places(cluster)))[1]
 
 
 def objects(cluster: Cluster) -> list[Json]:

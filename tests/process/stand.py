@@ -273,7 +273,7 @@ def stand(
             if not addresses and not engine["name"].startswith("late"):
                 running.start_engine(engine["name"])
         running.start_controller()
-        _start_nginx(running)
+        start_nginx(running)
         yield running
     finally:
         running.client.close()
@@ -283,7 +283,7 @@ def stand(
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
 
-def _start_nginx(running: Stand) -> None:
+def start_nginx(running: Stand) -> None:
     """The project's own files, with this host's paths and ports in place of the container's, started as the container does."""
     etc = running.folder / "nginx"
     shutil.copytree(ROOT / "nginx", etc)
