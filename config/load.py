@@ -11,8 +11,6 @@ from pydantic_core import ErrorDetails
 
 from config import rules
 from config.cluster import Cluster
-from config.inventory import DEFAULT, Inventory
-from config.layout import lay_out
 from config.walk import sections
 
 
@@ -28,14 +26,6 @@ class ConfigError(Exception):
 def load(path: Path) -> Cluster:
     """The cluster that the file describes, engines as written there. Raises ConfigError."""
     return parse(_read(path), path)
-
-
-def load_laid_out(path: Path, inventory_path: Path) -> Cluster:
-    """The cluster with its engines listed for the host that `inventory_path` describes. Raises ConfigError, LayoutError."""
-    inventory = DEFAULT
-    if inventory_path.exists():
-        inventory = Inventory.model_validate(yaml.safe_load(inventory_path.read_text(encoding="utf-8")))
-    return lay_out(load(path), inventory)
 
 
 def keys_path(path: Path, cluster: Cluster) -> Path:

@@ -73,13 +73,13 @@ class GatewayFiles:
         self._changed.set()
 
     async def follow(self) -> None:
-        """Asks nginx which generation it runs on until cancelled: often while it has one to take over."""
+        """Asks nginx which generation it runs on until cancelled: often while it has one to take over, and time to do so."""
         async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
             while True:
                 self.write_again()
                 self.learn(await _ask(client, self.gateway))
                 self._changed.clear()
-                pause_s = QUIET_PAUSE_S if self.in_force or self.trouble else ASK_PAUSE_S
+                pause_s = ASK_PAUSE_S if self._is_due else QUIET_PAUSE_S
                 try:
                     async with asyncio.timeout(pause_s):
                         await self._changed.wait()
@@ -127,13 +127,20 @@ class GatewayFiles:
             self.tell(f"the gateway does not run on its new files: {reason}")
 
     @property
+    def _is_due(self) -> bool:
+        """nginx may take the newest files over any moment. One that is not there at all is not waited for so closely for ever."""
+        if self.in_force or self.trouble:
+            return False
+        return self._cluster is None or time.monotonic() <= self._since + self._deadline_s
+
+    @property
     def _deadline_s(self) -> float:
         assert self._cluster
         return self._cluster.controller.takeover_deadline_s
 
 
 class FilesOfOthers(GatewayFiles):
-    """On Kubernetes nginx's files come from a ConfigMap, so the controller writes none and asks nobody for them."""
+    """On Kubernetes and Swarm nginx's files come with its container, so the controller writes none and asks nobody for them."""
 
     def status(self) -> dict[str, Any]:
         return {"wanted": None, "in_force": None, "trouble": None}

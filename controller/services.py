@@ -1,12 +1,10 @@
-"""On Kubernetes: who is in a pool, as the headless Service named after it tells by DNS. nginx asks the same name.
+"""On Kubernetes and Swarm: who is in a pool, as the Service named after it tells by DNS. nginx asks for the same name.
 
 The controller keeps no membership there: what a Service names is watched, shown and counted, and nothing more. So it needs no
-access to Kubernetes' API. A pool whose name nobody answers for keeps what was found last.
+access to Kubernetes' or Docker's API. A pool whose name nobody answers for keeps what was found last.
 """
 
 import asyncio
-import contextlib
-import re
 from collections.abc import Callable
 
 import dns.asyncresolver
@@ -21,14 +19,14 @@ from config.engines import Engine
 from controller.in_force import Found, InForce, Refused
 
 WITHIN_S = 5.0
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 class Services:
-    """Looks them up; `domain` is where they are, such as manyeyes.svc.cluster.local."""
+    """Looks them up under `name`, with {} for the pool, and a port, such as {}.manyeyes.svc.cluster.local:8000."""
 
-    def __init__(self, domain: str, resolver: str, in_force: InForce, tell: Callable[[str], None]) -> None:
-        self.domain = domain
+    def __init__(self, name: str, resolver: str, in_force: InForce, tell: Callable[[str], None]) -> None:
+        self.name, _, port = name.rpartition(":")
+        self.port = int(port)
         self.in_force = in_force
         self.tell = tell
         self._resolver = dns.asyncresolver.Resolver(configure=not resolver)
@@ -52,7 +50,7 @@ class Services:
         found = dict(self._found)
         for name, addresses in zip(names, members, strict=True):
             if addresses is not None:
-                found[name] = engines_at(written, name, addresses)
+                found[name] = engines_at(written, name, addresses, self.port)
         if found == self._found:
             return
         before, self._found = self._found, found
@@ -64,43 +62,32 @@ class Services:
         for sentence in changes(before, found):
             self.tell(sentence)
 
-    async def _members(self, pool: str) -> dict[str, str] | None:
-        """{name: host:port} of those that are ready; None when nobody answers."""
-        name = dns.name.from_text(f"_http._tcp.{pool}.{self.domain}.")
+    async def _members(self, pool: str) -> list[str] | None:
+        """The addresses of those that are ready; None when nobody answers."""
+        name = dns.name.from_text(f"{self.name.format(pool)}.")
         try:
-            answer = await self._resolver.resolve(name, dns.rdatatype.SRV, raise_on_no_answer=False)
+            answer = await self._resolver.resolve(name, dns.rdatatype.A, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
-            return {}
+            return []
         except dns.exception.DNSException:
             return None
-        told = {rrset.name: rrset[0].address for rrset in answer.response.additional if rrset.rdtype == dns.rdatatype.A}
-        members = {}
-        for record in answer.rrset or ():
-            address = told.get(record.target) or await self._address(record.target)
-            if address is not None:
-                members[named(record.target.labels[0].decode(), address)] = f"{address}:{record.port}"
-        return members
-
-    async def _address(self, name: dns.name.Name) -> str | None:
-        with contextlib.suppress(dns.exception.DNSException):
-            for record in await self._resolver.resolve(name, dns.rdatatype.A):
-                return str(record.address)
-        return None
+        return sorted(record.address for record in answer.rrset or ())
 
 
-def named(label: str, address: str) -> str:
-    """What an engine is called: as its Service calls it, which is its address for the pods of a Deployment."""
-    return label if NAME.fullmatch(label) else address.replace(".", "-")
-
-
-def engines_at(written: Cluster, pool: str, addresses: dict[str, str]) -> tuple[Engine, ...]:
-    """Engines like the pool's first written one, where they were found."""
+def engines_at(written: Cluster, pool: str, addresses: list[str], port: int) -> tuple[Engine, ...]:
+    """Engines like the pool's first written one, where they were found; called by their addresses, as CoreDNS calls them."""
     like = next((engine for engine in written.explicit_engines if engine.pool == pool), None)
     flavour = like.flavour if like else "cuda"
     most = in_flight(written.pool(pool), like) if like else None
     return tuple(
-        Engine(name=name, pool=pool, flavour=flavour, address=address, max_in_flight=most)
-        for name, address in sorted(addresses.items())
+        Engine(
+            name=address.replace(".", "-"),
+            pool=pool,
+            flavour=flavour,
+            address=f"{address}:{port}",
+            max_in_flight=most,
+        )
+        for address in addresses
     )
 
 

@@ -29,7 +29,8 @@ class Settings:
     adapter_name: str
     """Under which host name engines with an `endpoint` are reached."""
     services: str
-    """On Kubernetes the domain of its Services, which then say who is in a pool (controller/services.py); else empty."""
+    """On Kubernetes and Swarm the name of a Service, with {} for the pool, and the port: Services say there who is in a pool
+    (controller/services.py). Else empty."""
     resolver: str
     """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str

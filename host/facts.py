@@ -138,10 +138,6 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def has_systemd() -> bool:
-    return Path("/run/systemd/system").exists()
-
-
 def _output(command: list[str]) -> str:
     try:
         return run(command, timeout_s=20)

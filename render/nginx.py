@@ -76,7 +76,7 @@ def _servers(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, in
 
 def _valid_s(cluster: Cluster, places: Places) -> int:
     """How long nginx goes by an answer."""
-    return cluster.kubernetes.resolve_every_s if places.services else max(1, cluster.controller.dns_ttl_s)
+    return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
 def _remote_upstream(pool: Pool, remote: Remote, places: Places) -> str:

@@ -21,7 +21,7 @@ class Limits:
 
     longest: int = 1280
     """Pixels of a picture's longer side."""
-    frames_per_s: float = 2.0
+    frames_per_s: float = vision_tokens.FRAMES_PER_S
     most_frames: int = 16
 
 

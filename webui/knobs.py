@@ -8,6 +8,7 @@ from typing import Any
 from webui.attach import Limits
 from webui.failure import Failure
 from webui.question import Question
+from webui.vision_tokens import FRAMES_PER_S
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Knobs:
     seed: str | int | None = None
     """Empty: random."""
     longest: float = 1280
-    frames_per_s: float = 2.0
+    frames_per_s: float = FRAMES_PER_S
     most_frames: float = 16
 
     def __post_init__(self) -> None:

@@ -55,19 +55,31 @@ def _chat(results: Results, engines: int) -> list[Target]:
     ours, other = row_of(rows, OURS), best_other(rows)
     where = f"chat with pictures, {engines} engines"
     rps, first = f"{where}: requests a second against the best other", f"{where}: first token p50 against the same one"
+    last = f"{where}: first token p99 against the same one"
     if not ours or not other:
         return [
             Target(what, wanted, "not measured", None)
-            for what, wanted in ((rps, f"≥ {RPS_RATIO} times"), (first, f"≤ {FIRST_RATIO} times"))
+            for what, wanted in (
+                (rps, f"≥ {RPS_RATIO} times"),
+                (first, f"≤ {FIRST_RATIO} times"),
+                (last, f"≤ {FIRST_RATIO} times"),
+            )
         ]
     faster, sooner = ratios(ours, other, "rps"), ratios(ours, other, "first_p50_s")
+    surely = ratios(ours, other, "first_p99_s")
     cached = ours.spread("prefix_share")
     best = results.best_share(engines, "chat")
     share = cached.middle / best if cached and best else None
     return [
         Target(rps, f"≥ {RPS_RATIO} times", f"{faster.shown(2)} times {other.gateway}", faster.middle >= RPS_RATIO),
         Target(
-            first, f"≤ {FIRST_RATIO} times", f"{sooner.shown(2)} times {other.gateway}", sooner.middle <= FIRST_RATIO
+            first,
+            f"≤ {FIRST_RATIO} times",
+            f"{sooner.shown(2)} times {other.gateway}{_bound(rows, other)}",
+            sooner.middle <= FIRST_RATIO,
+        ),
+        Target(
+            last, f"≤ {FIRST_RATIO} times", f"{surely.shown(2)} times {other.gateway}", surely.middle <= FIRST_RATIO
         ),
         Target(
             f"{where}: prompt tokens from cache, of the most possible",
@@ -76,6 +88,12 @@ def _chat(results: Results, engines: int) -> list[Target]:
             share >= CACHE_SHARE if share is not None else None,
         ),
     ]
+
+
+def _bound(rows: Sequence[Row], other: Row) -> str:
+    """What even no gateway at all would reach; empty where that was not measured."""
+    direct = row_of(rows, NO_GATEWAY)
+    return f"; without any gateway {ratios(direct, other, 'first_p50_s').shown(2)}" if direct else ""
 
 
 def _cpu(results: Results) -> list[Target]:

@@ -77,6 +77,8 @@ class Scaler:
         self._started: set[str] = set()
         self._failed_at_s: dict[str, float] = {}
         self._missing: dict[str, int] = {}
+        self._partners: dict[str, str] = {}
+        """Who has the same GPU, both ways."""
         self._apply(fleet.cluster)
 
     def listen(self, cluster: Cluster) -> None:
@@ -167,6 +169,10 @@ class Scaler:
             for kept in (self.pools, self.decisions, self.loads, self.history, self.trouble, self._observers):
                 kept.pop(name, None)
             told.forget_pool(name)
+        self._partners = {}
+        for one, other in self._pairs():
+            self._partners.setdefault(one, other)
+            self._partners.setdefault(other, one)
 
     def _policy(self, pool: str) -> Scaling:
         return self.pools[pool].scaling or MANUAL
@@ -255,12 +261,6 @@ class Scaler:
             if member.engine.instead_of is not None and member.engine.instead_of in members
         ]
 
-    def _partner(self, name: str) -> str | None:
-        for one, other in self._pairs():
-            if name in (one, other):
-                return other if name == one else one
-        return None
-
     def _is_off(self, name: str) -> bool:
         """It takes no GPU. One that nobody here can start or stop takes its GPU while it is not known to be down."""
         if name in self._moving:
@@ -272,7 +272,7 @@ class Scaler:
     def _engine(self, member: Member, now_s: float) -> moves.Engine:
         name = member.engine.name
         where = self.stage_of(name, now_s)
-        partner = self._partner(name)
+        partner = self._partners.get(name)
         failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
         cannot = name in self._moving or name not in self._at_rest or failed_s < FAILED_PAUSE_S
         return moves.Engine(

@@ -11,7 +11,6 @@ from loadtest.calibrate.fit import Fit, fit
 from loadtest.calibrate.measure import Seen, series
 
 PIXELS_A_TOKEN = 1024
-NOT_MEASURED = ("sleep_s", "wake_s")
 
 
 @dataclass(frozen=True)

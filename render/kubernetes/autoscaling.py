@@ -9,8 +9,8 @@ from config.cluster import Cluster
 from config.scaling import Scaling
 from render.kubernetes.engines import POOL
 from render.kubernetes.pods import thing
-from render.kubernetes.shapes import Shape, of_one_shape
 from render.kubernetes.text import Json
+from render.shapes import Shape, of_one_shape
 
 BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""

@@ -35,7 +35,7 @@ def _deployment(cluster: Cluster) -> Json:
                 "MANYEYES_CONFIG": "/config/cluster.yaml",
                 "MANYEYES_INVENTORY": "/config/inventory.yaml",
                 "MANYEYES_STATE": "/state",
-                "MANYEYES_SERVICES": places(cluster).services,
+                "MANYEYES_SERVICES": places(cluster).members_of,
             }
         ),
         "ports": [

@@ -14,8 +14,8 @@ from engine.flags import MODELS_DIR, serve_flags
 from render.engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
 from render.kubernetes import models
 from render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from render.kubernetes.shapes import Shape, shapes
 from render.kubernetes.text import Json
+from render.shapes import Shape, shapes
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"

@@ -1,6 +1,7 @@
 """The gateway: stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps."""
 
 from config.cluster import Cluster
+from config.engines import ENGINE_PORT
 from config.keys import Keys
 from render.gateway import as_generation, gateway_files
 from render.kubernetes.pods import GATEWAY_USER, closed, component, labels, pod, scratch, thing
@@ -18,7 +19,11 @@ def places(cluster: Cluster) -> Places:
     settings = cluster.kubernetes
     services = f"{settings.namespace}.svc.{settings.cluster_domain}"
     return Places(
-        controller=f"controller.{services}", resolver=settings.dns, outside_resolver=settings.dns, services=services
+        controller=f"controller.{services}",
+        resolver=settings.dns,
+        outside_resolver=settings.dns,
+        members_of=f"{{}}.{services}:{ENGINE_PORT}",
+        beside=f".{services}",
     )
 
 

@@ -7,8 +7,8 @@ from config.cluster import Cluster
 from engine.flags import MODELS_DIR
 from render.engines import image_of, runs_vllm, wanted_models
 from render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from render.kubernetes.shapes import Shape
 from render.kubernetes.text import Json
+from render.shapes import Shape
 
 CODE_DIR = "/app"
 CODE = {

@@ -8,8 +8,8 @@ from config.cluster import Cluster
 from engine.flags import serve_flags
 from render.engines import environment_of, image_of, memory_gb, shm_gb
 from render.kubernetes.pods import environment
-from render.kubernetes.shapes import Shape, shapes
 from render.kubernetes.text import Json
+from render.shapes import Shape, shapes
 
 CHARTS_OWN = ("--host=", "--port=")
 

@@ -10,14 +10,14 @@ production-stack/   values for another stack's Helm chart
 from config.cluster import Cluster
 from config.keys import Keys
 from render.file import plain_yaml
+from render.flavours import clusters, main_flavour
 from render.gateway import NO_KEYS
 from render.kubernetes import autoscaling, controller, gateway, models, monitoring, network, production_stack, webui
 from render.kubernetes.engines import pools
-from render.kubernetes.flavours import clusters, main_flavour
 from render.kubernetes.pods import PART_OF
 from render.kubernetes.route import http_route
-from render.kubernetes.shapes import of_one_shape
 from render.kubernetes.text import HEADER, Json, kustomization, objects
+from render.shapes import of_one_shape
 
 UNHASHED = {"disableNameSuffixHash": True}
 """Changed in place: what reads them looks for changes itself, so that a change starts no pod anew."""

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.page_stand import page_stand
-from tests.browser.visit import ANSWERS, NOTES, QUESTIONS, Visit, chromium, visiting
+from tests.browser.visit import ANSWERS, NOTES, QUESTIONS, Visit, visiting
 from tests.process.stand import Stand
 from webui import samples
 
@@ -23,12 +23,6 @@ SLOW = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=60", "-
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     with page_stand(tmp_path_factory.mktemp("stand"), SLOW) as parts:
         yield parts
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

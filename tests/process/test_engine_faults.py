@@ -54,7 +54,7 @@ def test_killed_it_is_out_within_2_s_and_back_within_3_s_of_its_warm_up(tmp_path
         running.start_engine("big-0")
         listens_again(running, "big-0")
         within(3, time.monotonic(), lambda: rotation(running) == BOTH, "listening, warmed up, in rotation")
-        assert sentences(running)[-3:] == [
+        assert [sentence for sentence in sentences(running) if sentence.startswith("big-0")][-3:] == [
             "big-0 is down: nothing listens there",
             "big-0 answers /health and gets its warm-up picture",
             "big-0 is up: its warm-up picture was answered",

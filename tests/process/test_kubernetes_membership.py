@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.eventually import eventually
 from tests.process.namespace import Namespace, namespace
 from tests.process.test_membership import users
@@ -42,8 +44,9 @@ def named(addresses: list[str]) -> set[str]:
     return {address.replace(".", "-") for address in addresses}
 
 
-def test_three_pods_become_fifty_and_three_again_under_load_and_no_request_fails(tmp_path: Path) -> None:
-    with namespace(tmp_path, document()) as running:
+@pytest.mark.parametrize("by_srv", [False, True], ids=["addresses", "srv"])
+def test_three_pods_become_fifty_and_three_again_under_load_and_no_request_fails(tmp_path: Path, by_srv: bool) -> None:
+    with namespace(tmp_path, document(), by_srv) as running:
         running.create(*FEW)
         running.ready("big", *FEW)
         eventually(lambda: engines_seen(running) == named(FEW), 20, 0.2, "the three answer, by their names")

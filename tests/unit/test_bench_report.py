@@ -17,7 +17,16 @@ def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, A
     found = dict.fromkeys(("first_p95_s", "first_p99_s", "total_p50_s", "total_p95_s", "total_p99_s", "gap_p50_s"), 0.5)
     usual = {"answered": 100, "failed": 0, "errors": {}, "busiest_engine": 0.34, "gateway_cpu_s": 0.1}
     limits = {"gateway_memory_mb": 20.0, "users_core_share": 0.1, "machine_share": 0.5}
-    return {**found, **usual, **limits, "rps": rps, "first_p50_s": first_s, "prefix_share": share, **more}
+    return {
+        **found,
+        **usual,
+        **limits,
+        "rps": rps,
+        "first_p50_s": first_s,
+        "first_p99_s": 3 * first_s,
+        "prefix_share": share,
+        **more,
+    }
 
 
 def results(*finished: Finished, missing: dict[str, str] | None = None) -> Results:
@@ -44,7 +53,7 @@ def found(made: Results) -> dict[str, tuple[str, bool | None]]:
 
 
 @pytest.mark.parametrize(
-    ("rps", "first_s", "share", "met"), [(60.0, 0.05, 0.79, [True] * 3), (50.0, 0.06, 0.78, [False] * 3)]
+    ("rps", "first_s", "share", "met"), [(60.0, 0.05, 0.79, [True] * 4), (50.0, 0.06, 0.78, [False] * 4)]
 )
 def test_chat_targets_compare_with_the_fastest_other_and_never_with_the_bound(
     rps: float, first_s: float, share: float, met: list[bool]
@@ -58,7 +67,8 @@ def test_chat_targets_compare_with_the_fastest_other_and_never_with_the_bound(
     )
     chats = [target for target in targets(made) if target.what.startswith("chat")]
     assert [target.met for target in chats] == met
-    assert all("HAProxy" in target.found for target in chats[:2])
+    assert all("HAProxy" in target.found for target in chats[:3])
+    assert chats[1].found.endswith("; without any gateway 0.10")
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:

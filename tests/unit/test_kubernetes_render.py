@@ -12,11 +12,11 @@ from config.layout import LayoutError, lay_out
 from config.load import load, parse
 from config.pools import Flavour
 from render.engines import engines_yaml
+from render.flavours import clusters
 from render.kubernetes import models, production_stack
-from render.kubernetes.flavours import clusters
 from render.kubernetes.models import CODE
-from render.kubernetes.shapes import shapes
 from render.kubernetes.tree import tree
+from render.shapes import shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
