@@ -101,6 +101,10 @@ render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `doc
 k8s: $(VENV)/host ## Write kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
 	@$(PY) -m render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
 
+.PHONY: swarm
+swarm: $(VENV)/host ## Write rendered/swarm anew from $(CONFIG), for `docker stack deploy` (docs/kubernetes.md)
+	@$(PY) -m render.swarm --config '$(CONFIG)'
+
 .PHONY: docs
 docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md

@@ -1,4 +1,4 @@
-"""One configuration -> the clusters it can be on Kubernetes: by flavour, laid out, as the gateway and the engines there need it."""
+"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
 
 from config.cluster import Cluster
 from config.inventory import HostGpu, Inventory
@@ -13,7 +13,7 @@ ORDER: tuple[Flavour, ...] = ("cuda", "cpu", "emulated")
 def clusters(cluster: Cluster) -> dict[str, Cluster]:
     """{cuda, cpu, emulated: laid out}, those that the pools allow; {listed: ...} where engines are a list.
 
-    Raises LayoutError with what Kubernetes cannot run.
+    Raises LayoutError with what cannot run there.
     """
     if cluster.engines != "auto":
         return {LISTED: _fit(lay_out(cluster, Inventory()))}
@@ -32,7 +32,7 @@ def main_flavour(found: dict[str, Cluster]) -> str:
 
 
 def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
-    """The whole Kubernetes cluster as if it were one host."""
+    """All hosts as if they were one."""
     if flavour != "cuda":
         return Inventory(flavour=flavour)
     settings = cluster.kubernetes
@@ -41,7 +41,7 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
 
 
 def _fit(cluster: Cluster) -> Cluster:
-    """What Compose does on one host and Kubernetes does itself is taken out; what it cannot do is refused."""
+    """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
     problems = [*_refused(cluster)]
     if problems:
         raise LayoutError("\n".join(problems))
@@ -51,7 +51,7 @@ def _fit(cluster: Cluster) -> Cluster:
             "engines": engines,
             # A share of a GPU is the device plugin's to arrange, MPS included.
             "gpu_sharing": "time_slicing",
-            # Engines are registered and drained by kubectl: membership is the Services'.
+            # Engines are added and drained by the orchestrator: membership is its Services'.
             "controller": cluster.controller.model_copy(update={"containers": False, "published": False}),
         }
     )
@@ -62,21 +62,21 @@ def _refused(cluster: Cluster) -> list[str]:
     for pool in cluster.served_pools:
         if pool.is_local and not pool.remote:
             problems.append(
-                f"pools[{pool.name}].model is a folder of one host; on Kubernetes give a hub id, and a mirror where there is no hub."
+                f"pools[{pool.name}].model is a folder of one host; give a hub id, and a mirror where there is no hub."
             )
         if not pool.name[0].isalpha():
-            problems.append(f"pools[{pool.name}]: the name of a Kubernetes Service begins with a letter.")
+            problems.append(f"pools[{pool.name}]: the name of a Service begins with a letter.")
         if pool.scaling and pool.scaling.actuator == "sleep":
             problems.append(
-                f"pools[{pool.name}].scaling.actuator is sleep, which needs the controller; on Kubernetes use containers."
+                f"pools[{pool.name}].scaling.actuator is sleep, which needs the controller; use containers."
             )
     for engine in cluster.explicit_engines:
         if engine.endpoint:
             problems.append(
-                f"engines[{engine.name}].endpoint wants the adapter, which is not rendered for Kubernetes; use a pool with `remote`."
+                f"engines[{engine.name}].endpoint wants the adapter, which is not rendered for several hosts; use a pool with `remote`."
             )
         elif engine.address:
             problems.append(
-                f"engines[{engine.name}] has an address; on Kubernetes engines are pods. Give what runs elsewhere a pool with `remote`."
+                f"engines[{engine.name}] has an address; on several hosts engines are started. Give what runs elsewhere a pool with `remote`."
             )
     return problems

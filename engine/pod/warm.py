@@ -1,13 +1,15 @@
-"""Startup probe: 0 once the engine answers /health and has answered one picture. `warm.py MODEL [--no-picture] [--timeout-s N]`
+"""0 once the engine answers /health and has answered one picture. `warm.py MODEL [--no-picture] [--timeout-s N] [--mark FILE]`
 
-The first picture is several times slower than those after it, so that no user should get it. Before this probe succeeds
-Kubernetes asks no readiness probe, and DNS does not name the pod.
+The first picture is several times slower than those after it, so that no user should get it. It is the startup probe on
+Kubernetes: before it succeeds no readiness probe is asked, and DNS does not name the pod. With --mark it is a health check for
+Swarm, which has one for everything: FILE tells that the picture was answered, and from then on only /health is asked.
 """
 
 import argparse
 import json
 import sys
 import urllib.request
+from pathlib import Path
 
 # A grey PNG of 32 x 32 pixels, as the controller sends it (controller/probe.py).
 PNG = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
@@ -27,6 +29,7 @@ def main() -> int:
     parser.add_argument("--no-picture", action="store_true")
     parser.add_argument("--timeout-s", type=float, default=120)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--mark", type=Path)
     given = parser.parse_args()
     body = json.dumps(question(given.model, not given.no_picture)).encode()
     asked = urllib.request.Request(
@@ -36,13 +39,19 @@ def main() -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         opener.open(f"{given.url}/health", timeout=given.timeout_s).close()
+        if given.mark and given.mark.exists():
+            return 0
         reply = json.load(opener.open(asked, timeout=given.timeout_s))
         ended = reply["choices"][0]["finish_reason"]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         print(f"not warm: {error}", file=sys.stderr)
         return 1
     # vLLM says "abort" with status 200 while it shuts down.
-    return 0 if ended in ("length", "stop") else 1
+    if ended not in ("length", "stop"):
+        return 1
+    if given.mark:
+        given.mark.touch()
+    return 0
 
 
 if __name__ == "__main__":
