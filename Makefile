@@ -106,10 +106,12 @@ swarm: $(VENV)/host ## Write rendered/swarm anew from $(CONFIG), for `docker sta
 	@$(PY) -m render.swarm --config '$(CONFIG)'
 
 .PHONY: docs
-docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
 	@$(PY) -m config schema > config/cluster.schema.json
 	@$(PY) -m controller.metrics_reference > docs/metrics.md
+	@$(PY) -m monitoring.prometheus.reference > docs/rules.md
+	@$(PY) -m monitoring.prometheus.alerts_reference > docs/alerts.md
 	@$(PY) -m monitoring.grafana.build
 
 ##@ Proof
@@ -141,6 +143,18 @@ bench-controller: $(VENV)/test ## What the controller costs with 200 engines and
 	@$(PY) -m bench.controller $(ARGS)
 	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
 	@cat build/saturated.txt
+
+.PHONY: alert-drill
+alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on processes, to docs/alert-drill.md: 10 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m tests.drill $(ARGS)
+
+.PHONY: bench-monitoring
+bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eight engines: 20 minutes
+	@tests/nginx/fetch build/nginx
+	@tests/prometheus/fetch build/prometheus
+	@$(PY) -m bench.monitoring $(ARGS)
 
 ##@ Load
 

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from config.endpoint import Adapter
 from config.engines import Engine
-from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Monitoring, Network, Shutdown, WebUi
+from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown, WebUi
 from config.kubernetes import Kubernetes
+from config.monitoring import Monitoring
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
@@ -80,6 +81,13 @@ class Cluster(Section):
         """Whether Compose starts the adapter."""
         has_endpoints = any(engine.endpoint for engine in self.explicit_engines)
         return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
+
+    @property
+    def watches_gpus(self) -> bool:
+        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
+        on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
+        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
+        return wanted and self.monitoring.enabled
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:

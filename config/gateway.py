@@ -96,6 +96,8 @@ class Controller(Section):
     containers: bool = True
     """Whether the controller may start, stop and restart engines' containers, through a filter in front of Docker's socket that
     lets nothing else pass. Without it `make scale` and `scaling` can only put engines to sleep."""
+    container_interval_s: float = Field(15, ge=1, le=3600)
+    """Pause between two looks at what containers take of CPU and memory."""
     restart_hung_after_s: float | None = Field(120, ge=5)
     """An engine that runs but has not answered for so long is restarted, which ends what it has in flight. null: never.
     It is out of rotation long before that."""
@@ -132,21 +134,6 @@ class WebUi(Section):
         "Ask about pictures and videos. Drop them here, paste them, or try one of these.", max_length=400
     )
     """The line under the title."""
-
-
-class Monitoring(Section):
-    """Prometheus and Grafana, on the loopback address; people reach Grafana through the gateway at /grafana/."""
-
-    enabled: bool = True
-    """false leaves Prometheus, Grafana and the exporters out."""
-    prometheus_port: Port = 9090
-    """Prometheus on 127.0.0.1 of this host."""
-    scrape_interval_s: int = Field(5, ge=1, le=300)
-    """Pause between two scrapes."""
-    retention_days: int = Field(15, ge=1)
-    """How long samples are kept."""
-    retention_gb: int = Field(10, ge=1)
-    """Most disk that samples may take, in GiB."""
 
 
 class Network(Section):
@@ -198,6 +185,13 @@ class Images(Section):
     """The gateway; its njs module comes with it."""
     prometheus: ImageReference = "prom/prometheus:v3.5.3"
     """Prometheus, long-term support line."""
+    alertmanager: ImageReference = "prom/alertmanager:v0.33.1"
+    """Alertmanager: who is told of alerts."""
+    node_exporter: ImageReference = "prom/node-exporter:v1.11.1"
+    """Tells of the host: CPU, memory, disks."""
+    dcgm_exporter: ImageReference = "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless"
+    """NVIDIA's exporter, for GPUs; 4.9 has other names for nearly everything. It can only be pulled; without it the cluster starts
+    without figures of GPUs."""
     grafana: ImageReference = "grafana/grafana:12.3.0"
     """Grafana. It can only be pulled; without it the cluster starts without dashboards."""
     nginx_exporter: ImageReference = "nginx/nginx-prometheus-exporter:1.5.1"

@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from config.scaling import Scaling
 from config.section import ModelAlias, Name, Section
+from config.slo import Slo
 
 Flavour = Literal["cuda", "cpu", "emulated"]
 
@@ -132,6 +133,8 @@ class Pool(Section):
     """Where this pool is served instead of by engines; `model` is then its name there."""
     scaling: Scaling | None = None
     """null: all its engines always run. {}: as many as its load needs (docs/scaling.md)."""
+    slo: Slo = Slo()
+    """What people may expect, for alerts and for goodput."""
     sampling: Sampling = Sampling()
     """Sampling defaults and the answer's length limit."""
     vllm_flags: tuple[str, ...] = ()

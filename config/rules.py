@@ -145,8 +145,19 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
-    if cluster.monitoring.enabled and cluster.gateway.port == cluster.monitoring.prometheus_port:
-        yield f"gateway.port and monitoring.prometheus_port are both {cluster.gateway.port}"
+    if not cluster.monitoring.enabled:
+        return
+    owners: dict[int, str] = {cluster.gateway.port: "gateway.port"}
+    for key in ("prometheus_port", "alertmanager_port"):
+        port = getattr(cluster.monitoring, key)
+        if (other := owners.setdefault(port, f"monitoring.{key}")) != f"monitoring.{key}":
+            yield f"{other} and monitoring.{key} are both {port}"
+
+
+def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+    for number, webhook in enumerate(cluster.monitoring.alerting.webhooks, start=1):
+        if (webhook.url is None) == (webhook.url_file is None):
+            yield f"monitoring.alerting.webhooks[{number}] wants a url or a url_file, and one of them only"
 
 
 def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
@@ -225,6 +236,7 @@ RULES: tuple[Rule, ...] = (
     gpus_are_not_taken_twice,
     endpoints_are_the_adapters,
     ports_differ,
+    webhooks_lead_somewhere,
     network_holds_the_controller,
     shutdown_leaves_time,
     media_limits_make_sense,

@@ -11,9 +11,10 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from controller import configuration_api, dns, logs, request_log
+from controller import certificate, configuration_api, dns, logs, request_log
 from controller.api import api
 from controller.configuration import Configuration, Unusable
+from controller.container_use import watching_containers
 from controller.fleet import Fleet
 from controller.gateway_files import FilesOfOthers, GatewayFiles
 from controller.in_force import InForce
@@ -56,7 +57,8 @@ async def run(settings: Settings) -> None:
         fleet.tell(sentence)
     configuration.begin(in_force, gateway, fleet.tell)
     requests = RequestLog(fleet)
-    app = api(fleet, requests)
+    in_force.listen(requests.apply)
+    app = api(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
     app.include_router(configuration_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)
     server = QuietServer(
@@ -75,6 +77,7 @@ async def run(settings: Settings) -> None:
     async with (
         dns.serving(fleet, settings.host, settings.dns_port),
         request_log.receiving(requests, settings.host, settings.syslog_port),
+        watching_containers(in_force, settings.containers),
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])

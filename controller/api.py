@@ -1,6 +1,7 @@
 """The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,8 +19,8 @@ NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
 
 
-def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
-    """The application over one fleet and what the gateway says of its requests."""
+def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application over one fleet and what the gateway says of its requests. `look` is called before metrics are told."""
     # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
     app = FastAPIOffline(
         title="ManyEyes controller",
@@ -67,6 +68,7 @@ def api(fleet: Fleet, requests: RequestLog) -> FastAPI:
     async def metrics() -> Response:
         """Prometheus text format."""
         requests.count_dropped()
+        look()
         # With 200 engines it takes 0.1 s, in which DNS is to be answered.
         return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 

@@ -66,6 +66,25 @@ GATEWAY_REFUSALS = Counter(
     "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
 )
 
+CERTIFICATE_EXPIRES = Gauge(
+    "manyeyes_certificate_expires_timestamp_seconds", "When the gateway's certificate ends, as Unix time.", ["file"]
+)
+
+# Containers, as Docker tells of them through its filter
+
+CONTAINER_CPU = Counter("manyeyes_container_cpu_seconds_total", "CPU time that a container took.", ["service"])
+CONTAINER_MEMORY = Gauge(
+    "manyeyes_container_memory_bytes", "Memory of a container, without what is cache of files.", ["service"]
+)
+CONTAINER_MEMORY_LIMIT = Gauge(
+    "manyeyes_container_memory_limit_bytes", "Memory at which the container is killed.", ["service"]
+)
+CONTAINER_RESTARTS = Gauge(
+    "manyeyes_container_restarts",
+    "Times that Docker started an engine's container again because it ended.",
+    ["service"],
+)
+
 # Membership
 
 DNS_ANSWERS = Counter("manyeyes_dns_answers_total", "DNS answers by pool or engine, and result code.", ["name", "code"])
@@ -94,6 +113,11 @@ FIRST_BYTE_SECONDS = Histogram(
     ["pool", "engine"],
     buckets=BUCKETS_S,
 )
+WITHIN_SLO = Counter(
+    "manyeyes_requests_within_slo_total",
+    "Successful requests that took no longer than the pool's objective allows; the first byte counts where the answer was streamed.",
+    ["pool", "engine"],
+)
 ATTEMPTS = Counter(
     "manyeyes_attempts_total",
     "Engines asked, by what came of it: " + ", ".join(outcome.value for outcome in Outcome) + ".",
@@ -113,6 +137,19 @@ UNREADABLE = Counter("manyeyes_request_log_unreadable_total", "Log datagrams tha
 DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
 )
+
+# What people may expect: pools[].slo, for rules and alerts
+
+SLO_SUCCESS = Gauge("manyeyes_slo_success_share", "Share of requests that have to be answered, 0 to 1.", ["pool"])
+SLO_WITHIN = Gauge(
+    "manyeyes_slo_within_share", "Share of answered requests that have to keep both times, 0 to 1.", ["pool"]
+)
+SLO_TOTAL_S = Gauge("manyeyes_slo_request_seconds", "Longest wait for a whole answer.", ["pool"])
+SLO_FIRST_S = Gauge(
+    "manyeyes_slo_first_byte_seconds", "Longest wait for the first byte of a streamed answer.", ["pool"]
+)
+
+# Scaling
 
 SCALING_WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
 SCALING_STARTED = Gauge(
@@ -169,6 +206,9 @@ def start_engine(engine: Engine, current: State) -> None:
     for state in State:
         if state is not State.REMOTE:
             ENGINE_STATE.labels(engine.name, engine.pool, engine.flavour, state.value).set(state is current)
+    # From 0 on, so that the first one is a change that an alert sees.
+    TRANSITIONS.labels(engine.name, engine.pool, State.DOWN.value)
+    HUNG_RESTARTS.labels(engine.name, engine.pool)
 
 
 def tell_state(engine: Engine, current: State) -> None:

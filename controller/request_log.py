@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from config.cluster import Cluster
+from config.slo import Slo
 from controller import metrics, request_labels, request_metrics, requests
 from controller.fleet import Fleet
 from controller.recent import Recent
@@ -49,7 +51,14 @@ class RequestLog:
         self.receiver: socket.socket | None = None
         """Set while it is open."""
         self._dropped = 0
-        request_metrics.start_at_zero(fleet.cluster)
+        self._slos: dict[str, Slo] = {}
+        """By pool."""
+        self.apply(fleet.cluster)
+
+    def apply(self, cluster: Cluster) -> None:
+        """Another cluster is in force."""
+        self._slos = {pool.name: pool.slo for pool in cluster.pools}
+        request_metrics.start_at_zero(cluster)
 
     def take(self, datagram: bytes) -> None:
         """Counts one datagram, whatever is in it."""
@@ -62,7 +71,7 @@ class RequestLog:
             self._known, self._known_at_s = _known(self.fleet), now_s
         key = request_labels.key(request.key, self._keys)
         self._keys.add(key)
-        request_metrics.count(request, self._known, key)
+        request_metrics.count(request, self._known, key, self._slos.get(self._known.asked(request)))
         engine = self._known.engine(request)
         self._tell_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:

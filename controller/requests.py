@@ -77,6 +77,7 @@ class Request:
     """nginx's $upstream_cache_status, or empty."""
     bytes_in: int
     bytes_out: int
+    streamed: bool
 
     @property
     def ok(self) -> bool:
@@ -136,6 +137,7 @@ def read(datagram: bytes) -> Request | None:
         cache=_text(fields.get("cache")),
         bytes_in=int(_number(fields.get("bytes_in"), MOST_BYTES) or 0),
         bytes_out=int(_number(fields.get("bytes_out"), MOST_BYTES) or 0),
+        streamed=_text(fields.get("stream")) == "1",
     )
 
 

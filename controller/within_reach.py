@@ -26,6 +26,9 @@ SETTINGS = {
     "PROMETHEUS_RETENTION": "monitoring",
     "PROMETHEUS_RETENTION_SIZE": "monitoring",
     "MONITORING_REPLICAS": "monitoring",
+    "ALERTMANAGER_PORT": "monitoring",
+    "GPU_EXPORTER_REPLICAS": "monitoring",
+    "MODELS_DISK": "models.volume",
     "ADAPTER_REPLICAS": "adapter",
 }
 """What `make up` has to see to, by the values that Compose takes. Everything else there is an image."""

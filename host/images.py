@@ -80,7 +80,11 @@ def needed(cluster: Cluster) -> list[Image]:
         )
     if cluster.monitoring.enabled:
         wanted.append(_debian(images.prometheus, "prometheus"))
+        wanted.append(_debian(images.alertmanager, "alertmanager"))
+        wanted.append(_debian(images.node_exporter, "node-exporter"))
         wanted.append(_debian(images.nginx_exporter, "nginx-exporter"))
+        if cluster.watches_gpus:
+            wanted.append(Image(images.dcgm_exporter, optional=True))
         wanted.append(Image(images.grafana, optional=True))
     return wanted
 

@@ -134,7 +134,10 @@ def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) ->
     names += ["adapter"] if cluster.starts_adapter else []
     names += ["containers"] if cluster.controller.containers else []
     if cluster.monitoring.enabled:
-        names += ["prometheus", "nginx-exporter"]
+        names += ["prometheus", "alertmanager", "nginx-exporter", "node-exporter"]
+        names += (
+            ["dcgm-exporter"] if cluster.watches_gpus and cluster.images.dcgm_exporter not in missing_images else []
+        )
         names += [] if cluster.images.grafana in missing_images else ["grafana"]
     return names
 

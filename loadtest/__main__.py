@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, summary, users
+from loadtest import shapes, summary, textfile, users
 from loadtest.annotations import Annotations
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     began_s = time.time()
     try:
-        with progress(title, _expected_s(order)) as watch, Lost(gateway) as lost:
+        with progress(title, _expected_s(order)) as shown, textfile.told(shown) as watch, Lost(gateway) as lost:
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = seen(folder, "interrupted by Ctrl-C")

@@ -9,11 +9,12 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import lay_out
+from render.alertmanager import alertmanager_yml
 from render.containers import filter_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
 from render.file import as_yaml
-from render.prometheus import prometheus_yml
+from render.prometheus import prometheus_yml, rules_yml
 
 
 def render(
@@ -32,13 +33,16 @@ def render(
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),
         "engines.yaml": engines_yaml(laid_out),
         "prometheus/prometheus.yml": prometheus_yml(laid_out),
+        "prometheus/rules.yml": rules_yml(laid_out),
+        "alertmanager/alertmanager.yml": alertmanager_yml(laid_out),
         "containers/nginx.conf": filter_conf(laid_out),
     }
     digests = {
         "gateway": _digest(checkout),
         "controller": _digest(laid_out.network.model_dump_json()),
         "webui": _digest(str(laid_out.gateway.max_body_mb)),
-        "prometheus": _digest(files["prometheus/prometheus.yml"]),
+        "prometheus": _digest(files["prometheus/prometheus.yml"], files["prometheus/rules.yml"]),
+        "alertmanager": _digest(files["alertmanager/alertmanager.yml"]),
         "containers": _digest(files["containers/nginx.conf"]),
     }
     return files | {"compose.env": compose_env(laid_out, config_file, rendered_dir, digests)}

@@ -19,6 +19,7 @@ def filter_conf(cluster: Cluster) -> str:
     """The whole nginx.conf. Without `controller.containers` it allows nothing, and the service is not started."""
     allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
     if cluster.controller.containers:
+        allowed += [_use(cluster, service) for service in watched(cluster)]
         for engine in cluster.started_engines:
             container = f"/containers/{cluster.name}-{engine.name}-1"
             allowed.append(_location("GET", f"{container}/json", f"{container}/json"))
@@ -27,6 +28,22 @@ def filter_conf(cluster: Cluster) -> str:
                 for action in ("start", "stop", "restart")
             ]
     return with_header(_TEMPLATE.replace("@ALLOWED@", "".join(allowed).rstrip()))
+
+
+def watched(cluster: Cluster) -> list[str]:
+    """The services whose use of CPU and memory may be asked for."""
+    parts = ["gateway", "controller", "webui", "containers"]
+    parts += ["adapter"] if cluster.starts_adapter else []
+    if cluster.monitoring.enabled:
+        parts += ["prometheus", "alertmanager", "grafana", "nginx-exporter", "node-exporter"]
+        parts += ["dcgm-exporter"] if cluster.watches_gpus else []
+    return [*parts, *(engine.name for engine in cluster.started_engines)]
+
+
+def _use(cluster: Cluster, service: str) -> str:
+    """Figures only, and one answer at once. What a container was started with, its secrets too, is in /json, and that of engines only."""
+    path = f"/containers/{cluster.name}-{service}-1/stats"
+    return _location("GET", path, path, "stream=false&one-shot=true")
 
 
 def _list(cluster: Cluster) -> str:

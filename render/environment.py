@@ -30,6 +30,9 @@ def settings_of(cluster: Cluster) -> dict[str, str]:
         "GATEWAY_ADDRESS": f"{cluster.gateway.host}:{cluster.gateway.port}",
         "MAX_BODY_MB": str(cluster.gateway.max_body_mb),
         "PROMETHEUS_PORT": str(cluster.monitoring.prometheus_port),
+        "ALERTMANAGER_PORT": str(cluster.monitoring.alertmanager_port),
+        "MODELS_DISK": _models_disk(cluster),
+        "GPU_EXPORTER_REPLICAS": "1" if cluster.watches_gpus else "0",
         "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
         "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
@@ -41,3 +44,9 @@ def settings_of(cluster: Cluster) -> dict[str, str]:
 
 def _compose_path(path: Path) -> str:
     return str(path) if path.is_absolute() else f"./{path}"
+
+
+def _models_disk(cluster: Cluster) -> str:
+    """A volume, or a folder, on the disk that models are on. Docker's volumes are all on one; Prometheus' is always there."""
+    has_models = any(engine.flavour != "emulated" for engine in cluster.started_engines)
+    return cluster.models.volume if has_models and cluster.models.volume.startswith("/") else "prometheus"

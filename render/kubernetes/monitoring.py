@@ -1,6 +1,7 @@
-"""For the Prometheus operator: what is scraped. Labels are those of one host, so that dashboards and rules are the same."""
+"""For the Prometheus operator: what is scraped, and the rules. Labels are those of one host, so that dashboards and rules are the same."""
 
 from config.cluster import Cluster
+from monitoring.prometheus.rules import rules
 from render.kubernetes.engines import FLAVOUR, POOL
 from render.kubernetes.pods import component, thing
 from render.kubernetes.text import Json
@@ -9,7 +10,7 @@ VERSION = "monitoring.coreos.com/v1"
 
 
 def objects(cluster: Cluster) -> list[Json]:
-    return [_engines(cluster), _gateways(cluster), _controller(cluster)]
+    return [_engines(cluster), _gateways(cluster), _controller(cluster), _rules(cluster)]
 
 
 def found_by(cluster: Cluster) -> dict[str, str]:
@@ -49,6 +50,11 @@ def _controller(cluster: Cluster) -> Json:
     endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
     return thing("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
+
+
+def _rules(cluster: Cluster) -> Json:
+    """The rules of one host, word for word."""
+    return thing("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster))
 
 
 def _often(cluster: Cluster) -> Json:

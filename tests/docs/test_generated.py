@@ -4,6 +4,8 @@ from pathlib import Path
 
 from config.reference import json_schema, markdown
 from controller import metrics_reference
+from monitoring.prometheus import alerts_reference
+from monitoring.prometheus import reference as rules_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,3 +20,11 @@ def test_the_json_schema_is_what_the_schema_says() -> None:
 
 def test_the_page_of_metrics_is_what_the_controller_tells() -> None:
     assert (ROOT / "docs/metrics.md").read_text() == metrics_reference.markdown(), "`make docs`"
+
+
+def test_the_page_of_figures_is_what_the_recording_rules_say() -> None:
+    assert (ROOT / "docs/rules.md").read_text() == rules_reference.markdown(), "`make docs`"
+
+
+def test_the_page_of_alerts_is_what_the_alerts_say() -> None:
+    assert (ROOT / "docs/alerts.md").read_text() == alerts_reference.markdown(), "`make docs`"

@@ -1,9 +1,13 @@
 """Tables of measurements are what the raw files beside them say."""
 
+import re
 from pathlib import Path
 
 from loadtest.calibrate import error
 from loadtest.planner import against
+from monitoring.prometheus.alerts import ALERTS
+from tests.drill import table
+from tests.drill.faults import FAULTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -16,3 +20,15 @@ def test_the_planners_error_is_what_its_runs_say() -> None:
 
 def test_the_emulators_error_is_what_its_run_says() -> None:
     assert error.tables(error.read(DOCS / "emulator-error.jsonl")) in (DOCS / "emulator.md").read_text()
+
+
+def test_the_drills_table_is_what_its_run_says_and_every_alert_is_in_it_or_said_to_be_missing() -> None:
+    page = (DOCS / "alert-drill.md").read_text()
+    lines = table.read()
+    assert table.rows(lines) in page
+    assert [line["fault"] for line in lines] == [fault.name for fault in FAULTS]
+    assert not any(line["others"] for line in lines)
+    drilled = {alert.split()[0] for line in lines for alert in line["raised_s"]}
+    missing = set(re.findall(r"`([A-Z]\w+)`", page.partition("## Not drilled")[2]))
+    assert drilled | missing == {alert.name for alert in ALERTS}
+    assert not drilled & missing

@@ -27,6 +27,7 @@ class FakeDocker:
 
     states: dict[str, str] = field(default_factory=dict)
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
     started_at: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -94,7 +95,11 @@ def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeD
                 case ["containers", "json"]:
                     self._answer(200, docker.listed())
                 case ["containers", name, "json"]:
-                    self._answer(200, {"State": {"StartedAt": docker.started_at.get(name, LONG_AGO)}})
+                    self._answer(
+                        200, {"State": {"StartedAt": docker.started_at.get(name, LONG_AGO)}, "RestartCount": 2}
+                    )
+                case ["containers", name, "stats"]:
+                    self._answer(200, docker.stats.get(name, {"cpu_stats": {}, "memory_stats": {}}))
                 case ["containers", name, action]:
                     self._answer(docker.do(name, action))
                 case _:

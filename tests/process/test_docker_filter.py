@@ -6,9 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from config.cluster import Cluster
 from config.load import parse
+from controller.container_use import ContainerUse
+from controller.in_force import InForce
 from controller.scaling.actuator import CannotMove
 from controller.scaling.containers import Containers
 from tests.process.docker_socket import FakeDocker, docker_behind_filter
@@ -53,6 +56,35 @@ def test_only_this_projects_engines_are_listed_whatever_is_asked_for(behind: tup
     assert docker.seen == [
         "GET /containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.docker.compose.project%3Dmine%22%2C%22manyeyes.engine%22%5D%7D"
     ]
+
+
+@pytest.mark.parametrize("service", ["gpu-0", "gateway", "controller", "prometheus"])
+def test_a_containers_use_is_told_at_once_and_never_streamed(behind: tuple[FakeDocker, str], service: str) -> None:
+    docker, url = behind
+    assert httpx.get(f"{url}/containers/mine-{service}-1/stats?stream=true").status_code == 200
+    assert docker.seen == [f"GET /containers/mine-{service}-1/stats?stream=false&one-shot=true"]
+
+
+async def test_use_and_restarts_of_containers_become_metrics(behind: tuple[FakeDocker, str]) -> None:
+    docker, url = behind
+    looked = parse(CLUSTER)
+    async with httpx.AsyncClient() as client:
+        use = ContainerUse(InForce(looked), client, url)
+        for seconds in (10, 12.5, 1):  # the third time it began anew
+            docker.stats["mine-gpu-0-1"] = {
+                "cpu_stats": {"cpu_usage": {"total_usage": int(seconds * 1e9)}},
+                "memory_stats": {"usage": 900, "limit": 4096, "stats": {"inactive_file": 100}},
+            }
+            await use.look()
+    assert told("manyeyes_container_cpu_seconds_total", "gpu-0") == 3.5
+    assert told("manyeyes_container_memory_bytes", "gpu-0") == 800
+    assert told("manyeyes_container_memory_limit_bytes", "gpu-0") == 4096
+    assert told("manyeyes_container_restarts", "gpu-0") == 2
+    assert told("manyeyes_container_memory_bytes", "gateway") is None  # does not run
+
+
+def told(metric: str, service: str) -> float | None:
+    return REGISTRY.get_sample_value(metric, {"service": service})
 
 
 def test_query_body_and_headers_never_reach_docker(behind: tuple[FakeDocker, str]) -> None:
@@ -102,6 +134,10 @@ FORBIDDEN = [
     ("POST", "/containers/mine-elsewhere-1/stop"),
     ("POST", "/containers/other-gpu-0-1/stop"),
     ("GET", "/containers/other-gpu-0-1/json"),
+    ("GET", "/containers/mine-gateway-1/json"),
+    ("GET", "/containers/other-gateway-1/stats"),
+    ("GET", "/containers/mine-gpu-0-1/stats/"),
+    ("POST", "/containers/mine-gpu-0-1/stats"),
     ("POST", "/v1.44/containers/mine-gpu-0-1/stop"),
     ("POST", "/containers/mine-gpu-0-1/../other-gpu-0-1/stop"),
     ("POST", "/containers/mine-gpu-0-1/%2e%2e/other-gpu-0-1/stop"),

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from config.cluster import Cluster
+from config.slo import Slo
 from controller import metrics, request_labels
 from controller.fleet import Fleet
 from controller.request_log import RequestLog
@@ -204,3 +205,30 @@ def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forg
     take(log)
     assert member.failures == 0
     assert member.succeeded_at_s is not None
+
+
+def within(log: RequestLog, **changed: Any) -> float | None:
+    take(log, **changed)
+    return value("manyeyes_requests_within_slo_total", pool="big", engine="big-0")
+
+
+def test_an_answer_keeps_the_pools_objective_or_does_not(log: RequestLog) -> None:
+    assert within(log) == 1
+    assert within(log, total_s=5.01) == 1  # too long as a whole
+    assert within(log, header_s="2.01") == 1  # its first byte came late
+    assert within(log, header_s="2.01", stream="") == 2  # not streamed: only the whole answer counts
+    assert within(log, status=502, attempt_status="502") == 2  # failed
+
+
+def test_another_objective_counts_from_then_on(log: RequestLog) -> None:
+    longer = CLUSTER.pools[0].model_copy(update={"slo": Slo(total_s=60)})
+    log.apply(CLUSTER.model_copy(update={"pools": (longer, *CLUSTER.pools[1:])}))
+    assert value("manyeyes_slo_request_seconds", pool="big") == 60
+    assert value("manyeyes_slo_request_seconds", pool="small") == 5
+    assert within(log, total_s=30) == 1
+
+
+def test_failures_start_at_0_so_that_the_first_one_is_a_change(log: RequestLog) -> None:
+    assert log.fleet.members
+    assert value("manyeyes_requests_total", pool="big", engine="big-0", status="500", fallback="", cache="") == 0
+    assert value("manyeyes_requests_total", pool="big", engine="", status="503", fallback="", cache="") == 0

@@ -134,12 +134,13 @@ def test_an_env_file_with_nothing_else_in_it_goes_with_the_cluster(tmp_path: Pat
     assert not path.exists()
 
 
-def test_every_image_of_every_flavour_but_grafana_can_be_built_here() -> None:
+def test_every_image_of_every_flavour_but_grafana_and_nvidias_exporter_can_be_built_here() -> None:
     for flavour in ("cuda", "cpu", "emulated"):
         gpus = "gpus: [0]" if flavour == "cuda" else f"flavour: {flavour}"
         cluster = parse(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
         wanted = images.needed(cluster)
-        assert [image.reference for image in wanted if image.build is None] == [cluster.images.grafana]
+        of_gpus = [cluster.images.dcgm_exporter] if flavour == "cuda" else []
+        assert [image.reference for image in wanted if image.build is None] == [*of_gpus, cluster.images.grafana]
         assert len({image.reference for image in wanted}) == len(wanted)
 
 

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+import config.slo
 from loadtest.arrivals import arrivals_in
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
@@ -151,3 +152,8 @@ def test_durations() -> None:
     for wrong in ("", "0s", "ten", "5x", "s"):
         with pytest.raises(ValueError, match="a duration is written"):
             seconds(wrong)
+
+
+def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:
+    pool = config.slo.Slo()
+    assert Slo() == Slo(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)

@@ -1,0 +1,1 @@
+"""Prometheus' rules: figures worked out ahead of time, and alerts."""

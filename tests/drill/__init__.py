@@ -1,0 +1,1 @@
+"""Faults on a cluster of processes, and the alerts that they raise."""

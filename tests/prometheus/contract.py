@@ -1,0 +1,140 @@
+"""Every metric and label that a query names, held against what a running Prometheus has got. Prometheus itself reads the queries."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from controller import metrics
+from loadtest.textfile import TEXT
+
+Ask = Callable[..., Any]
+"""ask(path, **parameters): the data of Prometheus' answer; fails with its words."""
+
+RARE = {
+    "manyeyes_fallbacks_total": "the cluster has no pool with a fallback",
+    "manyeyes_remote_reachable": "no pool is served elsewhere",
+    "manyeyes_certificate_expires_timestamp_seconds": "the gateway speaks HTTP",
+    "manyeyes_scaling_wanted": "no pool is scaled",
+    "manyeyes_key_requests_total": "nobody has a key",
+    "manyeyes_engine_transitions_total": "only the first change makes it",
+}
+"""The controller's that this cluster has no series of: their labels are held against controller/metrics.py instead."""
+OF_GPUS = {
+    name: {"gpu", "UUID", "modelName", "device"}
+    for name in (
+        *("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_GPU_TEMP"),
+        *("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_XID_ERRORS"),
+    )
+}
+"""No GPU here: names and labels as NVIDIA documents them for dcgm-exporter 4.8 (etc/default-counters.csv, and its README)."""
+GIVEN = {"job", "instance", "__name__"}
+"""Labels that every series has."""
+SUFFIXES = ("_total", "_bucket", "_sum", "_count")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A metric and the labels that a query wants of it, of any metric in `or_of`."""
+
+    metric: str
+    labels: frozenset[str]
+
+
+def named(parsed: Any) -> Iterator[Named]:
+    """Every selector with the labels in its braces."""
+    if isinstance(parsed, list):
+        for one in parsed:
+            yield from named(one)
+    elif isinstance(parsed, dict):
+        if parsed.get("type") in ("vectorSelector", "matrixSelector"):
+            yield Named(parsed["name"], frozenset(one["name"] for one in parsed["matchers"]) - GIVEN)
+        for value in parsed.values():
+            if isinstance(value, dict | list):
+                yield from named(value)
+
+
+def grouped(parsed: Any) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
+    """(labels that a `by` or `on` names, metrics below it)."""
+    if isinstance(parsed, list):
+        for one in parsed:
+            yield from grouped(one)
+    elif isinstance(parsed, dict):
+        below = frozenset(one.metric for one in named(parsed))
+        if parsed.get("type") == "aggregation" and parsed["grouping"]:
+            yield frozenset(parsed["grouping"]), below
+        if (matching := parsed.get("matching")) and matching["on"] and matching["labels"]:
+            for side in ("lhs", "rhs"):
+                metrics_of_side = frozenset(one.metric for one in named(parsed[side]))
+                if metrics_of_side:
+                    yield frozenset(matching["labels"]), metrics_of_side
+        for value in parsed.values():
+            if isinstance(value, dict | list):
+                yield from grouped(value)
+
+
+class Contract:
+    """What one Prometheus has got."""
+
+    def __init__(self, ask: Ask, recorded: dict[str, str]) -> None:
+        self.ask = ask
+        self.recorded = recorded
+        """Expression by the name of its recording rule."""
+        self._labels: dict[str, set[str] | None] = {}
+
+    def problems(self, query: str) -> list[str]:
+        """One sentence for each metric or label in `query` that is not there."""
+        parsed = self.ask("parse_query", query=query)
+        found = []
+        for one in named(parsed):
+            labels = self.labels(one.metric)
+            if labels is None:
+                found.append(f"nothing tells {one.metric}, in {query}")
+            elif missing := one.labels - labels:
+                found.append(f"{one.metric} has no label {', '.join(sorted(missing))}, in {query}")
+        for wanted, below in grouped(parsed):
+            there = set[str]().union(GIVEN, *(self.labels(metric) or () for metric in below))
+            if missing := wanted - there - _made_here(query):
+                found.append(f"none of {', '.join(sorted(below))} has {', '.join(sorted(missing))}, in {query}")
+        return found
+
+    def labels(self, metric: str) -> set[str] | None:
+        """Of all its series of the last minutes; None where there is no such metric."""
+        if metric not in self._labels:
+            series = self.ask("series", **{"match[]": f'{{__name__="{metric}"}}'})
+            self._labels[metric] = set[str]().union(*series) if series else self._said(metric)
+        return self._labels[metric]
+
+    def _said(self, metric: str) -> set[str] | None:
+        """Of a metric without a series: what its maker says of it."""
+        if metric in OF_GPUS:
+            return OF_GPUS[metric]
+        if f"\n{metric} " in TEXT:
+            return set()
+        if metric in RARE:
+            declared = {one._name: one._labelnames for one in metrics.ALL}
+            name = next((metric.removesuffix(end) for end in SUFFIXES if metric.endswith(end)), metric)
+            return set(declared[name]) if name in declared else None
+        if metric in self.recorded:
+            return self._of_recorded(self.recorded[metric])
+        return None
+
+    def _of_recorded(self, expr: str) -> set[str] | None:
+        """A figure that has nothing to say just now has the labels that it is grouped by, provided that what it goes by is there."""
+        if self.problems(expr):
+            return None
+        parsed = self.ask("parse_query", query=expr)
+        return set[str]().union(
+            *(labels for labels, _ in grouped(parsed)), *(self.labels(n.metric) or () for n in named(parsed))
+        )
+
+
+def _made_here(query: str) -> set[str]:
+    """Labels that label_replace makes."""
+    return set(re.findall(r'label_replace\(.*?, "(\w+)",', query))
+
+
+def all_problems(ask: Ask, recorded: dict[str, str], queries: Iterable[str]) -> list[str]:
+    """Of all queries, each once."""
+    contract = Contract(ask, recorded)
+    return list(dict.fromkeys(problem for query in queries for problem in contract.problems(query)))
