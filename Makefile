@@ -156,6 +156,15 @@ bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eigh
 	@tests/prometheus/fetch build/prometheus
 	@$(PY) -m bench.monitoring $(ARGS)
 
+.PHONY: k8s-proof
+k8s-proof: $(VENV)/test ## The gateway on Kubernetes' files, 3 -> 50 -> 3 pods again and again, without Kubernetes: 4 minutes
+	@tests/nginx/fetch build/nginx
+	@$(PY) -m tests.kubernetes.proof
+
+.PHONY: swarm-proof
+swarm-proof: $(VENV)/test ## The emulated stack on a Docker Swarm of one node, which it makes and leaves: 5 minutes, images present
+	@$(PY) -m tests.swarm.proof
+
 ##@ Load
 
 .PHONY: loadtest

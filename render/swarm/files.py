@@ -13,11 +13,11 @@ class Files:
     """The configs of one stack, collected while its services are made. `own` are the repository's files, by path."""
 
     own: dict[str, str]
+    up: str
+    """From the stack's file to the repository."""
     rendered: dict[str, str] = field(default_factory=dict)
     """{path beside the stack's file: text}"""
     configs: dict[str, Json] = field(default_factory=dict)
-    up: str = "../../.."
-    """From the stack's file to the repository."""
 
     def of_repository(self, path: str, target: str) -> Json:
         return self._config(path, f"{self.up}/{path}", self.own[path], target)

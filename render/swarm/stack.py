@@ -44,9 +44,10 @@ def read_of_repository(paths: list[str]) -> list[str]:
     return sorted([path for path in paths if path.startswith(wanted) or path in engines] + tiny)
 
 
-def stack(cluster: Cluster, own: dict[str, str], keys: Keys) -> dict[str, str]:
-    """{file: text}, stack.yaml and what it reads beside it. `own` are the repository's files, by path; `cluster` is render.flavours'."""
-    files = Files(own)
+def stack(cluster: Cluster, own: dict[str, str], keys: Keys, up: str) -> dict[str, str]:
+    """{file: text}, stack.yaml and what it reads beside it. `cluster` is render.flavours'; `own` are the
+    repository's files, by path, and `up` leads to it."""
+    files = Files(own, up)
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
         "controller": _controller(cluster, files),
@@ -79,6 +80,8 @@ def _common(memory: str, pids: int) -> Json:
         "cap_drop": ["ALL"],
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
         "deploy": {
+            # Names lead to tasks themselves: a virtual address wants IPVS in the kernel of every node.
+            "endpoint_mode": "dnsrr",
             "restart_policy": {"condition": "any", "delay": "1s"},
             "resources": {"limits": {"memory": memory, "pids": pids}},
         },
@@ -91,9 +94,9 @@ def _gateway(cluster: Cluster, keys: Keys, files: Files) -> Json:
     service = _common("3G", 1024) | {
         "image": cluster.images.nginx,
         "user": "101:101",
-        # Its address is asked for once, when nginx starts.
         "command": ["/bin/sh", "-c", WAIT_FOR_CONTROLLER],
-        "environment": _malloc(files.own["nginx/malloc.env"]),
+        # nginx asks for the address that takes its log only when it reads its files: start.sh has it read them again.
+        "environment": _malloc(files.own["nginx/malloc.env"]) | {"WATCHED_NAME": "controller"},
         # On the node itself: the routing mesh would hide who asks.
         "ports": [{"target": 8080, "published": cluster.gateway.port, "mode": "host"}],
         "configs": [
@@ -134,11 +137,11 @@ def _controller(cluster: Cluster, files: Files) -> Json:
         "environment": {
             "MANYEYES_CONFIG": "/config/cluster.yaml",
             "MANYEYES_INVENTORY": "/config/inventory.yaml",
-            "MANYEYES_STATE": "/state",
+            "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
         },
         "configs": [files.made("controller/cluster.yaml", told_cluster(cluster), "/config/cluster.yaml")],
-        "volumes": [_tmpfs("/state", 16), _tmpfs("/tmp", 16)],
+        "volumes": [_tmpfs("/tmp", 32)],
         "read_only": True,
         "init": True,
         "stop_grace_period": "5s",

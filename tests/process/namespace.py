@@ -96,8 +96,8 @@ class Namespace(Stand):
 
 
 @contextlib.contextmanager
-def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False) -> Iterator[Namespace]:
-    """`document` is cluster.yaml; its engines are pods that the test starts. Prints all logs at the end."""
+def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False, quiet: bool = False) -> Iterator[Namespace]:
+    """`document` is cluster.yaml; its engines are pods that the test starts. Prints all logs at the end, unless `quiet`."""
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     engine_port, dns_port = free_port(), free_port()
     found = HeadlessDns("manyeyes.svc.cluster.local", dns_port, engine_port=engine_port)
@@ -133,5 +133,5 @@ def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False) -> I
         for pipe in (pods.stdin, pods.stdout) if pods else ():
             if pipe:
                 pipe.close()
-        for log in sorted(folder.glob("*.log")):
+        for log in () if quiet else sorted(folder.glob("*.log")):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")

@@ -19,7 +19,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK, PORT, USERS = "manyeyes-proof", 18_088, 12
-OUT = ROOT / "rendered/host-swarm-proof"  # not committed
+OUT = ROOT / "build/swarm-proof"
 URL = f"http://127.0.0.1:{PORT}"
 BRIDGE = "docker_gwbridge"
 
@@ -88,7 +88,7 @@ def told(what: str, seen: Counter[tuple[int, str]]) -> None:
 def engines_up(pool: str) -> int:
     with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
         pools = httpx.get(f"{URL}/healthz", trust_env=False).json()["pools"]
-        return int(next(one["up"] for one in pools if one["name"] == pool))
+        return int(next((one["up"] for one in pools if one["name"] == pool), -1))
     return -1
 
 
@@ -111,7 +111,7 @@ def prove(file: Path) -> None:
     print(docker("stack", "deploy", "--detach=true", "--resolve-image=never", "-c", str(file), STACK))
     until(lambda: engines_up("qwen3-vl-8b") == 2 and engines_up("qwen3-vl-4b") == 1, 180, "all engines up")
     print(f"from `docker stack deploy` to all engines up: {time.monotonic() - began:.0f} s")
-    page_s = until(lambda: httpx.get(URL, trust_env=False).status_code == 200, 90, "the page")
+    page_s = until(lambda: httpx.get(URL, trust_env=False).status_code == 200, 120, "the page")
     print(f"the page answers {page_s:.0f} s later")
     service = f"{STACK}_qwen3-vl-8b"
     with users() as seen:
