@@ -106,3 +106,37 @@ def test_a_pod_waits_for_its_model_until_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "tiny/config.json").write_text("{}")
     assert waiting.wait(timeout=20) == 0
     waiting.stdout.close()
+
+
+def test_without_a_pre_stop_an_engine_still_finishes_before_it_is_told_to_stop(tmp_path: Path, port: int) -> None:
+    """On Swarm, where run.sh is the first process."""
+    flags = ["--host=127.0.0.1", f"--port={port}", "--served-model-name", "big", "--enable-server-load-tracking"]
+    engine = [sys.executable, "-m", "engine.emulator", *flags, "--start-seconds=0", "--ttft-ms=20", "--tpot-ms=20"]
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "run.sh").write_text((POD / "run.sh").read_text())
+    (scripts / "leave.py").write_text((POD / "leave.py").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    running = subprocess.Popen(["sh", scripts / "run.sh", "1", "30", *engine], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: listens(port) and httpx.get(f"{url}/health", trust_env=False).status_code == 200, 30, 0.1)
+        running.terminate()
+        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "ignore_eos": True}
+        reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30, trust_env=False)
+        assert reply.status_code == 200
+        assert reply.json()["choices"][0]["finish_reason"] == "length"
+        running.wait(timeout=20)
+        eventually(lambda: not listens(port), 5, 0.1, "the engine is gone with its script")
+    finally:
+        running.kill()
+        running.wait()
+
+
+def test_a_marked_engine_is_asked_for_its_picture_only_once(engine: str, port: int, tmp_path: Path) -> None:
+    mark = tmp_path / "warm"
+    ask = ("warm.py", "big", f"--url={engine}", "--timeout-s=5", f"--mark={mark}")
+    eventually(lambda: run(*ask).returncode == 0, 30, 0.2, "it is warm")
+    assert mark.exists()
+    before = httpx.get(f"{engine}/metrics", trust_env=False).text.count("\n")
+    assert run("warm.py", "no-such-model", f"--url={engine}", "--timeout-s=5", f"--mark={mark}").returncode == 0
+    assert httpx.get(f"{engine}/metrics", trust_env=False).text.count("\n") == before
