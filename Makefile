@@ -161,6 +161,10 @@ k8s-proof: $(VENV)/test ## The gateway on Kubernetes' files, 3 -> 50 -> 3 pods a
 	@tests/nginx/fetch build/nginx
 	@$(PY) -m tests.kubernetes.proof
 
+.PHONY: k8s-pod-proof
+k8s-pod-proof: $(VENV)/test ## A rendered pod's containers under its own security settings, by Docker: vLLM on CPU, its image present
+	@$(PY) -m tests.kubernetes.pod_proof
+
 .PHONY: swarm-proof
 swarm-proof: $(VENV)/test ## The emulated stack on a Docker Swarm of one node, which it makes and leaves: 5 minutes, images present
 	@$(PY) -m tests.swarm.proof
