@@ -15,6 +15,8 @@ VENV    := .venv
 upper    = $(shell echo $(1) | tr a-z A-Z)
 given    = $(if $($(call upper,$(1))),--$(subst _,-,$(1))='$($(call upper,$(1)))')
 planned  = --config='$(CONFIG)' $(foreach option,rps p95 first_p95 goodput image images words output_tokens vary turns think_s gpu pool gpus price policy requests seed out,$(call given,$(option)))
+# For marks in this host's own cluster; a cluster elsewhere (URL=) never gets this one's key.
+marked   = $(if $(URL),,MANYEYES_ADMIN_KEY="$${MANYEYES_ADMIN_KEY:-$$(cat secrets/admin.key 2>/dev/null)}")
 export KEY
 HOST    := $(VENV)/bin/python -m host
 PY      := $(VENV)/bin/python
@@ -34,8 +36,12 @@ clean: $(VENV)/host ## As down, and remove models, caches and metrics too
 	@$(HOST) clean --config '$(CONFIG)'
 
 .PHONY: status
-status: ## Which engines are up
-	@docker compose ps --all --format 'table {{.Service}}\t{{.Status}}'
+status: $(VENV)/host ## How users, pools and engines are, alerts, events: [WATCH=1 CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) status --config '$(CONFIG)' $(if $(WATCH),--watch) $(call given,controller) $(call given,prometheus)
+
+.PHONY: report
+report: $(VENV)/host ## One page of the last hours, to build/report/: [HOURS=1 OUT=file.html CONTROLLER=URL PROMETHEUS=URL]
+	@$(HOST) report --config '$(CONFIG)' $(foreach option,hours out controller prometheus,$(call given,$(option)))
 
 .PHONY: scale
 scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
@@ -58,8 +64,8 @@ upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=
 	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
 .PHONY: logs
-logs: ## Follow the logs of every part (Ctrl-C ends it)
-	@docker compose logs --follow --tail 20
+logs: $(VENV)/host ## Follow what every part says: [PART=gateway SINCE=10m LEVEL=warning RAW=1 FOLLOW=no], or one request: REQUEST=id
+	@$(HOST) logs --config '$(CONFIG)' $(foreach option,part since level request raw follow,$(call given,$(option)))
 
 ##@ This host
 
@@ -173,7 +179,7 @@ swarm-proof: $(VENV)/test ## The emulated stack on a Docker Swarm of one node, w
 
 .PHONY: loadtest
 loadtest: $(VENV)/loadtest ## People through the gateway: USERS=20 or RATE=4 [SCENARIO=image SHAPE=steady DURATION=60s URL= KEY=]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
+	@$(marked) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest $(foreach option,users rate scenario shape duration url model slo processes,$(call given,$(option))) $(ARGS)
 
 .PHONY: loadtest-page
 loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
@@ -182,7 +188,7 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 .PHONY: scale-proof
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
 	@tests/nginx/fetch build/nginx
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
 
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...

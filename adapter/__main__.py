@@ -9,10 +9,10 @@ import structlog
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from adapter import logs
 from adapter.book import Reader
 from adapter.ports import Ports, serve
 from adapter.settings import Settings
+from logs import events
 
 LOOK_EVERY_S = 0.5
 
@@ -44,7 +44,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    logs.to_json()
+    events.to_json("adapter")
     uvloop.run(run(Settings.from_environment()))
     return 0
 

@@ -91,6 +91,7 @@ def serve(app: ASGIApp, host: str, port: int) -> tuple[Server, asyncio.Task[None
         raise
     config = uvicorn.Config(
         app,
+        log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -23,6 +23,10 @@ HEALTH_TIMEOUT_S = 5.0
 T = TypeVar("T")
 
 
+QUOTES = frozenset({"endpoint_failed", "endpoint_refuses_request"})
+"""Refusals that hold what the endpoint said."""
+
+
 class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
@@ -57,15 +61,24 @@ class Speaker:
             await self._dispatch(scope["method"], scope["path"], scope, receive, send)
         except Refusal as refusal:
             if refusal.status >= 500:
-                log.warning("request_failed", engine=self.spoken.name, code=refusal.code, reason=refusal.message)
+                self._warn("request_failed", scope, refusal)
             await _respond(send, refusal.status, refusal.body)
         except ClientLeft:
-            log.info("client_left", engine=self.spoken.name)
+            log.info("request_aborted", **self._of(scope))
+
+    def _of(self, scope: Scope) -> dict[str, str]:
+        """What a line about this request says first."""
+        return {"request": request_id(scope), "engine": self.spoken.name, "pool": self.spoken.pool}
+
+    def _warn(self, event: str, scope: Scope, refusal: Refusal) -> None:
+        # An endpoint's own words may repeat the question; they are the client's to read.
+        said = {} if refusal.code in QUOTES else {"reason": refusal.message}
+        log.warning(event, **self._of(scope), code=refusal.code, **said)
 
     async def _dispatch(self, method: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         match (method, path):
             case ("POST", "/v1/chat/completions"):
-                await self._chat(receive, send)
+                await self._chat(scope, receive, send)
             case ("GET", "/health"):
                 await self._health(send)
             case ("GET", "/v1/models"):
@@ -92,15 +105,16 @@ class Speaker:
             ) from error
         await _respond(send, 200, b"{}")
 
-    async def _chat(self, receive: Receive, send: Send) -> None:
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        log.info("request_received", **self._of(scope))
         asked = question.read(_parsed(await _body(receive, self.book.max_body_mb << 20)))
         self.running += 1
         try:
-            await _unless_client_leaves(receive, self._answer(asked, send))
+            await _unless_client_leaves(receive, self._answer(asked, scope, send))
         finally:
             self.running -= 1
 
-    async def _answer(self, asked: Question, send: Send) -> None:
+    async def _answer(self, asked: Question, scope: Scope, send: Send) -> None:
         streams = asked.stream and self.spoken.endpoint.stream is not None
         body = template.fill(self.spoken.endpoint, asked, self.spoken.model, streams)
         reply = Reply(asked.model or self.spoken.pool)
@@ -121,7 +135,7 @@ class Speaker:
                     await _part(send, part)
                     part = await _before(deadline, anext(parts, None))
             except Refusal as refusal:
-                log.warning("stream_failed", engine=self.spoken.name, code=refusal.code, reason=refusal.message)
+                self._warn("stream_failed", scope, refusal)
                 # No [DONE] after it: clients tell an answer that was cut short by that.
                 await _part(send, event(refusal.document))
             await _part(send, b"", more=False)
@@ -226,3 +240,8 @@ async def _respond(send: Send, status: int, body: bytes, kind: bytes = b"applica
 
 async def _part(send: Send, part: bytes, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+def request_id(scope: Scope) -> str:
+    """What the gateway calls the request; empty where it does not."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")

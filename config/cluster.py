@@ -9,6 +9,7 @@ from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown, WebUi
 from config.kubernetes import Kubernetes
 from config.monitoring import Monitoring
+from config.observing import Logs, Tracing
 from config.pools import Flavour, Pool
 from config.routes import Route
 from config.section import Name, Section
@@ -46,6 +47,10 @@ class Cluster(Section):
     """The page."""
     monitoring: Monitoring = Monitoring()
     """Prometheus and Grafana."""
+    logs: Logs = Logs()
+    """Log lines."""
+    tracing: Tracing = Tracing()
+    """Spans of requests."""
     network: Network = Network()
     """The cluster's network."""
     models: Models = Models()

@@ -1,5 +1,6 @@
 """Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
@@ -145,13 +146,15 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
-    if not cluster.monitoring.enabled:
-        return
-    owners: dict[int, str] = {cluster.gateway.port: "gateway.port"}
-    for key in ("prometheus_port", "alertmanager_port"):
-        port = getattr(cluster.monitoring, key)
-        if (other := owners.setdefault(port, f"monitoring.{key}")) != f"monitoring.{key}":
-            yield f"{other} and monitoring.{key} are both {port}"
+    taken = {"gateway.port": cluster.gateway.port}
+    if cluster.monitoring.enabled:
+        taken["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
+        taken["monitoring.alertmanager_port"] = cluster.monitoring.alertmanager_port
+    if cluster.tracing.starts_jaeger:
+        taken["tracing.jaeger_port"] = cluster.tracing.jaeger_port
+    for one, other in itertools.combinations(taken, 2):
+        if taken[one] == taken[other]:
+            yield f"{one} and {other} are both {taken[one]}"
 
 
 def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:

@@ -11,7 +11,7 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from controller import certificate, configuration_api, dns, logs, request_log
+from controller import certificate, configuration_api, dns, request_log
 from controller.api import api
 from controller.configuration import Configuration, Unusable
 from controller.container_use import watching_containers
@@ -28,6 +28,7 @@ from controller.scaling import api as scaling_api
 from controller.scaling.running import scaling
 from controller.services import Services
 from controller.settings import Settings
+from logs import events
 
 
 class QuietServer(uvicorn.Server):
@@ -66,6 +67,7 @@ async def run(settings: Settings) -> None:
             app,
             host=settings.host,
             port=settings.http_port,
+            log_config=None,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=2,
@@ -81,7 +83,10 @@ async def run(settings: Settings) -> None:
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
-        loops = [asyncio.create_task(each) for each in (fleet.watch(), gateway.follow(), configuration.watch())]
+        loops = [
+            asyncio.create_task(each)
+            for each in (fleet.watch(), gateway.follow(), configuration.watch(), requests.spans.run())
+        ]
         if settings.services:
             services = Services(settings.services, settings.resolver, in_force, fleet.tell)
             loops.append(asyncio.create_task(services.follow()))
@@ -99,7 +104,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    logs.to_json()
+    events.to_json("controller")
     try:
         uvloop.run(run(Settings.from_environment()))
     except Unusable as error:

@@ -122,6 +122,8 @@ def _elsewhere(there: Endpoint) -> dict[str, Any]:
         "waiting": None,
         "in_flight": None,
         "hidden_queue": None,
+        "kv_cache_share": None,
+        "tokens_per_s": None,
     }
     up = int(there.reachable is not False)
     return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
@@ -143,4 +145,6 @@ def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
         "waiting": load.waiting if load else None,
         "in_flight": load.in_flight if load else None,
         "hidden_queue": load.hidden_queue if load else None,
+        "kv_cache_share": load.kv_cache_share if load else None,
+        "tokens_per_s": load.tokens_per_s if load else None,
     }

@@ -159,7 +159,10 @@ class Fleet:
 
     def tell(self, sentence: str, **fields: str) -> None:
         """One sentence in the log and among the events: engine, pool and state as `fields` where it is about one."""
-        log.info("cluster_changed", sentence=sentence, **fields)
+        member = self.members.get(fields.get("engine", ""))
+        # The gateway's log names engines that did not answer by their addresses only.
+        address = f"{member.address}:{member.engine.port}" if member and member.address else None
+        log.info("cluster_changed", sentence=sentence, **fields, address=address)
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         if not self.events or self.events[-1]["sentence"] != sentence:
             self.events.append({"at": at, **fields, "sentence": sentence})

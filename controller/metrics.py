@@ -138,6 +138,8 @@ DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the system threw away because they came too fast."
 )
 
+SPANS = Counter("manyeyes_spans_total", "Spans of the gateway, by what came of them: sent, dropped.", ["outcome"])
+
 # What people may expect: pools[].slo, for rules and alerts
 
 SLO_SUCCESS = Gauge("manyeyes_slo_success_share", "Share of requests that have to be answered, 0 to 1.", ["pool"])
@@ -174,6 +176,10 @@ SCALING_LOAD = Gauge(
     "What decisions rest on: in_flight (requests), serving (engines), queue_s, p95_s (seconds), gpu (0 to 1). No sample: not known.",
     ["pool", "kind"],
 )
+
+# Times that somebody marked
+
+MARK = Gauge("manyeyes_mark", "1 while a mark lasts (docs/api.md), such as a load test.", ["text"])
 
 OneMetric = Counter | Gauge | Histogram
 ALL: tuple[OneMetric, ...] = tuple(

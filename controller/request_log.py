@@ -17,6 +17,7 @@ from controller.fleet import Fleet
 from controller.recent import Recent
 from controller.request_labels import Known
 from controller.requests import Outcome, Request
+from controller.span_export import SpanExport
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
@@ -48,6 +49,9 @@ class RequestLog:
         self._keys = {""}
         self._known = _known(fleet)
         self._known_at_s = time.monotonic()
+        self.spans = SpanExport(
+            lambda: self.fleet.cluster.tracing, lambda address: self._known.engine_at.get(address, "")
+        )
         self.receiver: socket.socket | None = None
         """Set while it is open."""
         self._dropped = 0
@@ -62,6 +66,7 @@ class RequestLog:
 
     def take(self, datagram: bytes) -> None:
         """Counts one datagram, whatever is in it."""
+        self.spans.take(datagram)
         request = requests.read(datagram)
         if request is None:
             metrics.UNREADABLE.inc()

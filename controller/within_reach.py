@@ -30,6 +30,11 @@ SETTINGS = {
     "GPU_EXPORTER_REPLICAS": "monitoring",
     "MODELS_DISK": "models.volume",
     "ADAPTER_REPLICAS": "adapter",
+    "LOG_FILE_SIZE": "logs.keep_mb",
+    "LOKI_REPLICAS": "logs.loki",
+    "LOKI_KEEP": "logs.loki",
+    "JAEGER_REPLICAS": "tracing",
+    "JAEGER_PORT": "tracing",
 }
 """What `make up` has to see to, by the values that Compose takes. Everything else there is an image."""
 

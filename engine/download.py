@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from logs.line import line
+
 PROGRESS_EVERY_S = 5.0
 LOOK_EVERY_S = 2.0
 
@@ -29,7 +31,7 @@ def main() -> int:
         try:
             _bring(wanted, home, offline)
         except DownloadError as error:
-            print(f"models: {error}", file=sys.stderr, flush=True)
+            _say(str(error), "error")
             return 1
     return 0
 
@@ -140,8 +142,9 @@ def _gb(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def _say(sentence: str) -> None:
-    print(f"models: {sentence}", flush=True)
+def _say(sentence: str, level: str = "info") -> None:
+    event = "download_failed" if level == "error" else "download"
+    print(line(time.time(), level, "models", event, {"sentence": sentence}), flush=True)
 
 
 if __name__ == "__main__":

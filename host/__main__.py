@@ -1,4 +1,4 @@
-"""`python -m host up|down|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -9,18 +9,20 @@ from pathlib import Path
 from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
-from host import admin_key, doctor, dotenv, engine, facts, images, inventory
+from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.report import report
 from host.restart_rolling import drain, restart_rolling, resume
+from host.status import status
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
 from host.up import plan, up
 from host.upgrade import upgrade
 
 ACTIONS = (
-    *("up", "down", "clean", "drain", "resume", "restart-rolling", "upgrade"),
-    *("doctor", "docker", "images", "admin-key"),
+    *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
+    *("doctor", "docker", "images", "admin-key", "logs"),
 )
 
 
@@ -33,6 +35,17 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
+    parser.add_argument("--part", default="")
+    parser.add_argument("--since", default="")
+    parser.add_argument("--level", default="")
+    parser.add_argument("--request", default="")
+    parser.add_argument("--raw", default="")
+    parser.add_argument("--follow", default="yes")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -63,6 +76,10 @@ def _act(arguments: argparse.Namespace) -> int:
     match action:
         case "up":
             up(config, flavour)
+        case "status":
+            return status(config, arguments.watch, arguments.controller, arguments.prometheus)
+        case "report":
+            report(config, arguments.hours, arguments.out, arguments.controller, arguments.prometheus)
         case "drain":
             drain(config, arguments.engine)
         case "resume":
@@ -79,9 +96,22 @@ def _act(arguments: argparse.Namespace) -> int:
             engine.install()
         case "admin-key":
             say(admin_key.read())
+        case "logs":
+            _logs(arguments)
         case "images":
             images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
     return 0
+
+
+def _logs(asked: argparse.Namespace) -> None:
+    compose = Compose(load(asked.config).name)
+    if not (ROOT / compose.rendered).exists():
+        compose = Compose(compose.project, Path("rendered/default"))
+    if asked.request:
+        logs.show_request(compose, asked.request, raw=bool(asked.raw))
+        return
+    follow = asked.follow not in ("no", "0", "false")
+    logs.show(compose, logs.Wanted(asked.part, asked.since, asked.level.lower(), bool(asked.raw), follow))
 
 
 def _down(config: Path, everything: bool) -> int:

@@ -1,12 +1,15 @@
 """Calls Docker Compose on the rendered files of this host."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from host import secrets
 from host.command import CommandFailed, run
+from logs.reading import read
+from logs.showing import sentence
 
 
 def rendered(project: str) -> Path:
@@ -81,11 +84,16 @@ class Compose:
             return ""
 
     def logs(self, service: str, lines: int = 15) -> str:
-        """The last lines a service printed."""
+        """The last lines a service printed, in words."""
         try:
-            return self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
+            said = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
         except (CommandFailed, TimeoutError) as error:
             return str(error)
+        return "\n".join(sentence(read(service, line)) for line in said.splitlines())
+
+    def full_environment(self) -> dict[str, str]:
+        """This process's, with what Compose has to know of the project."""
+        return {**os.environ, **self.environment}
 
     def down(self, volumes: bool = False) -> None:
         """Stops and removes containers and network of the project; also what older renderings started."""

@@ -43,6 +43,14 @@ def configuration(compose: Compose, cluster: Cluster) -> dict[str, Any]:
         return {}
 
 
+def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """/status and /api/events in one call. Raises CommandFailed, TimeoutError, ValueError."""
+    said = _inside(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
+    status, end = json.JSONDecoder().raw_decode(said)
+    events = json.loads(said[end:])
+    return dict(status), list(events)
+
+
 def take_configuration(compose: Compose, cluster: Cluster, config: Path) -> None:
     """Waits until the file as it stands is in force, in the gateway too. Raises Trouble when it is refused."""
     wanted, started = digest_of(config), time.monotonic()

@@ -17,7 +17,7 @@ from host.trouble import Trouble
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
 
-MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine")]
+MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine", "logs")]
 """What containers read from this checkout; they run as users of their own."""
 
 
@@ -134,6 +134,8 @@ def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
     wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
     if cluster.monitoring.enabled:
         wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
+    if cluster.tracing.starts_jaeger:
+        wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
     for key, host, port in wanted:
         free = ours_runs or facts.port_free(host, port)
         remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."
@@ -154,7 +156,7 @@ def _paths(cluster: Cluster) -> Iterator[Check]:
 
 
 def _secrets(cluster: Cluster) -> Iterator[Check]:
-    for setting, name in secrets.of_pools(cluster).items():
+    for setting, name in (secrets.of_pools(cluster) | secrets.of_alerting(cluster)).items():
         found, remedy = secrets.state(name)
         yield Check(setting, f"secrets/{name}", found, remedy)
 

@@ -53,6 +53,8 @@ def show(cluster: Cluster, keys: Keys, grafana: bool) -> None:
         if grafana:
             say(f"  Dashboards    {base}/grafana/")
         say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
+    if cluster.tracing.starts_jaeger:
+        say(f"  Traces        http://127.0.0.1:{cluster.tracing.jaeger_port}/")
     say()
     say(f"  curl {trust}{base}/v1/chat/completions \\")
     if wanted:

@@ -86,6 +86,10 @@ def needed(cluster: Cluster) -> list[Image]:
         if cluster.watches_gpus:
             wanted.append(Image(images.dcgm_exporter, optional=True))
         wanted.append(Image(images.grafana, optional=True))
+    if cluster.logs.loki.enabled:
+        wanted += [Image(images.loki, optional=True), Image(images.alloy, optional=True)]
+    if cluster.tracing.starts_jaeger:
+        wanted.append(Image(images.jaeger, optional=True))
     return wanted
 
 

@@ -34,6 +34,16 @@ def of_pools(cluster: Cluster) -> dict[str, str]:
     return named
 
 
+def of_alerting(cluster: Cluster) -> dict[str, str]:
+    """{setting: file} for what Alertmanager needs to tell somebody."""
+    alerting = cluster.monitoring.alerting
+    files = [(f"webhooks[{number}].url_file", one.url_file) for number, one in enumerate(alerting.webhooks, start=1)]
+    files += [
+        (f"emails[{number}].password_file", one.password_file) for number, one in enumerate(alerting.emails, start=1)
+    ]
+    return {f"monitoring.alerting.{place}": name for place, name in files if name}
+
+
 def of_certificate(cluster: Cluster) -> dict[str, str]:
     """{setting: file} for the gateway's own certificate; empty without TLS."""
     tls = cluster.gateway.tls

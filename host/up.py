@@ -139,7 +139,15 @@ def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) ->
             ["dcgm-exporter"] if cluster.watches_gpus and cluster.images.dcgm_exporter not in missing_images else []
         )
         names += [] if cluster.images.grafana in missing_images else ["grafana"]
+    names += [name for name, image in _asked_for(cluster).items() if image not in missing_images]
     return names
+
+
+def _asked_for(cluster: Cluster) -> dict[str, str]:
+    """{service: image} of those that are only started where the configuration says so, and can only be pulled."""
+    images = cluster.images
+    loki = {"loki": images.loki, "alloy": images.alloy} if cluster.logs.loki.enabled else {}
+    return loki | ({"jaeger": images.jaeger} if cluster.tracing.starts_jaeger else {})
 
 
 def _reason(error: CommandFailed) -> str:

@@ -50,8 +50,7 @@ def downloads_told(compose: Compose, current: Step) -> Iterator[None]:
     def tell() -> None:
         while not done.wait(DOWNLOAD_POLL_S):
             if any(row["Service"] == "models" and row["State"] == "running" for row in compose.containers()):
-                said = compose.logs("models", 1).strip()
-                current.note = said.removeprefix("models: ")
+                current.note = compose.logs("models", 1).strip()
             else:
                 current.note = ""
 

@@ -20,6 +20,7 @@ from loadtest.duration import seconds
 from loadtest.figures import Window, figures
 from loadtest.gateway import Gateway, Lost, Unusable
 from loadtest.machine import ROOT, machine
+from loadtest.marks import Marks
 from loadtest.order import KEY, Order
 from loadtest.progress import console, progress
 from loadtest.run import Failed, Ran, run, seen
@@ -126,7 +127,9 @@ def main(arguments: Sequence[str]) -> int:
     marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     began_s = time.time()
     try:
-        with progress(title, _expected_s(order)) as shown, textfile.told(shown) as watch, Lost(gateway) as lost:
+        expected_s = _expected_s(order)
+        in_cluster = Marks(asked.url, asked.trusted).during(title, expected_s)
+        with in_cluster, progress(title, expected_s) as shown, textfile.told(shown) as watch, Lost(gateway) as lost:
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = seen(folder, "interrupted by Ctrl-C")

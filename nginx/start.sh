@@ -15,16 +15,19 @@ GLOBALS=${NGINX_GLOBALS:-daemon off;}
 WATCHED_NAME=${WATCHED_NAME:-}  # a name in the files whose address may become another one (Swarm): nginx resolves it when it reads them
 SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole, and at WATCHED_NAME
 
+export TZ=UTC  # of the times in the log
+
 count=0     # folders made so far
 running=""  # the generation in force
 refused=""  # the offered generation, with the secrets' sum, that was refused last
 secrets=""  # the secrets' sum
 address=""  # WATCHED_NAME's
 
-# One JSON line in the log.
+# One JSON line in the log, in the form of logs/line.py.
 say() {
     reason=$(printf '%s' "$3" | tr '\n\t' '  ' | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g')
-    printf '{"at":"%s","event":"%s","generation":"%s","reason":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$2" "$reason"
+    printf '{"at":"%s","level":"%s","part":"gateway","event":"%s","generation":"%s","reason":"%s"}\n' \
+        "$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)" "${4:-info}" "$1" "$2" "$reason"
 }
 
 secrets_sum() { cat "$SECRETS"/* 2>/dev/null | cksum; }
@@ -46,7 +49,7 @@ taken() {
     if ! found=$("$NGINX_BINARY" -t -q -p "$TAKEN/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
         refused="$generation $secrets"
         printf '%s\n%s\n' "$generation" "$found" >"$TAKEN/refused.new" && mv "$TAKEN/refused.new" "$TAKEN/refused"
-        say configuration_refused "$generation" "$found"
+        say configuration_refused "$generation" "$found" error
         return 1
     fi
     count=$((count + 1))

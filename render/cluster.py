@@ -14,6 +14,7 @@ from render.containers import filter_conf
 from render.engines import engines_yaml
 from render.environment import compose_env
 from render.file import as_yaml
+from render.grafana import more_datasources
 from render.prometheus import prometheus_yml, rules_yml
 
 
@@ -36,6 +37,7 @@ def render(
         "prometheus/rules.yml": rules_yml(laid_out),
         "alertmanager/alertmanager.yml": alertmanager_yml(laid_out),
         "containers/nginx.conf": filter_conf(laid_out),
+        "grafana/more.yaml": more_datasources(laid_out),
     }
     digests = {
         "gateway": _digest(checkout),
@@ -43,6 +45,7 @@ def render(
         "webui": _digest(str(laid_out.gateway.max_body_mb)),
         "prometheus": _digest(files["prometheus/prometheus.yml"], files["prometheus/rules.yml"]),
         "alertmanager": _digest(files["alertmanager/alertmanager.yml"]),
+        "grafana": _digest(files["grafana/more.yaml"]),
         "containers": _digest(files["containers/nginx.conf"]),
     }
     return files | {"compose.env": compose_env(laid_out, config_file, rendered_dir, digests)}

@@ -7,12 +7,15 @@ from config.cluster import Cluster
 from config.engines import ENGINE_PORT, Engine
 from config.pools import Pool
 from engine.flags import MODELS_DIR, TINY_DIR, model_path, serve_flags, sleeps
+from render.container_logs import container_logs
 from render.file import as_yaml
 
 CACHE_DIR = "/cache"
 STAND_INS = "stand-ins"
 """The Compose profile of engines that run instead of another."""
 MPS_DIR = "/mps"
+LOGS_ROOM = "/manyeyes"
+"""The folder above logs/ in an engine's container."""
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -64,8 +67,8 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
     emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": image_of(cluster, engine),
-        "command": serve_flags(cluster, engine),
-        "environment": environment_of(cluster, pool, engine),
+        "command": [*serve_flags(cluster, engine), *telling_flags(cluster, engine)],
+        "environment": environment_of(cluster, pool, engine) | telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
         "networks": ["cluster"],
         "expose": [str(ENGINE_PORT)],
@@ -75,7 +78,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "healthcheck": _healthcheck(engine),
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
     }
     if engine.instead_of is not None:
         # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
@@ -151,10 +154,45 @@ def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, st
     return environment
 
 
+def telling_flags(cluster: Cluster, engine: Engine) -> list[str]:
+    """What an engine says of requests. With logs/vllm.json a line has the request's id and nothing of its content."""
+    requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
+    traced = cluster.tracing.enabled and engine.flavour != "emulated"
+    return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
+
+
+def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
+    """For log lines and spans."""
+    named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
+    if engine.flavour == "emulated":
+        return named
+    logs = {
+        "PYTHONPATH": LOGS_ROOM,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "VLLM_LOGGING_CONFIG_PATH": f"{LOGS_ROOM}/logs/vllm.json",
+    }
+    if not cluster.tracing.enabled:
+        return named | logs
+    return (
+        named
+        | logs
+        | {
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": "engine",
+            "OTEL_RESOURCE_ATTRIBUTES": f"manyeyes.engine={engine.name},manyeyes.pool={engine.pool}",
+        }
+    )
+
+
+def _logs_mount() -> dict[str, Any]:
+    return {"type": "bind", "source": "./logs", "target": f"{LOGS_ROOM}/logs", "read_only": True}
+
+
 def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
     mounts = [
         _mount(cluster.models.volume, MODELS_DIR, read_only=True),
         _mount(cluster.models.cache_volume, CACHE_DIR),
+        _logs_mount(),
     ]
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))
@@ -241,11 +279,12 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
         "volumes": [
             _mount(cluster.models.volume, MODELS_DIR),
             {"type": "bind", "source": "./engine", "target": "/app/engine", "read_only": True},
+            {"type": "bind", "source": "./logs", "target": "/app/logs", "read_only": True},
         ],
         "networks": ["cluster"],
         "restart": "on-failure:3",
         "security_opt": ["no-new-privileges:true"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
         "deploy": {"resources": {"limits": {"memory": "4096M"}}},
     }
 
@@ -270,7 +309,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
             "start_interval": "1s",
         },
         "security_opt": ["no-new-privileges:true"],
-        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
+        "logging": container_logs(cluster),
         "deploy": {
             "resources": {
                 "limits": {"memory": "2048M"},

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from config.cluster import Cluster
+from render.container_logs import file_size
 from render.file import with_header
 
 
@@ -38,6 +39,11 @@ def settings_of(cluster: Cluster) -> dict[str, str]:
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
         "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
         "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
+        "LOG_FILE_SIZE": file_size(cluster),
+        "LOKI_REPLICAS": "1" if cluster.logs.loki.enabled else "0",
+        "LOKI_KEEP": f"{24 * cluster.logs.loki.keep_days}h",
+        "JAEGER_REPLICAS": "1" if cluster.tracing.starts_jaeger else "0",
+        "JAEGER_PORT": str(cluster.tracing.jaeger_port),
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
     }
 

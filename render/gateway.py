@@ -13,6 +13,7 @@ from render.locations import caches_conf, locations_conf
 from render.nginx import pools_conf
 from render.njs import cluster_js
 from render.places import CONTAINERS, Places
+from render.tracing import tracing_conf
 
 NO_KEYS = Keys()
 GENERATION, SUMS = "generation", "generation.sha256"
@@ -36,6 +37,7 @@ def gateway_files(
         "listen.inc": listen_conf(cluster, places),
         "locations.inc": locations_conf(cluster, places, renamed),
         "settings.inc": settings_conf(cluster),
+        "tracing.conf": tracing_conf(cluster),
         "cluster.js": cluster_js(cluster),
     }
 

@@ -145,7 +145,7 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    log.to_stderr()
+    log.to_stdout()
     log.event("webui_starting", port=found.port, gateway=found.gateway_url, max_body_mb=found.max_body_mb)
     uvicorn.run(
         app(found),

@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from openai._types import RequestOptions
 
 from config.routes import AUTO
-from webui import asking
+from webui import asking, log
 from webui.answer import Answer, Served
 from webui.failure import explain
 from webui.question import Question
@@ -82,7 +82,25 @@ class Gateway:
             if isinstance(error, openai.APIStatusError):
                 answer.served = Served.from_headers(error.response.headers)
             answer.failure = explain(error, self.url, begun=answer.chunks > 0)
+        finally:
+            _tell(answer)
         answer.end()
+
+
+def _tell(answer: Answer) -> None:
+    """For `make logs REQUEST=`: what the page saw of it, also where the visitor stopped it."""
+    served = answer.served
+    log.event(
+        "asked",
+        request=served.request_id,
+        engine=served.engine,
+        pool=served.pool,
+        first_token_s=None if answer.first_ms is None else round(answer.first_ms / 1000, 3),
+        total_s=None if answer.total_s is None else round(answer.total_s, 3),
+        tokens=answer.tokens_out,
+        finish_reason=answer.finish_reason,
+        failed=answer.failure is not None,
+    )
 
 
 def parse_pools(found: object) -> list[Pool] | None:

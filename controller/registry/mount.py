@@ -10,7 +10,7 @@ from config.load import sentences
 from controller.fleet import Fleet
 from controller.in_force import InForce
 from controller.kept import Kept
-from controller.registry import drain, engines, pools
+from controller.registry import drain, engines, marks, pools
 from controller.registry.addresses import Own
 from controller.registry.admin_key import AdminKey
 from controller.registry.guard import TOO_LARGE, Guard
@@ -32,6 +32,7 @@ def mount(app: FastAPI, fleet: Fleet, in_force: InForce, kept: Kept, settings: S
         engines.routes(fleet, in_force, registrations, secret_files, own, settings.adapter_name),
         drain.routes(fleet),
         pools.routes(fleet, in_force, registrations, secret_files, own),
+        marks.routes(fleet),
     ):
         app.include_router(router, dependencies=[Security(BEARER)])
     app.add_exception_handler(Refusal, _refused)

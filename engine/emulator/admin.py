@@ -72,7 +72,7 @@ def fault_routes(state: faults.Faults) -> list[Route]:
             kind, values = faults.parse(orjson.loads(await request.body()))
         except ValueError as error:
             return JSONResponse({"detail": str(error)}, 422)
-        log("fault.begins", kind=kind)
+        log("fault_begins", kind=kind)
         state.begin(kind, values)
         return JSONResponse(state.on)
 

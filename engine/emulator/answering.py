@@ -48,6 +48,8 @@ class Completions:
         del raw  # megabytes, for as long as the answer takes
         own_id = headers.get("x-request-id") or uuid4().hex[:16]
         reply = Reply(job, f"{'chatcmpl' if self.is_chat else 'cmpl'}-{own_id}", self.is_chat)
+        if self.engine.options.log_requests:
+            log("request_received", request=own_id, trace=trace_of(headers.get("traceparent", "")) or None)
         work = asyncio.create_task(self.answer(reply, arrived, send))
         gone = asyncio.create_task(disconnected(receive))
         with self.engine.busy():
@@ -56,6 +58,8 @@ class Completions:
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work})
+                if self.engine.options.log_requests:
+                    log("request_aborted", request=own_id)
         if not work.cancelled():
             work.result()
 
@@ -77,10 +81,10 @@ class Completions:
         engine, job = self.engine, reply.job
         await engine.render(job)
         if engine.faults.poisons(job):
-            log("engine.killed", fault="poison")
+            log("killed", "error", fault="poison")
             os._exit(1)
         if engine.faults.exhausts_memory(job, engine.frames_in_prefill):
-            log("engine.died", fault="out_of_memory")
+            log("died", "error", fault="out_of_memory")
             engine.die()
         await (self.stream if job.stream else self.whole)(reply, arrived, send)
 
@@ -166,3 +170,9 @@ def head(status: int, content_type: bytes, *, length: int | None = None) -> dict
 
 def body(content: bytes, *, more: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+def trace_of(traceparent: str) -> str:
+    """The trace's id, which the emulator logs in place of sending a span; empty where there is none."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) == 4 else ""

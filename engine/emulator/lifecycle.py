@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from engine.emulator.engine import Engine
-from engine.emulator.log import log
+from engine.emulator.log import libraries_too, log
 from engine.emulator.options import Options
 
 LAST_BYTES_S = 2  # for clients that do not read their answer to its end
@@ -35,6 +35,7 @@ class HttpServer(uvicorn.Server):
 
 def run(options: Options, make_app: Callable[[Engine], Starlette]) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    libraries_too()
     uvloop_factory = uvicorn.Config("", loop="uvloop").get_loop_factory()
     with asyncio.Runner(loop_factory=uvloop_factory) as runner:
         return runner.run(serve(options, make_app))
@@ -64,6 +65,7 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
             http="httptools",
             ws="none",
             lifespan="off",
+            log_config=None,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=options.keep_alive_s,
@@ -73,7 +75,7 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
     serving = asyncio.create_task(http.serve([listener]))
     await http.opened.wait()
     log(
-        "engine.listening",
+        "listening",
         port=port,
         models=options.served_model_name,
         timing="constant" if options.constants else f"{options.profile.gpu}, {options.profile.model}, emulated",
@@ -88,14 +90,14 @@ async def serve(options: Options, make_app: Callable[[Engine], Starlette]) -> in
     doors.cancel()
     aborted = 0
     if engine.dead:
-        log("engine.dead")
+        log("dead", "error")
         await happens(told_to_stop, engine.exit_s)
     else:
-        log("engine.draining", running=engine.running, waiting=engine.waiting)
+        log("draining", running=engine.running, waiting=engine.waiting)
         aborted = await drain(engine, options.shutdown_timeout_s)
     http.should_exit = True
     await serving
-    log("engine.stopped", aborted=aborted)
+    log("stopped", aborted=aborted)
     return int(engine.dead)
 
 

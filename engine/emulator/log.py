@@ -1,7 +1,26 @@
-"""One JSON line an event, on standard output."""
+"""One JSON line an event, on standard output, in the form that all parts write: logs/line.py."""
 
-import orjson
+import logging
+import os
+import sys
+import time
+
+from logs.line import JsonLines, line
+
+_OWN = {
+    name: value
+    for name, value in (("engine", os.environ.get("MANYEYES_ENGINE")), ("pool", os.environ.get("MANYEYES_POOL")))
+    if value
+}
 
 
-def log(event: str, **fields: object) -> None:
-    print(orjson.dumps({"event": event, **fields}).decode(), flush=True)
+def log(event: str, level: str = "info", **fields: object) -> None:
+    print(line(time.time(), level, "engine", event, {**_OWN, **fields}), flush=True)
+
+
+def libraries_too() -> None:
+    """What uvicorn and others warn of takes the same form."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines("engine", _OWN))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)

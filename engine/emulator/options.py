@@ -53,6 +53,7 @@ class Options:
     shutdown_timeout_s: float
     keep_alive_s: int
     load_tracking: bool
+    log_requests: bool
 
 
 def at_least(least: float) -> type[float]:
@@ -148,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
         "--enable-sleep-mode", action="store_true", help="/sleep and /wake_up; as in vLLM with VLLM_SERVER_DEV_MODE=1"
     )
     p.add_argument("--enable-server-load-tracking", action="store_true", help="/load counts; without it it says 0")
+    p.add_argument("--enable-log-requests", action="store_true", help="a log line for each request that comes")
     p.add_argument("--faults", action="store_true", help="open /emulator/faults, for everybody who reaches the port")
     p.add_argument("--fault", type=fault, action="append", default=[], metavar="JSON", help='{"kind": ...}, at once')
     p.add_argument("--shutdown-timeout", type=at_least(0), default=0.0, help="seconds to finish after SIGTERM")
@@ -192,6 +194,7 @@ def parse(arguments: Sequence[str]) -> Options:
         # vLLM takes this one from its environment too, so one setting serves every flavour.
         keep_alive_s=int(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")),
         load_tracking=a.enable_server_load_tracking,
+        log_requests=a.enable_log_requests,
     )
 
 

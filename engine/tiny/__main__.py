@@ -83,7 +83,7 @@ def main() -> int:
     except OSError as error:
         print(f"Could not write {options.out_dir}: {error}. Give a folder this user may write to.", file=sys.stderr)
         return 1
-    print(json.dumps({"event": "tiny.built" if built else "tiny.kept", "folder": str(options.out_dir)}))
+    print(json.dumps({"event": "tiny_built" if built else "tiny_kept", "folder": str(options.out_dir)}))
     return 0
 
 

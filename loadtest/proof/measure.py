@@ -12,6 +12,7 @@ from loadtest.annotations import Annotations
 from loadtest.asking import Person
 from loadtest.figures import Figures, Window, figures
 from loadtest.machine import busy
+from loadtest.marks import Marks
 from loadtest.order import Order
 from loadtest.progress import progress
 from loadtest.proof.clusters import Cluster, NoCluster, Running
@@ -105,7 +106,8 @@ class Proof:
         if limited:
             running.set_memory_limit(True)
         died, used_machine, began_s = running.died(), busy(), time.time()
-        with progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _use(running) as use:
+        in_cluster = Marks(running.url, running.trusted).during(f"scale-proof: {visit}, {phase}", length_s)
+        with in_cluster, progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _use(running) as use:
             ran = run(order, running.key, watch)
         if limited:
             running.set_memory_limit(False)

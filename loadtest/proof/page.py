@@ -1,14 +1,12 @@
 """The proof as one self-contained page: no script, nothing fetched, light and dark, narrow and wide. Pure."""
 
 import html
-from pathlib import Path
 from typing import Any
 
+from charts.style import STYLE
 from loadtest.proof import charts, reference, words
 from loadtest.proof.results import Results
 from loadtest.proof.table import rows
-
-STYLE = Path(__file__).with_name("page.css")
 
 
 def page(about: dict[str, Any], results: Results, slo: str, slo_s: float, trouble: str, missed: list[str]) -> str:
@@ -28,7 +26,7 @@ def page(about: dict[str, Any], results: Results, slo: str, slo_s: float, troubl
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Scaling proof: {html.escape(title)}{" (emulated)" if emulated else ""}</title>
-<style>{STYLE.read_text()}</style>
+<style>{STYLE}</style>
 <main>
 <header><p class="eyebrow">ManyEyes · scaling proof {badge}</p><h1>{html.escape(title)}</h1></header>
 {note}{alarms}

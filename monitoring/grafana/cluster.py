@@ -1,90 +1,218 @@
-"""The Cluster dashboard as data: its variables, its rows, its panels. `build.py` makes JSON of it.
+"""The Cluster dashboard as data: are users well? `build.py` makes JSON of it.
 
-Prometheus puts `engine`, `pool` and `flavour` on what it scrapes from engines; vLLM's own `engine` label, a number,
-is called `exported_engine` there.
+Times, errors and goodput are what the gateway's log says, so they are what users saw.
 """
 
-from monitoring.grafana.panel import CHOSEN, Dashboard, Panel, Row
+from monitoring.grafana.panel import CHOSEN, POOL, Dashboard, Panel, Row, recorded
 
-STATES = (
-    (1, "unknown", "text"),
-    (2, "starting", "blue"),
-    (3, "warming", "yellow"),
-    (4, "up", "green"),
-    (5, "suspect", "orange"),
-    (6, "draining", "purple"),
-    (7, "sleeping", "dark-blue"),
-    (8, "down", "red"),
-)
-"""`controller/state.py`'s states of engines, by number, because a timeline draws numbers."""
+HALF_RED = ((0, "green"), (1, "orange"), (6, "red"))
+"""Burn rates: at 1 the budget lasts just as long as it is meant for; 6 is the slower of the two that wake somebody."""
 
 
-def rate(counter: str, by: str, where: str = "") -> str:
-    """What the chosen engines count per second."""
-    matchers = f"{CHOSEN}, {where}" if where else CHOSEN
-    return f"sum by ({by}) (rate({counter}{{{matchers}}}[$__rate_interval]))"
+def burn(share: str, promised: str) -> str:
+    """How many times faster than promised a budget is used up: Google's SRE workbook, chapter 5."""
+    return f"{recorded(share)} / on (pool) (1 - {promised}{{{POOL}}})"
 
 
-def quantile(share: float, histogram: str) -> str:
-    """The time that this share of requests stays below, per pool: that is what a pool's users see."""
-    return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', 'pool, le')})"
-
-
-def share(part: str, whole: str) -> str:
-    """One counter's share of another, per engine. Nothing is drawn while nothing is counted."""
-    return f"{rate(part, 'engine')} / {rate(whole, 'engine')}"
-
-
-def state_number() -> str:
-    """Per engine the number of the state it is in: each state's series is 1 or 0."""
-    series = (f'{number} * manyeyes_engine_state{{{CHOSEN}, state="{state}"}}' for number, state, _ in STATES)
-    return f"max by (pool, engine) ({' or '.join(series)})"
-
-
-USERS = Row(
+AT_ONE_LOOK = Row(
     "Are users well?",
     (
         Panel(
-            "Answers per engine",
-            "Requests that each engine finished, per second. "
-            "Worry when engines of one pool differ for minutes under load: one is slower than the others or holds all conversations.",
-            "reqps",
-            {"{{engine}}": rate("vllm:request_success_total", "engine")},
+            "Answered in time",
+            "Share of requests that were answered, and within the pool's objective (pools[].slo), in the last five minutes. "
+            "Worry when it is not green: Errors and Request time say which half of the promise is broken.",
+            "percentunit",
+            {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "red"), (0.9, "orange"), (0.94, "green")),
+            decimals=1,
+            none="nobody asks",
         ),
         Panel(
-            "Aborted and failed answers",
-            "Requests that ended without a whole answer; vLLM sends an aborted one with status 200, so nginx does not see it. "
-            "Worry at anything above 0 that lasts: an engine is being stopped while it has work, or it fails inside.",
+            "Error budget burn",
+            "How many times faster than promised requests fail, in the last five minutes; at 1 the promise is just kept. "
+            "Worry above 1 for an hour, and at once above 14: that uses up 2 % of a month's failures in an hour.",
+            "suffix: ×",
+            {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_success_share")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=HALF_RED,
+            decimals=1,
+            none="nobody asks",
+        ),
+        Panel(
+            "Latency budget burn",
+            "How many times more answers than promised come too late, in the last five minutes; at 1 the promise is just kept. "
+            "Worry above 1 for an hour: there are more users than engines for them, or an engine is slow (see Engines).",
+            "suffix: ×",
+            {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_within_share")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=HALF_RED,
+            decimals=1,
+            none="nobody asks",
+        ),
+        Panel(
+            "Alerts firing",
+            "Alerts that fire at this moment; red spans on the panels below show since when. "
+            "Worry above 0: each has a page in docs/runbooks, and make status names them.",
+            "short",
+            {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "green"), (1, "red")),
+        ),
+        Panel(
+            "Requests now",
+            "Requests that ended, per second, in the last minute. "
+            "Worry when it is far from what this hour usually has: users cannot reach the gateway, or somebody sends a flood.",
             "reqps",
+            {"{{pool}}": recorded("pool:requests:rate1m")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "blue"),),
+            decimals=1,
+        ),
+        Panel(
+            "P95 now",
+            "Within this time 19 of 20 answers of the last five minutes were complete. "
+            "Worry when it passes the pool's objective, the dashed line of Request time below.",
+            "s",
+            {"{{pool}}": recorded("pool:request_seconds:p95")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "blue"),),
+            decimals=2,
+            none="nobody asks",
+        ),
+        Panel(
+            "Errors now",
+            "Share of requests that failed (5xx) in the last five minutes; a 4xx counts neither way. "
+            "Worry above 1 %: see Status codes on the Gateway dashboard.",
+            "percentunit",
+            {"{{pool}}": recorded("pool:errors:ratio_rate5m")},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "green"), (0.001, "orange"), (0.01, "red")),
+            decimals=2,
+            none="nobody asks",
+        ),
+        Panel(
+            "Engines short",
+            "Engines of each pool that are known and get no new requests. "
+            "Worry when it is above 0 for longer than a start takes, unless scaling lets them rest: the Engines dashboard says why.",
+            "short",
+            {"{{pool}}": f"{recorded('pool:engines:count')} - {recorded('pool:engines_up:sum')}"},
+            kind="stat",
+            width=6,
+            height=4,
+            colours=((0, "green"), (1, "orange")),
+        ),
+    ),
+)
+
+SERVED = Row(
+    "How are they served?",
+    (
+        Panel(
+            "Requests",
+            "Requests that ended, per second, by the pool that answered or, where none did, the pool asked for. "
+            "Worry when it falls while people work as before.",
+            "reqps",
+            {"{{pool}}": recorded("pool:requests:rate1m")},
+        ),
+        Panel(
+            "Request time",
+            "From the first byte of a request to the last of its answer, over five minutes, retries and fallbacks included. "
+            "Worry when p95 passes the dashed objective; when only p99 does, it is a few long answers.",
+            "s",
             {
-                "{{engine}} {{finished_reason}}": rate(
-                    "vllm:request_success_total", "engine, finished_reason", 'finished_reason=~"abort|error"'
-                )
+                "p50 {{pool}}": recorded("pool:request_seconds:p50"),
+                "p95 {{pool}}": recorded("pool:request_seconds:p95"),
+                "p99 {{pool}}": recorded("pool:request_seconds:p99"),
+                "objective {{pool}}": f"manyeyes_slo_request_seconds{{{POOL}}}",
             },
+            dashed="objective",
         ),
         Panel(
             "Time to the first token",
-            "How long users look at nothing, per pool, measured in the engine: the wait in its queue, the picture and the prompt. "
-            "Worry when p95 grows while p50 does not: some wait in a queue (see Running and waiting).",
+            "How long users look at nothing: the wait in the engine's queue, the picture and the prompt, over five minutes. "
+            "Worry when p95 passes the dashed objective while p50 does not: some wait in a queue (see Work in the engines).",
             "s",
             {
-                "p50 {{pool}}": quantile(0.5, "vllm:time_to_first_token_seconds"),
-                "p95 {{pool}}": quantile(0.95, "vllm:time_to_first_token_seconds"),
+                "p50 {{pool}}": recorded("pool:first_token_seconds:p50"),
+                "p95 {{pool}}": recorded("pool:first_token_seconds:p95"),
+                "objective {{pool}}": f"manyeyes_slo_first_byte_seconds{{{POOL}}}",
+            },
+            dashed="objective",
+        ),
+        Panel(
+            "Errors",
+            "Share of requests that failed (5xx), over five minutes and over an hour; dashed is what was promised. "
+            "Worry when the hour's line passes the dashed one: users notice, and the month's budget goes.",
+            "percentunit",
+            {
+                "5 min {{pool}}": recorded("pool:errors:ratio_rate5m"),
+                "1 h {{pool}}": recorded("pool:errors:ratio_rate1h"),
+                "promised {{pool}}": f"1 - manyeyes_slo_success_share{{{POOL}}}",
+            },
+            dashed="promised",
+        ),
+        Panel(
+            "Answered too late",
+            "Share of answers that took longer than the objective, over five minutes and over an hour; dashed is what was promised. "
+            "Worry when the hour's line passes the dashed one: add an engine, or raise an objective that nobody needs.",
+            "percentunit",
+            {
+                "5 min {{pool}}": recorded("pool:slow:ratio_rate5m"),
+                "1 h {{pool}}": recorded("pool:slow:ratio_rate1h"),
+                "promised {{pool}}": f"1 - manyeyes_slo_within_share{{{POOL}}}",
+            },
+            dashed="promised",
+        ),
+        Panel(
+            "Turned away, fallen back, tried again",
+            "Share of requests that got 429, that another pool answered, and that needed a second engine, over five minutes. "
+            "Worry when any of it lasts: 429 is a pool that is too small, the others an engine that fails or a pool that is empty.",
+            "percentunit",
+            {
+                "429 {{pool}}": recorded("pool:turned_away:ratio_rate5m"),
+                "fell back {{pool}}": f"{recorded('pool:fallbacks:ratio_rate5m')} or 0 * {recorded('pool:requests:rate5m')}",
+                "tried again {{pool}}": recorded("pool:retries:ratio_rate5m"),
             },
         ),
+    ),
+)
+
+ENOUGH = Row(
+    "Are there engines enough?",
+    (
         Panel(
-            "Whole answer, p95",
-            "From a request's arrival at its engine to its last token; 19 of 20 are faster. "
-            "Worry when it grows while tokens per second do not: there are more users than the engines can serve.",
-            "s",
-            {"{{pool}}": quantile(0.95, "vllm:e2e_request_latency_seconds")},
+            "Engines up",
+            "Engines of each pool that get new requests, as the controller sees it; dashed is how many are known. "
+            "Worry at 0: the pool answers 503 or falls back to the next one. No data: the controller itself is gone, nginx keeps the last engines.",
+            "short",
+            {"up {{pool}}": recorded("pool:engines_up:sum"), "known {{pool}}": recorded("pool:engines:count")},
+            dashed="known",
         ),
         Panel(
-            "Between two tokens, p95",
-            "The pace at which text appears. "
-            "Worry above 0.1 s, slower than people read: too many requests run at once, or long prompts come between the tokens of others.",
-            "s",
-            {"{{pool}}": quantile(0.95, "vllm:inter_token_latency_seconds")},
+            "Work in the engines",
+            "Requests that GPUs work on, that wait in an engine's queue, and that are hidden: their pictures are being prepared on the CPU, where no queue of vLLM counts them. "
+            "Worry when waiting or hidden grow for minutes: waiting wants GPUs, hidden wants CPU cores (or smaller pictures).",
+            "short",
+            {
+                "running {{pool}}": recorded("pool:running:sum"),
+                "waiting {{pool}}": recorded("pool:waiting:sum"),
+                "hidden {{pool}}": recorded("pool:hidden_queue:sum"),
+            },
         ),
         Panel(
             "Tokens",
@@ -92,126 +220,34 @@ USERS = Row(
             "Worry when it stays flat while requests wait: this is all that the engines can do.",
             "suffix: tokens/s",
             {
-                "generated {{pool}}": rate("vllm:generation_tokens_total", "pool"),
-                "prompt {{pool}}": rate("vllm:prompt_tokens_total", "pool"),
-            },
-        ),
-    ),
-)
-
-UP = Row(
-    "Who is up?",
-    (
-        Panel(
-            "Engines up",
-            "Engines of each pool that get new requests, as the controller sees it. "
-            "Worry at 0: the pool answers 503 or falls back to the next one. No data: the controller itself is gone, nginx keeps the last engines.",
-            "short",
-            {"{{pool}}": f'sum by (pool) (manyeyes_engine_state{{{CHOSEN}, state=~"up|suspect"}})'},
-            kind="stat",
-            width=5,
-            colours=((0, "red"), (1, "green")),
-        ),
-        Panel(
-            "Engines not up",
-            "Engines of each pool that are known and get no new requests: starting, warming, draining, sleeping or down. "
-            "Worry when it is above 0 for longer than a start takes, a minute or two.",
-            "short",
-            {"{{pool}}": f'sum by (pool) (manyeyes_engine_state{{{CHOSEN}, state!~"up|suspect"}})'},
-            kind="stat",
-            width=5,
-            colours=((0, "green"), (1, "orange")),
-        ),
-        Panel(
-            "Engine states",
-            "The state of each engine over time. "
-            "Worry about red, and about an engine that goes to and fro: it restarts, or it is too busy to answer its probes.",
-            "short",
-            {"{{engine}}": state_number()},
-            kind="state-timeline",
-            width=14,
-            names=STATES,
-        ),
-    ),
-)
-
-WHY = Row(
-    "Why?",
-    (
-        Panel(
-            "Running and waiting",
-            "Requests that each engine works on, and those in its queue. "
-            "Worry when requests wait for minutes (the pool is too small), or wait at one engine while another has none.",
-            "short",
-            {
-                "{{engine}} running": f"sum by (engine) (vllm:num_requests_running{{{CHOSEN}}})",
-                "{{engine}} waiting": f"sum by (engine) (vllm:num_requests_waiting{{{CHOSEN}}})",
+                "written {{pool}}": recorded("pool:generation_tokens:rate1m"),
+                "read {{pool}}": recorded("pool:prompt_tokens:rate1m"),
             },
         ),
         Panel(
-            "KV cache in use",
-            "Share of the memory for running requests' keys and values that is taken. "
-            "Worry above 90 %: the next requests wait, or running ones are thrown out (see Preemptions).",
-            "percentunit",
-            {"{{engine}}": f"max by (engine) (vllm:kv_cache_usage_perc{{{CHOSEN}}})"},
-            most=1,
-            line_at=0.9,
-        ),
-        Panel(
-            "Preemptions",
-            "Requests thrown out of the KV cache and begun anew, per second. "
-            "Worry above 0: users wait for the same work twice; lower max_num_seqs or max_model_len of the pool, or add an engine.",
+            "Pictures",
+            "Pictures and videos that engines were asked about, per second. "
+            "Worry when it grows and Requests does not: the same people send more pictures each, and each costs CPU and prompt tokens.",
             "suffix: /s",
-            {"{{engine}}": rate("vllm:num_preemptions_total", "engine")},
+            {"{{pool}}": recorded("pool:images:rate5m")},
         ),
         Panel(
-            "Prompt tokens from cache",
-            "Share of prompt tokens whose keys and values were still there from an earlier request, mostly the turns before. "
-            "Worry when it drops while people chat as before: conversations no longer return to their engine, or its cache is too small.",
-            "percentunit",
-            {"{{engine}}": share("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")},
-            width=12,
-            most=1,
-        ),
-        Panel(
-            "Pictures from cache",
-            "Share of pictures that the engine had prepared before, so that resizing and encoding were saved. "
-            "Worry when it drops together with Prompt tokens from cache; with every picture new it is rightly 0.",
-            "percentunit",
-            {"{{engine}}": share("vllm:mm_cache_hits_total", "vllm:mm_cache_queries_total")},
-            width=12,
-            most=1,
-        ),
-    ),
-)
-
-GATEWAY = Row(
-    "Gateway",
-    (
-        Panel(
-            "Connections",
-            "Connections that nginx holds open: waiting for an answer or getting one (writing), sending a request (reading), idle (waiting). "
-            "Worry when writing grows without end (engines do not answer), or near worker_connections in nginx.conf, 8192 per core.",
+            "Engines that scaling waits for",
+            "Engines that a pool's scaling wants and that do not serve yet; 0 where a pool has no scaling. "
+            "Worry when it stays above 0 for longer than a start takes: see the pool's events and the log of the controller.",
             "short",
-            {
-                "writing": 'sum(nginx_connections_writing{job="gateway"})',
-                "reading": 'sum(nginx_connections_reading{job="gateway"})',
-                "waiting": 'sum(nginx_connections_waiting{job="gateway"})',
-            },
-            width=12,
+            {"{{pool}}": f"{recorded('pool:scaling_missing:max')} or 0 * {recorded('pool:engines:count')}"},
         ),
         Panel(
-            "Requests",
-            "All that nginx was asked per second, the page and health checks included, beside what the chosen engines finished. "
-            "Worry when the first grows and the second does not: requests are refused or fail (nginx's log says which).",
-            "reqps",
-            {
-                "asked of nginx": 'sum(rate(nginx_http_requests_total{job="gateway"}[$__rate_interval]))',
-                "finished by engines": f"sum(rate(vllm:request_success_total{{{CHOSEN}}}[$__rate_interval]))",
-            },
-            width=12,
+            "Changes of state",
+            "How often engines changed their state, per minute. "
+            "Worry about an engine that shows up again and again: it goes up and down, or hangs and is restarted.",
+            "suffix: /min",
+            {"{{engine}}": f"60 * sum by (engine) (rate(manyeyes_engine_transitions_total{{{CHOSEN}}}[5m]))"},
         ),
     ),
 )
 
-DASHBOARD = Dashboard("cluster", "Cluster", "Are users well, who is up, and why.", (USERS, UP, WHY, GATEWAY))
+DASHBOARD = Dashboard(
+    "cluster", "Cluster", "Are users well, and are there engines enough for them.", (AT_ONE_LOOK, SERVED, ENOUGH)
+)

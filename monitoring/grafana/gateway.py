@@ -4,42 +4,12 @@ All of it is what the gateway says of its requests in its log (`controller/reque
 the Cluster dashboard shows what the engines say. A series' `engine` is empty where the gateway or its cache answered.
 """
 
-from monitoring.grafana.panel import CHOSEN, Dashboard, Panel, Row
-
-CHOSEN_POOL = 'pool=~"$pool"'
-WINDOW = "$__rate_interval"
-EVEN_OUT = "5m"
-"""Long enough that chance does not look like imbalance."""
-FROM_CACHE = 'cache=~"HIT|STALE|UPDATING"'
-
-
-def rate(counter: str, by: str, *where: str, window: str = WINDOW) -> str:
-    """What is counted per second."""
-    return f"sum by ({by}) (rate({counter}{{{', '.join(where)}}}[{window}]))"
-
-
-def quantile(share: float, histogram: str) -> str:
-    """The time that this share of a pool's requests stays below."""
-    return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', 'pool, le', CHOSEN_POOL)})"
+from monitoring.grafana.panel import CHOSEN, POOL, Dashboard, Panel, Row, rate, recorded
 
 
 def or_zero(counter: str) -> str:
     """Per pool; 0 for a pool that has no such series, as one without a fallback has none of fallbacks."""
-    return f"{rate(counter, 'pool', CHOSEN_POOL)} or 0 * {rate('manyeyes_retries_total', 'pool', CHOSEN_POOL)}"
-
-
-def share_of_pool() -> str:
-    """Each engine's part of what its pool's engines answered. Nothing is drawn while nothing is asked."""
-    part = rate("manyeyes_requests_total", "pool, engine", CHOSEN)
-    whole = rate("manyeyes_requests_total", "pool", CHOSEN_POOL, 'engine!=""')
-    return f"{part} / on (pool) group_left {whole}"
-
-
-def imbalance() -> str:
-    """The most requests that an engine of a pool gets, over the least; only engines that are up. An idle pool counts as 0."""
-    up = f'manyeyes_engine_state{{{CHOSEN}, state=~"up|suspect"}} == 1'
-    each = f"({rate('manyeyes_requests_total', 'pool, engine', CHOSEN, window=EVEN_OUT)} and on (pool, engine) {up})"
-    return f"max by (pool) {each} / clamp_min(min by (pool) {each}, 0.001)"
+    return f"{rate(counter, 'pool', POOL)} or 0 * {rate('manyeyes_retries_total', 'pool', POOL)}"
 
 
 WHO = Row(
@@ -50,42 +20,51 @@ WHO = Row(
             "Requests that ended, per second, by the pool that answered or, where none did, the pool asked for. "
             "Worry when it falls while people work as before: look at Status codes and at Request time.",
             "reqps",
-            {"{{pool}}": rate("manyeyes_requests_total", "pool", CHOSEN_POOL)},
+            {"{{pool}}": recorded("pool:requests:rate1m")},
         ),
         Panel(
             "Requests per engine",
             "Requests that ended, per second, by the engine that answered last. "
-            "Worry when one engine's line leaves those of its pool for minutes under load: it is slower, failing, or holds all conversations.",
+            "Worry when one engine's line leaves those of its pool for minutes under load: the Engines dashboard says why.",
             "reqps",
-            {"{{engine}}": rate("manyeyes_requests_total", "engine", CHOSEN)},
+            {"{{engine}}": recorded("pool_engine:requests:rate1m")},
         ),
         Panel(
-            "Share per engine",
-            "Each engine's part of what its pool's engines answered. "
-            "Worry when it stays far from one over the number of engines, as long as many people ask: a few long chats are never even.",
-            "percentunit",
-            {"{{engine}}": share_of_pool()},
-            most=1,
-        ),
-        Panel(
-            "Balance",
-            "Requests of the busiest engine of a pool over those of the least busy one that is up, in the last five minutes; 1 is even. "
-            "Worry above 2 under load: see Share per engine for which it is. Hundreds mean that one that is up gets nothing.",
-            "suffix: times",
-            {"{{pool}}": imbalance()},
-            width=12,
+            "Requests per key",
+            "Requests by the name of the client's API key, per second; one line at 0 where nobody has a key. "
+            "Worry when one key asks far more than it should: give it limits with make key.",
+            "reqps",
+            {"{{key}}": "sum by (key) (rate(manyeyes_key_requests_total[$__rate_interval])) or vector(0)"},
         ),
         Panel(
             "Answered from the cache",
             "Share of requests that the gateway answered by itself because the same was asked before; 0 where the pool's cache is off. "
             "Worry when it drops while the same questions are asked: answers no longer fit, or expire sooner than they are asked again.",
             "percentunit",
-            {
-                "{{pool}}": f"{rate('manyeyes_requests_total', 'pool', CHOSEN_POOL, FROM_CACHE)}"
-                f" / {rate('manyeyes_requests_total', 'pool', CHOSEN_POOL)}"
-            },
-            width=12,
+            {"{{pool}}": recorded("pool:response_cache_hits:ratio_rate5m")},
             most=1,
+            none="nobody asks",
+        ),
+        Panel(
+            "Connections",
+            "Connections that nginx holds open: waiting for an answer or getting one (writing), sending a request (reading), idle (waiting). "
+            "Worry when writing grows without end (engines do not answer), or near worker_connections in nginx.conf, 8192 per core.",
+            "short",
+            {
+                "writing": 'sum(nginx_connections_writing{job="gateway"})',
+                "reading": 'sum(nginx_connections_reading{job="gateway"})',
+                "waiting": 'sum(nginx_connections_waiting{job="gateway"})',
+            },
+        ),
+        Panel(
+            "Asked of nginx and answered by pools",
+            "All that nginx was asked per second, the page and health checks included, beside the requests that pools got. "
+            "Worry when the first grows and the second does not: somebody asks for what there is not (see Refused by the gateway).",
+            "reqps",
+            {
+                "asked of nginx": 'sum(rate(nginx_http_requests_total{job="gateway"}[$__rate_interval]))',
+                "of pools": "cluster:requests:rate1m",
+            },
         ),
     ),
 )
@@ -99,8 +78,9 @@ HOW_LONG = Row(
             "Worry when p95 grows while requests per pool do not: an engine is slow, or requests are tried again (see Retries).",
             "s",
             {
-                "p50 {{pool}}": quantile(0.5, "manyeyes_request_seconds"),
-                "p95 {{pool}}": quantile(0.95, "manyeyes_request_seconds"),
+                "p50 {{pool}}": recorded("pool:request_seconds:p50"),
+                "p95 {{pool}}": recorded("pool:request_seconds:p95"),
+                "p99 {{pool}}": recorded("pool:request_seconds:p99"),
             },
             width=12,
         ),
@@ -110,8 +90,8 @@ HOW_LONG = Row(
             "Worry when it is far above Time to the first token on the Cluster dashboard for streamed answers: requests fail before one succeeds.",
             "s",
             {
-                "p50 {{pool}}": quantile(0.5, "manyeyes_first_byte_seconds"),
-                "p95 {{pool}}": quantile(0.95, "manyeyes_first_byte_seconds"),
+                "p50 {{pool}}": recorded("pool:first_byte_seconds:p50"),
+                "p95 {{pool}}": recorded("pool:first_byte_seconds:p95"),
             },
             width=12,
         ),
@@ -126,7 +106,7 @@ WRONG = Row(
             "What clients of the chosen pools got, per second; 499 is a client that left before the answer began. "
             "Worry at 5xx (no engine and no fallback could answer), and at 429 that lasts: the pool is too small.",
             "reqps",
-            {"{{status}}": rate("manyeyes_requests_total", "status", CHOSEN_POOL)},
+            {"{{status}}": rate("manyeyes_requests_total", "status", POOL)},
         ),
         Panel(
             "Refused by the gateway",
@@ -141,7 +121,7 @@ WRONG = Row(
             "Worry when either lasts: retries, an engine is failing (see Failed attempts); fallbacks, the pool is empty, full or failing.",
             "reqps",
             {
-                "tried again {{pool}}": rate("manyeyes_retries_total", "pool", CHOSEN_POOL),
+                "tried again {{pool}}": rate("manyeyes_retries_total", "pool", POOL),
                 "fell back {{pool}}": or_zero("manyeyes_fallbacks_total"),
             },
         ),
@@ -176,8 +156,8 @@ WRONG = Row(
             "Worry when requests come near what the network carries: long before that, base64 pictures take the gateway's time.",
             "Bps",
             {
-                "in {{pool}}": rate("manyeyes_bytes_in_total", "pool", CHOSEN_POOL),
-                "out {{pool}}": rate("manyeyes_bytes_out_total", "pool", CHOSEN_POOL),
+                "in {{pool}}": rate("manyeyes_bytes_in_total", "pool", POOL),
+                "out {{pool}}": rate("manyeyes_bytes_out_total", "pool", POOL),
             },
             width=24,
         ),

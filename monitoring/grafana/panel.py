@@ -1,4 +1,4 @@
-"""What a dashboard and its panels are here, before they are Grafana's JSON."""
+"""What a dashboard and a panel are here: data, of which kinds.py and build.py make Grafana's objects."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,10 +6,16 @@ from typing import Literal
 VARIABLES = {
     "pool": "label_values(manyeyes_engine_state, pool)",
     "engine": 'label_values(manyeyes_engine_state{pool=~"$pool"}, engine)',
+    "gpu": "label_values(DCGM_FI_DEV_GPU_UTIL, gpu)",
 }
-"""What can be chosen above the panels of every dashboard, so that a choice goes along from one to the next."""
+"""What can be chosen above the panels of a dashboard, so that a choice goes along from one to the next."""
 
+POOL = 'pool=~"$pool"'
 CHOSEN = 'pool=~"$pool", engine=~"$engine"'
+GPU = 'gpu=~"$gpu"'
+LEVELS = {"pool": POOL, "pool_engine": CHOSEN, "gpu": GPU, "cluster": ""}
+
+Kind = Literal["timeseries", "stat", "state-timeline", "bargauge"]
 
 
 @dataclass(frozen=True)
@@ -23,17 +29,24 @@ class Panel:
     """A unit id of Grafana's: reqps, s, percentunit, short, or `suffix: anything`."""
     queries: dict[str, str]
     """PromQL by legend; a legend may name labels, as in {{engine}}."""
-    kind: Literal["timeseries", "stat", "state-timeline"] = "timeseries"
+    kind: Kind = "timeseries"
     width: int = 8
     """Columns of the 24 that Grafana has."""
+    height: int = 8
+    """Rows of 30 pixels; the same for all panels beside each other."""
     most: float | None = None
     """Upper end of the axis, where there is one."""
     line_at: float | None = None
     """A dashed line where worry begins (timeseries)."""
     colours: tuple[tuple[float, str], ...] = ((0, "green"),)
-    """From which value on which colour (stat)."""
+    """From which value on which colour (stat, bargauge)."""
     names: tuple[tuple[int, str, str], ...] = ()
-    """Value, the word shown for it, its colour (state-timeline)."""
+    """Value, the word shown for it, its colour (state-timeline, stat)."""
+    decimals: int | None = None
+    none: str = ""
+    """Shown where there is nothing to show, so that an idle cluster is no riddle."""
+    dashed: str = ""
+    """The series whose name begins so is drawn dashed in grey: an objective, a limit."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +67,17 @@ class Dashboard:
     description: str
     """The questions it answers, in a sentence."""
     rows: tuple[Row, ...]
+    variables: tuple[str, ...] = ("pool", "engine")
+    span: str = "30m"
+    """How far back it looks at first."""
+
+
+def rate(counter: str, by: str, *where: str, window: str = "$__rate_interval") -> str:
+    """What is counted per second. For what no recording rule works out."""
+    return f"sum by ({by}) (rate({counter}{{{', '.join(where)}}}[{window}]))"
+
+
+def recorded(name: str) -> str:
+    """A recording rule's series (monitoring/prometheus/recording.py) of what is chosen."""
+    chosen = LEVELS[name.partition(":")[0]]
+    return f"{name}{{{chosen}}}" if chosen else name

@@ -32,7 +32,13 @@ def document() -> dict[str, Any]:
         "pools": copy.deepcopy(POOLS),
         "engines": [{"name": name, "pool": pool} for name, pool in ENGINES.items()],
         # Found and let in again as quickly as alerts decide here.
-        "controller": {"probe_interval_s": 0.5, "flap_downs": 100, "containers": False, "register_loopback": True},
+        "controller": {
+            "probe_interval_s": 0.5,
+            "load_interval_s": 0.5,
+            "flap_downs": 100,
+            "containers": False,
+            "register_loopback": True,
+        },
         "monitoring": dict(DRILL),
     }
 
@@ -54,6 +60,8 @@ class Fault:
     asked: str = "big"
     """The pool that users ask meanwhile."""
     users: int = 6
+    heals: bool = True
+    """Every engine is up again after the repair, while the gateway answers at all."""
 
 
 def kill(*engines: str) -> Act:
@@ -138,9 +146,6 @@ def limit(value: int) -> Act:
     return do
 
 
-_elsewhere: list[socket.socket] = []
-
-
 def elsewhere_gone(watched: Watched) -> None:
     """A pool that is served elsewhere comes, is reached, and goes."""
     server = socket.create_server(("127.0.0.1", 0))
@@ -157,15 +162,18 @@ def elsewhere_gone(watched: Watched) -> None:
     server.close()
 
 
+TAKING_OVER = frozenset({"GatewayBehind"})
+"""nginx takes over other files in seconds, which are minutes at this pace."""
+
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "engine-killed", "one engine of two is killed", kill("big-0"), start("big-0"),
-        frozenset({("EngineDown", "big-0")}), 15,
+        frozenset({("EngineDown", "big-0")}), 30,
     ),
     Fault(
         "pool-killed-with-fallback", "all engines of a pool are killed, another pool stands in",
         kill("big-0", "big-1"), start("big-0", "big-1"),
-        frozenset({("EngineDown", "big-0"), ("EngineDown", "big-1"), ("RunningOnFallback", "big")}), 15,
+        frozenset({("EngineDown", "big-0"), ("EngineDown", "big-1"), ("RunningOnFallback", "big")}), 30,
     ),
     Fault(
         "pool-killed", "the only engine of a pool without a fallback is killed", kill("small-0"), start("small-0"),
@@ -177,6 +185,11 @@ FAULTS: tuple[Fault, ...] = (
         fault("errors", "small-0", rate=0.5), mended("small-0"),
         frozenset({("ErrorBurnFast", "small")}), 45,
         may=frozenset({"ErrorBurnSlow", "EngineFailing", "PoolEmpty", "EngineDown", "EngineFlapping"}), asked="small",
+    ),
+    Fault(
+        "some-errors", "one engine of two answers every fourth request with 500; users see none of it",
+        fault("errors", "big-1", rate=0.25), mended("big-1"),
+        frozenset({("EngineFailing", "big-1")}), 60, may=frozenset({"EngineDown", "EngineFlapping"}), users=12,
     ),
     Fault(
         "slow", "both engines of a pool are a hundred times slower", fault("slow", "big-0", "big-1", factor=100),
@@ -193,7 +206,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "configuration", "cluster.yaml without a pool", configured(lambda changed: changed.update(pools=[])), as_before,
-        frozenset({("ConfigRefused", "controller")}), 15,
+        frozenset({("ConfigRefused", "controller")}), 30, may=TAKING_OVER,
     ),
     Fault(
         "gateway-behind", "TLS is switched on and its certificate is missing",
@@ -202,23 +215,23 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "controller-killed", "the controller is killed", lambda watched: watched.stand.kill("controller"),
-        lambda watched: watched.stand.start_controller(), frozenset({("TargetMissing", "controller")}), 15,
+        lambda watched: watched.stand.start_controller(), frozenset({("TargetMissing", "controller")}), 30,
     ),
     Fault(
         "gateway-killed", "nginx is killed", lambda watched: watched.stand.kill("nginx", signal.SIGKILL),
-        lambda watched: watched.stand.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 15, users=0,
+        lambda watched: watched.stand.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 30, users=0,
     ),
     Fault(
         "exporter-killed", "the gateway's exporter is killed", lambda watched: watched.kill("gateway"),
-        lambda watched: watched.start("gateway"), frozenset({("TargetMissing", "gateway")}), 15,
+        lambda watched: watched.start("gateway"), frozenset({("TargetMissing", "gateway")}), 30,
     ),
     Fault(
         "elsewhere-gone", "nothing listens any more where a pool is served", elsewhere_gone, as_before,
-        frozenset({("RemoteUnreachable", "away")}), 15,
+        frozenset({("RemoteUnreachable", "away")}), 15, may=TAKING_OVER,
     ),
     Fault(
         "pager-refuses", "the webhook answers 404 while an alert is told", refused_by_pager, taken_by_pager,
-        frozenset({("ConfigRefused", "controller"), ("AlertsNotDelivered", "webhook")}), 30,
+        frozenset({("ConfigRefused", "controller"), ("AlertsNotDelivered", "webhook")}), 30, may=TAKING_OVER,
     ),
     Fault(
         "generator", "the load test says that its generator is at its limit", limit(1), limit(0),
@@ -226,7 +239,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "certificate", "the gateway's certificate ends in two days", with_short_certificate, as_before,
-        frozenset({("CertificateEndsSoon", "tls.crt")}), 30, users=0,
+        frozenset({("CertificateEndsSoon", "tls.crt")}), 30, may=TAKING_OVER, users=0, heals=False,
     ),
 )  # fmt: skip
 
@@ -260,7 +273,7 @@ def drill(watched: Watched, one: Fault) -> Drilled:
         others = look(began_s) - one.raises
         one.undo(watched)
         undone_s = time.monotonic()
-    if "engine" in one.name or "pool" in one.name or "errors" in one.name:
+    if one.heals:
         watched.stand.all_up(set(ENGINES))
     eventually(lambda: look(began_s) and not watched.firing(), 150, 0.5, f"{one.name} is over")
     others |= set(raised) - one.raises

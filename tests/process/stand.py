@@ -118,8 +118,13 @@ class Stand:
         cluster = lay_out(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
         names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
-        limits = ['--limit-mm-per-prompt={"image":4,"video":1}', "--enable-server-load-tracking"]
-        self.start(name, [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more])
+        limits = [
+            "--enable-log-requests",
+            '--limit-mm-per-prompt={"image":4,"video":1}',
+            "--enable-server-load-tracking",
+        ]
+        command = [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more]
+        self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
 
     @property
     def places(self) -> Places:

@@ -268,7 +268,7 @@ def test_on_sigterm_running_requests_finish_new_ones_get_500_and_health_stays_20
             lines = answer.iter_lines()
             next(lines)
             engine.process.send_signal(signal.SIGTERM)
-            eventually(lambda: "engine.draining" in engine.log.read_text(), 5, what="the drain")
+            eventually(lambda: '"draining"' in engine.log.read_text(), 5, what="the drain")
             assert httpx.get(f"{engine.url}/health").status_code == 200
             refused = engine.post({"messages": about()})
             assert refused.status_code == 500

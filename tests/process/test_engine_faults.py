@@ -38,7 +38,7 @@ def fault(running: Stand, name: str, **values: Any) -> None:
 
 
 def listens_again(running: Stand, name: str) -> None:
-    eventually(lambda: running.log(name).count("engine.listening") == 2, 30, 0.01, f"{name} listens a second time")
+    eventually(lambda: running.log(name).count('"event": "listening"') == 2, 30, 0.01, f"{name} listens a second time")
 
 
 def send(running: Stand, name: str, number: int) -> float:

@@ -55,12 +55,15 @@ def test_every_endpoint_has_a_name_and_no_other_is_offered(client: Client) -> No
     assert {name.removeprefix("/") for name in named} == ENDPOINTS
 
 
-def test_a_picture_is_answered_with_all_that_the_page_shows(client: Client) -> None:
+def test_a_picture_is_answered_with_all_that_the_page_shows(cluster: Stand, client: Client) -> None:
     found = client.predict("What is this?", [handle_file(RECEIPT)], "qwen3-vl-8b", api_name="/chat")
     assert "1 picture of 420 x 520" in found["text"]
     assert found["engine"] in {"gpu-0", "gpu-1"}
     assert found["pool"] == "qwen3-vl-8b"
-    assert found["request_id"]
+    asked = next(text for text in cluster.log("webui").splitlines() if found["request_id"] in text)
+    assert '"event": "asked"' in asked
+    assert f'"engine": "{found["engine"]}"' in asked, "so that `make logs REQUEST=` tells what the page saw"
+    assert "What is this?" not in cluster.log("webui")
     assert found["first_token_ms"] > 0
     assert 0 < found["tokens_vision_estimate"] < found["tokens_in"]
     assert found["error"] is None

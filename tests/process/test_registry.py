@@ -330,3 +330,35 @@ def test_the_openapi_page_tells_every_call_with_examples(cluster: Stand) -> None
     for form in ("NewEngine", "NewPool", "Change"):
         assert told_of["components"]["schemas"][form]["examples"]
     assert call(cluster, "GET", "/docs", {}).status_code == 200
+
+
+def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: Stand) -> None:
+    def series() -> str:
+        text = cluster.client.get(f"http://127.0.0.1:{cluster.ports['controller']}/metrics").text
+        return "".join(line for line in text.splitlines() if line.startswith("manyeyes_mark"))
+
+    def sentences() -> list[str]:
+        return [event["sentence"] for event in call(cluster, "GET", "/events").json()]
+
+    new = {"text": "another driver", "seconds": 600}
+    assert told(call(cluster, "POST", "/marks", headers={}, json=new)) == (401, "missing_admin_key")
+    assert call(cluster, "POST", "/marks", json=new).status_code == 201
+    assert call(cluster, "POST", "/marks", json=new).status_code == 201, "twice is as good as once"
+    assert series() == 'manyeyes_mark{text="another driver"} 1.0'
+    assert [mark["text"] for mark in call(cluster, "GET", "/marks").json()] == ["another driver"]
+    assert call(cluster, "DELETE", "/marks/another%20driver").status_code == 200
+    assert series() == ""
+    assert told(call(cluster, "DELETE", "/marks/another%20driver")) == (404, "mark_not_found")
+    assert sentences()[:2] == ["ended: another driver", "began: another driver"]
+    assert call(cluster, "POST", "/marks", json={"text": "short", "seconds": 0.2}).status_code == 201
+    eventually(lambda: series() == "", 10, 0.1, "a mark ends by itself")
+
+
+def test_marks_are_limited_in_number_and_in_what_they_say(cluster: Stand) -> None:
+    for number in range(20):
+        assert call(cluster, "POST", "/marks", json={"text": f"mark {number}"}).status_code == 201
+    assert told(call(cluster, "POST", "/marks", json={"text": "one more"})) == (409, "too_many_marks")
+    for number in range(20):
+        assert call(cluster, "DELETE", f"/marks/mark%20{number}").status_code == 200
+    for wrong in ({"text": ""}, {"text": "a/b"}, {"text": "x" * 121}, {"text": "x", "seconds": 0}):
+        assert told(call(cluster, "POST", "/marks", json=wrong)) == (422, "invalid_request")

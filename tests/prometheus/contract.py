@@ -1,6 +1,7 @@
 """Every metric and label that a query names, held against what a running Prometheus has got. Prometheus itself reads the queries."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +31,13 @@ OF_GPUS = {
 """No GPU here: names and labels as NVIDIA documents them for dcgm-exporter 4.8 (etc/default-counters.csv, and its README)."""
 GIVEN = {"job", "instance", "__name__"}
 """Labels that every series has."""
+LAST_S = 300
 SUFFIXES = ("_total", "_bucket", "_sum", "_count")
 
 
 @dataclass(frozen=True)
 class Named:
-    """A metric and the labels that a query wants of it, of any metric in `or_of`."""
+    """A metric and the labels that a query wants of it."""
 
     metric: str
     labels: frozenset[str]
@@ -101,8 +103,10 @@ class Contract:
     def labels(self, metric: str) -> set[str] | None:
         """Of all its series of the last minutes; None where there is no such metric."""
         if metric not in self._labels:
-            series = self.ask("series", **{"match[]": f'{{__name__="{metric}"}}'})
-            self._labels[metric] = set[str]().union(*series) if series else self._said(metric)
+            since = f"{time.time() - LAST_S:.0f}"  # without it also what was told weeks ago
+            series = self.ask("series", **{"match[]": f'{{__name__="{metric}"}}', "start": since})
+            # A label that is empty in every series is none to Prometheus.
+            self._labels[metric] = _declared(metric).union(*series) if series else self._said(metric)
         return self._labels[metric]
 
     def _said(self, metric: str) -> set[str] | None:
@@ -112,9 +116,7 @@ class Contract:
         if f"\n{metric} " in TEXT:
             return set()
         if metric in RARE:
-            declared = {one._name: one._labelnames for one in metrics.ALL}
-            name = next((metric.removesuffix(end) for end in SUFFIXES if metric.endswith(end)), metric)
-            return set(declared[name]) if name in declared else None
+            return _declared(metric)
         if metric in self.recorded:
             return self._of_recorded(self.recorded[metric])
         return None
@@ -127,6 +129,12 @@ class Contract:
         return set[str]().union(
             *(labels for labels, _ in grouped(parsed)), *(self.labels(n.metric) or () for n in named(parsed))
         )
+
+
+def _declared(metric: str) -> set[str]:
+    """Labels that the controller gives it; none for what is not the controller's."""
+    name = next((metric.removesuffix(end) for end in SUFFIXES if metric.endswith(end)), metric)
+    return next((set(one._labelnames) for one in metrics.ALL if one._name in (name, metric)), set())
 
 
 def _made_here(query: str) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 from controller.requests import MOST_ATTEMPTS, Outcome, Request, read
 
 ONE: dict[str, Any] = {
-    "at": "2026-11-21T13:00:00+00:00", "event": "request", "id": "4f1c", "client": "10.0.0.1", "key": "alice",
+    "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",
     "method": "POST", "path": "/v1/chat/completions", "status": 200, "model": "qwen3-vl-8b",
     "asked_pool": "qwen3-vl-8b", "pool": "qwen3-vl-8b", "route": "", "fallback": "", "engine": "gpu-0",
     "attempts": "10.0.0.2:8000", "attempt_status": "200", "connect_s": "0.000", "header_s": "0.080", "response_s": "1.200",

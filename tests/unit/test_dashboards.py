@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from controller import metrics as controller_metrics
 from controller.state import State
-from monitoring.grafana import build, cluster
+from monitoring.grafana import build, engines
+from monitoring.prometheus import recording
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(build.FOLDER.glob("*.json"))]
@@ -46,21 +50,66 @@ def test_a_panel_asks_the_provisioned_prometheus(panel: dict[str, Any]) -> None:
 
 
 @each_panel
-def test_a_query_about_engines_obeys_both_variables(panel: dict[str, Any]) -> None:
+def test_a_query_obeys_the_variables_that_its_series_have_labels_for(panel: dict[str, Any]) -> None:
+    labels = {name: set(names) for name, names in controllers_series()}
+    levels = {"pool": {"pool"}, "pool_engine": {"pool", "engine"}, "gpu": {"gpu"}, "cluster": set[str]()}
     for target in panel["targets"]:
-        for selector in re.findall(r"(?:vllm:|manyeyes_engine)\w+(\{[^}]*\})?", target["expr"]):
-            assert 'pool=~"$pool"' in selector
-            assert 'engine=~"$engine"' in selector
+        for name, selector in re.findall(
+            r"\b((?:manyeyes_|vllm:|DCGM_)\w+|[a-z_]+:[a-z_]+:\w+)(\{[^}]*\})?", target["expr"]
+        ):
+            if name.startswith("vllm:"):
+                has = {"pool", "engine"}
+            elif name.startswith("DCGM_"):
+                has = {"gpu"}
+            elif ":" in name:
+                assert name in RECORDED, f"no recording rule is called {name}"
+                has = levels[name.partition(":")[0]]
+            else:
+                assert name in labels, f"the controller has no metric {name}"
+                has = labels[name]
+            for variable in ("pool", "engine", "gpu"):
+                obeys = f'{variable}=~"${variable}"' in selector
+                assert not obeys or variable in has, (name, selector)
+                # What users got is shown for a whole pool, whichever of its engines is chosen.
+                users = name.startswith("manyeyes_requests_") or "sum by (pool)" in target["expr"]
+                assert obeys or variable not in has or (users and variable == "engine"), (name, selector)
+
+
+RECORDED = {rule.name for group in recording.GROUPS for rule in group.rules}
+
+
+def controllers_series() -> list[tuple[str, tuple[str, ...]]]:
+    """(name of a series, its labels), with the endings that Prometheus sees."""
+    return [
+        (metric._name + ending, metric._labelnames)
+        for metric in controller_metrics.ALL
+        for ending in ("", "_total", "_bucket")
+    ] + [("manyeyes_loadtest_generator_cpu_share", ())]  # a load test's own, by node-exporter
 
 
 @each_panel
-def test_a_query_about_requests_obeys_the_variables_that_its_series_have_labels_for(panel: dict[str, Any]) -> None:
-    metrics = {metric._name: metric._labelnames for metric in controller_metrics.ALL}
+def test_a_panel_counts_over_ranges_that_follow_the_scrape_interval_or_are_long(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        for name, selector in re.findall(r"(manyeyes_[a-z_]+?)(?:_total|_bucket)\b(\{[^}]*\})?", target["expr"]):
-            assert name in metrics, "the controller has no such metric"
-            assert ('pool=~"$pool"' in selector) == ("pool" in metrics[name]), name
-            assert metrics[name] or selector in ("", "{}")
+        for found in re.findall(r"\[([^\]]+)\]", target["expr"]):
+            assert found in ("$__rate_interval", "5m", "$__range:15s"), target["expr"]
+
+
+@each_panel
+def test_a_panels_queries_have_legends_and_letters_of_their_own(panel: dict[str, Any]) -> None:
+    for key in ("legendFormat", "refId"):
+        values = [target[key] for target in panel["targets"]]
+        assert all(values)
+        assert len(values) == len(set(values))
+
+
+@each_dashboard
+def test_a_dashboard_has_nothing_that_grafanas_schema_does_not_know(dashboard: dict[str, Any]) -> None:
+    """Read and written by the SDK's own types, a dashboard is the same as before."""
+    register_default_plugins()
+    again = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
+    for note in dashboard["annotations"]["list"]:  # Prometheus' own fields of an annotation
+        del note["titleFormat"], note["textFormat"]
+    assert again == dashboard
 
 
 @each_dashboard
@@ -89,14 +138,36 @@ def test_each_panel_has_its_own_id_and_title(dashboard: dict[str, Any]) -> None:
         assert len(values) == len(set(values))
 
 
-def test_each_dashboard_has_its_own_address_and_the_same_choices() -> None:
+def test_each_dashboard_has_its_own_address_and_links_to_the_others() -> None:
     uids = {dashboard["uid"] for dashboard in DASHBOARDS}
     assert len(uids) == len(DASHBOARDS)
-    assert all(dashboard["templating"] == DASHBOARDS[0]["templating"] for dashboard in DASHBOARDS)
+    assert all(dashboard["links"][0]["tags"] == dashboard["tags"] for dashboard in DASHBOARDS)
+
+
+@each_dashboard
+def test_a_dashboard_offers_each_choice_that_its_queries_use_and_no_other(dashboard: dict[str, Any]) -> None:
+    expressions = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", []))
+    used = set(re.findall(r"\$(pool|engine|gpu)\b", expressions))
+    assert used == {variable["name"] for variable in dashboard["templating"]["list"]}
+
+
+@each_dashboard
+def test_alerts_and_marks_are_spans_on_every_dashboard(dashboard: dict[str, Any]) -> None:
+    assert [note["expr"] for note in dashboard["annotations"]["list"]] == [
+        'ALERTS{alertstate="firing"}',
+        "manyeyes_mark",
+    ]
+
+
+def test_the_first_row_of_the_first_dashboard_is_one_look() -> None:
+    cluster = next(one for one in DASHBOARDS if one["uid"] == "manyeyes-cluster")
+    first = [panel for panel in cluster["panels"] if panel["type"] == "stat"]
+    assert {panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in first} == {5, 9}, "one screen holds it"
+    assert len(first) == 8
 
 
 def test_the_timeline_names_every_state_of_the_controller() -> None:
-    assert {state.value for state in State if state is not State.REMOTE} <= {name for _, name, _ in cluster.STATES}
+    assert {state.value for state in State if state is not State.REMOTE} <= {name for _, name, _ in engines.STATES}
 
 
 def test_grafana_reads_dashboards_where_compose_puts_them() -> None:

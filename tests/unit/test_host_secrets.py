@@ -72,6 +72,15 @@ def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
     assert secrets.of_pools(lay_out(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
 
 
+def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
+    alerting = "{webhooks: [{url: 'http://h/'}, {url_file: pager.url}], emails: [{to: a@b, sender: c@d, server: 'e:25', password_file: mail}]}"
+    text = "pools: [{name: a, model: m}]\nmonitoring: {alerting: " + alerting + "}\n" + ENGINES
+    assert secrets.of_alerting(lay_out(parse(text), EMULATED)) == {
+        "monitoring.alerting.webhooks[2].url_file": "pager.url",
+        "monitoring.alerting.emails[1].password_file": "mail",
+    }
+
+
 def make(text: str = TLS) -> None:
     certificate.ensure(lay_out(parse(text + ENGINES), EMULATED))
 

@@ -11,7 +11,7 @@ from config.inventory import HostGpu, Inventory
 from config.layout import LayoutError, lay_out
 from config.load import load, parse
 from config.pools import Flavour
-from render.engines import engines_yaml
+from render.engines import engines_yaml, telling_environment, telling_flags
 from render.flavours import clusters
 from render.kubernetes import models, production_stack
 from render.kubernetes.models import CODE
@@ -35,7 +35,15 @@ def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
     names: dict[str, Flavour] = {"cuda": "cuda", "cpu": "cpu", "emulated": "emulated"}
     gpus = tuple(HostGpu(index=index) for index in range(cluster.kubernetes.gpus)) if flavour == "cuda" else ()
     inventory = Inventory(flavour=names.get(flavour, "cuda"), gpus=gpus)
-    started = yaml.safe_load(engines_yaml(lay_out(cluster, inventory)))["services"]
+    laid_out = lay_out(cluster, inventory)
+    started = yaml.safe_load(engines_yaml(laid_out))["services"]
+    for engine in laid_out.started_engines:
+        # How Compose's engines write their logs is left to the cluster's own way there.
+        service = started[engine.name]
+        told = len(telling_flags(laid_out, engine))
+        service["command"] = service["command"][: len(service["command"]) - told]
+        for name in telling_environment(laid_out, engine):
+            del service["environment"][name]
     return {
         name: one for name, one in started.items() if "labels" in one and "stand-ins" not in one.get("profiles", [])
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from loadtest import marks as in_cluster
 from loadtest.annotations import Annotations
 
 
@@ -16,6 +17,11 @@ class Grafana(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append((self.path, self.headers.get("Authorization", ""), body))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        self.asked.append((self.path, self.headers.get("Authorization", ""), {}))
         self.send_response(self.status)
         self.end_headers()
 
@@ -55,3 +61,30 @@ def test_without_a_url_nobody_is_asked() -> None:
     marks = Annotations()
     marks.mark("one", 1, 2)
     assert marks.trouble == ""
+
+
+def test_a_run_is_a_mark_of_the_cluster_for_as_long_as_it_lasts(grafana: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(in_cluster.KEY, "an-admin-key")
+    with in_cluster.Marks(grafana.removesuffix("/grafana/") + "/v1").during("chat/image, 20 users", 60):
+        ((path, key, body),) = Grafana.asked
+        assert (path, key) == ("/api/marks", "Bearer an-admin-key")
+        assert body == {"text": "chat of image, 20 users", "seconds": 120}
+    assert Grafana.asked[1][0] == "/api/marks/chat%20of%20image%2C%2020%20users"
+
+
+def test_a_cluster_that_takes_no_mark_is_said_once_and_the_run_goes_on(
+    grafana: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(in_cluster.KEY, "a-wrong-key")
+    Grafana.status = 401
+    with in_cluster.Marks(grafana).during("one", 60):
+        pass
+    assert len(Grafana.asked) == 1
+    assert capsys.readouterr().out.count("not marked in the cluster") == 1
+
+
+def test_without_the_admin_key_nothing_is_marked(grafana: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(in_cluster.KEY, raising=False)
+    with in_cluster.Marks(grafana).during("one", 60):
+        pass
+    assert Grafana.asked == []

@@ -5,9 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
+from charts.plot import apart, nice
+from charts.style import STYLE
 from loadtest import compare
 from loadtest.figures import Figures, Window
-from loadtest.proof import charts, measured, page, report, words
+from loadtest.proof import charts, measured, report, words
 from loadtest.proof.measure import Use
 from loadtest.proof.measured import Measured
 from loadtest.proof.results import results
@@ -163,7 +165,7 @@ def test_the_page_stands_alone_and_says_emulated_on_every_chart(tmp_path: Path) 
 def test_real_engines_are_not_called_emulated(tmp_path: Path) -> None:
     about = ABOUT | {"kind": ABOUT["kind"] | {"emulated": False, "slowdown": 1.0, "about": {}}}
     report.write(tmp_path, about, whole(), "", Thresholds())
-    assert "mulated" not in (tmp_path / "proof.html").read_text().replace(page.STYLE.read_text(), "")
+    assert "mulated" not in (tmp_path / "proof.html").read_text().replace(STYLE, "")
     assert "mulated" not in (tmp_path / "proof.md").read_text()
 
 
@@ -182,9 +184,9 @@ def test_charts_of_one_number_of_engines_do_not_break(chart: Any) -> None:
 
 
 def test_labels_are_kept_apart() -> None:
-    assert charts.apart([10, 11, 40], 15) == [10, 25, 40]
-    assert charts.nice(18.2) == [0, 5, 10, 15]
-    assert charts.nice(0) == [0.0]
+    assert apart([10, 11, 40], 15) == [10, 25, 40]
+    assert nice(18.2) == [0, 5, 10, 15]
+    assert nice(0) == [0.0]
 
 
 def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from config.inventory import HostGpu, Inventory
 from config.keys import Keys
 from config.layout import lay_out
 from config.load import load, parse
-from render.engines import engines_yaml
+from render.engines import engines_yaml, telling_flags
 from render.flavours import clusters
 from render.swarm.__main__ import stacks
 from render.swarm.stack import stack
@@ -38,8 +38,15 @@ def default(flavour: str) -> dict[str, Any]:
 def test_pools_flags_and_images_are_composes(flavour: Any) -> None:
     gpus = (HostGpu(index=0), HostGpu(index=1)) if flavour == "cuda" else ()
     laid_out = lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour=flavour, gpus=gpus))
-    compose = yaml.safe_load(engines_yaml(laid_out))["services"].values()
-    there = sorted((one["labels"]["manyeyes.pool"], one["image"], one["command"]) for one in compose if "labels" in one)
+    compose = yaml.safe_load(engines_yaml(laid_out))["services"]
+    there = sorted(
+        (
+            engine.pool,
+            compose[engine.name]["image"],
+            compose[engine.name]["command"][: -len(telling_flags(laid_out, engine)) or None],
+        )
+        for engine in laid_out.started_engines
+    )
     here = sorted(
         (one["labels"]["manyeyes.pool"], one["image"], one["command"][-len(flags) :])
         for one in default(flavour)["services"].values()

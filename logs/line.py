@@ -1,0 +1,64 @@
+"""The one form of a log line: a JSON object with these fields first. Needs Python's own library only, for it also runs inside vLLM.
+
+nginx writes the same form by its log_format (nginx/nginx.conf) and nginx/start.sh by printf; tests/process/test_logs.py
+holds every part to it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+FIELDS = {
+    "at": "when, RFC 3339, UTC, with milliseconds",
+    "level": "debug, info, warning, error or critical",
+    "part": "who writes: gateway, controller, adapter, webui, engine or models",
+    "event": "what happened, one fixed name each, in snake_case",
+    "request": "the request's id, as in X-Request-Id",
+    "engine": "an engine's name, as in cluster.yaml",
+    "pool": "a pool's name, as in cluster.yaml",
+}
+"""What every reader may rely on. The first four are in every line, the others where there is one."""
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
+"""Made once: json.dumps() makes one for each call that has options."""
+ALWAYS = ("at", "level", "part", "event")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def moment(seconds: float) -> str:
+    """Unix time as log lines have it: 2026-11-21T19:36:56.123Z."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
+    """One line without its end. A field that is None is left out; what JSON has no form for is written as its str()."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    told = {"at": moment(at_s), "level": level, "part": part, "event": event, **given}
+    return _JSON.encode(told)
+
+
+class JsonLines(logging.Formatter):
+    """For Python's logging: the message is the event where it is a name, else it stands in `message` and the event is `said`.
+
+    A record's `fields` (from `extra={"fields": {...}}`) follow.
+    """
+
+    def __init__(self, part: str, fields: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self.part = part
+        self.fields = dict(fields or {})
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = self.read(record)
+        if record.exc_info:
+            fields = {**fields, "exception": self.formatException(record.exc_info)}
+        level = record.levelname.lower()
+        return line(record.created, level, self.part, event, {**self.fields, **fields})
+
+    def read(self, record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+        """(event, fields) of a record."""
+        fields = dict(getattr(record, "fields", {}))
+        message = record.getMessage()
+        if message.isidentifier() and message.islower():
+            return message, fields
+        return "said", {"logger": record.name, "message": message, **fields}

@@ -1,0 +1,109 @@
+"""Prometheus' HTTP API, as much as the terminal and the report need, by the standard library alone: the host has no HTTP client.
+
+https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+import json
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+TIMEOUT_S = 10.0
+
+
+class Unanswered(Exception):
+    """Prometheus did not answer, or refused the question; one sentence."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One series at one time."""
+
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series over time; a gap is where points are further apart than the step."""
+
+    labels: dict[str, str]
+    points: tuple[tuple[float, float], ...]
+    """(Unix time in seconds, value)."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One that is firing or about to."""
+
+    name: str
+    state: str
+    """`firing` or `pending`."""
+    since: datetime
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class Prometheus:
+    """One server at `url`. Every method raises Unanswered."""
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        # A proxy of the environment is for the outside; Prometheus is on this host.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def now(self, query: str) -> list[Number]:
+        """What a query says at this moment; series that are no number (0/0) are left out."""
+        found = self._ask("query", query=query)["result"]
+        numbers = [Number(_labels(one), float(one["value"][1])) for one in found]
+        return [one for one in numbers if math.isfinite(one.value)]
+
+    def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[Line]:
+        """The same from `start_s` to `end_s`, in Unix time."""
+        found = self._ask("query_range", query=query, start=f"{start_s}", end=f"{end_s}", step=f"{step_s}")["result"]
+        lines = []
+        for one in found:
+            points = tuple((float(at), float(value)) for at, value in one["values"])
+            lines.append(Line(_labels(one), tuple((at, value) for at, value in points if math.isfinite(value))))
+        return [line for line in lines if line.points]
+
+    def alerts(self) -> list[Alert]:
+        """All that fire or are about to, the oldest first."""
+        made = [
+            Alert(
+                one["labels"].get("alertname", "?"),
+                one["state"],
+                datetime.fromisoformat(one["activeAt"]),
+                {key: value for key, value in one["labels"].items() if key != "alertname"},
+                one.get("annotations", {}),
+            )
+            for one in self._ask("alerts")["alerts"]
+        ]
+        return sorted(made, key=lambda alert: alert.since)
+
+    def _ask(self, path: str, **parameters: str) -> dict[str, Any]:
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with self._opener.open(url, timeout=self._timeout_s) as reply:
+                return dict(json.load(reply)["data"])
+        except urllib.error.HTTPError as error:
+            raise Unanswered(f"Prometheus refuses a question: {_reason(error)}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise Unanswered(f"Prometheus does not answer at {self.url}: {why}") from error
+
+
+def _labels(series: dict[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in series["metric"].items() if key != "__name__"}
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError, OSError):
+        return f"status {error.code}"

@@ -1,0 +1,1 @@
+"""`make status`: the truth of the dashboards in a terminal."""
