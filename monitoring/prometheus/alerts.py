@@ -21,6 +21,9 @@ SCALED = "max by (pool) (manyeyes_scaling_wanted)"
 """Pools whose engines may be at rest."""
 HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
 """Requests that wait in an engine. Own x (n + 2) > 3 x sum says: more than three times the average of the n - 1 others."""
+ALL_START = '(sum by (pool) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == on (pool) pool:engines:count)'
+"""Pools that have just been brought up. EngineStuckStarting tells when that does not end."""
+NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
 HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
 
 
@@ -79,14 +82,14 @@ USERS = Group(
         ),
         Alert(
             "PoolEmpty",
-            f"pool:engines_up:sum == 0 unless on (pool) {HAS_FALLBACK} unless on (pool) {SCALED} == 0",
+            f"{NOBODY_SERVES} unless on (pool) {HAS_FALLBACK}",
             "30s",
             "page",
             "No engine of {{ $labels.pool }} serves and nothing stands in: users get 503.",
         ),
         Alert(
             "RunningOnFallback",
-            f"(pool:engines_up:sum == 0 and on (pool) {HAS_FALLBACK} unless on (pool) {SCALED} == 0)"
+            f"({NOBODY_SERVES} and on (pool) {HAS_FALLBACK})"
             f" or (pool:fallbacks:ratio_rate5m > 0.05"
             f" and on (pool) sum by (pool) (increase(manyeyes_fallbacks_total[5m])) >= {FEW})",
             "1m",
