@@ -23,6 +23,8 @@ CODE = {
     "tiny.tokenizer.py": "engine/tiny/tokenizer.py",
 }
 """{key in the ConfigMap: file}. A key has no slashes."""
+LOGS = {"__init__.py": "logs/__init__.py", "line.py": "logs/line.py"}
+"""Those of the ConfigMap with what the download writes its lines by."""
 
 
 def storage(cluster: Cluster) -> list[Json]:
@@ -35,9 +37,12 @@ def volume(read_only: bool) -> Json:
 
 
 def code_volume() -> Json:
-    """engine/ as far as it is needed, in its own folders."""
-    items = [{"key": key, "path": path} for key, path in CODE.items()]
-    return {"name": "code", "configMap": {"name": "engine-download", "items": items}}
+    """engine/ and logs/ as far as they are needed, in their own folders."""
+    sources = [
+        {"configMap": {"name": name, "items": [{"key": key, "path": path} for key, path in files.items()]}}
+        for name, files in (("engine-download", CODE), ("engine-logs", LOGS))
+    ]
+    return {"name": "code", "projected": {"sources": sources}}
 
 
 def wait(cluster: Cluster, shape: Shape) -> Json:

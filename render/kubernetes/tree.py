@@ -73,7 +73,9 @@ def _engines(cluster: Cluster, keys: Keys, root: str) -> dict[str, str]:
         **{name: objects(documents) for name, documents in parts.items()},
         **{f"gateway/{name}": text for name, text in rendered.items()},
         "controller/cluster.yaml": controller.cluster_yaml(cluster),
-        "kustomization.yaml": kustomization(resources=[*parts, f"../../{root}/engine"], configMapGenerator=maps),
+        "kustomization.yaml": kustomization(
+            resources=[*parts, f"../../{root}/engine", f"../../{root}/logs"], configMapGenerator=maps
+        ),
     }
 
 

@@ -19,7 +19,9 @@ COMMITTED = Path("rendered/swarm")
 
 def stacks(cluster: Cluster, keys: Keys, out: Path = COMMITTED) -> dict[str, str]:
     """{FLAVOUR/file: text} for every flavour, to be written to `out`."""
-    paths = [str(path.relative_to(ROOT)) for folder in ("nginx", "engine") for path in (ROOT / folder).rglob("*")]
+    paths = [
+        str(path.relative_to(ROOT)) for folder in ("nginx", "engine", "logs") for path in (ROOT / folder).rglob("*")
+    ]
     own = {path: (ROOT / path).read_text(encoding="utf-8") for path in read_of_repository(paths)}
     return {
         f"{flavour}/{name}": text

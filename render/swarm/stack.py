@@ -40,8 +40,9 @@ def read_of_repository(paths: list[str]) -> list[str]:
         "engine/__init__.py",
         "engine/download.py",
     )
+    logs = ("logs/__init__.py", "logs/line.py")
     tiny = [path for path in paths if path.startswith("engine/tiny/") and path.endswith((".py", ".jinja"))]
-    return sorted([path for path in paths if path.startswith(wanted) or path in engines] + tiny)
+    return sorted([path for path in paths if path.startswith(wanted) or path in (*engines, *logs)] + tiny)
 
 
 def stack(cluster: Cluster, own: dict[str, str], keys: Keys, up: str) -> dict[str, str]:
@@ -199,7 +200,8 @@ def _download_environment(cluster: Cluster) -> dict[str, str]:
 
 
 def _code(files: Files) -> list[Json]:
-    paths = [path for path in files.own if path.startswith("engine/") and not path.startswith("engine/pod/")]
+    rooms = ("engine/", "logs/")
+    paths = [path for path in files.own if path.startswith(rooms) and not path.startswith("engine/pod/")]
     return [files.of_repository(path, f"{CODE_DIR}/{path}") for path in paths]
 
 

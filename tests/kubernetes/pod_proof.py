@@ -51,7 +51,7 @@ def options(pod: Json, container: Json, code: Path) -> list[str]:
             found.append(f"--volume={MODELS}:{target}{suffix}")
         elif "emptyDir" in volume:
             found.append(f"--tmpfs={target}:mode=1777,exec")
-        elif volume["configMap"]["name"] == "engine-pod":
+        elif volume.get("configMap", {}).get("name") == "engine-pod":
             found.append(f"--volume={ROOT}/engine/pod:{target}:ro")
         else:
             found.append(f"--volume={code}:{target}:ro")
@@ -59,9 +59,9 @@ def options(pod: Json, container: Json, code: Path) -> list[str]:
 
 
 def laid_out_code(pod: Json, folder: Path) -> Path:
-    """The ConfigMap's items where their paths put them."""
-    items = next(volume["configMap"]["items"] for volume in pod["volumes"] if volume["name"] == "code")
-    for item in items:
+    """The ConfigMaps' items where their paths put them."""
+    sources = next(volume["projected"]["sources"] for volume in pod["volumes"] if volume["name"] == "code")
+    for item in (item for source in sources for item in source["configMap"]["items"]):
         target = folder / item["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text((ROOT / item["path"]).read_text())

@@ -80,7 +80,7 @@ def test_every_pod_is_what_pod_security_calls_restricted(name: str) -> None:
     objects = overlay(name)
     (namespace,) = of_kind(objects, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
     for pod in pods(objects).values():
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert all(set(volume) <= allowed for volume in pod["volumes"])
@@ -112,7 +112,8 @@ def test_whatever_a_pod_mounts_is_there_or_optional(name: str) -> None:
     there = {(one["kind"], one["metadata"]["name"]) for one in objects}
     for pod in pods(objects).values():
         for volume in pod["volumes"]:
-            if source := volume.get("configMap"):
+            projected = [one["configMap"] for one in volume.get("projected", {}).get("sources", [])]
+            for source in [volume["configMap"]] if "configMap" in volume else projected:
                 (found,) = [one for one in of_kind(objects, "ConfigMap") if one["metadata"]["name"] == source["name"]]
                 assert {item["key"] for item in source.get("items", [])} <= found["data"].keys()
             if source := volume.get("persistentVolumeClaim"):
