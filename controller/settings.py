@@ -34,6 +34,8 @@ class Settings:
     resolver: str
     """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str
+    closed_host: str
+    """Where DNS and the gateway's log are taken: in a network that only engines, gateway and Prometheus are in."""
     http_port: int
     dns_port: int
     syslog_port: int
@@ -55,6 +57,8 @@ class Settings:
             services=os.environ.get("MANYEYES_SERVICES", ""),
             resolver=os.environ.get("MANYEYES_RESOLVER", ""),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
+            closed_host=os.environ.get("MANYEYES_CONTROLLER_CLOSED_HOST")
+            or os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
             syslog_port=int(os.environ.get("MANYEYES_CONTROLLER_SYSLOG_PORT", "5140")),

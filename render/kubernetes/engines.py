@@ -187,7 +187,7 @@ def _without_a_name(shape: Shape) -> dict[str, str]:
     """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp."""
     if shape.engine.flavour == "emulated":
         return {}
-    return {"USER": "manyeyes", "LOGNAME": "manyeyes", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
+    return {"LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
 
 
 def _resources(cluster: Cluster, shape: Shape) -> Json:
