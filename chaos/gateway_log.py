@@ -24,7 +24,7 @@ def by_id(text: str) -> dict[str, list[Logged]]:
             continue
         try:
             told = json.loads(line)
-            name, status = str(told["id"]), int(told["status"])
+            name, status = str(told["request"]), int(told["status"])
         except (ValueError, KeyError, TypeError):
             continue
         if name.startswith(ID):

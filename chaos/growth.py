@@ -11,6 +11,8 @@ WARM_SHARE = 0.1
 THIRD = 0.3
 GROWS_SHARE = 0.10
 MOST_POINTS = 300
+LEAST_S = 900.0
+"""In a shorter run nothing has settled: pools of connections and of memory still fill, so it is no evidence of growth."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Growth:
 
 
 def growth(points: Sequence[tuple[float, float]], least: float) -> Growth:
-    """`points`: (seconds, value). It grows when it gained more than a tenth, and more than `least`, between early and late."""
+    """`points`: (seconds, value). It grows when it gained more than a tenth, and more than `least`, between early and late; never in less than 15 minutes."""
     if not points:
         return Growth(0, 0, 0, False)
     start_s, end_s = points[0][0], points[-1][0]
@@ -35,4 +37,5 @@ def growth(points: Sequence[tuple[float, float]], least: float) -> Growth:
     thinned = warm[:: max(1, len(warm) // MOST_POINTS)]
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(thinned, 2) if b[0] > a[0]]
     first, last = median(early), median(late)
-    return Growth(first, last, 3600 * median(slopes), last - first > max(least, GROWS_SHARE * first))
+    grows = length_s >= LEAST_S and last - first > max(least, GROWS_SHARE * first)
+    return Growth(first, last, 3600 * median(slopes), grows)

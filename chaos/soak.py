@@ -21,7 +21,7 @@ from types import FrameType
 from chaos.crowd import Crowd
 from chaos.faults import Fault, table
 from chaos.gauge import Gauge
-from chaos.growth import Growth, growth
+from chaos.growth import LEAST_S, Growth, growth
 from chaos.lines import lines
 from chaos.outcome import is_cut
 from chaos.strike import left_as_it_was, strike
@@ -236,6 +236,11 @@ class Soak:
             told.append(
                 f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
             )
+        if minutes * 60 < LEAST_S:
+            told += [
+                "",
+                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.",
+            ]
         told += [
             "",
             f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}.",

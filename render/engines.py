@@ -17,11 +17,11 @@ CACHE_DIR = "/cache"
 STAND_INS = "stand-ins"
 """The Compose profile of engines that run instead of another."""
 MPS_DIR = "/mps"
-LOGS_ROOM = "/manyeyes"
-"""The folder above logs/ in an engine's container."""
 USER = "10001:10001"
 """Whom an engine runs as. The downloader hands the cache volume to it."""
 MEDIA_PORT = 3128
+LOGS_ROOM = "/manyeyes"
+"""The folder above logs/ in an engine's container."""
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -49,6 +49,8 @@ def _networks(cluster: Cluster) -> dict[str, Any]:
     if _media_domains(cluster):
         networks["media"] = {"internal": True}
         networks["media-outside"] = None
+    if any(_tells_outside(cluster, engine) for engine in cluster.started_engines):
+        networks["tracing"] = None  # to the operator's collector, and wherever else
     return networks
 
 
@@ -60,6 +62,16 @@ def _media_domains(cluster: Cluster) -> dict[str, bool]:
             name = domain.lower()
             allowed[name] = allowed.get(name, False) or pool.media.allow_private
     return allowed
+
+
+def _tells_outside(cluster: Cluster, engine: Engine) -> bool:
+    """Its spans go to a collector that is not the cluster's own."""
+    return cluster.tracing.enabled and not cluster.tracing.starts_jaeger and engine.flavour != "emulated"
+
+
+def _networks_of(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
+    more = ["media"] if _fetches(pool, engine) else []
+    return ["cluster", *more, *(["tracing"] if _tells_outside(cluster, engine) else [])]
 
 
 def fetches_media(cluster: Cluster) -> bool:
@@ -112,7 +124,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         | _way_out(pool, engine)
         | telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
-        "networks": ["cluster", "media"] if _fetches(pool, engine) else ["cluster"],
+        "networks": _networks_of(cluster, pool, engine),
         "expose": [str(ENGINE_PORT)],
         "init": True,
         "user": "0:0" if _is_root(cluster, engine) else USER,

@@ -30,7 +30,7 @@ def sample(name: str, ended_s: float, **more: Any) -> Sample:
 
 
 def line(name: str, status: int = 200, attempts: str = "10.0.0.1:8000") -> str:
-    return json.dumps({"event": "request", "id": f"lt-{name}", "status": status, "attempts": attempts})
+    return json.dumps({"event": "request", "request": f"lt-{name}", "status": status, "attempts": attempts})
 
 
 def seen(fault: Fault, *samples: Sample, log: str = "", tried: tuple[Tried, ...] = ()) -> Outcome:
@@ -72,11 +72,11 @@ def test_a_log_that_cannot_be_read_is_no_finding() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"id": "lt-a", "stat',
-        '{"id": "lt-a"}',
-        '{"id": "other", "status": 200}',
+        '{"request": "lt-a", "stat',
+        '{"request": "lt-a"}',
+        '{"request": "other", "status": 200}',
         "lt-a",
-        '{"id": 5, "x": "lt-", "status": 1}',
+        '{"request": 5, "x": "lt-", "status": 1}',
     ],
 )
 def test_lines_that_are_cut_or_of_others_are_left_out(text: str) -> None:
@@ -160,6 +160,7 @@ def test_memory_that_leaks_grows_and_memory_that_settles_does_not() -> None:
     assert growth(leak, 5).grows
     assert growth(leak, 5).an_hour == pytest.approx(72)
     assert not growth(settled, 5).grows
+    assert not growth(leak[:60], 5).grows, "ten minutes say nothing"
     assert not growth([(0.0, 5.0)], 5).grows
     assert not growth([], 5).grows
 

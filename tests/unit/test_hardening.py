@@ -77,6 +77,7 @@ RULES: list[tuple[str, Callable[[Service], bool], dict[str, str]]] = [
         is_not_root,
         {
             "containers": "Docker's socket is root's; it has no capability",
+            "alloy": "Docker's log files are root's; it has no capability",
             "dcgm-exporter": "NVIDIA's image runs its hostengine as root, and no GPU was there to try another user",
             "models": "hands the cache volume, which Docker makes as root's, to the engines' user",
             "mps": "its clients must be of its own user, and its volume is root's",
@@ -132,7 +133,8 @@ def networks(service: Service) -> set[str]:
 
 def test_the_engines_network_holds_engines_gateway_controller_and_prometheus_only() -> None:
     inside = {role(name) for name, service in SERVICES if "cluster" in networks(service)}
-    assert inside == {"engine", "engine-as-root", "gateway", "controller", "prometheus"}
+    # Jaeger, where it is started: engines tell it their spans.
+    assert inside == {"engine", "engine-as-root", "gateway", "controller", "prometheus", "jaeger"}
 
 
 def test_no_engine_and_no_downloader_is_where_the_page_is() -> None:
