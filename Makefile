@@ -63,6 +63,14 @@ restart-rolling: $(VENV)/host ## Restart engines one after the other, with no lo
 upgrade: $(VENV)/host ## Give engines another image, one after the other: IMAGE=vllm/vllm-openai:v0.33.0
 	@$(HOST) upgrade --config '$(CONFIG)' --image '$(IMAGE)'
 
+.PHONY: backup
+backup: $(VENV)/host ## Configuration, secrets, keys, state and Grafana in one file: [OUT=file.tar.gz]
+	@$(HOST) backup --config '$(CONFIG)' --out '$(OUT)'
+
+.PHONY: restore
+restore: $(VENV)/host ## Put a backup back, while the cluster is down: FROM=build/backup/....tar.gz
+	@$(HOST) restore --config '$(CONFIG)' --source '$(FROM)'
+
 .PHONY: logs
 logs: $(VENV)/host ## Follow what every part says: [PART=gateway SINCE=10m LEVEL=warning RAW=1 FOLLOW=no], or one request: REQUEST=id
 	@$(HOST) logs --config '$(CONFIG)' $(foreach option,part since level request raw follow,$(call given,$(option)))
@@ -80,6 +88,10 @@ docker: $(VENV)/host ## Install Docker and Compose (Debian, Ubuntu, as root) and
 .PHONY: images
 images: $(VENV)/host ## Build every image here from Debian packages and PyPI, where none can be pulled
 	@$(HOST) images --config '$(CONFIG)' --flavour '$(FLAVOUR)'
+
+.PHONY: pin-images
+pin-images: $(VENV)/host ## Images of others by their digest, written into $(CONFIG); again: the digests of today
+	@$(HOST) pin-images --config '$(CONFIG)'
 
 ##@ The configuration
 
@@ -121,6 +133,11 @@ check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docke
 .PHONY: test
 test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
 	@tests/run all
+
+.PHONY: test-long
+test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker engine of its own (root; some minutes, 3 GB of memory)
+	@$(HOST) images --config tests/long/cluster.yaml
+	@unshare --net --mount --propagation=private bash -c 'ip link set lo up && exec $(PY) -m pytest -s tests/long'
 
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
@@ -169,6 +186,14 @@ scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no
 	@tests/nginx/fetch build/nginx
 	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/loadtest ## Every fault on the running cluster, under load, and a report: [FAULTS= USERS= CONFIRM=yes]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos --config '$(CONFIG)' $(foreach option,faults users scenario model confirm out,$(call given,$(option))) $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/loadtest ## An hour at 80 % load with a fault every minute: [MINUTES=60]
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos.soak --config '$(CONFIG)' $(foreach option,minutes load scenario model confirm out,$(call given,$(option))) $(ARGS)
+
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...
 	@$(PY) -m loadtest.compare '$(A)' '$(B)' $(ARGS)
@@ -199,6 +224,10 @@ emulator-error: $(VENV)/test ## How far the emulator is from the engine that was
 .PHONY: format
 format: $(VENV)/test ## Format and sort imports
 	@$(VENV)/bin/ruff format -q . && $(VENV)/bin/ruff check -q --fix .
+
+.PHONY: audit
+audit: ## What each environment holds (SBOM), and what of it has known vulnerabilities; wants PyPI's or OSV's advisories
+	@requirements/run-audit
 
 .PHONY: golden
 golden: $(VENV)/test ## Write tests/golden anew from config/examples

@@ -28,6 +28,9 @@ class Media(Section):
     """Larger pictures are scaled down to about this many pixels; 1024 pixels cost one vision token."""
     allowed_domains: tuple[str, ...] = ()
     """Hosts from which engines may fetch pictures by URL. Empty: only `data:` URLs work (nothing is fetched)."""
+    allow_private: bool = False
+    """true: these hosts may be at private addresses (10/8, 172.16/12, 192.168/16 and the like), on ports 80 and 443. Loopback,
+    link-local and metadata addresses are refused in any case."""
 
 
 class Sampling(Section):

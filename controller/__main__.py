@@ -75,8 +75,8 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     async with (
-        dns.serving(fleet, settings.host, settings.dns_port),
-        request_log.receiving(requests, settings.host, settings.syslog_port),
+        dns.serving(fleet, settings.closed_host, settings.dns_port),
+        request_log.receiving(requests, settings.closed_host, settings.syslog_port),
         watching_containers(in_force, settings.containers),
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):

@@ -29,6 +29,8 @@ class Settings:
     adapter_name: str
     """Under which host name engines with an `endpoint` are reached."""
     host: str
+    closed_host: str
+    """Where DNS and the gateway's log are taken: in a network that only engines, gateway and Prometheus are in."""
     http_port: int
     dns_port: int
     syslog_port: int
@@ -48,6 +50,8 @@ class Settings:
             secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
             adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
+            closed_host=os.environ.get("MANYEYES_CONTROLLER_CLOSED_HOST")
+            or os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             http_port=int(os.environ.get("MANYEYES_CONTROLLER_HTTP_PORT", "8081")),
             dns_port=int(os.environ.get("MANYEYES_CONTROLLER_DNS_PORT", "5353")),
             syslog_port=int(os.environ.get("MANYEYES_CONTROLLER_SYSLOG_PORT", "5140")),

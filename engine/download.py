@@ -28,7 +28,21 @@ def main() -> int:
         except DownloadError as error:
             _say(str(error), "error")
             return 1
+    _hand_over_cache()
     return 0
+
+
+def _hand_over_cache() -> None:
+    """A new volume is root's; engines that write to it are not root. A folder of this host is not named here and stays as it is."""
+    cache, user = os.environ.get("CACHE_DIR", ""), os.environ.get("ENGINE_USER", "")
+    if not user:
+        return
+    owner, group = (int(part) for part in user.split(":"))
+    if Path(cache).stat().st_uid == owner:
+        return
+    for folder, folders, files in os.walk(cache):
+        for name in (".", *folders, *files):
+            os.chown(Path(folder, name), owner, group, follow_symlinks=False)
 
 
 class DownloadError(Exception):

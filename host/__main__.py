@@ -1,4 +1,4 @@
-"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -10,8 +10,10 @@ from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
 from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs
+from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
+from host.pin_images import pin_images
 from host.report import report
 from host.restart_rolling import drain, restart_rolling, resume
 from host.status import status
@@ -22,6 +24,7 @@ from host.upgrade import upgrade
 
 ACTIONS = (
     *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
+    *("backup", "restore", "pin-images"),
     *("doctor", "docker", "images", "admin-key", "logs"),
 )
 
@@ -35,17 +38,18 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
     parser.add_argument("--image", default="")
-    parser.add_argument("--watch", action="store_true")
-    parser.add_argument("--hours", type=float, default=1.0)
-    parser.add_argument("--out", default="")
-    parser.add_argument("--controller", default="", metavar="URL")
-    parser.add_argument("--prometheus", default="", metavar="URL")
     parser.add_argument("--part", default="")
     parser.add_argument("--since", default="")
     parser.add_argument("--level", default="")
     parser.add_argument("--request", default="")
     parser.add_argument("--raw", default="")
     parser.add_argument("--follow", default="yes")
+    parser.add_argument("--source", default="")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
     arguments = parser.parse_args()
     _adopt_environment()
     try:
@@ -88,6 +92,12 @@ def _act(arguments: argparse.Namespace) -> int:
             restart_rolling(config, arguments.pool)
         case "upgrade":
             upgrade(config, arguments.image)
+        case "backup":
+            backup(config, arguments.out)
+        case "restore":
+            restore(config, arguments.source)
+        case "pin-images":
+            pin_images(config)
         case "down" | "clean":
             return _down(config, everything=action == "clean")
         case "doctor":

@@ -83,6 +83,14 @@ class Compose:
         except CommandFailed:
             return ""
 
+    def network_is_closed(self) -> bool:
+        """Whether nothing leads out of the engines' network; also while there is none."""
+        try:
+            command = ["docker", "network", "inspect", "--format", "{{.Internal}}", f"{self.project}_cluster"]
+            return run(command, timeout_s=20).strip() == "true"
+        except CommandFailed:
+            return True
+
     def logs(self, service: str, lines: int = 15) -> str:
         """The last lines a service printed, in words."""
         try:

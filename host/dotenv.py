@@ -32,6 +32,11 @@ def keep(values: dict[str, str], path: Path = PATH) -> None:
         path.unlink(missing_ok=True)
 
 
+def own_lines(path: Path = PATH) -> str:
+    """What the user wrote into it."""
+    return _without_block(path.read_text(encoding="utf-8")) if path.exists() else ""
+
+
 def _without_block(text: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     if not begin:

@@ -110,6 +110,11 @@ def provide(cluster: Cluster, pull: bool = True) -> Outcome:
         if registry and _pull(image.reference):
             outcome.pulled.append(image.reference)
             continue
+        if "@" in image.reference and not image.optional:
+            raise Trouble(
+                f"{image.reference} is pinned by its digest and cannot be pulled; what is built here has another one. "
+                "Leave @sha256:... away in `images:` to have it built."
+            )
         registry = False  # one refusal is enough: the next would wait for the same time-out
         if image.build:
             to_build.append(image)

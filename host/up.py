@@ -21,6 +21,7 @@ from host.rolling import SERVING
 from host.terminal import attention, ok, say, step
 from host.trouble import Trouble
 from render.cluster import render
+from render.engines import fetches_media
 from render.write import write
 
 
@@ -48,6 +49,11 @@ def up(config: Path, flavour: str) -> None:
     cluster = intended.cluster
     compose = Compose(cluster.name)
     ran_before = compose.runs()
+    if not compose.network_is_closed():
+        # Compose would replace the network under engines that keep the old one.
+        raise Trouble(
+            f"'{cluster.name}' runs in the network of an older version, which led out of it: make down, then this again"
+        )
     doctor.refuse_if_hopeless(doctor.look(written, docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
@@ -132,6 +138,7 @@ def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) ->
     """By name, so that a service whose image cannot be had is left out."""
     names = ["gateway", "controller", "webui", *engines]
     names += ["adapter"] if cluster.starts_adapter else []
+    names += ["media"] if fetches_media(cluster) else []
     names += ["containers"] if cluster.controller.containers else []
     if cluster.monitoring.enabled:
         names += ["prometheus", "alertmanager", "nginx-exporter", "node-exporter"]

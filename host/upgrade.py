@@ -85,7 +85,7 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
             )
     else:
         raise Trouble(f"{config}: images: is no section; set images.{key}: {image} yourself")
-    wanted = _other_image(parse(text, config), key, image)
+    wanted = _other_image(parse(text, config), key, image.strip('"'))
     if parse(changed, config) != wanted:
         raise Trouble(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
     return changed

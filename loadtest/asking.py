@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
@@ -88,8 +89,9 @@ class Person:
         began_s, began = time.time(), time.perf_counter()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
         answer, status, failed, engine, pool, ended = Streamed(), 0, "", "", "", None
+        name = f"lt-{uuid4().hex}"
         try:
-            reply = self.connection.post(PATH, body, self.asked.headers())
+            reply = self.connection.post(PATH, body, {**self.asked.headers(), "X-Request-Id": name})
             status = reply.status
             engine = reply.headers.get("x-manyeyes-engine", "")
             pool = reply.headers.get("x-manyeyes-pool", "")
@@ -124,6 +126,7 @@ class Person:
             failed=failed,
             engine=engine,
             pool=pool,
+            id=name,
         )
 
 

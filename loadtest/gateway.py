@@ -77,7 +77,7 @@ class Gateway:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.base + path, data, headers)
         try:
-            with self._opener().open(request, timeout=timeout_s) as reply:
+            with self.opener().open(request, timeout=timeout_s) as reply:
                 return reply.status, _json(reply.read())
         except urllib.error.HTTPError as error:
             return error.code, _json(error.read())
@@ -87,7 +87,7 @@ class Gateway:
                 f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
             ) from None
 
-    def _opener(self) -> urllib.request.OpenerDirector:
+    def opener(self) -> urllib.request.OpenerDirector:
         """Heeds no proxy: what is tested is the gateway."""
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if self.trusted:

@@ -30,6 +30,7 @@ class Sample:
     failed: str  # empty: it counts
     engine: str = ""
     pool: str = ""
+    id: str = ""  # X-Request-Id, as the gateway's log has it
 
     @property
     def ended_s(self) -> float:

@@ -1,4 +1,7 @@
-"""Cluster -> engines.yaml: one Compose service per engine, the downloader they wait for, and the network."""
+"""Cluster -> engines.yaml: one Compose service per engine, the downloader they wait for, and their networks.
+
+`cluster` is closed: engines, gateway, controller and Prometheus are in it, and nothing leads out of it.
+"""
 
 import json
 from typing import Any
@@ -16,6 +19,9 @@ STAND_INS = "stand-ins"
 MPS_DIR = "/mps"
 LOGS_ROOM = "/manyeyes"
 """The folder above logs/ in an engine's container."""
+USER = "10001:10001"
+"""Whom an engine runs as. The downloader hands the cache volume to it."""
+MEDIA_PORT = 3128
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -26,15 +32,49 @@ def engines_yaml(cluster: Cluster) -> str:
         services["models"] = _models_service(cluster)
     if _mps(cluster):
         services["mps"] = _mps_service(cluster)
+    if allowed := _media_domains(cluster):
+        services["media"] = _media_service(cluster, allowed)
     for engine in engines:
         services[engine.name] = _engine_service(cluster, engine)
-    document: dict[str, Any] = {
-        "services": services,
-        "networks": {"cluster": {"ipam": {"config": [_addresses(cluster)]}}},
-    }
+    document: dict[str, Any] = {"services": services, "networks": _networks(cluster)}
     if volumes := _volumes(cluster):
         document["volumes"] = volumes
     return as_yaml(document)
+
+
+def _networks(cluster: Cluster) -> dict[str, Any]:
+    networks: dict[str, Any] = {"cluster": {"internal": True, "ipam": {"config": [_addresses(cluster)]}}}
+    if _real(cluster):
+        networks["download"] = None  # only the downloader's
+    if _media_domains(cluster):
+        networks["media"] = {"internal": True}
+        networks["media-outside"] = None
+    return networks
+
+
+def _media_domains(cluster: Cluster) -> dict[str, bool]:
+    """{host that engines may fetch from: whether it may be at a private address}."""
+    allowed: dict[str, bool] = {}
+    for pool in (cluster.pool(engine.pool) for engine in cluster.started_engines if engine.flavour != "emulated"):
+        for domain in pool.media.allowed_domains:
+            name = domain.lower()
+            allowed[name] = allowed.get(name, False) or pool.media.allow_private
+    return allowed
+
+
+def fetches_media(cluster: Cluster) -> bool:
+    """Whether Compose starts the way out for pictures by URL."""
+    return bool(_media_domains(cluster))
+
+
+def _fetches(pool: Pool, engine: Engine) -> bool:
+    return bool(pool.media.allowed_domains) and engine.flavour != "emulated"
+
+
+def _is_root(cluster: Cluster, engine: Engine) -> bool:
+    """Folders of this host belong to its users; an MPS server serves processes of its own user, and its volume is root's."""
+    on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
+    return engine.flavour != "emulated" and (on_host or (_mps(cluster) and engine.share < 1))
 
 
 def _addresses(cluster: Cluster) -> dict[str, str]:
@@ -70,9 +110,13 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "command": [*serve_flags(cluster, engine), *_telling_flags(cluster, engine)],
         "environment": _environment(cluster, pool, engine) | _telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
-        "networks": ["cluster"],
+        "networks": ["cluster", "media"] if _fetches(pool, engine) else ["cluster"],
         "expose": [str(ENGINE_PORT)],
         "init": True,
+        "user": "0:0" if _is_root(cluster, engine) else USER,
+        "read_only": True,
+        # Compilers of kernels run what they have just written.
+        "tmpfs": ["/tmp:size=16m,mode=1777" if emulated else "/tmp:size=4g,mode=1777,exec"],
         "restart": "unless-stopped",
         "stop_grace_period": f"{cluster.shutdown.grace_s}s",
         "healthcheck": _healthcheck(engine),
@@ -85,7 +129,6 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         service["profiles"] = [STAND_INS]
     if emulated:
         service["build"] = own_build("engine/emulator/Dockerfile")
-        service["read_only"] = True
     else:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
         if any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume)):
@@ -124,8 +167,12 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
     # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     if engine.flavour == "emulated":
-        return asleep
+        return asleep | {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
     environment = asleep | {
+        # The user has no name in the image, and Python's getpass wants one.
+        "USER": "engine",
+        "TRITON_CACHE_DIR": f"{CACHE_DIR}/triton",
+        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_DIR}/inductor",
         "HF_HOME": MODELS_DIR,
         # The downloader has fetched everything; an engine that asked the hub again would race with the others.
         "HF_HUB_OFFLINE": "1",
@@ -141,6 +188,10 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
     }
+    if _fetches(pool, engine):
+        # vLLM's HTTP client heeds these: the engine has no way out of its own.
+        way_out = f"http://media:{MEDIA_PORT}"
+        environment |= {"http_proxy": way_out, "https_proxy": way_out, "no_proxy": "localhost,127.0.0.1"}
     if engine.flavour == "cpu":
         threads = 1 if pool.is_tiny else cluster.cpu_threads
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
@@ -254,11 +305,18 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
         if not pool.is_local
     ]
     flavours = {engine.flavour for engine in cluster.started_engines}
+    all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")
     return {
         "image": cluster.images.vllm_cuda if "cuda" in flavours else cluster.images.vllm_cpu,
         "entrypoint": ["python3", "-m", "engine.download"],
         "working_dir": "/app",
+        # Root, to hand the cache volume to the engines' user.
+        "user": "0:0",
+        "read_only": True,
+        "tmpfs": ["/tmp:size=1g,mode=1777,exec"],
         "environment": {
+            "HOME": "/tmp",
+            **({"CACHE_DIR": CACHE_DIR, "ENGINE_USER": USER} if not all_root else {}),
             "MODELS": json.dumps(wanted),
             "HF_HOME": MODELS_DIR,
             "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
@@ -269,14 +327,45 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
         },
         "volumes": [
             _mount(cluster.models.volume, MODELS_DIR),
+            _mount(cluster.models.cache_volume, CACHE_DIR),
             {"type": "bind", "source": "./engine", "target": "/app/engine", "read_only": True},
             {"type": "bind", "source": "./logs", "target": "/app/logs", "read_only": True},
         ],
-        "networks": ["cluster"],
+        "networks": ["download"],
         "restart": "on-failure:3",
         "security_opt": ["no-new-privileges:true"],
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
         "logging": container_logs(cluster),
-        "deploy": {"resources": {"limits": {"memory": "4096M"}}},
+        "deploy": {"resources": {"limits": {"memory": "4096M", "pids": 1024}}},
+    }
+
+
+def _media_service(cluster: Cluster, allowed: dict[str, bool]) -> dict[str, Any]:
+    """The one way out for engines that may fetch pictures by URL: it checks where a name leads before it connects."""
+    return {
+        "image": "${CONTROLLER_IMAGE}",
+        "entrypoint": ["python", "-m", "media"],
+        "environment": {"MEDIA_DOMAINS": json.dumps(allowed), "MEDIA_PORT": str(MEDIA_PORT)},
+        "networks": ["media", "media-outside"],
+        "user": USER,
+        "read_only": True,
+        "tmpfs": ["/tmp:size=4m,mode=1777"],
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "init": True,
+        "restart": "unless-stopped",
+        "stop_grace_period": "5s",
+        "healthcheck": {
+            "test": ["CMD", "python", "-m", "media.healthy"],
+            "interval": "60s",
+            "timeout": "5s",
+            "retries": 3,
+            "start_period": "20s",
+            "start_interval": "500ms",
+        },
+        "logging": container_logs(cluster),
+        "deploy": {"resources": {"limits": {"memory": "256M", "pids": 64}}},
     }
 
 
@@ -288,10 +377,13 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
         "image": cluster.images.vllm_cuda,
         "entrypoint": ["nvidia-cuda-mps-control", "-f"],
         "environment": {"CUDA_MPS_PIPE_DIRECTORY": f"{MPS_DIR}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{MPS_DIR}/log"},
+        "user": "0:0",
+        "read_only": True,
+        "tmpfs": ["/tmp:size=64m,mode=1777"],
         "ipc": "shareable",
         "shm_size": f"{sum(engine.shm_gb or _shm_gb(engine) for engine in shared):g}g",
         "volumes": [_mount("mps", MPS_DIR)],
-        "networks": ["cluster"],
+        "network_mode": "none",
         "restart": "unless-stopped",
         "healthcheck": {
             "test": ["CMD-SHELL", "echo get_server_list | nvidia-cuda-mps-control"],
@@ -300,10 +392,11 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
             "start_interval": "1s",
         },
         "security_opt": ["no-new-privileges:true"],
+        "cap_drop": ["ALL"],
         "logging": container_logs(cluster),
         "deploy": {
             "resources": {
-                "limits": {"memory": "2048M"},
+                "limits": {"memory": "2048M", "pids": 256},
                 "reservations": {"devices": [{"driver": "nvidia", "device_ids": gpus, "capabilities": ["gpu"]}]},
             }
         },

@@ -14,7 +14,12 @@ from config.gateway import Controller
 from controller.registry.refusal import Refusal
 
 RESOLVE_TIMEOUT_S = 5
-PARTS = frozenset({"localhost", "controller", "gateway", "adapter", "webui", "prometheus", "grafana", "nginx-exporter"})
+PARTS = frozenset(
+    {
+        *("localhost", "controller", "gateway", "adapter", "webui", "prometheus", "grafana", "nginx-exporter"),
+        *("containers", "loadtest", "media", "alertmanager", "node-exporter", "dcgm-exporter"),
+    }
+)
 """Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""
 METADATA = frozenset(
     ip_address(text)
@@ -69,7 +74,7 @@ async def check(host: str, port: int, cluster: Cluster, own: Own, param: str) ->
 
 def forbidden(address: Address, rules: Controller) -> str:
     """Why nothing may be registered at this address; empty when it may. Pure."""
-    if isinstance(address, IPv6Address) and (inner := _inner(address)):
+    if isinstance(address, IPv6Address) and (inner := meant(address)):
         return forbidden(inner, rules)
     if address.is_unspecified or address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is no address of one machine"
@@ -86,7 +91,7 @@ def forbidden(address: Address, rules: Controller) -> str:
     return ""
 
 
-def _inner(address: IPv6Address) -> IPv4Address | None:
+def meant(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 one stands for."""
     if address in NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)

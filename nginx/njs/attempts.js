@@ -45,7 +45,9 @@ function next(attempts, asked, following) {
     const pool = asked[asked.length - 1];
     const engines = attempts.filter((one) => one.asked);
     const nobodyThere = engines.length > 0 && engines.every((one) => !one.connected);
-    const gaveUpEarly = attempts.length === 1 && engines.length === 1 && !isBusy(engines[0]);
+    // Beside the engine there may be the pool's name: nginx does so when it looked for a second one and its list had changed,
+    // as it does while requests wait on an engine that hangs and is taken out.
+    const gaveUpEarly = engines.length === 1 && !isBusy(engines[0]);
     if (asked.length === 1 && (nobodyThere || gaveUpEarly)) {
         return { pool, how: remaining === 1 ? 'once' : 'again' };
     }

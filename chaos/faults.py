@@ -1,0 +1,146 @@
+"""The faults, as data. What a fault may cost is said here and held against what was counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Action = Literal["kill", "pause", "stop"]
+Costs = Literal["nothing", "begun", "in flight"]
+"""What a fault may cost: nothing; answers that had begun on the struck engine; everything in flight, and requests until it is back."""
+
+SAYS: dict[Costs, str] = {
+    "nothing": "nothing",
+    "begun": "answers already begun on it",
+    "in flight": "what is in flight, and requests until it is back",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A running service: an engine has the name of its pool."""
+
+    service: str
+    pool: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`hold_s`: how long a pause or stop lasts before it is undone."""
+
+    name: str
+    title: str
+    action: Action
+    services: tuple[str, ...]
+    costs: Costs
+    hold_s: float = 0.0
+
+
+KILLED = "kill -9 of its first process; Docker starts it again"
+QUIET = (
+    "prometheus",
+    "nginx-exporter",
+    "grafana",
+    "webui",
+    "containers",
+    "adapter",
+    "media",
+    "alertmanager",
+    "node-exporter",
+)
+"""Parts that no request passes."""
+HUNG_S = 15.0
+"""Longer than the promised 10 s in which a hung engine is found."""
+AWAY_S = 10.0
+SHORT_S = 3.0
+
+
+def table(parts: Sequence[Part]) -> list[Fault]:
+    """Every fault that these parts can have, engines first."""
+    engines = [part for part in parts if part.pool]
+    running = [part.service for part in parts]
+    found: list[Fault] = []
+    for part in engines:
+        alone = sum(other.pool == part.pool for other in engines) == 1
+        costs: Costs = "in flight" if alone else "begun"
+        found.append(Fault(f"kill-{part.service}", f"{part.service}: {KILLED}", "kill", (part.service,), costs))
+    if engines:
+        of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
+        # Not the same one again and again: who goes down three times in ten minutes has to stay good for longer.
+        costs = "in flight" if len(of_pool) == 1 else "begun"
+        one, other = of_pool[0], of_pool[-1]
+        found += [
+            Fault(f"hang-{one}", f"{one} hangs for {HUNG_S:.0f} s (docker pause)", "pause", (one,), costs, HUNG_S),
+            Fault(
+                f"stop-{other}", f"{other} is stopped for {AWAY_S:.0f} s (docker stop)", "stop", (other,), costs, AWAY_S
+            ),
+        ]
+        if len(of_pool) > 2:
+            found.append(
+                Fault("kill-all-but-one", f"all of {engines[0].pool} but one: {KILLED}", "kill", of_pool[:-1], "begun")
+            )
+    if "controller" in running:
+        found += [
+            Fault("kill-controller", f"controller: {KILLED}", "kill", ("controller",), "nothing"),
+            Fault(
+                "dns-silent",
+                f"DNS gives no answer for {AWAY_S:.0f} s (controller paused)",
+                "pause",
+                ("controller",),
+                "nothing",
+                AWAY_S,
+            ),
+            Fault(
+                "dns-away",
+                f"DNS is away for {AWAY_S:.0f} s (controller stopped)",
+                "stop",
+                ("controller",),
+                "nothing",
+                AWAY_S,
+            ),
+        ]
+    found += [
+        Fault(f"kill-{name}", f"{name}: {KILLED}", "kill", (name,), "nothing") for name in QUIET if name in running
+    ]
+    if "prometheus" in running:
+        found.append(
+            Fault(
+                "stop-prometheus",
+                f"prometheus is stopped for {SHORT_S:.0f} s",
+                "stop",
+                ("prometheus",),
+                "nothing",
+                SHORT_S,
+            )
+        )
+    if "gateway" in running:
+        found += [
+            Fault("kill-gateway", f"gateway: {KILLED}", "kill", ("gateway",), "in flight"),
+            Fault(
+                "hang-gateway",
+                f"gateway hangs for {SHORT_S:.0f} s (docker pause)",
+                "pause",
+                ("gateway",),
+                "nothing",
+                SHORT_S,
+            ),
+            Fault(
+                "stop-gateway",
+                f"gateway is stopped for {SHORT_S:.0f} s (docker stop)",
+                "stop",
+                ("gateway",),
+                "in flight",
+                SHORT_S,
+            ),
+        ]
+    return found
+
+
+def chosen(faults: Sequence[Fault], names: str) -> list[Fault]:
+    """Those that `names` lists, with commas; all where it is empty. Raises ValueError with one sentence."""
+    if not names:
+        return list(faults)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = {fault.name: fault for fault in faults}
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"no fault {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in wanted]
