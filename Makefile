@@ -119,6 +119,14 @@ admin-key: $(VENV)/host ## Print the key that changes of the running cluster wan
 render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
 	@$(PY) -m render --config '$(CONFIG)'
 
+.PHONY: k8s
+k8s: $(VENV)/host ## Write kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
+	@$(PY) -m render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
+
+.PHONY: swarm
+swarm: $(VENV)/host ## Write rendered/swarm anew from $(CONFIG), for `docker stack deploy` (docs/kubernetes.md)
+	@$(PY) -m render.swarm --config '$(CONFIG)'
+
 .PHONY: docs
 docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(PY) -m config reference > docs/configuration.md
@@ -174,6 +182,19 @@ bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eigh
 	@tests/nginx/fetch build/nginx
 	@tests/prometheus/fetch build/prometheus
 	@$(PY) -m bench.monitoring $(ARGS)
+
+.PHONY: k8s-proof
+k8s-proof: $(VENV)/test ## The gateway on Kubernetes' files, 3 -> 50 -> 3 pods again and again, without Kubernetes: 4 minutes
+	@tests/nginx/fetch build/nginx
+	@$(PY) -m tests.kubernetes.proof
+
+.PHONY: k8s-pod-proof
+k8s-pod-proof: $(VENV)/test ## A rendered pod's containers under its own security settings, by Docker: vLLM on CPU, its image present
+	@$(PY) -m tests.kubernetes.pod_proof
+
+.PHONY: swarm-proof
+swarm-proof: $(VENV)/test ## The emulated stack on a Docker Swarm of one node, which it makes and leaves: 5 minutes, images present
+	@$(PY) -m tests.swarm.proof
 
 ##@ Load
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from config.endpoint import Adapter
 from config.engines import Engine
 from config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
+from config.kubernetes import Kubernetes
 from config.monitoring import Monitoring
 from config.observing import Logs, Tracing
 from config.pools import Flavour, Pool
@@ -59,6 +60,8 @@ class Cluster(Section):
     """How engines stop."""
     images: Images = Images()
     """Image pins."""
+    kubernetes: Kubernetes = Kubernetes()
+    """What differs where the cluster runs on Kubernetes (make k8s)."""
 
     def pool(self, name: str) -> Pool:
         """The pool called `name`; KeyError if there is none."""

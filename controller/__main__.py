@@ -16,7 +16,7 @@ from controller.api import api
 from controller.configuration import Configuration, Unusable
 from controller.container_use import watching_containers
 from controller.fleet import Fleet
-from controller.gateway_files import GatewayFiles
+from controller.gateway_files import FilesOfOthers, GatewayFiles
 from controller.in_force import InForce
 from controller.kept import Kept
 from controller.offered import Offered
@@ -26,6 +26,7 @@ from controller.registry.mount import BEARER, mount
 from controller.request_log import RequestLog
 from controller.scaling import api as scaling_api
 from controller.scaling.running import scaling
+from controller.services import Services
 from controller.settings import Settings
 from logs import events
 
@@ -47,7 +48,8 @@ async def run(settings: Settings) -> None:
     cluster = in_force.cluster
     fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
-    gateway = GatewayFiles(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
+    kind = FilesOfOthers if settings.services else GatewayFiles
+    gateway = kind(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
     in_force.listen(gateway.apply)
     adapter_book = AdapterBook(kept)
     adapter_book.write(cluster)
@@ -85,6 +87,9 @@ async def run(settings: Settings) -> None:
             asyncio.create_task(each)
             for each in (fleet.watch(), gateway.follow(), configuration.watch(), requests.spans.run())
         ]
+        if settings.services:
+            services = Services(settings.services, settings.resolver, in_force, fleet.tell)
+            loops.append(asyncio.create_task(services.follow()))
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )

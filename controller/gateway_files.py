@@ -139,6 +139,19 @@ class GatewayFiles:
         return self._cluster.controller.takeover_deadline_s
 
 
+class FilesOfOthers(GatewayFiles):
+    """On Kubernetes and Swarm nginx's files come with its container, so the controller writes none and asks nobody for them."""
+
+    def status(self) -> dict[str, Any]:
+        return {"wanted": None, "in_force": None, "trouble": None}
+
+    def apply(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def follow(self) -> None:
+        await asyncio.Event().wait()
+
+
 async def _ask(client: httpx.AsyncClient, gateway: str) -> Said:
     try:
         generation = await client.get(f"{gateway}/generation")

@@ -33,6 +33,15 @@ class Registered:
 
 
 NOTHING = Registered()
+Found = dict[str, tuple[Engine, ...]]
+"""By pool, engines that were found running (controller/services.py)."""
+
+
+def placed(written: Cluster, found: Found) -> Cluster:
+    """`written` with the found engines in place of those it lists for their pool; a pool without any keeps its listed ones. Pure."""
+    kept = [engine for engine in written.explicit_engines if not found.get(engine.pool)]
+    there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
+    return written.model_copy(update={"engines": (*kept, *there)})
 
 
 def merged(written: Cluster, registered: Registered) -> Cluster:
@@ -81,6 +90,7 @@ class InForce:
     def __init__(self, written: Cluster, registered: Registered = NOTHING) -> None:
         self.written = written
         self.registered = registered
+        self.found: Found = {}
         self.cluster = merged(written, registered)
         self._listeners: list[Callable[[Cluster], None]] = []
 
@@ -90,16 +100,20 @@ class InForce:
 
     def take_written(self, written: Cluster) -> None:
         """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
-        self._take(written, self.registered)
+        self._take(written, self.registered, self.found)
 
     def take_registered(self, registered: Registered) -> None:
         """Another set of registrations. Raises Refused, and nothing changes, when it breaks a rule."""
-        self._take(self.written, registered)
+        self._take(self.written, registered, self.found)
 
-    def _take(self, written: Cluster, registered: Registered) -> None:
-        cluster = merged(written, registered)
+    def take_found(self, found: Found) -> None:
+        """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
+        self._take(self.written, self.registered, found)
+
+    def _take(self, written: Cluster, registered: Registered, found: Found) -> None:
+        cluster = merged(placed(written, found), registered)
         if problems := rules.problems(cluster):
             raise Refused(problems)
-        self.written, self.registered, self.cluster = written, registered, cluster
+        self.written, self.registered, self.found, self.cluster = written, registered, found, cluster
         for listener in self._listeners:
             listener(cluster)

@@ -28,6 +28,11 @@ class Settings:
     """The secrets folder, read only."""
     adapter_name: str
     """Under which host name engines with an `endpoint` are reached."""
+    services: str
+    """On Kubernetes and Swarm the name of a Service, with {} for the pool, and the port: Services say there who is in a pool
+    (controller/services.py). Else empty."""
+    resolver: str
+    """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str
     closed_host: str
     """Where DNS and the gateway's log are taken: in a network that only engines, gateway and Prometheus are in."""
@@ -49,6 +54,8 @@ class Settings:
             gateway=os.environ.get("MANYEYES_GATEWAY_INSIDE", "http://gateway:8088"),
             secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
             adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),
+            services=os.environ.get("MANYEYES_SERVICES", ""),
+            resolver=os.environ.get("MANYEYES_RESOLVER", ""),
             host=os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),
             closed_host=os.environ.get("MANYEYES_CONTROLLER_CLOSED_HOST")
             or os.environ.get("MANYEYES_CONTROLLER_HOST", "0.0.0.0"),

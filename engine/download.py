@@ -1,5 +1,7 @@
 """Brings models into the volume, once, before any engine starts. Runs in the vLLM image as the `models` service.
 
+`python -m engine.download --wait` brings nothing and ends when all of them are there: what an engine's pod on Kubernetes does first.
+
 $MODELS is a JSON list of {"model", "revision", "folder"?}; a `folder` means: build the tiny random-weight model there.
 What is complete is marked and never asked for again, so a second start needs no network.
 """
@@ -16,11 +18,14 @@ from typing import Any
 from logs.line import line
 
 PROGRESS_EVERY_S = 5.0
+LOOK_EVERY_S = 2.0
 
 
 def main() -> int:
     """0 when every model is there; 1 with one sentence for the first that is not."""
     home = Path(os.environ.get("HF_HOME", "/models"))
+    if sys.argv[1:] == ["--wait"]:
+        return _wait(json.loads(os.environ["MODELS"]), home)
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     for wanted in json.loads(os.environ["MODELS"]):
         try:
@@ -52,6 +57,25 @@ class DownloadError(Exception):
 def marker(home: Path, model: str, revision: str | None) -> Path:
     """The file that says the model is complete."""
     return home / "manyeyes" / f"{model.replace('/', '--')}@{revision or 'newest'}.complete"
+
+
+def _wait(models: list[dict[str, Any]], home: Path) -> int:
+    """Until each is there, whoever brings it."""
+    for wanted in models:
+        said = False
+        while not _is_there(wanted, home):
+            if not said:
+                _say(f"{wanted['model']}: waited for")
+                said = True
+            time.sleep(LOOK_EVERY_S)
+    _say("all there")
+    return 0
+
+
+def _is_there(wanted: dict[str, Any], home: Path) -> bool:
+    if folder := wanted.get("folder"):
+        return (Path(folder) / "config.json").exists()  # the folder appears whole (engine/tiny)
+    return marker(home, wanted["model"], wanted.get("revision")).exists()
 
 
 def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:

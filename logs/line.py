@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 FIELDS = {
     "at": "when, RFC 3339, UTC, with milliseconds",
     "level": "debug, info, warning, error or critical",
-    "part": "who writes: gateway, controller, adapter, webui, engine or models",
+    "part": "who writes: gateway, controller, adapter, media, webui, engine or models",
     "event": "what happened, one fixed name each, in snake_case",
     "request": "the request's id, as in X-Request-Id",
     "engine": "an engine's name, as in cluster.yaml",

@@ -12,7 +12,8 @@ SECRETS=${SECRETS:-/run/secrets/manyeyes}
 TAKEN=${TAKEN:-/tmp/gateway}
 NGINX_BINARY=${NGINX_BINARY:-nginx}
 GLOBALS=${NGINX_GLOBALS:-daemon off;}
-SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole
+WATCHED_NAME=${WATCHED_NAME:-}  # a name in the files whose address may become another one (Swarm): nginx resolves it when it reads them
+SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole, and at WATCHED_NAME
 
 export TZ=UTC  # of the times in the log
 
@@ -20,6 +21,7 @@ count=0     # folders made so far
 running=""  # the generation in force
 refused=""  # the offered generation, with the secrets' sum, that was refused last
 secrets=""  # the secrets' sum
+address=""  # WATCHED_NAME's
 
 # One JSON line in the log, in the form of logs/line.py.
 say() {
@@ -58,6 +60,11 @@ taken() {
     running=$generation
 }
 
+# The name has an address, and another one than before.
+moved() {
+    [ -n "$WATCHED_NAME" ] && found=$(getent hosts "$WATCHED_NAME") && [ "$found" != "$address" ] && address=$found
+}
+
 # One look. nginx has this shell's process id: the shell becomes it.
 look() {
     looks=$((looks + 1))
@@ -65,6 +72,8 @@ look() {
         secrets=$(secrets_sum)
         why="another certificate or key"
         { copied current && taken; } || { copied proven && taken; } || return
+    elif [ $((looks % SECRETS_EVERY)) -eq 0 ] && moved; then
+        why="another address of $WATCHED_NAME"
     else
         why="another configuration"
         { read -r offered <"$OFFERED/current/generation"; } 2>/dev/null || return
@@ -91,6 +100,7 @@ until { copied current && taken; } || { copied proven && taken; }; do
     done
     secrets=$(secrets_sum)
 done
+moved
 say configuration_taken_over "$running" start
 
 (

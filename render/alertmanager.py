@@ -34,7 +34,7 @@ def alertmanager(cluster: Cluster) -> dict[str, Any]:
             _silences("ErrorBurnFast", "ErrorBurnSlow", "pool"),
             _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
             # Nobody reaches a pool: what its users see says nothing new.
-            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing"),
+            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayBehind"),
             _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
         ],
     }

@@ -65,6 +65,11 @@ def listen_conf(cluster: Cluster, places: Places) -> str:
     )
 
 
+def beside_conf(places: Places) -> str:
+    """For locations that lead to a part beside the gateway: who knows its address. Found again under a new one when it was restarted."""
+    return for_gateway(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
+
+
 def controller_conf(cluster: Cluster, places: Places) -> str:
     """For the server that the world reaches: the controller's API, or nothing of it."""
     if not cluster.controller.published:

@@ -28,7 +28,7 @@ def engines_yaml(cluster: Cluster) -> str:
     """The text of engines.yaml for a laid-out cluster."""
     engines = cluster.started_engines
     services: dict[str, Any] = {}
-    if _real(cluster):
+    if runs_vllm(cluster):
         services["models"] = _models_service(cluster)
     if _mps(cluster):
         services["mps"] = _mps_service(cluster)
@@ -44,7 +44,7 @@ def engines_yaml(cluster: Cluster) -> str:
 
 def _networks(cluster: Cluster) -> dict[str, Any]:
     networks: dict[str, Any] = {"cluster": {"internal": True, "ipam": {"config": [_addresses(cluster)]}}}
-    if _real(cluster):
+    if runs_vllm(cluster):
         networks["download"] = None  # only the downloader's
     if _media_domains(cluster):
         networks["media"] = {"internal": True}
@@ -95,7 +95,7 @@ def _addresses(cluster: Cluster) -> dict[str, str]:
     return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
 
 
-def _real(cluster: Cluster) -> bool:
+def runs_vllm(cluster: Cluster) -> bool:
     return any(engine.flavour != "emulated" for engine in cluster.started_engines)
 
 
@@ -105,7 +105,7 @@ def _mps(cluster: Cluster) -> bool:
 
 def _volumes(cluster: Cluster) -> dict[str, Any]:
     volumes: dict[str, Any] = {}
-    if _real(cluster):
+    if runs_vllm(cluster):
         for volume in (cluster.models.volume, cluster.models.cache_volume):
             if not volume.startswith("/"):
                 volumes[volume] = None
@@ -118,9 +118,11 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
     pool = cluster.pool(engine.pool)
     emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
-        "image": _image(cluster, engine),
-        "command": [*serve_flags(cluster, engine), *_telling_flags(cluster, engine)],
-        "environment": _environment(cluster, pool, engine) | _telling_environment(cluster, engine),
+        "image": image_of(cluster, engine),
+        "command": [*serve_flags(cluster, engine), *telling_flags(cluster, engine)],
+        "environment": environment_of(cluster, pool, engine)
+        | _way_out(pool, engine)
+        | telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
         "networks": _networks_of(cluster, pool, engine),
         "expose": [str(ENGINE_PORT)],
@@ -145,7 +147,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
         if any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume)):
             service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to its users, not to root
-        service["shm_size"] = f"{engine.shm_gb or _shm_gb(engine):g}g"
+        service["shm_size"] = f"{engine.shm_gb or shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
@@ -167,7 +169,7 @@ def own_build(dockerfile: str) -> dict[str, Any]:
     }
 
 
-def _image(cluster: Cluster, engine: Engine) -> str:
+def image_of(cluster: Cluster, engine: Engine) -> str:
     return {
         "cuda": cluster.images.vllm_cuda,
         "cpu": cluster.images.vllm_cpu,
@@ -175,7 +177,7 @@ def _image(cluster: Cluster, engine: Engine) -> str:
     }[engine.flavour]
 
 
-def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
+def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
     # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     if engine.flavour == "emulated":
@@ -200,10 +202,6 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
     }
-    if _fetches(pool, engine):
-        # vLLM's HTTP client heeds these: the engine has no way out of its own.
-        way_out = f"http://media:{MEDIA_PORT}"
-        environment |= {"http_proxy": way_out, "https_proxy": way_out, "no_proxy": "localhost,127.0.0.1"}
     if engine.flavour == "cpu":
         threads = 1 if pool.is_tiny else cluster.cpu_threads
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
@@ -217,14 +215,22 @@ def _environment(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]
     return environment
 
 
-def _telling_flags(cluster: Cluster, engine: Engine) -> list[str]:
+def _way_out(pool: Pool, engine: Engine) -> dict[str, str]:
+    """vLLM's HTTP client heeds these: the engine has no way out of its own."""
+    if not _fetches(pool, engine):
+        return {}
+    proxy = f"http://media:{MEDIA_PORT}"
+    return {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1"}
+
+
+def telling_flags(cluster: Cluster, engine: Engine) -> list[str]:
     """What an engine says of requests. With logs/vllm.json a line has the request's id and nothing of its content."""
     requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
     traced = cluster.tracing.enabled and engine.flavour != "emulated"
     return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
 
 
-def _telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
+def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
     """For log lines and spans."""
     named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
     if engine.flavour == "emulated":
@@ -288,17 +294,21 @@ def _healthcheck(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _shm_gb(engine: Engine) -> float:
+def shm_gb(engine: Engine) -> float:
     """Docker's 64 MB makes vLLM hang or crash; tensor-parallel ranks talk through shared memory."""
     if engine.flavour == "cpu":
         return 1
     return 4 + 4 * engine.parallel
 
 
+def memory_gb(engine: Engine, pool: Pool) -> float:
+    """Limit of host memory."""
+    by_flavour = {"cuda": 24.0 + 8 * engine.parallel, "cpu": 4.0 if pool.is_tiny else 14.0, "emulated": 0.25}
+    return engine.memory_gb or by_flavour[engine.flavour]
+
+
 def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
-    default_memory = {"cuda": 24.0 + 8 * engine.parallel, "cpu": 4.0 if pool.is_tiny else 14.0, "emulated": 0.25}
-    memory = engine.memory_gb or default_memory[engine.flavour]
-    resources: dict[str, Any] = {"limits": {"memory": f"{round(memory * 1024)}M", "pids": 4096}}
+    resources: dict[str, Any] = {"limits": {"memory": f"{round(memory_gb(engine, pool) * 1024)}M", "pids": 4096}}
     if engine.gpus:
         resources["reservations"] = {
             "devices": [{"driver": "nvidia", "device_ids": list(engine.gpus), "capabilities": ["gpu"]}]
@@ -306,16 +316,21 @@ def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
     return resources
 
 
-def _models_service(cluster: Cluster) -> dict[str, Any]:
-    """Runs once: brings every model into the volume while all engines wait, so that they do not race for it."""
+def wanted_models(cluster: Cluster) -> list[dict[str, Any]]:
+    """What engine/download.py is told to bring, as $MODELS."""
     pools = [
         cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
     ]
-    wanted = [
+    return [
         {"model": pool.model, "revision": pool.revision, **({"folder": TINY_DIR} if pool.is_tiny else {})}
         for pool in pools
         if not pool.is_local
     ]
+
+
+def _models_service(cluster: Cluster) -> dict[str, Any]:
+    """Runs once: brings every model into the volume while all engines wait, so that they do not race for it."""
+    wanted = wanted_models(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
     all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")
     return {
@@ -393,7 +408,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
         "read_only": True,
         "tmpfs": ["/tmp:size=64m,mode=1777"],
         "ipc": "shareable",
-        "shm_size": f"{sum(engine.shm_gb or _shm_gb(engine) for engine in shared):g}g",
+        "shm_size": f"{sum(engine.shm_gb or shm_gb(engine) for engine in shared):g}g",
         "volumes": [_mount("mps", MPS_DIR)],
         "network_mode": "none",
         "restart": "unless-stopped",

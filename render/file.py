@@ -20,7 +20,12 @@ def for_gateway(text: str) -> str:
 
 def as_yaml(document: Any) -> str:
     """Block style, the given order of keys, no aliases, long lines unbroken."""
-    return with_header(yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, width=10_000, allow_unicode=True))
+    return with_header(plain_yaml(document))
+
+
+def plain_yaml(document: Any) -> str:
+    """As as_yaml(), without the line that says how to remake it."""
+    return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
 class _PlainDumper(yaml.SafeDumper):

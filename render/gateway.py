@@ -7,7 +7,7 @@ import hashlib
 
 from config.cluster import Cluster
 from config.keys import Keys
-from render.edge import access_conf, controller_conf, keys_conf, limits_conf, listen_conf, settings_conf
+from render.edge import access_conf, beside_conf, controller_conf, keys_conf, limits_conf, listen_conf, settings_conf
 from render.file import for_gateway
 from render.locations import caches_conf, locations_conf
 from render.nginx import pools_conf
@@ -32,6 +32,7 @@ def gateway_files(
         "caches.conf": caches_conf(cluster, places),
         "keys.conf": keys_conf(cluster, keys),
         "access.inc": access_conf(cluster, keys),
+        "beside.inc": beside_conf(places),
         "controller.inc": controller_conf(cluster, places),
         "limits.inc": limits_conf(keys),
         "listen.inc": listen_conf(cluster, places),

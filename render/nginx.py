@@ -12,32 +12,36 @@ def pools_conf(cluster: Cluster, places: Places) -> str:
     controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
     parts = [
-        "# Who is in a pool comes from the controller; a pool it does not answer for keeps its last members.",
-        f"resolver {controller}:{places.controller_dns_port} valid={max(1, cluster.controller.dns_ttl_s)}s ipv6=off;",
+        "# Who is in a pool comes by DNS; a pool that nobody answers for keeps its last members.",
+        f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
         "resolver_timeout 2s;",
         f"access_log syslog:server={controller}:{places.controller_syslog_port},tag=manyeyes json;",
         "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
         _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
+        _constant("$manyeyes_beside", places.beside),
         _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),
         _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
         _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
-        *[_remote_upstream(pool, pool.remote, places) if pool.remote else _upstream(cluster, pool) for pool in pools],
+        *[
+            _remote_upstream(pool, pool.remote, places) if pool.remote else _upstream(cluster, pool, places)
+            for pool in pools
+        ],
         as_map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
     ]
     return for_gateway("\n".join(parts))
 
 
-def _upstream(cluster: Cluster, pool: Pool) -> str:
+def _upstream(cluster: Cluster, pool: Pool, places: Places) -> str:
     return (
         f"upstream {pool.name} {{\n"
         f"    zone pool-{pool.name} 256k;\n"
         + _balancing(cluster, pool)
         # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
         + "".join(
-            f"    server {name} service=http max_conns={most} max_fails=0 resolve;\n"
-            for name, most in _server_names(cluster, pool)
+            f"    server {name} max_conns={most} max_fails=0 resolve;\n"
+            for name, most in _servers(cluster, pool, places)
         )
         + "    keepalive 64;\n"
         "    keepalive_timeout 60s;\n"
@@ -58,16 +62,21 @@ def _balancing(cluster: Cluster, pool: Pool) -> str:
     return f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{pool.name}:8m timeout={timeout}s header;\n"
 
 
-def _server_names(cluster: Cluster, pool: Pool) -> list[tuple[str, int]]:
-    """The DNS names that list the pool's engines, with the requests each of them takes at a time.
+def _servers(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
+    """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
 
     max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
     """
-    domain = f"{pool.name}.pool.{cluster.network.domain}"
+    domain = cluster.network.domain
     found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
     if len(found) == 1:
-        return [(domain, found[0])]
-    return [(f"c{most}.{domain}", most) for most in found]
+        return [(places.members(pool.name, domain), found[0])]
+    return [(places.members_by_capacity(pool.name, most, domain), most) for most in found]
+
+
+def _valid_s(cluster: Cluster, places: Places) -> int:
+    """How long nginx goes by an answer."""
+    return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
 def _remote_upstream(pool: Pool, remote: Remote, places: Places) -> str:

@@ -7,7 +7,8 @@ from render.places import Places
 
 def page_conf(cluster: Cluster, places: Places) -> str:
     """For nginx's http context. Copies are found by their one name, as they come and go."""
-    servers = "".join(f"    server {page} resolve;\n" for page in places.pages)
+    named = (page.rpartition(":") for page in places.pages)
+    servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)
     return for_gateway(
         # A browser's first request goes anywhere and is then held by its cookie; programs keep no cookie, so that all that
         # one address asks goes to one copy.

@@ -14,6 +14,14 @@ class Places:
     controller_syslog_port: int = 5140
     outside_resolver: str = "127.0.0.11"
     """Docker's own DNS, for names outside the cluster; with a port where it is not 53."""
+    members_of: str = ""
+    """Where others than the controller say who is in a pool: the name whose addresses are its engines', with {} for the pool, and their
+    port. On Kubernetes the headless Service's, {}.manyeyes.svc.cluster.local:8000; on Swarm tasks.{}:8000. Empty: the controller's
+    SRV records."""
+    beside: str = ""
+    """What follows the name of a part beside the gateway, such as webui."""
+    resolver: str = ""
+    """Who answers for pools; empty: the controller."""
     listen: str = "8080"
     """Where the world reaches the gateway, as nginx's `listen` takes it."""
     secrets: str = "/run/secrets/manyeyes"
@@ -22,6 +30,21 @@ class Places:
     """Where the page is. In containers all copies have the one name."""
     caches: str = "/tmp"
     """Where answers of pools with a cache are kept."""
+
+    def members(self, pool: str, domain: str) -> str:
+        """What nginx's `server` names for a pool's engines; `domain` is the controller's."""
+        return self._of_others(pool) if self.members_of else f"{pool}.pool.{domain} service=http"
+
+    def members_by_capacity(self, pool: str, most: int, domain: str) -> str:
+        """Those of its engines that take `most` requests at a time."""
+        # The name of a Service has no dots.
+        return self._of_others(f"{pool}-c{most}") if self.members_of else f"c{most}.{pool}.pool.{domain} service=http"
+
+    def _of_others(self, service: str) -> str:
+        """By addresses, not by the SRV records that Kubernetes has too: CoreDNS parts a weight of 100 among the pods, so each that
+        comes or goes changes all weights, and nginx takes an engine with another weight for another engine: it forgets what it has
+        in flight. All engines have the same port; and one question tells all addresses, where SRV takes one for each."""
+        return self.members_of.format(service)
 
 
 CONTAINERS = Places()

@@ -225,7 +225,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "gateway-killed", "nginx is killed", lambda watched: watched.stand.kill("nginx", signal.SIGKILL),
-        lambda watched: watched.stand.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 30, users=0,
+        lambda watched: watched.stand.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 30, may=TAKING_OVER, users=0,
     ),
     Fault(
         "exporter-killed", "the gateway's exporter is killed", lambda watched: watched.kill("gateway"),

@@ -292,7 +292,7 @@ def stand(
             if not addresses and not engine["name"].startswith("late"):
                 running.start_engine(engine["name"])
         running.start_controller()
-        _start_nginx(running)
+        start_nginx(running)
         yield running
     finally:
         running.client.close()
@@ -302,7 +302,7 @@ def stand(
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
 
-def _start_nginx(running: Stand) -> None:
+def start_nginx(running: Stand) -> None:
     """The project's own files, with this host's paths and ports in place of the container's, started as the container does."""
     etc = running.folder / "nginx"
     shutil.copytree(ROOT / "nginx", etc)
@@ -313,7 +313,6 @@ def _start_nginx(running: Stand) -> None:
         ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
-        ("127.0.0.11 valid", f"{running.places.outside_resolver} valid"),
         ("/run/secrets/manyeyes", running.places.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]

@@ -1,0 +1,32 @@
+// Made by the controller from config/cluster.yaml. Do not edit: the next change writes it anew.
+export default {
+  "pools": {
+    "qwen3-vl-8b": {
+      "next": "qwen3-vl-4b",
+      "domains": [],
+      "cache": null
+    },
+    "qwen3-vl-4b": {
+      "next": "",
+      "domains": [],
+      "cache": null
+    }
+  },
+  "auto": [
+    {
+      "pool": "qwen3-vl-8b",
+      "min_images": 0,
+      "min_videos": 0,
+      "min_text_bytes": 0,
+      "reasoning_effort": []
+    },
+    {
+      "pool": "qwen3-vl-4b",
+      "min_images": 0,
+      "min_videos": 0,
+      "min_text_bytes": 0,
+      "reasoning_effort": []
+    }
+  ],
+  "hash_pictures": false
+};

@@ -1,0 +1,203 @@
+"""The tree for Kubernetes: the same engines as Compose's, and what cannot be had there is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.cluster import Cluster
+from config.inventory import HostGpu, Inventory
+from config.layout import LayoutError, lay_out
+from config.load import load, parse
+from config.pools import Flavour
+from render.engines import engines_yaml, telling_environment, telling_flags
+from render.flavours import clusters
+from render.kubernetes import models, production_stack
+from render.kubernetes.models import CODE
+from render.kubernetes.tree import tree
+from render.shapes import shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
+NOT_THERE = {
+    "scaled": "pools[assistant].scaling.actuator is sleep",
+    "with-foreign-endpoint": "engines[captions-0].endpoint wants the adapter",
+}
+
+
+def fitting() -> list[Path]:
+    return [path for path in EXAMPLES if path.stem not in NOT_THERE]
+
+
+def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
+    """Compose's, on a host with the same GPUs."""
+    names: dict[str, Flavour] = {"cuda": "cuda", "cpu": "cpu", "emulated": "emulated"}
+    gpus = tuple(HostGpu(index=index) for index in range(cluster.kubernetes.gpus)) if flavour == "cuda" else ()
+    inventory = Inventory(flavour=names.get(flavour, "cuda"), gpus=gpus)
+    laid_out = lay_out(cluster, inventory)
+    started = yaml.safe_load(engines_yaml(laid_out))["services"]
+    for engine in laid_out.started_engines:
+        # How Compose's engines write their logs is left to the cluster's own way there.
+        service = started[engine.name]
+        told = len(telling_flags(laid_out, engine))
+        service["command"] = service["command"][: len(service["command"]) - told]
+        for name in telling_environment(laid_out, engine):
+            del service["environment"][name]
+    return {
+        name: one for name, one in started.items() if "labels" in one and "stand-ins" not in one.get("profiles", [])
+    }
+
+
+@pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
+def test_pools_flags_and_images_are_composes(config: Path) -> None:
+    cluster = load(config)
+    files = tree(cluster)
+    for flavour in clusters(cluster):
+        deployments = [
+            one for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]) if one["kind"] == "Deployment"
+        ]
+        here = sorted(
+            (
+                one["spec"]["template"]["metadata"]["labels"]["manyeyes.pool"],
+                one["spec"]["template"]["spec"]["containers"][0]["image"],
+                one["spec"]["template"]["spec"]["containers"][0]["args"],
+            )
+            for one in deployments
+            for _ in range(one["spec"]["replicas"])
+        )
+        there = sorted(
+            (one["labels"]["manyeyes.pool"], one["image"], one["command"])
+            for one in services(cluster, flavour).values()
+        )
+        assert here == there
+
+
+@pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
+def test_every_setting_that_compose_gives_an_engine_is_there_but_mps(config: Path) -> None:
+    cluster = load(config)
+    files = tree(cluster)
+    for flavour in clusters(cluster):
+        for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]):
+            if one["kind"] != "Deployment":
+                continue
+            container = one["spec"]["template"]["spec"]["containers"][0]
+            found = {each["name"]: each["value"] for each in container["env"]}
+            like = next(each for each in services(cluster, flavour).values() if each["command"] == container["args"])
+            wanted = {name: value for name, value in like["environment"].items() if "_MPS_" not in name}
+            assert wanted.items() <= found.items()
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_what_kubernetes_cannot_run_is_refused_by_name(name: str) -> None:
+    with pytest.raises(LayoutError) as refused:
+        tree(load(ROOT / f"config/examples/{name}.yaml"))
+    assert NOT_THERE[name] in str(refused.value)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    text = """
+    pools: [{name: 8b, model: /data/model}]
+    engines: [{name: one, pool: 8b, address: "10.0.0.1:8000", flavour: cuda}]
+    """
+    with pytest.raises(LayoutError) as refused:
+        tree(parse(text))
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_engines_that_take_unequal_numbers_have_a_service_each_and_nginx_knows_both() -> None:
+    text = """
+    pools: [{name: big, model: org/Big}]
+    engines:
+      - {name: a, pool: big, gpus: [0], gpu_memory_gb: 24}
+      - {name: b, pool: big, gpus: [1], gpu_memory_gb: 24}
+      - {name: c, pool: big, gpus: [2], gpu_memory_gb: 80}
+    """
+    cluster = parse(text)
+    files = tree(cluster)
+    found = list(yaml.safe_load_all(files["engines/listed/pools.yaml"]))
+    assert [one["metadata"]["name"] for one in found if one["kind"] == "Service"] == ["big", "big-c512", "big-c96"]
+    assert [(shape.name, shape.count) for shape in shapes(clusters(cluster)["listed"])] == [("big", 2), ("big-2", 1)]
+    pools = files["engines/listed/gateway/pools.conf"]
+    assert "server big-c512.manyeyes.svc.cluster.local:8000 max_conns=512 max_fails=0 resolve;" in pools
+    assert "server big-c96.manyeyes.svc.cluster.local:8000 max_conns=96 max_fails=0 resolve;" in pools
+    assert files["keda/scaled-objects.yaml"].count("kind: ScaledObject") == 0, (
+        "a pool of unequal engines stays as it is"
+    )
+
+
+def test_the_controllers_configuration_is_the_cluster_itself_and_can_be_read() -> None:
+    for config in fitting():
+        for flavour, cluster in clusters(load(config)).items():
+            told = parse(tree(load(config))[f"engines/{flavour}/controller/cluster.yaml"])
+            assert told.explicit_engines == cluster.explicit_engines
+            assert [pool.name for pool in told.pools] == [pool.name for pool in cluster.pools]
+            assert not told.controller.containers
+            assert all(pool.scaling is None for pool in told.pools)
+
+
+def test_scaling_of_a_pool_is_kedas() -> None:
+    text = """
+    pools:
+      - name: big
+        model: org/Big
+        scaling: {min: 2, max: 9, target: {in_flight: 7, p95_s: 3}, down: {window_s: 900, step: 2}}
+    """
+    (scaled,) = yaml.safe_load_all(tree(parse(text))["keda/scaled-objects.yaml"])
+    spec = scaled["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 9)
+    thresholds = {trigger["name"]: trigger["metadata"]["threshold"] for trigger in spec["triggers"]}
+    assert thresholds == {"in-flight": "7", "queue": "4", "hidden-queue": "4", "p95": "3"}
+    down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    assert down == {
+        "stabilizationWindowSeconds": 900,
+        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 120}],
+    }
+
+
+def test_the_download_job_has_another_name_when_it_has_other_work() -> None:
+    def name(model: str) -> str:
+        (cluster,) = clusters(parse(f"pools: [{{name: big, model: {model}, flavours: [cuda]}}]")).values()
+        return str(models.storage(cluster)[1]["metadata"]["name"])
+
+    assert name("org/One") == name("org/One") != name("org/Two")
+
+
+def test_the_code_of_the_download_is_what_its_config_map_holds() -> None:
+    generators = yaml.safe_load((ROOT / "engine/kustomization.yaml").read_text())["configMapGenerator"]
+    files = next(one["files"] for one in generators if one["name"] == "engine-download")
+    in_map = {key: f"engine/{path or key}" for key, _, path in (each.partition("=") for each in files)}
+    assert in_map == CODE
+    tiny = {
+        f"engine/tiny/{path.name}" for path in (ROOT / "engine/tiny").glob("*.*") if path.suffix in (".py", ".jinja")
+    }
+    assert tiny <= set(CODE.values())
+
+
+def test_remote_pools_and_media_open_just_the_way_out_that_they_need() -> None:
+    text = """
+    pools:
+      - {name: big, model: org/Big, fallback: far, media: {allowed_domains: [pictures.example.org]}}
+      - {name: far, model: far-model, remote: {url: "https://api.example.com:8443/v1"}}
+    models: {offline: true}
+    """
+    found = {
+        one["metadata"]["name"]: one["spec"]
+        for one in yaml.safe_load_all(tree(parse(text))["engines/cuda/network.yaml"])
+    }
+    assert set(found) == {"gateway-to-pools-elsewhere", "media-of-big"}
+    (rule,) = found["gateway-to-pools-elsewhere"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8443}]
+    assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"]
+
+
+def test_values_for_production_stack_start_the_same_engines() -> None:
+    cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
+    compose = services(load(ROOT / "config/cluster.yaml"), "cuda")
+    told = {one["name"]: one for one in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]}
+    for engine in compose.values():
+        one = told[engine["labels"]["manyeyes.pool"]]
+        assert f"{one['repository']}:{one['tag']}" == engine["image"]
+        own = ["--host=0.0.0.0", "--port=8000"]
+        assert [one["modelURL"], *own, *one["vllmConfig"]["extraArgs"]] == engine["command"]
+        assert one["vllmConfig"]["enablePrefixCaching"], "left out, the chart switches it off"
