@@ -19,13 +19,15 @@ RARE = {
     "manyeyes_scaling_wanted": "no pool is scaled",
     "manyeyes_key_requests_total": "nobody has a key",
     "manyeyes_engine_transitions_total": "only the first change makes it",
+    "manyeyes_mark": "no load test has marked its time yet",
 }
 """The controller's that this cluster has no series of: their labels are held against controller/metrics.py instead."""
 OF_GPUS = {
     name: {"gpu", "UUID", "modelName", "device"}
     for name in (
         *("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_GPU_TEMP"),
-        *("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_XID_ERRORS"),
+        *("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_SM_CLOCK"),
+        *("DCGM_FI_DEV_MEM_COPY_UTIL", "DCGM_FI_DEV_PCIE_REPLAY_COUNTER"),
     )
 }
 """No GPU here: names and labels as NVIDIA documents them for dcgm-exporter 4.8 (etc/default-counters.csv, and its README)."""
