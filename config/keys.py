@@ -4,12 +4,12 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
 
+from config import by_name
 from config.section import Section
 
 HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
@@ -71,7 +71,9 @@ def parse_keys(text: str, path: Path) -> Keys:
         raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
     except ValidationError as error:
         found = error.errors(include_url=False)
-        raise KeysError(path, [f"{_place(one, document)} {_wants(one)}" for one in found]) from error
+        raise KeysError(
+            path, [f"{by_name.place(one, document, 'keys')} {by_name.wants(one, Key, WANTED, 'keys')}" for one in found]
+        ) from error
     if problems := list(_repetitions(keys)):
         raise KeysError(path, problems)
     return keys
@@ -87,43 +89,19 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     try:
         made = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
-        problems = [f"{one['loc'][0]} {_wants(one)}, found {one['input']!r}" for one in error.errors()]
+        problems = [
+            f"{one['loc'][0]} {by_name.wants(one, Key, WANTED, 'keys')}, found {one['input']!r}"
+            for one in error.errors()
+        ]
         raise KeysError(path, problems) from error
     document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(HEAD + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
+    by_name.write(path, HEAD, document)
     return key
 
 
 def _repetitions(keys: Keys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"keys has {names.count(name)} entries named '{name}'; names must differ"
+    yield from by_name.repeated(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
         yield f"{same} have the same sha256, so they are one key"
-
-
-def _place(error: ErrorDetails, document: Any) -> str:
-    """('keys', 0, 'sha256') -> keys[alice].sha256: by the key's name where it has one."""
-    place = ""
-    for step in error["loc"]:
-        if isinstance(step, int):
-            item = document["keys"][step]
-            place += f"[{item.get('name', step) if isinstance(item, dict) else step}]"
-        else:
-            place += f".{step}" if place else step
-    return place or "the file"
-
-
-def _wants(error: ErrorDetails) -> str:
-    """What was found is not shown: it may be a key that somebody wrote where its hash belongs."""
-    if error["type"] == "missing":
-        return "is missing"
-    if error["type"] == "extra_forbidden":
-        return "is not a setting; there are " + ", ".join(Key.model_fields)
-    last = error["loc"][-1] if error["loc"] else ""
-    if isinstance(last, int):
-        return f"wants {', '.join(Key.model_fields)}"
-    return f"wants {WANTED.get(last, '`keys:` and a list of keys')}"

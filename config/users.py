@@ -6,14 +6,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import AfterValidator, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
 
+from config import by_name
 from config.section import Section
 
 HEAD = "# Who may open the page. Passwords are hashed (scrypt). `make user NAME=` adds one, or gives a new password.\n"
@@ -108,10 +107,13 @@ def parse_users(text: str, path: Path) -> Users:
         raise UsersError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
     except ValidationError as error:
         found = error.errors(include_url=False)
-        raise UsersError(path, [f"{_place(one, document)} {_wants(one)}" for one in found]) from error
+        raise UsersError(
+            path,
+            [f"{by_name.place(one, document, 'users')} {by_name.wants(one, User, WANTED, 'users')}" for one in found],
+        ) from error
     if not users.users:
         raise UsersError(path, ["has no user; `make user NAME=` adds one, or delete the file to open the page to all"])
-    if problems := list(_repetitions(users)):
+    if problems := list(by_name.repeated([user.name for user in users.users], "users")):
         raise UsersError(path, problems)
     return users
 
@@ -127,41 +129,9 @@ def set_password(path: Path, name: str, password: str) -> bool:
         raise UsersError(path, [f"name wants {WANTED['name']}, found {name!r}"]) from error
     others = [user for user in users.users if user.name != name]
     document = {"users": [one.model_dump() for one in (*others, made)]}
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(HEAD + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
+    by_name.write(path, HEAD, document)
     return len(others) == len(users.users)
 
 
 def _scrypt(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=2**log_n, r=r, p=p, maxmem=256 * 2**log_n * r * p, dklen=32)
-
-
-def _repetitions(users: Users) -> Iterator[str]:
-    names = [user.name for user in users.users]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"users has {names.count(name)} entries named '{name}'; names must differ"
-
-
-def _place(error: ErrorDetails, document: Any) -> str:
-    """('users', 0, 'password') -> users[alice].password: by name where there is one."""
-    place = ""
-    for step in error["loc"]:
-        if isinstance(step, int):
-            item = document["users"][step]
-            place += f"[{item.get('name', step) if isinstance(item, dict) else step}]"
-        else:
-            place += f".{step}" if place else step
-    return place or "the file"
-
-
-def _wants(error: ErrorDetails) -> str:
-    """What was found is not shown: it may be a password that somebody wrote where its hash belongs."""
-    if error["type"] == "missing":
-        return "is missing"
-    if error["type"] == "extra_forbidden":
-        return "is not a setting; there are " + ", ".join(User.model_fields)
-    last = error["loc"][-1] if error["loc"] else ""
-    if isinstance(last, int):
-        return f"wants {', '.join(User.model_fields)}"
-    return f"wants {WANTED.get(last, '`users:` and a list of users')}"
