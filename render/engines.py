@@ -147,7 +147,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
         if any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume)):
             service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to its users, not to root
-        service["shm_size"] = f"{engine.shm_gb or shm_gb(engine):g}g"
+        service["shm_size"] = f"{shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
@@ -296,9 +296,21 @@ def _healthcheck(engine: Engine) -> dict[str, Any]:
 
 def shm_gb(engine: Engine) -> float:
     """Docker's 64 MB makes vLLM hang or crash; tensor-parallel ranks talk through shared memory."""
+    if engine.shm_gb:
+        return engine.shm_gb
     if engine.flavour == "cpu":
         return 1
     return 4 + 4 * engine.parallel
+
+
+def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
+    """Of engine/download.py beyond one host, and of engines that wait for it. `wanted`: wanted_models()."""
+    return {
+        "MODELS": json.dumps(wanted),
+        "HF_HOME": MODELS_DIR,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def memory_gb(engine: Engine, pool: Pool) -> float:
@@ -408,7 +420,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
         "read_only": True,
         "tmpfs": ["/tmp:size=64m,mode=1777"],
         "ipc": "shareable",
-        "shm_size": f"{sum(engine.shm_gb or shm_gb(engine) for engine in shared):g}g",
+        "shm_size": f"{sum(shm_gb(engine) for engine in shared):g}g",
         "volumes": [_mount("mps", MPS_DIR)],
         "network_mode": "none",
         "restart": "unless-stopped",

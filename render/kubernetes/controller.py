@@ -1,23 +1,12 @@
 """The controller on Kubernetes: it tells who is up and counts requests; who is in a pool is the Services' to say."""
 
-from typing import Any
-
 from config.cluster import Cluster
-from render.file import plain_yaml
 from render.kubernetes.gateway import places
 from render.kubernetes.pods import OWN_USER, closed, component, environment, labels, pod, scratch, thing
-from render.kubernetes.text import HEADER, Json
+from render.kubernetes.text import Json
 
 HTTP, LOG = 8081, 5140
 CONFIG = "cluster-config"
-
-
-def cluster_yaml(cluster: Cluster) -> str:
-    """cluster.yaml as it is here: engines by name, nothing that the controller does on one host alone."""
-    pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
-    told = cluster.model_copy(update={"pools": pools})
-    document: dict[str, Any] = told.model_dump(mode="json", exclude_defaults=True)
-    return HEADER + plain_yaml(document)
 
 
 def objects(cluster: Cluster) -> list[Json]:

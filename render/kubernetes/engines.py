@@ -137,7 +137,7 @@ def _pod(cluster: Cluster, shape: Shape) -> Json:
             models.volume(read_only=True),
             models.code_volume(),
             scratch("cache", CACHE_GB),
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(_shm_gb(shape))}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(shm_gb(shape.engine))}},
         ]
     return pod(OWN_USER, **more)
 
@@ -198,16 +198,12 @@ def _resources(cluster: Cluster, shape: Shape) -> Json:
         "emulated": 0.25,
     }[engine.flavour]
     # What is in /dev/shm counts as the pod's memory.
-    gb = memory_gb(engine, shape.pool) + (_shm_gb(shape) if engine.flavour != "emulated" else 0)
+    gb = memory_gb(engine, shape.pool) + (shm_gb(shape.engine) if engine.flavour != "emulated" else 0)
     gpus = {cluster.kubernetes.gpu_resource: str(engine.parallel)} if engine.flavour == "cuda" else {}
     return {
         "requests": {"cpu": f"{cores:g}", "memory": memory(gb), **gpus},
         "limits": {"memory": memory(gb), **gpus},
     }
-
-
-def _shm_gb(shape: Shape) -> float:
-    return shape.engine.shm_gb or shm_gb(shape.engine)
 
 
 def _startup(cluster: Cluster, shape: Shape) -> Json:

@@ -5,7 +5,7 @@ import json
 
 from config.cluster import Cluster
 from engine.flags import MODELS_DIR
-from render.engines import image_of, runs_vllm, wanted_models
+from render.engines import download_environment, image_of, runs_vllm, wanted_models
 from render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
 from render.kubernetes.text import Json
 from render.shapes import Shape
@@ -54,22 +54,13 @@ def wait(cluster: Cluster, shape: Shape) -> Json:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "engine.download", "--wait"],
         "workingDir": CODE_DIR,
-        "env": environment(_environment(wanted)),
+        "env": environment(download_environment(wanted)),
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": closed(),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
             {"name": "code", "mountPath": CODE_DIR, "readOnly": True},
         ],
-    }
-
-
-def _environment(wanted: list[dict[str, object]]) -> dict[str, str]:
-    return {
-        "MODELS": json.dumps(wanted),
-        "HF_HOME": MODELS_DIR,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
@@ -101,7 +92,7 @@ def _job(cluster: Cluster) -> Json:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "engine.download"],
         "workingDir": CODE_DIR,
-        "env": environment(_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
+        "env": environment(download_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
         # HF_TOKEN for models behind a licence, HF_ENDPOINT for a mirror.
         "envFrom": [{"secretRef": {"name": "hub", "optional": True}}],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": memory(4)}},

@@ -52,7 +52,7 @@ def _model(cluster: Cluster, shape: Shape) -> Json:
         "limitMemory": f"{memory_gb(engine, pool):g}Gi",
         **(gpus if engine.flavour == "cuda" else {"requestGPU": 0}),
         "pvcStorage": f"{cluster.kubernetes.models_storage_gb}Gi",
-        "shmSize": f"{engine.shm_gb or shm_gb(engine):g}Gi",
+        "shmSize": f"{shm_gb(engine):g}Gi",
         "vllmConfig": {
             # Left out, the chart switches it off.
             "enablePrefixCaching": True,

@@ -18,6 +18,7 @@ from render.kubernetes.pods import PART_OF
 from render.kubernetes.route import http_route
 from render.kubernetes.text import HEADER, Json, kustomization, objects
 from render.shapes import of_one_shape
+from render.told_cluster import told_cluster
 
 UNHASHED = {"disableNameSuffixHash": True}
 """Changed in place: what reads them looks for changes itself, so that a change starts no pod anew."""
@@ -72,7 +73,7 @@ def _engines(cluster: Cluster, keys: Keys, root: str) -> dict[str, str]:
     return {
         **{name: objects(documents) for name, documents in parts.items()},
         **{f"gateway/{name}": text for name, text in rendered.items()},
-        "controller/cluster.yaml": controller.cluster_yaml(cluster),
+        "controller/cluster.yaml": HEADER + told_cluster(cluster),
         "kustomization.yaml": kustomization(
             resources=[*parts, f"../../{root}/engine", f"../../{root}/logs"], configMapGenerator=maps
         ),

@@ -3,19 +3,28 @@
 A pool is a service; Docker's DNS names its tasks that are healthy, as tasks.<pool>, and the gateway asks it for them.
 """
 
-import json
 from math import ceil
 
 from config.cluster import Cluster
 from config.engines import ENGINE_PORT
 from config.keys import Keys
 from engine.flags import MODELS_DIR, serve_flags
-from render.engines import CACHE_DIR, environment_of, image_of, memory_gb, runs_vllm, shm_gb, wanted_models
+from render.engines import (
+    CACHE_DIR,
+    download_environment,
+    environment_of,
+    image_of,
+    memory_gb,
+    runs_vllm,
+    shm_gb,
+    wanted_models,
+)
 from render.file import plain_yaml
 from render.gateway import as_generation, gateway_files
 from render.places import Places
 from render.shapes import Shape, shapes
 from render.swarm.files import Files, Json
+from render.told_cluster import told_cluster
 
 HEADER = "# Made by `make swarm` from config/cluster.yaml. Do not edit: the next `make swarm` writes it anew.\n"
 MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
@@ -141,7 +150,7 @@ def _controller(cluster: Cluster, files: Files) -> Json:
             "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
         },
-        "configs": [files.made("controller/cluster.yaml", told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 32)],
         "read_only": True,
         "init": True,
@@ -150,18 +159,11 @@ def _controller(cluster: Cluster, files: Files) -> Json:
     }
 
 
-def told_cluster(cluster: Cluster) -> str:
-    """cluster.yaml for the controller and the page: engines by name, nothing that the controller does on one host alone."""
-    pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
-    document = cluster.model_copy(update={"pools": pools}).model_dump(mode="json", exclude_defaults=True)
-    return HEADER + plain_yaml(document)
-
-
 def _webui(cluster: Cluster, files: Files) -> Json:
     return _common("2G", 256) | {
         "image": cluster.images.webui,
         "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
-        "configs": [files.made("controller/cluster.yaml", told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 1024)],
         "read_only": True,
         "init": True,
@@ -177,7 +179,7 @@ def _models(cluster: Cluster, files: Files) -> Json:
         "image": image_of(cluster, engine),
         "entrypoint": ["python3", "-m", "engine.download"],
         "working_dir": CODE_DIR,
-        "environment": _download_environment(cluster)
+        "environment": download_environment(wanted_models(cluster))
         | {
             "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
             "HF_TOKEN": "${HF_TOKEN:-}",
@@ -188,15 +190,6 @@ def _models(cluster: Cluster, files: Files) -> Json:
     }
     service["deploy"] |= {"mode": "global-job", "restart_policy": {"condition": "on-failure", "max_attempts": 10}}
     return service
-
-
-def _download_environment(cluster: Cluster) -> dict[str, str]:
-    return {
-        "MODELS": json.dumps(wanted_models(cluster)),
-        "HF_HOME": MODELS_DIR,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
 
 
 def _code(files: Files) -> list[Json]:
@@ -219,11 +212,12 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
     if vllm:
         waits = f'cd {CODE_DIR} && python3 -m engine.download --wait && cd / && exec {" ".join(program)} "$$@"'
         program = ["/bin/sh", "-c", waits, program[0]]
-    service = _common(f"{round((memory_gb(engine, pool) + (_shm_gb(shape) if vllm else 0)) * 1024)}M", 4096) | {
+    service = _common(f"{round((memory_gb(engine, pool) + (shm_gb(engine) if vllm else 0)) * 1024)}M", 4096) | {
         "image": image_of(cluster, engine),
         "entrypoint": ["/bin/sh", f"{SCRIPTS_DIR}/run.sh", str(LEFT_DNS_S), str(shutdown.finish_s)],
         "command": [*program, *flags],
-        "environment": environment_of(cluster, pool, engine) | (_download_environment(cluster) if vllm else {}),
+        "environment": environment_of(cluster, pool, engine)
+        | (download_environment(wanted_models(cluster)) if vllm else {}),
         "configs": [
             *[
                 files.of_repository(f"engine/pod/{name}", f"{SCRIPTS_DIR}/{name}")
@@ -242,7 +236,7 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
         service["volumes"] += [
             f"models:{MODELS_DIR}:ro",
             f"compile-cache:{CACHE_DIR}",
-            _tmpfs("/dev/shm", round(_shm_gb(shape) * 1024)),
+            _tmpfs("/dev/shm", round(shm_gb(engine) * 1024)),
         ]
     else:
         service["read_only"] = True
@@ -259,10 +253,6 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
     names = [pool.name, f"{pool.name}-c{shape.most}"]
     service["networks"] = {"cluster": {"aliases": names}}
     return service
-
-
-def _shm_gb(shape: Shape) -> float:
-    return shape.engine.shm_gb or shm_gb(shape.engine)
 
 
 def _asks(command: list[str], interval: str, timeout: str, start: str = "60s") -> Json:

@@ -14,8 +14,9 @@ import yaml
 from config.load import load
 from render.flavours import clusters
 from render.gateway import NO_KEYS, as_generation
-from render.kubernetes import controller, gateway
+from render.kubernetes import gateway
 from render.places import Places
+from render.told_cluster import told_cluster
 from tests.eventually import eventually
 from tests.process.headless_dns import HeadlessDns, serving
 from tests.process.stand import ROOT, Stand, free_port, listens, start_nginx
@@ -92,7 +93,7 @@ class Namespace(Stand):
                 (current / name).symlink_to(f"..data/{name}")
         (current / "..data_tmp").symlink_to(fresh.name)
         (current / "..data_tmp").replace(current / "..data")
-        (self.folder / "told.yaml").write_text(controller.cluster_yaml(cluster))
+        (self.folder / "told.yaml").write_text(told_cluster(cluster))
 
 
 @contextlib.contextmanager
