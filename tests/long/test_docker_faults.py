@@ -215,7 +215,9 @@ def test_docker_restarted_takes_the_cluster_down_and_it_comes_back_by_itself(eng
     assert "kept" in registered(engine.folder)
 
 
-def test_docker_killed_costs_nothing_until_it_starts_again_and_then_the_cluster_comes_back_by_itself(engine: Engine) -> None:
+def test_docker_killed_costs_nothing_until_it_starts_again_and_then_the_cluster_comes_back_by_itself(
+    engine: Engine,
+) -> None:
     """Without live-restore a starting dockerd ends what one before it left running, and counts that as somebody's `docker stop`."""
     with people() as crowd:
         struck_s = time.time()
