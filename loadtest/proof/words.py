@@ -90,10 +90,14 @@ def warnings(about: dict[str, Any], results: Results, trouble: str) -> list[str]
             + (" and others" if len(results.generator_was_limit) > 6 else "")
             + ": those figures say too little of the engines."
         )
-    if results.machine_share > 0.9 and about["kind"]["emulated"]:
+    if results.machine_share > 0.9:
         found.append(
-            f"The machine was {results.machine_share:.0%} busy in its busiest phase: emulated engines may have been held up. "
-            "Slow their clock (--speed) and compare."
+            f"The machine was {results.machine_share:.0%} busy in its busiest phase: "
+            + (
+                "emulated engines may have been held up. Slow their clock (--speed) and compare."
+                if about["kind"]["emulated"]
+                else "engines that compute on its cores, and the load generator, took them from each other."
+            )
         )
     fewest = min(at.repeats for at in results.counts.values())
     if fewest < 3:
@@ -113,8 +117,12 @@ def how(about: dict[str, Any], results: Results) -> list[str]:
         f"Under the objective: arrivals at random (Poisson), a search in at most {work['most_probes']} probes of {work['probe_s']:g} s, "
         f"to {work['probe_precision']:.0%}.",
         f"With videos: {work['video_users']} people ({work['video_scenario']}), {work['video_s']:g} s.",
-        "Each number of engines is brought up anew for each repeat, with cold caches, and warmed up; repeats go once through all "
-        "numbers, beginning with another one each time. Cells are medians with the range of the repeats.",
+        (
+            "Engines that ran already go on with what is in their caches; each repeat has other questions. All are warmed up"
+            if kind["name"] == "compose"
+            else "Each number of engines is brought up anew for each repeat, with cold caches, and warmed up"
+        )
+        + "; repeats go once through all numbers, beginning with another one each time. Cells are medians with the range of the repeats.",
         "An answer counts when its stream ended with its marker, a token came, and it was not broken off.",
         f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile of its seconds); "
         f"the machine was {results.machine_share:.0%} busy in its busiest phase.",
