@@ -154,33 +154,36 @@ function readMessage(message, found, source) {
     if (typeof content === 'string') {
         turn += text(content, found, source);
     } else if (isArray(content)) {
-        for (let n = 0, length = content.length; n < length; n++) {
-            turn += readPart(content[n], found, source);
-        }
+        turn += parts(content, found, source);
     } else {
         linksOf(content, found, source);
-    }
-    if (message.output && isArray(message.output)) {  // what a tool gave back may hold pictures too
-        message.output.forEach((part) => {
-            turn += readPart(part, found, source);
-        });
     }
     if (!role) {
         linksOf(message, found, source);
     }
+    if (message.output && isArray(message.output)) {  // what a tool gave back may hold pictures too
+        turn += parts(message.output, found, source);
+    }
     if (message.tool_calls) {
         turn += JSON.stringify(message.tool_calls);
     }
-    if (!turns.length && (role === 'system' || role === 'developer')) {
+    const before = turns.length;
+    if (role === 'user') {
+        found.firstUser = found.firstUser || turn;
+    } else if (!before && (role === 'system' || role === 'developer')) {
         return;
+    } else if (before && (role === 'assistant' || message.type === 'function_call' || message.type === 'reasoning')) {
+        found.answered = before;
     }
-    if (turns.length && (role === 'assistant' || message.type === 'function_call' || message.type === 'reasoning')) {
-        found.answered = turns.length;
+    turns[before] = turn;
+}
+
+function parts(list, found, source) {
+    let told = '';
+    for (let n = 0, length = list.length; n < length; n++) {
+        told += readPart(list[n], found, source);
     }
-    if (role === 'user' && !found.firstUser) {
-        found.firstUser = turn;
-    }
-    turns.push(turn);
+    return told;
 }
 
 // What the part is, for telling turns apart. vLLM reads of a part with a type what belongs to that type, and nothing else.
@@ -218,8 +221,9 @@ function readPart(part, found, source) {
 }
 
 function text(words, found, source) {
-    found.textBytes += lengthOf(words, source);
-    return telling(words);
+    const length = words.length;
+    found.textBytes += source === NOTHING ? length : lengthOf(words, source);
+    return length <= TELLING ? '\0' + words : telling(words);
 }
 
 function picture(url, found, source) {
@@ -265,7 +269,7 @@ function link(url, found, source) {
 }
 
 function lengthOf(words, source) {
-    const place = source.long.size ? source.long.get(words) : undefined;
+    const place = source.long.get(words);
     return place ? place[1] - place[0] : words.length;
 }
 
