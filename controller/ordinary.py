@@ -25,7 +25,7 @@ from controller.metrics import (
 from controller.request_labels import Known
 from controller.requests import MOST_BYTES, MOST_S, Outcome, Request
 
-TELLING = ("event", "attempts", "connect_s", "pool", "asked_pool", "engine", "cache", "key", "stream")
+TELLING = ("attempts", "connect_s", "pool", "asked_pool", "engine", "cache", "key", "stream")
 """Fields that decide what a request counts as, but for its times and sizes."""
 
 Key = tuple[object, ...]
@@ -89,6 +89,8 @@ def key(fields: dict[str, object]) -> Key | None:
     """What kind of request the fields tell of; None for any that has to be looked at by itself."""
     get = fields.get
     if get("status") != 200 or get("attempt_status") != "200" or get("fallback") or get("traced") == "1":
+        return None
+    if get("event", "request") != "request":
         return None
     return tuple(map(get, TELLING))
 

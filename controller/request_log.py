@@ -61,7 +61,7 @@ class RequestLog:
         self._slos: dict[str, Slo] = {}
         """By pool."""
         self._kinds: dict[ordinary.Key, Kind] = {}
-        self._gathered: set[ordinary.Key] = set()
+        self._gathered: list[Kind] = []
         """Kinds of which `settle` has to tell."""
         self.apply(fleet.cluster)
 
@@ -100,8 +100,9 @@ class RequestLog:
             return False
         if kind is None:
             return False
+        if not kind.number:
+            self._gathered.append(kind)
         kind.take(now_s, figures)
-        self._gathered.add(key)
         self._recent_of(kind.pool).add(now_s, figures.total_s, figures.first_byte_s)
         return True
 
@@ -119,9 +120,10 @@ class RequestLog:
 
     def settle(self) -> None:
         """Tells Prometheus and the fleet of what was gathered."""
+        if not self._gathered:
+            return
         now_s, now = time.monotonic(), datetime.now(UTC)
-        for key in self._gathered:
-            kind = self._kinds[key]
+        for kind in self._gathered:
             kind.tell()
             self.fleet.request_succeeded(kind.engine, kind.began_at_s)
             self._succeeded(kind.engine, now - timedelta(seconds=now_s - kind.began_at_s))
