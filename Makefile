@@ -44,8 +44,8 @@ report: $(VENV)/host ## One page of the last hours, to build/report/: [HOURS=1 O
 	@$(HOST) report --config '$(CONFIG)' $(foreach option,hours out controller prometheus,$(call given,$(option)))
 
 .PHONY: scale
-scale: ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
-	@docker compose exec -T controller python -m controller.scaling.by_hand '$(N)' --pool '$(POOL)'
+scale: $(VENV)/host ## How many engines run: N=2 [POOL=qwen3-vl-8b]; N=auto lets the load decide
+	@$(HOST) scale --config '$(CONFIG)' --engines '$(N)' --pool '$(POOL)'
 
 .PHONY: drain
 drain: $(VENV)/host ## Give an engine no new requests, until make resume: ENGINE=gpu-0

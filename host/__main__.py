@@ -1,4 +1,4 @@
-"""`python -m host up|down|status|report|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+"""`python -m host up|down|status|report|scale|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
 130 Ctrl-C, anything else is a bug and shows a traceback."""
 
 import argparse
@@ -16,6 +16,7 @@ from host.compose import Compose
 from host.pin_images import pin_images
 from host.report import report
 from host.restart_rolling import drain, restart_rolling, resume
+from host.scale import scale
 from host.status import status
 from host.terminal import ok, refusal, say, step
 from host.trouble import Trouble
@@ -23,7 +24,7 @@ from host.up import plan, up
 from host.upgrade import upgrade
 
 ACTIONS = (
-    *("up", "down", "clean", "status", "report", "drain", "resume", "restart-rolling", "upgrade"),
+    *("up", "down", "clean", "status", "report", "scale", "drain", "resume", "restart-rolling", "upgrade"),
     *("backup", "restore", "pin-images"),
     *("doctor", "docker", "images", "admin-key", "logs"),
 )
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--flavour", default="")
     parser.add_argument("--engine", default="")
     parser.add_argument("--pool", default="")
+    parser.add_argument("--engines", default="")
     parser.add_argument("--image", default="")
     parser.add_argument("--source", default="")
     parser.add_argument("--part", default="")
@@ -84,6 +86,8 @@ def _act(arguments: argparse.Namespace) -> int:
             return status(config, arguments.watch, arguments.controller, arguments.prometheus)
         case "report":
             report(config, arguments.hours, arguments.out, arguments.controller, arguments.prometheus)
+        case "scale":
+            return scale(config, arguments.engines, arguments.pool)
         case "drain":
             drain(config, arguments.engine)
         case "resume":

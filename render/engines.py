@@ -131,7 +131,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "read_only": True,
         # Compilers of kernels run what they have just written.
         "tmpfs": ["/tmp:size=16m,mode=1777" if emulated else "/tmp:size=4g,mode=1777,exec"],
-        "restart": "unless-stopped",
+        "restart": _restart(pool),
         "stop_grace_period": f"{cluster.shutdown.grace_s}s",
         "healthcheck": _healthcheck(engine),
         "security_opt": ["no-new-privileges:true"],
@@ -157,6 +157,12 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
             service["depends_on"]["mps"] = {"condition": "service_healthy"}
     service["deploy"] = {"resources": _resources(engine, pool)}
     return service
+
+
+def _restart(pool: Pool) -> str:
+    """Engines that the controller starts and stops stay as it left them when Docker begins anew; it starts those that are needed."""
+    stopped = pool.scaling is not None and pool.scaling.actuator == "containers"
+    return "unless-stopped" if stopped else "always"
 
 
 def own_build(dockerfile: str) -> dict[str, Any]:
@@ -393,7 +399,7 @@ def _media_service(cluster: Cluster, allowed: dict[str, bool]) -> dict[str, Any]
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "init": True,
-        "restart": "unless-stopped",
+        "restart": "always",
         "stop_grace_period": "5s",
         "healthcheck": {
             "test": ["CMD", "python", "-m", "media.healthy"],
@@ -423,7 +429,7 @@ def _mps_service(cluster: Cluster) -> dict[str, Any]:
         "shm_size": f"{sum(shm_gb(engine) for engine in shared):g}g",
         "volumes": [_mount("mps", MPS_DIR)],
         "network_mode": "none",
-        "restart": "unless-stopped",
+        "restart": "always",
         "healthcheck": {
             "test": ["CMD-SHELL", "echo get_server_list | nvidia-cuda-mps-control"],
             "interval": "15s",

@@ -56,7 +56,11 @@ def scale(settings: Settings, engines: str, pool: str, wait_s: float) -> int:
 
 def _follow(client: httpx.Client, state: dict[str, Any], wanted: int, until_s: float) -> int:
     told: dict[str, str] = {}
+    trouble = ""
     while True:
+        if state["trouble"] and state["trouble"] != trouble:
+            trouble = state["trouble"]
+            print(f"  {trouble}", file=sys.stderr, flush=True)
         for engine in state["engines"]:
             if told.get(engine["name"]) != engine["stage"]:
                 told[engine["name"]] = engine["stage"]

@@ -27,6 +27,12 @@ NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unles
 HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
 
 
+def cluster_starts(window: str) -> str:
+    """How often the controller began anew. Prometheus' volume outlives a cluster: what `make down` and `make up` did to an engine is
+    in its history, and no fault of the engine's."""
+    return f'scalar(max(changes(process_start_time_seconds{{job="controller"}}[{window}])) or vector(0))'
+
+
 def burn(ratio: str, promise: str, factor: float, short: str, long: str, wrong: str) -> str:
     """Both windows are over the factor; a promise of nearly nothing still has a threshold that can be reached."""
     threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({promise})), 0.9)"
@@ -132,14 +138,15 @@ ENGINES = Group(
         ),
         Alert(
             "EngineFlapping",
-            'sum by (pool, engine) (increase(manyeyes_engine_transitions_total{state="down"}[15m])) > 2.5',
+            'sum by (pool, engine) (increase(manyeyes_engine_transitions_total{state="down"}[15m]))'
+            f" - {cluster_starts('15m')} > 2.5",
             "0s",
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} went down three times in a quarter of an hour.",
         ),
         Alert(
             "EngineRestarts",
-            'sum by (pool, engine) (resets(vllm:prompt_tokens_total{job="engines"}[1h])) >= 2'
+            f'sum by (pool, engine) (resets(vllm:prompt_tokens_total{{job="engines"}}[1h])) - {cluster_starts("1h")} >= 2'
             " or sum by (pool, engine) (increase(manyeyes_hung_restarts_total[1h])) > 0.5",
             "0s",
             "ticket",

@@ -76,6 +76,6 @@ def test_prometheus_runs_the_rules_of_this_cluster_and_can_work_out_each() -> No
 
 def test_nothing_is_wrong_with_a_cluster_that_was_just_brought_up() -> None:
     firing = [one["labels"] for one in ask("alerts")["alerts"] if one["state"] == "firing"]
-    # These two look back over half an hour, and Prometheus' volume outlives clusters: a run before this one may be in it.
+    # These two look back, and Prometheus' volume outlives clusters: engines that a test before this one killed may be in it.
     before = {"EngineRestarts", "EngineFlapping"}
     assert [labels for labels in firing if labels["alertname"] not in before] == []
