@@ -28,6 +28,9 @@ class Gateway(Section):
     """Address of this host to listen on. 127.0.0.1 keeps the cluster to this machine."""
     port: Port = 8080
     """Port of the page and of the API."""
+    workers: int | None = Field(None, ge=1, le=64)
+    """Processes of nginx, each of which takes a core at most. null: one for every four engines written here. A half idle second one makes
+    each request dearer; more are needed where tens of engines stream, or where TLS and large pictures fill a core."""
     max_body_mb: int = Field(64, ge=1, le=1024)
     """Largest request, in MiB; pictures travel in it as base64, a third larger than the file."""
     connect_timeout_s: float = Field(1, gt=0, le=60)

@@ -12,8 +12,9 @@ import structlog
 
 from config.cluster import Cluster
 from config.slo import Slo
-from controller import metrics, request_labels, request_metrics, requests
+from controller import metrics, ordinary, request_labels, request_metrics, requests
 from controller.fleet import Fleet
+from controller.ordinary import Kind
 from controller.recent import Recent
 from controller.request_labels import Known
 from controller.requests import Outcome, Request
@@ -28,6 +29,8 @@ MOST_AT_ONCE = 500
 MOST_BYTES = 65_535
 KNOWN_FOR_S = 0.1
 """An engine's address is known long before nginx hears of it; only the first requests after a restart of the controller may come sooner."""
+MOST_KINDS = 1000
+"""Of requests, by engine, key and so on; those of a kind above it are counted one by one."""
 FAILED = frozenset({Outcome.REFUSED, Outcome.LOST, Outcome.ERROR, Outcome.TIMEOUT})
 """Outcomes that make an engine worth a look."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
@@ -57,34 +60,109 @@ class RequestLog:
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
+        self._kinds: dict[ordinary.Key, Kind] = {}
+        self._gathered: list[Kind] = []
+        """Kinds of which `settle` has to tell."""
         self.apply(fleet.cluster)
 
     def apply(self, cluster: Cluster) -> None:
         """Another cluster is in force."""
+        self._forget_kinds()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}
         request_metrics.start_at_zero(cluster)
 
     def take(self, datagram: bytes) -> None:
         """Counts one datagram, whatever is in it."""
+        self.gather(datagram)
+        self.settle()
+
+    def gather(self, datagram: bytes) -> None:
+        """The same, but what is ordinary is seen by others only after `settle`."""
+        now_s = time.monotonic()
+        if now_s > self._known_at_s + KNOWN_FOR_S:
+            self._learn(now_s)
+        fields = requests.fields(datagram)
+        if fields is None:
+            metrics.UNREADABLE.inc()
+        elif not self._gather_ordinary(fields, now_s):
+            self.settle()  # the fleet hears of failures and successes in their order
+            self._take(datagram, fields, now_s)
+
+    def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
+        """False where the request has to be read by itself."""
+        key = ordinary.key(fields)
+        figures = ordinary.figures(fields)
+        if key is None or figures is None:
+            return False
+        try:
+            kind = self._kinds.get(key) or self._kind(key, fields)
+        except TypeError:  # a field is a list
+            return False
+        if kind is None:
+            return False
+        if not kind.number:
+            self._gathered.append(kind)
+        kind.take(now_s, figures)
+        self._recent_of(kind.pool).add(now_s, figures.total_s, figures.first_byte_s)
+        return True
+
+    def _kind(self, key: ordinary.Key, fields: dict[str, object]) -> Kind | None:
+        request = requests.request(fields)
+        if request is None:
+            return None
+        client = request_labels.key(request.key, self._keys)
+        self._keys.add(client)
+        kind = ordinary.kind(request, self._known, client, self._slos.get(self._known.asked(request)))
+        if kind and len(self._kinds) < MOST_KINDS:
+            self._kinds[key] = kind
+            return kind
+        return None
+
+    def settle(self) -> None:
+        """Tells Prometheus and the fleet of what was gathered."""
+        if not self._gathered:
+            return
+        now_s, now = time.monotonic(), datetime.now(UTC)
+        for kind in self._gathered:
+            kind.tell()
+            self.fleet.request_succeeded(kind.engine, kind.began_at_s)
+            self._succeeded(kind.engine, now - timedelta(seconds=now_s - kind.began_at_s))
+        self._gathered.clear()
+
+    def _learn(self, now_s: float) -> None:
+        known = _known(self.fleet)
+        if known != self._known:
+            self._forget_kinds()
+        self._known, self._known_at_s = known, now_s
+
+    def _forget_kinds(self) -> None:
+        self.settle()
+        self._kinds.clear()
+
+    def _take(self, datagram: bytes, fields: dict[str, object], now_s: float) -> None:
         self.spans.take(datagram)
-        request = requests.read(datagram)
+        request = requests.request(fields)
         if request is None:
             metrics.UNREADABLE.inc()
             return
-        now_s = time.monotonic()
-        if now_s > self._known_at_s + KNOWN_FOR_S:
-            self._known, self._known_at_s = _known(self.fleet), now_s
         key = request_labels.key(request.key, self._keys)
         self._keys.add(key)
         request_metrics.count(request, self._known, key, self._slos.get(self._known.asked(request)))
         engine = self._known.engine(request)
         self._tell_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
-            began = datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s)
-            self.last_success[engine] = max(began, self.last_success.get(engine, began))
+            self._succeeded(engine, datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s))
             if request.total_s is not None:
-                pool = self._known.pool_of[engine]
-                self.recent.setdefault(pool, Recent()).add(now_s, request.total_s, request.first_byte_s)
+                self._recent_of(self._known.pool_of[engine]).add(now_s, request.total_s, request.first_byte_s)
+
+    def _succeeded(self, engine: str, began: datetime) -> None:
+        self.last_success[engine] = max(began, self.last_success.get(engine, began))
+
+    def _recent_of(self, pool: str) -> Recent:
+        recent = self.recent.get(pool)
+        if recent is None:
+            recent = self.recent[pool] = Recent()
+        return recent
 
     def _tell_fleet(self, request: Request, now_s: float) -> None:
         """Which engines worked and which failed; the fleet looks at the latter at once."""
@@ -156,12 +234,12 @@ class _Reader:
         self.pause = self.loop.call_later(PAUSE_S, self._wait)
         with contextlib.suppress(BlockingIOError):
             for _ in range(MOST_AT_ONCE):
-                size = self.receiver.recv_into(self.buffer)
-                self._take(bytes(self.view[:size]))
+                self._take(self.receiver.recv(MOST_BYTES))
+        self.request_log.settle()
 
     def _take(self, datagram: bytes) -> None:
         try:
-            self.request_log.take(datagram)
+            self.request_log.gather(datagram)
         except Exception:
             # A bug. The next request still counts.
             metrics.UNREADABLE.inc()

@@ -1,7 +1,8 @@
 """One datagram of the gateway's request log, read. Pure, and total: whatever the bytes are, it returns.
 
-nginx's log_format is in nginx/nginx.conf. Its upstream variables are lists: `, ` between attempts, ` : ` where the request
-was handed on inside nginx, to another pool or to the same one anew, and `-` for a time or status that there is none of.
+nginx's log_format is in render/nginx.py, with tracing the one in nginx/nginx.conf. Its upstream variables are lists: `, ` between
+attempts, ` : ` where the request was handed on inside nginx, to another pool or to the same one anew, and `-` for a time or status that
+there is none of.
 The shapes in tests/unit/test_controller_requests.py are what nginx 1.30.6 wrote for engines that did each of these things.
 """
 
@@ -108,11 +109,25 @@ class Request:
 
 def read(datagram: bytes) -> Request | None:
     """The request that a datagram tells of; None for anything else. A missing field is empty, 0 or None; the status must be there."""
+    found = fields(datagram)
+    return None if found is None else request(found)
+
+
+def fields(datagram: bytes) -> dict[str, object] | None:
+    """The line's fields, whatever they are; None where there is no object of JSON."""
     start = datagram.find(b"{")
     if start < 0:
         return None
-    fields = _object(datagram[start:].decode("utf-8", "replace"))
-    if fields is None or fields.get("event", "request") != "request":
+    try:
+        found = orjson.loads(memoryview(datagram)[start:])
+    except ValueError:
+        return _object(datagram[start:].decode("utf-8", "replace"))
+    return found if isinstance(found, dict) else None
+
+
+def request(fields: dict[str, object]) -> Request | None:
+    """The same as `read`, of fields."""
+    if fields.get("event", "request") != "request":
         return None
     status = _number(fields.get("status"), 999)
     if status is None:
@@ -142,8 +157,8 @@ def read(datagram: bytes) -> Request | None:
 
 
 def _object(text: str) -> dict[str, object] | None:
-    # nginx writes a status that it does not have as 000, which is no number in JSON. What orjson refuses is rare and read
-    # by the slower, more lenient parser.
+    # nginx writes a status that it does not have as 000, which is no number in JSON. What orjson refuses is rare (bytes that
+    # are no UTF-8 are among it) and read by the slower, more lenient parser.
     for parse, spelling in (
         (orjson.loads, text),
         (json.loads, text),

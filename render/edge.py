@@ -50,6 +50,17 @@ def settings_conf(cluster: Cluster) -> str:
     )
 
 
+ENGINES_FOR_A_WORKER = 4
+"""A streamed answer of some seconds costs the gateway 2 ms of CPU (docs/benchmarks.md), so four engines with 100 of them at a time
+leave a core mostly idle. Processes that share the requests of few clients wake up for each, which costs more than it saves."""
+
+
+def workers_conf(cluster: Cluster) -> str:
+    """For nginx's outermost context."""
+    workers = cluster.gateway.workers or max(1, -(-len(cluster.explicit_engines) // ENGINES_FOR_A_WORKER))
+    return for_gateway(f"worker_processes {workers};\n")
+
+
 def listen_conf(cluster: Cluster, places: Places) -> str:
     """For the server that the world reaches."""
     tls = cluster.gateway.tls

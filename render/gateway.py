@@ -7,7 +7,16 @@ import hashlib
 
 from config.cluster import Cluster
 from config.keys import Keys
-from render.edge import access_conf, beside_conf, controller_conf, keys_conf, limits_conf, listen_conf, settings_conf
+from render.edge import (
+    access_conf,
+    beside_conf,
+    controller_conf,
+    keys_conf,
+    limits_conf,
+    listen_conf,
+    settings_conf,
+    workers_conf,
+)
 from render.file import for_gateway
 from render.locations import caches_conf, locations_conf
 from render.nginx import pools_conf
@@ -40,6 +49,7 @@ def gateway_files(
         "locations.inc": locations_conf(cluster, places, renamed),
         "settings.inc": settings_conf(cluster),
         "tracing.conf": tracing_conf(cluster),
+        "workers.inc": workers_conf(cluster),
         "cluster.js": cluster_js(cluster),
     }
 

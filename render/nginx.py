@@ -15,7 +15,7 @@ def pools_conf(cluster: Cluster, places: Places) -> str:
         "# Who is in a pool comes by DNS; a pool that nobody answers for keeps its last members.",
         f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
         "resolver_timeout 2s;",
-        f"access_log syslog:server={controller}:{places.controller_syslog_port},tag=manyeyes json;",
+        *_told_to_controller(cluster, f"{controller}:{places.controller_syslog_port}"),
         "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
@@ -31,6 +31,21 @@ def pools_conf(cluster: Cluster, places: Places) -> str:
         as_map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
     ]
     return for_gateway("\n".join(parts))
+
+
+COUNTED = """\
+log_format counted escape=json
+    '{"status":$manyeyes_status,"pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
+    '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
+    '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
+    '"total_s":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"cache":"$manyeyes_cache","stream":"$manyeyes_stream"}';"""
+"""What the controller counts by: half of what the log has, since both write and read it for each request. Spans need all of it."""
+
+
+def _told_to_controller(cluster: Cluster, address: str) -> list[str]:
+    if cluster.tracing.enabled:
+        return [f"access_log syslog:server={address},tag=manyeyes json;"]
+    return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
 
 
 def _upstream(cluster: Cluster, pool: Pool, places: Places) -> str:

@@ -14,7 +14,7 @@ import crypto from 'crypto';
 // facts: of request.read; who: who asks; explicit: an id the client gave, or ''; memory: { get(key), set(key, id) }.
 function identify(facts, who, explicit, memory) {
     if (explicit) {
-        const id = digest(`${who}\0explicit\0${explicit}`);
+        const id = digest(who + '\0explicit\0' + explicit);
         return { id, known: id };
     }
     const { turns, answered } = facts;
@@ -27,15 +27,15 @@ function identify(facts, who, explicit, memory) {
         return { id, known: '' };
     }
     // All turns of one request are, in the next, the turns before the answer.
-    const before = `${who}\0turns\0${turns.slice(0, answered).join('\n')}`;
-    const now = digest(`${before}\n${turns.slice(answered).join('\n')}`);
+    const before = who + '\0turns\0' + turns.slice(0, answered).join('\n');
+    const now = digest(before + '\n' + turns.slice(answered).join('\n'));
     const known = memory.get(digest(before)) || memory.get(first(facts, who)) || '';
     memory.set(now, known || now);
     return { id: known || now, known };
 }
 
 function first(facts, who) {
-    return digest(`${who}\0first\0${facts.firstUser || facts.turns[0]}`);
+    return digest(who + '\0first\0' + (facts.firstUser || facts.turns[0]));
 }
 
 // The same first picture, whoever asks: for many questions about one document.

@@ -39,19 +39,23 @@ function route(r) {
     if (r.method !== 'POST') {
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
-    // Both give all of it; the first is quicker for small bodies, which then need no promise; the second copies large ones once less.
-    return Number(r.headersIn['Content-Length']) < 65_536 ? routeBody(r, r.requestBuffer.buffer) : routeLarge(r);
+    // All of them give the whole body; the first two need no promise; the last copies large ones once less.
+    const length = Number(r.headersIn['Content-Length']);
+    if (length <= request.MOST_SHORT) {
+        return routeBody(r, request.readShort, r.requestText);
+    }
+    return length < 65_536 ? routeBody(r, request.read, r.requestBuffer.buffer) : routeLarge(r);
 }
 
 async function routeLarge(r) {
-    routeBody(r, await r.readRequestArrayBuffer());
+    routeBody(r, request.read, await r.readRequestArrayBuffer());
 }
 
-function routeBody(r, body) {
+function routeBody(r, read, body) {
     const v = r.variables;
     let facts;
     try {
-        facts = request.read(body);
+        facts = read(body);
     } catch (e) {
         if (!(e instanceof request.Refusal)) {
             throw e;
@@ -70,7 +74,7 @@ function routeBody(r, body) {
         return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${facts.model.slice(0, 128)}'. ${known()}`);
     }
     const here = cluster.pools[pool];
-    const link = links.refused(facts.links, here.domains);
+    const link = facts.links.length ? links.refused(facts.links, here.domains) : undefined;
     if (link !== undefined) {
         return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
             `Pictures and videos come as data: URLs${here.domains.length ? `, or from ${here.domains.join(', ')}` : ''}; '${link.slice(0, 128)}' is neither.`);
@@ -78,12 +82,14 @@ function routeBody(r, body) {
     const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
     const found = conversation.identify(facts, keys.asker(r), explicit, ngx.shared.conversations);
     v.manyeyes_conversation = found.id;
-    v.manyeyes_known_conversation = found.known;
+    if (found.known) {
+        v.manyeyes_known_conversation = found.known;
+    }
     if (cluster.hash_pictures) {
         v.manyeyes_picture = conversation.picture(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
-    r.internalRedirect(`@pool-${pool}${cached(r, here, facts, body)}`);
+    r.internalRedirect('@pool-' + pool + (here.cache ? cached(r, here, facts, body) : ''));
 }
 
 function chosenPool(r, facts) {
@@ -100,14 +106,11 @@ function chosenPool(r, facts) {
 
 // '.cached' when the answer to this very request may be in the pool's cache.
 function cached(r, pool, facts, body) {
-    if (!pool.cache) {
-        return '';
-    }
     if (facts.stream || facts.temperature !== 0 || /no-cache|no-store/i.test(r.headersIn['Cache-Control'] || '')) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
         return '';
     }
-    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(body)}`;
+    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(typeof body === 'string' ? r.requestBuffer.buffer : body)}`;
     return '.cached';
 }
 

@@ -29,7 +29,7 @@ function isPage(r) {
 
 // What tells one asker from another when conversations are told apart: key, visit of the page, address.
 function asker(r) {
-    return `${r.variables.manyeyes_key}\0${r.headersIn['X-ManyEyes-Page'] || r.variables.remote_addr}`;
+    return r.variables.manyeyes_key + '\0' + (r.headersIn['X-ManyEyes-Page'] || r.remoteAddress);
 }
 
 export default { asker, hash, known };

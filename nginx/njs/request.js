@@ -19,6 +19,11 @@ const SAMPLE_BYTES = 15;
 
 const QUOTE = 0x22, BACKSLASH = 0x5c;
 
+// Every request comes through here with cold caches, so what counts is how much is touched: a name of this module is found at
+// once where a global one (Array) is looked up twice, and `+` is an instruction where a template is a call.
+const isArray = Array.isArray, parse = JSON.parse;
+const NOTHING = { bytes: null, buffer: null, long: new Map() };
+
 class Refusal extends Error {}
 
 // bytes: ArrayBuffer -> {
@@ -29,20 +34,30 @@ class Refusal extends Error {}
 //   answered: how many of them stand before the last assistant turn, or 0; firstUser: the first user's turn, or ''
 // } Two long strings with the same mark are the same for every purpose here. Throws Refusal.
 function read(arrayBuffer) {
-    const bytes = new Uint8Array(arrayBuffer), buffer = Buffer.from(arrayBuffer), long = new Map();
+    const buffer = Buffer.from(arrayBuffer);
+    if (buffer.length <= LONG) {
+        return readShort(buffer.toString());
+    }
+    const bytes = new Uint8Array(arrayBuffer), long = new Map();
+    return readText(skeleton(bytes, buffer, long), { bytes, buffer, long });
+}
+
+// The same of a body that is at most MOST_SHORT long, as text.
+function readShort(text) {
+    return readText(text, NOTHING);
+}
+
+function readText(text, source) {
     let body;
     try {
-        body = JSON.parse(bytes.length > LONG ? skeleton(bytes, buffer, long) : buffer.toString());
+        body = parse(text);
     } catch (e) {
-        if (e instanceof Refusal) {
-            throw e;
-        }
         throw new Refusal('The request body is not valid JSON.');
     }
-    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    if (typeof body !== 'object' || body === null || isArray(body)) {
         throw new Refusal('The request body must be a JSON object.');
     }
-    return facts(body, { bytes, buffer, long });
+    return facts(body, source);
 }
 
 // --- long strings -------------------------------------------------------------------------------------------------
@@ -111,12 +126,12 @@ function facts(body, source) {
         model: typeof body.model === 'string' ? body.model : null,
         stream: body.stream === true,
         temperature: typeof body.temperature === 'number' ? body.temperature : null,
-        effort: word(body.reasoning_effort) || word(body.reasoning && body.reasoning.effort),
+        effort: word(body.reasoning_effort) || (body.reasoning ? word(body.reasoning.effort) : ''),
         cacheKey: word(body.prompt_cache_key),
         images: 0, videos: 0, textBytes: 0, firstImage: '', links: [], turns: [], answered: 0, firstUser: '',
     };
-    const messages = Array.isArray(body.messages) ? body.messages : listed(body.input);
-    for (let n = 0; n < messages.length; n++) {
+    const messages = isArray(body.messages) ? body.messages : listed(body.input);
+    for (let n = 0, length = messages.length; n < length; n++) {
         const message = messages[n];
         if (typeof message === 'object' && message !== null) {
             readMessage(message, found, source);
@@ -138,34 +153,37 @@ function readMessage(message, found, source) {
     let turn = typeof role === 'string' ? role : '';
     if (typeof content === 'string') {
         turn += text(content, found, source);
-    } else if (Array.isArray(content)) {
-        for (let n = 0; n < content.length; n++) {
-            turn += readPart(content[n], found, source);
-        }
+    } else if (isArray(content)) {
+        turn += parts(content, found, source);
     } else {
         linksOf(content, found, source);
-    }
-    if (Array.isArray(message.output)) {  // what a tool gave back may hold pictures too
-        message.output.forEach((part) => {
-            turn += readPart(part, found, source);
-        });
     }
     if (!role) {
         linksOf(message, found, source);
     }
+    if (message.output && isArray(message.output)) {  // what a tool gave back may hold pictures too
+        turn += parts(message.output, found, source);
+    }
     if (message.tool_calls) {
         turn += JSON.stringify(message.tool_calls);
     }
-    if (!turns.length && (role === 'system' || role === 'developer')) {
+    const before = turns.length;
+    if (role === 'user') {
+        found.firstUser = found.firstUser || turn;
+    } else if (!before && (role === 'system' || role === 'developer')) {
         return;
+    } else if (before && (role === 'assistant' || message.type === 'function_call' || message.type === 'reasoning')) {
+        found.answered = before;
     }
-    if (turns.length && (role === 'assistant' || message.type === 'function_call' || message.type === 'reasoning')) {
-        found.answered = turns.length;
+    turns[before] = turn;
+}
+
+function parts(list, found, source) {
+    let told = '';
+    for (let n = 0, length = list.length; n < length; n++) {
+        told += readPart(list[n], found, source);
     }
-    if (role === 'user' && !found.firstUser) {
-        found.firstUser = turn;
-    }
-    turns.push(turn);
+    return told;
 }
 
 // What the part is, for telling turns apart. vLLM reads of a part with a type what belongs to that type, and nothing else.
@@ -173,10 +191,11 @@ function readPart(part, found, source) {
     if (typeof part !== 'object' || part === null) {
         return typeof part === 'string' ? text(part, found, source) : '';
     }
-    const { type, image_url: image } = part;
+    const type = part.type;
     if (type === 'text' && typeof part.text === 'string') {
         return text(part.text, found, source);
     }
+    const image = part.image_url;
     if (type === 'image_url' && typeof image === 'object' && image !== null && typeof image.url === 'string') {
         return picture(image.url, found, source);
     }
@@ -202,8 +221,9 @@ function readPart(part, found, source) {
 }
 
 function text(words, found, source) {
-    found.textBytes += lengthOf(words, source);
-    return telling(words);
+    const length = words.length;
+    found.textBytes += source === NOTHING ? length : lengthOf(words, source);
+    return length <= TELLING ? '\0' + words : telling(words);
 }
 
 function picture(url, found, source) {
@@ -216,10 +236,10 @@ function picture(url, found, source) {
 function telling(words) {
     const length = words.length;
     if (length <= TELLING) {
-        return `\0${words}`;
+        return '\0' + words;
     }
     const middle = length >> 1;
-    return `\0${length}:${words.slice(0, 160)}${words.slice(middle, middle + 160)}${words.slice(-160)}`;
+    return '\0' + length + ':' + words.slice(0, 160) + words.slice(middle, middle + 160) + words.slice(-160);
 }
 
 // Every media URL in anything that stands in a message, however it is nested; keys called `except` are left out at the top.
@@ -238,7 +258,7 @@ function linksOf(value, found, source, except) {
 }
 
 function link(url, found, source) {
-    if (url.slice(0, 5) === 'data:') {
+    if (url.startsWith('data:')) {
         return;
     }
     const place = source.long.get(url);
@@ -249,7 +269,7 @@ function link(url, found, source) {
 }
 
 function lengthOf(words, source) {
-    const place = source.long.size ? source.long.get(words) : undefined;
+    const place = source.long.get(words);
     return place ? place[1] - place[0] : words.length;
 }
 
@@ -273,7 +293,7 @@ function word(value) {
 }
 
 function listed(value) {
-    return Array.isArray(value) ? value : typeof value === 'string' ? [{ role: 'user', content: value }] : [];
+    return isArray(value) ? value : typeof value === 'string' ? [{ role: 'user', content: value }] : [];
 }
 
 function tooIntricate() {
@@ -309,4 +329,4 @@ function withModel(arrayBuffer, name) {
     return Buffer.concat([buffer.subarray(0, place[0]), Buffer.from(JSON.stringify(name)), buffer.subarray(place[1])]);
 }
 
-export default { read, Refusal, withModel };
+export default { MOST_SHORT: LONG, read, readShort, Refusal, withModel };

@@ -73,6 +73,53 @@ def test_an_answer_is_counted_and_timed(log: RequestLog) -> None:
     assert value("manyeyes_retries_total", pool="big") == 0
 
 
+def counted() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    ours = [metric for metric in REGISTRY.collect() if metric.name in {one._name for one in LABELLED}]
+    samples = [sample for metric in ours for sample in metric.samples if not sample.name.endswith("_created")]
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {}, {"key": "alice"}, {"cache": "MISS"}, {"stream": ""}, {"stream": "", "total_s": 9.0}, {"header_s": "2.5"}, {"pool": ""},
+        {"pool": "nobody", "asked_pool": "x"}, {"status": 201}, {"attempts": "10.0.0.7:1"}, {"engine": "ghost"}, {"total_s": None},
+        {"total_s": -1}, {"header_s": "nan"}, {"response_s": "-"}, {"bytes_in": "x"}, {"bytes_out": 10**13}, {"key": ["a"]}, {"status": True},
+        {"event": "other"}, {"pool": "small", "fallback": "big"}, {"connect_s": "-"},
+    ],
+)  # fmt: skip
+def test_what_is_counted_together_counts_as_what_is_read_by_itself(log: RequestLog, changed: dict[str, Any]) -> None:
+    before = counted()
+    take(log, **changed)
+    together = {name: value - before.get(name, 0) for name, value in counted().items()}
+    before = counted()
+    take(log, **changed, traced="1")  # a traced one is read by itself
+    by_itself = {name: value - before.get(name, 0) for name, value in counted().items()}
+    assert by_itself
+    assert together == pytest.approx(by_itself)
+
+
+def test_what_was_gathered_is_told_when_it_is_settled(log: RequestLog) -> None:
+    line = json.dumps(PLAIN).encode()
+    for _ in range(3):
+        log.gather(line)
+    log.settle()
+    log.settle()
+    assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 3
+    assert value("manyeyes_request_seconds_count", pool="big", engine="big-0") == 3
+    assert value("manyeyes_bytes_in_total", pool="big") == 3000
+    assert "big-0" in log.last_success
+
+
+def test_a_success_before_a_failure_does_not_excuse_it(log: RequestLog) -> None:
+    failed = PLAIN | {"status": 502, "attempt_status": "502", "header_s": "-"}
+    log.gather(json.dumps(failed).encode())
+    log.gather(json.dumps(PLAIN).encode())
+    log.gather(json.dumps(failed).encode())
+    log.settle()
+    assert log.fleet.members["big-0"].failures == 1
+
+
 def test_a_retry_and_a_fallback_are_counted_where_they_happened(log: RequestLog) -> None:
     take(
         log, pool="small", fallback="big", engine="small-0",

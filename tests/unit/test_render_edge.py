@@ -7,7 +7,7 @@ import pytest
 from config.cluster import Cluster
 from config.keys import Key, Keys
 from config.load import parse
-from render.edge import keys_conf, limits_conf, listen_conf, settings_conf
+from render.edge import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
 from render.places import CONTAINERS
 
 
@@ -89,3 +89,14 @@ def test_limits_of_size_and_time_are_the_configurations() -> None:
     assert "proxy_connect_timeout 0.5s;" in text
     assert "proxy_read_timeout 30s;" in text
     assert "proxy_next_upstream_tries 3;" in text
+
+
+@pytest.mark.parametrize(("engines", "workers"), [(0, 1), (1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_nginx_has_a_process_for_every_four_engines(engines: int, workers: int) -> None:
+    written = ", ".join(f"{{name: e-{n}, pool: a, address: '10.0.0.{n + 1}:8000'}}" for n in range(engines))
+    one = parse(f"pools: [{{name: a, model: org/A}}]\nengines: [{written}]\nflavour: emulated\n")
+    assert f"worker_processes {workers};" in workers_conf(one)
+
+
+def test_the_operator_says_how_many_processes_nginx_has() -> None:
+    assert "worker_processes 12;" in workers_conf(cluster("{workers: 12}"))
