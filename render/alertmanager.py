@@ -35,6 +35,8 @@ def alertmanager(cluster: Cluster) -> dict[str, Any]:
             _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
             # Nobody reaches a pool: what its users see says nothing new.
             _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayBehind"),
+            # What it is asked while it goes down fails.
+            _silences("EngineFlapping", "EngineFailing", "pool", "engine"),
             _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
         ],
     }

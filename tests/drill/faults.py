@@ -204,7 +204,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "flapping", "an engine dies and comes back six times", flap, lambda watched: None,
-        frozenset({("EngineFlapping", "big-1"), ("EngineRestarts", "big-1")}), 30, may=frozenset({"EngineDown"}),
+        frozenset({("EngineFlapping", "big-1"), ("EngineRestarts", "big-1")}), 30,
+        may=frozenset({"EngineDown", "EngineFailing"}),
     ),
     Fault(
         "full", "a pool that takes one request at a time is asked by eight users", lambda watched: None, lambda watched: None,
