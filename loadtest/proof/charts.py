@@ -7,6 +7,9 @@ from collections.abc import Callable
 from charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
 from loadtest.proof.results import AtCount, Results
 
+NAME_WIDTH = 64
+"""Of a limit's name: `8: 56.5/s`."""
+
 
 def throughput(results: Results, emulated: bool) -> str:
     """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
@@ -77,6 +80,7 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{plot.y(slo_s):.1f}" y2="{plot.y(slo_s):.1f}" class="slo"/>'
     )
     plot.text(WIDTH - RIGHT, plot.y(slo_s) + 15, f"objective {slo_s:g} s", "label", "end")
+    names: list[tuple[float, str, str]] = []
     for number, at in enumerate(counts):
         style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
         for rate, p95_s, held in sorted(at.probes):
@@ -92,8 +96,11 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
             plot.parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
             )
-            name = f"{at.count}: {at.limit_rps.median:.1f}/s"
-            plot.text(min(x, WIDTH - RIGHT - 34), TOP - 3, name, f"value t-{style}")
+            names.append((x, f"{at.count}: {at.limit_rps.median:.1f}/s", style))
+    place: float = WIDTH - RIGHT - 34 + NAME_WIDTH
+    for x, name, style in sorted(names, reverse=True):
+        place = min(x, place - NAME_WIDTH)
+        plot.text(place, TOP - 3, name, f"value t-{style}")
     for value in nice(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)
