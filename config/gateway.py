@@ -29,8 +29,9 @@ class Gateway(Section):
     port: Port = 8080
     """Port of the page and of the API."""
     workers: int | None = Field(None, ge=1, le=64)
-    """Processes of nginx, each of which takes a core at most. null: one for every four engines written here. A half idle second one makes
-    each request dearer; more are needed where tens of engines stream, or where TLS and large pictures fill a core."""
+    """Processes of nginx, each of which takes a core at most. null: one for every four engines that are started here (those at an `address`
+    come and go without a reload, and count for none). A half idle second one makes each request dearer; more are needed where tens of engines
+    stream, or where TLS and large pictures fill a core."""
     max_body_mb: int = Field(64, ge=1, le=1024)
     """Largest request, in MiB; pictures travel in it as base64, a third larger than the file."""
     connect_timeout_s: float = Field(1, gt=0, le=60)

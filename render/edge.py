@@ -55,9 +55,14 @@ ENGINES_FOR_A_WORKER = 4
 leave a core mostly idle. Processes that share the requests of few clients wake up for each, which costs more than it saves."""
 
 
+def workers_for(engines: int) -> int:
+    """How many processes nginx has for so many engines."""
+    return max(1, -(-engines // ENGINES_FOR_A_WORKER))
+
+
 def workers_conf(cluster: Cluster) -> str:
-    """For nginx's outermost context."""
-    workers = cluster.gateway.workers or max(1, -(-len(cluster.explicit_engines) // ENGINES_FOR_A_WORKER))
+    """For nginx's outermost context. Engines at an `address` count for none: they come and go without a reload."""
+    workers = cluster.gateway.workers or workers_for(len(cluster.started_engines))
     return for_gateway(f"worker_processes {workers};\n")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.gateways.gateway import MODEL, Gateway, Running, Setting, answers
 from bench.gateways.nginx_docs import nginx_version
+from render.edge import workers_for
 from tests.process.stand import stand
 
 
@@ -17,6 +18,8 @@ def _run(folder: Path, engines: Sequence[str]) -> Iterator[Running]:
         "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct-FP8"}],
         "engines": [{"name": name, "pool": MODEL} for name in addresses],
         "controller": {},
+        # As `make up` has it for so many engines; those at an address, as here, count for none.
+        "gateway": {"workers": workers_for(len(engines))},
     }
     # The stand prints its logs at the end, for tests; they stay in the folder.
     with contextlib.redirect_stdout(io.StringIO()), stand(folder, document, addresses=addresses) as running:
