@@ -25,7 +25,7 @@ from controller.metrics import (
 from controller.request_labels import Known
 from controller.requests import MOST_BYTES, MOST_S, Outcome, Request
 
-TELLING = ("attempts", "connect_s", "pool", "asked_pool", "engine", "cache", "key", "stream")
+TELLING = ("attempts", "pool", "asked_pool", "engine", "cache", "key", "stream")
 """Fields that decide what a request counts as, but for its times and sizes."""
 
 Key = tuple[object, ...]

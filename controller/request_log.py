@@ -123,11 +123,11 @@ class RequestLog:
         if not self._gathered:
             return
         now_s, now = time.monotonic(), datetime.now(UTC)
-        for kind in self._gathered:
+        gathered, self._gathered = self._gathered, []
+        for kind in gathered:
             kind.tell()
             self.fleet.request_succeeded(kind.engine, kind.began_at_s)
             self._succeeded(kind.engine, now - timedelta(seconds=now_s - kind.began_at_s))
-        self._gathered.clear()
 
     def _learn(self, now_s: float) -> None:
         known = _known(self.fleet)
@@ -216,8 +216,6 @@ class _Reader:
         self.request_log = request_log
         self.receiver = receiver
         self.loop = asyncio.get_running_loop()
-        self.buffer = bytearray(MOST_BYTES)
-        self.view = memoryview(self.buffer)
         self.pause: asyncio.TimerHandle | None = None
         self._wait()
 
