@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from host import secrets
+from host import facts, secrets
 from host.command import CommandFailed, run
+from host.trouble import Trouble
 from logs.reading import read
 from logs.showing import sentence
 
@@ -58,6 +59,11 @@ class Compose:
     def runs(self) -> bool:
         """Whether a container of the project runs."""
         return any(row["State"] == "running" for row in self.containers())
+
+    def must_run(self) -> None:
+        """Raises Trouble where Docker or the cluster does not run."""
+        if not facts.docker().server or not self.runs():
+            raise Trouble(f"the cluster '{self.project}' does not run: make up")
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:
         """Those whose container runs from another definition or another image than `up` would start now."""

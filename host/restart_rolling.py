@@ -9,7 +9,7 @@ from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import lay_out
 from config.load import load
-from host import controller, facts, started
+from host import controller, started
 from host.command import ROOT, CommandFailed
 from host.compose import Compose
 from host.containers import Containers, rules
@@ -50,8 +50,7 @@ def running(config: Path) -> tuple[Cluster, Compose]:
     """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises Trouble."""
     written = load(config)
     compose = Compose(written.name)
-    if not facts.docker().server or not compose.runs():
-        raise Trouble(f"the cluster '{written.name}' does not run: make up")
+    compose.must_run()
     inventory_file = ROOT / compose.rendered / "inventory.yaml"
     if not inventory_file.exists():
         raise Trouble("this cluster was not started by `make up`; run that first")
@@ -180,6 +179,5 @@ def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:
     if not engine:
         names = ", ".join(sorted(Containers(written, compose).look())) or "none that answers"
         raise Trouble(f"which engine? Say ENGINE=name; there are: {names}")
-    if not facts.docker().server or not compose.runs():
-        raise Trouble(f"the cluster '{written.name}' does not run: make up")
+    compose.must_run()
     return written, compose

@@ -97,10 +97,11 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
             )
             names.append((x, f"{at.count}: {at.limit_rps.median:.1f}/s", style))
-    place: float = WIDTH - RIGHT - 34 + NAME_WIDTH
-    for x, name, style in sorted(names, reverse=True):
-        place = min(x, place - NAME_WIDTH)
-        plot.text(place, TOP - 3, name, f"value t-{style}")
+    names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
+    for left, (_, name, style) in zip(
+        apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
+    ):
+        plot.text(-left, TOP - 3, name, f"value t-{style}")
     for value in nice(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)
