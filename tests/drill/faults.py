@@ -262,8 +262,11 @@ class Drilled:
     cleared_s: float
 
 
-def drill(watched: Watched, one: Fault) -> Drilled:
-    """Does it, waits for its alerts, undoes it, waits until none is left. Raises AssertionError where one does not come, or stays."""
+def drill(watched: Watched, one: Fault, seen: Callable[[], object] = lambda: True) -> Drilled:
+    """Does it, waits for its alerts, undoes it, waits until none is left. Raises AssertionError where one does not come, or stays.
+
+    The fault lasts until `seen()` is true: who watches Alertmanager sees an alert later than who watches Prometheus.
+    """
     eventually(lambda: not watched.firing(), 120, 0.5, "no alert before the fault")
     raised: dict[tuple[str, str], float] = {}
     load = crowd(watched.stand.url, one.asked, users=one.users) if one.users else contextlib.nullcontext()
@@ -277,6 +280,7 @@ def drill(watched: Watched, one: Fault) -> Drilled:
         began_s = time.monotonic()
         one.do(watched)
         eventually(lambda: one.raises <= look(began_s), one.within_s, 0.2, f"{one.name} raises {sorted(one.raises)}")
+        eventually(seen, 60, 0.2, f"{one.name} is seen")
         others = look(began_s) - one.raises
         one.undo(watched)
         undone_s = time.monotonic()

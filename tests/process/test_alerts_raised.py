@@ -4,6 +4,7 @@ The whole table of faults is `make alert-drill`; here are three of them.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,12 +36,19 @@ def test_a_fault_raises_its_alerts_and_no_other_and_they_go_with_it(beside: Watc
 
 
 def test_a_page_reaches_who_is_to_be_told_and_so_does_its_end(beside: Watched) -> None:
-    made = drill(beside, BY_NAME["exporter-killed"])
+    before = len(beside.pager.got)
+
+    def sent(status: str) -> list[dict[str, Any]]:
+        alerts = [alert for message in beside.pager.got[before:] for alert in message["alerts"]]
+        return [one for one in alerts if (one["status"], one["labels"].get("job")) == (status, "gateway")]
+
+    made = drill(beside, BY_NAME["exporter-killed"], seen=lambda: sent("firing"))
     assert made.others == []
-    eventually(lambda: "TargetMissing" in beside.pager.told("firing"), 60, 0.5, "the webhook is told")
-    alert = next(one for sent in beside.pager.got for one in sent["alerts"])
+    alert = sent("firing")[0]
+    assert alert["labels"]["alertname"] == "TargetMissing"
     assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{alert['labels']['alertname']}.md"
     assert alert["labels"]["severity"] in ("page", "ticket")
+    eventually(lambda: sent("resolved"), 60, 0.2, "the webhook is told that it is over")
 
 
 def test_every_metric_and_label_in_rules_and_alerts_is_told_by_somebody(beside: Watched) -> None:

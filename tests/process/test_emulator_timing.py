@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from engine.physics import profile
+from tests.eventually import eventually
 from tests.process.test_emulator import Emulator, about, emulator, picture
 
 FAST = ("--start-seconds", "0", "--speed", "50")
@@ -57,11 +58,14 @@ def test_a_whole_answer_counts_one_iteration_a_token(engine: Emulator) -> None:
 
 
 def test_too_little_room_preempts_and_everything_is_still_answered(tmp_path: Path) -> None:
-    small = ("--kv-cache-tokens", "640", "--max-model-len", "600")
+    small = ("--kv-cache-tokens", "640", "--max-model-len", "600", "--faults", "--fault", '{"kind":"hung"}')
     with emulator(tmp_path, *FAST, *small, constant=False) as engine, httpx.Client(timeout=30) as client:
         url = f"{engine.url}/v1/chat/completions"
         body = {"messages": about(), "max_tokens": 400, "ignore_eos": True, "stream": True}
         with client.stream("POST", url, json=body) as one, client.stream("POST", url, json=body) as other:
+            # Both are in before either is computed: at this speed the first one can be over before the second one comes.
+            eventually(lambda: engine.metric("num_requests_waiting") == 2, 10, 0.02, "both requests wait")
+            client.delete(f"{engine.url}/emulator/faults").raise_for_status()
             for answer in (one, other):
                 assert '"finish_reason":"length"' in [line for line in answer.iter_lines() if line][-2]
         assert engine.metric("num_preemptions_total") >= 1
