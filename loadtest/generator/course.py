@@ -42,11 +42,13 @@ class _Coming:
     def __init__(self, order: Order, send: Send) -> None:
         self._order, self._send, self._count = order, send, 0
 
-    def people(self, rate: float, start_s: float, seconds: float, forget: bool = False) -> None:
+    def people(self, rate: float, start_s: float, seconds: float, forget: bool = False) -> int:
+        """How many come."""
         random = Random(f"arrivals {self._order.seed} {self._count} {rate:.6f}")
         dues = arrivals_in(random, rate, start_s, seconds)
         self._send([(due, self._count + number) for number, due in enumerate(dues)], forget)
         self._count += len(dues)
+        return len(dues)
 
     def nobody(self) -> None:
         self._send([], True)
@@ -85,6 +87,7 @@ class _Searching:
         self._search = Search(order.search)
         self._level: float | None = None
         self._window = Window(0, 0)
+        self._due = 0
         self._first_sample = 0
         self._rest_until_s: float | None = None
 
@@ -111,7 +114,10 @@ class _Searching:
         self._window = Window(start_s + self._plan.settle_s, start_s + self._plan.settle_s + self._plan.measure_s)
         self._first_sample = len(self._kept.samples)
         if self._order.loop == "open":
-            self._coming.people(self._level, start_s, self._window.end_s - start_s, forget=True)
+            window = self._window
+            self._coming.people(self._level, start_s, window.start_s - start_s, forget=True)
+            # Drawn apart: of all people of a probe, how many fall into its window would be luck, and it is judged by them.
+            self._due = self._coming.people(self._level, window.start_s, window.seconds)
 
     def _looked(self, now_s: float) -> bool:
         """Whether this probe is over; then it is judged and the search has been told."""
@@ -120,7 +126,7 @@ class _Searching:
         samples = self._kept.samples[self._first_sample :]
         asked = [one for one in samples if window.start_s <= one.began_s < window.end_s]
         missed = [one for one in asked if not order.slo.kept_by(one, order.slowdown)]
-        expected = self._level * window.seconds if order.loop == "open" else max(len(asked), 20)
+        expected = self._due if order.loop == "open" else max(len(asked), 20)
         allowed = (1 - order.slo.share) * expected
         hopeless = len(missed) > HOPELESS * allowed + 5
         # Who was still waiting at the window's end has missed once the objective's time has passed.
@@ -128,7 +134,7 @@ class _Searching:
         if now_s < window.end_s + patience_s and not hopeless:
             return False
         if order.loop == "open":
-            held = not hopeless and expected - (len(asked) - len(missed)) <= allowed + 1e-9
+            held = bool(expected) and not hopeless and expected - (len(asked) - len(missed)) <= allowed + 1e-9
         else:
             held = bool(asked) and len(missed) <= (1 - order.slo.share) * len(asked)
         seen = figures(asked, Window(0, now_s + 1e6), order.slo, order.slowdown)
