@@ -1,6 +1,5 @@
 """The search of an open loop, without Locust's processes: a probe is judged by who was due in its window."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -12,10 +11,9 @@ from loadtest.search import SearchPlan
 
 
 @pytest.fixture(autouse=True)
-def _sockets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _sockets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locust replaces this process's sockets when it is imported."""
     monkeypatch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
-    yield
 
 
 @pytest.mark.parametrize("seed", range(20))
