@@ -14,7 +14,8 @@ def place(error: ErrorDetails, document: Any, section: str) -> str:
     found = ""
     for step in error["loc"]:
         if isinstance(step, int):
-            item = document[section][step]
+            items = document.get(section) if isinstance(document, dict) else None
+            item = items[step] if isinstance(items, list) and step < len(items) else None
             found += f"[{item.get('name', step) if isinstance(item, dict) else step}]"
         else:
             found += f".{step}" if found else step

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import jsonpath
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
+from config.hosts import IsUrl
 from config.section import Section
 
 PLACEHOLDERS = ("USER_PROMPT", "MODEL_NAME", "MODEL_TEMPERATURE", "IMAGE_URL", "MAX_TOKENS", "STREAM")
@@ -87,7 +88,9 @@ def _path(text: str) -> str:
 Template = Annotated[Any, BeforeValidator(_parsed), AfterValidator(_checked)]
 AnswerPath = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_path)]
 EndpointUrl = Annotated[
-    str, StringConstraints(max_length=2000, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$")
+    str,
+    StringConstraints(max_length=2000, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$"),
+    IsUrl,
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from config.endpoint import Endpoint
+from config.hosts import IsAddress
 from config.pools import Flavour
 from config.section import Name, Section
 
@@ -25,7 +26,7 @@ Gpu = Annotated[
 """A GPU by its number in nvidia-smi, its UUID (GPU-...), or a MIG device (MIG-...)."""
 
 
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$"), IsAddress]
 
 
 class Engine(Section):

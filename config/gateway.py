@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from config.keys import Keys
+from config.hosts import IsDomain, IsUrl, IsWritten
 from config.section import ImageReference, Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -24,7 +25,7 @@ class Tls(Section):
 class Gateway(Section):
     """Nginx: the one address of the cluster."""
 
-    host: IPv4Address = IPv4Address("0.0.0.0")
+    host: Annotated[IPv4Address, IsWritten] = IPv4Address("0.0.0.0")
     """Address of this host to listen on. 127.0.0.1 keeps the cluster to this machine."""
     port: Port = 8080
     """Port of the page and of the API."""
@@ -111,7 +112,9 @@ class Controller(Section):
     """true: what each decision saw is written to the state volume, a file a day, for `make autoscale-replay`. About 2 MB a day and
     pool, kept for 14 days."""
     gpu_metrics_url: (
-        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+        Annotated[
+            str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"), IsUrl
+        ]
         | None
     ) = None
     """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
@@ -132,11 +135,11 @@ class Controller(Section):
 class Network(Section):
     """The cluster's own network. nginx wants its resolver by address, so the controller's is fixed."""
 
-    subnet: IPv4Network = IPv4Network("10.213.77.0/24")
+    subnet: Annotated[IPv4Network, IsWritten] = IPv4Network("10.213.77.0/24")
     """Must not overlap a network this host is in."""
-    controller_ip: IPv4Address = IPv4Address("10.213.77.2")
+    controller_ip: Annotated[IPv4Address, IsWritten] = IPv4Address("10.213.77.2")
     """The controller's address inside the lower half of the subnet; Docker hands out the upper half."""
-    domain: str = Field("manyeyes.internal", pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    domain: Annotated[str, IsDomain] = Field("manyeyes.internal", pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     """Suffix of the names the controller answers: <pool>.pool.<domain>."""
 
     @property

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
-from config import by_name
+from config import by_name, documents
+from config.documents import DocumentError
 from config.section import Section
 
 HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
@@ -54,21 +54,32 @@ WANTED = {
 def load_keys(path: Path) -> Keys:
     """The keys of `path`; none when it does not exist. Raises KeysError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = documents.read_text(path)
     except FileNotFoundError:
         return Keys()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    except DocumentError as error:
+        raise KeysError(path, [str(error)]) from error
     return parse_keys(text, path)
 
 
 def parse_keys(text: str, path: Path) -> Keys:
-    """As load_keys(), from text; `path` only names it in errors."""
+    """As load_keys(), from text; `path` only names it in errors. Raises KeysError and nothing else, whatever the text is."""
     try:
-        document = yaml.safe_load(text) or {}
+        return _parsed(text, path)
+    except KeysError:
+        raise
+    except Exception as error:
+        raise KeysError(path, [documents.bug(error)]) from error
+
+
+def _parsed(text: str, path: Path) -> Keys:
+    try:
+        document = documents.parse(text)
+        if document is None:
+            document = {}
         keys = Keys.model_validate(document)
-    except yaml.YAMLError as error:
-        raise KeysError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    except DocumentError as error:
+        raise KeysError(path, [f"cannot be read: {error}"]) from error
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise KeysError(

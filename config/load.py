@@ -5,12 +5,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from config import rules
+from config import documents, rules
 from config.cluster import Cluster
+from config.documents import DocumentError
 from config.walk import sections
 
 
@@ -39,11 +39,20 @@ def users_path(path: Path, cluster: Cluster) -> Path:
 
 
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
-    """As load(), from text; `path` only names it in errors."""
+    """As load(), from text; `path` only names it in errors. Raises ConfigError and nothing else, whatever the text is."""
     try:
-        document = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(path, [_yaml_problem(error)]) from error
+        return _parsed(text, path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(path, [documents.bug(error)]) from error
+
+
+def _parsed(text: str, path: Path) -> Cluster:
+    try:
+        document = documents.parse(text)
+    except DocumentError as error:
+        raise ConfigError(path, [str(error)]) from error
     if not isinstance(document, dict):
         raise ConfigError(
             path,
@@ -64,17 +73,22 @@ def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
 def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> list[str]:
     """Broken rules among the items whose own fields are right, so that one run shows both kinds of problem."""
     wrong = {_item(detail["loc"]) for detail in error.errors(include_url=False)}
+    itemized = {section for section, number in wrong if number is not None}
     sound = dict(document)
     lost: set[str] = set()
     for section, number in wrong:
         if section not in ("pools", "engines"):
             sound.pop(section, None)
-        elif not any(other == section and number is not None for other, number in wrong):
+        elif section not in itemized:
             return []  # the section as a whole is wrong, such as text in place of a list
     for section in ("pools", "engines"):
         if isinstance(items := document.get(section), list):
             sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
-            lost |= {str(item.get("name")) for item in items if isinstance(item, dict) and item not in sound[section]}
+            lost |= {
+                str(item.get("name"))
+                for number, item in enumerate(items)
+                if isinstance(item, dict) and (section, number) in wrong
+            }
     try:
         found = rules.problems(Cluster.model_validate(sound))
     except ValidationError:
@@ -89,31 +103,13 @@ def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return documents.read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(
             path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."]
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, [f"cannot be read: {error}"]) from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A key written twice is an error; YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' stands there twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or error}"
+    except DocumentError as error:
+        raise ConfigError(path, [str(error)]) from error
 
 
 def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
@@ -126,12 +122,14 @@ def sentences(details: Sequence[ErrorDetails], document: Any, settings: str = "d
     `settings`: where those there are can be looked up.
     """
     by_place: dict[str, list[ErrorDetails]] = {}
-    for detail in details:
+    for detail in details[:MOST_DETAILS]:
         by_place.setdefault(_place(detail["loc"], document), []).append(detail)
     places = [
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
     ]
-    return [_sentence(place, by_place[place], settings) for place in places]
+    more = len(details) - MOST_DETAILS
+    rest = [f"{more} more problems are not listed; correct these first"] if more > 0 else []
+    return [*(_sentence(place, by_place[place], settings) for place in places), *rest]
 
 
 def _place(location: tuple[int | str, ...], document: Any) -> str:
@@ -203,6 +201,8 @@ def _close_to(place: str) -> str:
     return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
 
 
+MOST_DETAILS = 500
+"""More problems than this help nobody, and a hostile file has as many as it likes."""
 LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "a list of engines"}
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",

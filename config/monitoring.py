@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.hosts import IsAddress, IsUrl
 from config.section import Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -14,7 +15,7 @@ Severity = Literal["page", "ticket"]
 class Webhook(Section):
     """Something that takes alerts by HTTP POST, as Alertmanager writes them: a chat's bridge, a pager."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$"), IsUrl] | None = None
     """Where to. With a secret in it use `url_file`."""
     url_file: SecretFile | None = None
     """A file in the secrets folder that holds the URL."""
@@ -29,7 +30,7 @@ class Email(Section):
     """Address that gets the mail."""
     sender: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")]
     """Address that it comes from."""
-    server: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+    server: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"), IsAddress]
     """The SMTP server: mail.example.com:587."""
     user: str | None = None
     """Name at that server. null: it wants none."""

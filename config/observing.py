@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from config.hosts import IsUrl
 from config.section import Section
 
-Collector = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+Collector = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"), IsUrl]
 """Where OTLP over HTTP is taken; /v1/traces is added."""
 
 

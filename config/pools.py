@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.hosts import Host, IsUrl
 from config.scaling import Scaling
 from config.section import ModelAlias, Name, Section
 from config.slo import Slo
@@ -26,7 +27,7 @@ class Media(Section):
     """Smaller pictures are scaled up to about this many pixels (width x height)."""
     max_pixels: int = Field(1_310_720, ge=1024)
     """Larger pictures are scaled down to about this many pixels; 1024 pixels cost one vision token."""
-    allowed_domains: tuple[str, ...] = ()
+    allowed_domains: tuple[Host, ...] = ()
     """Hosts from which engines may fetch pictures by URL. Empty: only `data:` URLs work (nothing is fetched)."""
     allow_private: bool = False
     """true: these hosts may be at private addresses (10/8, 172.16/12, 192.168/16 and the like), on ports 80 and 443. Loopback,
@@ -49,7 +50,9 @@ class Sampling(Section):
 class Remote(Section):
     """An OpenAI-compatible endpoint that runs elsewhere: a hosted API, SGLang, TGI, another ManyEyes."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$")]
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"), IsUrl
+    ]
     """Where its API begins, version included: https://api.example.com/compatible-mode/v1."""
     key_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """A file in the secrets folder that holds its API key. null: it wants none."""

@@ -165,6 +165,9 @@ def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
 
 def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
     network = cluster.network
+    if network.subnet.num_addresses < 32:
+        yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
+        return  # what follows names addresses that such a subnet may not have
     if network.controller_ip not in network.subnet:
         yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
     elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
@@ -174,8 +177,6 @@ def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
             f"network.controller_ip {network.controller_ip} is in {network.handed_out}, which Docker hands out; "
             f"use {network.subnet[2]}"
         )
-    if network.subnet.num_addresses < 32:
-        yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
 
 
 def shutdown_leaves_time(cluster: Cluster) -> Iterator[str]:

@@ -9,10 +9,10 @@ import secrets
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, StringConstraints, ValidationError
 
-from config import by_name
+from config import by_name, documents
+from config.documents import DocumentError
 from config.section import Section
 
 HEAD = "# Who may open the page. Passwords are hashed (scrypt). `make user NAME=` adds one, or gives a new password.\n"
@@ -90,21 +90,30 @@ def matches(password: str, user: User | None) -> bool:
 def load_users(path: Path) -> Users:
     """The users of `path`; none when it does not exist. Raises UsersError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = documents.read_text(path)
     except FileNotFoundError:
         return Users()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsersError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    except DocumentError as error:
+        raise UsersError(path, [str(error)]) from error
     return parse_users(text, path)
 
 
 def parse_users(text: str, path: Path) -> Users:
-    """As load_users(), from text; `path` only names it in errors."""
+    """As load_users(), from text; `path` only names it in errors. Raises UsersError and nothing else, whatever the text is."""
     try:
-        document = yaml.safe_load(text)
+        return _parsed(text, path)
+    except UsersError:
+        raise
+    except Exception as error:
+        raise UsersError(path, [documents.bug(error)]) from error
+
+
+def _parsed(text: str, path: Path) -> Users:
+    try:
+        document = documents.parse(text)
         users = Users.model_validate(document)
-    except yaml.YAMLError as error:
-        raise UsersError(path, [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    except DocumentError as error:
+        raise UsersError(path, [f"cannot be read: {error}"]) from error
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise UsersError(

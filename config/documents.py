@@ -1,0 +1,163 @@
+"""YAML files that operators, `make up` or a disk may have damaged: read within limits, and with one kind of error.
+
+PyYAML alone raises a dozen exceptions besides its own (a wrong date is a ValueError, `!!bool x` a KeyError, deep nesting a
+RecursionError), and a few hundred bytes of aliases can stand for billions of values.
+"""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 4 << 20
+"""A file of 1,000 engines has 200 KB."""
+MOST_NODES = 100_000
+"""Values of a document, with each alias counted as often as it is used."""
+MOST_LEVELS = 60
+MOST_NUMBER = 2**63
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class DocumentError(ValueError):
+    """The file or its text cannot be used; one sentence, with line and column where there are any."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file. Raises FileNotFoundError, or DocumentError for anything else that is wrong with it."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise DocumentError("is a folder, not a file")
+        if not stat.S_ISREG(mode):
+            raise DocumentError("is not a regular file")  # a pipe or a device would never end
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        if isinstance(error, DocumentError):
+            raise
+        raise DocumentError(f"cannot be read: {_one_line(error)}") from error
+    if len(raw) > MOST_BYTES:
+        raise DocumentError(f"is larger than {MOST_BYTES >> 20} MiB")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"is not UTF-8 text: byte {error.start + 1} is wrong") from error
+
+
+def parse(text: str) -> Any:
+    """The document, None for an empty one. A key written twice is an error. Raises DocumentError and nothing else."""
+    try:
+        if len(text) > MOST_BYTES:
+            raise DocumentError(f"is larger than {MOST_BYTES >> 20} MiB")
+        loader = _StrictLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except DocumentError:
+        raise
+    except yaml.YAMLError as error:
+        raise DocumentError(_yaml_problem(error)) from error
+    except RecursionError as error:
+        raise DocumentError(f"is nested more than {MOST_LEVELS} levels deep") from error
+    except Exception as error:
+        raise DocumentError(f"is not YAML that can be read: {type(error).__name__}: {_one_line(error)}") from error
+
+
+def read(path: Path) -> Any:
+    """The document in a file. Raises FileNotFoundError or DocumentError."""
+    return parse(read_text(path))
+
+
+def bug(error: Exception) -> str:
+    """A sentence for what no check foresaw."""
+    return f"cannot be used: {type(error).__name__}: {_one_line(error)}. This is a bug in ManyEyes; please report it."
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A key written twice is an error; YAML would silently keep the last."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check(node)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            made = super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            kind = str(node.tag).rpartition(":")[2]
+            raise _marked(node, f"{_shown(node)} cannot be read as !!{kind}; put it in quotes if it is text") from error
+        if isinstance(made, int) and abs(made) >= MOST_NUMBER:
+            raise _marked(node, "the number is too large")
+        return made
+
+
+def _check(top: yaml.Node) -> None:
+    """Raises a YAML error for what would cost too much memory or time to build, or cannot be written down again."""
+    seen: dict[int, tuple[int, int]] = {}
+    """(values, levels) of each node."""
+    begun: set[int] = set()
+
+    def measure(node: yaml.Node, level: int) -> tuple[int, int]:
+        if id(node) in begun:
+            raise _marked(node, "the alias leads back to itself")
+        if id(node) not in seen:
+            if level > MOST_LEVELS:
+                raise _marked(node, f"it is nested more than {MOST_LEVELS} levels deep")
+            begun.add(id(node))
+            inside = [measure(child, level + 1) for child in _children(node)]
+            begun.discard(id(node))
+            values, levels = 1 + sum(one[0] for one in inside), 1 + max((one[1] for one in inside), default=0)
+            seen[id(node)] = values, levels
+        values, levels = seen[id(node)]
+        if values > MOST_NODES:
+            raise _marked(node, f"it stands for more than {MOST_NODES} values")
+        if level + levels > MOST_LEVELS + 1:
+            raise _marked(node, f"it is nested more than {MOST_LEVELS} levels deep")
+        return values, levels
+
+    measure(top, 0)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    """Raises a YAML error for a node that is wrong in itself."""
+    if isinstance(node, yaml.ScalarNode):
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise _marked(node, "the text holds half of a character (\\ud800 to \\udfff)")
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        return list(node.value)
+    keys: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _marked(key, "a mapping or a list is no key; put text such as {{ name }} in quotes")
+        if key.value in keys and key.tag != MERGE:
+            raise _marked(key, f"key {_shown(key)} stands there twice")
+        keys.add(key.value)
+    return [one for pair in node.value for one in pair]
+
+
+def _marked(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _shown(node: yaml.Node) -> str:
+    text = repr(node.value) if isinstance(node, yaml.ScalarNode) else "it"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{getattr(error, 'problem', None) or _one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
