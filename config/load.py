@@ -76,7 +76,7 @@ def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> l
     itemized = {section for section, number in wrong if number is not None}
     sound = dict(document)
     lost: set[str] = set()
-    for section, number in wrong:
+    for section, _ in wrong:
         if section not in ("pools", "engines"):
             sound.pop(section, None)
         elif section not in itemized:

@@ -6,6 +6,7 @@ a restart while the file is broken goes on with it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import yaml
 from pydantic import ValidationError
 
+from config import documents
 from config.cluster import Cluster
 from config.digest import digest
+from config.documents import DocumentError
 from config.gateway import Network
 from config.inventory import DEFAULT, Inventory
 from config.keys import Keys, KeysError, parse_keys
@@ -27,30 +29,40 @@ from controller import metrics, running
 from controller.gateway_files import GatewayFiles
 from controller.in_force import InForce, Refused
 from controller.kept import Kept
-from controller.running import STARTED
+from controller.running import STARTED, Running
 from controller.within_reach import Reach, within_reach
 
 log = structlog.get_logger()
 DOCUMENT = "configuration"
-UNREADABLE = "\0"
-"""In front of what is wrong with a file, in place of its text."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is there and cannot be read."""
+
+    why: str
+
+
+Text = str | Unreadable | None
+"""None where there is no such file."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What stands in the files; None where there is none."""
+    """What stands in the files."""
 
-    cluster: str | None
-    keys: str | None
-    inventory: str | None
-    started: str | None
+    cluster: Text
+    keys: Text
+    inventory: Text
+    started: Text
     """The services of engines as their containers were started."""
-    environment: str | None
+    environment: Text
 
     @property
     def digest(self) -> str:
         """Names what the operator wrote."""
-        return digest(self.cluster, self.keys)
+        cluster, keys = (one if not isinstance(one, Unreadable) else f"unreadable: {one.why}" for one in (self.cluster, self.keys))
+        return digest(cluster, keys)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ def read(config: Path, inventory: Path, keys_file: str) -> Texts:
     rendered = inventory.parent
     return Texts(
         _text(config),
-        _text(config.parent / keys_file),
+        _text(config.parent / keys_file) if keys_file else None,
         _text(inventory),
         # `make up` writes down each engine as it starts it; a plain `docker compose up` starts what is rendered.
         _text(rendered / STARTED) or _text(rendered / "engines.yaml"),
@@ -85,14 +97,24 @@ def read(config: Path, inventory: Path, keys_file: str) -> Texts:
 
 
 def understand(texts: Texts, config: Path, keys_before: Keys) -> Understood:
-    """Pure. Raises Unusable with everything that is wrong.
+    """Pure. Raises Unusable with everything that is wrong, and nothing else.
 
     Where `keys_before` holds keys, a file with nothing in it is not taken at its word: it would let everybody in.
     """
+    try:
+        return _understood(texts, config, keys_before)
+    except Unusable:
+        raise
+    except Exception as error:
+        log.exception("configuration_not_understood", file=str(config))
+        raise Unusable([f"{config}: {documents.bug(error)}"], {"bug"}) from error
+
+
+def _understood(texts: Texts, config: Path, keys_before: Keys) -> Understood:
     if texts.cluster is None:
         raise Unusable([f"{config}: does not exist"], {"cluster"})
-    if texts.cluster.startswith(UNREADABLE):
-        raise Unusable([f"{config}: {texts.cluster.removeprefix(UNREADABLE)}"], {"cluster"})
+    if isinstance(texts.cluster, Unreadable):
+        raise Unusable([f"{config}: {texts.cluster.why}"], {"cluster"})
     try:
         cluster = parse(texts.cluster, config)
     except ConfigError as error:
@@ -116,13 +138,14 @@ def understand(texts: Texts, config: Path, keys_before: Keys) -> Understood:
     return Understood(cluster, keys)
 
 
-def _keys(text: str | None, path: Path, before: Keys) -> Keys:
-    if text is not None and text.startswith(UNREADABLE):
-        raise KeysError(path, [text.removeprefix(UNREADABLE)])
-    if before.keys and not (text or "").strip():
+def _keys(text: Text, path: Path, before: Keys) -> Keys:
+    if isinstance(text, Unreadable):
+        raise KeysError(path, [text.why])
+    keys = parse_keys(text or "", path)
+    if before.keys and "keys" not in keys.model_fields_set:  # comments alone, or {}, are no word either
         found = "is gone" if text is None else "is empty"
         raise KeysError(path, [f"{found} while there are keys in force; `keys: []` in it lets everybody in"])
-    return parse_keys(text or "", path)
+    return keys
 
 
 class Configuration:
@@ -134,6 +157,9 @@ class Configuration:
         self.problems: list[str] = []
         self.needs: tuple[str, ...] = ()
         self.applied_at = datetime.now(UTC)
+        self._running: Running | None = None
+        """What the files that `make up` writes said last, while they could be read."""
+        self._not_known = ""
         self._seen = self._read(None)
         self._judged = self._applied = self._seen
         last = self._last()
@@ -148,7 +174,12 @@ class Configuration:
         self._taken = understood
         self.network: Network = understood.cluster.network
         self.keys = understood.keys
-        self.reach = self._reach(understood)
+        try:
+            self.reach = self._reach(understood)
+        except Exception:
+            # It is better to serve by what is written than not to start.
+            log.exception("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED)
+            self.reach = within_reach(understood.cluster, None, self.network)
 
     def begin(self, in_force: InForce, gateway: GatewayFiles, tell: Callable[[str], None]) -> None:
         """From here on changes reach `in_force`; what is in force at the start reaches the gateway."""
@@ -164,16 +195,21 @@ class Configuration:
         """Looks at the files until cancelled."""
         while True:
             await asyncio.sleep(self.in_force.cluster.controller.config_interval_s)
-            self.look()
+            try:
+                await self.look()
+            except Exception:
+                log.exception("configuration_watch_failed", file=str(self.config))
+                self._refuse(Unusable([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"}))
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """One look. Texts are judged once two looks in a row saw them: a file that is being written is seen half."""
-        texts = self._read(self._taken.cluster)
+        # In threads: a disk that hangs, or a file that takes long to read, must not stop DNS answers.
+        texts = await asyncio.to_thread(self._read, self._taken.cluster)
         settled = texts == self._seen
         self._seen = texts
         if settled and texts != self._judged:
             self._judged = texts
-            self._judge(texts)
+            await self._judge(texts)
 
     def status(self) -> dict[str, Any]:
         """For people and `make up`: GET /api/configuration."""
@@ -185,13 +221,13 @@ class Configuration:
             "needs": list(self.needs),
         }
 
-    def _judge(self, texts: Texts) -> None:
+    async def _judge(self, texts: Texts) -> None:
         try:
-            understood = understand(texts, self.config, self._taken.keys)
+            understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
             if understood.cluster.gateway.keys_file != self._taken.cluster.gateway.keys_file:
                 # The keys that were read are those of another file.
-                texts = self._seen = self._judged = self._read(understood.cluster)
-                understood = understand(texts, self.config, self._taken.keys)
+                texts = self._seen = self._judged = await asyncio.to_thread(self._read, understood.cluster)
+                understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
             self._apply(texts, understood)
         except Unusable as error:
             self._refuse(error)
@@ -205,8 +241,10 @@ class Configuration:
         self.gateway.keys, self.gateway.renamed = understood.keys, reach.renamed
         try:
             self.in_force.take_written(reach.cluster)
-        except Refused as error:
+        except Exception as error:
             self.gateway.keys, self.gateway.renamed = before
+            if not isinstance(error, Refused):
+                raise
             raise Unusable([f"{self.config}: {problem}" for problem in error.problems], {"registered"}) from error
         as_before = texts == replace(self._applied, started=texts.started, environment=texts.environment)
         had_problems, needed = bool(self.problems), self.needs
@@ -222,11 +260,36 @@ class Configuration:
         self._keep()
 
     def _reach(self, understood: Understood) -> Reach:
-        runs = running.read(self._seen.started, self._seen.environment)
-        reach = within_reach(understood.cluster, runs, self.network)
+        reach = within_reach(understood.cluster, self._runs(), self.network)
         self.needs = reach.needs
         metrics.CONFIG_NEEDS.set(len(reach.needs))
         return reach
+
+    def _runs(self) -> Running | None:
+        """What Compose runs; while its files cannot be read, what they said last."""
+        started, environment = self._seen.started, self._seen.environment
+        try:
+            for text in (started, environment):
+                if isinstance(text, Unreadable):
+                    raise running.Unknown(text.why)
+            assert not isinstance(started, Unreadable)
+            assert not isinstance(environment, Unreadable)
+            self._running, self._not_known = running.read(started, environment), ""
+        except running.Unknown as error:
+            if self._running is None:
+                self._running = self._kept_running()
+            if str(error) != self._not_known:
+                self._not_known = str(error)
+                log.error("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED, reason=str(error))
+        return self._running
+
+    def _kept_running(self) -> Running | None:
+        document = self._kept_document()
+        started, environment = document.get("started"), document.get("environment")
+        with contextlib.suppress(running.Unknown):
+            if isinstance(started, str):
+                return running.read(started, environment if isinstance(environment, str) else None)
+        return None
 
     def _refuse(self, error: Unusable) -> None:
         self.problems = error.problems
@@ -241,50 +304,67 @@ class Configuration:
                 self.tell(f"configuration: {need}")
 
     def _keep(self) -> None:
-        document = {"file": str(self.config), "cluster": self._applied.cluster, "keys": self._applied.keys}
-        if not self.problems and self.kept.read(DOCUMENT) != document:
+        if self.problems:
+            return
+        applied, before = self._applied, self._kept_document()
+        document = {"file": str(self.config), "cluster": applied.cluster, "keys": applied.keys}
+        document["inventory"] = applied.inventory
+        for name, text in (("started", applied.started), ("environment", applied.environment)):
+            document[name] = before.get(name) if self._not_known else text
+        if before != document:
             self.kept.write(DOCUMENT, document)
 
-    def _kept_texts(self) -> dict[str, str | None]:
-        """What stood in the files when they were in force last; empty when that is not known."""
+    def _kept_document(self) -> dict[str, Any]:
+        """What was kept of this file; empty when there is none."""
         document = self.kept.read(DOCUMENT)
         if not isinstance(document, dict) or document.get("file") != str(self.config):
             return {}
-        return {"cluster": document.get("cluster"), "keys": document.get("keys")}
+        return document
+
+    def _kept_texts(self) -> dict[str, str | None]:
+        """What stood in the files when they were in force last; empty when that is not known."""
+        document = self._kept_document()
+        found = {name: document.get(name) for name in ("cluster", "keys")}
+        if not isinstance(found["cluster"], str) or not isinstance(found["keys"], str | None):
+            return {}
+        return found
 
     def _last(self) -> Understood | None:
         """What was in force last, None when that is not known or of no use any more."""
-        try:
-            return (
-                understand(replace(self._seen, **kept), self.config, Keys()) if (kept := self._kept_texts()) else None
-            )
-        except Unusable:
-            return None
+        kept = self._kept_texts()
+        inventory = self._kept_document().get("inventory")
+        ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
+        for one in ways if kept else ():
+            with contextlib.suppress(Unusable):
+                return understand(replace(self._seen, **kept, inventory=one), self.config, Keys())
+        return None
 
     def _read(self, cluster: Cluster | None) -> Texts:
         """Before anything is in force the name of the keys file is the one that is written."""
         if cluster is None:
             try:
-                cluster = parse(_text(self.config) or "", self.config)
+                text = _text(self.config)
+                cluster = parse(text if isinstance(text, str) else "", self.config)
             except ConfigError:
                 return replace(read(self.config, self.inventory, ""), keys=None)
         return read(self.config, self.inventory, cluster.gateway.keys_file)
 
 
-def _text(path: Path) -> str | None:
-    """None where there is no such file."""
+def _text(path: Path) -> Text:
     try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+        return documents.read_text(path)
+    except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{UNREADABLE}cannot be read: {error}"
+    except DocumentError as error:
+        return Unreadable(str(error))
 
 
-def _inventory(text: str | None) -> Inventory:
+def _inventory(text: Text) -> Inventory:
     if text is None:
         return DEFAULT
     try:
-        return Inventory.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise LayoutError(f"what `make up` found on this host cannot be read: {error}") from error
+        if isinstance(text, Unreadable):
+            raise DocumentError(text.why)
+        return Inventory.model_validate(documents.parse(text))
+    except (ValidationError, DocumentError) as error:
+        raise LayoutError(f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}") from error

@@ -49,7 +49,10 @@ class Connection(asyncio.Protocol):
         """`lost` is called when the engine closes it without having said so. Raises OSError, TimeoutError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
-            _, protocol = await loop.create_connection(lambda: cls(f"{address}:{port}", lost), address, port)
+            try:
+                _, protocol = await loop.create_connection(lambda: cls(f"{address}:{port}", lost), address, port)
+            except (ValueError, OverflowError) as error:  # no address, or no port
+                raise OSError(str(error)) from error
         return protocol
 
     @property

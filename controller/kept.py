@@ -6,6 +6,7 @@ aside under another name and the reason told; a full or missing disk costs the m
 
 import contextlib
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from typing import Any
 import structlog
 import yaml
 
+from config import documents
+from config.documents import DocumentError
+
 log = structlog.get_logger()
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class Kept:
@@ -26,16 +31,22 @@ class Kept:
         """The document, or None where there is none. A corrupt one is set aside."""
         path = self._path(name)
         try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
+            return documents.read(path)
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            self.set_aside(name, f"{type(error).__name__}: {error}".splitlines()[0])
+        except DocumentError as error:
+            self.set_aside(name, str(error))
             return None
 
     def names(self, folder: str) -> list[str]:
         """The documents in one folder of it, as `read` takes them, sorted."""
-        return sorted(f"{folder}/{path.stem}" for path in (self.folder / folder).glob("*.yaml"))
+        found = []
+        with contextlib.suppress(OSError):
+            for path in (self.folder / folder).glob("*.yaml"):
+                # Any other name is not one that was written here, and some cannot even be printed.
+                if NAME.fullmatch(path.stem):
+                    found.append(f"{folder}/{path.stem}")
+        return sorted(found)
 
     def write(self, name: str, document: Any) -> bool:
         """Replaces the document. False, with the reason in the log, when the disk does not take it."""
@@ -49,7 +60,7 @@ class Kept:
                 os.fsync(file.fileno())
             fresh.replace(path)
             _sync_folder(path.parent)
-        except OSError as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             log.error("state_not_kept", document=name, error=str(error))
             with contextlib.suppress(OSError):
                 fresh.unlink()
@@ -67,6 +78,10 @@ class Kept:
             log.error("state_not_kept", document=name, error=str(error))
             return False
         return True
+
+    def restore(self, name: str, former: Any) -> bool:
+        """Puts back what `read` said before a change: None where there was no such document."""
+        return self.remove(name) if former is None else self.write(name, former)
 
     def set_aside(self, name: str, reason: str) -> None:
         """Moves a document that cannot be used out of the way, so that a person can look at it."""

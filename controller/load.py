@@ -63,6 +63,8 @@ NAMES = {
 }
 """vllm/v1/metrics/loggers.py in 0.32. A name that is missing there reads 0."""
 STARTS = {key: b"\n" + name + b"{" for key, name in NAMES.items()}
+MOST = 1e15
+MOST_REQUESTS = 1_000_000
 NEAR_BYTES = 4096
 """Between two looks a line moves by as many digits as the numbers before it have grown."""
 
@@ -99,12 +101,16 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
                 value = float(number)
             except ValueError:
                 return None
+            if not 0 <= value <= MOST:  # NaN, infinity, or what no engine counts
+                return None
             if key == "sleep":
                 asleep = asleep or (b'sleep_state="awake"' in labels and value == 0)
             total, ranks = total + value, ranks + 1
             at = end
             if end < 0:
                 break
+        if key in ("running", "waiting") and total > MOST_REQUESTS:
+            return None
         values[key] = total / ranks if key == "kv_cache" else total
     if "generation_tokens" not in values and "running" not in values:
         return None

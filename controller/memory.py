@@ -4,10 +4,12 @@ Until the first look at an engine is in, DNS goes by it, so that a restart chang
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from config.engines import Engine
+from config.hosts import address_of
 from controller.kept import Kept
 from controller.state import State
 
@@ -40,10 +42,11 @@ class Memory:
             if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name]):
                 try:
                     state = State(row.get("state"))
-                except ValueError:
+                except (ValueError, TypeError):
                     continue
                 address = row.get("address")
-                found[name] = Remembered(state, address if isinstance(address, str) else None)
+                is_address = isinstance(address, str) and isinstance(address_of(address), IPv4Address)
+                found[name] = Remembered(state, address if is_address else None)
         return found
 
     def held(self) -> dict[str, str]:

@@ -5,11 +5,12 @@ import base64
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
+import structlog
 
+from config import hosts
 from config.engines import Engine
 from config.gateway import Controller
 from controller import load
@@ -29,23 +30,21 @@ ADDRESS_FOR_S = 30.0
 """After so long an engine's name is looked up anew, though its connection stands. A cut connection asks at once."""
 
 
+log = structlog.get_logger()
+
+
 class NoResolver(Exception):
     """Nobody could be asked for the address, so nothing is known of the engine."""
 
 
 async def address_of(engine: Engine) -> str | None:
     """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
-    with suppress(OSError):  # an address needs no look-up
-        socket.inet_aton(engine.host)
-        return engine.host
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(engine.host, engine.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM):
-            raise NoResolver from None
+        return str((await hosts.look_up(engine.host, engine.port, socket.AF_INET))[0])
+    except hosts.NoAnswer:
+        raise NoResolver from None
+    except hosts.LookupFailed:
         return None
-    return str(found[0][4][0])
 
 
 @dataclass(slots=True)
@@ -240,6 +239,9 @@ class Probe:
             self._counters_odd = f"it {error} at /metrics"
         except asyncio.CancelledError:
             pass
+        except Exception:
+            # A bug. What /health says still counts.
+            log.exception("counters_not_read", engine=self.engine.name)
         return None
 
     def _drop_health(self) -> None:
@@ -289,4 +291,5 @@ def _server_load(reply: Reply) -> int | None:
         value = orjson.loads(reply.body)["server_load"]
     except (ValueError, LookupError, TypeError):
         return None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= load.MOST_REQUESTS
+    return value if is_count else None

@@ -2,12 +2,12 @@
 so a hosted API charges nothing. The gateway goes on sending requests there whatever is found."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from config.gateway import Controller
+from config.hosts import LookupFailed, look_up
 from config.pools import Remote
 from controller import metrics
 
@@ -28,18 +28,16 @@ class Endpoint:
 
 async def look(remote: Remote, timeout_s: float) -> str:
     """Empty when something listens there, else what is wrong."""
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            try:
-                found = await loop.getaddrinfo(remote.host, remote.port, type=socket.SOCK_STREAM)
-            except OSError:
-                return f"the name {remote.host} does not resolve"
-            _, writer = await asyncio.open_connection(str(found[0][4][0]), remote.port)
+            found = await look_up(remote.host, remote.port)
+            _, writer = await asyncio.open_connection(str(found[0]), remote.port)
             writer.close()
+    except LookupFailed as error:
+        return str(error)
     except TimeoutError:
         return f"{remote.host}:{remote.port} does not answer within {timeout_s:g} s"
-    except OSError:
+    except (OSError, OverflowError):
         return f"nothing listens at {remote.host}:{remote.port}"
     return ""
 

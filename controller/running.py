@@ -5,10 +5,10 @@ Containers are started by `make up`, not by the controller: what is written ther
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-import yaml
-
+from config import documents
+from config.documents import DocumentError
 from config.pools import Flavour
 
 SERVED_NAMES = "--served-model-name"
@@ -38,16 +38,37 @@ class Running:
         return frozenset(names[:end])
 
 
+class Unknown(ValueError):
+    """The files do not say what runs; the message says why."""
+
+
 def read(engines_yaml: str | None, compose_env: str | None) -> Running | None:
-    """None where nothing was rendered: the controller runs without Compose."""
+    """None where nothing was rendered: the controller runs without Compose. Raises Unknown and nothing else."""
     if engines_yaml is None:
         return None
-    document = yaml.safe_load(engines_yaml) or {}
-    services = {
-        name: service
-        for name, service in (document.get("services") or {}).items()
-        if "manyeyes.engine" in service.get("labels", {})
-    }
+    try:
+        document = documents.parse(engines_yaml)
+    except DocumentError as error:
+        raise Unknown(str(error)) from error
+    found = document.get("services") if isinstance(document, dict) else document
+    if not isinstance(document, dict | None) or not isinstance(found, dict | None):
+        raise Unknown("it wants a mapping of services")
+    services = {}
+    for name, service in (found or {}).items():
+        if not isinstance(service, dict):
+            raise Unknown(f"services.{str(name)[:60]} wants a mapping")
+        labels = service.get("labels", {})
+        if not isinstance(labels, dict):
+            raise Unknown(f"services.{str(name)[:60]}.labels wants a mapping")
+        if "manyeyes.engine" not in labels:
+            continue
+        command = service.get("command")
+        flavour = labels.get("manyeyes.flavour")
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            raise Unknown(f"services.{str(name)[:60]}.command wants a list of words")
+        if not isinstance(name, str) or "manyeyes.pool" not in labels or flavour not in get_args(Flavour):
+            raise Unknown(f"services.{str(name)[:60]}.labels wants manyeyes.pool and manyeyes.flavour")
+        services[name] = service
     return Running(services, environment(compose_env or ""))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from controller.kept import Kept
 
 DOCUMENT = "scaling"
+MOST_ENGINES = 1_000_000
 
 
 @dataclass
@@ -34,19 +35,29 @@ def read(kept: Kept) -> Memory:
     if document is None:
         return Memory()
     try:
+        if not isinstance(document, dict):
+            raise TypeError("it holds no mapping")
         return Memory(
             wanted=_counts(document["wanted"]),
             fixed=_counts(document["fixed"]),
-            going={str(name) for name in document["going"]},
-            resting={str(name) for name in document["resting"]},
+            going=_names(document["going"]),
+            resting=_names(document["resting"]),
         )
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         kept.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
         return Memory()
 
 
 def _counts(document: Any) -> dict[str, int]:
+    if not isinstance(document, dict):
+        raise TypeError("counts are no mapping")
     counts = {str(pool): int(count) for pool, count in document.items()}
-    if any(count < 1 for count in counts.values()):
-        raise ValueError("a count below 1")
+    if any(not 1 <= count <= MOST_ENGINES for count in counts.values()):
+        raise ValueError(f"a count that is not from 1 to {MOST_ENGINES}")
     return counts
+
+
+def _names(document: Any) -> set[str]:
+    if not isinstance(document, list):
+        raise TypeError("names of engines are no list")
+    return {str(name) for name in document}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from config.keys import Key, Keys
-from controller.configuration import UNREADABLE, Texts, Unusable, understand
+from controller.configuration import Texts, Unreadable, Unusable, understand
 
 CONFIG = Path("config/cluster.yaml")
 RIGHT = "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -45,7 +45,7 @@ def test_every_problem_is_told_as_check_config_tells_it() -> None:
     [
         (None, "config/cluster.yaml: does not exist"),
         ("", "config/cluster.yaml: wants sections such as `pools:`, found nothing"),
-        (f"{UNREADABLE}cannot be read: permission denied", "config/cluster.yaml: cannot be read: permission denied"),
+        (Unreadable("cannot be read: permission denied"), "config/cluster.yaml: cannot be read: permission denied"),
     ],
 )
 def test_a_file_that_is_missing_empty_or_closed_is_refused(cluster: str | None, said: str) -> None:

@@ -52,11 +52,13 @@ PARSERS: list[tuple[Callable[[str, Path], Any], type[Exception], str]] = [
 
 def tried(text: str) -> None:
     for parser, error, name in PARSERS:
+        said = ""
         try:
             parser(text, Path(name))
         except error as found:
-            assert "bug in ManyEyes" not in str(found), (text[:200], str(found))
-            assert str(found).startswith(f"{name}: "), (text[:200], str(found))
+            said = str(found)
+        assert "bug in ManyEyes" not in said, (text[:200], said)
+        assert not said or said.startswith(f"{name}: "), (text[:200], said)
 
 
 @pytest.mark.parametrize("text", ODD, ids=[f"{number}" for number in range(len(ODD))])
@@ -164,7 +166,7 @@ def test_a_keys_file_that_holds_something_else_does_not_let_everybody_in(text: s
 
 ODD_HOSTS = [
     *("10.1", "010.0.0.7", "0x7f000001", "127.1", "1", "0x7f.1", "256.0.0.1", "1.2.3.4.5", "a..b", ".a", "a-", "x" * 64, ".".join(["x" * 60] * 5), "١٢٧.0.0.1"),
-    *("１２７.0.0.1", "fe80::1%eth0", "a\0b", "a b", "ünï.example.com", "-a", "a.1", "a.0x1"),
+    *("\uff11\uff12\uff17.0.0.1", "fe80::1%eth0", "a\0b", "a b", "ünï.example.com", "-a", "a.1", "a.0x1"),
 ]  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def test_a_port_that_is_none_is_refused_wherever_one_is_written(port: str) -> No
         f"pools: [{{name: a, model: m, remote: {{url: 'https://h:{port}/v1'}}}}]",
         f"pools: [{pool}]\ncontroller: {{gpu_metrics_url: 'http://h:{port}/metrics'}}",
     ):
-        with pytest.raises(ConfigError, match="port|'0'"):
+        with pytest.raises(ConfigError, match=r"port|'0'"):
             parse(text)
 
 
