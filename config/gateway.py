@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from config.keys import Keys
 from config.hosts import IsDomain, IsUrl, IsWritten
+from config.keys import Keys
 from config.section import ImageReference, Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 import uvicorn
@@ -18,6 +19,7 @@ from controller.container_use import watching_containers
 from controller.fleet import Fleet
 from controller.gateway_files import FilesOfOthers, GatewayFiles
 from controller.in_force import InForce
+from controller.keep_running import keep_running
 from controller.kept import Kept
 from controller.offered import Offered
 from controller.registry import registrations
@@ -36,6 +38,42 @@ class QuietServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class CannotListen(Exception):
+    """The message says where, why and what to do."""
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Raises CannotListen."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise _cannot_listen("HTTP", host, port, error) from error
+    return listening
+
+
+def _cannot_listen(what: str, host: str, port: int, error: OSError) -> CannotListen:
+    return CannotListen(
+        f"The controller cannot listen for {what} on {host} port {port}: {error.strerror or error}. "
+        "End what listens there, or give the controller another port."
+    )
+
+
+@contextlib.asynccontextmanager
+async def _or_cannot_listen(
+    what: str, host: str, port: int, opened: contextlib.AbstractAsyncContextManager[None]
+) -> AsyncIterator[None]:
+    """Raises CannotListen where `opened` cannot be entered."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(opened)
+        except OSError as error:
+            raise _cannot_listen(what, host, port, error) from error
         yield
 
 
@@ -62,6 +100,7 @@ async def run(settings: Settings) -> None:
     app = api(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
     app.include_router(configuration_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)
+    listening = _bound(settings.host, settings.http_port)
     server = QuietServer(
         uvicorn.Config(
             app,
@@ -77,23 +116,32 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     async with (
-        dns.serving(fleet, settings.closed_host, settings.dns_port),
-        request_log.receiving(requests, settings.closed_host, settings.syslog_port),
+        _or_cannot_listen(
+            "DNS", settings.closed_host, settings.dns_port, dns.serving(fleet, settings.closed_host, settings.dns_port)
+        ),
+        _or_cannot_listen(
+            "the gateway's log",
+            settings.closed_host,
+            settings.syslog_port,
+            request_log.receiving(requests, settings.closed_host, settings.syslog_port),
+        ),
         watching_containers(in_force, settings.containers),
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
-        loops = [
-            asyncio.create_task(each)
-            for each in (fleet.watch(), gateway.follow(), configuration.watch(), requests.spans.run())
-        ]
+        tasks = {
+            "engines": fleet.watch,
+            "gateway": gateway.follow,
+            "configuration": configuration.watch,
+            "spans": requests.spans.run,
+        }
         if settings.services:
-            services = Services(settings.services, settings.resolver, in_force, fleet.tell)
-            loops.append(asyncio.create_task(services.follow()))
+            tasks["services"] = Services(settings.services, settings.resolver, in_force, fleet.tell).follow
+        loops = [asyncio.create_task(keep_running(name, each)) for name, each in tasks.items()]
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
         done, _ = await asyncio.wait({*loops, serving}, return_when=asyncio.FIRST_COMPLETED)
         for each in loops:
             each.cancel()
@@ -110,6 +158,9 @@ def main() -> int:
     except Unusable as error:
         print(error, file=sys.stderr)
         return 2
+    except CannotListen as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

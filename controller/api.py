@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from config.pools import Pool
 from controller.fleet import Fleet, Member
+from controller.keep_running import failed
 from controller.remote import Endpoint
 from controller.request_log import RequestLog
 from controller.state import SERVES, State
@@ -67,8 +68,11 @@ def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: N
     @app.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text format."""
-        requests.count_dropped()
-        look()
+        for measure in (requests.count_dropped, look):
+            try:
+                measure()
+            except Exception:
+                failed("metrics")
         # With 200 engines it takes 0.1 s, in which DNS is to be answered.
         return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 

@@ -26,7 +26,7 @@ def tell(cluster: Cluster, secrets: Path) -> None:
     CERTIFICATE_EXPIRES.clear()
     if cluster.gateway.tls:
         name = cluster.gateway.tls.certificate
-        with contextlib.suppress(OSError, Unreadable):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
             at = ends((secrets / name).read_text()).timestamp()
             CERTIFICATE_EXPIRES.labels(name).set(at)
 

@@ -61,7 +61,9 @@ class Texts:
     @property
     def digest(self) -> str:
         """Names what the operator wrote."""
-        cluster, keys = (one if not isinstance(one, Unreadable) else f"unreadable: {one.why}" for one in (self.cluster, self.keys))
+        cluster, keys = (
+            one if not isinstance(one, Unreadable) else f"unreadable: {one.why}" for one in (self.cluster, self.keys)
+        )
         return digest(cluster, keys)
 
 
@@ -280,7 +282,9 @@ class Configuration:
                 self._running = self._kept_running()
             if str(error) != self._not_known:
                 self._not_known = str(error)
-                log.error("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED, reason=str(error))
+                log.error(
+                    "started_engines_not_known", folder=str(self.inventory.parent), file=STARTED, reason=str(error)
+                )
         return self._running
 
     def _kept_running(self) -> Running | None:
@@ -367,4 +371,6 @@ def _inventory(text: Text) -> Inventory:
             raise DocumentError(text.why)
         return Inventory.model_validate(documents.parse(text))
     except (ValidationError, DocumentError) as error:
-        raise LayoutError(f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}") from error
+        raise LayoutError(
+            f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}"
+        ) from error

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import structlog
 
+from controller.bounded import NoReply, call
 from controller.in_force import InForce
+from controller.keep_running import failed
 from controller.metrics import CONTAINER_CPU, CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT, CONTAINER_RESTARTS
 from render.containers import watched
 
@@ -36,13 +38,22 @@ def read(told: Any) -> Use | None:
         counted = memory.get("stats", {})
         # Control groups 1 call it total_inactive_file. `docker stats` leaves it out, too: it is given back when needed.
         files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
-        return Use(
-            cpu_s=told["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
-            memory_bytes=max(0, memory["usage"] - files),
-            limit_bytes=memory["limit"],
-        )
-    except (KeyError, TypeError, AttributeError):
+        numbers = [
+            _count(one)
+            for one in (told["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
+        ]
+    except (LookupError, TypeError, AttributeError):
         return None
+    cpu_ns, usage, files, limit = numbers
+    if cpu_ns is None or usage is None or files is None or limit is None:
+        return None
+    return Use(cpu_s=cpu_ns / 1e9, memory_bytes=max(0, usage - files), limit_bytes=limit)
+
+
+def _count(value: Any) -> int | None:
+    """None for what is no count."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+    return value if is_count else None
 
 
 class ContainerUse:
@@ -68,12 +79,18 @@ class ContainerUse:
         cluster = self.in_force.cluster
         engines = {engine.name for engine in cluster.started_engines}
         for service in watched(cluster):
-            container = f"/containers/{cluster.name}-{service}-1"
-            self._tell(service, read(await self._ask(f"{container}/stats")))
-            if service in engines:
-                told = await self._ask(f"{container}/json")
-                if isinstance(told, dict) and isinstance(told.get("RestartCount"), int):
-                    CONTAINER_RESTARTS.labels(service).set(told["RestartCount"])
+            try:
+                await self._look_at(service, f"/containers/{cluster.name}-{service}-1", service in engines)
+            except Exception:
+                # One odd answer must not hide the other containers.
+                failed("container_use", service=service)
+
+    async def _look_at(self, service: str, container: str, is_engine: bool) -> None:
+        self._tell(service, read(await self._ask(f"{container}/stats")))
+        if is_engine:
+            told = await self._ask(f"{container}/json")
+            if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
+                CONTAINER_RESTARTS.labels(service).set(restarts)
 
     def _tell(self, service: str, use: Use | None) -> None:
         before_s = self._cpu_s.pop(service, None)
@@ -91,9 +108,9 @@ class ContainerUse:
     async def _ask(self, path: str) -> Any:
         """None where there is no answer: scaling tells of a filter that is gone, and a container that is not there has no use."""
         try:
-            reply = await self.client.get(self.url + path, timeout=ASK_TIMEOUT_S)
-            return reply.json() if reply.status_code == 200 else None
-        except (httpx.RequestError, ValueError):
+            reply = await call(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
+            return reply.json() if reply.status == 200 else None
+        except (NoReply, ValueError):
             return None
 
 

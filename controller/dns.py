@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 
 import dns.exception
@@ -27,13 +27,16 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+import structlog
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
 from controller import metrics
 from controller.fleet import Fleet, Member
+from controller.keep_running import failed, keep_running
 
+log = structlog.get_logger()
 SRV_SERVICE = ("_http", "_tcp")
 # dnspython leaves these two untyped.
 _A: Callable[..., A] = partial(A, dns.rdataclass.IN, dns.rdatatype.A)
@@ -44,6 +47,9 @@ MAX_UDP_BYTES = 4096
 MOST_KEPT = 4096
 """Answers; whoever asks for ever new names makes them begin anew."""
 TCP_TIMEOUT_S = 5
+MOST_KEPT_BYTES = 512
+"""A larger query is no name with a few options."""
+HEAD_BYTES = 12
 
 
 class Answers:
@@ -68,13 +74,33 @@ class Answers:
             rest, counted = kept
             counted.inc()
             return wire[:2] + rest
-        made = answer(wire, self.fleet, over_udp)
+        try:
+            made = answer(wire, self.fleet, over_udp)
+        except Exception:
+            # nginx keeps its members when it is told that something went wrong, and asks again.
+            failed("dns_answer")
+            return _error(wire, dns.rcode.SERVFAIL)
         if made is None:
-            return None
+            return _error(wire, dns.rcode.FORMERR)
         reply, counted = made
         counted.inc()
-        self._kept[key] = (reply[2:], counted)
+        if len(wire) <= MOST_KEPT_BYTES:
+            self._kept[key] = (reply[2:], counted)
         return reply
+
+
+def _error(wire: bytes, code: dns.rcode.Rcode) -> bytes | None:
+    """An error, made by hand of the query's own bytes; None for what is no query."""
+    if len(wire) < HEAD_BYTES or wire[2] & 0x80:
+        return None
+    end = HEAD_BYTES
+    while end < len(wire) and 0 < wire[end] < 64:
+        end += wire[end] + 1
+    # nginx takes an error as the answer to its question only with the question in it.
+    is_whole = wire[4:6] == b"\0\1" and end + 5 <= len(wire) and wire[end] == 0
+    question = wire[HEAD_BYTES : end + 5] if is_whole else b""
+    head = wire[:2] + bytes([0x80 | (wire[2] & 0x79), code])  # its number; QR, its opcode and RD; the error
+    return head + bytes([0, bool(question)]) + bytes(6) + question
 
 
 def answer(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Counter] | None:
@@ -141,9 +167,19 @@ def _pool_question(labels: list[str]) -> _PoolQuestion | None:
     match labels[2:] if as_srv else labels:
         case [pool]:
             return _PoolQuestion(pool, as_srv, None)
-        case [capacity, pool] if re.fullmatch(r"c[0-9]{1,9}", capacity):
+        case [capacity, pool] if re.fullmatch(r"c[0-9]{1,19}", capacity):
             return _PoolQuestion(pool, as_srv, int(capacity[1:]))
     return None
+
+
+@lru_cache(maxsize=4096)
+def _address_record(address: str) -> A | None:
+    """None for what is no IPv4 address: one engine without an address must not take its pool's other engines along."""
+    try:
+        return _A(address)
+    except (dns.exception.DNSException, ValueError) as error:
+        log.error("dns_record_left_out", address=address[:100], reason=str(error))
+        return None
 
 
 def _add(
@@ -157,7 +193,11 @@ def _add(
     wanted = question.rdtype
     if not members or wanted not in (dns.rdatatype.SRV if as_srv else dns.rdatatype.A, dns.rdatatype.ANY):
         return
-    addresses: list[A] = [_A(member.address) for member in members]
+    records = [(member, record) for member in members if (record := _address_record(member.address or ""))]
+    if not records:
+        response.set_rcode(dns.rcode.SERVFAIL)  # engines serve, and nothing can be said of where
+        return
+    members, addresses = [member for member, _ in records], [record for _, record in records]
     if not as_srv:
         response.answer.append(dns.rrset.from_rdata_list(question.name, ttl, addresses))
         return
@@ -186,13 +226,20 @@ class _Udp(asyncio.DatagramProtocol):
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
         self.transport: asyncio.DatagramTransport | None = None
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
-        if (reply := self.answers.to(data, over_udp=True)) and self.transport:
-            self.transport.sendto(reply, addr)
+        try:
+            if (reply := self.answers.to(data, over_udp=True)) and self.transport:
+                self.transport.sendto(reply, addr)
+        except Exception:
+            failed("dns_udp")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
 
 
 @contextlib.asynccontextmanager
@@ -200,17 +247,28 @@ async def serving(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
     """Answers on UDP and TCP while the context lasts."""
     loop = asyncio.get_running_loop()
     answers = Answers(fleet)
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
+    transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
     server = await asyncio.start_server(lambda r, w: _tcp(answers, r, w), host, port)
+
+    async def reopen() -> None:
+        """A socket that the system closed is opened again."""
+        nonlocal transport, udp
+        while True:
+            await udp.lost.wait()
+            log.error("dns_socket_lost", host=host, port=port)
+            transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
+
+    reopening = asyncio.create_task(keep_running("dns_udp", reopen))
     try:
         yield
     finally:
+        reopening.cancel()
         transport.close()
         server.close()
 
 
 async def _tcp(answers: Answers, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+    try:
         while True:
             async with asyncio.timeout(TCP_TIMEOUT_S):
                 (length,) = struct.unpack("!H", await reader.readexactly(2))
@@ -219,4 +277,9 @@ async def _tcp(answers: Answers, reader: asyncio.StreamReader, writer: asyncio.S
                     break
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
-    writer.close()
+    except (TimeoutError, asyncio.IncompleteReadError, OSError):
+        pass  # whoever asked is gone
+    except Exception:
+        failed("dns_tcp")
+    finally:
+        writer.close()

@@ -12,6 +12,7 @@ from config.capacity import in_flight
 from config.cluster import Cluster
 from config.engines import Engine
 from controller import metrics, remote, state
+from controller.keep_running import keep_running
 from controller.kept import Kept
 from controller.load import Load
 from controller.memory import Memory
@@ -149,13 +150,16 @@ class Fleet:
 
     async def watch(self) -> None:
         """Looks at every engine until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            for name in self.members:
-                self._begin(name)
-            for endpoint in self.remotes.values():
-                self._begin_remote(endpoint)
-            await self._keep()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for name in self.members:
+                    self._begin(name)
+                for endpoint in self.remotes.values():
+                    self._begin_remote(endpoint)
+                await keep_running("members_memory", self._keep)
+        finally:
+            self._tasks = None
 
     def tell(self, sentence: str, **fields: str) -> None:
         """One sentence in the log and among the events: engine, pool and state as `fields` where it is about one."""
@@ -225,7 +229,7 @@ class Fleet:
     def _begin(self, name: str) -> None:
         if self._tasks:
             self._watches[name] = Watch(self, self.members[name])
-            self._watching[name] = self._tasks.create_task(self._watches[name].run())
+            self._watching[name] = self._tasks.create_task(keep_running("engine", self._watches[name].run, engine=name))
 
     def _forget(self, name: str) -> None:
         member = self.members.pop(name)
@@ -254,7 +258,10 @@ class Fleet:
                 fields = {"pool": endpoint.pool, "state": State.REMOTE.value}
                 self.tell(f"{endpoint.remote.host} of pool {endpoint.pool} {sentence}", **fields)
 
-            watching = remote.watch(endpoint, lambda: self.cluster.controller, tell)
+            async def watch() -> None:
+                await remote.watch(endpoint, lambda: self.cluster.controller, tell)
+
+            watching = keep_running("remote", watch, pool=endpoint.pool)
             self._watching[_remote_key(endpoint.pool)] = self._tasks.create_task(watching)
 
 

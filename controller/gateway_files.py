@@ -16,6 +16,8 @@ import structlog
 from config.cluster import Cluster
 from config.keys import Keys
 from controller import metrics
+from controller.bounded import NoReply, call
+from controller.keep_running import failed
 from controller.offered import Offered
 from render.gateway import as_generation, gateway_files
 from render.places import Places
@@ -65,7 +67,12 @@ class GatewayFiles:
     def apply(self, cluster: Cluster) -> None:
         """Offers what this cluster comes to, if it is not offered already."""
         self._cluster = cluster
-        name, files = as_generation(gateway_files(cluster, self.keys, self.places, self.renamed))
+        try:
+            name, files = as_generation(gateway_files(cluster, self.keys, self.places, self.renamed))
+        except Exception:
+            failed("gateway_files")
+            self._in_trouble("its new files cannot be made; the controller's log says why")
+            return
         if name == self._wanted:
             return
         self._wanted, self._unwritten, self._since, self.trouble = name, files, time.monotonic(), ""
@@ -154,11 +161,11 @@ class FilesOfOthers(GatewayFiles):
 
 async def _ask(client: httpx.AsyncClient, gateway: str) -> Said:
     try:
-        generation = await client.get(f"{gateway}/generation")
-        refused = await client.get(f"{gateway}/refused")
-    except httpx.HTTPError:
+        generation = await call(client, "GET", f"{gateway}/generation", ASK_TIMEOUT_S)
+        refused = await call(client, "GET", f"{gateway}/refused", ASK_TIMEOUT_S)
+    except NoReply:
         return Said()
-    if generation.status_code != 200:
+    if generation.status != 200:
         return Said()
-    name, _, reason = refused.text.partition("\n") if refused.status_code == 200 else ("", "", "")
+    name, _, reason = refused.text.partition("\n") if refused.status == 200 else ("", "", "")
     return Said(generation.text.strip(), name.strip(), " ".join(reason.split())[:LONGEST_REASON])

@@ -12,6 +12,7 @@ from config.capacity import fallen_into
 from config.cluster import Cluster
 from config.engines import Engine
 from config.pools import Pool
+from controller.keep_running import failed
 
 
 class Refused(ValueError):
@@ -95,7 +96,8 @@ class InForce:
         self._listeners: list[Callable[[Cluster], None]] = []
 
     def listen(self, listener: Callable[[Cluster], None]) -> None:
-        """`listener` is called with every cluster that comes into force from here on. It must not raise."""
+        """`listener` is called with every cluster that comes into force from here on. One that raises is logged and counted, and the
+        others are called all the same."""
         self._listeners.append(listener)
 
     def take_written(self, written: Cluster) -> None:
@@ -116,4 +118,7 @@ class InForce:
             raise Refused(problems)
         self.written, self.registered, self.found, self.cluster = written, registered, found, cluster
         for listener in self._listeners:
-            listener(cluster)
+            try:
+                listener(cluster)
+            except Exception:
+                failed("cluster_listener", listener=getattr(listener, "__qualname__", repr(listener)))

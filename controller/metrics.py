@@ -66,6 +66,12 @@ GATEWAY_REFUSALS = Counter(
     "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
 )
 
+TASK_FAILURES = Counter(
+    "manyeyes_controller_task_failures_total",
+    "Unexpected exceptions in the controller's long tasks. The task went on; the log's event `task_failed` says more.",
+    ["task"],
+)
+
 CERTIFICATE_EXPIRES = Gauge(
     "manyeyes_certificate_expires_timestamp_seconds", "When the gateway's certificate ends, as Unix time.", ["file"]
 )

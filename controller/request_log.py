@@ -14,6 +14,7 @@ from config.cluster import Cluster
 from config.slo import Slo
 from controller import metrics, ordinary, request_labels, request_metrics, requests
 from controller.fleet import Fleet
+from controller.keep_running import failed
 from controller.ordinary import Kind
 from controller.recent import Recent
 from controller.request_labels import Known
@@ -177,7 +178,7 @@ class RequestLog:
         """Asks the system how many datagrams it threw away; to be called before the metrics are read."""
         if self.receiver:
             dropped = _dropped(self.receiver)
-            metrics.DROPPED.inc(dropped - self._dropped)
+            metrics.DROPPED.inc(max(0, dropped - self._dropped))  # the system counts in 32 bits
             self._dropped = dropped
 
     def p95_ms(self, pool: str) -> int | None:
@@ -230,10 +231,13 @@ class _Reader:
     def _empty(self) -> None:
         self.loop.remove_reader(self.receiver)
         self.pause = self.loop.call_later(PAUSE_S, self._wait)
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(MOST_AT_ONCE):
-                self._take(self.receiver.recv(MOST_BYTES))
-        self.request_log.settle()
+        try:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(MOST_AT_ONCE):
+                    self._take(self.receiver.recv(MOST_BYTES))
+            self.request_log.settle()
+        except Exception:
+            failed("request_log")
 
     def _take(self, datagram: bytes) -> None:
         try:

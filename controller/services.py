@@ -69,7 +69,7 @@ class Services:
             answer = await self._resolver.resolve(name, dns.rdatatype.A, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
             return []
-        except dns.exception.DNSException:
+        except (dns.exception.DNSException, OSError, ValueError):
             return None
         return sorted(record.address for record in answer.rrset or ())
 

@@ -11,6 +11,7 @@ import structlog
 
 from config.observing import Tracing
 from controller import metrics, requests
+from controller.bounded import NoReply, call
 from controller.spans import TRACED, document, spans
 
 log = structlog.get_logger()
@@ -36,7 +37,7 @@ class SpanExport:
         request = requests.read(datagram)
         try:
             made = spans(orjson.loads(datagram[datagram.index(b"{") :]), request, self.engine_at) if request else []
-        except (KeyError, ValueError):
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
             metrics.UNREADABLE.inc()
             return
         room = MOST_WAITING - len(self._waiting)
@@ -56,13 +57,13 @@ class SpanExport:
     async def _send(self, client: httpx.AsyncClient, found: list[dict[str, Any]]) -> None:
         collector = self.tracing().collector
         try:
-            body, headers = orjson.dumps(document(found)), {"Content-Type": "application/json"}
-            reply = await client.post(f"{collector}/v1/traces", content=body, headers=headers)
-            reply.raise_for_status()
-        except httpx.HTTPError as error:
+            reply = await call(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, document(found))
+            if not 200 <= reply.status < 300:
+                raise NoReply(f"it answers {reply.status}")
+        except NoReply as error:
             metrics.SPANS.labels("dropped").inc(len(found))
             if self._works:
-                log.warning("spans_not_taken", collector=collector, error=str(error) or type(error).__name__)
+                log.warning("spans_not_taken", collector=collector, error=str(error))
             self._works = False
             return
         if not self._works:

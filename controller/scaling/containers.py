@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from config.engines import Engine
+from controller.bounded import NoReply, Reply, call
 from controller.scaling.actuator import CannotMove
 
 ASK_TIMEOUT_S = 10.0
@@ -37,7 +38,7 @@ class Containers:
         reply = await self._call("GET", "/containers/json", ASK_TIMEOUT_S)
         try:
             return {
-                row["Labels"]["manyeyes.engine"]: row["State"]
+                row["Labels"]["manyeyes.engine"]: str(row["State"])
                 for row in reply.json()
                 if f"/{self._container(row['Labels']['manyeyes.engine'])}" in row["Names"]
             }
@@ -67,19 +68,19 @@ class Containers:
     def _container(self, engine: str) -> str:
         return f"{self.project}-{engine}-1"
 
-    async def _call(self, method: str, path: str, timeout_s: float) -> httpx.Response:
+    async def _call(self, method: str, path: str, timeout_s: float) -> Reply:
         try:
-            reply = await self.client.request(method, self.url + path, timeout=timeout_s)
-        except httpx.RequestError as error:
-            raise CannotMove(f"the filter in front of Docker's socket does not answer: {_words(error)}") from error
+            reply = await call(self.client, method, self.url + path, timeout_s)
+        except NoReply as error:
+            raise CannotMove(f"the filter in front of Docker's socket does not answer: {error}") from error
         # 304: it is started, or stopped, already.
-        if reply.status_code in (200, 204, 304):
+        if reply.status in (200, 204, 304):
             return reply
-        if reply.status_code == 403:
+        if reply.status == 403:
             raise CannotMove(f"{method} {path} is not allowed by the filter; `make up` renders it anew")
-        if reply.status_code == 404:
+        if reply.status == 404:
             raise CannotMove(f"there is no such container as in {path}; `make up` makes it")
-        raise CannotMove(f"Docker answers {reply.status_code} to {method} {path}: {_message(reply)}")
+        raise CannotMove(f"Docker answers {reply.status} to {method} {path}: {_message(reply)}")
 
 
 @contextlib.asynccontextmanager
@@ -89,13 +90,9 @@ async def containers(url: str, project: str, grace_s: float) -> AsyncIterator[Co
         yield Containers(client, url, project, grace_s)
 
 
-def _message(reply: httpx.Response) -> str:
+def _message(reply: Reply) -> str:
     try:
         said: Any = reply.json()["message"]
     except (ValueError, LookupError, TypeError):
         said = reply.text
     return str(said)[:300]
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import httpx
 
+from controller.bounded import NoReply, call
+
 METRIC = "DCGM_FI_DEV_GPU_UTIL"
 TIMEOUT_S = 5.0
 MOST_BYTES = 4 << 20
@@ -15,17 +17,10 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 async def ask(client: httpx.AsyncClient, url: str) -> dict[str, float]:
     """{GPU by its number, and by its UUID: busy part from 0 to 1}; empty when the exporter does not answer."""
     try:
-        async with client.stream("GET", url, timeout=TIMEOUT_S) as reply:
-            if reply.status_code != 200:
-                return {}
-            text = b""
-            async for chunk in reply.aiter_bytes():
-                text += chunk
-                if len(text) > MOST_BYTES:
-                    return {}
-    except httpx.RequestError:
+        reply = await call(client, "GET", url, TIMEOUT_S, most_bytes=MOST_BYTES)
+    except NoReply:
         return {}
-    return read(text.decode("utf-8", "replace"))
+    return read(reply.text) if reply.status == 200 else {}
 
 
 def read(text: str) -> dict[str, float]:

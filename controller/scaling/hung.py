@@ -64,8 +64,14 @@ class HungRestarts:
             name = member.engine.name
             if states.get(name) not in RUNNING:
                 continue
+            try:
+                started_at = await self.containers.started_at(name)
+            except CannotMove as error:
+                # One whose container is missing must not keep the others from being restarted.
+                log.warning("hung_engine_not_restarted", engine=name, reason=str(error))
+                continue
             # Another process than the one that went down deserves the same time.
-            if datetime.now(UTC) - await self.containers.started_at(name) < timedelta(seconds=after_s):
+            if datetime.now(UTC) - started_at < timedelta(seconds=after_s):
                 continue
             self._under_way[name] = asyncio.create_task(self._restart(member))
 

@@ -35,7 +35,7 @@ class Record:
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
             self._failed = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not self._failed:
                 log.error("load_not_recorded", file=str(path), error=str(error))
             self._failed = True

@@ -17,6 +17,7 @@ from config.pools import Pool
 from config.scaling import Scaling
 from controller import state
 from controller.fleet import Fleet, Member
+from controller.keep_running import failed
 from controller.kept import Kept
 from controller.request_log import RequestLog
 from controller.scaling import gpu_use, memory, moves, told
@@ -125,10 +126,14 @@ class Scaler:
         self._settle_pairs()
         url = self.fleet.cluster.controller.gpu_metrics_url
         gpus = await gpu_use.ask(self.client, url) if url else {}
-        for name, scaling in self.pools.items():
-            self._decide(name, scaling, now_s, gpus)
+        for name, scaling in list(self.pools.items()):
+            try:
+                self._decide(name, scaling, now_s, gpus)
+            except Exception:
+                # A bug. The other pools are scaled all the same.
+                failed("scaling", pool=name)
         if self.record:
-            self.record.add(self.loads.items())
+            await asyncio.to_thread(self.record.add, list(self.loads.items()))
 
     def engines(self, pool: str, now_s: float | None = None) -> list[moves.Engine]:
         """The pool's engines as scaling sees them, in the file's order."""

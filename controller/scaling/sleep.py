@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import httpx
 
 from config.engines import Engine
+from controller.bounded import NoReply, call
 from controller.scaling.actuator import CannotMove
 
 ASK_TIMEOUT_S = 5.0
@@ -47,10 +48,10 @@ class Sleep:
     async def _is_asleep(self, engine: Engine) -> bool | None:
         """None for an engine without sleep mode. One that does not answer is not asleep: whether it serves, its probes tell."""
         try:
-            reply = await self.client.get(f"{_url(engine)}/is_sleeping", timeout=ASK_TIMEOUT_S)
-        except httpx.RequestError:
+            reply = await call(self.client, "GET", f"{_url(engine)}/is_sleeping", ASK_TIMEOUT_S)
+        except NoReply:
             return False
-        if reply.status_code == 404:
+        if reply.status == 404:
             return None
         try:
             return bool(reply.json()["is_sleeping"])
@@ -59,15 +60,15 @@ class Sleep:
 
     async def _post(self, engine: Engine, path: str, timeout_s: float, body: dict[str, str] | None = None) -> None:
         try:
-            reply = await self.client.post(_url(engine) + path, json=body, timeout=timeout_s)
-        except httpx.RequestError as error:
-            raise CannotMove(f"{engine.name} does not answer {path}: {type(error).__name__} {error}".strip()) from error
-        if reply.status_code == 404:
+            reply = await call(self.client, "POST", _url(engine) + path, timeout_s, body)
+        except NoReply as error:
+            raise CannotMove(f"{engine.name} does not answer {path}: {error}") from error
+        if reply.status == 404:
             raise CannotMove(
                 f"{engine.name} has no {path}: it runs without --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
             )
-        if reply.status_code != 200:
-            raise CannotMove(f"{engine.name} answers {reply.status_code} to {path}: {reply.text[:200]}")
+        if reply.status != 200:
+            raise CannotMove(f"{engine.name} answers {reply.status} to {path}: {reply.text[:200]}")
 
 
 def _url(engine: Engine) -> str:
