@@ -33,10 +33,15 @@ async def run(settings: Settings) -> None:
     reader, ports, book, complete = Reader(settings.state), Ports(settings.host, settings.secrets), None, True
     structlog.get_logger().info("adapter_started", port=settings.port)
     while not stop.is_set():
-        changed = reader.changed()
-        book = changed or book
-        if book and (changed or not complete):
-            complete = ports.follow(book)
+        try:
+            changed = reader.changed()
+            book = changed or book
+            if book and (changed or not complete):
+                complete = ports.follow(book)
+        except Exception:
+            # A bug. The ports that are open go on.
+            complete = True
+            structlog.get_logger().exception("book_not_followed")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
     own.should_exit = True

@@ -19,7 +19,20 @@ def _compiled(path: str) -> Any:
 
 def _found(path: str, document: Any) -> list[Any]:
     # The library would read a text as JSON once more.
-    return list(_compiled(path).findall(document)) if isinstance(document, dict | list) else []
+    if not isinstance(document, dict | list):
+        return []
+    try:
+        return list(_compiled(path).findall(document))
+    except (jsonpath.JSONPathError, RecursionError, TypeError, ValueError) as error:
+        raise NoAnswer(f"{path} cannot be followed in it: {' '.join(str(error).split())[:200]}") from error
+
+
+def _found_if_any(path: str, document: Any) -> list[Any]:
+    """For what an answer can do without."""
+    try:
+        return _found(path, document)
+    except NoAnswer:
+        return []
 
 
 def text(path: str, document: Any) -> str | None:
@@ -44,13 +57,13 @@ def finish_reason(endpoint: Endpoint, document: Any) -> str | None:
     """stop or length; None where the endpoint does not say."""
     if endpoint.finish_reason is None:
         return None
-    said = [value for value in _found(endpoint.finish_reason, document) if isinstance(value, str)]
+    said = [value for value in _found_if_any(endpoint.finish_reason, document) if isinstance(value, str)]
     if not said:
         return None
     return "length" if any(word in said[0].lower() for word in ("length", "max")) else "stop"
 
 
 def _number(path: str | None, document: Any) -> int | None:
-    found = _found(path, document) if path else []
+    found = _found_if_any(path, document) if path else []
     one = found[0] if found else None
     return one if isinstance(one, int) and not isinstance(one, bool) and one >= 0 else None

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import structlog
-import yaml
 from pydantic import ValidationError
 
+from config import documents
+from config.documents import DocumentError
 from config.endpoint import Adapter, Endpoint
 from config.section import Name, Port, Section
 
@@ -37,20 +38,25 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "adapter.yaml"
         self._seen: tuple[int, int, int] | None = None
+        self._told = ""
 
     def changed(self) -> Book | None:
         """The document when it is another one than last time. One that cannot be used is told once, and the last one stays."""
+        seen = self._seen
         try:
             found = self.file.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
             if seen == self._seen:
                 return None
-            book = Book.model_validate(yaml.safe_load(self.file.read_text(encoding="utf-8")))
+            book = Book.model_validate(documents.read(self.file))
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-            self._seen = seen
-            log.error("book_unusable", file=str(self.file), reason=" ".join(str(error).split())[:500])
+        except (OSError, DocumentError, ValidationError) as error:
+            reason = " ".join(str(error).split())[:500]
+            if seen == self._seen and reason == self._told:
+                return None
+            self._seen, self._told = seen, reason
+            log.error("book_unusable", file=str(self.file), reason=reason)
             return None
         self._seen = seen
         return book

@@ -69,14 +69,21 @@ class Ports:
         """Answers that run may end within GRACE_S."""
         for port in list(self.open):
             self._close(port)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*list(self._closing), return_exceptions=True)
 
     def _close(self, port: int) -> None:
         one = self.open.pop(port)
         one.server.should_exit = True
-        self._closing.add(one.task)
-        one.task.add_done_callback(self._closing.discard)
+        closing = asyncio.create_task(_end(one))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         log.info("speaks_no_more_for", engine=one.speaker.spoken.name, port=port)
+
+
+async def _end(one: Open) -> None:
+    """Its connections to the endpoint outlast its requests."""
+    await asyncio.gather(one.task, return_exceptions=True)
+    await one.speaker.close()
 
 
 def serve(app: ASGIApp, host: str, port: int) -> tuple[Server, asyncio.Task[None]]:

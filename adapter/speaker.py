@@ -41,22 +41,43 @@ class Speaker:
         self.tokens = 0
         self.book, self.spoken = book, spoken
         self.upstream = Upstream(spoken.endpoint, book.limits, secrets)
-        self._former: list[Upstream] = []
+        self._former: set[Upstream] = set()
+        """With requests that began before the last change."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     def take(self, book: Book, spoken: Spoken) -> None:
         if (spoken, book.limits) != (self.spoken, self.book.limits):
             # Requests that run go on with the one they began with.
-            self._former.append(self.upstream)
-            asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close_former)
+            asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close, self.upstream)
+            self._former.add(self.upstream)
             self.upstream = Upstream(spoken.endpoint, book.limits, self.secrets)
         self.book, self.spoken = book, spoken
 
-    def _close_former(self) -> None:
-        self._closing = asyncio.ensure_future(self._former.pop(0).close())
+    def _close(self, former: Upstream) -> None:
+        """Each after its own longest answer."""
+        if former in self._former:
+            self._former.discard(former)
+            closing = asyncio.get_running_loop().create_task(former.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Its connections, once no request runs any more."""
+        open_ones, self._former = [self.upstream, *self._former], set()
+        await asyncio.gather(*(one.close() for one in open_ones), *self._closing, return_exceptions=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        begun = False
+        tell = send
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await tell(message)
+
+        send = send_on
         try:
             await self._dispatch(scope["method"], scope["path"], scope, receive, send)
         except Refusal as refusal:
@@ -65,6 +86,12 @@ class Speaker:
             await _respond(send, refusal.status, refusal.body)
         except ClientLeft:
             log.info("request_aborted", **self._of(scope))
+        except Exception:
+            # A bug. The client gets an error in OpenAI's form all the same, unless its answer has begun.
+            log.exception("request_failed", **self._of(scope))
+            if begun:
+                raise
+            await _respond(send, 500, Refusal(500, "internal_error", "The adapter failed. Its log says why.").body)
 
     def _of(self, scope: Scope) -> dict[str, str]:
         """What a line about this request says first."""
@@ -99,7 +126,7 @@ class Speaker:
                     url.hostname, url.port or (443 if url.scheme == "https" else 80)
                 )
             writer.close()
-        except (OSError, TimeoutError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise Refusal(
                 503, "endpoint_unreachable", f"The endpoint cannot be connected to: {type(error).__name__}."
             ) from error

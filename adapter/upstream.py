@@ -107,6 +107,8 @@ class Upstream:
             raise Refusal(
                 502, "endpoint_unreachable", f"The endpoint cannot be connected to: {_start(str(error).encode())}."
             ) from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise Refusal(502, "endpoint_unreachable", "The endpoint's address or a header cannot be used.") from error
         except httpx.HTTPError as error:
             raise Refusal(502, "endpoint_lost", f"The endpoint broke off: {type(error).__name__}.") from error
 

@@ -86,6 +86,13 @@ class _StrictLoader(yaml.SafeLoader):
             _check(node)
         return node
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        # The scanner's time grows with the square of the depth, and it reads ahead of the check below.
+        if self.flow_level > MOST_LEVELS:
+            problem = f"it is nested more than {MOST_LEVELS} levels deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             made = super().construct_object(node, deep)

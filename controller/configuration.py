@@ -230,16 +230,15 @@ class Configuration:
                 # The keys that were read are those of another file.
                 texts = self._seen = self._judged = await asyncio.to_thread(self._read, understood.cluster)
                 understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
-            self._apply(texts, understood)
+            self._apply(texts, understood, await asyncio.to_thread(self._reach, understood))
         except Unusable as error:
             self._refuse(error)
             for problem in error.problems:
                 self.tell(f"configuration refused: {problem}")
 
-    def _apply(self, texts: Texts, understood: Understood) -> None:
+    def _apply(self, texts: Texts, understood: Understood, reach: Reach) -> None:
         """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
         before = (self.gateway.keys, self.gateway.renamed)
-        reach = self._reach(understood)
         self.gateway.keys, self.gateway.renamed = understood.keys, reach.renamed
         try:
             self.in_force.take_written(reach.cluster)

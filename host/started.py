@@ -4,11 +4,16 @@ Rendered files say what is wanted; while engines are restarted one by one, some 
 reads it (controller/running.py).
 """
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from config import documents
+from config.documents import DocumentError
 
 NAME = "started.yaml"
 HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
@@ -37,13 +42,23 @@ def forget_others(folder: Path, names: Iterable[str]) -> None:
 
 
 def _services(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    """Empty also where the file is damaged: the next start writes it anew, and until then nothing is known of what runs."""
+    try:
+        document = documents.read(path)
+        found = document.get("services") if document is not None else None
+        return {str(name): service for name, service in (found or {}).items() if isinstance(service, dict)}
+    except FileNotFoundError:
         return {}
-    return dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("services") or {})
+    except (DocumentError, AttributeError) as error:
+        print(f"{path} cannot be used and is taken for empty: {error}. `make up` writes it anew.", file=sys.stderr)
+        return {}
 
 
 def _write(folder: Path, kept: dict[str, Any]) -> None:
     temporary = folder / f"{NAME}.new"
-    temporary.write_text(HEAD + yaml.safe_dump({"services": kept}, sort_keys=False), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(HEAD + yaml.safe_dump({"services": kept}, sort_keys=False))
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave an empty file under the new name
     temporary.chmod(0o644)
     temporary.replace(folder / NAME)

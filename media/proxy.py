@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from ipaddress import ip_address
 
 import structlog
 
+from config.hosts import LookupFailed, look_up
 from controller.registry.addresses import Address
 from media.judge import addresses_refused, host_refused
 from media.request import Request, Unreadable, read
@@ -18,6 +17,7 @@ LOOKUP_S = 5.0
 CONNECT_S = 5.0
 FETCH_S = 120.0
 """vLLM gives a picture 5 s and a video 30 s; this ends what nobody waits for any more."""
+LINGER_S = 5.0
 AT_ONCE = 128
 
 Lookup = Callable[[str, int], Awaitable[Sequence[Address]]]
@@ -26,12 +26,10 @@ Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.Str
 
 async def lookup(host: str, port: int) -> Sequence[Address]:
     """Every address of a name; none where it has none."""
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        return await look_up(host, port)
+    except LookupFailed:
         return ()
-    return [ip_address(str(one[4][0]).partition("%")[0]) for one in found]
 
 
 @contextlib.asynccontextmanager
@@ -47,6 +45,8 @@ async def serving(
                 await _serve(reader, writer, domains, find, connect)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever asked is gone, or its time is up
+        except Exception:
+            structlog.get_logger().exception("media_failed")
         finally:
             writer.close()
 
@@ -103,13 +103,27 @@ async def _judged(asked: Request, domains: Mapping[str, bool], find: Lookup) -> 
 async def _both(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: asyncio.StreamReader, back: asyncio.StreamWriter
 ) -> None:
-    ways = {asyncio.create_task(_copy(reader, back)), asyncio.create_task(_copy(there, writer))}
+    """Both ways, each until its end: a client that has said all it has to say still waits for the answer."""
+    asking, answering = asyncio.create_task(_pass_on(reader, back)), asyncio.create_task(_pass_on(there, writer))
+    ways = {asking, answering}
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        failed = any(way.exception() for way in done)
+        if not failed and answering in done:
+            await asyncio.wait({asking}, timeout=LINGER_S)  # the origin has closed; the client is told, and closes too
+        elif not failed:
+            await answering
     finally:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """And then the end."""
+    await _copy(source, target)
+    if target.can_write_eof():
+        target.write_eof()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

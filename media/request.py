@@ -26,7 +26,7 @@ def read(head: bytes) -> Request:
         raise Unreadable("the request line is not one of HTTP") from None
     if method == "CONNECT":
         host, colon, port = target.rpartition(":")
-        if not colon or not port.isdigit():
+        if not colon or not port.isdigit() or len(port) > 5:
             raise Unreadable("CONNECT wants host:port")
         return Request(host.strip("[]"), _port(int(port)), b"")
     if method not in ("GET", "HEAD"):

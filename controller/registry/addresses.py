@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from config.cluster import Cluster
 from config.gateway import Controller
+from config.hosts import address_of, wrong_host
 from controller.registry.refusal import Refusal
 
 RESOLVE_TIMEOUT_S = 5
@@ -70,6 +71,9 @@ async def check(host: str, port: int, cluster: Cluster, own: Own, param: str) ->
             raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
         if reason := forbidden(address, cluster.controller):
             raise _refused(_shown(host, address), reason, param)
+    if address_of(host) is None and (why := wrong_host(host)):
+        written = f"; write it as {found.pop()}" if len(found) == 1 else ""
+        raise Refusal(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
 
 
 def forbidden(address: Address, rules: Controller) -> str:
@@ -108,7 +112,7 @@ async def _resolve(host: str, port: int) -> set[Address]:
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError):
+    except (OSError, ValueError, OverflowError):
         return set()
     return {ip_address(str(one[4][0]).partition("%")[0]) for one in found}
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 
 from config.engines import Engine
+from config.hosts import wrong_host, wrong_port
 from config.pools import Pool
 from controller.fleet import Fleet
 from controller.in_force import InForce
@@ -151,6 +152,8 @@ def _address(url: str) -> str:
     try:
         Engine(name="x", pool="x", address=address)
     except ValueError:
+        if wrong_host(parts.hostname).startswith("is not an address") and not wrong_port(str(port)):
+            return address  # addresses.check() refuses it, by where it leads
         raise _wrong_url(url, "its host is neither a name nor an IPv4 address") from None
     return address
 

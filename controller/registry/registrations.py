@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
-from config import rules
+from config import documents, rules
 from config.cluster import Cluster
 from config.engines import Engine
 from config.load import sentences
@@ -19,6 +20,7 @@ from controller.in_force import NOTHING, InForce, Refused, Registered, merged
 from controller.kept import Kept
 from controller.registry.refusal import Refusal, not_found
 
+log = structlog.get_logger()
 WEIGHTS = "weights"
 HEAVIEST = 100
 Section = TypeVar("Section", bound=BaseModel)
@@ -41,7 +43,11 @@ def read(kept: Kept, written: Cluster) -> tuple[Registered, list[str]]:
 
 
 def _with(written: Cluster, before: Registered, after: Registered) -> tuple[Registered, str]:
-    problems = rules.problems(merged(written, after))
+    try:
+        problems = rules.problems(merged(written, after))
+    except Exception as error:
+        log.exception("registration_not_understood")
+        problems = [documents.bug(error)]
     return (before, "; ".join(problems)) if problems else (after, "")
 
 
@@ -103,7 +109,7 @@ class Registrations:
             )
             after = replace(self.now, engines=(*self.now.engines, made))
             await self._take(
-                after, lambda: self.kept.write(f"engines/{made.name}", _document(made)), f"engines/{made.name}"
+                after, f"engines/{made.name}", lambda: self.kept.write(f"engines/{made.name}", _document(made))
             )
             return made
 
@@ -112,14 +118,14 @@ class Registrations:
             self._refuse_written("engines", "engine", name, "take it out of cluster.yaml, or drain it")
             self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
             after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
-            await self._take(after, lambda: self.kept.remove(f"engines/{name}"))
+            await self._take(after, f"engines/{name}", lambda: self.kept.remove(f"engines/{name}"))
 
     async def set_weight(self, name: str, weight: int) -> None:
         async with self._one_at_a_time:
             if self.is_written("engines", name):
                 weights = {one: value for one, value in self.now.weights if one != name} | {name: weight}
                 after = replace(self.now, weights=tuple(weights.items()))
-                await self._take(after, lambda: self.kept.write(WEIGHTS, weights))
+                await self._take(after, WEIGHTS, lambda: self.kept.write(WEIGHTS, weights))
                 return
             self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
             engines = tuple(
@@ -127,14 +133,14 @@ class Registrations:
             )
             changed = next(one for one in engines if one.name == name)
             after = replace(self.now, engines=engines)
-            await self._take(after, lambda: self.kept.write(f"engines/{name}", _document(changed)))
+            await self._take(after, f"engines/{name}", lambda: self.kept.write(f"engines/{name}", _document(changed)))
 
     async def add_pool(self, pool: Pool) -> None:
         async with self._one_at_a_time:
             self._refuse_taken("pools", "pool", pool.name, [one.name for one in self.in_force.cluster.pools])
             after = replace(self.now, pools=(*self.now.pools, pool))
             await self._take(
-                after, lambda: self.kept.write(f"pools/{pool.name}", _document(pool)), f"pools/{pool.name}"
+                after, f"pools/{pool.name}", lambda: self.kept.write(f"pools/{pool.name}", _document(pool))
             )
 
     async def remove_pool(self, name: str) -> None:
@@ -146,13 +152,14 @@ class Registrations:
                 )
             self._refuse_unknown("pools", "pool", name, [one.name for one in self.now.pools])
             after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
-            await self._take(after, lambda: self.kept.remove(f"pools/{name}"))
+            await self._take(after, f"pools/{name}", lambda: self.kept.remove(f"pools/{name}"))
 
-    async def _take(self, after: Registered, store: Callable[[], bool], fresh: str = "") -> None:
-        """`fresh` names the document that goes away again when cluster.yaml changed meanwhile and has no room for it any more."""
+    async def _take(self, after: Registered, document: str, store: Callable[[], bool]) -> None:
+        """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
         if problems := rules.problems(merged(self.in_force.written, after)):
             raise Refusal(409, "breaks_rules", f"{'; '.join(problems)}.")
         # In a thread: a disk that hangs must not stop DNS answers.
+        former = await asyncio.to_thread(self.kept.read, document)
         if not await asyncio.to_thread(store):
             raise Refusal(
                 507,
@@ -162,8 +169,7 @@ class Registrations:
         try:
             self.in_force.take_registered(after)
         except Refused as refused:
-            if fresh:
-                await asyncio.to_thread(self.kept.remove, fresh)
+            await asyncio.to_thread(self.kept.restore, document, former)
             raise Refusal(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
 
     def _refuse_taken(self, kind: str, word: str, name: str, there: list[str]) -> None:
