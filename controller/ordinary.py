@@ -109,7 +109,7 @@ def figures(fields: dict[str, object]) -> Figures | None:
         total_s, first_byte_s, response_s, bytes_in, bytes_out = found
         times = 0 <= total_s <= MOST_S and 0 <= first_byte_s <= MOST_S and 0 <= response_s <= MOST_S
         return found if times and 0 <= bytes_in <= MOST_BYTES and 0 <= bytes_out <= MOST_BYTES else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
