@@ -5,6 +5,7 @@ import shutil
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dns.message
@@ -113,15 +114,21 @@ def test_what_make_up_wrote_may_be_damaged_while_the_controller_runs(cluster: St
         path = cluster.folder / "rendered" / name
         before = path.read_bytes() if path.exists() else b""
         for content in (*DOCUMENTS, b"services: [a]", b"services: {a: {labels: {manyeyes.engine: a}, command: 3}}"):
-            looks = cluster.log("controller").count("started_engines_not_known")
+            looks = told(cluster)
             replaced(path, content)
             if name == "started.yaml":
-                eventually(
-                    lambda looks=looks: cluster.log("controller").count("started_engines_not_known") > looks, 20, 0.05
-                )
+                eventually(partial(told_again, cluster, looks), 20, 0.05, f"{content[:40]!r} is told")
             lives_on(cluster)
         replaced(path, before)
     assert accepted(cluster)
+
+
+def told(running: Stand) -> int:
+    return running.log("controller").count("started_engines_not_known")
+
+
+def told_again(running: Stand, before: int) -> bool:
+    return told(running) > before
 
 
 def test_hostile_datagrams_and_queries_end_neither_receiver(cluster: Stand) -> None:

@@ -157,3 +157,40 @@ async def test_what_fetches_nothing_is_refused(head: bytes) -> None:
         assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 400")
         writer.close()
         assert out.connected == []
+
+
+async def test_a_client_that_has_said_all_it_has_to_say_still_gets_the_whole_answer() -> None:
+    """It half-closes after its request, as `nc -N` and some HTTP clients do, and the origin answers afterwards."""
+    ended = asyncio.Event()
+
+    async def origin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b"question"
+        ended.set()
+        for _ in range(20):
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(origin, "127.0.0.1", 0)
+
+    async def connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+
+    domains = {"pictures.example.com": False}
+    async with server, serving("127.0.0.1", 0, domains, Names([PUBLIC]), connect) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.sockets[0].getsockname()[1])
+        writer.write(b"CONNECT pictures.example.com:443 HTTP/1.1\r\n\r\n")
+        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.write(b"question")
+        writer.write_eof()
+        assert len(await asyncio.wait_for(reader.read(), 10)) == 200_000
+        assert ended.is_set()
+        writer.close()
+
+
+async def test_a_port_of_thousands_of_digits_is_refused_and_the_proxy_goes_on() -> None:
+    async with way(Names([PUBLIC])) as out:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(out.url.rpartition(":")[2]))
+        writer.write(b"CONNECT pictures.example.com:" + b"9" * 6000 + b" HTTP/1.1\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 400")
+        writer.close()

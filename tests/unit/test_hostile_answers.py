@@ -179,8 +179,8 @@ def test_random_log_datagrams_end_nothing_and_no_metric_is_wrong() -> None:
         for _ in range(chance.choice([0, 0, 0, 3])):
             datagram[chance.randrange(len(datagram))] = chance.randrange(256)
         raw.append(bytes(datagram))
-    for datagram in raw:
-        log.take(datagram)
+    for line_bytes in raw:
+        log.take(line_bytes)
     text = generate_latest().decode()
     for line_ in text.splitlines():
         if not line_.startswith("#"):
@@ -232,8 +232,7 @@ async def test_an_odd_http_answer_is_a_bounded_reply_or_none(raw: bytes) -> None
     async with answering(raw) as url, httpx.AsyncClient(trust_env=False) as client:
         try:
             reply = await call(client, "GET", f"{url}/x", 5, most_bytes=64 << 10)
-        except NoReply as error:
-            assert str(error)
+        except NoReply:
             return
         assert len(reply.body) <= 64 << 10
         with contextlib.suppress(ValueError):
@@ -337,10 +336,18 @@ async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(mo
 
 def test_a_listener_that_raises_keeps_no_other_from_the_new_cluster() -> None:
     in_force, heard = InForce(cluster()), []
-    in_force.listen(lambda _: 1 / 0)
+
+    def broken(_: Cluster) -> None:
+        raise ZeroDivisionError
+
+    in_force.listen(broken)
     in_force.listen(lambda _: heard.append("second"))
     in_force.take_written(cluster())
     assert heard == ["second"]
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.rglob("*.yaml")}
 
 
 async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
@@ -351,7 +358,7 @@ async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
     one = in_force.cluster.explicit_engines[0].model_copy(update={"name": "new", "address": "127.0.0.1:11"})
     await registrations.add_engine(one)
     await registrations.set_weight("a", 3)
-    before = {path.name: path.read_text() for path in tmp_path.rglob("*.yaml")}
+    before = texts(tmp_path)
 
     def refuse(_: Any) -> None:
         raise Refused(["cluster.yaml changed meanwhile"])
@@ -361,7 +368,7 @@ async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
     for change in (registrations.remove_engine("new"), registrations.set_weight("new", 7), registrations.set_weight("a", 9), registrations.add_engine(other)):  # fmt: skip
         with pytest.raises(Refusal, match="changed meanwhile"):
             await change
-    assert {path.name: path.read_text() for path in tmp_path.rglob("*.yaml")} == before
+    assert texts(tmp_path) == before
 
 
 # --- state
@@ -411,8 +418,8 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
         assert all(member.address is None or hosts.address_of(member.address) for member in of.members.values())
         scaling_memory.read(kept)
         registered(kept, cluster())
-        for document in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
-            kept.write("started", document)
+        for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
+            kept.write("started", other)
             path = tmp_path / "started.yaml"
             with contextlib.suppress(running.Unknown, FileNotFoundError):
                 running.read(path.read_text(), None)
