@@ -40,6 +40,14 @@ def repeated(names: Sequence[str], section: str) -> Iterator[str]:
         yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
 
 
+def alike(names: Sequence[str], section: str) -> Iterator[str]:
+    """One sentence for each two names that differ in case only."""
+    first: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        if (other := first.setdefault(name.lower(), name)) != name:
+            yield f"{section}[{other}] and {section}[{name}] differ in case only; nginx takes them for one name, so choose another"
+
+
 def write(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """`document` below the comment `head`, in one step: a reader finds the old file or the new one."""
     temporary = path.with_name(f"{path.name}.new")

@@ -44,7 +44,7 @@ class Engine(Section):
     """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
     weight: int = Field(1, ge=1, le=100)
     """Its part of the pool's requests: beside one of weight 1, an engine of weight 2 is given twice as many at a time."""
-    max_in_flight: int | None = Field(None, ge=1)
+    max_in_flight: int | None = Field(None, ge=1, le=1_000_000)
     """Requests that the gateway gives it at a time. null: the pool's max_in_flight, else as many as it runs and queues."""
     endpoint: Endpoint | None = None
     """Its `address` is the adapter's, which asks this endpoint. null: it speaks OpenAI's API itself."""

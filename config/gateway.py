@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from config.hosts import IsDomain, IsUrl, IsWritten
 from config.keys import Keys
-from config.section import ImageReference, Port, Section
+from config.section import LONGEST_S, ImageReference, Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file in the secrets folder."""
@@ -30,22 +30,23 @@ class Gateway(Section):
     port: Port = 8080
     """Port of the page and of the API."""
     workers: int | None = Field(None, ge=1, le=64)
-    """Processes of nginx, each of which takes a core at most. null: one for every four engines that are started here (those at an `address`
-    come and go without a reload, and count for none). A half idle second one makes each request dearer; more are needed where tens of engines
-    stream, or where TLS and large pictures fill a core."""
+    """Processes of nginx, each of which takes a core at most. null: two, and one more for every four engines from the ninth on that are started
+    here (those at an `address` come and go without a reload, and count for none). With two, a request that is dear to read holds up only half
+    of the others. More are needed where tens of engines stream, or where TLS and large pictures fill a core. Each takes 8192 connections, and a
+    stream takes two of them."""
     max_body_mb: int = Field(64, ge=1, le=1024)
     """Largest request, in MiB; pictures travel in it as base64, a third larger than the file."""
     connect_timeout_s: float = Field(1, gt=0, le=60)
     """Longest wait for an engine to accept a connection."""
-    read_timeout_s: int = Field(600, ge=5)
+    read_timeout_s: int = Field(600, ge=5, le=LONGEST_S)
     """Longest silence of an engine; must exceed the longest answer that is not streamed."""
     tries: int = Field(2, ge=1, le=5)
     """Engines that may be asked for one request, before its first byte."""
-    total_timeout_s: int = Field(900, ge=5)
+    total_timeout_s: int = Field(900, ge=5, le=LONGEST_S)
     """After this long a request is not given to another engine any more."""
-    retry_after_s: int = Field(5, ge=1)
+    retry_after_s: int = Field(5, ge=1, le=LONGEST_S)
     """What Retry-After says while no engine can answer."""
-    conversation_timeout_s: int = Field(3600, ge=1)
+    conversation_timeout_s: int = Field(3600, ge=1, le=LONGEST_S)
     """How long after a turn the next one still goes to the same engine."""
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in secrets/."""

@@ -95,6 +95,8 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
         raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
+    if problems := list(by_name.alike([*(key.name for key in keys.keys), name], "keys")):
+        raise KeysError(path, problems)
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
@@ -113,6 +115,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
 def _repetitions(keys: Keys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
     yield from by_name.repeated(names, "keys")
+    yield from by_name.alike(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
         yield f"{same} have the same sha256, so they are one key"

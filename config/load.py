@@ -214,6 +214,11 @@ PATTERNS = {
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
     r"^[^\x00-\x1f\x7f]*$": "one line of text",
+    r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$": "letters, digits and . _ / : @ -, at most 128, a letter or digit first",
+    r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$": "letters, digits and . _ / : @ + -, at most 200, a letter, a digit or @ first",
+    r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$": (
+        "a model's id of letters, digits and . _ / : @ + -, at most 200, or an absolute path"
+    ),
 }
 
 

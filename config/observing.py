@@ -39,7 +39,7 @@ class Tracing(Section):
     endpoint: Collector | None = None
     """Who takes the spans, as OTLP over HTTP: http://tempo.example.com:4318. null: Jaeger, which `make up` starts."""
     sampled_percent: float = Field(10, ge=0, le=100)
-    """So many of a hundred requests are traced. A client that sends a `traceparent` decides for its own."""
+    """So many of a hundred requests are traced, in steps of 0.01. A client that sends a `traceparent` decides for its own."""
     jaeger_port: int = Field(16686, ge=1, le=65535)
     """Jaeger's page, on 127.0.0.1 of this host."""
 

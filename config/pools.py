@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from config.hosts import Host, IsUrl
 from config.scaling import Scaling
-from config.section import ModelAlias, Name, Section
+from config.section import LONGEST_S, ModelAlias, Name, Section
 from config.slo import Slo
 
 Flavour = Literal["cuda", "cpu", "emulated"]
@@ -51,7 +51,9 @@ class Remote(Section):
     """An OpenAI-compatible endpoint that runs elsewhere: a hosted API, SGLang, TGI, another ManyEyes."""
 
     url: Annotated[
-        str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"), IsUrl
+        str,
+        StringConstraints(max_length=2000, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"),
+        IsUrl,
     ]
     """Where its API begins, version included: https://api.example.com/compatible-mode/v1."""
     key_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
@@ -85,9 +87,9 @@ class Remote(Section):
 class Cache(Section):
     """Answers kept for exact repeats of requests with `temperature: 0` that are not streamed."""
 
-    ttl_s: int = Field(3600, ge=1)
+    ttl_s: int = Field(3600, ge=1, le=LONGEST_S)
     """How long an answer is used."""
-    max_mb: int = Field(64, ge=1)
+    max_mb: int = Field(64, ge=1, le=1_048_576)
     """Memory that answers may take; those not used for longest go first."""
     shared: bool = False
     """true: whoever asks gets the same answer. false: every API key has its own, and every address within it."""
@@ -101,7 +103,7 @@ class Pool(Section):
 
     name: Name
     """The name clients write in `model`."""
-    model: Annotated[str, StringConstraints(min_length=1)]
+    model: Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$")]
     """A Hugging Face id, an absolute path of a folder on this host, or `tiny` (random weights, for trying things out)."""
     revision: str | None = None
     """Branch, tag or commit of the model; null is the newest."""
@@ -119,7 +121,7 @@ class Pool(Section):
     """null: as the checkpoint says, which is right for published FP8, AWQ and GPTQ models."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """fp8 doubles the tokens that fit; it costs 0.7-2 points on reasoning tests and is not measured on Ada GPUs."""
-    max_num_seqs: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1, le=65_536)
     """Requests that one engine runs at the same time. null: chosen by GPU memory."""
     fallback: Name | None = None
     """The pool that answers while this one is empty or failing. Its model answers under this pool's name; headers say so."""
@@ -131,7 +133,7 @@ class Pool(Section):
     """Which engine a request goes to. conversation: the least busy one, and later turns of a chat where its caches are. image:
     the same first picture always to the same engine, for many questions about few documents. least_conn: the least busy one.
     round_robin: in turn."""
-    max_in_flight: int | None = Field(None, ge=1)
+    max_in_flight: int | None = Field(None, ge=1, le=1_000_000)
     """Requests that the gateway gives one engine at a time; a full one is passed over. null: as many as it runs and queues."""
     cache: Cache | None = None
     """null: every request reaches an engine."""

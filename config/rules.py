@@ -38,6 +38,19 @@ def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
                 yield f"pools[{pools[0]}] and pools[{other}] both answer to '{name}'"
 
 
+def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
+    """nginx's map knows no case. Names of one pool may differ in case only: they lead to the same place."""
+    first: dict[str, tuple[str, str]] = {}
+    for pool in cluster.pools:
+        for name in pool.names:
+            other, owner = first.setdefault(name.lower(), (name, pool.name))
+            if other != name and owner != pool.name:
+                yield (
+                    f"pools[{owner}] answers to '{other}' and pools[{pool.name}] to '{name}', which differ in case only; "
+                    "nginx takes them for one name, so choose another"
+                )
+
+
 def pools_exist(cluster: Cluster) -> Iterator[str]:
     known = [pool.name for pool in cluster.pools]
     for engine in _engines(cluster):
@@ -56,8 +69,9 @@ def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
         if route.pool not in known:
             yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {_listed(known)}"
     for pool in cluster.pools:
-        if AUTO in (pool.name, *pool.aliases):
-            yield f"pools[{pool.name}] is called '{AUTO}', which means: choose by rule"
+        for name in pool.names:
+            if name.lower() == AUTO:
+                yield f"pools[{pool.name}] is called '{name}', which means: choose by rule"
 
 
 def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
@@ -232,6 +246,7 @@ def _listed(names: list[str]) -> str:
 RULES: tuple[Rule, ...] = (
     names_are_unique,
     client_names_are_unique,
+    client_names_differ_in_more_than_case,
     pools_exist,
     routes_lead_somewhere,
     remote_pools_have_no_engines,

@@ -17,6 +17,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0
 ModelAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$")]
 """What a client may write in `model`."""
 
+ServedModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$")]
+"""A Hugging Face id, or a model's name at an endpoint elsewhere: clients may write it in `model`."""
+
+LONGEST_S = 31_536_000
+"""A year: nginx refuses times without end."""
+
 ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]+$")]
 """A container image with its tag or digest."""
 

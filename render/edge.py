@@ -42,7 +42,7 @@ def settings_conf(cluster: Cluster) -> str:
     gateway = cluster.gateway
     return for_gateway(
         f"client_max_body_size {gateway.max_body_mb}m;\n"
-        f"proxy_connect_timeout {gateway.connect_timeout_s:g}s;\n"
+        f"proxy_connect_timeout {_time(gateway.connect_timeout_s)};\n"
         f"proxy_read_timeout {gateway.read_timeout_s}s;\n"
         f"proxy_send_timeout {gateway.read_timeout_s}s;\n"
         f"proxy_next_upstream_tries {gateway.tries};\n"
@@ -55,15 +55,24 @@ ENGINES_FOR_A_WORKER = 4
 leave a core mostly idle. Processes that share the requests of few clients wake up for each, which costs more than it saves."""
 
 
+FEWEST_WORKERS = 2
+"""A process reads one request at a time: while it reads a dear one, the other serves."""
+
+
 def workers_for(engines: int) -> int:
     """How many processes nginx has for so many engines."""
-    return max(1, -(-engines // ENGINES_FOR_A_WORKER))
+    return max(FEWEST_WORKERS, -(-engines // ENGINES_FOR_A_WORKER))
 
 
 def workers_conf(cluster: Cluster) -> str:
     """For nginx's outermost context. Engines at an `address` count for none: they come and go without a reload."""
     workers = cluster.gateway.workers or workers_for(len(cluster.started_engines))
     return for_gateway(f"worker_processes {workers};\n")
+
+
+def _time(seconds: float) -> str:
+    """nginx's times are whole numbers."""
+    return f"{int(seconds)}s" if seconds == int(seconds) else f"{max(1, round(1000 * seconds))}ms"
 
 
 def listen_conf(cluster: Cluster, places: Places) -> str:

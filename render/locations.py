@@ -4,6 +4,8 @@
 @pool-NAME.once     asks one engine only: for a request that an engine was already lost to
 @pool-NAME.again    asks more of its engines: for a request that nobody was there for
 @pool-NAME.cached   as @pool-NAME, after a look into the pool's cache
+
+The same begin with @rewritten- for requests whose body is not passed on as it came.
 """
 
 from config.cluster import Cluster
@@ -31,18 +33,27 @@ def caches_conf(cluster: Cluster, places: Places) -> str:
 
 def _locations(pool: Pool, places: Places, renamed: bool) -> list[str]:
     ask = _ask_remote(pool, pool.remote, places) if pool.remote else _ask(pool, renamed)
+    # Under another model's name a body is written anew in any case.
+    rewrite = [] if pool.remote or renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
+    return [
+        *_ways(f"@pool-{pool.name}", pool, ask),
+        *_ways(f"@rewritten-{pool.name}", pool, [*ask, *rewrite]),
+    ]
+
+
+def _ways(name: str, pool: Pool, ask: list[str]) -> list[str]:
     locations = [
-        _location(pool.name, ask),
-        _location(f"{pool.name}.once", [*ask, "proxy_next_upstream off;"]),
-        _location(f"{pool.name}.again", [*ask, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
+        _location(name, ask),
+        _location(f"{name}.once", [*ask, "proxy_next_upstream off;"]),
+        _location(f"{name}.again", [*ask, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
     ]
     if pool.cache:
-        locations.append(_location(f"{pool.name}.cached", [*ask, *_cached(pool, pool.cache)]))
+        locations.append(_location(f"{name}.cached", [*ask, *_cached(pool, pool.cache)]))
     return locations
 
 
 def _location(name: str, directives: list[str]) -> str:
-    return f"location @pool-{name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
+    return f"location {name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
 
 
 def _ask(pool: Pool, renamed: bool) -> list[str]:
@@ -55,7 +66,7 @@ def _ask_remote(pool: Pool, remote: Remote, places: Places) -> list[str]:
     default_port = 443 if remote.is_tls else 80
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
     directives = [
-        f"proxy_pass {scheme}://{pool.name}{remote.path}/$manyeyes_call;",
+        f"proxy_pass {scheme}://{pool.name}{remote.path}/$manyeyes_call$is_args$args;",
         "include conf.d/remote.inc;",
         f"proxy_set_header Host {host};",
     ]

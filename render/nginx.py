@@ -28,7 +28,8 @@ def pools_conf(cluster: Cluster, places: Places) -> str:
             _remote_upstream(pool, pool.remote, places) if pool.remote else _upstream(cluster, pool, places)
             for pool in pools
         ],
-        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _names(pools)),
+        # Its keys know no case: njs/gateway.js looks whether the name is written so.
+        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(names(pools))),
     ]
     return for_gateway("\n".join(parts))
 
@@ -111,22 +112,45 @@ def _constant(variable: str, value: str) -> str:
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
-def _names(pools: tuple[Pool, ...]) -> dict[str, str]:
+def names(pools: tuple[Pool, ...]) -> dict[str, str]:
     """Client's name -> pool. Where two pools run the same model, its id leads to the first of them."""
-    names: dict[str, str] = {}
+    found: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
-            names[name] = pool.name
+            found[name] = pool.name
     for pool in pools:
         for name in pool.names:
-            names.setdefault(name, pool.name)
-    return names
+            found.setdefault(name, pool.name)
+    return found
+
+
+def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
+    """The first of those names that differ in case only. They lead to one pool: config/rules.py."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, pool in pool_of_name.items():
+        found.setdefault(name.lower(), (name, pool))
+    return dict(found.values())
 
 
 MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
 
 def as_map(source: str, target: str, entries: dict[str, str]) -> str:
-    """An nginx map; a key that is one of map's own words is told apart by a backslash."""
-    lines = [f'    "{chr(92) if key in MAP_WORDS else ""}{key}" "{value}";\n' for key, value in entries.items()]
+    """An nginx map. Its keys know no case, so `entries` must differ in more than that."""
+    lines = [f"    {_map_key(key)} {quoted(value)};\n" for key, value in entries.items()]
     return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'
+
+
+def _map_key(key: str) -> str:
+    """One of map's own words, a regular expression's mark and a backslash mean themselves behind a backslash."""
+    text = quoted(key)
+    is_special = key.lower() in MAP_WORDS or key.startswith(("~", "\\"))
+    return f'"\\{text[1:]}' if is_special else text
+
+
+def quoted(text: str) -> str:
+    """`text` as one parameter of nginx. Raises ValueError where nginx has no way to write it: a variable's mark, control characters."""
+    if "$" in text or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise ValueError(f"nginx cannot be given {text!r}: it has a $ or a control character")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

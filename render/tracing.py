@@ -49,6 +49,8 @@ def _from_client(variable: str, matches: str, otherwise: str) -> str:
 
 
 def _drawn(percent: float) -> str:
-    if percent in (0, 100):
-        return f'map "" $manyeyes_drawn {{ default "{int(percent == 100)}"; }}\n'
-    return f"split_clients $request_id $manyeyes_drawn {{\n    {percent:.2f}% 1;\n    * 0;\n}}\n"
+    # nginx knows hundredths of a percent, and refuses 0.00%.
+    hundredths = round(100 * percent) if percent >= 0.01 else int(percent > 0)
+    if hundredths in (0, 10_000):
+        return f'map "" $manyeyes_drawn {{ default "{int(hundredths > 0)}"; }}\n'
+    return f"split_clients $request_id $manyeyes_drawn {{\n    {hundredths / 100:.2f}% 1;\n    * 0;\n}}\n"

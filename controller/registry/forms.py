@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from config.endpoint import Endpoint
 from config.engines import Address
 from config.pools import Balancing, Cache, Flavour, Media, Remote
-from config.section import ModelAlias, Name
+from config.section import ModelAlias, Name, ServedModel
 
 
 class Form(BaseModel):
@@ -99,7 +99,7 @@ class NewPool(Form):
 
     name: Name
     """The name clients write in `model`."""
-    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    model: ServedModel
     """What it serves: a Hugging Face id, or the model's name at the endpoint elsewhere."""
     aliases: tuple[ModelAlias, ...] = Field((), max_length=50)
     """Further names clients may use."""
@@ -111,7 +111,7 @@ class NewPool(Form):
     """What one request may bring besides text."""
     balancing: Balancing = "conversation"
     """Which engine a request goes to."""
-    max_in_flight: int | None = Field(None, ge=1)
+    max_in_flight: int | None = Field(None, ge=1, le=1_000_000)
     """Requests that the gateway gives each of its engines at a time. null: as many as a GPU of 24 GiB takes."""
     cache: Cache | None = None
     """null: every request reaches an engine."""

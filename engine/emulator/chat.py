@@ -86,8 +86,28 @@ def read_prompt(messages: object, options: Options) -> Prompt:
     return prompt
 
 
+_KEPT: dict[str, str] = {}
+"""Media by their uuid, whoever sent them: vLLM's processor cache is one for all users."""
+
+
+def _kept(part: dict[str, object]) -> object:
+    """A part with a uuid: what was first sent under it. Raises RequestError when it has no data and none was sent."""
+    uuid = str(part["uuid"])
+    for kind in ("image_url", "video_url"):
+        if kind in part:
+            match part[kind]:
+                case {"url": str(url)} | str(url):
+                    _KEPT.setdefault(uuid, url)
+            if uuid not in _KEPT:
+                raise RequestError(f"Cache miss for a medium with the uuid {uuid}, whose data was not sent.")
+            return {"type": kind, kind: _KEPT[uuid]}
+    raise RequestError("Missing 'type' field in multimodal part.")
+
+
 def read_part(part: object, prompt: Prompt, options: Options, per_word: float) -> None:
     """Add one part of a message to `prompt`. Media are counted before they are looked at, as in vLLM."""
+    if isinstance(part, dict) and part.get("uuid") is not None:
+        part = _kept(part)
     match part:
         case str(words) | {"type": "text", "text": str(words)}:
             prompt.add_text(words, per_word)

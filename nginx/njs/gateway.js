@@ -37,6 +37,7 @@ function authorizePage(r) {
 // Refuses what no engine could answer.
 function route(r) {
     if (r.method !== 'POST') {
+        r.headersOut.Allow = 'POST';
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
     }
     // All of them give the whole body; the first two need no promise; the last copies large ones once less.
@@ -55,17 +56,17 @@ function routeBody(r, read, body) {
     const v = r.variables;
     let facts;
     try {
-        facts = read(body);
+        facts = read(body, (model) => model === 'auto' || poolOf(r, model));
     } catch (e) {
         if (!(e instanceof request.Refusal)) {
             throw e;
         }
-        return refuse(r, 400, 'invalid_request_error', 'invalid_json', e.message);
+        return refuse(r, 400, 'invalid_request_error', e.code, e.message);
     }
     if (!facts.model) {
         return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request names no model. ${known()}`);
     }
-    v.manyeyes_model = facts.model.slice(0, 128);
+    v.manyeyes_model = facts.model.slice(0, request.MAX_MODEL_BYTES);
     if (facts.stream) {
         v.manyeyes_stream = '1';
     }
@@ -89,12 +90,22 @@ function routeBody(r, read, body) {
         v.manyeyes_picture = conversation.picture(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
-    r.internalRedirect('@pool-' + pool + (here.cache ? cached(r, here, facts, body) : ''));
+    if (facts.marked) {
+        v.manyeyes_way = '@rewritten-';
+    }
+    r.internalRedirect((facts.marked ? '@rewritten-' : '@pool-') + pool + (here.cache ? cached(r, here, facts, body) : ''));
+}
+
+// nginx's map knows no case; engines do. A generation of an older controller has no names.
+function poolOf(r, model) {
+    r.variables.manyeyes_model = model;
+    const pool = r.variables.manyeyes_pool_of_model, names = pool && cluster.pools[pool].names;
+    return !names || names.includes(model) ? pool : '';
 }
 
 function chosenPool(r, facts) {
     if (facts.model !== 'auto') {
-        return r.variables.manyeyes_pool_of_model;
+        return poolOf(r, facts.model);
     }
     const budget = Number(r.headersIn['X-Latency-Budget-Ms']) || 0;
     const choice = auto.choose(cluster.auto, facts, budget, said.p95Ms);
@@ -133,7 +144,7 @@ function next(r) {
     v.manyeyes_pools = `${v.manyeyes_pools},${hop.pool}`;
     v.manyeyes_fallback_from = hop.pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
     v.manyeyes_cache_bypass = cluster.pools[v.manyeyes_asked_pool].cache ? 'BYPASS' : '';
-    return `@pool-${hop.pool}${hop.how && '.'}${hop.how}`;
+    return `${v.manyeyes_way}${hop.pool}${hop.how && '.'}${hop.how}`;
 }
 
 function soFar(v) {
@@ -176,12 +187,17 @@ function remoteAuthorization(r) {
 
 // $manyeyes_remote_body: the request with the model's name as the endpoint knows it.
 function remoteBody(r) {
-    return request.withModel(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
+    return request.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
 // $manyeyes_renamed_body: the request under the pool's own name, for engines that were started before it got another one.
 function renamedBody(r) {
-    return request.withModel(r.requestBuffer.buffer, r.variables.manyeyes_pool);
+    return request.rewritten(r.requestBuffer.buffer, r.variables.manyeyes_pool);
+}
+
+// $manyeyes_rewritten_body: the request without the `uuid` of its media.
+function rewrittenBody(r) {
+    return request.rewritten(r.requestBuffer.buffer);
 }
 
 function remoteRefusesKey(r) {
@@ -194,7 +210,9 @@ function remoteRefusesKey(r) {
 // shuts down) is marked here and not used; the next one replaces it and lifts the mark.
 function judge(r, data, flags) {
     const v = r.variables, doubts = ngx.shared.doubts;
-    if (/"finish_reason":\s*"(abort|error)"/.test(data)) {
+    const told = v.manyeyes_last_bytes + data;  // a buffer may end in the middle of it
+    v.manyeyes_last_bytes = told.slice(-64);
+    if (/"finish_reason":\s*"(abort|error)"/.test(told)) {
         v.manyeyes_cut_short = '1';
         doubts.set(v.manyeyes_cache_key, '1');
     } else if (flags.last && !v.manyeyes_cut_short) {
@@ -265,6 +283,7 @@ function healthz(r) {
 // GET /v1/models and /v1/models/NAME in OpenAI's form: one entry for every name a client may use.
 function models(r) {
     if (r.method !== 'GET' && r.method !== 'HEAD') {
+        r.headersOut.Allow = 'GET, HEAD';
         return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use GET.`);
     }
     const data = [];
@@ -273,7 +292,7 @@ function models(r) {
     if (data.length && cluster.auto.length) {
         data.push(entry('auto', 'auto', null));
     }
-    const wanted = r.uri.slice('/v1/models/'.length);
+    const wanted = r.uri.slice('/v1/models/'.length).replace(/\/$/, '');
     const one = wanted && data.find((model) => model.id === wanted);
     if (wanted && !one) {
         return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${wanted.slice(0, 128)}'. ${known()}`);
@@ -299,5 +318,5 @@ function engine(r) {
 
 export default {
     authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
-    remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, route,
+    remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route,
 };

@@ -8,46 +8,65 @@
 const LONG = 4096;
 // Of a text that is longer, its ends and its middle tell it from others.
 const TELLING = 512;
-// Bounds what a hostile body can take: 0.4 µs for each string or escaped quote, 0.1 µs and 50 bytes for each value.
-const MAX_STEPS = 300_000;
-const MAX_SKELETON_BYTES = 1024 * 1024;
+// Limits of what one body may cost: together about 20 ms of a worker. They are counted while the body is walked.
+// A string costs as much as three escaped quotes or six backslashes.
+const MAX_STEPS = 75_000;
+const MAX_LONG_STRINGS = 1000;
+const MAX_SHORT_BYTES = 1024 * 1024;
+// Everything outside of strings: brackets, numbers, blanks.
+const MAX_STRUCTURE_BYTES = 256 * 1024;
+// Messages and their content parts.
+const MAX_PARTS = 2000;
+// Keys of content parts that are none of the usual ones, and how deep they may be nested.
+const MAX_KEYS = 10_000;
+const MAX_DEPTH = 64;
 const MAX_LINK_BYTES = 8192;
+const MAX_LINKS_BYTES = 256 * 1024;
+const MAX_MODEL_BYTES = 256;
 // Of a long string its mark holds so many bytes, from both ends and from places between.
 const END_BYTES = 24;
 const SAMPLES = 6;
 const SAMPLE_BYTES = 15;
 
-const QUOTE = 0x22, BACKSLASH = 0x5c;
+const QUOTE = 0x22, BACKSLASH = 0x5c, COMMA = 0x2c, COLON = 0x3a;
+const OPENS = [0x7b, 0x5b], CLOSES = [0x7d, 0x5d];  // { [ and } ]
 
 // Every request comes through here with cold caches, so what counts is how much is touched: a name of this module is found at
 // once where a global one (Array) is looked up twice, and `+` is an instruction where a template is a call.
 const isArray = Array.isArray, parse = JSON.parse;
 const NOTHING = { bytes: null, buffer: null, long: new Map() };
 
-class Refusal extends Error {}
+// `code` is what a client's program sees.
+class Refusal extends Error {
+    constructor(message, code) {
+        super(message);
+        this.code = code || 'invalid_json';
+    }
+}
 
 // bytes: ArrayBuffer -> {
 //   model: string or null; stream: boolean; temperature: number or null; effort, cacheKey: string;
 //   images, videos: how many; textBytes: of all texts, roughly; firstImage: its URL or mark, or '';
-//   links: media URLs that are not `data:`;
+//   links: media URLs that are not `data:`; marked: whether something that looks like a content part has a `uuid`;
 //   turns: of each message after the leading system messages its role, texts and media as one text, shortened;
 //   answered: how many of them stand before the last assistant turn, or 0; firstUser: the first user's turn, or ''
 // } Two long strings with the same mark are the same for every purpose here. Throws Refusal.
-function read(arrayBuffer) {
+// Where isServed(model) is false, only `model` is found out.
+function read(arrayBuffer, isServed) {
     const buffer = Buffer.from(arrayBuffer);
     if (buffer.length <= LONG) {
-        return readShort(buffer.toString());
+        return readShort(buffer.toString(), isServed);
     }
     const bytes = new Uint8Array(arrayBuffer), long = new Map();
-    return readText(skeleton(bytes, buffer, long), { bytes, buffer, long });
+    return readText(skeleton(bytes, buffer, long), { bytes, buffer, long }, isServed);
 }
 
 // The same of a body that is at most MOST_SHORT long, as text.
-function readShort(text) {
-    return readText(text, NOTHING);
+function readShort(text, isServed) {
+    return readText(text, NOTHING, isServed);
 }
 
-function readText(text, source) {
+function readText(text, source, isServed) {
     let body;
     try {
         body = parse(text);
@@ -57,20 +76,30 @@ function readText(text, source) {
     if (typeof body !== 'object' || body === null || isArray(body)) {
         throw new Refusal('The request body must be a JSON object.');
     }
-    return facts(body, source);
+    try {
+        return facts(body, source, isServed);
+    } catch (e) {
+        if (e.name === 'InternalError') {  // QuickJS's stack is full
+            throw tooDeep();
+        }
+        throw e;
+    }
 }
 
 // --- long strings -------------------------------------------------------------------------------------------------
 
 // The body as text, with a mark in place of every long string; `long` gets mark -> [from, to].
 function skeleton(bytes, buffer, long) {
-    let text = '', copied = 0, size = bytes.length, steps = 0, from = bytes.indexOf(QUOTE) + 1;
+    let text = '', copied = 0, structure = 0, short = 0, longs = 0, steps = 0, to = -1, from = bytes.indexOf(QUOTE) + 1;
     while (from > 0) {
-        let to = bytes.indexOf(QUOTE, from);
+        if ((structure += from - to - 2) > MAX_STRUCTURE_BYTES) {
+            throw tooMuchStructure();
+        }
+        to = bytes.indexOf(QUOTE, from);
         while (to > 0 && bytes[to - 1] === BACKSLASH) {
-            const slashes = backslashes(bytes, from, to);
-            if ((steps += slashes) > MAX_STEPS) {
-                throw tooIntricate();
+            const slashes = bytes[to - 2] === BACKSLASH ? backslashes(bytes, from, to, 2 * (MAX_STEPS - steps)) : 1;
+            if ((steps += (slashes >> 1) + 1) > MAX_STEPS) {
+                throw tooManySteps();
             }
             if (slashes % 2 === 0) {
                 break;
@@ -80,28 +109,33 @@ function skeleton(bytes, buffer, long) {
         if (to < 0) {
             throw new Refusal('The request body is not valid JSON: a string does not end.');
         }
-        if (++steps > MAX_STEPS) {
-            throw tooIntricate();
+        if ((steps += 3) > MAX_STEPS) {
+            throw tooManySteps();
         }
         if (to - from > LONG) {
+            if (++longs > MAX_LONG_STRINGS) {
+                throw tooIntricate(`more than ${MAX_LONG_STRINGS} strings of over ${LONG} bytes`);
+            }
             const mark = markOf(buffer, from, to);
             long.set(`\0${mark}`, [from, to]);
             text += `${buffer.toString('utf8', copied, from)}\\u0000${mark}`;
-            size -= to - from;
             copied = to;
+        } else if ((short += to - from) > MAX_SHORT_BYTES) {
+            throw tooIntricate(`more than ${MAX_SHORT_BYTES >> 20} MiB in strings of at most ${LONG} bytes`);
         }
         from = bytes.indexOf(QUOTE, to + 1) + 1;
     }
-    if (size > MAX_SKELETON_BYTES) {
-        throw tooIntricate();
+    if (structure + bytes.length - to - 1 > MAX_STRUCTURE_BYTES) {
+        throw tooMuchStructure();
     }
     return text + buffer.toString('utf8', copied);
 }
 
-// How many backslashes stand before `at`, not before `from`.
-function backslashes(bytes, from, at) {
-    let first = at;
-    while (first > from && bytes[first - 1] === BACKSLASH) {
+// How many backslashes stand before `at`, not before `from`. Looks at no more than about `most` of them.
+function backslashes(bytes, from, at, most) {
+    let first = at - 1;
+    const last = Math.max(from, at - most);
+    while (first > last && bytes[first - 1] === BACKSLASH) {
         first--;
     }
     return at - first;
@@ -120,17 +154,26 @@ function markOf(buffer, from, to) {
 // --- facts --------------------------------------------------------------------------------------------------------
 
 const MEDIA_KEYS = new Set(['image_url', 'video_url', 'audio_url', 'file_url']);
+// What vLLM takes a `uuid` for.
+const KEYED_MEDIA = ['image_url', 'video_url', 'audio_url', 'input_audio', 'image_embeds', 'audio_embeds', 'image_pil'];
 
-function facts(body, source) {
+function facts(body, source, isServed) {
+    const model = typeof body.model === 'string' ? body.model : null;
+    if (isServed && (!model || model.length > MAX_MODEL_BYTES || !isServed(model))) {
+        // A long string's mark is no name.
+        return { model: model && source.long.has(model) ? '(a name that is too long)' : model };
+    }
     const found = {
-        model: typeof body.model === 'string' ? body.model : null,
+        model,
         stream: body.stream === true,
         temperature: typeof body.temperature === 'number' ? body.temperature : null,
         effort: word(body.reasoning_effort) || (body.reasoning ? word(body.reasoning.effort) : ''),
         cacheKey: word(body.prompt_cache_key),
-        images: 0, videos: 0, textBytes: 0, firstImage: '', links: [], turns: [], answered: 0, firstUser: '',
+        images: 0, videos: 0, textBytes: 0, firstImage: '', links: [], turns: [], answered: 0, firstUser: '', marked: false,
+        parts: 0, keys: 0, linkBytes: 0,  // looked at so far
     };
     const messages = isArray(body.messages) ? body.messages : listed(body.input);
+    count(messages, found);
     for (let n = 0, length = messages.length; n < length; n++) {
         const message = messages[n];
         if (typeof message === 'object' && message !== null) {
@@ -141,9 +184,14 @@ function facts(body, source) {
         linksOf(body.input, found, source);
     }
     if (body.prompt !== undefined) {
-        listed(body.prompt).forEach((prompt) => {
-            found.textBytes += typeof prompt === 'string' ? lengthOf(prompt, source) : prompt.content ? lengthOf(prompt.content, source) : 0;
-        });
+        const prompts = listed(body.prompt);
+        if (typeof prompts[0] !== 'number') {  // tokens
+            for (let n = 0, length = prompts.length; n < length; n++) {
+                const prompt = prompts[n];
+                const words = typeof prompt === 'object' && prompt !== null ? prompt.content : prompt;
+                found.textBytes += typeof words === 'string' ? lengthOf(words, source) : 0;
+            }
+        }
     }
     return found;
 }
@@ -180,6 +228,7 @@ function readMessage(message, found, source) {
 
 function parts(list, found, source) {
     let told = '';
+    count(list, found);
     for (let n = 0, length = list.length; n < length; n++) {
         told += readPart(list[n], found, source);
     }
@@ -192,6 +241,9 @@ function readPart(part, found, source) {
         return typeof part === 'string' ? text(part, found, source) : '';
     }
     const type = part.type;
+    if (part.uuid !== undefined) {
+        readUuid(part, found);
+    }
     if (type === 'text' && typeof part.text === 'string') {
         return text(part.text, found, source);
     }
@@ -202,6 +254,9 @@ function readPart(part, found, source) {
     let told = '';
     for (const key in part) {
         const value = part[key];
+        if (++found.keys > MAX_KEYS) {
+            throw tooManyKeys();
+        }
         if (key === 'text' && typeof value === 'string') {
             told += text(value, found, source);
         } else if (key === 'image_url') {
@@ -218,6 +273,16 @@ function readPart(part, found, source) {
         }
     }
     return told;
+}
+
+// vLLM keeps media under their `uuid` for whoever names it next, with data or without: it never reaches an engine.
+function readUuid(part, found) {
+    found.marked = true;
+    const key = KEYED_MEDIA.find((one) => one === part.type || part[one] !== undefined) || (part.type === 'input_image' ? 'image_url' : '');
+    const value = part[key];
+    if (part.uuid !== null && key && (!value || typeof value === 'object' && 'url' in value && !value.url)) {
+        throw new Refusal(`A content part has a uuid and no ${key} of its own. Media are not kept under a uuid here: send the ${key} itself.`, 'media_missing');
+    }
 }
 
 function text(words, found, source) {
@@ -243,28 +308,49 @@ function telling(words) {
 }
 
 // Every media URL in anything that stands in a message, however it is nested; keys called `except` are left out at the top.
-function linksOf(value, found, source, except) {
+function linksOf(value, found, source, except, depth) {
     if (typeof value !== 'object') {
         return;
     }
+    if (depth > MAX_DEPTH) {
+        throw tooDeep();
+    }
     for (const key in value) {
         const inner = value[key];
+        if (++found.keys > MAX_KEYS) {
+            throw tooManyKeys();
+        }
+        if (key === 'uuid') {
+            found.marked = true;
+        }
         if (typeof inner === 'object') {
-            linksOf(inner, found, source);
+            linksOf(inner, found, source, '', (depth || 0) + 1);
         } else if (typeof inner === 'string' && key !== except && (key === 'url' || MEDIA_KEYS.has(key))) {
             link(inner, found, source);
         }
     }
 }
 
+// No blank before the type ends: URL parsers drop some of them.
+const DATA = /^\s*data:[^\s,;]*[,;]/i;
+const FRAMES = /^\s*data:video\/jpe?g/i;
+
 function link(url, found, source) {
-    if (url.startsWith('data:')) {
+    if (url.startsWith('data:image/')) {
         return;
     }
     const place = source.long.get(url);
     const start = place ? beginning(source.bytes, source.buffer, place) : url;
-    if (!/^\s*data:/i.test(start)) {
+    if (start.startsWith('data:image/')) {
+        return;
+    }
+    if (!DATA.test(start)) {
+        if ((found.linkBytes += start.length) > MAX_LINKS_BYTES) {
+            throw tooIntricate(`more than ${MAX_LINKS_BYTES >> 10} KiB of links`);
+        }
         found.links.push(start);
+    } else if (FRAMES.test(start)) {
+        throw new Refusal('A data: URL of the type video/jpeg is a list of frames, which no limit of a pool counts. Send a video file, or the frames as images.', 'video_type_not_allowed');
     }
 }
 
@@ -276,11 +362,14 @@ function lengthOf(words, source) {
 // The start of a long string, decoded; of one that is too long for a link, what no list of domains allows.
 function beginning(bytes, buffer, [from, to]) {
     if (bytes[from] === 0x64 && bytes[from + 1] === 0x61 && bytes[from + 2] === 0x74 && bytes[from + 3] === 0x61) {
-        return buffer.toString('utf8', from, from + 16);  // data
+        const head = buffer.toString('utf8', from, from + 16);
+        if (head.startsWith('data:image/')) {
+            return head;
+        }
     }
     const raw = buffer.toString('utf8', from, Math.min(to, from + MAX_LINK_BYTES));
     try {
-        const text = to - from > MAX_LINK_BYTES ? raw.slice(0, 64).replace(/\\[^\\]{0,5}$/, '') : raw;
+        const text = to - from > MAX_LINK_BYTES ? raw.slice(0, 2048).replace(/\\[^\\]{0,5}$/, '') : raw;
         const url = JSON.parse(`"${text}"`);
         return to - from > MAX_LINK_BYTES && !/^\s*data:/i.test(url) ? '' : url;
     } catch (e) {
@@ -296,37 +385,119 @@ function listed(value) {
     return isArray(value) ? value : typeof value === 'string' ? [{ role: 'user', content: value }] : [];
 }
 
-function tooIntricate() {
-    return new Refusal('The request body is too intricate: it has too many parts or escapes.');
+function count(list, found) {
+    if ((found.parts += list.length) > MAX_PARTS) {
+        throw tooIntricate(`more than ${MAX_PARTS} messages and content parts`);
+    }
 }
 
-// --- another model's name -------------------------------------------------------------------------------------------
+function tooIntricate(what) {
+    return new Refusal(`The request body is too intricate: it has ${what}. Send a simpler or a smaller one.`, 'too_intricate');
+}
+
+function tooManySteps() {
+    return tooIntricate(`more than ${MAX_STEPS} escaped quotes, or a third as many strings`);
+}
+
+function tooMuchStructure() {
+    return tooIntricate(`more than ${MAX_STRUCTURE_BYTES >> 10} KiB outside of strings`);
+}
+
+function tooManyKeys() {
+    return tooIntricate(`more than ${MAX_KEYS} unusual keys in messages`);
+}
+
+function tooDeep() {
+    return tooIntricate(`more than ${MAX_DEPTH} levels`);
+}
+
+// --- a changed body ---------------------------------------------------------------------------------------------------
 
 // The body with `name` as its top-level `model`, every other byte as it was. Only for bodies that `read` has taken.
 function withModel(arrayBuffer, name) {
-    const bytes = new Uint8Array(arrayBuffer), buffer = Buffer.from(arrayBuffer), length = bytes.length;
-    let depth = 0, isKey = false, key = '', place = [0, 0];
+    return rewritten(arrayBuffer, name);
+}
+
+// The body without the `uuid` of content parts and, if there is a `name`, with that as its top-level `model`, every other byte as it
+// was. A model that is written twice or as `Model` gets the name everywhere: parsers differ in which one counts.
+function rewritten(arrayBuffer, name) {
+    const bytes = new Uint8Array(arrayBuffer), buffer = Buffer.from(arrayBuffer), length = bytes.length, model = JSON.stringify(name);
+    const changes = [], outer = [];  // [from, to, text]
+    let here = null;
     for (let at = 0; at < length; at++) {
         const byte = bytes[at];
         if (byte === QUOTE) {
             const from = at;
-            do {
-                at = bytes.indexOf(QUOTE, at + 1);
-            } while (backslashes(bytes, from + 1, at) % 2);
-            if (depth === 1 && isKey) {
-                key = JSON.parse(buffer.toString('utf8', from, at + 1));
-            } else if (depth === 1 && key === 'model') {
-                place = [from, at + 1];
+            at = endOfString(bytes, from + 1);
+            if (here.awaitsKey) {
+                here.awaitsKey = false;
+                here.start = from;
+                here.key = here.isRoot || here.isMedia ? JSON.parse(buffer.toString('utf8', from, at + 1)) : '';
+                here.value = null;
+            } else if (here.isRoot) {
+                here.value = [from, at + 1];
             }
-        } else if (byte === 0x7b || byte === 0x5b) {  // { [
-            isKey = ++depth === 1;
-        } else if (byte === 0x7d || byte === 0x5d) {  // } ]
-            depth--;
-        } else if (depth === 1 && (byte === 0x2c || byte === 0x3a)) {  // , :
-            isKey = byte === 0x2c;
+        } else if (byte === OPENS[0] || byte === OPENS[1]) {
+            outer.push(here);
+            here = inside(here, byte === OPENS[0]);
+        } else if (byte === CLOSES[0] || byte === CLOSES[1]) {
+            endMember(here, at, false, model, changes);
+            here = outer.pop();
+        } else if (byte === COMMA) {
+            endMember(here, at, true, model, changes);
+        } else if (byte === COLON) {
+            here.colon = at;
         }
     }
-    return Buffer.concat([buffer.subarray(0, place[0]), Buffer.from(JSON.stringify(name)), buffer.subarray(place[1])]);
+    const pieces = [];
+    let copied = 0;
+    for (const [from, to, text] of changes) {
+        pieces.push(buffer.subarray(copied, from), Buffer.from(text));
+        copied = to;
+    }
+    pieces.push(buffer.subarray(copied));
+    return Buffer.concat(pieces);
 }
 
-export default { MOST_SHORT: LONG, read, readShort, Refusal, withModel };
+const ROOT_KEYS = new Set(['messages', 'input']);
+const PART_KEYS = new Set(['content', 'output', ...KEYED_MEDIA]);
+
+// What is known of an object or array that begins. isMedia: it is in `messages` or `input`, and on a way that leads to content parts.
+function inside(outer, isObject) {
+    const isMedia = outer !== null && (outer.isRoot ? ROOT_KEYS.has(outer.key) : outer.isMedia && (!outer.isObject || PART_KEYS.has(outer.key)));
+    return { isObject, isMedia, isRoot: outer === null, awaitsKey: isObject, key: '', start: 0, colon: 0, value: null, comma: -1 };
+}
+
+// A key with its value ends at `at`, where a comma stands if more follow.
+function endMember(here, at, more, model, changes) {
+    if (!here.isObject) {
+        return;
+    }
+    const isUuid = here.isMedia && here.key === 'uuid';
+    if (isUuid) {
+        const from = more || here.comma < 0 ? here.start : here.comma;
+        while (changes.length && changes[changes.length - 1][0] >= from) {
+            changes.pop();
+        }
+        changes.push([from, more ? at + 1 : at, '']);
+    } else if (model && here.isRoot && here.key.toLowerCase() === 'model') {
+        const [from, to] = here.value || [here.colon + 1, at];
+        changes.push([from, to, model]);
+    }
+    if (more && !isUuid) {
+        here.comma = at;
+    }
+    here.key = '';
+    here.awaitsKey = more;
+}
+
+// Where the string that begins at `from` has its closing quote.
+function endOfString(bytes, from) {
+    let at = bytes.indexOf(QUOTE, from);
+    while (bytes[at - 1] === BACKSLASH && backslashes(bytes, from, at, at) % 2) {
+        at = bytes.indexOf(QUOTE, at + 1);
+    }
+    return at;
+}
+
+export default { MOST_SHORT: LONG, MAX_MODEL_BYTES, read, readShort, Refusal, rewritten, withModel };

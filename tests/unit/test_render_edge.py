@@ -86,13 +86,13 @@ def test_https_is_spoken_where_there_is_a_tls_section_with_files_of_the_secrets_
 def test_limits_of_size_and_time_are_the_configurations() -> None:
     text = settings_conf(cluster("{max_body_mb: 7, connect_timeout_s: 0.5, read_timeout_s: 30, tries: 3}"))
     assert "client_max_body_size 7m;" in text
-    assert "proxy_connect_timeout 0.5s;" in text
+    assert "proxy_connect_timeout 500ms;" in text
     assert "proxy_read_timeout 30s;" in text
     assert "proxy_next_upstream_tries 3;" in text
 
 
-@pytest.mark.parametrize(("engines", "workers"), [(0, 1), (1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
-def test_nginx_has_a_process_for_every_four_engines(engines: int, workers: int) -> None:
+@pytest.mark.parametrize(("engines", "workers"), [(0, 2), (1, 2), (5, 2), (8, 2), (9, 3), (16, 4)])
+def test_nginx_has_two_processes_and_more_from_nine_engines_on(engines: int, workers: int) -> None:
     started = [f"{{name: e-{n}, pool: a, flavour: emulated}}" for n in range(engines)]
     elsewhere = [f"{{name: f-{n}, pool: a, address: '10.0.0.{n + 1}:8000'}}" for n in range(9)]
     written = ", ".join(started + elsewhere)  # those come and go without a reload
