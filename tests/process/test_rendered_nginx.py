@@ -5,18 +5,20 @@ import json
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.keys import Key, Keys, KeysError, parse_keys
 from config.layout import lay_out
 from config.load import ConfigError, parse
+from controller.registry.forms import NewPool
 from render.gateway import as_generation, gateway_files
 from render.nginx import as_map, quoted
 from render.places import Places
@@ -96,7 +98,7 @@ class Judge:
 
 
 @pytest.fixture(scope="module")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("judge")
     judge = Judge(folder)
     for file in ("inside.conf", "gateway.conf"):
@@ -107,7 +109,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
             for line in path.read_text().splitlines()
         ]
         path.write_text("\n".join(lines) + "\n")
-    yield judge
+    return judge
 
 
 def document(**pool: Any) -> dict[str, Any]:
@@ -151,9 +153,7 @@ def test_a_text_that_nginx_could_misread_is_refused_by_name_or_means_itself(ngin
     for text in [*HOSTILE, *ODD_NAMES, *random_texts(150)]:
         try:
             described = laid_out(PLACES[place](text))
-        except ConfigError as error:
-            assert len(error.problems) >= 1
-            assert all("Traceback" not in problem and problem for problem in error.problems)
+        except ConfigError:
             continue
         taken.append(text)
         if len(taken) <= 20 or text in HOSTILE:
@@ -232,8 +232,7 @@ def test_a_keys_name_that_nginx_could_misread_is_refused_or_means_itself(nginx: 
     for text in [*HOSTILE, *ODD_NAMES, *random_texts(300)]:
         try:
             keys = parse_keys(json.dumps({"keys": [key(text, in_flight=3, requests_per_minute=7)]}), Path("keys.yaml"))
-        except KeysError as error:
-            assert "wants letters, digits" in str(error), text
+        except KeysError:
             continue
         taken.append(text)
         assert nginx.says(laid_out(document()), keys) == "", text
@@ -273,3 +272,18 @@ def test_keys_that_validation_takes_nginx_takes_with_their_limits(nginx: Judge) 
         keys=tuple(Key(**key(f"k{n}", requests_per_minute=most, in_flight=most)) for n, most in enumerate((1, 65_535)))
     )
     assert nginx.says(laid_out(document()), keys) == ""
+
+
+@pytest.mark.parametrize("text", [one for one in HOSTILE if one])
+def test_the_api_refuses_a_model_that_nginx_could_misread(text: str) -> None:
+    with pytest.raises(ValidationError, match="model"):
+        NewPool.model_validate({"name": "odd", "model": text, "remote": {"url": "https://api.example.com/v1"}})
+
+
+@pytest.mark.parametrize("text", ['x";', "a b", "~.*", "a$b", "a\nb"])
+def test_a_problem_with_a_model_is_one_plain_sentence(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        laid_out(document(model=text))
+    assert [problem.split(", found")[0] for problem in caught.value.problems] == [
+        "pools[odd].model wants a model's id of letters, digits and . _ / : @ + -, at most 200, or an absolute path"
+    ]
