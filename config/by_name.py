@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from config import closed_file
+
 
 def place(error: ErrorDetails, document: Any, section: str) -> str:
     """('keys', 0, 'sha256') -> keys[alice].sha256: by the item's name where it has one. `section` is the list's key."""
@@ -49,7 +51,7 @@ def alike(names: Sequence[str], section: str) -> Iterator[str]:
 
 
 def write(path: Path, head: str, document: Mapping[str, Any]) -> None:
-    """`document` below the comment `head`, in one step: a reader finds the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(head + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
+    """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
+    new = not path.exists()
+    closed_file.replace(path, head + yaml.safe_dump(document, sort_keys=False))
+    closed_file.hand_over(path, new=new)

@@ -13,7 +13,7 @@ from pathlib import Path
 FORMAT = 1
 MANIFEST = "manifest.json"
 MEMBER = re.compile(
-    r"^(config/(cluster|keys)\.yaml|config/names\.json|env|secrets/[A-Za-z0-9][A-Za-z0-9._-]*|volumes/[a-z]+\.tar)$"
+    r"^(config/(cluster|keys|users)\.yaml|config/names\.json|env|secrets/[A-Za-z0-9][A-Za-z0-9._-]*|volumes/[a-z]+\.tar)$"
 )
 
 

@@ -3,14 +3,14 @@
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from config import closed_file
 from config.cluster import Cluster
-from config.load import ConfigError, keys_path, load
+from config.load import ConfigError, keys_path, load, users_path
 from host import archive, dotenv, engine, secrets
 from host.archive import About, BadArchive, Member
 from host.command import ROOT, CommandFailed, run
@@ -59,6 +59,10 @@ def restore(config: Path, source: str) -> None:
             _install(members["config/cluster.yaml"], config, stamp)
             if "config/keys.yaml" in members:
                 _install(members["config/keys.yaml"], config.parent / names["keys"], stamp)
+                closed_file.hand_over(config.parent / names["keys"])
+            if "config/users.yaml" in members:
+                _install(members["config/users.yaml"], users_path(config, cluster), stamp)
+                closed_file.hand_over(users_path(config, cluster))
             for name, member in members.items():
                 if name.startswith("secrets/"):
                     _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())
@@ -69,15 +73,23 @@ def restore(config: Path, source: str) -> None:
                 if name.startswith("volumes/"):
                     volumes.put(name.removeprefix("volumes/").removesuffix(".tar"), member.path)
             current.outcome = f"'{about.project}' is as it was at {about.at}: make up"
+    if "users" not in names and not users_path(config, cluster).exists():
+        attention(
+            "this backup is of a version that left out the users of the page, so that nobody has to log in. "
+            "If there were users, add each with make user NAME= before make up."
+        )
 
 
 def _files(config: Path, cluster: Cluster, folder: Path) -> dict[str, Member]:
     keys = keys_path(config, cluster)
+    users = users_path(config, cluster)
     names = folder / "names.json"
-    names.write_text(json.dumps({"config": config.name, "keys": keys.name}))
+    names.write_text(json.dumps({"config": config.name, "keys": keys.name, "users": users.name}))
     found = {"config/names.json": names, "config/cluster.yaml": config}
     if keys.exists():
         found["config/keys.yaml"] = keys
+    if users.exists():
+        found["config/users.yaml"] = users
     if secrets.folder().is_dir():
         for path in sorted(secrets.folder().iterdir()):
             if path.is_file() and path.name not in NOT_KEPT:
@@ -88,6 +100,8 @@ def _files(config: Path, cluster: Cluster, folder: Path) -> dict[str, Member]:
         env.chmod(0o600)
         found["env"] = env
     try:
+        for path in found.values():
+            path.open("rb").close()
         return {name: Member(path, path.stat().st_mode & 0o777) for name, path in found.items()}
     except OSError as error:
         raise Trouble(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -123,14 +137,11 @@ def _install(member: Member, target: Path, stamp: str, group: int | None = None)
         if target.read_bytes() == member.path.read_bytes():
             return
         aside = target.with_name(f"{target.name}.before-{stamp}")
-        shutil.copy2(target, aside)
+        closed_file.copy(target, aside)
         ok(f"{target.name} was another one here: kept as {aside.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(member.path.read_bytes())
+    closed_file.replace(target, member.path.read_bytes(), member.mode if group is None else 0o600)
     if group is not None:
         with contextlib.suppress(PermissionError):
-            os.chown(fresh, -1, group)
-    fresh.chmod(member.mode)
-    fresh.replace(target)
+            os.chown(target, -1, group)
+        target.chmod(member.mode)

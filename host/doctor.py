@@ -8,6 +8,7 @@ from pathlib import Path
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
+from config.load import keys_path, users_path
 from host import admin_key, certificate, engine, facts, secrets
 from host.command import ROOT
 from host.facts import Docker
@@ -50,7 +51,11 @@ def look(
         *_secrets(laid_out),
         *_admin_key(),
         *_certificate(laid_out),
-        *_readable([*MOUNTED, *([config.parent] if config else [])], closed=(cluster.gateway.keys_file,)),
+        *(_of_configuration(cluster, config) if config else ()),
+        *_readable(
+            [*MOUNTED, *([config.parent] if config else [])],
+            closed=(cluster.gateway.keys_file, cluster.webui.users_file),
+        ),
     ]
 
 
@@ -168,6 +173,14 @@ def _admin_key() -> Iterator[Check]:
     yield Check("admin key", f"secrets/{admin_key.FILE}", found, remedy)
 
 
+def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
+    files = {"API keys": keys_path(config, cluster), "users of the page": users_path(config, cluster)}
+    for what, path in files.items():
+        if path.exists():
+            found, remedy = secrets.of_configuration(path)
+            yield Check(what, str(path), found, remedy)
+
+
 def _certificate(cluster: Cluster) -> Iterator[Check]:
     named = secrets.of_certificate(cluster)
     states = {name: secrets.state(name) for name in named.values()}
@@ -183,13 +196,20 @@ def _certificate(cluster: Cluster) -> Iterator[Check]:
 
 
 def _readable(folders: list[Path], closed: tuple[str, ...] = ()) -> Iterator[Check]:
-    """A clone made under umask 077 is closed to the containers' users. Files called as in `closed` no container reads."""
+    """A clone made under umask 077 is closed to the containers' users. Files called as in `closed` have a check of their own."""
     wrong = sorted({str(folder) for folder in folders if not _open_to_all(folder, closed)})
     remedy = f"chmod -R a+rX {' '.join(wrong)}" if wrong else ""
+    if stay := sorted(str(path) for folder in map(Path, wrong) for path in folder.iterdir() if _stays(path, closed)):
+        remedy += f" && chmod o-rwx {' '.join(stay)}"
     yield Check("mounted files", "readable by all", "closed" if wrong else "readable by all", remedy)
 
 
 def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
-    paths = [folder, *(path for path in folder.iterdir() if path.name not in closed)]
+    paths = [folder, *(path for path in folder.iterdir() if not _stays(path, closed))]
     modes = [(path.stat().st_mode, path.is_dir()) for path in paths]
     return all(mode & 0o004 and (not is_dir or mode & 0o001) for mode, is_dir in modes)
+
+
+def _stays(path: Path, closed: tuple[str, ...]) -> bool:
+    """A file of keys or users, a copy of one that a restore has left, or one that is being written."""
+    return path.name.startswith((".", *closed))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from config import closed_file
 from host.command import ROOT
 
 BEGIN = "# --- kept by `make up`: what this host runs; `make down` removes it ---"
@@ -25,9 +26,7 @@ def keep(values: dict[str, str], path: Path = PATH) -> None:
     block = "\n".join([BEGIN, *(f"{key}={value}" for key, value in values.items()), END, ""]) if values else ""
     text = (own.rstrip("\n") + "\n" if own.strip() else "") + block
     if text:
-        temporary = path.with_name(".env.new")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        closed_file.replace(path, text)  # it may hold HF_TOKEN and passwords
     else:
         path.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from config import closed_file
 from config.cluster import Cluster
 from config.gateway import Images
 from config.load import load
@@ -38,10 +39,7 @@ def pin_images(config: Path) -> None:
             continue
         text = with_image(text, config, key, f'"{pinned}"')
         ok(f"{key}: {pinned}")
-    fresh = config.with_name(f"{config.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(config.stat().st_mode & 0o777)
-    fresh.replace(config)
+    closed_file.replace(config, text)
     for key in wanted.keys() - found.keys():
         attention(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
 

@@ -1,10 +1,9 @@
 """The secrets folder: which of its files the configuration names, and whether the gateway can read them."""
 
-import os
 from pathlib import Path
 
+from config import closed_file
 from config.cluster import Cluster
-from host.command import ROOT
 
 GATEWAY_USER = 101
 """nginx's user in its image; without the folder's group it has this one only."""
@@ -12,12 +11,12 @@ GATEWAY_USER = 101
 
 def folder() -> Path:
     """SECRETS_DIR, else secrets/ of this checkout."""
-    return ROOT / (os.environ.get("SECRETS_DIR") or "secrets")
+    return closed_file.secrets_folder()
 
 
 def group() -> int:
     """The group that the gateway is given, so that files may be closed to everybody else."""
-    return folder().stat().st_gid if folder().exists() else GATEWAY_USER
+    return closed_file.secrets_group()
 
 
 def of_pools(cluster: Cluster) -> dict[str, str]:
@@ -66,10 +65,13 @@ def state(name: str) -> tuple[str, str]:
 
 def _lets_in(path: Path, bits: int) -> bool:
     """Whether one of the permission bits holds for the gateway's user or its groups."""
-    found = path.stat()
-    mode = found.st_mode & bits
-    if found.st_uid == GATEWAY_USER:
-        return bool(mode & 0o700)
-    if found.st_gid in (GATEWAY_USER, group()):
-        return bool(mode & 0o070)
-    return bool(mode & 0o007)
+    return closed_file.lets_in(path, GATEWAY_USER, (GATEWAY_USER, group()), bits)
+
+
+def of_configuration(path: Path) -> tuple[str, str]:
+    """What is found at a file of keys or users beside the configuration, and what to do when its container cannot read it."""
+    if not path.exists():
+        return "none", ""
+    if closed_file.read_by_containers(path):
+        return "readable by its container", ""
+    return "closed to its container", f"chgrp {group()} {path} && chmod g+r {path}"

@@ -5,11 +5,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from config import closed_file
 from config.cluster import Cluster
 from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
-from config.load import keys_path, load
+from config.load import keys_path, load, users_path
 from host import admin_key, certificate, controller, doctor, dotenv, engine, hello, images, inventory, started, wait
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
@@ -49,6 +50,9 @@ def up(config: Path, flavour: str) -> None:
     cluster = intended.cluster
     compose = Compose(cluster.name)
     ran_before = compose.runs()
+    for file in (keys_path(config, written), users_path(config, written)):
+        if file.exists():
+            closed_file.hand_over(file)
     if not compose.network_is_closed():
         # Compose would replace the network under engines that keep the old one.
         raise Trouble(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from config import closed_file
 from config.cluster import Cluster
 from config.load import load, parse
 from host import controller, images
@@ -96,8 +97,5 @@ def _other_image(cluster: Cluster, key: str, image: str) -> Cluster:
 
 
 def _write(config: Path, text: str) -> None:
-    fresh = config.with_name(f"{config.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(config.stat().st_mode & 0o777)
-    fresh.replace(config)
+    closed_file.replace(config, text)
     load(config)
