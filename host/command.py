@@ -87,7 +87,7 @@ def succeeds(command: list[str], timeout_s: float = 20) -> bool:
     """Whether the program is there and ends with 0."""
     try:
         run(command, timeout_s=timeout_s)
-    except (CommandFailed, FileNotFoundError, TimeoutError):
+    except (CommandFailed, OSError, TimeoutError):
         return False
     return True
 

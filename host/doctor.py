@@ -1,11 +1,14 @@
 """`make doctor`: needed X, found Y. Looks only; nothing is changed."""
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from config.cluster import Cluster
+from config.gateway import Images
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
 from config.load import keys_path, users_path
@@ -17,6 +20,15 @@ from host.trouble import Trouble
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
+
+COMPATIBILITY = "VLLM_ENABLE_CUDA_COMPATIBILITY"
+"""vLLM's own setting, given to engines on GPUs."""
+DATA_CENTRE = re.compile(
+    r"Tesla|\b(A2|A10G?|A16|A30|A40|A100|A800|L4|L20|L40S?|H20|H100|H200|H800|B200|B300|GH200|GB200|GB300|T4|V100|P100)\b"
+)
+"""GPUs for which NVIDIA has forward compatibility; a GeForce has none."""
+FIRST_ON_CUDA_13 = (0, 32)
+"""vLLM's version from which on the image is known to need it."""
 
 MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine", "logs")]
 """What containers read from this checkout; they run as users of their own."""
@@ -37,7 +49,7 @@ def look(
     cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
 ) -> list[Check]:
     """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
-    checks = [*_docker(docker), *_gpus(docker, inventory)]
+    checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
     try:
         laid_out = lay_out(cluster, inventory)
     except LayoutError as error:
@@ -94,14 +106,39 @@ def _docker(docker: Docker) -> Iterator[Check]:
     yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if bad else "")
 
 
-def _gpus(docker: Docker, inventory: Inventory) -> Iterator[Check]:
+def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]:
+    """The driver that vLLM's image needs, and what to do where this one is older."""
+    if not _is_for_cuda_13(images.vllm_cuda):
+        return "as the image wants", ""
+    needed = f"{facts.OLDEST_DRIVER} (CUDA 13)"
+    if not found or int(found.split(".")[0]) >= facts.OLDEST_DRIVER:
+        return needed, ""
+    remedy = f"Install NVIDIA driver {facts.OLDEST_DRIVER} or newer (CUDA 13) and restart this host."
+    if not all(DATA_CENTRE.search(gpu.name) for gpu in inventory.gpus):
+        return needed, remedy
+    if os.environ.get(COMPATIBILITY) == "1":
+        return f"{needed}, or {COMPATIBILITY}=1", ""
+    return needed, (
+        f"{remedy} On these data-centre GPUs CUDA's forward compatibility works too: "
+        f"set {COMPATIBILITY}=1 in .env, then run this again."
+    )
+
+
+def _is_for_cuda_13(image: str) -> bool:
+    """Not for a tag that says CUDA 12, or an older vLLM."""
+    tag = image.partition("@")[0].rpartition(":")[2]
+    version = re.match(r"v?(\d+)\.(\d+)", tag)
+    return "cu12" not in tag and not (version and (int(version[1]), int(version[2])) < FIRST_ON_CUDA_13)
+
+
+def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Check]:
     if inventory.flavour != "cuda":
         yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
         return
     count = len(inventory.gpus)
-    yield Check(
-        "NVIDIA driver", "any with CUDA 12.8", facts.driver() or "none", "" if count else "Install NVIDIA's driver."
-    )
+    found = facts.driver()
+    needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
+    yield Check("NVIDIA driver", needed, found or "not told", remedy)
     yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
     yield Check(
         "container toolkit",

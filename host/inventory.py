@@ -1,17 +1,19 @@
 """What `engines: auto` is laid out on: GPUs found, flavour chosen, which models can be had."""
 
 import json
+import re
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 
 from config.cluster import Cluster
-from config.inventory import Inventory
+from config.inventory import HostGpu, Inventory
 from config.pools import Flavour
 from engine.download import marker
 from host import facts
 from host.command import CommandFailed, run
-from host.facts import Docker
+from host.facts import OLDEST_DRIVER, Docker, Nvidia
 from host.terminal import attention, ok
 from host.trouble import Trouble
 
@@ -21,7 +23,7 @@ HUB_TIMEOUT_S = 6
 def take(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
     """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises Trouble."""
     gpus = facts.gpus()
-    flavour = _flavour(cluster, forced, bool(gpus), docker)
+    flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
         kinds = ", ".join(dict.fromkeys(f"{gpu.name}, {gpu.memory_gb:g} GiB" for gpu in gpus))
         ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
@@ -35,7 +37,7 @@ def take(cluster: Cluster, docker: Docker, forced: str, project: str, environmen
     return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
 
 
-def _flavour(cluster: Cluster, forced: str, gpus: bool, docker: Docker) -> Flavour:
+def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: Docker) -> Flavour:
     if forced and forced not in ("cuda", "cpu", "emulated"):
         raise Trouble(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
     if cluster.engines != "auto":
@@ -46,34 +48,79 @@ def _flavour(cluster: Cluster, forced: str, gpus: bool, docker: Docker) -> Flavo
                 f"({', '.join(sorted(flavours))}). Take another with CONFIG=, such as config/examples/{forced}.yaml."
             )
         if "cuda" in flavours:
-            _gpus_work(gpus, docker)
+            named = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}
+            _gpus_work(gpus, facts.nvidia(), docker, named)
             return "cuda"
         return "cpu" if "cpu" in flavours else "emulated"
     wanted = forced or cluster.flavour
     if wanted == "auto":
-        if gpus and not docker.nvidia:
-            _gpus_work(gpus, docker)
-        chosen: Flavour = "cuda" if gpus else "cpu"
-        if not gpus:
-            ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
-        return chosen
+        nvidia = facts.nvidia()
+        if gpus or _must_have_gpus(nvidia):
+            _gpus_work(gpus, nvidia, docker)
+            return "cuda"
+        ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
+        return "cpu"
     if wanted == "cuda":
-        _gpus_work(gpus, docker)
+        _gpus_work(gpus, facts.nvidia(), docker)
         return "cuda"
     return "cpu" if wanted == "cpu" else "emulated"
 
 
-def _gpus_work(gpus: bool, docker: Docker) -> None:
+def _must_have_gpus(nvidia: Nvidia) -> bool:
+    """Whether this host shows an NVIDIA GPU although nvidia-smi lists none. What is not certain is told."""
+    if nvidia.device == facts.WSL_DEVICE and not nvidia.has_program:
+        attention("WSL shows a GPU. If it is NVIDIA's, install its driver on Windows, then run this again.")
+        return False
+    if nvidia.problem and not nvidia.device:
+        attention(f"nvidia-smi fails: {_sentence(nvidia.problem)} This host shows no NVIDIA GPU.")
+    return bool(nvidia.device)
+
+
+def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named: Collection[str] = ()) -> None:
+    """Raises Trouble. `named`: the GPUs that a list of engines asks for."""
     if not gpus:
+        if nvidia.problem:
+            raise Trouble(
+                f"nvidia-smi fails: {_sentence(nvidia.problem)} {_remedy(nvidia.problem)} "
+                "Or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
+            )
+        if nvidia.device:
+            raise Trouble(
+                f"an NVIDIA GPU is here ({nvidia.device}) and its driver is not: there is no nvidia-smi. "
+                f"Install NVIDIA driver {OLDEST_DRIVER} or newer, or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
+            )
         raise Trouble(
             "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none. "
             "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
         )
+    if nvidia.problem:
+        lost = sorted(name for name in named if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
+        if lost:
+            raise Trouble(
+                f"the configuration has an engine on GPU {', '.join(lost)}, and nvidia-smi fails: "
+                f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or take that engine out of the configuration."
+            )
+        works = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        attention(f"nvidia-smi lists {works} and fails: {_sentence(nvidia.problem)} Only these are used.")
     if not docker.nvidia:
         raise Trouble(
             "GPUs are here but Docker cannot use them: install nvidia-container-toolkit, run "
             "`nvidia-ctk runtime configure --runtime=docker`, restart Docker. Or try FLAVOUR=cpu."
         )
+
+
+def _sentence(said: str) -> str:
+    return said if said.endswith((".", "!")) else f"{said}."
+
+
+def _remedy(problem: str) -> str:
+    if "mismatch" in problem:
+        return "The driver was upgraded while its older kernel module is loaded: restart this host."
+    if "did not end" in problem:
+        return "The driver hangs (dmesg tells why, mostly as an Xid): restart this host."
+    if re.search(r"fallen off|is lost|device handle|Unknown Error|requires reset", problem, re.IGNORECASE):
+        return "A GPU does not answer (dmesg tells why, mostly as an Xid): restart this host, or take the GPU out."
+    return f"Install NVIDIA driver {OLDEST_DRIVER} or newer and load it (modprobe nvidia), then try nvidia-smi."
 
 
 def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]) -> bool:

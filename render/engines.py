@@ -121,6 +121,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         "image": image_of(cluster, engine),
         "command": [*serve_flags(cluster, engine), *telling_flags(cluster, engine)],
         "environment": environment_of(cluster, pool, engine)
+        | _of_this_host(engine)
         | _way_out(pool, engine)
         | telling_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
@@ -219,6 +220,12 @@ def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, st
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(engine.share * 100)),
         }
     return environment
+
+
+def _of_this_host(engine: Engine) -> dict[str, str]:
+    """From .env: for data-centre GPUs under an older driver (`make doctor`). vLLM's own default is 0."""
+    name = "VLLM_ENABLE_CUDA_COMPATIBILITY"
+    return {name: f"${{{name}:-0}}"} if engine.flavour == "cuda" else {}
 
 
 def _way_out(pool: Pool, engine: Engine) -> dict[str, str]:
