@@ -1,9 +1,10 @@
-"""Container images: used when present, else pulled, else built here under the same tag."""
+"""Container images: used when present, else pulled, else built here where the asked version is the one that the build makes."""
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from config.cluster import Cluster
+from config.gateway import Images
 from host.command import ROOT, CommandFailed, end_all, run
 from host.terminal import Step, attention, ok, step
 from host.trouble import Trouble
@@ -21,6 +23,12 @@ BUILD_JOBS = 2
 INPUTS_LABEL = "manyeyes.inputs"
 BASES = {"bookworm": "debian:bookworm-slim", "sid": "debian:sid-slim"}
 TORCH_WHEEL = "torch==2.13.0+cpu"
+BUILT = Images()
+"""What is built here, and under which names: the versions that this project pins. Under another name another version is expected."""
+PULL_S = 6 * 3600.0
+"""vLLM's image for GPUs is 13 GB packed: 3 hours at 10 Mbit/s."""
+COMPOSE_LABEL = "com.docker.compose.service"
+"""`docker compose build` marks what it builds of ours."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,14 @@ class Image:
     """For our own images: a digest of the sources; another digest means: build anew."""
     optional: bool = False
     """The cluster starts without it."""
+    makes: str = ""
+    """The one reference whose version the build makes; empty: whatever is asked for."""
+    only_when_asked: bool = False
+    """Built by `make images` and never instead of pulling it."""
+
+    @property
+    def can_be_built(self) -> bool:
+        return self.build is not None and (not self.makes or _plain(self.reference) == _plain(self.makes))
 
 
 @dataclass
@@ -64,25 +80,38 @@ def needed(cluster: Cluster) -> list[Image]:
     images = cluster.images
     flavours = {engine.flavour for engine in cluster.started_engines}
     wanted = [
-        _own(images.controller, "controller/Dockerfile", images.python),
-        _own(images.webui, "webui/Dockerfile", images.python),
-        _debian(images.nginx, "nginx"),
+        _own(images.controller, "controller/Dockerfile", images.python, BUILT.controller),
+        _own(images.webui, "webui/Dockerfile", images.python, BUILT.webui),
+        _debian(images.nginx, "nginx", BUILT.nginx),
     ]
     if cluster.starts_adapter:
-        wanted.append(_own(images.adapter, "adapter/Dockerfile", images.python))
+        wanted.append(_own(images.adapter, "adapter/Dockerfile", images.python, BUILT.adapter))
     if "emulated" in flavours:
-        wanted.append(_own(images.emulator, "engine/emulator/Dockerfile", images.python))
+        wanted.append(_own(images.emulator, "engine/emulator/Dockerfile", images.python, BUILT.emulator))
     if "cpu" in flavours:
-        wanted.append(Image(images.vllm_cpu, lambda: _build_vllm_cpu(images.vllm_cpu, images.python), (images.python,)))
+        wanted.append(
+            Image(
+                images.vllm_cpu,
+                lambda: _build_vllm_cpu(images.vllm_cpu, images.python),
+                (images.python,),
+                makes=BUILT.vllm_cpu,
+            )
+        )
     if "cuda" in flavours:
         wanted.append(
-            Image(images.vllm_cuda, lambda: _build_vllm_cuda(images.vllm_cuda, images.python), (images.python,))
+            Image(
+                images.vllm_cuda,
+                lambda: _build_vllm_cuda(images.vllm_cuda, images.python),
+                (images.python,),
+                makes=BUILT.vllm_cuda,
+                only_when_asked=True,
+            )
         )
     if cluster.monitoring.enabled:
-        wanted.append(_debian(images.prometheus, "prometheus"))
-        wanted.append(_debian(images.alertmanager, "alertmanager"))
-        wanted.append(_debian(images.node_exporter, "node-exporter"))
-        wanted.append(_debian(images.nginx_exporter, "nginx-exporter"))
+        wanted.append(_debian(images.prometheus, "prometheus", BUILT.prometheus))
+        wanted.append(_debian(images.alertmanager, "alertmanager", BUILT.alertmanager))
+        wanted.append(_debian(images.node_exporter, "node-exporter", BUILT.node_exporter))
+        wanted.append(_debian(images.nginx_exporter, "nginx-exporter", BUILT.nginx_exporter))
         if cluster.watches_gpus:
             wanted.append(Image(images.dcgm_exporter, optional=True))
         wanted.append(Image(images.grafana, optional=True))
@@ -94,7 +123,7 @@ def needed(cluster: Cluster) -> list[Image]:
 
 
 def provide(cluster: Cluster, pull: bool = True) -> Outcome:
-    """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble."""
+    """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble, before anything is built."""
     outcome = Outcome()
     missing = []
     for image in needed(cluster):
@@ -104,32 +133,103 @@ def provide(cluster: Cluster, pull: bool = True) -> Outcome:
             missing.append(image)
     if outcome.present:
         ok(f"{len(outcome.present)} images present")
-    to_build = [image for image in missing if image.inputs]
-    registry = pull
-    for image in (image for image in missing if not image.inputs):
-        if registry and _pull(image.reference):
+    to_build = [image for image in missing if image.inputs and image.can_be_built]
+    registries = Registries(pull)
+    # First those that are refused where they cannot be pulled.
+    others = [image for image in missing if image not in to_build]
+    for image in sorted(others, key=lambda one: (one.optional, one.can_be_built and not one.only_when_asked)):
+        if registries.give(image.reference, image.optional):
             outcome.pulled.append(image.reference)
             continue
-        if "@" in image.reference and not image.optional:
-            raise Trouble(
-                f"{image.reference} is pinned by its digest and cannot be pulled; what is built here has another one. "
-                "Leave @sha256:... away in `images:` to have it built."
-            )
-        registry = False  # one refusal is enough: the next would wait for the same time-out
-        if image.build:
-            to_build.append(image)
-        else:
+        if image.optional:
             outcome.missing.append(image.reference)
+            continue
+        _refuse_where_not_built(image, registries, pull)
+        to_build.append(image)
     if to_build:
-        _build(_with_bases(cluster, to_build, registry, outcome), outcome)
+        _build(_with_bases(cluster, to_build, registries, outcome), outcome)
     for reference in outcome.missing:
         attention(f"the cluster starts without {reference}: it can only be pulled")
     return outcome
 
 
-def _own(reference: str, dockerfile: str, python: str) -> Image:
+def _refuse_where_not_built(image: Image, registries: "Registries", pull: bool) -> None:
+    """Raises Trouble where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
+    why = registries.why(image.reference)
+    could_not = f"could not be pulled: {why}" if why else "is not on this host"
+    if "@" in image.reference:
+        raise Trouble(
+            f"{image.reference} is pinned by its digest and cannot be pulled; what is built here has another one. "
+            "Leave @sha256:... away in `images:` to have it built."
+        )
+    if not image.can_be_built:
+        only = f"this project builds {image.makes} only" if image.makes else "it can only be pulled"
+        raise Trouble(
+            f"Image {image.reference}: {could_not}. It is not built here: {only}. "
+            "Check the name and the tag, or the network to its registry (docker login, a mirror)."
+        )
+    if image.only_when_asked and pull:
+        raise Trouble(
+            f"Image {image.reference}: {could_not}. Try again, or name a mirror in `images:`. "
+            "`make images` builds it here from PyPI: about 10 GB to download, and not tried on a GPU."
+        )
+
+
+class Registries:
+    """Which of them are in reach. One refusal is enough: the next image of the same one would wait for the same time-out."""
+
+    def __init__(self, in_reach: bool) -> None:
+        self._in_reach = in_reach
+        self._away: dict[str, str] = {}
+        """{registry: why it is not asked again}"""
+        self._away_for_optional: dict[str, str] = {}
+        self._why: dict[str, str] = {}
+
+    def give(self, reference: str, optional: bool = False) -> bool:
+        """Whether it was pulled."""
+        if not self._in_reach:
+            return False
+        host = registry_of(reference)
+        away = self._away | (self._away_for_optional if optional else {})
+        if host in away:
+            self._why[reference] = away[host]
+            return False
+        if _pull(reference):
+            return True
+        why = self._why[reference] = _refusals.get(reference, "")
+        if not NO_SUCH_IMAGE.search(why):
+            (self._away_for_optional if optional else self._away)[host] = why
+        return False
+
+    def why(self, reference: str) -> str:
+        """What Docker said; empty where it was not asked."""
+        return self._why.get(reference, "")
+
+
+NO_SUCH_IMAGE = re.compile(
+    r"not found|manifest unknown|does not exist|denied|unauthorized|invalid reference", re.IGNORECASE
+)
+"""The registry answers, and has no such image for this host."""
+_refusals: dict[str, str] = {}
+"""{image: what Docker said when it could not be pulled}"""
+
+
+def registry_of(reference: str) -> str:
+    """nginx:1.30 -> docker.io; nvcr.io/nvidia/x:1 -> nvcr.io."""
+    first, slash, _ = reference.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def _plain(reference: str) -> str:
+    """docker.io/library/nginx:1.30 is nginx:1.30."""
+    return reference.removeprefix("docker.io/").removeprefix("library/")
+
+
+def _own(reference: str, dockerfile: str, python: str, makes: str) -> Image:
     digest = _digest(ROOT / dockerfile, python)
-    return Image(reference, lambda: _build_own(reference, dockerfile, python, digest), (python,), inputs=digest)
+    return Image(
+        reference, lambda: _build_own(reference, dockerfile, python, digest), (python,), inputs=digest, makes=makes
+    )
 
 
 def _digest(dockerfile: Path, python: str) -> str:
@@ -152,20 +252,31 @@ def _present(image: Image) -> bool:
     except CommandFailed:
         return False
     labels = told[0]["Config"].get("Labels") or {}
-    return not image.inputs or labels.get(INPUTS_LABEL) == image.inputs
+    if not image.inputs or labels.get(INPUTS_LABEL) == image.inputs:
+        return True
+    if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:
+        return not image.can_be_built  # ours, of other sources
+    attention(f"{image.reference} is on this host and was not built by ManyEyes: it is used as it is")
+    return True
 
 
 def _pull(reference: str) -> bool:
     try:
         with step(f"pulling {reference}") as current:
             current.may_fail = True
-            run(["docker", "pull", reference], on_line=lambda line: setattr(current, "note", line[:60]), timeout_s=3600)
+            run(
+                ["docker", "pull", reference],
+                on_line=lambda line: setattr(current, "note", line[:60]),
+                timeout_s=PULL_S,
+            )
             current.outcome = f"pulled {reference}"
     except CommandFailed as error:
+        _refusals[reference] = error.last_line[:300]
         attention(f"{reference} cannot be pulled: {_why_not(error)}")
         return False
     except TimeoutError:
-        attention(f"{reference} could not be pulled within an hour")
+        _refusals[reference] = f"it took longer than {PULL_S / 3600:.0f} hours"
+        attention(f"{reference} could not be pulled within {PULL_S / 3600:.0f} hours")
         return False
     return True
 
@@ -175,15 +286,16 @@ def _why_not(error: CommandFailed) -> str:
     return error.last_line.rsplit(": ", 1)[-1][:60]
 
 
-def _with_bases(cluster: Cluster, images: list[Image], registry: bool, outcome: Outcome) -> list[Image]:
+def _with_bases(cluster: Cluster, images: list[Image], registries: Registries, outcome: Outcome) -> list[Image]:
     """The images and what their builds stand on."""
     python = cluster.images.python
     known = {image.reference: image for image in images}
     wanted = {reference for image in images for reference in image.after}
     if python in wanted and not _present(Image(python)):
-        if registry and _pull(python):
+        if registries.give(python):
             outcome.pulled.append(python)
         else:
+            _refuse_where_not_built(Image(python, lambda: None, makes=BUILT.python), registries, pull=True)
             known[python] = Image(python, lambda: _build_python(python), (BASES["bookworm"],))
             wanted.add(BASES["bookworm"])
     for suite, reference in BASES.items():
@@ -247,12 +359,12 @@ def _build_own(reference: str, dockerfile: str, python: str, digest: str) -> Non
     run(["docker", "build", "-t", reference, "-f", dockerfile, *arguments, *_secret(), "."])
 
 
-def _debian(reference: str, target: str) -> Image:
+def _debian(reference: str, target: str, makes: str) -> Image:
     def build() -> None:
         base = ["--build-arg", f"BASE={BASES['sid']}"]
         run(["docker", "build", "-t", reference, "--target", target, *base, "images/debian"])
 
-    return Image(reference, build, (BASES["sid"],))
+    return Image(reference, build, (BASES["sid"],), makes=makes)
 
 
 def _build_base(suite: str, reference: str) -> None:

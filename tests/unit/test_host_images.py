@@ -1,0 +1,227 @@
+"""Which image is pulled, which is built, and which is refused: with a `docker` on the PATH that notes what it is asked for."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from config.gateway import Images
+from config.load import load, parse
+from host import images, upgrade
+from host.compose import Compose
+from host.images import provide, registry_of
+from host.trouble import Trouble
+
+ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
+NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"
+DENIED = "Error response from daemon: pull access denied for {image}, repository does not exist or may require 'docker login'"
+TOO_MANY = "Error response from daemon: toomanyrequests: You have reached your unauthenticated pull rate limit"
+NO_WAY = 'Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host'
+SCRIPT = r"""#!/usr/bin/env python3
+import json, pathlib, re, sys
+folder = pathlib.Path(__file__).parent
+state = json.loads((folder / "state.json").read_text())
+asked = sys.argv[1:]
+if asked[:2] == ["image", "inspect"]:
+    labels = state["local"].get(asked[2])
+    if labels is None:
+        sys.exit(f"Error response from daemon: No such image: {asked[2]}")
+    print(json.dumps([{"Config": {"Labels": labels}}]))
+elif asked[0] == "pull":
+    with (folder / "pulled").open("a") as file:
+        print(asked[1], file=file)
+    for pattern, said in state["refused"]:
+        if re.search(pattern, asked[1]):
+            sys.exit(said.format(image=asked[1]))
+elif asked[0] == "build":
+    with (folder / "built").open("a") as file:
+        print(asked[asked.index("-t") + 1], file=file)
+else:
+    sys.exit(f"not known here: {asked}")
+"""
+
+
+class Docker:
+    """What is on this host, what registries say, and what was done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.local: dict[str, dict[str, str]] = {name: {} for name in images.BASES.values()}
+        self.refused: list[tuple[str, str]] = []
+        self.keep()
+
+    def keep(self) -> None:
+        (self.folder / "state.json").write_text(json.dumps({"local": self.local, "refused": self.refused}))
+
+    def refuses(self, *rules: tuple[str, str]) -> None:
+        self.refused = list(rules)
+        self.keep()
+
+    def has(self, image: str, **labels: str) -> None:
+        self.local[image] = labels
+        self.keep()
+
+    def asked(self, what: str) -> list[str]:
+        file = self.folder / what
+        return file.read_text().split() if file.exists() else []
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    program = tmp_path / "docker"
+    program.write_text(SCRIPT)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return Docker(tmp_path)
+
+
+def text(flavour: str = "emulated", more: str = "monitoring: {enabled: false}\n") -> str:
+    return f"pools: [{{name: a, model: m}}]\nengines: [{{name: e, pool: a, {ENGINE[flavour]}}}]\n{more}"
+
+
+def asking_for(key: str, image: str, flavour: str = "emulated") -> str:
+    return text(flavour, f"images: {{{key}: '{image}'}}\n")
+
+
+@pytest.mark.parametrize("pull", [True, False])
+@pytest.mark.parametrize("why", [NOT_FOUND, DENIED, NO_WAY, TOO_MANY])
+@pytest.mark.parametrize(
+    ("key", "image", "flavour"),
+    [
+        ("nginx", "nginx:9.99", "emulated"),
+        ("nginx", "nginx:1.30.6", "emulated"),
+        ("nginx", "nginx", "emulated"),
+        ("nginx", "example.com/nginx:1.30", "emulated"),
+        ("vllm_cpu", "vllm/vllm-openai-cpu:v9.9.9", "cpu"),
+        ("vllm_cpu", "nonsense", "cpu"),
+        ("vllm_cuda", "vllm/vllm-openai:v0.33.0", "cuda"),
+        ("prometheus", "prom/prometheus:v2.0.0", "emulated"),
+        ("alertmanager", "prom/alertmanager:latest", "emulated"),
+        ("node_exporter", "prom/node-exporter:v9", "emulated"),
+        ("nginx_exporter", "nginx/nginx-prometheus-exporter:9", "emulated"),
+        ("python", "python:3.13-slim", "emulated"),
+        ("emulator", "manyeyes/emulator:9.9.9", "emulated"),
+        ("controller", "example.com/controller:1", "emulated"),
+        ("webui", "manyeyes/webui:latest", "emulated"),
+    ],
+)
+def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
+    docker: Docker, key: str, image: str, flavour: str, why: str, pull: bool
+) -> None:
+    docker.refuses(("", why))
+    if flavour != "cuda":
+        docker.has(Images().vllm_cuda)
+    with pytest.raises(Trouble) as caught:
+        provide(parse(asking_for(key, image, flavour)), pull=pull)
+    said = str(caught.value)
+    assert said.startswith(f"Image {image}: ")
+    assert f"It is not built here: this project builds {getattr(Images(), key)} only." in said
+    if pull:
+        assert why.format(image=image) in said
+    assert docker.asked("built") == []
+
+
+def test_the_pinned_versions_are_built_where_no_registry_is_in_reach(docker: Docker) -> None:
+    docker.refuses(("", NO_WAY))
+    outcome = provide(parse(text("cpu", "")))
+    pinned = Images()
+    for image in (pinned.nginx, pinned.vllm_cpu, pinned.prometheus, pinned.python, pinned.controller):
+        assert image in outcome.built
+    assert outcome.missing == [pinned.grafana]
+
+
+def test_docker_hubs_own_name_for_a_pinned_image_is_the_same_image(docker: Docker) -> None:
+    docker.refuses(("", NO_WAY))
+    outcome = provide(parse(asking_for("nginx", "docker.io/library/nginx:1.30")))
+    assert "docker.io/library/nginx:1.30" in outcome.built
+
+
+def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) -> None:
+    outcome = provide(parse(asking_for("nginx", "nginx:9.99")))
+    assert "nginx:9.99" in outcome.pulled
+    assert "nginx:9.99" not in docker.asked("built")
+
+
+def test_the_image_for_gpus_is_built_only_when_that_is_asked_for(docker: Docker) -> None:
+    docker.refuses(("vllm-openai", TOO_MANY))
+    with pytest.raises(Trouble, match="toomanyrequests") as caught:
+        provide(parse(text("cuda")))
+    assert "`make images` builds it here" in str(caught.value)
+    assert docker.asked("built") == []
+    assert Images().vllm_cuda in provide(parse(text("cuda")), pull=False).built
+
+
+def test_one_registrys_refusal_is_no_other_registrys(docker: Docker) -> None:
+    docker.refuses(("^(?!example)", NO_WAY))
+    outcome = provide(
+        parse(
+            text(
+                "cpu", "images: {prometheus: 'example.com/p:1', vllm_cpu: 'example.com/vllm:2', nginx: 'nginx:1.30'}\n"
+            )
+        )
+    )
+    assert {"example.com/p:1", "example.com/vllm:2"} <= set(outcome.pulled)
+    assert "nginx:1.30" in outcome.built
+
+
+@pytest.mark.parametrize("why", [TOO_MANY, NO_WAY])
+def test_a_registry_that_refuses_is_not_asked_for_the_next_image(docker: Docker, why: str) -> None:
+    docker.refuses(("", why))
+    provide(parse(text("emulated", "")))
+    assert len([one for one in docker.asked("pulled") if registry_of(one) == "docker.io"]) == 1
+
+
+def test_an_image_that_a_registry_does_not_have_says_nothing_of_its_others(docker: Docker) -> None:
+    docker.refuses(("nginx:1.30", NOT_FOUND))
+    outcome = provide(parse(text("emulated", "")))
+    assert Images().prometheus in outcome.pulled
+    assert "nginx:1.30" in outcome.built
+
+
+def test_an_optional_image_never_keeps_a_needed_one_from_being_pulled(docker: Docker) -> None:
+    docker.refuses(("dcgm|grafana", TOO_MANY))
+    outcome = provide(parse(text("cuda", "")))
+    assert set(outcome.missing) == {Images().dcgm_exporter, Images().grafana}
+    assert Images().vllm_cuda in outcome.pulled
+    assert Images().nginx in outcome.pulled
+
+
+@pytest.mark.parametrize("key", ["webui", "controller", "emulator"])
+def test_an_image_of_another_program_under_our_name_is_kept_and_told(
+    docker: Docker, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = getattr(Images(), key)
+    docker.has(name, maintainer="somebody")
+    outcome = provide(parse(text()))
+    assert name in outcome.present
+    assert name not in docker.asked("built")
+    assert f"{name} is on this host and was not built by ManyEyes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", [{images.INPUTS_LABEL: "older"}, {images.COMPOSE_LABEL: "webui"}])
+def test_our_own_image_of_older_sources_is_built_anew(docker: Docker, label: dict[str, str]) -> None:
+    docker.has(Images().webui, **label)
+    assert Images().webui in provide(parse(text())).built
+
+
+@pytest.mark.parametrize("image", ["nonsense", "vllm/vllm-openai-cpu:v9.9.9", "vllm/vllm-openai-cpu:v0.33.0"])
+def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_configuration(
+    docker: Docker, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker.refuses(("", NOT_FOUND))
+    config = tmp_path / "cluster.yaml"
+    config.write_text(text("cpu"))
+    touched: list[object] = []
+    monkeypatch.setattr(upgrade, "running", lambda path: (load(path), Compose("manyeyes")))
+    monkeypatch.setattr(upgrade, "_without_drained", lambda cluster, compose: ["e"])
+    monkeypatch.setattr(upgrade, "roll", lambda *arguments: touched.append(arguments))
+    with pytest.raises(Trouble, match=f"Image {image}: could not be pulled"):
+        upgrade.upgrade(config, image)
+    assert config.read_text() == text("cpu")
+    assert (touched, docker.asked("built")) == ([], [])
+
+
+def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
+    lines = (images.ROOT / "engine/cuda/Dockerfile").read_text().splitlines()
+    assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines
