@@ -6,6 +6,7 @@ $MODELS is a JSON list of {"model", "revision", "folder"?}; a `folder` means: bu
 What is complete is marked and never asked for again, so a second start needs no network.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -125,15 +126,37 @@ def _download(model: str, revision: str | None, home: Path) -> None:
             stop.set()
             reporter.join()
     except GatedRepoError as error:
-        raise DownloadError(f"{model} wants a licence to be accepted; then set HF_TOKEN in .env ({error})") from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise DownloadError(f"{model} (revision {revision or 'newest'}) is not on the hub: check its name") from error
-    except OSError as error:
         raise DownloadError(
-            f"{model} could not be downloaded: {error}. "
+            f"{model} wants a licence to be accepted; then set HF_TOKEN in .env ({_first(error)})"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        # The hub says the same of a name that is wrong and of a model that this token may not see.
+        raise DownloadError(
+            f"{model} (revision {revision or 'newest'}) is not on the hub: check its name, and HF_TOKEN in .env ({_first(error)})"
+        ) from error
+    except DownloadError:
+        raise
+    except Exception as error:  # httpx's errors are no OSError, and Xet raises RuntimeError
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DownloadError(
+                f"{model} could not be downloaded: the disk is full ({error}). "
+                "Free some, or point models.volume at a larger disk, then start again: it goes on where it stopped."
+            ) from error
+        if (status := getattr(getattr(error, "response", None), "status_code", 0)) in (401, 403):
+            raise DownloadError(
+                f"{model} could not be downloaded: the hub answers {status}. "
+                "Set HF_TOKEN in .env to a token that may read this model, then start again."
+            ) from error
+        raise DownloadError(
+            f"{model} could not be downloaded: {_first(error)}. "
             "Check the network (HF_ENDPOINT in .env names a mirror), then start again: it goes on where it stopped."
         ) from error
     _say(f"{model}: complete, {_gb(total)}")
+
+
+def _first(error: Exception) -> str:
+    """The first line of what it says, else its name."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _report(model: str, home: Path, total: int, stop: threading.Event) -> None:

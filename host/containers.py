@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from config.cluster import Cluster
-from host import controller, gateway, started, wait
+from host import controller, failure, gateway, started, wait
 from host.command import ROOT, CommandFailed
 from host.compose import Compose
 from host.restart import Look
@@ -48,7 +48,9 @@ class Containers:
         return f"it ends again and again: {self.last_words(name)}" if wait.failed(self.compose, {name}) else ""
 
     def last_words(self, name: str) -> str:
-        """The last line it printed."""
+        """The error that it ended with, else the last line it printed."""
+        if cause := failure.cause_of(self.compose, name):
+            return cause
         lines = self.compose.logs(name, 1).strip().splitlines()
         return lines[-1].strip()[:200] if lines else "it printed nothing"
 

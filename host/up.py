@@ -1,5 +1,6 @@
 """`make up`: from what the host has to the first answer."""
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -11,7 +12,20 @@ from config.inventory import Inventory
 from config.keys import load_keys
 from config.layout import lay_out
 from config.load import keys_path, load, users_path
-from host import admin_key, certificate, controller, doctor, dotenv, engine, hello, images, inventory, started, wait
+from host import (
+    admin_key,
+    certificate,
+    controller,
+    doctor,
+    dotenv,
+    engine,
+    failure,
+    hello,
+    images,
+    inventory,
+    started,
+    wait,
+)
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
 from host.containers import Containers, rules
@@ -67,14 +81,23 @@ def up(config: Path, flavour: str) -> None:
     write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
     try:
         _start(cluster, compose, set(outcome.missing), config, later=_later(cluster, compose) if ran_before else [])
-    except BaseException:
+    except BaseException as error:
         end_all()
         if not ran_before:
+            if not isinstance(error, KeyboardInterrupt):
+                _keep_logs(compose)
             with step("taking down what was started"):
                 compose.down()
         raise
     dotenv.keep(compose.environment)
     hello.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
+
+
+def _keep_logs(compose: Compose) -> None:
+    """Of every container, for they go. Never in the way of taking them down."""
+    with contextlib.suppress(Exception):
+        if files := failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
+            attention(f"logs of what was started are kept: {failure.shown(files[0].parent)}")
 
 
 def _tell_layout(cluster: Cluster) -> None:
@@ -112,8 +135,11 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
         except CommandFailed as error:
             # What a part said before it failed tells more than Compose does.
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
-            said = compose.logs(failed.group(1) or failed.group(2)) if failed else error.output
-            raise Trouble(f"containers could not be started: {_reason(error)}", details=said) from error
+            what = f"containers could not be started: {_reason(error)}"
+            if failed:
+                raise failure.explained(compose, failed.group(1) or failed.group(2), what) from error
+            told = f"{what}. {failure.remedy(error.output)}".rstrip()
+            raise Trouble(told, details=error.output) from error
         current.outcome = "containers started"
     controller.take_configuration(compose, cluster, config)
     if at_once:

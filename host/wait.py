@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 
 from config.cluster import Cluster
-from host import gateway
+from host import failure, gateway
 from host.command import run
 from host.compose import Compose
 from host.rolling import HELD, SERVING
-from host.terminal import Step
-from host.trouble import Trouble
+from host.terminal import Step, attention
 
 IS_UP = SERVING | {HELD, "sleeping"}
 """Scaling may take out again what Compose has just started."""
@@ -21,25 +20,38 @@ RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
 def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
-    """Returns when these engines are up. Raises Trouble with the log of the one that failed."""
-    started = time.monotonic()
+    """Returns when these engines are up. One that fails is told and left behind while its pool has another one.
+
+    Raises Trouble with the cause of the failed one where its pool has none.
+    """
+    started, left = time.monotonic(), set(services)
     while True:
         states = engine_states(cluster)
-        ours = {name: state for name, state in states.items() if name in services}
-        up = sum(state in IS_UP for state in ours.values())
-        current.title = f"starting engines, {up} of {len(services)} up"
-        if up == len(services):
-            current.outcome = f"{up} engine{'s' if up > 1 else ''} up"
+        up = {name for name in left if states.get(name) in IS_UP}
+        current.title = f"starting engines, {len(up)} of {len(services)} up"
+        if up == left:
+            current.outcome = f"{len(up)} engine{'s' if len(up) > 1 else ''} up"
+            if left != services:
+                current.outcome += f", not up: {', '.join(sorted(services - left))}"
             return
-        _refuse_if_failed(compose, services)
-        if time.monotonic() - started > deadline_s:
-            slow = sorted(name for name in services if ours.get(name) not in IS_UP)
-            raise Trouble(
-                f"{', '.join(slow)} did not come up within {deadline_s:.0f} s. "
-                f"`docker compose logs {slow[0]}` tells what it does.",
-                details=compose.logs(slow[0]),
-            )
-        time.sleep(POLL_S)
+        if service := failed(compose, left):
+            left -= _left_behind(cluster, compose, {service}, left | up, f"{service} ends again and again")
+        elif time.monotonic() - started > deadline_s:
+            slow = left - up
+            what = f"{', '.join(sorted(slow))} did not come up within {deadline_s:.0f} s"
+            left -= _left_behind(cluster, compose, slow, up, what)
+        else:
+            time.sleep(POLL_S)
+
+
+def _left_behind(cluster: Cluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
+    """`gone`, told with its cause. Raises Trouble where one of its pools has nothing among `others`."""
+    trouble = failure.explained(compose, min(gone), what)
+    pool_of = {one.name: one.pool for one in cluster.started_engines}
+    if {pool_of.get(name) for name in gone} - {pool_of.get(name) for name in others - gone}:
+        raise trouble
+    attention(trouble.problems[0])
+    return gone
 
 
 @contextlib.contextmanager
@@ -67,11 +79,6 @@ def engine_states(cluster: Cluster) -> dict[str, str]:
     """{engine: state} as the gateway tells it; empty while it does not answer."""
     pools = gateway.healthz(cluster).get("pools", [])
     return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}
-
-
-def _refuse_if_failed(compose: Compose, services: set[str]) -> None:
-    if service := failed(compose, services):
-        raise Trouble(f"{service} ends again and again; its last lines are below.", details=compose.logs(service, 25))
 
 
 def failed(compose: Compose, services: set[str]) -> str:

@@ -1,0 +1,49 @@
+"""What the downloader says when a model cannot be brought: one sentence with what to do, whatever the hub's client raises."""
+
+import errno
+import json
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from engine import download
+
+REQUEST = httpx.Request("GET", "https://hub/api/models/org/A")
+
+
+def answer(status: int) -> httpx.Response:
+    return httpx.Response(status, request=REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx.ConnectError("[Errno -2] Name or service not known"), "Name or service not known. Check the network (HF_ENDPOINT"),
+        (httpx.ReadTimeout(""), "ReadTimeout. Check the network"),
+        (RuntimeError("CAS service error: ReqwestMiddleware Error"), "CAS service error"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (HfHubHTTPError("401 Client Error", response=answer(401)), "the hub answers 401. Set HF_TOKEN"),
+        (HfHubHTTPError("403 Forbidden", response=answer(403)), "the hub answers 403. Set HF_TOKEN"),
+        (GatedRepoError("gated", response=answer(403)), "wants a licence to be accepted"),
+        (RepositoryNotFoundError("404 Client Error\nmore", response=answer(404)), "check its name, and HF_TOKEN in .env (404 Client Error)"),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
+)  # fmt: skip
+def test_a_model_that_cannot_be_brought_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    monkeypatch.setattr("sys.argv", ["engine.download"])
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", json.dumps([{"model": "org/A", "revision": None}]))
+    assert download.main() == 1
+    [line] = capsys.readouterr().out.splitlines()
+    sentence = json.loads(line)["sentence"]
+    assert sentence.startswith("org/A")
+    assert said in sentence

@@ -1,0 +1,168 @@
+"""A part that does not start: its root cause is named, with one thing to do, and its log is kept before anything is removed."""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.load import parse
+from host import failure, up, wait
+from host.command import CommandFailed
+from host.compose import Compose
+from host.failure import OUT_OF_MEMORY, remedy, root_cause
+from host.terminal import Step
+from host.trouble import Trouble
+
+LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
+CLUSTER = parse(
+    "pools: [{name: a, model: m}, {name: b, model: n}]\nengines:\n"
+    "  - {name: gpu-0, pool: a, gpus: [0]}\n  - {name: gpu-1, pool: a, gpus: [1]}\n  - {name: gpu-2, pool: b, gpus: [2]}\n"
+)
+NO_MEMORY = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`."
+
+
+class Fake(Compose):
+    """Containers in given states, with given logs."""
+
+    def __init__(self, states: dict[str, str], logs: dict[str, str]) -> None:
+        self.project, self.states, self.said = "p", states, logs
+        self.calls: list[tuple[str, ...]] = []
+
+    def containers(self) -> list[dict[str, Any]]:
+        return [{"Service": name, "State": state, "Names": f"p-{name}-1"} for name, state in self.states.items()]
+
+    def __call__(self, *arguments: str, **more: object) -> str:
+        self.calls.append(arguments)
+        return self.said.get(arguments[-1], "") if arguments[0] == "logs" else ""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(failure, "FOLDER", tmp_path / "logs")
+    monkeypatch.setattr(failure, "run", lambda *arguments, **more: "false 1\n")
+    return tmp_path / "logs"
+
+
+def log_of(path: Path) -> tuple[str, str]:
+    """(what must be found, the log)."""
+    wanted, _, log = path.read_text().partition("\n")
+    return wanted, log
+
+
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
+def test_the_root_cause_is_found_before_all_that_follows_from_it(path: Path) -> None:
+    wanted, log = log_of(path)
+    trouble = failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    [said] = trouble.problems
+    assert said.startswith(f"gpu-0 ends again and again: {wanted}")
+    assert wanted in trouble.details
+    assert "Engine core initialization failed" not in said
+    assert bool(remedy(wanted)) is (not path.stem.startswith("unknown"))
+    assert remedy(wanted) in said
+
+
+@pytest.mark.parametrize(
+    ("line", "do"),
+    [
+        ("OSError: [Errno 98] Address already in use", "ss -ltnp"),
+        ("OSError: [Errno 28] No space left on device", "docker system df"),
+        ("RuntimeError: unable to write to file </torch_1>: not enough shared memory", "shm_size"),
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", "HF_TOKEN"),
+        ("ValueError: The `fp8` quantization method no longer supports online quantization.", "quantization"),
+        ("nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0", "driver 580"),
+        ('could not select device driver "nvidia" with capabilities: [[gpu]]', "nvidia-container-toolkit"),
+    ],
+)
+def test_a_known_sentence_has_one_remedy(line: str, do: str) -> None:
+    assert root_cause(["Starting", line, "Exiting"])[0] == line
+    assert do in remedy(line)
+
+
+def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -> None:
+    line = '{"at":"2026-11-30T03:00:00.000Z","level":"error","part":"models","event":"download_failed","sentence":"org/A wants a licence to be accepted; then set HF_TOKEN in .env"}'
+    [said] = failure.explained(Fake({}, {"models": line}), "models", "models failed").problems
+    assert "org/A wants a licence" in said
+    line = '{"level":"error","part":"controller","event":"said","message":"stopped","exception":"Traceback (most recent call last):\\n  File \\"x.py\\", line 1\\nPermissionError: [Errno 13] /state"}'
+    [said] = failure.explained(Fake({}, {"controller": line}), "controller", "controller failed").problems
+    assert "PermissionError: [Errno 13] /state" in said
+
+
+@pytest.mark.parametrize("ended", ["true 137", "false 137", "true 1"])
+def test_a_process_that_linux_ended_for_memory_is_told(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failure, "run", lambda *arguments, **more: f"{ended}\n")
+    [said] = failure.explained(
+        Fake({"gpu-0": "restarting"}, {"gpu-0": "Loading weights"}), "gpu-0", "it ended"
+    ).problems
+    assert OUT_OF_MEMORY in said
+    assert "memory_gb" in said
+
+
+def test_without_a_cause_the_last_lines_are_shown_and_where_the_rest_is() -> None:
+    log = "".join(f"line {number}\n" for number in range(500))
+    trouble = failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    assert trouble.details.splitlines() == [f"line {number}" for number in range(475, 500)]
+    assert re.search(r"Its whole log: \S+/gpu-0\.log\.", trouble.problems[0])
+
+
+def test_the_whole_log_is_kept_and_closed_to_others(folder: Path) -> None:
+    log = "".join(f"line {number}\n" for number in range(5000))
+    failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "it ended")
+    [kept] = folder.rglob("gpu-0.log")
+    assert kept.read_text() == log
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_logs_that_cannot_be_read_hide_no_failure() -> None:
+    class Broken(Fake):
+        def __call__(self, *arguments: str, **more: object) -> str:
+            raise CommandFailed(["docker"], 1, "no such service")
+
+    [said] = failure.explained(Broken({}, {}), "gpu-0", "gpu-0 ends again and again").problems
+    assert said == "gpu-0 ends again and again. `make logs PART=gpu-0` tells more."
+
+
+def waited(compose: Fake, states: dict[str, str], monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60) -> Step:
+    monkeypatch.setattr(wait, "engine_states", lambda cluster: states)
+    monkeypatch.setattr(wait, "_restarts", lambda container: wait.RESTARTS_THAT_ARE_TOO_MANY)
+    current = Step("starting engines")
+    wait.until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
+    return current
+
+
+def test_one_failed_engine_beside_others_of_its_pool_is_named_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose = Fake({"gpu-0": "running", "gpu-1": "restarting", "gpu-2": "running"}, {"gpu-1": NO_MEMORY})
+    current = waited(compose, {"gpu-0": "up", "gpu-2": "up"}, monkeypatch)
+    assert current.outcome == "2 engines up, not up: gpu-1"
+    assert f"gpu-1 ends again and again: {NO_MEMORY}" in capsys.readouterr().out
+
+
+def test_a_pool_without_an_engine_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = Fake({"gpu-0": "running", "gpu-1": "running", "gpu-2": "restarting"}, {"gpu-2": NO_MEMORY})
+    with pytest.raises(Trouble, match="gpu-2 ends again and again: ValueError: No available memory"):
+        waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch)
+
+
+def test_the_last_engine_of_a_pool_that_fails_after_the_other_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = Fake({"gpu-0": "restarting", "gpu-1": "restarting", "gpu-2": "running"}, {"gpu-1": NO_MEMORY})
+    with pytest.raises(Trouble, match="gpu-1 ends again and again"):
+        waited(compose, {"gpu-2": "up"}, monkeypatch)
+
+
+def test_an_engine_that_is_too_slow_is_a_failure_only_where_its_pool_has_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compose = Fake(dict.fromkeys(("gpu-0", "gpu-1", "gpu-2"), "running"), {})
+    assert waited(compose, {"gpu-0": "up", "gpu-2": "up"}, monkeypatch, -1).outcome.endswith("not up: gpu-1")
+    with pytest.raises(Trouble, match="gpu-2 did not come up within"):
+        waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch, -1)
+
+
+def test_all_logs_are_kept_before_containers_are_removed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compose = Fake(dict.fromkeys(("gateway", "controller", "gpu-0", "models"), "exited"), {"gpu-0": "x", "models": "y"})
+    up._keep_logs(compose)
+    assert sorted(path.stem for path in folder.rglob("*.log")) == ["controller", "gateway", "gpu-0", "models"]
+    assert "logs of what was started are kept" in capsys.readouterr().out
