@@ -9,7 +9,7 @@ from pathlib import Path
 from config.keys import KeysError, load_keys
 from config.layout import LayoutError
 from config.load import ConfigError, keys_path, load
-from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs
+from host import admin_key, doctor, dotenv, engine, facts, images, inventory, logs, started
 from host.backup import backup, restore
 from host.command import ROOT, CommandFailed, end_all
 from host.compose import Compose
@@ -65,6 +65,10 @@ def main() -> int:
         for problem in trouble.problems:
             refusal(problem)
         return 2
+    except CommandFailed as error:
+        say("\n".join(f"      {line}" for line in error.output.rstrip().splitlines()[-30:]))
+        refusal(f"`{' '.join(error.command[:4])}` failed: {error.last_line}")
+        return 2
     except KeyboardInterrupt:
         end_all()
         refusal("interrupted")
@@ -118,7 +122,7 @@ def _act(arguments: argparse.Namespace) -> int:
 
 
 def _logs(asked: argparse.Namespace) -> None:
-    compose = Compose(load(asked.config).name)
+    compose = Compose(started.configuration(asked.config).name)
     if not (ROOT / compose.rendered).exists():
         compose = Compose(compose.project, Path("rendered/default"))
     if asked.request:
@@ -129,12 +133,14 @@ def _logs(asked: argparse.Namespace) -> None:
 
 
 def _down(config: Path, everything: bool) -> int:
-    if not facts.docker().server:
+    docker = facts.docker()
+    engine.must_be_in_reach(docker)
+    if not docker.server:
         ok("Docker does not run, so nothing of the cluster does")
         return 0
-    compose = Compose(load(config).name)
+    compose = Compose(started.configuration(config).name)
     if not (ROOT / compose.rendered).exists():
-        compose = Compose(load(config).name, Path("rendered/default"))
+        compose = Compose(compose.project, Path("rendered/default"))
     with step("stopping the cluster") as current:
         try:
             compose.down(volumes=everything)

@@ -11,7 +11,7 @@ from pathlib import Path
 from config import closed_file
 from config.cluster import Cluster
 from config.load import ConfigError, keys_path, load, users_path
-from host import archive, dotenv, engine, secrets
+from host import archive, dotenv, engine, secrets, started
 from host.archive import About, BadArchive, Member
 from host.command import ROOT, CommandFailed, run
 from host.compose import Compose
@@ -25,13 +25,14 @@ NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
 
 def backup(config: Path, out: str) -> Path:
     """Also of a running cluster: each file of the state is replaced at once; Grafana's database is copied while it is paused."""
-    cluster = load(config)
+    written = started.written(config)  # a wrong one could not be restored
+    cluster = load(written)
     engine.ensure()
     file = Path(out) if out else ROOT / "build/backup" / f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
     file.parent.mkdir(parents=True, exist_ok=True)
     at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with tempfile.TemporaryDirectory() as folder, step("backing up") as current:
-        members = _files(config, cluster, Path(folder))
+        members = _files(config, written, cluster, Path(folder))
         for volume, path in _volumes(cluster, Path(folder)):
             members[f"volumes/{volume}.tar"] = Member(path, 0o600)
         archive.write(file, About(cluster.name, at), members)
@@ -80,12 +81,12 @@ def restore(config: Path, source: str) -> None:
         )
 
 
-def _files(config: Path, cluster: Cluster, folder: Path) -> dict[str, Member]:
+def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[str, Member]:
     keys = keys_path(config, cluster)
     users = users_path(config, cluster)
     names = folder / "names.json"
     names.write_text(json.dumps({"config": config.name, "keys": keys.name, "users": users.name}))
-    found = {"config/names.json": names, "config/cluster.yaml": config}
+    found = {"config/names.json": names, "config/cluster.yaml": written}
     if keys.exists():
         found["config/keys.yaml"] = keys
     if users.exists():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from host import facts, secrets
+from host import engine, facts, secrets
 from host.command import CommandFailed, run
 from host.trouble import Trouble
 from logs.reading import read
@@ -62,7 +62,9 @@ class Compose:
 
     def must_run(self) -> None:
         """Raises Trouble where Docker or the cluster does not run."""
-        if not facts.docker().server or not self.runs():
+        docker = facts.docker()
+        engine.must_be_in_reach(docker)
+        if not docker.server or not self.runs():
             raise Trouble(f"the cluster '{self.project}' does not run: make up")
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Docker itself: there, or installed and started where that is possible without a question."""
 
 import os
+import re
 import shutil
 
 from host import facts
@@ -11,6 +12,10 @@ from host.trouble import Trouble
 
 OLDEST_ENGINE = (25, 0)
 """From here on health checks have a start_interval."""
+NO_ENGINE = re.compile(
+    r"cannot connect to the docker daemon|is the docker daemon running|connection refused|no such file", re.IGNORECASE
+)
+"""What Docker's client says where no engine runs."""
 OLDEST_COMPOSE = (2, 24)
 """From here on `include` takes an env_file and its paths may hold variables."""
 
@@ -33,6 +38,15 @@ def ensure() -> Docker:
         raise Trouble(*problems)
     ok(f"Docker {found.server}, Compose {found.compose}")
     return found
+
+
+def must_be_in_reach(found: Docker) -> None:
+    """Raises Trouble where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
+    if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
+        raise Trouble(
+            f"Docker cannot be asked, so the cluster may run: {found.error}. "
+            "Add yourself to the group docker (usermod -aG docker NAME, then log in again), or run this with sudo."
+        )
 
 
 def too_old(found: Docker) -> list[str]:

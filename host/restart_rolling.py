@@ -174,7 +174,7 @@ def resume(config: Path, engine: str) -> None:
 
 
 def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:
-    written = load(config)
+    written = started.configuration(config)
     compose = Compose(written.name)
     if not engine:
         names = ", ".join(sorted(Containers(written, compose).look())) or "none that answers"

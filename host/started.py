@@ -13,10 +13,49 @@ from typing import Any
 import yaml
 
 from config import documents
+from config.cluster import Cluster
 from config.documents import DocumentError
+from config.load import ConfigError, load
+from host.command import ROOT
+from host.terminal import attention
 
 NAME = "started.yaml"
+CONFIGURATION = "configuration.yaml"
+"""A copy of what `make up` was given."""
 HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
+
+
+def configuration(config: Path) -> Cluster:
+    """As the file is; where that is wrong, as the cluster that runs was started with it: looking and stopping work in any case.
+
+    Raises ConfigError where nothing was started with it.
+    """
+    return load(written(config))
+
+
+def written(config: Path) -> Path:
+    """The file, or the copy that `make up` made of it where it is wrong by now. Raises ConfigError."""
+    try:
+        load(config)
+    except ConfigError as error:
+        for folder in sorted((ROOT / "rendered").glob("host-*")):
+            if (folder / CONFIGURATION).exists() and _is_of(folder, config):
+                for problem in error.problems:
+                    attention(f"{config}: {problem}")
+                attention(f"{config} is wrong: the configuration that the cluster was started with is taken")
+                return folder / CONFIGURATION
+        raise
+    return config
+
+
+def _is_of(folder: Path, config: Path) -> bool:
+    """Whether it was rendered from this file."""
+    try:
+        lines = (folder / "compose.env").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    values = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return (ROOT / values.get("CONFIG_DIR", "") / values.get("CONFIG_NAME", "")).resolve() == config.resolve()
 
 
 def services(folder: Path) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from config.cluster import Cluster
-from config.load import load
-from host import controller, facts
+from host import controller, engine, facts, started
 from host.command import CommandFailed
 from host.compose import Compose
 from host.terminal import columns, say
@@ -27,7 +26,7 @@ TIMEOUT_S = 5.0
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
     """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
-    cluster = load(config)
+    cluster = started.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
 
     def seen() -> sight.Sight:
@@ -59,7 +58,9 @@ def _watch(seen: Callable[[], sight.Sight], console: Console) -> int:
 
 
 def _compose(cluster: Cluster) -> Compose:
-    if not facts.docker().server:
+    docker = facts.docker()
+    engine.must_be_in_reach(docker)
+    if not docker.server:
         raise Trouble("Docker does not run, so nothing of the cluster does. `make up` starts it.")
     compose = Compose(cluster.name)
     if not compose.containers():

@@ -78,6 +78,7 @@ def up(config: Path, flavour: str) -> None:
     certificate.ensure(cluster)
     admin_key.ensure()
     files = render(written, intended.inventory, config, compose.rendered, mounted_files())
+    files[started.CONFIGURATION] = config.read_text(encoding="utf-8")
     write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
     try:
         _start(cluster, compose, set(outcome.missing), config, later=_later(cluster, compose) if ran_before else [])

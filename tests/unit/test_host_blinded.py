@@ -1,0 +1,141 @@
+"""A wrong configuration file or a Docker that cannot be asked keeps nobody from looking, and is never taken for "nothing runs"."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.load import ConfigError
+from host import __main__ as host
+from host import backup, command, started
+from host.command import CommandFailed
+from host.compose import Compose
+from host.trouble import Trouble
+
+CLUSTER = "name: mine\npools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
+CLOSED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+ABSENT = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Started once, and mistyped since."""
+    monkeypatch.setattr(started, "ROOT", tmp_path)
+    file = tmp_path / "my" / "op.yaml"
+    file.parent.mkdir()
+    file.write_text(CLUSTER.replace("pools", "pols"))
+    for name, text, folder in (("host-mine", CLUSTER, "./my"), ("host-a", CLUSTER.replace("mine", "a"), "./other")):
+        rendered = tmp_path / "rendered" / name
+        rendered.mkdir(parents=True)
+        (rendered / started.CONFIGURATION).write_text(text)
+        (rendered / "compose.env").write_text(f"# made by\nCONFIG_DIR={folder}\nCONFIG_NAME=op.yaml\n")
+    return file
+
+
+def test_a_typo_in_the_configuration_leaves_what_the_cluster_was_started_with(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started.configuration(config).name == "mine"
+    said = capsys.readouterr().out
+    assert "pols is not a setting" in said
+    assert "was started with is taken" in said
+
+
+def test_a_right_configuration_is_taken_as_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(CLUSTER.replace("mine", "new"))
+    assert started.configuration(config).name == "new"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_wrong_configuration_that_nothing_was_started_with_is_told(config: Path) -> None:
+    other = config.with_name("another.yaml")
+    other.write_text(config.read_text())
+    with pytest.raises(ConfigError, match="pols is not a setting"):
+        started.configuration(other)
+
+
+def test_a_backup_beside_a_typo_holds_a_configuration_that_can_be_restored(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(backup.engine, "ensure", lambda: None)
+    monkeypatch.setattr(backup.Volumes, "exists", lambda self, volume: False)
+    monkeypatch.setattr(backup.dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
+    monkeypatch.setattr(Compose, "runs", lambda self: False)
+    archive = backup.backup(config, str(tmp_path / "b.tar.gz"))
+    backup.restore(config, str(archive))
+    assert config.read_text() == CLUSTER
+
+
+def docker(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """Docker's client, whose engine does not answer."""
+    program = folder / "docker"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in --version) echo Docker version 28.5.2 ;; *version*) echo 2.40.3 ;; *) echo "{said}" >&2; exit 1 ;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def made(action: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["host", action, "--config", str(config)])
+    return host.main()
+
+
+@pytest.mark.parametrize("action", ["down", "clean", "status", "scale", "drain", "restart-rolling"])
+@pytest.mark.parametrize("why", [CLOSED, "error during connect: Get http://docker: context deadline exceeded"])
+def test_where_docker_cannot_be_asked_the_cluster_may_run(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    action: str,
+    why: str,
+) -> None:
+    config.write_text(CLUSTER)
+    docker(tmp_path, monkeypatch, why)
+    monkeypatch.setattr(sys, "argv", ["host", action, "--config", str(config), "--engine", "e"])
+    assert host.main() == 2
+    said = capsys.readouterr().out
+    assert f"Docker cannot be asked, so the cluster may run: {why}" in said
+    assert "group docker" in said
+    assert "ok  " not in said
+
+
+def test_where_no_docker_runs_nothing_is_up(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(CLUSTER)
+    docker(tmp_path, monkeypatch, ABSENT)
+    assert made("down", config, monkeypatch) == 0
+    assert "Docker does not run" in capsys.readouterr().out
+    assert made("status", config, monkeypatch) == 2
+
+
+def test_a_program_that_fails_is_told_in_its_own_words_without_a_traceback(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise CommandFailed(["docker", "compose", "config"], 1, "failed to read .env: line 3: unexpected character\n")
+
+    monkeypatch.setattr(host, "_act", fail)
+    assert made("up", config, monkeypatch) == 2
+    said = capsys.readouterr().out
+    assert "`docker compose config` failed: failed to read .env: line 3: unexpected character" in said
+
+
+def test_a_program_in_a_folder_that_cannot_be_read_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(command.subprocess, "Popen", refuse)
+    assert not command.succeeds(["anything"])
+
+
+def test_trouble_is_raised_where_commands_need_a_cluster_and_docker_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker(tmp_path, monkeypatch, CLOSED)
+    with pytest.raises(Trouble, match="the cluster may run"):
+        Compose("mine").must_run()
