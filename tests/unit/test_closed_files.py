@@ -194,8 +194,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secrets").mkdir()
     monkeypatch.setattr(dotenv, "PATH", tmp_path / ".env")
     monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
-    monkeypatch.setattr(backup.engine, "ensure", lambda: WORKS)
-    monkeypatch.setattr(backup.Compose, "runs", lambda self: False)
+    monkeypatch.setattr("host.backup.engine.ensure", lambda: WORKS)
+    monkeypatch.setattr("host.backup.Compose.runs", lambda self: False)
     monkeypatch.setattr(Volumes, "exists", lambda self, volume: False)
     return folder
 

@@ -8,7 +8,7 @@ import pytest
 
 from config.load import ConfigError
 from host import __main__ as host
-from host import backup, command, started
+from host import backup, command, dotenv, started
 from host.command import CommandFailed
 from host.compose import Compose
 from host.trouble import Trouble
@@ -59,9 +59,9 @@ def test_a_backup_beside_a_typo_holds_a_configuration_that_can_be_restored(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr(backup.engine, "ensure", lambda: None)
-    monkeypatch.setattr(backup.Volumes, "exists", lambda self, volume: False)
-    monkeypatch.setattr(backup.dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
+    monkeypatch.setattr("host.backup.engine.ensure", lambda: None)
+    monkeypatch.setattr("host.backup.Volumes.exists", lambda self, volume: False)
+    monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
     monkeypatch.setattr(Compose, "runs", lambda self: False)
     archive = backup.backup(config, str(tmp_path / "b.tar.gz"))
     backup.restore(config, str(archive))
@@ -129,7 +129,7 @@ def test_a_program_in_a_folder_that_cannot_be_read_is_not_there(monkeypatch: pyt
     def refuse(*arguments: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(command.subprocess, "Popen", refuse)
+    monkeypatch.setattr("host.command.subprocess.Popen", refuse)
     assert not command.succeeds(["anything"])
 
 

@@ -9,6 +9,7 @@ import pytest
 from config.gateway import Images
 from config.load import load, parse
 from host import images, upgrade
+from host.command import ROOT
 from host.compose import Compose
 from host.images import provide, registry_of
 from host.trouble import Trouble
@@ -223,5 +224,5 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
 
 
 def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
-    lines = (images.ROOT / "engine/cuda/Dockerfile").read_text().splitlines()
+    lines = (ROOT / "engine/cuda/Dockerfile").read_text().splitlines()
     assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines
