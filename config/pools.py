@@ -15,7 +15,7 @@ Flavour = Literal["cuda", "cpu", "emulated"]
 class Media(Section):
     """What one request may bring besides text."""
 
-    images_per_prompt: int = Field(4, ge=0, le=256)
+    images_per_prompt: int = Field(16, ge=0, le=256)
     """Pictures in one request, all turns together. 0 refuses pictures."""
     videos_per_prompt: int = Field(1, ge=0, le=16)
     """Videos in one request. vLLM reserves memory for the longest video, so 0 leaves more for the KV cache."""
@@ -27,6 +27,9 @@ class Media(Section):
     """Smaller pictures are scaled up to about this many pixels (width x height)."""
     max_pixels: int = Field(1_310_720, ge=1024)
     """Larger pictures are scaled down to about this many pixels; 1024 pixels cost one vision token."""
+    max_decoded_pixels: int = Field(50_000_000, ge=1_000_000, le=178_956_970)
+    """Pictures and video frames of more pixels than this are refused with 400 before they are decoded. It must not be below
+    max_pixels. A decoded pixel takes 3 to 8 bytes of host memory, and a file of 20 KB may hold 100 million of one colour."""
     allowed_domains: tuple[Host, ...] = ()
     """Hosts from which engines may fetch pictures by URL. Empty: only `data:` URLs work (nothing is fetched)."""
     allow_private: bool = False

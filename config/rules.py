@@ -213,6 +213,32 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
             )
 
 
+def decoded_pictures_reach_their_size(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        media = pool.media
+        if media.max_decoded_pixels < media.max_pixels:
+            yield (
+                f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels {media.max_pixels}; "
+                "larger pictures are refused before they are scaled down"
+            )
+
+
+def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
+    """A request that its own pool would take must not be refused by the pool that stands in for it."""
+    pools = {pool.name: pool for pool in cluster.pools}
+    for pool in cluster.pools:
+        other = pools.get(pool.fallback or "")
+        if other is None:
+            continue
+        for key in ("images_per_prompt", "videos_per_prompt"):
+            own, there = getattr(pool.media, key), getattr(other.media, key)
+            if there < own:
+                yield (
+                    f"pools[{other.name}].media.{key} is {there}, and pools[{pool.name}], which falls back to it, takes {own}; "
+                    f"give {other.name} at least {own}"
+                )
+
+
 def flags_are_flags(cluster: Cluster) -> Iterator[str]:
     owners = [(f"pools[{pool.name}]", pool.vllm_flags) for pool in cluster.pools]
     owners += [(f"engines[{engine.name}]", engine.vllm_flags) for engine in _engines(cluster)]
@@ -259,6 +285,8 @@ RULES: tuple[Rule, ...] = (
     network_holds_the_controller,
     shutdown_leaves_time,
     media_limits_make_sense,
+    decoded_pictures_reach_their_size,
+    fallbacks_take_as_many_media,
     flags_are_flags,
     gpus_are_handed_over_in_pairs,
     scaling_fits_the_engines,

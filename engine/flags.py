@@ -4,6 +4,7 @@ Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/e
 """
 
 import json
+import re
 
 from config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
 from config.cluster import Cluster
@@ -15,6 +16,7 @@ MODELS_DIR = "/models"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
 # vLLM's own default; leaves room for the activation peaks of large pictures.
 GPU_MEMORY_UTILIZATION = 0.92
+QWEN3_VL = re.compile(r"qwen-?3-?vl")
 # No host matches it, so engines fetch nothing: vLLM's own default allows every host, the metadata address included.
 NO_DOMAIN = "media-urls-are-off.invalid"
 
@@ -32,6 +34,8 @@ def serve_flags(cluster: Cluster, engine: Engine) -> list[str]:
         *([f"--quantization={pool.quantization}"] if pool.quantization else []),
         *_media(pool),
         *_sampling(pool),
+        *_parsers(pool, engine),
+        *_structured(pool, engine),
         *specific,
         *pool.vllm_flags,
         *engine.vllm_flags,
@@ -84,6 +88,8 @@ def _shared(cluster: Cluster, pool: Pool) -> list[str]:
 def _media(pool: Pool) -> list[str]:
     media = pool.media
     flags = [
+        # Bounds the memory of decoded pictures (engine/pod/media_room.py).
+        "--middleware=media_room.MediaRoom",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         "--allowed-media-domains",
         *(media.allowed_domains or (NO_DOMAIN,)),
@@ -111,6 +117,36 @@ def _sampling(pool: Pool) -> list[str]:
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     return [f"--override-generation-config={_json(given)}"] if given else []
+
+
+def _parsers(pool: Pool, engine: Engine) -> list[str]:
+    """Tool calls and reasoning of the models that are known. The operator's own choice, also `--no-...`, is left alone."""
+    name = pool.model.rstrip("/").rpartition("/")[2].lower()
+    if not (pool.is_tiny or QWEN3_VL.search(name)):
+        return []
+    flags = []
+    if not _sets(pool, engine, "--enable-auto-tool-choice", "--tool-call-parser", "--tool-parser-plugin"):
+        flags += ["--enable-auto-tool-choice", "--tool-call-parser=hermes"]
+    if "thinking" in name and not _sets(pool, engine, "--reasoning-parser", "--reasoning-parser-plugin"):
+        flags.append("--reasoning-parser=qwen3")
+    return flags
+
+
+def _structured(pool: Pool, engine: Engine) -> list[str]:
+    """Without this a model may write blanks between the fields of its JSON until max_tokens (vllm-project/vllm#38696)."""
+    if _sets(pool, engine, "--structured-outputs-config"):
+        return []
+    # The backend `auto` is refused together with disable_any_whitespace.
+    return [f"--structured-outputs-config={_json({'backend': 'xgrammar', 'disable_any_whitespace': True})}"]
+
+
+def _sets(pool: Pool, engine: Engine, *names: str) -> bool:
+    """Whether the operator's own flags have one of `names`: with _ for -, with a part of it (`--x.y=1`), or negated."""
+    for flag in (*pool.vllm_flags, *engine.vllm_flags):
+        name = flag.split("=")[0].partition(".")[0].replace("_", "-")
+        if name in names or name.replace("--no-", "--", 1) in names:
+            return True
+    return False
 
 
 def _cuda(pool: Pool, engine: Engine) -> list[str]:

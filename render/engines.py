@@ -20,8 +20,16 @@ MPS_DIR = "/mps"
 USER = "10001:10001"
 """Whom an engine runs as. The downloader hands the cache volume to it."""
 MEDIA_PORT = 3128
+MAX_ANSWERS = 8
+"""`n` of one request. vLLM's own 16,384 are more than any engine runs and queues: they would be 503 for ever."""
+MAX_COMPLETION_PROMPTS = 16
+"""Prompts in one request for plain completions. Each counts as one request that the engine runs or queues."""
 LOGS_ROOM = "/manyeyes"
 """The folder above logs/ in an engine's container."""
+POD_DIR = f"{LOGS_ROOM}/pod"
+"""engine/pod/ in an engine's container."""
+FRAME_PART = 5
+"""A video frame may have this part of the pixels of a picture: all frames of a video are decoded together. 10 million by default."""
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -150,6 +158,9 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
             service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to its users, not to root
         service["shm_size"] = f"{shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
+    if _shares_a_gpu(cluster, engine):
+        locks = [f"{CACHE_DIR}/starting/{gpu.replace('/', '-')}.lock" for gpu in sorted(engine.gpus)]
+        service["entrypoint"] = ["python3", f"{POD_DIR}/one_at_a_time.py", *locks, "--", "vllm", "serve"]
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
         if _mps(cluster) and engine.share < 1:
@@ -158,6 +169,12 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
             service["depends_on"]["mps"] = {"condition": "service_healthy"}
     service["deploy"] = {"resources": _resources(engine, pool)}
     return service
+
+
+def _shares_a_gpu(cluster: Cluster, engine: Engine) -> bool:
+    """Another engine that Compose starts uses one of its GPUs too, at the same time or in turn."""
+    others = (other for other in cluster.started_engines if other is not engine and other.flavour == "cuda")
+    return engine.flavour == "cuda" and any(set(other.gpus) & set(engine.gpus) for other in others)
 
 
 def _restart(pool: Pool) -> str:
@@ -187,9 +204,16 @@ def image_of(cluster: Cluster, engine: Engine) -> str:
 def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
     # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
-    if engine.flavour == "emulated":
-        return asleep | {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
     environment = asleep | {
+        # Above nginx's 60 s, so that nginx, not the engine, closes idle connections: no reset on a reused one.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
+        "VLLM_MAX_IMAGE_PIXELS": str(pool.media.max_decoded_pixels),
+        "VLLM_MAX_N_SEQUENCES": str(MAX_ANSWERS),
+        "VLLM_MAX_COMPLETION_PROMPTS": str(MAX_COMPLETION_PROMPTS),
+    }
+    if engine.flavour == "emulated":
+        return environment
+    environment |= {
         # The user has no name in the image, and Python's getpass wants one.
         "USER": "engine",
         "TRITON_CACHE_DIR": f"{CACHE_DIR}/triton",
@@ -204,11 +228,10 @@ def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, st
         "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # Above nginx's 60 s, so that nginx, not the engine, closes idle connections: no reset on a reused one.
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
     }
+    environment |= media_environment(pool, engine)
     if engine.flavour == "cpu":
         threads = 1 if pool.is_tiny else cluster.cpu_threads
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
@@ -226,6 +249,19 @@ def _of_this_host(engine: Engine) -> dict[str, str]:
     """From .env: for data-centre GPUs under an older driver (`make doctor`). vLLM's own default is 0."""
     name = "VLLM_ENABLE_CUDA_COMPATIBILITY"
     return {name: f"${{{name}:-0}}"} if engine.flavour == "cuda" else {}
+
+
+def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
+    """Of engine/pod/media_room.py, and how many threads decode: together they must stay within memory_gb."""
+    memory = memory_gb(engine, pool)
+    return {
+        "VLLM_MEDIA_CONNECTOR": "bounded",
+        # One decoded pixel takes up to 8 bytes while it is converted, 400 MB for a picture of 50 million.
+        "VLLM_MEDIA_LOADING_THREAD_COUNT": str(max(1, min(8, int(memory / 4)))),
+        "MANYEYES_MEDIA_ROOM_MB": str(round(memory * 1024 / 8)),
+        "MANYEYES_MEDIA_PIXELS": str(pool.media.max_pixels),
+        "MANYEYES_FRAME_PIXELS": str(pool.media.max_decoded_pixels // FRAME_PART),
+    }
 
 
 def _way_out(pool: Pool, engine: Engine) -> dict[str, str]:
@@ -249,7 +285,7 @@ def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
     if engine.flavour == "emulated":
         return named
     logs = {
-        "PYTHONPATH": LOGS_ROOM,
+        "PYTHONPATH": f"{LOGS_ROOM}:{POD_DIR}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "VLLM_LOGGING_CONFIG_PATH": f"{LOGS_ROOM}/logs/vllm.json",
     }
@@ -275,6 +311,7 @@ def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[st
         _mount(cluster.models.volume, MODELS_DIR, read_only=True),
         _mount(cluster.models.cache_volume, CACHE_DIR),
         _logs_mount(),
+        {"type": "bind", "source": "./engine/pod", "target": POD_DIR, "read_only": True},
     ]
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))

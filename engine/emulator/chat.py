@@ -34,7 +34,7 @@ class Prompt:
 def read_job(body: dict[str, Any], options: Options) -> Job:
     """Read the body of /v1/chat/completions. Raises RequestError."""
     name = fields.model(body, options)
-    fields.check_n(body)
+    fields.check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
     least, most = fields.answer_length(body, len(prompt.tokens), None, options)
     begun = shaped.begun(body)
@@ -125,8 +125,18 @@ def read_part(part: object, prompt: Prompt, options: Options, per_word: float) -
             raise RequestError("A part of a message must be a text, an image_url or a video_url with its content.")
 
 
+def check_pixels(what: str, width: int, height: int, options: Options) -> None:
+    """As vLLM: before anything is decoded; 0 is no limit."""
+    if 0 < options.max_image_pixels < width * height:
+        raise RequestError(
+            f"{what} dimensions {width}x{height} ({width * height} pixels) exceed the maximum of "
+            f"{options.max_image_pixels} pixels. Set VLLM_MAX_IMAGE_PIXELS to increase this limit."
+        )
+
+
 def read_image(base64: str, prompt: Prompt, options: Options) -> None:
     width, height = images.size(base64)
+    check_pixels("Image", width, height, options)
     wide, high = tokens.fitted(width, height, options.min_pixels, options.max_pixels)
     prompt.sizes.append((width, height))
     prompt.add_medium(
@@ -144,6 +154,7 @@ def read_image(base64: str, prompt: Prompt, options: Options) -> None:
 
 def read_video(base64: str, prompt: Prompt, options: Options) -> None:
     clip = videos.read(base64)
+    check_pixels("Video frame", clip.width, clip.height, options)
     frames = clip.sampled_frames(options.video_frames)
     wide, high = tokens.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
     prompt.add_medium(

@@ -57,9 +57,14 @@ def include_usage(body: dict[str, Any]) -> bool:
     return bool(stream_options and stream_options.get("include_usage"))
 
 
-def check_n(body: dict[str, Any]) -> None:
+def check_n(body: dict[str, Any], options: Options) -> None:
     """vLLM gives several answers to one request; this stand-in does not."""
-    if (n := whole(body, "n", 1)) != 1:
+    if (n := whole(body, "n", 1)) > options.max_answers:
+        raise RequestError(
+            f"n must be at most {options.max_answers}, got {n}. To increase this limit, set the VLLM_MAX_N_SEQUENCES "
+            "environment variable."
+        )
+    if n != 1:
         raise wrong_value("This engine is emulated and gives one answer a request.", "n", n)
 
 

@@ -52,6 +52,9 @@ class Options:
     faults: tuple[tuple[str, Values], ...]  # from the start: kind and values
     shutdown_timeout_s: float
     keep_alive_s: int
+    max_image_pixels: int
+    max_answers: int
+    max_completion_prompts: int
     load_tracking: bool
     log_requests: bool
 
@@ -191,8 +194,11 @@ def parse(arguments: Sequence[str]) -> Options:
         faults_on_command=a.faults,
         faults=tuple(a.fault),
         shutdown_timeout_s=a.shutdown_timeout,
-        # vLLM takes this one from its environment too, so one setting serves every flavour.
+        # vLLM takes these from its environment too, so one setting serves every flavour.
         keep_alive_s=int(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")),
+        max_image_pixels=int(os.environ.get("VLLM_MAX_IMAGE_PIXELS", "178956970")),
+        max_answers=int(os.environ.get("VLLM_MAX_N_SEQUENCES", "16384")),
+        max_completion_prompts=int(os.environ.get("VLLM_MAX_COMPLETION_PROMPTS", "1024")),
         load_tracking=a.enable_server_load_tracking,
         log_requests=a.enable_log_requests,
     )

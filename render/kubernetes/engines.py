@@ -184,10 +184,10 @@ def _container(cluster: Cluster, shape: Shape) -> Json:
 
 
 def _without_a_name(shape: Shape) -> dict[str, str]:
-    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp."""
+    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_room.py."""
     if shape.engine.flavour == "emulated":
         return {}
-    return {"LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
+    return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
 
 
 def _resources(cluster: Cluster, shape: Shape) -> Json:

@@ -45,6 +45,7 @@ def read_of_repository(paths: list[str]) -> list[str]:
     engines = (
         "engine/pod/run.sh",
         "engine/pod/leave.py",
+        "engine/pod/media_room.py",
         "engine/pod/warm.py",
         "engine/__init__.py",
         "engine/download.py",
@@ -217,11 +218,11 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
         "entrypoint": ["/bin/sh", f"{SCRIPTS_DIR}/run.sh", str(LEFT_DNS_S), str(shutdown.finish_s)],
         "command": [*program, *flags],
         "environment": environment_of(cluster, pool, engine)
-        | (download_environment(wanted_models(cluster)) if vllm else {}),
+        | (download_environment(wanted_models(cluster)) | {"PYTHONPATH": SCRIPTS_DIR} if vllm else {}),
         "configs": [
             *[
                 files.of_repository(f"engine/pod/{name}", f"{SCRIPTS_DIR}/{name}")
-                for name in ("leave.py", "run.sh", "warm.py")
+                for name in ("leave.py", "run.sh", "warm.py", *(["media_room.py"] if vllm else []))
             ],
             *(_code(files) if vllm else []),
         ],

@@ -63,6 +63,10 @@ def test_every_shipped_configuration_is_right(path: Path) -> None:
         (TWO + "network: {controller_ip: 10.0.0.1}", "network.controller_ip 10.0.0.1 is outside network.subnet 10.213.77.0/24"),
         (TWO + "network: {controller_ip: 10.213.77.200}", "is in 10.213.77.128/25, which Docker hands out"),
         (TWO + "shutdown: {drain_s: 30, grace_s: 30}", "shutdown.grace_s is 30 and must exceed shutdown.drain_s 30"),
+        ("pools: [{name: a, model: m, media: {max_decoded_pixels: 10}}]", "pools[a].media.max_decoded_pixels"),
+        ("pools: [{name: a, model: m, max_model_len: 9000, media: {max_pixels: 9000000, max_decoded_pixels: 8000000}}]", "pools[a].media.max_decoded_pixels 8000000 is below max_pixels 9000000"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {images_per_prompt: 4}}]", "pools[b].media.images_per_prompt is 4, and pools[a], which falls back to it, takes 16; give b at least 16"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {videos_per_prompt: 0}}]", "pools[b].media.videos_per_prompt is 0, and pools[a], which falls back to it, takes 1; give b at least 1"),
         ("pools: [{name: a, model: m, media: {min_pixels: 9000, max_pixels: 2000}}]", "pools[a].media.min_pixels 9000 exceeds max_pixels 2000"),
         ("pools: [{name: a, model: m, vllm_flags: ['--port=1']}]", "pools[a].vllm_flags sets --port, which ManyEyes sets itself"),
         (TWO + "auto: [{pool: a}, {pool: c}]", "auto[2].pool is 'c', which is not a pool; there are a, b"),
@@ -199,3 +203,10 @@ def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_witho
     cluster = lay_out(parse(CHAIN + engines + "auto: [{pool: b, min_images: 1}, {pool: d}]"), DEFAULT)
     assert [route.pool for route in cluster.routes] == ["d"]
     assert [route.pool for route in lay_out(parse(CHAIN + engines), DEFAULT).routes] == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_every_shipped_pool_takes_the_pictures_of_a_long_chat(path: Path) -> None:
+    assert {pool.media.images_per_prompt for pool in load(path).pools} == {16}

@@ -1,3 +1,4 @@
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -118,3 +119,37 @@ def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -
 def test_another_picture_has_other_tokens_in_the_same_places() -> None:
     one, other = (chat.read_job(body([image(url)]), OPTIONS).prompt for url in (GIF, GIF[:-4] + "AA7A"))
     assert [a == b for a, b in zip(one, other, strict=True)].count(False) == 64
+
+
+def with_limits(monkeypatch: pytest.MonkeyPatch) -> options.Options:
+    for name, most in (("IMAGE_PIXELS", "1000000"), ("N_SEQUENCES", "8"), ("COMPLETION_PROMPTS", "16")):
+        monkeypatch.setenv(f"VLLM_MAX_{name}", most)
+    return options.parse(["--served-model-name", "m"])
+
+
+def png(width: int, height: int) -> dict[str, Any]:
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
+    return image("data:image/png;base64," + b64encode(head).decode())
+
+
+def test_a_picture_of_too_many_pixels_is_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = with_limits(monkeypatch)
+    chat.read_job(body([png(1000, 1000)]), limited)
+    with pytest.raises(
+        RequestError, match=r"^Image dimensions 1000x1001 \(1001000 pixels\) exceed the maximum"
+    ) as caught:
+        chat.read_job(body([png(1000, 1001)]), limited)
+    assert (caught.value.status, caught.value.kind) == (400, "BadRequestError")
+
+
+def test_more_answers_or_prompts_than_allowed_are_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = with_limits(monkeypatch)
+    with pytest.raises(RequestError, match=r"^n must be at most 8, got 9") as caught:
+        chat.read_job(body(n=9), limited)
+    assert caught.value.status == 400
+    for prompts in (["x"] * 17, [[1]] * 17):
+        with pytest.raises(
+            RequestError, match=r"^prompt list length 17 exceeds the maximum allowed count of 16"
+        ) as caught:
+            completions.read_job({"model": "m", "prompt": prompts}, limited)
+        assert caught.value.param == "prompt"

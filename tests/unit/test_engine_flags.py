@@ -7,6 +7,7 @@ import pytest
 from config.cluster import Cluster
 from config.load import parse
 from engine.flags import serve_flags, served_names
+from render.engines import environment_of, media_environment, memory_gb
 
 
 def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:
@@ -94,3 +95,78 @@ def test_a_local_folder_is_served_from_its_mount_and_not_named_by_its_path() -> 
     found = serve_flags(cluster, cluster.explicit_engines[0])
     assert found[0] == "/local-models/a"
     assert "/data/my-model" not in found
+
+
+def environment(pool: str = "", engine: str = "gpus: [0]") -> dict[str, str]:
+    cluster = parse(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
+    return environment_of(cluster, cluster.pools[0], cluster.explicit_engines[0])
+
+
+@pytest.mark.parametrize("engine", ["gpus: [0]", "flavour: cpu", "flavour: emulated"])
+def test_every_engine_refuses_pictures_and_requests_that_are_too_large(engine: str) -> None:
+    found = environment(engine=engine)
+    assert found["VLLM_MAX_IMAGE_PIXELS"] == "50000000"
+    assert found["VLLM_MAX_N_SEQUENCES"] == "8"
+    assert found["VLLM_MAX_COMPLETION_PROMPTS"] == "16"
+    found = environment("media: {max_decoded_pixels: 20000000}", engine)
+    assert found["VLLM_MAX_IMAGE_PIXELS"] == "20000000"
+
+
+@pytest.mark.parametrize("engine", ["gpus: [0]", "flavour: cpu", "flavour: cpu, memory_gb: 3"])
+def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) -> None:
+    cluster = parse(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
+    pool, found = cluster.pools[0], cluster.explicit_engines[0]
+    limit = memory_gb(found, pool) * 1024
+    given = media_environment(pool, found)
+    decoding = int(given["VLLM_MEDIA_LOADING_THREAD_COUNT"]) * pool.media.max_decoded_pixels * 8 / 1024**2
+    assert decoding + int(given["MANYEYES_MEDIA_ROOM_MB"]) < limit / 2
+    assert given["VLLM_MEDIA_CONNECTOR"] == "bounded"
+    assert "--middleware=media_room.MediaRoom" in serve_flags(cluster, found)
+
+
+@pytest.mark.parametrize(
+    ("model", "tools", "reasoning"),
+    [
+        ("tiny", True, False),
+        ("Qwen/Qwen3-VL-8B-Instruct-FP8", True, False),
+        ("Qwen/Qwen3-VL-8B-Thinking", True, True),
+        ("cpatonn/Qwen3-VL-4B-Thinking-AWQ-4bit", True, True),
+        ("/data/qwen3-vl-4b-thinking/", True, True),
+        ("/data/qwen3-vl/some-other-model", False, False),
+        ("org/Other-Thinking", False, False),
+        ("google/gemma-3-4b-it", False, False),
+    ],
+)
+def test_known_models_call_tools_and_tell_reasoning_apart(model: str, tools: bool, reasoning: bool) -> None:
+    cluster = parse(f"pools: [{{name: a, model: {model}}}]\nengines: [{{name: e, pool: a, gpus: [0]}}]")
+    found = serve_flags(cluster, cluster.explicit_engines[0])
+    assert ("--enable-auto-tool-choice" in found) == tools
+    assert ("--tool-call-parser=hermes" in found) == tools
+    assert ("--reasoning-parser=qwen3" in found) == reasoning
+
+
+@pytest.mark.parametrize(
+    ("own", "left_out"),
+    [
+        ("--tool-call-parser=qwen3_xml", "tool"),
+        ("--tool_call_parser=qwen3_xml", "tool"),
+        ("--no-enable-auto-tool-choice", "tool"),
+        ("--reasoning-parser=deepseek_r1", "--reasoning-parser=qwen3"),
+        ("--structured-outputs-config.backend=guidance", "xgrammar"),
+        ('--structured-outputs-config={"backend":"auto"}', "xgrammar"),
+    ],
+)
+@pytest.mark.parametrize("where", ["pool", "engine"])
+def test_the_operators_own_parsers_and_grammar_backend_replace_ours(own: str, left_out: str, where: str) -> None:
+    cluster = parse("pools: [{name: a, model: Qwen/Qwen3-VL-4B-Thinking}]\nengines: [{name: e, pool: a, gpus: [0]}]")
+    engine = cluster.explicit_engines[0].model_copy(update={"vllm_flags": (own,) if where == "engine" else ()})
+    pool = cluster.pools[0].model_copy(update={"vllm_flags": (own,) if where == "pool" else ()})
+    found = serve_flags(cluster.model_copy(update={"pools": (pool,)}), engine)
+    assert [flag for flag in found if left_out in flag and flag != own] == []
+    assert found.count(own) == 1
+
+
+def test_json_answers_are_written_without_blanks_between_their_fields() -> None:
+    for engine in ("gpus: [0]", "flavour: cpu"):
+        found = value(flags(engine=engine), "--structured-outputs-config")
+        assert json.loads(found) == {"backend": "xgrammar", "disable_any_whitespace": True}

@@ -76,7 +76,7 @@ def test_a_gpu_is_a_generic_resource_for_each_of_an_engines_gpus() -> None:
 def test_another_text_is_another_config_and_the_same_text_the_same() -> None:
     (cluster,) = clusters(parse("pools: [{name: big, model: org/Big, flavours: [emulated]}]")).values()
     own = {f"nginx/{name}": "a" for name in ("nginx.conf", "start.sh", "malloc.env")}
-    own |= {f"engine/pod/{name}": "a" for name in ("leave.py", "run.sh", "warm.py")}
+    own |= {f"engine/pod/{name}": "a" for name in ("leave.py", "media_room.py", "run.sh", "warm.py")}
 
     def name(files: dict[str, str]) -> str:
         document = yaml.safe_load(stack(cluster, files, Keys(), "..")["stack.yaml"])

@@ -12,7 +12,7 @@ def test_limits_come_from_the_pool_that_answers_to_the_name_whoever_lays_out_the
         "engines: auto\npools: [{name: big, model: org/Big, aliases: [b], media: {images_per_prompt: 9}}]\n"
     )
     caps = Caps(file)
-    assert [caps.media(name).images_per_prompt for name in ("big", "org/Big", "b", "auto", None)] == [9, 9, 9, 4, 4]
+    assert [caps.media(name).images_per_prompt for name in ("big", "org/Big", "b", "auto", None)] == [9, 9, 9, 16, 16]
 
 
 def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path) -> None:
@@ -34,4 +34,4 @@ def pools(length: int) -> str:
 
 
 def test_without_a_file_the_schemas_defaults_count() -> None:
-    assert Caps(None).media("anything").images_per_prompt == 4
+    assert Caps(None).media("anything").images_per_prompt == 16
