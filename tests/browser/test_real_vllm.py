@@ -81,13 +81,9 @@ def test_documents_get_the_fields_of_a_schema(visit: Visit) -> None:
     panel.get_by_role("button", name="JSON schema").click()
     panel.locator(".cm-content").first.fill(json.dumps(SCHEMA))
     panel.get_by_role("button", name="Read", exact=True).click()
-    done = panel.get_by_text("3 of 3 pages read")
-    for _ in range(4):  # random weights may fill a page with the spaces that JSON allows
-        expect(panel.get_by_text(re.compile(r"pages/s.*by|failed: press")).first).to_be_visible(timeout=ANSWER_MS)
-        if done.is_visible():
-            break
-        panel.get_by_role("button", name="Retry failed").click()
-    expect(done).to_be_visible(timeout=ANSWER_MS)
+    # Whole JSON of every page in one try: the schema has no text or number without an end, and engines write no blanks.
+    expect(panel.get_by_text(re.compile(r"pages/s.*by|failed: press")).first).to_be_visible(timeout=ANSWER_MS)
+    expect(panel.get_by_text("3 of 3 pages read")).to_be_visible()
     with visit.page.expect_download() as caught:
         panel.get_by_role("button", name="Save JSON").click()
     pages = json.loads(caught.value.path().read_text())["pages"]
