@@ -2,7 +2,7 @@
 
 Two things are not random, and make the noise readable. Dimension 0 of every token's embedding is large, so it is large
 and positive wherever the next token is chosen; and the output row of each token says there how likely it is: whole
-words are free, the end of the turn comes about once in a hundred, special tokens and raw bytes never.
+words are free, the end of the turn comes about once in a hundred, all else never; unless a grammar asks for it.
 """
 
 import json
@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from engine.tiny.tokenizer import END_OF_TEXT, END_OF_TURN, VOCABULARY
+from engine.tiny.tokenizer import END_OF_TEXT, END_OF_TURN, SPECIAL, VOCABULARY
 
 WIDTH = 64
 NEVER = -20.0
+LONGEST = 12
 END_OF_TURN_WEIGHT = 0.8
 SPREAD = 0.2  # of the output rows; larger makes the likely words likelier
 
@@ -62,8 +63,10 @@ def prefer_words(model: Qwen3VLForConditionalGeneration, ids: dict[str, list[int
         model.get_input_embeddings().weight[:, 0] = 0.1
         rows = model.lm_head.weight
         rows.normal_(std=SPREAD)
-        rows[:, 0] = NEVER
+        # Where a grammar leaves only these, the longest that fits: what it spells out takes few tokens.
+        rows[:, 0] = NEVER + torch.tensor(ids["lengths"]).clamp(max=LONGEST)
         rows[ids["words"], 0] = 0.0
+        rows[[ids[name] for name in SPECIAL], 0] = NEVER
         rows[ids[END_OF_TURN], 0] = END_OF_TURN_WEIGHT
 
 

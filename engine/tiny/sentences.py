@@ -56,3 +56,10 @@ Ten soldiers march in front of the palace, followed by a carriage with two white
 From this point of view the tower appears smaller than the church, although it is much higher.
 Under the microscope the cells look like round, transparent rooms with a dark spot in the center.
 """.strip().splitlines()
+
+JSON_LINES = 20 * [
+    """{"name": "get_weather", "arguments": {"city": "Paris"}}""",
+    """{"name":"get_weather","arguments":{"city":"Paris"}}""",
+    """{"kind":"receipt","paid":true,"total":false,"items":null}""",
+]
+"""What tool calls and JSON answers are spelled with. No words of these come out by themselves."""

@@ -24,3 +24,11 @@ def data_url(kind: str, content: bytes) -> str:
 def about(*parts: dict[str, Any], text: str = "What is this?") -> list[Any]:
     """One user turn with these parts and a question."""
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def one_bit_png(width: int, height: int) -> bytes:
+    """All black: 1/1000 byte a pixel, so that a picture of any size is a small file."""
+    file = io.BytesIO()
+    with Image.new("1", (width, height)) as image:
+        image.save(file, "PNG")
+    return file.getvalue()

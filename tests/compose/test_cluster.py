@@ -1,16 +1,18 @@
 """The running cluster as its users see it: real vLLM behind the real gateway. MANYEYES_URL is its address."""
 
+import json
 import os
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.compose.media import about, data_url, picture
+from tests.compose.media import about, data_url, one_bit_png, picture
 from tests.compose.video import clip
 from tests.eventually import eventually
 
@@ -191,3 +193,118 @@ def test_an_engine_that_stops_and_returns_costs_no_request() -> None:
         key: count for key, count in seen.items() if not isinstance(key, tuple) or key[0] != 200 or key[1] == "abort"
     }
     assert failed == {}, seen
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+def restarts() -> list[str]:
+    names = [f"{PROJECT}-cpu-{number}-1" for number in range(2)]
+    return [docker("inspect", "-f", "{{.State.StartedAt}} {{.RestartCount}}", name) for name in names]
+
+
+def plain_png(width: int, height: int) -> dict[str, object]:
+    """Of one bit a pixel: some kilobytes, whatever its size."""
+    return {"type": "image_url", "image_url": {"url": data_url("image/png", one_bit_png(width, height))}}
+
+
+def test_a_picture_of_too_many_pixels_is_the_clients_mistake_and_ends_no_engine(client: openai.OpenAI) -> None:
+    before = restarts()
+    for size in ((14_000, 12_000), (20_000, 20_000)):  # below and above Pillow's own limit
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model=MODEL, messages=about(plain_png(*size)), max_tokens=1)
+        assert "pixels" in str(caught.value)
+    assert restarts() == before
+
+
+def test_pictures_just_below_the_limit_end_no_engine(client: openai.OpenAI) -> None:
+    before = restarts()
+    pictures = [plain_png(7000, 7000 + number) for number in range(4)]
+    answer = client.chat.completions.create(model=MODEL, messages=about(*pictures), max_tokens=1)
+    assert answer.usage
+    assert answer.usage.prompt_tokens > 4 * 1000
+    assert restarts() == before
+
+
+def test_five_pictures_in_one_chat_are_answered(client: openai.OpenAI) -> None:
+    pictures = [picture(64, 64, seed=seed) for seed in range(5)]
+    answer = client.chat.completions.create(model=MODEL, messages=about(*pictures), max_tokens=1)
+    assert answer.usage
+
+
+def test_more_answers_than_an_engine_gives_are_refused_and_not_called_busy(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="n must be at most 8, got 64"):
+        client.chat.completions.create(model=MODEL, messages=about(text="Hi"), n=64)
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_tools_are_called(client: openai.OpenAI, choice: object) -> None:
+    asking: dict[str, Any] = {
+        "model": MODEL,
+        "messages": about(text="Weather in Oslo?"),
+        "tools": [WEATHER],
+        "tool_choice": choice,
+        "max_tokens": 200,
+    }
+    answer = client.chat.completions.create(**asking)
+    [call] = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
+    json.loads(call.function.arguments)
+    deltas = [
+        chunk.choices[0].delta for chunk in client.chat.completions.create(**asking, stream=True) if chunk.choices
+    ]
+    parts = [part.function for delta in deltas for part in delta.tool_calls or [] if part.function]
+    assert [part.name for part in parts if part.name] == ["get_weather"]
+    json.loads("".join(part.arguments or "" for part in parts))
+
+
+def test_the_model_may_choose_whether_to_call_a_tool(client: openai.OpenAI) -> None:
+    asked = about(text="Weather in Oslo?")
+    answer = client.chat.completions.create(
+        model=MODEL, messages=asked, tools=[WEATHER], tool_choice="auto", max_tokens=8
+    )
+    assert answer.choices[0].finish_reason in ("stop", "length", "tool_calls")
+    without = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=8)
+    assert answer.usage
+    assert without.usage
+    assert answer.usage.prompt_tokens > without.usage.prompt_tokens + 50  # the model is told of the tool
+
+
+BOUNDED = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": ["receipt", "letter"]},
+        "paid": {"type": "boolean"},
+        "pages": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["kind", "paid", "pages"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_json_answer_is_whole(client: openai.OpenAI, seed: int) -> None:
+    """All fields of the schema have a longest value, and there are no blanks between them: it ends within max_tokens."""
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=about(text="Read it."),
+        max_tokens=100,
+        temperature=seed / 4,
+        seed=seed,
+        response_format={"type": "json_schema", "json_schema": {"name": "read", "schema": BOUNDED, "strict": True}},
+    )
+    assert answer.choices[0].finish_reason == "stop"
+    assert set(json.loads(answer.choices[0].message.content or "")) == {"kind", "paid", "pages"}
