@@ -195,7 +195,7 @@ def test_an_engine_that_stops_and_returns_costs_no_request() -> None:
     assert failed == {}, seen
 
 
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "get_weather",
