@@ -12,6 +12,8 @@ from render.kubernetes.text import Json
 from render.shapes import Shape, shapes
 
 CHARTS_OWN = ("--host=", "--port=")
+OURS = ("--middleware=media_room.",)
+"""Needs a file of ours in the engine, which the chart does not mount."""
 
 
 def values(cluster: Cluster) -> Json:
@@ -38,7 +40,8 @@ def _model(cluster: Cluster, shape: Shape) -> Json:
     kept = {
         name: value
         for name, value in left.items()
-        if name not in ("HF_HOME", "HF_HUB_OFFLINE", "HOME", "VLLM_CACHE_ROOT")
+        if name not in ("HF_HOME", "HF_HUB_OFFLINE", "HOME", "VLLM_CACHE_ROOT", "VLLM_MEDIA_CONNECTOR")
+        and not name.startswith("MANYEYES_")
     }
     gpus = {"requestGPU": engine.parallel, "requestGPUType": cluster.kubernetes.gpu_resource}
     return {
@@ -58,7 +61,9 @@ def _model(cluster: Cluster, shape: Shape) -> Json:
             "enablePrefixCaching": True,
             # /dev/shm is mounted only where this is said.
             "tensorParallelSize": engine.parallel,
-            "extraArgs": [flag for flag in flags if not flag.startswith((*CHARTS_OWN, "--tensor-parallel-size"))],
+            "extraArgs": [
+                flag for flag in flags if not flag.startswith((*CHARTS_OWN, *OURS, "--tensor-parallel-size"))
+            ],
         },
         "env": environment(kept),
     }

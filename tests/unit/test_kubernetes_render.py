@@ -204,5 +204,24 @@ def test_values_for_production_stack_start_the_same_engines() -> None:
         one = told[engine["labels"]["manyeyes.pool"]]
         assert f"{one['repository']}:{one['tag']}" == engine["image"]
         own = ["--host=0.0.0.0", "--port=8000"]
-        assert [one["modelURL"], *own, *one["vllmConfig"]["extraArgs"]] == engine["command"]
+        theirs = [flag for flag in engine["command"] if not flag.startswith("--middleware=media_room.")]
+        assert [one["modelURL"], *own, *one["vllmConfig"]["extraArgs"]] == theirs
         assert one["vllmConfig"]["enablePrefixCaching"], "left out, the chart switches it off"
+
+
+def test_the_production_stacks_engines_want_no_file_of_ours_and_have_every_limit_of_vllms_own() -> None:
+    cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
+    for model in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]:
+        assert not any("media_room" in flag for flag in model["vllmConfig"]["extraArgs"])
+        given = {one["name"]: one["value"] for one in model["env"]}
+        assert given["VLLM_MAX_IMAGE_PIXELS"] == "50000000"
+        assert "VLLM_MEDIA_CONNECTOR" not in given
+        assert not any(name.startswith("MANYEYES_") for name in given)
+
+
+@pytest.mark.parametrize("flavour", ["cuda", "cpu"])
+def test_every_pods_vllm_finds_what_bounds_its_media(flavour: str) -> None:
+    text = tree(load(ROOT / "config/cluster.yaml"))[f"engines/{flavour}/pools.yaml"]
+    assert "--middleware=media_room.MediaRoom" in text
+    assert "name: PYTHONPATH\n          value: /manyeyes" in text
+    assert "pod/media_room.py" in (ROOT / "engine/kustomization.yaml").read_text()
