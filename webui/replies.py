@@ -62,6 +62,7 @@ class Replies:
         self, request: gr.Request, typed: dict[str, Any], history: list[Message], *knobs: Any
     ) -> AsyncIterator[Update]:
         if not typed["text"].strip() and not typed["files"]:
+            yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         turn = Turn(conversation.answered(history), typed["text"], typed["files"])
         async for update in self._reply(turn, EMPTY, Knobs(*knobs), request):

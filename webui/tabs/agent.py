@@ -26,6 +26,8 @@ from webui.tabs.sampling import model_choice, sampling
 EMPTY = later("Add screenshots and say what to do. Each step takes the next screenshot.")
 TASK = later("Order 24 kg for Northlight Roasters")
 ADD = later("Add a screenshot first, or use the samples.")
+UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
+"""Gradio empties every output of a generator that ends without a yield."""
 
 
 def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
@@ -81,6 +83,7 @@ class Agent:
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
             gr.Info(say(ADD))
+            yield UNCHANGED
             return
         walk = walk if walk is not None and walk.next_file else Walk(list(files))
         async for update in self._one(request, walk, *asked):
@@ -91,13 +94,14 @@ class Agent:
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
             gr.Info(say(ADD))
+            yield UNCHANGED
             return
         walk = Walk(list(files))
         while walk.next_file:
             async for update in self._one(request, walk, *asked):
                 yield update
             if walk.steps[-1].answer.failure or (walk.steps[-1].action or {}).get("action") == "done":
-                return
+                break
 
     def over(self) -> tuple[Any, ...]:
         return None, _empty(), None, ""

@@ -79,6 +79,7 @@ class Compare:
         chosen = list(dict.fromkeys(models or []))[:MOST]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
             gr.Info(say("Choose two or more models and ask something."))
+            yield (gr.skip(),) * (4 + MOST)  # Gradio empties every output of a generator that ends without a yield
             return
         owners.need(request.session_hash or "", "compare", typed["files"])
         race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])

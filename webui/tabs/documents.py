@@ -22,6 +22,8 @@ from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
 MOST_PAGES_AT_ONCE = 32
+UNCHANGED = (gr.skip(), gr.skip(), gr.skip())
+"""Gradio empties every output of a generator that ends without a yield."""
 
 SAVE = "(file) => { window.manyeyesSave(file); }"
 FILES = {
@@ -111,15 +113,18 @@ class Documents:
     ) -> AsyncIterator[tuple[Any, ...]]:
         if _runs(before):
             gr.Warning(say("These pages are being read. Press Stop first."))
+            yield UNCHANGED
             return
         if not files:
             gr.Info(say("Add pictures or a PDF first, or use the samples."))
+            yield UNCHANGED
             return
         owners.need(request.session_hash or "", "documents", files)
         try:
             found = Batch(await asyncio.to_thread(batch.pages_of, files))
         except Failure as failure:
             gr.Warning(str(failure))
+            yield UNCHANGED
             return
         async for update in self._run(request, found, *asked):
             yield update
@@ -127,6 +132,7 @@ class Documents:
     async def again(self, request: gr.Request, found: Batch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         if found is None or _runs(found) or not batch.again(found):
             gr.Info(say("There is no failed page to read again."))
+            yield UNCHANGED
             return
         async for update in self._run(request, found, *asked):
             yield update
@@ -185,6 +191,7 @@ class Documents:
             form = batch.schema_of(schema or "")
         except Failure as failure:
             gr.Warning(str(failure))
+            yield UNCHANGED
             return
         key = request.headers.get(KEY_HEADER) or ""
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"

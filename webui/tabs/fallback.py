@@ -90,6 +90,7 @@ class Fallback:
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
             gr.Info(say("Write a prompt first."))
+            yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         yield "", gr.update(value="", visible=False)
         last: list[attempts.Attempt] = []

@@ -101,6 +101,7 @@ class Individual:
         race = Race([lane for lane in lanes if lane])
         if not race.lanes:
             gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
+            yield (gr.skip(),) * (1 + LANES)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         async for _ in side_by_side.run(race, self._asker, visit, key):

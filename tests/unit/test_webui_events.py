@@ -1,0 +1,160 @@
+"""Every event of the built page: with nothing filled in it changes nothing, because Gradio empties what a generator leaves unsaid."""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pydantic.v1  # noqa: F401  # FastAPI imports it deep in a call, where pytest's rewriting of it trips over CPython's parser
+import pytest
+from gradio.blocks import BlockFunction
+from gradio.helpers import special_args
+
+import webui
+from webui.app import page
+from webui.batch import Batch, Page, State
+from webui.caps import Caps
+from webui.gateway import Gateway
+from webui.language import ENGLISH, ZH, speaking
+from webui.settings import Settings
+
+ROOT = Path(webui.__file__).parent
+WRITES_EVENTS = (ROOT / "replies.py", *sorted((ROOT / "tabs").glob("*.py")))
+EVENT = {
+    "gr.SelectData": {"index": 0, "value": {"text": "", "files": []}},
+    "gr.RetryData": {"index": 0, "value": ""},
+    "gr.EditData": {"index": 0, "value": "", "previous_value": ""},
+}
+NOBODY = "http://127.0.0.1:9"
+
+
+def built(language: str) -> gr.Blocks:
+    """The page; inside a loop, because Gradio makes one of its own where there is none, and never closes it."""
+    settings = Settings(gateway_url=NOBODY, controller_url=NOBODY, prometheus_url=NOBODY, locust_url=NOBODY)
+
+    async def building() -> gr.Blocks:
+        with speaking(language):
+            return page(settings, Gateway(settings), Caps(None))
+
+    return asyncio.run(building())
+
+
+@pytest.fixture(scope="module")
+def blocks() -> gr.Blocks:
+    return built(ENGLISH)
+
+
+def generators(blocks: gr.Blocks) -> Iterator[BlockFunction]:
+    for event in blocks.fns.values():
+        if inspect.isasyncgenfunction(event.fn) or inspect.isgeneratorfunction(event.fn):
+            yield event
+
+
+def empty(component: Any, words: str) -> Any:
+    """What the browser sends of a component that nobody filled in, `words` where words can be typed."""
+    match component:
+        case gr.MultimodalTextbox():
+            return {"text": words, "files": []}
+        case gr.Textbox():
+            return words
+        case gr.Chatbot() | gr.BrowserState():
+            return []
+        case gr.Slider() | gr.Radio():
+            return component.value
+    return None
+
+
+async def answered(event: BlockFunction, inputs: list[Any]) -> list[Any]:
+    """All that the event says."""
+    needs = [str(one.annotation) for one in inspect.signature(event.fn).parameters.values()]
+    data = next((gr.EventData(None, dict(EVENT[need])) for need in needs if need in EVENT), None)
+    request = gr.Request(session_hash="visit", headers={}, query_params={})
+    filled, *_ = special_args(event.fn, list(inputs), request, data)
+    found = event.fn(*filled)
+    return [update async for update in found] if inspect.isasyncgen(found) else list(found)
+
+
+def asks_for_nothing(event: BlockFunction) -> bool:
+    """A sample, a retry or an edit cannot be empty: it names what was asked."""
+    return not any(str(one.annotation) in EVENT for one in inspect.signature(event.fn).parameters.values())
+
+
+def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
+    names = [event.fn.__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
+    assert set(names) >= {
+        "Replies.to_box", "Documents.read", "Documents.again", "Compare.ask", "Individual.ask", "Fallback.run",
+        "Agent.step", "Agent.every",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["", "   ", "\n\t"])
+def test_an_event_with_nothing_filled_in_changes_nothing(blocks: gr.Blocks, words: str) -> None:
+    wiped = {}
+    for event in generators(blocks):
+        if not asks_for_nothing(event):
+            continue
+        said = asyncio.run(answered(event, [empty(component, words) for component in event.inputs]))
+        updates = [update if len(event.outputs) > 1 else (update,) for update in said]
+        if not updates or any(tuple(update) != (gr.skip(),) * len(event.outputs) for update in updates):
+            wiped[event.fn.__qualname__] = updates
+    assert wiped == {}
+
+
+def test_in_both_languages_the_same_events_are_generators(blocks: gr.Blocks) -> None:
+    names = [event.fn.__qualname__ for event in generators(built(ZH))]
+    assert names == [event.fn.__qualname__ for event in generators(blocks)]
+
+
+def early_ends(tree: ast.Module) -> Iterator[int]:
+    """Lines where a generator returns without having said something right before."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
+            continue
+        if not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
+            continue
+        for block in ast.walk(function):
+            for body in (getattr(block, name, None) for name in ("body", "orelse", "finalbody")):
+                for before, statement in zip([None, *body], body, strict=False) if isinstance(body, list) else ():
+                    says = isinstance(before, ast.Expr) and isinstance(before.value, ast.Yield)
+                    if isinstance(statement, ast.Return) and statement.value is None and not says:
+                        yield statement.lineno
+
+
+@pytest.mark.parametrize("file", WRITES_EVENTS, ids=lambda file: file.name)
+def test_no_generator_of_an_event_returns_before_it_said_something(file: Path) -> None:
+    assert list(early_ends(ast.parse(file.read_text()))) == []
+
+
+def test_a_return_without_a_word_is_found() -> None:
+    silent = "async def event():\n    if empty:\n        return\n    yield 1\n"
+    spoken = "async def event():\n    if empty:\n        yield None\n        return\n    yield 1\n"
+    assert list(early_ends(ast.parse(silent))) == [3]
+    assert list(early_ends(ast.parse(spoken))) == []
+
+
+def event_named(blocks: gr.Blocks, name: str) -> BlockFunction:
+    return next(event for event in generators(blocks) if event.fn.__qualname__ == name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gr.Warning's way where no browser listens
+def test_documents_that_cannot_be_read_leave_the_table_as_it_is(
+    blocks: gr.Blocks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"no PDF")
+    unchanged = [(gr.skip(),) * 3]
+    event = event_named(blocks, "Documents.read")
+    files = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.File))
+    schema = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.Code))
+    inputs = [empty(component, "") for component in event.inputs]
+    inputs[files] = [str(broken)]
+    assert asyncio.run(answered(event, inputs)) == unchanged
+    picture = webui.__path__[0] + "/samples/receipt.png"
+    inputs[files], inputs[schema] = [picture], "no JSON"
+    assert asyncio.run(answered(event, inputs)) == unchanged
+    inputs[0] = Batch([Page(1, Path(picture), state=State.READING)], begun_s=1.0)
+    assert asyncio.run(answered(event, inputs)) == unchanged
