@@ -18,6 +18,8 @@ from webui import login, owners, uploads
 COOKIE = "manyeyes-visitor"
 UPLOAD = "/gradio_api/upload"
 FILE = "/gradio_api/file="
+OLD_FILE = "/gradio_api/file/"
+"""Gradio's older spelling of the same, which no browser of this page uses."""
 MOST_BYTES = 1024 * 1024
 """Of an upload's answer, which is a list of paths."""
 
@@ -40,7 +42,9 @@ class Visitors:
             return
         request = Request(scope)
         path = str(scope["path"])
-        if FILE in path:
+        if OLD_FILE in path:
+            await PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404)(scope, receive, send)
+        elif FILE in path:
             if _anothers(path.partition(FILE)[2], owner(request.cookies)):
                 await PlainTextResponse("This file was not uploaded by you.\n", 403)(scope, receive, send)
                 return

@@ -109,3 +109,44 @@ def test_a_file_goes_when_it_is_taken_out_and_when_the_page_is_closed(two: tuple
         assert not Path(taken_out).exists()
         assert Path(kept).exists()
     eventually(lambda: not Path(kept).exists(), 20, 0.1, "the closed page's file is deleted")
+
+
+@pytest.mark.parametrize("prefix", ["", "/zh"])
+def test_gradios_older_address_of_a_file_is_closed_in_both_spellings(two: tuple[Browser, Browser], prefix: str) -> None:
+    one, other = two
+    path = one.upload()
+    for browser in (one, other):
+        for spelling in (
+            f"/gradio_api/file/{path}",
+            f"/gradio_api/file/{path.lstrip('/')}",
+            f"/gradio_api/%66ile/{path}",
+        ):
+            assert browser.client.get(f"{prefix}{spelling}").status_code == 404
+    assert one.read(path) == 200
+
+
+@pytest.mark.parametrize("host", ["gpu.corp.example:8080", "localhost:8080", "[::1]:8080"])
+def test_a_page_of_another_origin_reads_nothing_and_asks_nothing(cluster: Stand, host: str) -> None:
+    own = {"Host": host, "Origin": f"http://{host}"}
+    with httpx.Client(base_url=cluster.url, timeout=30, trust_env=False) as client:
+        for foreign in ("https://evil.example", "null", "http://gpu.corp.example:3000"):
+            headers = {"Host": host, "Origin": foreign}
+            preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+            found = [
+                client.get("/config", headers=headers),
+                client.options("/gradio_api/call/models", headers=headers | preflight),
+                client.post("/gradio_api/call/models", headers=headers, json={"data": []}),
+                client.post("/gradio_api/upload", headers=headers, files={"files": ("a.png", b"x")}),
+            ]
+            assert [response.status_code for response in found] == [403] * 4
+            assert all("access-control-allow-origin" not in response.headers for response in found)
+        told = client.post("/gradio_api/call/models", headers=own, json={"data": []})
+        assert told.status_code == 200
+        assert "access-control-allow-origin" not in told.headers
+        navigates = {
+            "Host": host,
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Dest": "document",
+        }
+        assert client.get("/", headers=navigates).status_code == 200
