@@ -297,6 +297,7 @@ CHINESE: dict[str, str] = {
     "Answered by {name}.": "由{name}回答。",
     "Nobody answered.": "没有端点回答。",
     "Nothing": "（空）",
+    "{url} is not among the addresses of this page. Choose one of: {choices}.": "{url} 不在本页面的地址之列。请选择其中之一：{choices}。",
     "{url} is no address.": "{url} 不是有效地址。",
     "Write it like http://localhost:8080/v1, then run again.": "请写成 http://localhost:8080/v1 的形式，然后重新运行。",
     "Link-local addresses are not asked from here.": "此处不访问链路本地地址。",

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: what it says of itself, and an answer from it."""
+"""An OpenAI-compatible endpoint that the operator named: what it says of itself, and an answer from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import openai
 from openai import AsyncOpenAI
@@ -21,6 +21,13 @@ from webui.question import Question
 
 LOOK_TIMEOUT_S = 4.0
 ASK_TIMEOUT = openai.Timeout(600, connect=5)
+METADATA = tuple(
+    ipaddress.ip_network(one)
+    for one in ("169.254.0.0/16", "fe80::/10", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128")
+)
+"""Where clouds tell a machine its secrets."""
+CARRIES_IPV4 = ipaddress.ip_network("64:ff9b::/96")
+PORTS = {"http": 80, "https": 443}
 NOWHERE = "http://127.0.0.1:9/v1"
 """The discard port, where nothing listens: a wrong address to try a fallback with."""
 
@@ -60,13 +67,45 @@ def checked(address: Address) -> Address:
             say("Write it like http://localhost:8080/v1, then run again."),
         )
     try:
-        found = {str(one[4][0]) for one in socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)}
+        found = _addresses(parts.hostname)
     except (OSError, UnicodeError):
         return address  # said better by the attempt itself
-    if any(ipaddress.ip_address(one.split("%")[0]).is_link_local for one in found):
-        raise Failure(
-            say("Link-local addresses are not asked from here."), say("Choose another address.")
-        )  # a cloud's metadata
+    if any(one in network for one in found for network in METADATA):
+        raise Failure(say("Link-local addresses are not asked from here."), say("Choose another address."))
+    return address
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two base URLs lead to the same port, however they are written. Looks names up: to be called in a thread."""
+    first, second = urlsplit(one), urlsplit(other)
+    if _port(first) != _port(second):
+        return False
+    names = (first.hostname or "").rstrip("."), (second.hostname or "").rstrip(".")
+    if names[0] == names[1]:
+        return True
+    try:
+        return not _addresses(names[0]).isdisjoint(_addresses(names[1]))
+    except (OSError, UnicodeError):
+        return False
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or PORTS.get(parts.scheme)
+
+
+def _addresses(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """All that the name stands for; an IPv4 address inside an IPv6 one as what it is."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return {_plain(ipaddress.ip_address(str(one[4][0]).split("%")[0])) for one in found}
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in CARRIES_IPV4:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address
     return address
 
 

@@ -76,9 +76,14 @@ def read(environ: Mapping[str, str]) -> Settings:
 
     def address(name: str) -> Address:
         prefix = name.upper()
+        base_url = text(f"{prefix}_BASE_URL", f"{gateway_url}/v1").rstrip("/")
+        where = urlsplit(base_url)
+        named = environ.get(f"{prefix}_BASE_URL", "").strip()
+        if named and (where.scheme not in ("http", "https") or not where.hostname):
+            problems.append(f"{prefix}_BASE_URL wants an address like https://api.example.com/v1, found {base_url!r}")
         return Address(
             name,
-            text(f"{prefix}_BASE_URL", f"{gateway_url}/v1").rstrip("/"),
+            base_url,
             text(f"{prefix}_MODEL", "auto"),
             text(f"{prefix}_API_KEY", ""),
         )

@@ -163,12 +163,29 @@ def test_a_wrong_primary_is_told_and_the_fallback_answers(client: Client, cluste
     assert (second["engine"], second["error"]) == ("gpu-2", None)
 
 
-def test_a_metadata_address_is_not_asked(client: Client) -> None:
+def test_an_address_that_the_operator_did_not_name_is_not_asked(client: Client, cluster: Stand) -> None:
+    inside = cluster.ports["gpu-0"]
+    for card in ("primary", "fallback"):
+        for url in (
+            "http://169.254.169.254/v1",
+            "http://[::ffff:169.254.169.254]/v1",
+            f"http://127.0.0.1:{inside}/v1",
+            f"http://localhost:{cluster.ports['page']}/v1",
+            f"http://127.0.0.1:{cluster.ports['page']}/v1/../../status",
+            f"http://127.0.0.1:{cluster.ports['page']}/v1?x=",
+            "file:///etc/passwd",
+        ):
+            for way in ("Primary as it is", "Primary with a wrong address", "Through the gateway"):
+                with pytest.raises(AppError, match="is not among the addresses of this page"):
+                    client.predict("hi", way, **{f"{card}_base_url": url}, api_name="/fallback")
+
+
+def test_the_gateways_own_address_may_be_named(client: Client, cluster: Stand) -> None:
+    own = f"http://127.0.0.1:{cluster.ports['page']}/v1"
     found = client.predict(
-        "hi", "Primary as it is", primary_base_url="http://169.254.169.254/v1", fallback_model="qwen3-vl-4b",
-        api_name="/fallback",
-    )  # fmt: skip
-    assert "Link-local" in found["attempts"][0]["error"]
+        "hi", primary_base_url=own, primary_model="qwen3-vl-4b", primary_api_key="x", api_name="/fallback"
+    )
+    assert found["attempts"][0]["engine"] == "gpu-2"
 
 
 def test_boxes_come_back_in_thousandths(client: Client) -> None:

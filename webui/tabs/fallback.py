@@ -6,7 +6,9 @@ import asyncio
 import html
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.events import api
@@ -27,8 +29,8 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     events = Fallback(settings)
     with gr.Row(elem_classes="lanes cards"):
-        primary = _card(settings.primary)
-        fallback = _card(settings.fallback)
+        primary = _card(settings.primary, events.choices())
+        fallback = _card(settings.fallback, events.choices())
     with gr.Row(elem_classes="tools"):
         check = gr.Button(say("Check both"), size="sm", elem_classes="tool")
     way = gr.Radio([(say(one), one) for one in attempts.WAYS], value=attempts.AS_IT_IS, label=say("Run"))
@@ -53,11 +55,11 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
     return [primary[1], fallback[1]]
 
 
-def _card(address: Address) -> tuple[gr.Textbox, gr.Dropdown, gr.Textbox, gr.HTML]:
+def _card(address: Address, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.HTML]:
     name = say(address.name)
     with gr.Column(elem_classes="card", min_width=260):
         return (
-            gr.Textbox(label=say("{name}: address", name=name), value=address.base_url, max_lines=1),
+            gr.Dropdown(label=say("{name}: address", name=name), choices=choices, value=address.base_url),
             gr.Dropdown(
                 label=say("{name}: model", name=name),
                 choices=[address.model] if address.model else [],
@@ -69,6 +71,7 @@ def _card(address: Address) -> tuple[gr.Textbox, gr.Dropdown, gr.Textbox, gr.HTM
                 type="password",
                 max_lines=1,
                 placeholder=say("set on the server") if address.key else say("none"),
+                visible=len(choices) > 1,  # the gateway wants none: it is told whose request it is
             ),
             gr.HTML(f'<p class="seen">{say("Not looked at yet.")}</p>'),
         )
@@ -78,9 +81,19 @@ class Fallback:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._gateway = Address("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
+        # A visitor chooses among what the operator named, and types no address: the page reaches what its visitors do not.
+        self._known = {one.base_url: one for one in (settings.fallback, settings.primary, self._gateway)}
+
+    def choices(self) -> list[tuple[str, str]]:
+        """What a visitor may choose: (shown, base_url), the gateway first."""
+        others = [one for url, one in reversed(self._known.items()) if url != self._gateway.base_url]
+        return [
+            (say(self._gateway.name), self._gateway.base_url),
+            *((f"{say(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
+        ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
-        primary, fallback = self._typed(*typed)
+        primary, fallback = await asyncio.to_thread(self._typed, *typed)
         headers = self._headers(request)
         seen = await asyncio.gather(*(endpoint.look(one, headers.get(one.base_url, {})) for one in (primary, fallback)))
         return _seen(seen[0]), _seen(seen[1])
@@ -127,23 +140,42 @@ class Fallback:
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
-    def _attempts(
+    async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
     ) -> AsyncIterator[list[attempts.Attempt]]:
-        primary, fallback = self._typed(*typed)
+        primary, fallback = await asyncio.to_thread(self._typed, *typed)
         addresses = attempts.plan(way, primary, fallback, self._gateway)
         question = Knobs("as addressed").question([{"role": "user", "content": prompt}], "")
-        return attempts.run(addresses, question, self._headers(request))
+        async for made in attempts.run(addresses, question, self._headers(request)):
+            yield made
 
     def _typed(self, *typed: str | None) -> tuple[Address, Address]:
-        words = [one or "" for one in typed]
-        return self._settings.primary.typed(*words[:3]), self._settings.fallback.typed(*words[3:])
+        """Looks names up: to be called in a thread. Raises gr.Error for an address that the operator did not name."""
+        words = [str(one or "") for one in typed]
+        return self._chosen(self._settings.primary, *words[:3]), self._chosen(self._settings.fallback, *words[3:])
+
+    def _chosen(self, card: Address, base_url: str, model: str, key: str) -> Address:
+        url = base_url.strip().rstrip("/") or card.base_url
+        if url not in self._known:
+            choices = ", ".join(self._known)
+            raise gr.Error(
+                say(
+                    "{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices
+                )
+            )
+        if endpoint.is_same_place(url, self._gateway.base_url):  # written another way it would not be told who asks
+            known = self._gateway
+            key = ""
+        else:
+            known = card if card.base_url == url else self._known[url]
+        default = card.model if url == card.base_url else known.model
+        return replace(known.typed(known.base_url, model or default, key), name=card.name)
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Only the gateway is told who asks."""
         key = request.headers.get(KEY_HEADER) or ""
-        own = {PAGE_HEADER: f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"} | ({KEY_HEADER: key} if key else {})
-        return {self._gateway.base_url: own}
+        own: dict[str, Any] = {PAGE_HEADER: f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"}
+        return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
 
 
 def _text(found: list[attempts.Attempt]) -> Any:
