@@ -67,7 +67,9 @@ class Page(gr.Blocks):
         request = named.get("request")
         who = visitors.owner(request.cookies if request else {})
         with speaking(self.language), owners.acting(who):
-            for path in _named(named.get("inputs") or given[1:2]):
+            inputs = named.get("inputs") or given[1:2]
+            _refuse_components(inputs)
+            for path in _named(inputs):
                 _refuse_anothers(path)
             return await super().process_api(*given, **named)
 
@@ -82,6 +84,17 @@ def _named(value: Any) -> Iterator[Path]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _named(one)
+
+
+def _refuse_components(value: Any) -> None:
+    """A message of a chat may be one of Gradio's components, which Gradio then makes and lets read a file. No browser sends one."""
+    if isinstance(value, dict):
+        if isinstance(value.get("component"), str):
+            raise gr.Error(say("This is no message of a chat."))
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            _refuse_components(one)
 
 
 def _refuse_anothers(path: Path) -> None:

@@ -25,6 +25,11 @@ class Limits:
     frames_per_s: float = vision_tokens.FRAMES_PER_S
     most_frames: int = 16
 
+    def __post_init__(self) -> None:
+        """Programs may send any number, and a page of a PDF is drawn as large as it says."""
+        object.__setattr__(self, "longest", max(1, min(self.longest, pictures.MOST_SIDE)))
+        object.__setattr__(self, "most_frames", max(1, min(self.most_frames, videos.MOST_FRAMES)))
+
 
 @dataclass(frozen=True)
 class Attached:
@@ -83,19 +88,23 @@ def _prepared(path: Path, limits: Limits, caps: Media, most_pages: int) -> Itera
             path, tokens, say("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
         )
     else:
+        yield _picture(path, limits, caps)
+
+
+def _picture(path: Path, limits: Limits, caps: Media) -> Attached:
+    with pictures.room(path):
         found = pictures.shrunk(path, limits.longest)
         if found is None:
-            yield Attached(path, vision_tokens.picture(*pictures.size(path), caps))
-            return
+            return Attached(path, vision_tokens.picture(*pictures.size(path), caps))
         picture, had = found
         suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
         to = uploads.beside(path, f"{path.stem}-{limits.longest}px{suffix}")
         to.write_bytes(pictures.encoded(picture, suffix))
-        yield Attached(
-            to,
-            vision_tokens.picture(*picture.size, caps),
-            say("{name}: {had} scaled down to {now}", name=path.name, had=_by(*had), now=_by(*picture.size)),
-        )
+    return Attached(
+        to,
+        vision_tokens.picture(*picture.size, caps),
+        say("{name}: {had} scaled down to {now}", name=path.name, had=_by(*had), now=_by(*picture.size)),
+    )
 
 
 def _thinned(path: Path, limits: Limits, caps: Media) -> tuple[Path, Clip, int]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pypdfium2 as pdfium
+import pypdfium2.raw as raw
 from PIL import Image
 
-from webui import vision_tokens
+from webui import decoding, pictures, vision_tokens
 from webui.failure import Failure
 from webui.language import later, say
 
 ANOTHER = later("Attach another file.")
 POINTS_PER_INCH = 72
 MOST_DPI = 300
+MOST_IMAGES, MOST_DEPTH = 1000, 3
+"""How many pictures of a page are judged by their size, and in how many forms within forms they are looked for."""
 _ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 
@@ -32,10 +36,12 @@ def count(path: Path) -> int:
 
 def page(path: Path, number: int, longest: int) -> Image.Image:
     """Page `number` (from 0), its longer side `longest` pixels, at most 300 dots an inch."""
-    with _ONE_AT_A_TIME:
+    side = min(longest, pictures.MOST_SIDE)
+    # The lock first: who waits for it would keep the room from others.
+    with _ONE_AT_A_TIME, decoding.SHARED.holding(side * side * decoding.BYTES_A_PIXEL):
         document = _opened(path)
         try:
-            return _drawn(document, path.name, number, longest)
+            return _drawn(document, path.name, number, side)
         finally:
             document.close()
 
@@ -64,6 +70,8 @@ def _scale(width: float, height: float, longest: int) -> float:
 def _drawn(document: Any, name: str, number: int, longest: int) -> Image.Image:
     try:
         found = document[number]
+        for image in islice(found.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MOST_DEPTH), MOST_IMAGES):
+            decoding.judged(name, *image.get_px_size())
         width, height = found.get_size()
         picture: Image.Image = found.render(scale=_scale(width, height, longest)).to_pil().convert("RGB")
     except (pdfium.PdfiumError, ValueError):

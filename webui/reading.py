@@ -42,7 +42,7 @@ def reads(
     """Each page is a conversation of its own, so that they spread over all engines."""
 
     async def read(page: Page) -> Answer:
-        path = await asyncio.to_thread(_picture, page, int(knobs.longest))
+        path = await asyncio.to_thread(_picture, page, knobs.limits.longest)
         answer = Answer(asked_s=time.monotonic())
         more = {} if response_format is None else {"response_format": response_format}
         await asker.ask(prompt, [str(path)], knobs, f"{visit}-{page.number}", key, answer, **more)

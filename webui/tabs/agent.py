@@ -166,7 +166,8 @@ def _empty() -> str:
 def _drawn(step: Step) -> str:
     """Beside the screenshot, so that it is gone with it and is nobody else's."""
     to = uploads.beside(step.file, f"{step.file.stem}-found.png")
-    to.write_bytes(pictures.encoded(grounding.drawn(pictures.read(step.file), step.marks), ".png"))
+    with pictures.room(step.file):
+        to.write_bytes(pictures.encoded(grounding.drawn(pictures.read(step.file), step.marks), ".png"))
     return str(to)
 
 

@@ -55,6 +55,11 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                 layout="bubble",
                 buttons=["copy"],
                 editable="user",
+                latex_delimiters=[  # no single $, which is a price more often than a formula
+                    {"left": "$$", "right": "$$", "display": True},
+                    {"left": "\\[", "right": "\\]", "display": True},
+                    {"left": "\\(", "right": "\\)", "display": False},
+                ],
                 feedback_options=None,
                 placeholder=say(settings.greeting),
                 examples=samples.for_chat(),
@@ -120,6 +125,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
         snap = gr.Image(
             sources=["webcam"],
             type="filepath",
+            image_mode=None,  # or Gradio would decode what it is sent, whatever its size
             label=say("Camera"),
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),

@@ -106,7 +106,7 @@ class ChatEvents:
     def snapped(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
             return gr.skip(), gr.skip()
-        owners.made(Path(file).resolve())  # Gradio's copy, in another format
+        owners.made(Path(file).resolve())
         return {"text": typed["text"], "files": [*typed["files"], file]}, None
 
     async def _last(self, typed: dict[str, Any], history: list[Message], knobs: Knobs) -> tuple[Question, list[str]]:
