@@ -140,6 +140,7 @@ def test_every_sheet_opens_by_a_tap_shows_what_it_holds_and_closes(
             "chat-code": page.get_by_role("button", name="View code"),
             "chat-camera": page.get_by_role("button", name="Camera", exact=True),
         }
+        assert inside(page, openers[sheet])
         tap(openers[sheet])
         shown = page.locator(f"#{sheet}")
         expect(shown).to_be_visible()

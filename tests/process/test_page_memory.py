@@ -61,7 +61,10 @@ async def ask_all(url: str, files: list[bytes]) -> list[str]:
         for number, data in enumerate(files):
             told = await client.post("/gradio_api/upload", files={"files": (f"{number}.png", data)})
             named.append({"path": told.json()[0], "meta": {"_type": "gradio.FileData"}})
-        chats = [called(client, "chat", ["x", [one], "qwen3-vl-8b", "", 0.7, 0.8, 8]) for one in named]
+        chats = [
+            called(client, "chat", ["x", [one], "qwen3-vl-8b", "", 0.7, 0.8, 8, None, 1280, 2, 16, None])
+            for one in named
+        ]
         pages = called(client, "documents", [named, "x", "qwen3-vl-8b", "", 8, 8])
         screen = called(client, "ground", [named[0], "x", "Find (boxes)", "qwen3-vl-8b", 8])
         return list(await asyncio.gather(*chats, pages, screen))
