@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from config.users import UsersError
-from webui import banner, choices, log, owners, samples, settings, theme, uploads, visitors
+from webui import banner, choices, decoding, log, owners, samples, settings, theme, uploads, visitors
 from webui.by_language import ByLanguage
 from webui.caps import Caps
 from webui.controller import Controller
@@ -238,6 +238,7 @@ def main() -> int:
     except (SettingsError, UsersError) as error:
         print(error, file=sys.stderr)
         return 2
+    decoding.give_memory_back()
     log.to_stdout()
     log.event("webui_starting", port=found.port, gateway=found.gateway_url, max_body_mb=found.max_body_mb)
     uvicorn.run(

@@ -6,6 +6,7 @@ when it is used up waits. Files are read in threads, so that waiting here stops 
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ MOST_BYTES = 600_000_000
 WAIT_S = 60.0
 BYTES_A_PIXEL = 12
 """Four as decoded, four in RGB or RGBA, four while it is scaled down."""
+M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 1024 * 1024
 SCALE_DOWN = later("Scale it down, then attach it again.")
 
 
@@ -59,6 +61,17 @@ class Budget:
 
 
 SHARED = Budget(MOST_BYTES)
+
+
+def give_memory_back() -> None:
+    """From here on what a decoded picture took goes back to the system when it is freed.
+
+    glibc otherwise learns from the first large picture to keep such blocks, in each thread for itself: six pictures that were
+    decoded one after the other in six threads held 2.5 GB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's own
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
 def judged(name: str, width: int, height: int) -> int:

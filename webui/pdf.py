@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pypdfium2 as pdfium
-import pypdfium2.raw as raw
 from PIL import Image
+from pypdfium2 import raw
 
 from webui import decoding, pictures, vision_tokens
 from webui.failure import Failure

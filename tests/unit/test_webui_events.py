@@ -3,14 +3,14 @@
 import ast
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pydantic.v1  # noqa: F401  # FastAPI imports it deep in a call, where pytest's rewriting of it trips over CPython's parser
 import pytest
-from gradio.blocks import BlockFunction
+from gradio.block_function import BlockFunction
 from gradio.helpers import special_args
 
 import webui
@@ -47,6 +47,11 @@ def blocks() -> gr.Blocks:
     return built(ENGLISH)
 
 
+def function(event: BlockFunction) -> Callable[..., Any]:
+    assert event.fn
+    return event.fn
+
+
 def generators(blocks: gr.Blocks) -> Iterator[BlockFunction]:
     for event in blocks.fns.values():
         if inspect.isasyncgenfunction(event.fn) or inspect.isgeneratorfunction(event.fn):
@@ -69,21 +74,21 @@ def empty(component: Any, words: str) -> Any:
 
 async def answered(event: BlockFunction, inputs: list[Any]) -> list[Any]:
     """All that the event says."""
-    needs = [str(one.annotation) for one in inspect.signature(event.fn).parameters.values()]
+    needs = [str(one.annotation) for one in inspect.signature(function(event)).parameters.values()]
     data = next((gr.EventData(None, dict(EVENT[need])) for need in needs if need in EVENT), None)
     request = gr.Request(session_hash="visit", headers={}, query_params={})
-    filled, *_ = special_args(event.fn, list(inputs), request, data)
-    found = event.fn(*filled)
+    filled, *_ = special_args(function(event), list(inputs), request, data)
+    found = function(event)(*filled)
     return [update async for update in found] if inspect.isasyncgen(found) else list(found)
 
 
 def asks_for_nothing(event: BlockFunction) -> bool:
     """A sample, a retry or an edit cannot be empty: it names what was asked."""
-    return not any(str(one.annotation) in EVENT for one in inspect.signature(event.fn).parameters.values())
+    return not any(str(one.annotation) in EVENT for one in inspect.signature(function(event)).parameters.values())
 
 
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
-    names = [event.fn.__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
+    names = [function(event).__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
     assert set(names) >= {
         "Replies.to_box", "Documents.read", "Documents.again", "Compare.ask", "Individual.ask", "Fallback.run",
         "Agent.step", "Agent.every",
@@ -99,13 +104,13 @@ def test_an_event_with_nothing_filled_in_changes_nothing(blocks: gr.Blocks, word
         said = asyncio.run(answered(event, [empty(component, words) for component in event.inputs]))
         updates = [update if len(event.outputs) > 1 else (update,) for update in said]
         if not updates or any(tuple(update) != (gr.skip(),) * len(event.outputs) for update in updates):
-            wiped[event.fn.__qualname__] = updates
+            wiped[function(event).__qualname__] = updates
     assert wiped == {}
 
 
 def test_in_both_languages_the_same_events_are_generators(blocks: gr.Blocks) -> None:
-    names = [event.fn.__qualname__ for event in generators(built(ZH))]
-    assert names == [event.fn.__qualname__ for event in generators(blocks)]
+    names = [function(event).__qualname__ for event in generators(built(ZH))]
+    assert names == [function(event).__qualname__ for event in generators(blocks)]
 
 
 def early_ends(tree: ast.Module) -> Iterator[int]:
@@ -136,7 +141,7 @@ def test_a_return_without_a_word_is_found() -> None:
 
 
 def event_named(blocks: gr.Blocks, name: str) -> BlockFunction:
-    return next(event for event in generators(blocks) if event.fn.__qualname__ == name)
+    return next(event for event in generators(blocks) if function(event).__qualname__ == name)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # gr.Warning's way where no browser listens
