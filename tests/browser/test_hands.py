@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -14,7 +13,6 @@ from tests.browser.test_tabs import TABS
 from tests.browser.visit import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
 from tests.eventually import eventually
 from tests.process.stand import Stand
-from webui import samples
 from webui.chinese import CHINESE
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
@@ -66,12 +64,12 @@ def tap(target: Locator) -> None:
     target.page.touchscreen.tap(*point)
 
 
-def tap_tab(page: Page, name: str, more: str = "More tabs") -> Locator:
+def tap_tab(page: Page, name: str) -> Locator:
     shown = page.locator("button[role=tab]:visible").get_by_text(name, exact=True)
     if shown.count() and point_on_top(shown.first):
         tap(shown.first)
     else:
-        tap(page.get_by_role("button", name=more))
+        tap(page.locator(".overflow-menu > button"))
         tap(page.locator(".overflow-dropdown").get_by_text(name, exact=True))
     return page.locator("[role=tabpanel]:visible")
 
@@ -109,7 +107,7 @@ def test_every_tab_is_opened_by_a_tap(browser: Browser, running: Stand, width: i
 def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: Stand) -> None:
     with on_a_phone(browser, f"{running.url}/zh/") as page:
         for name in (CHINESE[name] for name in TABS):
-            tap_tab(page, name, more=CHINESE["More tabs"])
+            tap_tab(page, name)
             selected = page.locator("button[role=tab][aria-selected=true]").get_by_text(name, exact=True)
             expect(selected.first).to_be_attached()
 
@@ -189,7 +187,13 @@ def test_enter_in_an_empty_box_leaves_the_chat_as_it_is(
         page.wait_for_load_state("domcontentloaded")
         page.keyboard.press("Control+A")
         page.keyboard.type("Four words to go")
-        page.keyboard.press("Enter")
+
+        def asked() -> bool:
+            if page.locator(QUESTIONS).count() == 1:
+                page.keyboard.press("Enter")  # Gradio takes none while the one before is on its way
+            return page.locator(QUESTIONS).count() == 2
+
+        eventually(asked, 30, 0.3, "the next question is asked")
         visit.wait_for_note(1)
         expect(page.locator(QUESTIONS)).to_have_count(2)
         expect(page.locator(ANSWERS).first).to_have_text(answer)
@@ -243,15 +247,3 @@ def test_a_button_pressed_with_nothing_filled_in_changes_nothing_in_any_tab(visi
     panel.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_text("Write a prompt first.")).to_be_visible()
     unchanged(panel, before)
-
-
-def test_a_picture_of_a_question_fills_the_screen(visit: Visit) -> None:
-    page = visit.page
-    page.locator("#question input[type=file]").set_input_files(Path(samples.HERE / "receipt.png"))
-    visit.ask("What is this?")
-    visit.wait_for_note(0)
-    picture = page.locator(f"{QUESTIONS} img").first
-    picture.hover()
-    page.locator("#chat .user-row").get_by_role("button", name="Fullscreen").first.click()
-    eventually(lambda: (picture.bounding_box() or {"height": 0})["height"] > 600, 10, 0.1, "the picture is large")
-    shoot(page, "fullscreen")
