@@ -2,6 +2,10 @@
 export default {
   "pools": {
     "qwen3-vl-2b": {
+      "names": [
+        "qwen3-vl-2b",
+        "Qwen/Qwen3-VL-2B-Instruct"
+      ],
       "next": "",
       "domains": [],
       "cache": null

@@ -2,6 +2,9 @@
 export default {
   "pools": {
     "qwen3-vl-tiny": {
+      "names": [
+        "qwen3-vl-tiny"
+      ],
       "next": "",
       "domains": [],
       "cache": null

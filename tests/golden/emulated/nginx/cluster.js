@@ -2,11 +2,19 @@
 export default {
   "pools": {
     "qwen3-vl-8b": {
+      "names": [
+        "qwen3-vl-8b",
+        "Qwen/Qwen3-VL-8B-Instruct-FP8"
+      ],
       "next": "qwen3-vl-4b",
       "domains": [],
       "cache": null
     },
     "qwen3-vl-4b": {
+      "names": [
+        "qwen3-vl-4b",
+        "Qwen/Qwen3-VL-4B-Instruct-FP8"
+      ],
       "next": "",
       "domains": [],
       "cache": null

@@ -2,6 +2,10 @@
 export default {
   "pools": {
     "qwen3-vl-8b": {
+      "names": [
+        "qwen3-vl-8b",
+        "Qwen/Qwen3-VL-8B-Instruct-FP8"
+      ],
       "next": "",
       "domains": [],
       "cache": null

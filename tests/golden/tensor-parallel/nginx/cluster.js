@@ -2,6 +2,10 @@
 export default {
   "pools": {
     "qwen3-vl-32b": {
+      "names": [
+        "qwen3-vl-32b",
+        "Qwen/Qwen3-VL-32B-Instruct-FP8"
+      ],
       "next": "",
       "domains": [],
       "cache": null

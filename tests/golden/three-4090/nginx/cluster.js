@@ -2,6 +2,11 @@
 export default {
   "pools": {
     "qwen3-vl-4b": {
+      "names": [
+        "qwen3-vl-4b",
+        "default",
+        "Qwen/Qwen3-VL-4B-Instruct-FP8"
+      ],
       "next": "",
       "domains": [],
       "cache": null

@@ -2,11 +2,19 @@
 export default {
   "pools": {
     "qwen3-vl-4b": {
+      "names": [
+        "qwen3-vl-4b",
+        "Qwen/Qwen3-VL-4B-Instruct-FP8"
+      ],
       "next": "",
       "domains": [],
       "cache": null
     },
     "captions": {
+      "names": [
+        "captions",
+        "captioner-2"
+      ],
       "next": "",
       "domains": [],
       "cache": null

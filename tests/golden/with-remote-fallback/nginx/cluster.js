@@ -2,6 +2,10 @@
 export default {
   "pools": {
     "qwen3-vl-8b": {
+      "names": [
+        "qwen3-vl-8b",
+        "Qwen/Qwen3-VL-8B-Instruct-FP8"
+      ],
       "next": "qwen3-vl-4b",
       "domains": [],
       "cache": {
@@ -9,11 +13,19 @@ export default {
       }
     },
     "qwen3-vl-4b": {
+      "names": [
+        "qwen3-vl-4b",
+        "Qwen/Qwen3-VL-4B-Instruct-FP8"
+      ],
       "next": "cloud",
       "domains": [],
       "cache": null
     },
     "cloud": {
+      "names": [
+        "cloud",
+        "qwen3-vl-235b-a22b-instruct"
+      ],
       "next": "",
       "domains": [],
       "cache": null,
