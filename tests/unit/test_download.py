@@ -41,6 +41,9 @@ def test_a_model_that_cannot_be_brought_is_one_sentence(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
     monkeypatch.setattr("sys.argv", ["engine.download"])
+    monkeypatch.delenv(
+        "HF_HUB_OFFLINE", raising=False
+    )  # webui.app sets it for its process, which another test may have been
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("MODELS", json.dumps([{"model": "org/A", "revision": None}]))
     assert download.main() == 1
