@@ -113,8 +113,8 @@ def test_a_picture_that_is_none_or_may_not_be_fetched_is_refused(part: dict[str,
 
 
 def test_more_pictures_than_allowed_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="At most 4 image"):
-        client.chat.completions.create(model=MODEL, messages=about(*[picture(seed=n) for n in range(5)]), max_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="At most 16 image"):
+        client.chat.completions.create(model=MODEL, messages=about(*[picture(seed=n) for n in range(17)]), max_tokens=1)
 
 
 def test_a_body_of_seventy_megabytes_is_413_in_openais_form(client: openai.OpenAI) -> None:
