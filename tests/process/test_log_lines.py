@@ -254,13 +254,16 @@ def test_a_request_without_a_trace_is_given_one_and_its_share_is_sampled(running
 
 
 def test_a_disk_without_room_for_the_log_stops_no_request(tmp_path: Path) -> None:
-    (tmp_path / "access.log").symlink_to("/dev/full")
+    full = tmp_path / "access.log"
+    full.symlink_to("/dev/full")
     document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "big-0", "pool": "big"}]}
     with stand(tmp_path, document) as cluster:
-        cluster.all_up({"big-0"})
-        assert [cluster.ask().status_code for _ in range(50)] == [200] * 50
-        eventually(
-            lambda: "No space left on device" in cluster.log("nginx"), 20, 0.1, "nginx says that its log is full"
-        )
-        assert cluster.ask().status_code == 200
-        (tmp_path / "access.log").unlink()
+        try:
+            cluster.all_up({"big-0"})
+            assert [cluster.ask().status_code for _ in range(50)] == [200] * 50
+            eventually(
+                lambda: "No space left on device" in cluster.log("nginx"), 20, 0.1, "nginx says that its log is full"
+            )
+            assert cluster.ask().status_code == 200
+        finally:
+            full.unlink()  # the stand prints every log of a test that failed, and this one has no end
