@@ -12,7 +12,7 @@ from config.gateway import Images
 from config.inventory import Inventory
 from config.layout import LayoutError, lay_out
 from config.load import keys_path, users_path
-from host import admin_key, certificate, engine, facts, secrets
+from host import admin_key, certificate, dotenv, engine, facts, secrets
 from host.command import ROOT
 from host.facts import Docker
 from host.terminal import say
@@ -66,7 +66,7 @@ def look(
         *(_of_configuration(cluster, config) if config else ()),
         *_readable(
             [*MOUNTED, *([config.parent] if config else [])],
-            closed=(cluster.gateway.keys_file, cluster.webui.users_file),
+            closed=(cluster.gateway.keys_file, cluster.webui.users_file, dotenv.PATH.name),
         ),
     ]
 
@@ -248,5 +248,5 @@ def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
 
 
 def _stays(path: Path, closed: tuple[str, ...]) -> bool:
-    """A file of keys or users, a copy of one that a restore has left, or one that is being written."""
+    """A file of keys, users or passwords, a copy of one that a restore has left, or one that is being written."""
     return path.name.startswith((".", *closed))

@@ -114,6 +114,7 @@ def start(own: OwnEngine, config: Path, folder: Path) -> dict[str, str]:
     for service in services.values():
         del service["depends_on"]
         service.pop("ipc", None)
+        service.pop("entrypoint", None)  # of engines that share a GPU: Python, which the sleeping image has not
     document |= {"name": f"gpu-{example}", "services": services}
     file = folder / "engines.yaml"
     file.write_text(yaml.safe_dump(document))
