@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from controller import certificate, configuration_api, dns, request_log
+from controller import certificate, configuration_api, dns, renames, request_log
 from controller.api import api
 from controller.configuration import Configuration, Unusable
 from controller.container_use import watching_containers
@@ -88,6 +88,11 @@ async def run(settings: Settings) -> None:
     in_force.listen(fleet.apply)
     kind = FilesOfOthers if settings.services else GatewayFiles
     gateway = kind(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
+    # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
+    gateway.naming = lambda cluster: renames.naming(
+        cluster, fleet.lineage, {**fleet.accepted, **configuration.reach.accepted}
+    )
+    fleet.accepts_changed = gateway.apply_again
     in_force.listen(gateway.apply)
     adapter_book = AdapterBook(kept)
     adapter_book.write(cluster)

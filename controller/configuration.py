@@ -189,7 +189,7 @@ class Configuration:
         for problem in self.problems:
             tell(f"configuration refused: {problem}")
         self._tell_needs(())
-        gateway.keys, gateway.renamed = self.keys, self.reach.renamed
+        gateway.keys = self.keys
         gateway.apply(in_force.cluster)
         self._keep()
 
@@ -238,18 +238,18 @@ class Configuration:
 
     def _apply(self, texts: Texts, understood: Understood, reach: Reach) -> None:
         """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
-        before = (self.gateway.keys, self.gateway.renamed)
-        self.gateway.keys, self.gateway.renamed = understood.keys, reach.renamed
+        before = (self.gateway.keys, self.reach)
+        self.gateway.keys, self.reach = understood.keys, reach
         try:
             self.in_force.take_written(reach.cluster)
         except Exception as error:
-            self.gateway.keys, self.gateway.renamed = before
+            self.gateway.keys, self.reach = before
             if not isinstance(error, Refused):
                 raise
             raise Unusable([f"{self.config}: {problem}" for problem in error.problems], {"registered"}) from error
         as_before = texts == replace(self._applied, started=texts.started, environment=texts.environment)
         had_problems, needed = bool(self.problems), self.needs
-        self._applied, self._taken, self.reach, self.problems = texts, understood, reach, []
+        self._applied, self._taken, self.problems = texts, understood, []
         self.applied_at = datetime.now(UTC)
         metrics.CONFIG_REFUSED.set(0)
         metrics.CONFIG_APPLIED.set_to_current_time()

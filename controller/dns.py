@@ -136,9 +136,8 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> str:
     members: list[Member] | None = None
     as_srv = False
     label = ""
-    if kind == "pool" and (asked := _pool_question(labels[:-1])) and asked.pool in fleet.pool_names:
-        label, as_srv = asked.pool, asked.as_srv
-        members = fleet.serving(label)
+    if kind == "pool" and (asked := _pool_question(labels[:-1])) and (found := fleet.serving_upstream(asked.pool)):
+        (label, members), as_srv = found, asked.as_srv
         if members is None:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif asked.capacity is not None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,18 +12,21 @@ import structlog
 from config.capacity import in_flight
 from config.cluster import Cluster
 from config.engines import Engine
-from controller import metrics, remote, state
+from controller import metrics, remote, renames, state
 from controller.keep_running import keep_running
 from controller.kept import Kept
 from controller.load import Load
-from controller.memory import Memory
+from controller.memory import Memory, Remembered
 from controller.remote import Endpoint
+from controller.renames import Lineage
 from controller.state import State, Step
 from controller.watch import Watch
 
 log = structlog.get_logger()
 KEEP_PAUSE_S = 1.0
 """Members are written at most so often."""
+RETIRED_FOR_S = 60.0
+"""DNS goes on answering for a pool that is gone: nginx sends it requests until it has the new files."""
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Member:
     """When it last began an answer that succeeded, as the gateway's log says; on the monotonic clock."""
     failures: int = 0
     """Requests that failed on it since then."""
+    accepts: frozenset[str] | None = None
+    """Every `model` that it accepts, as it said itself at its last warm-up; None while that is not known."""
     reason: str = ""
     """Why it is in its state: the last sentence about it, without its name."""
 
@@ -61,8 +67,16 @@ class Fleet:
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         self.version = 0
         """Another one whenever a DNS answer may be another one."""
+        self.lineage = Lineage()
+        """Which pool was called what before."""
+        self.accepts_changed: Callable[[], None] = lambda: None
+        """Called when an engine accepts other names than before."""
         self._by_pool: dict[str, list[Member]] = {}
+        self._by_upstream: dict[str, str] = {}
+        self._retired: dict[str, tuple[float, list[Member]]] = {}
+        """Members of pools that are gone, by upstream, and until when DNS answers for them."""
         self._memory = Memory(kept)
+        self.lineage = self._memory.lineage()
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -79,17 +93,27 @@ class Fleet:
     def apply(self, cluster: Cluster) -> None:
         """Takes over another cluster. Engines that stay the same process keep their state; the others begin anew."""
         before, self.cluster = self.cluster, cluster
+        earlier, self.lineage = self.lineage, renames.following(self.lineage, cluster)
+        self._retire(earlier)
         wanted = {engine.name: engine for engine in cluster.explicit_engines}
+        gone: dict[str, Member] = {}
+        known_as = Counter(self._process(member.engine, earlier) for member in self.members.values())
         for name, member in list(self.members.items()):
-            if name not in wanted or not _same_process(member.engine, wanted[name]):
+            if name not in wanted or self._process(member.engine, earlier) != self._process(wanted[name], self.lineage):
+                if known_as[process := self._process(member.engine, earlier)] == 1:
+                    gone[process] = member
                 self._forget(name)
         for name, engine in wanted.items():
             most = in_flight(cluster.pool(engine.pool), engine)
             if name in self.members:
-                self.members[name].engine, self.members[name].in_flight = engine, most
+                self._rename(self.members[name], engine)
+                self.members[name].in_flight = most
             else:
-                self._add(engine, most)
+                self._add(engine, most, gone.pop(self._process(engine, self.lineage), None))
         self.members = {name: self.members[name] for name in wanted}
+        self._by_upstream = {upstream: pool for pool, upstream in self.lineage.upstreams.items()}
+        if earlier != self.lineage:
+            self._memory.keep_lineage(self.lineage)
         self._by_pool = {pool.name: [] for pool in cluster.pools}
         for member in self.members.values():
             self._by_pool[member.engine.pool].append(member)
@@ -117,6 +141,20 @@ class Fleet:
 
     def of_pool(self, pool: str) -> list[Member]:
         return self._by_pool.get(pool, [])
+
+    @property
+    def accepted(self) -> Mapping[str, frozenset[str]]:
+        """Every `model` that an engine accepts, by its name; nothing for one that did not say."""
+        return {name: member.accepts for name, member in self.members.items() if member.accepts}
+
+    def serving_upstream(self, upstream: str) -> tuple[str, list[Member] | None] | None:
+        """The pool that nginx knows by this name, and its members that get new requests; None where there is no such pool."""
+        if pool := self._by_upstream.get(upstream):
+            return pool, self.serving(pool)
+        if upstream in self._retired:
+            until_s, members = self._retired[upstream]
+            return (upstream, members) if time.monotonic() < until_s else None
+        return (upstream, self.serving(upstream)) if upstream in self.pool_names else None
 
     def serving(self, pool: str) -> list[Member] | None:
         """The members of a pool that get new requests; None while nothing is known."""
@@ -189,21 +227,55 @@ class Fleet:
         member.address = address
         self._change()
 
-    def _add(self, engine: Engine, most: int) -> None:
+    def learn_accepted(self, member: Member, names: frozenset[str]) -> None:
+        """The engine said which `model`s it accepts."""
+        if member.accepts != names:
+            member.accepts = names
+            self._changed.set()
+            self.accepts_changed()
+
+    def _add(self, engine: Engine, most: int, before: Member | None = None) -> None:
+        """`before` is the same process under the name that it had."""
         # One that comes while the others are watched was no member before, so there is nothing to wait for.
-        known = state.Engine(settled=self._tasks is not None)
-        if reason := self._held.get(engine.name):
+        known = before.known if before else state.Engine(settled=self._tasks is not None)
+        if before and (reason := self._held.pop(before.engine.name, None)):
+            self._held[engine.name] = reason
+            self._memory.keep_held(self._held)
+        if (reason := self._held.get(engine.name)) and not known.held:
             known = state.hold(known, reason).engine
-        self.members[engine.name] = Member(engine, most, known)
-        metrics.start_engine(engine, State.UNKNOWN)
+        member = Member(engine, most, known)
+        if before:
+            member.address, member.since, member.load = before.address, before.since, before.load
+            member.succeeded_at_s, member.reason, member.accepts = before.succeeded_at_s, before.reason, before.accepts
+        self.members[engine.name] = member
+        metrics.start_engine(engine, known.shown)
         self._begin(engine.name)
+
+    def _rename(self, member: Member, engine: Engine) -> None:
+        """The same engine as it is written now, perhaps in a pool that got another name."""
+        before, member.engine = member.engine, engine
+        if before.pool != engine.pool:
+            metrics.forget_engine(before)
+            metrics.start_engine(engine, member.known.shown)
+
+    def _retire(self, earlier: Lineage) -> None:
+        now_s = time.monotonic()
+        self._retired = {name: one for name, one in self._retired.items() if now_s < one[0]}
+        for pool, upstream in earlier.upstreams.items():
+            if upstream not in self.lineage.upstreams.values() and pool in self._by_pool:
+                self._retired[upstream] = (now_s + RETIRED_FOR_S, self.serving(pool) or [])
+
+    def _process(self, engine: Engine, lineage: Lineage) -> str:
+        """Equal for the same process in the same pool, whatever they are called."""
+        upstream = lineage.upstreams.get(engine.pool, engine.pool)
+        return f"{upstream} {renames.place(engine)} {engine.flavour}"
 
     def _remember(self) -> None:
         """Goes on where the controller before this one stopped."""
         now_s = time.monotonic()
-        for name, one in self._memory.members(self.cluster.explicit_engines).items():
+        for name, one in self._memory.members(self.cluster.explicit_engines, self.lineage).items():
             member = self.members[name]
-            member.address = one.address
+            member.address, member.accepts = one.address, one.accepts
             known = state.remembered(one.state, now_s)
             if member.known.held:
                 known = state.hold(known, member.known.held_for).engine
@@ -218,12 +290,12 @@ class Fleet:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            rows: dict[str, tuple[Engine, State, str | None]] = {
-                name: (member.engine, member.known.state, member.address)
+            rows = {
+                name: (member.engine, Remembered(member.known.state, member.address, member.accepts))
                 for name, member in self.members.items()
                 if member.known.settled and member.known.state is not State.UNKNOWN
             }
-            await asyncio.to_thread(self._memory.keep_members, rows)
+            await asyncio.to_thread(self._memory.keep_members, rows, self.lineage)
             await asyncio.sleep(KEEP_PAUSE_S)
 
     def _begin(self, name: str) -> None:
@@ -263,10 +335,6 @@ class Fleet:
 
             watching = keep_running("remote", watch, pool=endpoint.pool)
             self._watching[_remote_key(endpoint.pool)] = self._tasks.create_task(watching)
-
-
-def _same_process(one: Engine, other: Engine) -> bool:
-    return (one.host, one.port, one.pool, one.flavour) == (other.host, other.port, other.pool, other.flavour)
 
 
 def _membership(known: state.Engine) -> tuple[State, bool, bool, bool]:

@@ -20,6 +20,7 @@ from controller.bounded import NoReply, call
 from controller.keep_running import failed
 from controller.offered import Offered
 from render.gateway import as_generation, gateway_files
+from render.naming import AS_WRITTEN, Naming
 from render.places import Places
 
 log = structlog.get_logger()
@@ -37,11 +38,11 @@ class Said:
 
 
 class GatewayFiles:
-    """Listens to the cluster in force (controller/in_force.py); `keys` and `renamed` are set by whoever reads them."""
+    """Listens to the cluster in force (controller/in_force.py); `keys` and `naming` are set by whoever knows them."""
 
     def __init__(self, offered: Offered, places: Places, gateway: str, tell: Callable[[str], None]) -> None:
         self.keys = Keys()
-        self.renamed: frozenset[str] = frozenset()
+        self.naming: Callable[[Cluster], Naming] = lambda cluster: AS_WRITTEN
         self.offered = offered
         self.places = places
         self.gateway = gateway
@@ -51,6 +52,8 @@ class GatewayFiles:
         """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
         self._cluster: Cluster | None = None
         self._wanted = ""
+        self._until_s: float | None = None
+        """When names that are answered for a time only end."""
         self._unwritten: dict[str, str] | None = None
         self._since = 0.0
         self._changed = asyncio.Event()
@@ -68,7 +71,9 @@ class GatewayFiles:
         """Offers what this cluster comes to, if it is not offered already."""
         self._cluster = cluster
         try:
-            name, files = as_generation(gateway_files(cluster, self.keys, self.places, self.renamed))
+            naming = self.naming(cluster)
+            self._until_s = naming.until_s
+            name, files = as_generation(gateway_files(cluster, self.keys, self.places, naming))
         except Exception:
             failed("gateway_files")
             self._in_trouble("its new files cannot be made; the controller's log says why")
@@ -79,10 +84,17 @@ class GatewayFiles:
         self._write(files)
         self._changed.set()
 
+    def apply_again(self) -> None:
+        """The same cluster, with other names known."""
+        if self._cluster is not None:
+            self.apply(self._cluster)
+
     async def follow(self) -> None:
         """Asks nginx which generation it runs on until cancelled: often while it has one to take over, and time to do so."""
         async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
             while True:
+                if self._until_s is not None and time.time() >= self._until_s:
+                    self.apply_again()
                 self.write_again()
                 self.learn(await _ask(client, self.gateway))
                 self._changed.clear()

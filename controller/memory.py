@@ -10,7 +10,9 @@ from typing import Any
 
 from config.engines import Engine
 from config.hosts import address_of
+from controller import renames
 from controller.kept import Kept
+from controller.renames import Lineage
 from controller.state import State
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -22,15 +24,18 @@ class Remembered:
 
     state: State
     address: str | None
+    accepts: frozenset[str] | None = None
+    """Every `model` that it accepts."""
 
 
 class Memory:
-    """Two documents: `members`, written after each change, and `held`, written before a hold takes effect."""
+    """Three documents: `members`, written after each change; `held`, written before a hold takes effect; and `lineage`, written
+    before DNS answers by it."""
 
     def __init__(self, kept: Kept | None) -> None:
         self._kept = kept
 
-    def members(self, engines: tuple[Engine, ...]) -> dict[str, Remembered]:
+    def members(self, engines: tuple[Engine, ...], lineage: Lineage) -> dict[str, Remembered]:
         """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
         document = self._read("members")
         if document.get("boot") != _boot():
@@ -39,31 +44,44 @@ class Memory:
         wanted = {engine.name: engine for engine in engines}
         found = {}
         for name, row in rows.items() if isinstance(rows, dict) else ():
-            if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name]):
+            if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name], lineage):
                 try:
                     state = State(row.get("state"))
                 except (ValueError, TypeError):
                     continue
-                address = row.get("address")
+                address, names = row.get("address"), row.get("accepts")
                 is_address = isinstance(address, str) and isinstance(address_of(address), IPv4Address)
-                found[name] = Remembered(state, address if is_address else None)
+                found[name] = Remembered(
+                    state,
+                    address if is_address else None,
+                    frozenset(str(each) for each in names) if isinstance(names, list) and names else None,
+                )
         return found
 
     def held(self) -> dict[str, str]:
         """The reason by engine's name."""
         return {str(name): str(reason) for name, reason in self._read("held").items()}
 
-    def keep_members(self, rows: dict[str, tuple[Engine, State, str | None]]) -> bool:
+    def keep_members(self, rows: dict[str, tuple[Engine, Remembered]], lineage: Lineage) -> bool:
         """False when the disk refuses; the log says so."""
         engines = {
-            name: {"at": _place(engine), "state": state.value, "address": address}
-            for name, (engine, state, address) in rows.items()
+            name: {"at": _place(engine, lineage), "state": one.state.value, "address": one.address}
+            | ({"accepts": sorted(one.accepts)} if one.accepts else {})
+            for name, (engine, one) in rows.items()
         }
         return self._kept is None or self._kept.write("members", {"boot": _boot(), "engines": engines})
 
     def keep_held(self, reasons: dict[str, str]) -> bool:
         """The same."""
         return self._kept is None or self._kept.write("held", reasons)
+
+    def lineage(self) -> Lineage:
+        """Which pool was called what before."""
+        return renames.read(self._read("lineage"))
+
+    def keep_lineage(self, lineage: Lineage) -> bool:
+        """False when the disk refuses; the log says so."""
+        return self._kept is None or self._kept.write("lineage", lineage.document())
 
     def _read(self, name: str) -> dict[str, Any]:
         if self._kept is None:
@@ -77,8 +95,8 @@ class Memory:
         return document
 
 
-def _place(engine: Engine) -> str:
-    return f"{engine.pool} {engine.host}:{engine.port}"
+def _place(engine: Engine, lineage: Lineage) -> str:
+    return f"{lineage.upstreams.get(engine.pool, engine.pool)} {renames.place(engine)}"
 
 
 def _boot() -> str:

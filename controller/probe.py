@@ -26,6 +26,7 @@ MOST_HEALTH_BYTES = 64 << 10
 MOST_METRICS_BYTES = 4 << 20
 """vLLM's metrics are about 100 KB, for each data-parallel rank."""
 MOST_ANSWER_BYTES = 1 << 20
+LONGEST_NAME = 256
 ADDRESS_FOR_S = 30.0
 """After so long an engine's name is looked up anew, though its connection stands. A cut connection asks at once."""
 
@@ -130,6 +131,20 @@ class Probe:
             if connection is not None:
                 connection.close()
         return _canary(reply)
+
+    async def names(self, timeout_s: float) -> frozenset[str]:
+        """Every `model` that it accepts, as it lists them; empty where it does not say."""
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await Connection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
+                reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
+        except (TimeoutError, OSError, Odd, Cut):
+            return frozenset()
+        finally:
+            if connection is not None:
+                connection.close()
+        return _names(reply)
 
     def close(self) -> None:
         """Gives up whatever is under way."""
@@ -281,6 +296,17 @@ def _canary(reply: Reply) -> tuple[Canary, str]:
     except (ValueError, LookupError, TypeError):
         return Canary.FAILED, f"an answer that is no completion: {said}"
     return (Canary.PASSED, "") if reason in ("length", "stop") else (Canary.FAILED, f"finish_reason {reason}")
+
+
+def _names(reply: Reply) -> frozenset[str]:
+    """vLLM: {"data": [{"id": "big"}, ...]}."""
+    if reply.status != 200:
+        return frozenset()
+    try:
+        listed = [entry["id"] for entry in orjson.loads(reply.body)["data"]]
+    except (ValueError, LookupError, TypeError):
+        return frozenset()
+    return frozenset(name for name in listed if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
 
 
 def _server_load(reply: Reply) -> int | None:

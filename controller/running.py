@@ -10,6 +10,8 @@ from typing import Any, get_args
 from config import documents
 from config.documents import DocumentError
 from config.pools import Flavour
+from config.routes import AUTO
+from engine.flags import TINY_DIR
 
 SERVED_NAMES = "--served-model-name"
 STARTED = "started.yaml"
@@ -32,10 +34,25 @@ class Running:
 
     def names_of(self, engine: str) -> frozenset[str]:
         """Every `model` that the engine accepts."""
+        return frozenset(self._names(engine))
+
+    def model_of(self, engine: str) -> str | None:
+        """The model that it has loaded, as a pool's `model`; None where its command does not tell."""
+        command = [str(word) for word in self.services[engine]["command"]]
+        if command and not command[0].startswith("-"):
+            return {TINY_DIR: "tiny"}.get(command[0], self._mounted(engine).get(command[0], command[0]))
+        # An emulated engine has the model's id among its names only, after its pool's (config/pools.py).
+        return next((name for name in self._names(engine)[1:2] if name != AUTO), None)
+
+    def _names(self, engine: str) -> list[str]:
         command = list(self.services[engine]["command"])
         names = command[command.index(SERVED_NAMES) + 1 :] if SERVED_NAMES in command else []
         end = next((place for place, word in enumerate(names) if word.startswith("--")), len(names))
-        return frozenset(names[:end])
+        return names[:end]
+
+    def _mounted(self, engine: str) -> dict[str, str]:
+        """Folders of this host by where they are in the container."""
+        return {str(one["target"]): str(one["source"]) for one in self.services[engine].get("volumes", ())}
 
 
 class Unknown(ValueError):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.gateway import Controller
-from controller import metrics, state
+from controller import metrics, renames, state
 from controller.probe import Probe
 from controller.state import Canary, Look, Observation, State
+from engine.flags import served_names
 
 if TYPE_CHECKING:
     from controller.fleet import Fleet, Member
@@ -44,6 +45,7 @@ class Watch:
         self._stands_still = False
         self._canary: asyncio.Task[tuple[Canary, str]] | None = None
         self._canary_at_s = float("-inf")
+        self._asked_names = False
 
     def wake(self) -> None:
         """Look at once: its connection was cut, or a request failed on it."""
@@ -60,6 +62,8 @@ class Watch:
                 began_s = time.monotonic()
                 try:
                     await self._look(rules)
+                    if self.member.accepts is None and not self._asked_names and self.member.known.state is State.UP:
+                        await self._learn_accepted(rules)
                     if self.member.known.state is State.WARMING:
                         await self._warm_up(rules)
                 except Exception:
@@ -122,7 +126,7 @@ class Watch:
         if self._canary is None and is_due and state.wants_canary(self.member.known, observation, rules):
             self._canary_at_s = observation.at_s
             pool = self.fleet.cluster.pool(self.member.engine.pool)
-            asking = self.probe.picture(pool.name, pool.media.images_per_prompt > 0, rules.canary_timeout_s)
+            asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
             self._canary = asyncio.create_task(asking)
             self._canary.add_done_callback(lambda _: self.wake())
 
@@ -136,11 +140,23 @@ class Watch:
 
     async def _warm_up(self, rules: Controller) -> None:
         pool = self.fleet.cluster.pool(self.member.engine.pool)
-        canary, said = await self.probe.picture(pool.name, pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
+        await self._learn_accepted(rules)
+        canary, said = await self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
         error = "" if canary is Canary.PASSED else said
         if not error:
             self.member.failures = 0
         self.fleet.take(self.member, state.warmed(self.member.known, time.monotonic(), error))
+
+    async def _learn_accepted(self, rules: Controller) -> None:
+        self._asked_names = True
+        if names := await self.probe.names(rules.probe_timeout_s):
+            self.fleet.learn_accepted(self.member, names)
+
+    def _name(self) -> str:
+        """A `model` that the engine accepts: its pool's name, unless it was started when that was another one."""
+        cluster, pool = self.fleet.cluster, self.member.engine.pool
+        accepts = self.member.accepts
+        return renames.accepted_name(served_names(cluster, cluster.pool(pool)), accepts) if accepts else pool
 
     def _pause_s(self, rules: Controller) -> float:
         known = self.member.known

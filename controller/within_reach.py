@@ -4,7 +4,8 @@ Pools, names, limits, routes, keys and balancing are the gateway's and the contr
 on with the model and the flags it was started with until `make up` or `make restart-rolling` starts it anew.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -48,6 +49,8 @@ class Reach:
     """Pools with an engine that does not know all the names clients may use."""
     needs: tuple[str, ...]
     """One sentence each for what needs a person."""
+    accepted: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Every `model` that an engine accepts, by the engine's name, for those that Compose started."""
 
 
 def within_reach(written: Cluster, running: Running | None, network: Network) -> Reach:
@@ -55,20 +58,69 @@ def within_reach(written: Cluster, running: Running | None, network: Network) ->
     cluster = written.model_copy(update={"network": network})
     if running is None:
         return Reach(cluster, frozenset(), _network_need(written, network))
-    engines = [kept for engine in written.explicit_engines if (kept := _as_it_runs(engine, written, running))]
-    cluster = with_engines(cluster, tuple(engines))
-    needs = (*_network_need(written, network), *_settings_need(written, running), *_engines_need(written, running))
-    return Reach(cluster, _renamed(cluster, running), tuple(dict.fromkeys(needs)))
+    engines = tuple(_as_it_runs(engine, written, running) for engine in written.explicit_engines)
+    kept = (*engines, *_still_needed(written, running))
+    cluster = with_engines(cluster, kept)
+    needs = (
+        *_network_need(written, network),
+        *_settings_need(written, running),
+        *_engines_need(written, kept, running),
+    )
+    accepted = {
+        one.name: running.names_of(one.name) for one in cluster.explicit_engines if one.name in running.services
+    }
+    return Reach(cluster, _renamed(cluster, running), tuple(dict.fromkeys(needs)), accepted)
 
 
-def _as_it_runs(engine: Engine, written: Cluster, running: Running) -> Engine | None:
-    """An engine stays with the pool whose model it has loaded; None where that pool is gone."""
+def _as_it_runs(engine: Engine, written: Cluster, running: Running) -> Engine:
+    """An engine stays with the pool whose model it has loaded, also where that has another name now."""
     if engine.address or engine.name not in running.services:
         return engine
-    pool, flavour = running.pool_of(engine.name), running.flavour_of(engine.name)
-    if pool not in {one.name for one in written.pools if one.remote is None}:
-        return None
-    return engine.model_copy(update={"pool": pool, "flavour": flavour})
+    return engine.model_copy(
+        update={"pool": _pool_now(engine, written, running), "flavour": running.flavour_of(engine.name)}
+    )
+
+
+def _pool_now(engine: Engine, written: Cluster, running: Running) -> str:
+    """The pool that a running engine serves. Where the pool that it was started for is gone, it is the one that the file gives it to:
+    that pool has another name now, or takes over its engines, and both names go on to be answered until the engine is restarted."""
+    then = running.pool_of(engine.name)
+    pools = {one.name: one for one in written.pools if one.remote is None}
+    if then not in pools or engine.pool not in pools:
+        return engine.pool
+    model = running.model_of(engine.name)
+    # Names that change places: the model went to the pool that has the other name now.
+    moved = model is not None and pools[engine.pool].model == model != pools[then].model
+    return engine.pool if moved else then
+
+
+def _still_needed(written: Cluster, running: Running) -> list[Engine]:
+    """Engines that run and are written no more, while their pool waits for one that is not started: an engine that got another name
+    is another container, and `make up` starts it."""
+    listed = {engine.name for engine in written.explicit_engines}
+    waiting = [one for one in written.started_engines if one.name not in running.services and one.instead_of is None]
+    pools = {one.name: one for one in written.pools if one.remote is None}
+    kept: list[Engine] = []
+    for name in running.services:
+        if name in listed or not waiting:
+            continue
+        then, model = running.pool_of(name), running.model_of(name)
+        # Of its own pool if that has its model still, else of one that has it now, else of its own.
+        fitting = [
+            *(one for one in waiting if one.pool == then and (model is None or pools[then].model == model)),
+            *(one for one in waiting if model is not None and pools[one.pool].model == model),
+            *(one for one in waiting if one.pool == then),
+        ]
+        if fitting:
+            kept.append(
+                Engine(
+                    name=name,
+                    pool=fitting[0].pool,
+                    flavour=running.flavour_of(name),
+                    max_in_flight=fitting[0].max_in_flight,
+                )
+            )
+    return kept
 
 
 def _renamed(cluster: Cluster, running: Running) -> frozenset[str]:
@@ -91,10 +143,16 @@ def _settings_need(written: Cluster, running: Running) -> list[str]:
     return [f"{setting}: `make up` applies it" for setting in settings if setting != "network"]
 
 
-def _engines_need(written: Cluster, running: Running) -> list[str]:
+def _engines_need(written: Cluster, kept: tuple[Engine, ...], running: Running) -> list[str]:
+    """`kept` are the engines as they serve for the time being."""
     services = yaml.safe_load(engines_yaml(written))["services"]
     started = {engine.name: engine for engine in written.started_engines}
-    moved = [name for name, engine in started.items() if name in running.services and _moved(engine, running)]
+    now = {engine.name: (engine.pool, engine.flavour) for engine in kept}
+    moved = [
+        name
+        for name, engine in started.items()
+        if name in running.services and (engine.pool, engine.flavour) != now[name]
+    ]
     older = [
         name
         for name in started
@@ -102,9 +160,10 @@ def _engines_need(written: Cluster, running: Running) -> list[str]:
     ]
     missing = [name for name in started if name not in running.services]
     spare = [name for name in running.services if name not in started]
+    replaced = [engine.name for engine in kept if engine.name in spare]
+    spare = [name for name in spare if name not in replaced]
     sentences = [
-        f"engine {name} still serves {running.pool_of(name)}: `make up` gives it to {started[name].pool}"
-        for name in moved
+        f"engine {name} still serves {now[name][0]}: `make up` gives it to {started[name].pool}" for name in moved
     ]
     if older:
         sentences.append(
@@ -112,16 +171,18 @@ def _engines_need(written: Cluster, running: Running) -> list[str]:
         )
     if missing:
         sentences.append(f"{_engines(missing, 'is', 'are')} not started yet: `make up` starts {_them(missing)}")
+    if replaced:
+        sentences.append(
+            f"{_engines(replaced, 'serves', 'serve')} until the "
+            f"{'engine that the file has instead is' if len(replaced) == 1 else 'engines that the file has instead are'} up: "
+            f"`make up` starts {'that' if len(replaced) == 1 else 'those'}"
+        )
     if spare:
         sentences.append(
             f"{_engines(spare, 'still runs', 'still run')} and {'gets' if len(spare) == 1 else 'get'} no requests: "
             f"`make up` removes {_them(spare)}"
         )
     return sentences
-
-
-def _moved(engine: Engine, running: Running) -> bool:
-    return (engine.pool, engine.flavour) != (running.pool_of(engine.name), running.flavour_of(engine.name))
 
 
 def _engines(names: list[str], one: str, several: str) -> str:

@@ -19,6 +19,7 @@ from render.edge import (
 )
 from render.file import for_gateway
 from render.locations import caches_conf, locations_conf
+from render.naming import AS_WRITTEN, Naming
 from render.nginx import pools_conf
 from render.njs import cluster_js
 from render.page import page_conf
@@ -30,15 +31,12 @@ GENERATION, SUMS = "generation", "generation.sha256"
 
 
 def gateway_files(
-    cluster: Cluster, keys: Keys = NO_KEYS, places: Places = CONTAINERS, renamed: frozenset[str] = frozenset()
+    cluster: Cluster, keys: Keys = NO_KEYS, places: Places = CONTAINERS, naming: Naming = AS_WRITTEN
 ) -> dict[str, str]:
-    """{file: text} for a laid-out cluster.
-
-    `renamed` are the pools that clients know by names that their engines were not started with.
-    """
+    """{file: text} for a laid-out cluster."""
     return {
-        "pools.conf": pools_conf(cluster, places),
-        "caches.conf": caches_conf(cluster, places),
+        "pools.conf": pools_conf(cluster, places, naming),
+        "caches.conf": caches_conf(cluster, places, naming),
         "keys.conf": keys_conf(cluster, keys),
         "access.inc": access_conf(cluster, keys),
         "beside.inc": beside_conf(places),
@@ -46,11 +44,11 @@ def gateway_files(
         "limits.inc": limits_conf(keys),
         "listen.inc": listen_conf(cluster, places),
         "page.conf": page_conf(cluster, places),
-        "locations.inc": locations_conf(cluster, places, renamed),
+        "locations.inc": locations_conf(cluster, places, naming),
         "settings.inc": settings_conf(cluster),
         "tracing.conf": tracing_conf(cluster),
         "workers.inc": workers_conf(cluster),
-        "cluster.js": cluster_js(cluster),
+        "cluster.js": cluster_js(cluster, naming),
     }
 
 

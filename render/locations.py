@@ -11,44 +11,48 @@ The same begin with @rewritten- for requests whose body is not passed on as it c
 from config.cluster import Cluster
 from config.pools import Cache, Pool, Remote
 from render.file import for_gateway
+from render.naming import AS_WRITTEN, Naming
 from render.places import Places
 
 AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def locations_conf(cluster: Cluster, places: Places, renamed: frozenset[str]) -> str:
+def locations_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
     """For every server block that takes API calls."""
     return for_gateway(
+        "".join(location for pool in cluster.served_pools for location in _locations(pool, places, naming))
+    )
+
+
+def caches_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
+    """For nginx's http context."""
+    return for_gateway(
         "".join(
-            location for pool in cluster.served_pools for location in _locations(pool, places, pool.name in renamed)
+            _cache_path(naming.upstream(pool.name), pool.cache, places) for pool in cluster.served_pools if pool.cache
         )
     )
 
 
-def caches_conf(cluster: Cluster, places: Places) -> str:
-    """For nginx's http context."""
-    return for_gateway("".join(_cache_path(pool, pool.cache, places) for pool in cluster.served_pools if pool.cache))
-
-
-def _locations(pool: Pool, places: Places, renamed: bool) -> list[str]:
-    ask = _ask_remote(pool, pool.remote, places) if pool.remote else _ask(pool, renamed)
+def _locations(pool: Pool, places: Places, naming: Naming) -> list[str]:
+    upstream, renamed = naming.upstream(pool.name), pool.name in naming.asked
+    ask = _ask_remote(upstream, pool.remote, places) if pool.remote else _ask(upstream, renamed)
     # Under another model's name a body is written anew in any case.
     rewrite = [] if pool.remote or renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
     return [
-        *_ways(f"@pool-{pool.name}", pool, ask),
-        *_ways(f"@rewritten-{pool.name}", pool, [*ask, *rewrite]),
+        *_ways(f"@pool-{pool.name}", upstream, pool, ask),
+        *_ways(f"@rewritten-{pool.name}", upstream, pool, [*ask, *rewrite]),
     ]
 
 
-def _ways(name: str, pool: Pool, ask: list[str]) -> list[str]:
+def _ways(name: str, upstream: str, pool: Pool, ask: list[str]) -> list[str]:
     locations = [
         _location(name, ask),
         _location(f"{name}.once", [*ask, "proxy_next_upstream off;"]),
         _location(f"{name}.again", [*ask, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
     ]
     if pool.cache:
-        locations.append(_location(f"{name}.cached", [*ask, *_cached(pool, pool.cache)]))
+        locations.append(_location(f"{name}.cached", [*ask, *_cached(upstream, pool.cache)]))
     return locations
 
 
@@ -56,17 +60,17 @@ def _location(name: str, directives: list[str]) -> str:
     return f"location {name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
 
 
-def _ask(pool: Pool, renamed: bool) -> list[str]:
+def _ask(upstream: str, renamed: bool) -> list[str]:
     rename = ["proxy_set_body $manyeyes_renamed_body;"] if renamed else []
-    return [f"proxy_pass http://{pool.name};", "include conf.d/engine.inc;", *rename]
+    return [f"proxy_pass http://{upstream};", "include conf.d/engine.inc;", *rename]
 
 
-def _ask_remote(pool: Pool, remote: Remote, places: Places) -> list[str]:
+def _ask_remote(upstream: str, remote: Remote, places: Places) -> list[str]:
     scheme = "https" if remote.is_tls else "http"
     default_port = 443 if remote.is_tls else 80
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
     directives = [
-        f"proxy_pass {scheme}://{pool.name}{remote.path}/$manyeyes_call$is_args$args;",
+        f"proxy_pass {scheme}://{upstream}{remote.path}/$manyeyes_call$is_args$args;",
         "include conf.d/remote.inc;",
         f"proxy_set_header Host {host};",
     ]
@@ -82,16 +86,16 @@ def _ask_remote(pool: Pool, remote: Remote, places: Places) -> list[str]:
     return directives
 
 
-def _cached(pool: Pool, cache: Cache) -> list[str]:
+def _cached(upstream: str, cache: Cache) -> list[str]:
     return [
-        f"proxy_cache answers-{pool.name};",
+        f"proxy_cache answers-{upstream};",
         f"proxy_cache_valid 200 {cache.ttl_s}s;",
         "include conf.d/cached.inc;",
     ]
 
 
-def _cache_path(pool: Pool, cache: Cache, places: Places) -> str:
+def _cache_path(upstream: str, cache: Cache, places: Places) -> str:
     return (
-        f"proxy_cache_path {places.caches}/answers-{pool.name} levels=1:2 keys_zone=answers-{pool.name}:1m "
+        f"proxy_cache_path {places.caches}/answers-{upstream} levels=1:2 keys_zone=answers-{upstream}:1m "
         f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"
     )

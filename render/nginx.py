@@ -4,10 +4,11 @@ from config.capacity import capacities
 from config.cluster import Cluster
 from config.pools import Pool, Remote
 from render.file import for_gateway
+from render.naming import AS_WRITTEN, Naming
 from render.places import Places
 
 
-def pools_conf(cluster: Cluster, places: Places) -> str:
+def pools_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
     """For nginx's http context."""
     controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
@@ -25,11 +26,13 @@ def pools_conf(cluster: Cluster, places: Places) -> str:
         _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
         _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
         *[
-            _remote_upstream(pool, pool.remote, places) if pool.remote else _upstream(cluster, pool, places)
+            _remote_upstream(naming.upstream(pool.name), pool, pool.remote, places)
+            if pool.remote
+            else _upstream(naming.upstream(pool.name), cluster, pool, places)
             for pool in pools
         ],
         # Its keys know no case: njs/gateway.js looks whether the name is written so.
-        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(names(pools))),
+        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(names(pools, naming))),
     ]
     return for_gateway("\n".join(parts))
 
@@ -49,15 +52,15 @@ def _told_to_controller(cluster: Cluster, address: str) -> list[str]:
     return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
 
 
-def _upstream(cluster: Cluster, pool: Pool, places: Places) -> str:
+def _upstream(name: str, cluster: Cluster, pool: Pool, places: Places) -> str:
     return (
-        f"upstream {pool.name} {{\n"
-        f"    zone pool-{pool.name} 256k;\n"
-        + _balancing(cluster, pool)
+        f"upstream {name} {{\n"
+        f"    zone pool-{name} 256k;\n"
+        + _balancing(name, cluster, pool)
         # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
         + "".join(
-            f"    server {name} max_conns={most} max_fails=0 resolve;\n"
-            for name, most in _servers(cluster, pool, places)
+            f"    server {members} max_conns={most} max_fails=0 resolve;\n"
+            for members, most in _servers(name, cluster, pool, places)
         )
         + "    keepalive 64;\n"
         "    keepalive_timeout 60s;\n"
@@ -65,7 +68,7 @@ def _upstream(cluster: Cluster, pool: Pool, places: Places) -> str:
     )
 
 
-def _balancing(cluster: Cluster, pool: Pool) -> str:
+def _balancing(name: str, cluster: Cluster, pool: Pool) -> str:
     method = "" if pool.balancing == "round_robin" else "    least_conn;\n"
     sessions = {
         "conversation": ("$manyeyes_conversation", "$manyeyes_known_conversation"),
@@ -75,10 +78,12 @@ def _balancing(cluster: Cluster, pool: Pool) -> str:
         return method
     create, lookup = sessions
     timeout = cluster.gateway.conversation_timeout_s
-    return f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{pool.name}:8m timeout={timeout}s header;\n"
+    return (
+        f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{name}:8m timeout={timeout}s header;\n"
+    )
 
 
-def _servers(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
+def _servers(name: str, cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
     """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
 
     max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
@@ -86,8 +91,8 @@ def _servers(cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, in
     domain = cluster.network.domain
     found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
     if len(found) == 1:
-        return [(places.members(pool.name, domain), found[0])]
-    return [(places.members_by_capacity(pool.name, most, domain), most) for most in found]
+        return [(places.members(name, domain), found[0])]
+    return [(places.members_by_capacity(name, most, domain), most) for most in found]
 
 
 def _valid_s(cluster: Cluster, places: Places) -> int:
@@ -95,10 +100,10 @@ def _valid_s(cluster: Cluster, places: Places) -> int:
     return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
-def _remote_upstream(pool: Pool, remote: Remote, places: Places) -> str:
+def _remote_upstream(name: str, pool: Pool, remote: Remote, places: Places) -> str:
     return (
-        f"upstream {pool.name} {{\n"
-        f"    zone pool-{pool.name} 256k;\n"
+        f"upstream {name} {{\n"
+        f"    zone pool-{name} 256k;\n"
         f"    resolver {places.outside_resolver} valid=30s ipv6=off;\n"
         f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
         "    keepalive 16;\n"
@@ -112,8 +117,9 @@ def _constant(variable: str, value: str) -> str:
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
-def names(pools: tuple[Pool, ...]) -> dict[str, str]:
-    """Client's name -> pool. Where two pools run the same model, its id leads to the first of them."""
+def names(pools: tuple[Pool, ...], naming: Naming) -> dict[str, str]:
+    """Client's name -> pool. Where two pools run the same model, its id leads to the first of them; a name that a pool had before
+    leads to it where no other pool answers to it."""
     found: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
@@ -121,6 +127,12 @@ def names(pools: tuple[Pool, ...]) -> dict[str, str]:
     for pool in pools:
         for name in pool.names:
             found.setdefault(name, pool.name)
+    served = {pool.name for pool in pools}
+    owners = {name.lower(): pool for name, pool in found.items()}
+    for name, former in naming.former.items():
+        # nginx takes names that differ in case only for one: those in the file come first.
+        if former in served and owners.setdefault(name.lower(), former) == former:
+            found.setdefault(name, former)
     return found
 
 

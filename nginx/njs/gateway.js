@@ -190,9 +190,9 @@ function remoteBody(r) {
     return request.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
-// $manyeyes_renamed_body: the request under the pool's own name, for engines that were started before it got another one.
+// $manyeyes_renamed_body: the request under a name that the pool's engines accept: they were started before it got another one.
 function renamedBody(r) {
-    return request.rewritten(r.requestBuffer.buffer, r.variables.manyeyes_pool);
+    return request.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
 }
 
 // $manyeyes_rewritten_body: the request without the `uuid` of its media.

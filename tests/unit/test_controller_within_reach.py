@@ -66,10 +66,53 @@ def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() ->
     assert "engine e-1 still serves big: `make up` gives it to small" in found.needs
 
 
-def test_engines_of_a_pool_that_is_gone_get_nothing_and_a_new_pool_has_no_engine_yet() -> None:
+def pools_of(found: Reach) -> dict[str, str]:
+    return {engine.name: engine.pool for engine in found.cluster.explicit_engines}
+
+
+def test_a_pool_with_another_name_keeps_its_engines_which_a_rolling_restart_brings_to_it() -> None:
     found = reach(POOLS.replace("name: small", "name: tiny").replace("pool: small", "pool: tiny"))
-    assert [engine.name for engine in found.cluster.explicit_engines] == ["e-0", "e-1"]
-    assert [pool.name for pool in found.cluster.served_pools] == ["big"]
+    assert pools_of(found) == {"e-0": "big", "e-1": "big", "e-2": "tiny"}
+    assert found.renamed == {"tiny"}
+    assert found.needs == (
+        "engine e-2 runs with older settings: `make restart-rolling` or `make up` takes the new ones over",
+    )
+
+
+def test_pools_that_change_names_keep_their_engines_whichever_way_the_file_says_it() -> None:
+    swapped = (
+        POOLS.replace("name: big", "name: x").replace("name: small", "name: big").replace("name: x", "name: small")
+    )
+    engines = (
+        swapped.replace("pool: big", "pool: x").replace("pool: small", "pool: big").replace("pool: x", "pool: small")
+    )
+    assert pools_of(reach(engines)) == {"e-0": "small", "e-1": "small", "e-2": "big"}
+    # Without a word about the engines each pool has another model, which is loaded at a restart.
+    assert pools_of(reach(swapped)) == {"e-0": "big", "e-1": "big", "e-2": "small"}
+    by_host = POOLS.partition("engines:")[0].replace("org/Small}", "org/Small, gpu_weight: 1}")
+    auto = by_host.replace("name: big", "name: x").replace("name: small", "name: big").replace("name: x", "name: small")
+    assert pools_of(reach(auto, was=by_host)) == {"gpu-0": "small", "gpu-1": "big"}
+
+
+def test_a_pool_that_takes_the_engines_of_one_that_is_gone_is_answered_by_them_until_they_have_its_model() -> None:
+    found = reach(
+        POOLS.replace("name: small, model: org/Small", "name: new, model: org/New").replace("pool: small", "pool: new")
+    )
+    assert pools_of(found)["e-2"] == "new"
+    assert found.renamed == {"new"}
+
+
+def test_an_engine_with_another_name_serves_until_the_new_one_is_started() -> None:
+    text = (
+        POOLS.replace("name: e-2", "name: f-2")
+        .replace("name: small", "name: tiny")
+        .replace("pool: small", "pool: tiny")
+    )
+    assert pools_of(reach(text)) == {"e-0": "big", "e-1": "big", "f-2": "tiny", "e-2": "tiny"}
+    assert (
+        "engine e-2 serves until the engine that the file has instead is up: `make up` starts that" in reach(text).needs
+    )
+    assert pools_of(reach(text, was=text)) == {"e-0": "big", "e-1": "big", "f-2": "tiny"}
 
 
 def test_a_fallback_whose_engines_are_not_its_own_yet_is_passed_over() -> None:
@@ -84,7 +127,8 @@ def test_a_fallback_whose_engines_are_not_its_own_yet_is_passed_over() -> None:
 def test_engines_that_are_new_or_too_many_are_told() -> None:
     found = reach(POOLS.replace("name: e-2", "name: e-9"))
     assert "engine e-9 is not started yet: `make up` starts it" in found.needs
-    assert "engine e-2 still runs and gets no requests: `make up` removes it" in found.needs
+    found = reach(POOLS.replace("  - {name: e-1, pool: big, flavour: emulated}\n", ""))
+    assert "engine e-1 still runs and gets no requests: `make up` removes it" in found.needs
 
 
 def test_ports_images_and_the_network_wait_for_make_up() -> None:
