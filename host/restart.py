@@ -51,11 +51,16 @@ class NotBack(Exception):
 
 
 class LeftOut(Exception):
-    """A restart was interrupted, and so was putting its engine back."""
+    """A restart ended by `cause`, and putting its engine back ended by `again`."""
 
-    def __init__(self, name: str, may_be_stopped: bool) -> None:
-        super().__init__(name)
-        self.name, self.may_be_stopped = name, may_be_stopped
+    def __init__(self, name: str, may_be_stopped: bool, cause: BaseException, again: BaseException) -> None:
+        super().__init__(f"{name}: {in_words(cause)}; {in_words(again)}")
+        self.name, self.may_be_stopped, self.cause, self.again = name, may_be_stopped, cause, again
+
+
+def in_words(error: BaseException) -> str:
+    """Without the dot at its end. `interrupted` only where somebody pressed Ctrl-C."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else (str(error) or type(error).__name__).rstrip(". ")
 
 
 def restart(
@@ -77,17 +82,22 @@ def restart(
                     _do(act, name, actuator)
                 elif not turn.ended:
                     time.sleep(LOOK_EVERY_S)
-        except BaseException:
+        except BaseException as cause:
             try:
                 put_back(name, turn, actuator)
             except BaseException as again:
-                raise LeftOut(name, turn.stopped) from again
+                if _is_in(name, turn, actuator):
+                    raise cause from again
+                raise LeftOut(name, turn.stopped, cause, again) from cause
             raise
         if turn.phase is Phase.FAILED:
-            if before.phase is Phase.STOPPING:
-                actuator.start(name)
-            if before.out:  # should it come up yet, it gets requests again
-                actuator.release(name)
+            try:
+                if before.phase is Phase.STOPPING:
+                    actuator.start(name)
+                if before.out:  # should it come up yet, it gets requests again
+                    actuator.release(name)
+            except Exception as again:
+                raise NotBack(name, f"{turn.why}; and it could not be put back: {in_words(again)}") from again
             raise NotBack(name, turn.why)
 
 
@@ -97,6 +107,17 @@ def put_back(name: str, turn: Turn, actuator: Actuator) -> None:
         actuator.start(name)
     if turn.out:
         actuator.release(name)
+
+
+def _is_in(name: str, turn: Turn, actuator: Actuator) -> bool:
+    """Whether an engine that could not be let in again was never out: the controller says so, or does not know it at all."""
+    if turn.stopped:
+        return False
+    try:
+        looks = actuator.look()
+    except BaseException:
+        return False
+    return bool(looks) and (name not in looks or looks[name].state in SERVING)
 
 
 def _seen(name: str, turn: Turn, actuator: Actuator) -> Seen:

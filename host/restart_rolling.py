@@ -13,7 +13,7 @@ from host import controller, started
 from host.command import ROOT, CommandFailed
 from host.compose import Compose
 from host.containers import Containers, rules
-from host.restart import LeftOut, NotBack, restart
+from host.restart import LeftOut, NotBack, in_words, restart
 from host.rolling import HELD, Phase, Seen, Turn
 from host.terminal import Step, attention, ok, say, step
 from host.trouble import Trouble
@@ -91,19 +91,36 @@ def roll(cluster: Cluster, compose: Compose, names: Sequence[str]) -> None:
             try:
                 restart([name], times, engines, teller)
             except NotBack as error:
-                untouched = f" Not touched: {', '.join(names[number:])}." if names[number:] else ""
                 raise Trouble(
-                    f"{name} is not back: {error.why}. The other engines keep serving.{untouched}",
+                    f"{name} is not back: {error.why}. {_others(names[number:])}",
                     details=compose.logs(name, 25),
                 ) from error
             except LeftOut as error:
                 remedy = "make up starts it" if error.may_be_stopped else f"make resume ENGINE={name} lets it in"
-                raise Trouble(f"interrupted; {name} may be out of rotation: {remedy}") from error
+                details = getattr(error.cause, "details", "") or getattr(error.again, "details", "")
+                raise Trouble(left_out(error, remedy), details=details) from error
+            except Trouble as error:
+                raise Trouble(
+                    f"{name} could not be restarted: {in_words(error)}. {_others(names[number:])}",
+                    details=error.details,
+                ) from error
             except KeyboardInterrupt:
                 current.title = f"{told}: interrupted, and let in again as soon as it is up"
                 raise
             current.outcome = f"{told} is back"
         _tell_left_behind(cluster, name, teller.turn)
+
+
+def left_out(error: LeftOut, remedy: str) -> str:
+    """What ended it, and what to do."""
+    may = f"{error.name} may be {'stopped' if error.may_be_stopped else 'out of rotation'}: {remedy}"
+    if isinstance(error.cause, KeyboardInterrupt) and isinstance(error.again, KeyboardInterrupt):
+        return f"interrupted; {may}"
+    return f"{error.name} could not be restarted: {in_words(error.cause)}. It could not be put back: {in_words(error.again)}. {may}"
+
+
+def _others(untouched: Sequence[str]) -> str:
+    return "The other engines keep serving." + (f" Not touched: {', '.join(untouched)}." if untouched else "")
 
 
 class _Teller:

@@ -99,8 +99,10 @@ def following(turn: Turn, seen: Seen, rules: Rules) -> tuple[Turn, Act | None]:
     past_s = seen.now_s - turn.since_s
     match turn.phase:
         case Phase.BEGIN:
-            if seen.others or seen.is_only or seen.state not in SERVING | {HELD}:
+            if seen.state and (seen.others or seen.is_only or seen.state not in SERVING | {HELD}):
                 return _enter(turn, Phase.LEAVING, seen), Act.HOLD
+            if past_s > rules.stop_s and not seen.state:
+                return _fail(turn, "the controller does not answer, or does not know it"), None
             if past_s > rules.stop_s:
                 return _fail(turn, "no other engine of its pool is up, so users would be turned away"), None
         case Phase.LEAVING:

@@ -1,4 +1,5 @@
-"""`make status`: how users, pools and engines are. Exit codes: 0 every pool has an engine, 1 one has none, 2 nothing can be told."""
+"""`make status`: how users, pools and engines are. Exit codes: 0 every pool has an engine, 1 one has none or there is
+no pool, 2 nothing can be told."""
 
 import json
 import time
@@ -39,7 +40,7 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     console.print(tables.page(now))
     if not controller_url and (odd := _not_well(Compose(cluster.name))):
         say(f"\nnot well: {', '.join(odd)}")
-    return 1 if now.empty_pools else 0
+    return 1 if now.empty_pools or not now.pools else 0
 
 
 def _watch(seen: Callable[[], sight.Sight], console: Console) -> int:

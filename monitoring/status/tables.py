@@ -13,6 +13,7 @@ EVENTS_SHOWN = 5
 COLOURS = {"all up": "green", "short": "yellow", "on fallback": "red", "EMPTY": "bold red"}
 ENGINE_COLOURS = {"up": "green", "remote": "green", "suspect": "yellow", "down": "bold red"}
 UNKNOWN = "–"
+NO_POOL = "No pool is served: none has an engine or an endpoint, so every request is answered with 404. `make up` starts them."
 LATE_ERRORS = 0.01
 """From here on an error share is red."""
 KV_FULL = 0.9
@@ -21,7 +22,7 @@ KV_FULL = 0.9
 def page(sight: Sight, now: datetime | None = None) -> RenderableType:
     """Everything, top to bottom: what is wrong stands above what merely happened."""
     now = now or datetime.now(UTC)
-    parts: list[RenderableType] = [_pools(sight), _engines(sight)]
+    parts: list[RenderableType] = [_pools(sight), _engines(sight)] if sight.pools else [Text(NO_POOL, style="bold red")]
     reasons = _why_not_up(sight, now)
     if reasons:
         parts.append(reasons)

@@ -91,6 +91,11 @@ def test_a_controller_that_does_not_answer_changes_nothing() -> None:
         assert played(seen(3, "", None, others=0), turn=turn) == (turn, [])
 
 
+def test_an_engine_that_the_controller_does_not_know_is_left_alone() -> None:
+    turn, done = played(seen(0, "", None, others=0), seen(10, "", None, others=0), seen(21, "", None, others=0))
+    assert (turn.phase, turn.why, done) == (Phase.FAILED, "the controller does not answer, or does not know it", [])
+
+
 def test_one_that_is_let_in_and_falls_is_told() -> None:
     joining = Turn(Phase.JOINING, since_s=0)
     turn, _ = played(seen(1, "draining"), seen(2, "up"), seen(21, "down"), turn=joining)

@@ -10,9 +10,10 @@ from config.layout import lay_out
 from config.load import parse
 from host import started
 from host.containers import rules
-from host.restart import LeftOut, Look, restart
-from host.restart_rolling import render_engines
+from host.restart import LeftOut, Look, NotBack, restart
+from host.restart_rolling import left_out, render_engines
 from host.rolling import Rules
+from host.trouble import Trouble
 from render.cluster import render
 from render.write import write
 
@@ -75,6 +76,57 @@ def test_an_engine_that_could_not_be_put_back_is_named() -> None:
     with pytest.raises(LeftOut) as caught:
         restart(["a"], Rules(1, 1, 1, 1), Interrupted())
     assert (caught.value.name, caught.value.may_be_stopped) == ("a", False)
+
+
+class Refused(Interrupted):
+    """The controller refuses to take the engine out and to let it in."""
+
+    def __init__(self, state: str, answer: str = "There is no engine 'a'.") -> None:
+        self.state, self.answer = state, answer
+
+    def look(self) -> dict[str, Look]:
+        return {"a": Look("p", self.state, 0), "b": Look("p", "up", 0)}
+
+    def hold(self, name: str) -> None:
+        raise Trouble(self.answer)
+
+    release = hold
+
+
+def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it() -> None:
+    with pytest.raises(Trouble, match="There is no engine 'a'"):
+        restart(["a"], Rules(1, 1, 1, 1), Refused("up"))
+    with pytest.raises(LeftOut) as caught:
+        restart(["a"], Rules(1, 1, 1, 1), Refused("draining", "The disk is full."))
+    said = left_out(caught.value, "make resume ENGINE=a lets it in")
+    assert said.startswith("a could not be restarted: The disk is full. ")
+    assert said.endswith("a may be out of rotation: make resume ENGINE=a lets it in")
+    assert "interrupted" not in said
+    with pytest.raises(LeftOut) as caught:
+        restart(["a"], Rules(1, 1, 1, 1), Interrupted())
+    assert left_out(caught.value, "r") == "interrupted; a may be out of rotation: r"
+
+
+def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
+    class Falls(Refused):
+        def hold(self, name: str) -> None:
+            self.state = "warming"
+
+        def release(self, name: str) -> None:
+            raise Trouble("The controller is away.")
+
+        def stop(self, name: str) -> None:
+            pass
+
+        start = stop
+
+        def why_not_up(self, name: str) -> str:
+            return "it ends again and again"
+
+    with pytest.raises(
+        NotBack, match=r"it ends again and again; and it could not be put back: The controller is away$"
+    ):
+        restart(["a"], Rules(0, 0, 0, 0), Falls("up"))
 
 
 def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp_path: Path) -> None:

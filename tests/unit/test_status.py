@@ -2,10 +2,13 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from host import status
 from monitoring.prometheus_api import Alert, Number, Prometheus
 from monitoring.status import look, sight, tables
 from monitoring.status.sight import Sight
@@ -47,6 +50,18 @@ def test_rates_shares_and_gpu_use_stand_beside_what_the_controller_says() -> Non
     assert ["big", "all", "up", "2/2", "12.3", "1.2", "s", "–", "2.0%"] in words(text)
     assert ["gpu-0", "up", "3", "0", "61", "42%", "97%", "60%"] in words(text)
     assert ["gpu-1", "up", "3", "0", "61", "42%", "–", "–"] in words(text)
+
+
+def test_a_cluster_without_any_pool_says_so_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "No pool is served" in shown(seen())
+    file = tmp_path / "cluster.yaml"
+    file.write_text("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n")
+    monkeypatch.setattr(status, "prometheus", lambda cluster, url: None)
+    monkeypatch.setattr(status, "controller_of", lambda cluster, url: lambda: ({"pools": []}, []))
+    assert status.status(file, watch=False, controller_url="http://controller") == 1
+    assert "No pool is served" in capsys.readouterr().out
 
 
 def words(text: str) -> list[list[str]]:
