@@ -31,6 +31,7 @@ from host.compose import Compose
 from host.containers import Containers, rules
 from host.facts import Docker
 from host.mounted import mounted_files
+from host.replace import replace, replaced
 from host.restart_rolling import MODELS, roll
 from host.rolling import SERVING
 from host.terminal import attention, ok, say, step
@@ -120,15 +121,19 @@ def _later(cluster: Cluster, compose: Compose) -> list[str]:
 
 
 def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config: Path, later: list[str]) -> None:
-    folder, names = ROOT / compose.rendered, engines_to_start(cluster, _running(compose))
-    started.forget_others(folder, [*later, MODELS])
-    at_once = [name for name in names if name not in later]
+    folder, running = ROOT / compose.rendered, _running(compose)
+    names, old = engines_to_start(cluster, running), replaced(cluster, compose, running)
+    # Beside engines with other names, these are started one after the other: users are never without any.
+    fresh = [name for name in names if name not in running] if old else []
+    started.forget_others(folder, [*later, *old, MODELS])
+    at_once = [name for name in names if name not in later and name not in fresh]
     # Compose brings the models before the engines that it starts.
     started.note(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
             with wait.downloads_told(compose, current):
-                arguments = ["up", "--detach", "--remove-orphans", "--no-build", "--pull", "never"]
+                orphans = [] if old else ["--remove-orphans"]
+                arguments = ["up", "--detach", *orphans, "--no-build", "--pull", "never"]
                 compose(*arguments, *_services(cluster, missing_images, at_once))
                 if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
                     # Scaling starts them when it hands them their GPU.
@@ -146,6 +151,9 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
     if at_once:
         with step("starting engines") as current:
             wait.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
+    if old:
+        replace(cluster, compose, fresh, old)
+        _remove_orphans(compose)
     if later:
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
@@ -153,6 +161,25 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
         answered_by, seconds = hello.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
+
+
+def _remove_orphans(compose: Compose) -> None:
+    """What else is not in the configuration any more."""
+    try:
+        arguments = [
+            "up",
+            "--detach",
+            "--remove-orphans",
+            "--no-recreate",
+            "--no-deps",
+            "--no-build",
+            "--pull",
+            "never",
+        ]
+        compose(*arguments, "gateway")
+    except CommandFailed as error:
+        reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
+        raise Trouble(reason, details=error.output) from error
 
 
 def _running(compose: Compose) -> set[str]:

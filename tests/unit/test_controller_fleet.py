@@ -45,6 +45,36 @@ def test_another_process_under_the_same_name_begins_anew() -> None:
     assert fleet.members["a"].known.state is State.UNKNOWN
 
 
+RENAMED = "pools: [{name: large, model: m}, {name: small, model: n}]\nengines:\n"
+
+
+def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
+    fleet = with_all_up(Fleet(cluster(engine("a"), engine("b", "127.0.0.1:10"))))
+    fleet.hold("b", "drained by ops")
+    rows = [engine("a", pool="large"), engine("c", "127.0.0.1:10", pool="large")]
+    fleet.apply(parse(RENAMED + "\n".join(rows)))
+    assert [member.engine.name for member in fleet.serving("large") or []] == ["a"]
+    assert fleet.members["c"].known.shown is State.DRAINING
+    # nginx asks by the name that it knows.
+    assert fleet.serving_upstream("big") == ("large", fleet.serving("large"))
+
+
+def test_a_pool_that_is_gone_is_answered_for_until_nginx_has_the_new_files() -> None:
+    fleet = with_all_up(Fleet(cluster(engine("a"), engine("b", "127.0.0.1:10", pool="small"))))
+    fleet.apply(parse("pools: [{name: big, model: m, aliases: [small]}]\nengines:\n" + engine("a")))
+    found = fleet.serving_upstream("small")
+    assert found
+    assert [member.engine.name for member in found[1] or []] == ["b"]
+    assert fleet.serving_upstream("never") is None
+
+
+def test_a_controller_that_starts_after_a_pool_was_renamed_knows_its_engines(tmp_path: Path) -> None:
+    asyncio.run(kept_members(with_all_up(Fleet(cluster(engine("a")), Kept(tmp_path))), tmp_path))
+    again = Fleet(parse(RENAMED + engine("a", pool="large")), Kept(tmp_path))
+    assert again.members["a"].known.state is State.UP
+    assert again.serving_upstream("big") == ("large", [again.members["a"]])
+
+
 def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.hold("a", "drained by ops")

@@ -1,0 +1,105 @@
+"""Engines that have other names: the old container serves until the new one is up, and what is started is written down only then."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.cluster import Cluster
+from config.load import parse
+from host import replace, started
+from host.restart import Look
+
+NEW = "pools: [{{name: large, model: org/Big}}]\nengines:\n  - {{name: g-0, pool: large{gpu0}}}\n  - {{name: g-1, pool: large{gpu1}}}\n"
+
+
+class Host:
+    """Containers of e-0 and e-1 as they run, and everything that is done to them."""
+
+    project, rendered = "p", Path()
+
+    def __init__(self, folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str]) -> None:
+        self.cluster, self.done, self.up = cluster, list[str](), ["e-0", "e-1"]
+        self.least_up = 2
+        devices = [{"reservations": {"devices": [{"device_ids": [gpu]}]}} for gpu in gpus] or [{}, {}]
+        services = {
+            f"e-{number}": {"labels": {"manyeyes.engine": f"e-{number}"}, "deploy": {"resources": resources}}
+            for number, resources in enumerate(devices)
+        }
+        (folder / "engines.yaml").write_text(
+            yaml.safe_dump({"services": {**services, "g-0": {"labels": {}}, "g-1": {"labels": {}}}})
+        )
+        started.note(folder, services)
+        monkeypatch.setattr(replace, "ROOT", folder)
+        monkeypatch.setattr(replace, "run", self.run)
+        monkeypatch.setattr("host.controller.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}"))
+        monkeypatch.setattr("host.wait.until_up", self.comes_up)
+        monkeypatch.setattr(replace, "Containers", lambda cluster, compose: self)
+        monkeypatch.setattr(replace, "rules", lambda cluster: Times())
+        self.folder = folder
+
+    def __call__(self, *arguments: str) -> str:
+        self.note(f"start {arguments[-1]}")
+        return ""
+
+    def note(self, what: str) -> None:
+        self.done.append(what)
+
+    def comes_up(self, cluster: Cluster, compose: Any, current: Any, deadline_s: float, names: set[str]) -> None:
+        (name,) = names
+        assert name not in started.services(self.folder), "the controller would let go of the old one"
+        self.up.append(name)
+
+    def look(self) -> dict[str, Look]:
+        return {name: Look("large", "up", 0) for name in self.up}
+
+    def subnet(self) -> str:
+        return str(self.cluster.network.subnet)
+
+    def containers(self) -> list[dict[str, str]]:
+        return [{"Service": name, "ID": name} for name in self.up]
+
+    def run(self, command: Sequence[str], timeout_s: float) -> str:
+        if command[1] == "rm":
+            self.note(f"end {command[2]}")
+            self.up.remove(command[2])
+            self.least_up = min(self.least_up, len(self.up))
+        return ""
+
+
+class Times:
+    leave_s = finish_s = start_s = 0.0
+
+
+def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()) -> Host:
+    flavours = [f", gpus: [{gpu}]" for gpu in gpus] or [", flavour: emulated"] * 2
+    return Host(folder, parse(NEW.format(gpu0=flavours[0], gpu1=flavours[1])), monkeypatch, gpus)
+
+
+def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: Any = host(tmp_path, monkeypatch)
+    old = replace.replaced(here.cluster, here, {"e-0", "e-1", "gateway"})
+    assert old == ["e-0", "e-1"]
+    replace.replace(here.cluster, here, ["g-0", "g-1"], old)
+    assert here.done == ["start g-0", "drain e-0", "end e-0", "start g-1", "drain e-1", "end e-1"]
+    assert here.least_up == 2
+    assert set(started.services(tmp_path)) == {"g-0", "g-1"}
+
+
+def test_an_engine_on_the_same_gpu_ends_first_and_the_others_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: Any = host(tmp_path, monkeypatch, gpus=("0", "1"))
+    replace.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
+    assert here.done == ["drain e-0", "end e-0", "start g-0", "drain e-1", "end e-1", "start g-1"]
+    assert here.least_up == 1
+
+
+def test_engines_that_move_to_another_network_are_not_replaced_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: Any = host(tmp_path, monkeypatch)
+    here.subnet = lambda: "10.9.0.0/24"
+    assert replace.replaced(here.cluster, here, {"e-0", "e-1"}) == []
