@@ -12,7 +12,7 @@ def cluster(pools: str, **engines: str) -> Cluster:
     return parse(f"pools: [{listed}]\nengines:\n{rows}")
 
 
-TWO = cluster("a:A b:B", e0="a", e1="a", e2="b")
+TWO = cluster("a:M b:N", e0="a", e1="a", e2="b")
 BEFORE = following(Lineage(), TWO, 0)
 
 
@@ -22,31 +22,31 @@ def upstreams(after: Cluster) -> dict[str, str]:
 
 def test_a_pool_keeps_its_upstream_under_another_name() -> None:
     assert BEFORE.upstreams == {"a": "a", "b": "b"}
-    assert upstreams(cluster("x:A b:B", e0="x", e1="x", e2="b")) == {"x": "a", "b": "b"}
-    assert upstreams(cluster("x:A y:B", e0="x", e1="x", e2="y")) == {"x": "a", "y": "b"}
+    assert upstreams(cluster("x:M b:N", e0="x", e1="x", e2="b")) == {"x": "a", "b": "b"}
+    assert upstreams(cluster("x:M y:N", e0="x", e1="x", e2="y")) == {"x": "a", "y": "b"}
     # Engines that are others, as well as the pool's name: the model tells.
-    assert upstreams(cluster("x:A b:B", f0="x", f1="x", e2="b")) == {"x": "a", "b": "b"}
+    assert upstreams(cluster("x:M b:N", f0="x", f1="x", e2="b")) == {"x": "a", "b": "b"}
 
 
 def test_names_that_change_places_leave_each_upstream_with_its_engines() -> None:
-    assert upstreams(cluster("b:A a:B", e0="b", e1="b", e2="a")) == {"b": "a", "a": "b"}
-    assert upstreams(cluster("b:A c:B", e0="b", e1="b", e2="c")) == {"b": "a", "c": "b"}
+    assert upstreams(cluster("b:M a:N", e0="b", e1="b", e2="a")) == {"b": "a", "a": "b"}
+    assert upstreams(cluster("b:M c:N", e0="b", e1="b", e2="c")) == {"b": "a", "c": "b"}
     # A new pool under a name that moved on.
-    assert upstreams(cluster("x:A a:C b:B", e0="x", e1="x", e9="a", e2="b")) == {"x": "a", "a": "a_2", "b": "b"}
+    assert upstreams(cluster("x:M a:C b:N", e0="x", e1="x", e9="a", e2="b")) == {"x": "a", "a": "a_2", "b": "b"}
 
 
 def test_a_pool_that_gives_most_of_its_engines_away_stays_what_it_is() -> None:
-    assert upstreams(cluster("a:A b:B", e0="b", e1="a", e2="b")) == {"a": "a", "b": "b"}
-    assert upstreams(cluster("a:A b:B", e0="a", e1="b", e2="b", e3="a")) == {"a": "a", "b": "b"}
+    assert upstreams(cluster("a:M b:N", e0="b", e1="a", e2="b")) == {"a": "a", "b": "b"}
+    assert upstreams(cluster("a:M b:N", e0="a", e1="b", e2="b", e3="a")) == {"a": "a", "b": "b"}
 
 
 def test_an_old_name_is_answered_until_all_engines_accept_the_new_one_and_no_connection_is_older() -> None:
-    renamed = cluster("x:A b:B", e0="x", e1="x", e2="b")
+    renamed = cluster("x:M b:N", e0="x", e1="x", e2="b")
     lineage = following(BEFORE, renamed, 100)
-    old, new = frozenset({"a", "A", "auto"}), frozenset({"x", "A", "auto"})
+    old, new = frozenset({"a", "M", "auto"}), frozenset({"x", "M", "auto"})
     found = naming(renamed, lineage, {"e0": old, "e1": old}, 999)
-    assert (found.upstreams, found.asked, found.former) == ({"x": "a"}, {"x": "A"}, {"a": "x"})
-    assert naming(renamed, lineage, {"e0": new, "e1": old}, 999).asked == {"x": "A"}
+    assert (found.upstreams, found.asked, found.former) == ({"x": "a"}, {"x": "M"}, {"a": "x"})
+    assert naming(renamed, lineage, {"e0": new, "e1": old}, 999).asked == {"x": "M"}
     found = naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S - 1)
     assert (found.asked, found.former, found.until_s) == ({}, {"a": "x"}, 100 + FORMER_FOR_S)
     found = naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S)
@@ -54,7 +54,7 @@ def test_an_old_name_is_answered_until_all_engines_accept_the_new_one_and_no_con
 
 
 def test_what_was_before_outlives_the_controller() -> None:
-    lineage = following(BEFORE, cluster("x:A b:B", e0="x", e1="x", e2="b"), 5)
+    lineage = following(BEFORE, cluster("x:M b:N", e0="x", e1="x", e2="b"), 5)
     assert read(lineage.document()) == lineage
     documents: tuple[object, ...] = (None, [], {"upstreams": 3}, {"upstreams": {"a": "a"}}, "x")
     for broken in documents:
