@@ -88,10 +88,8 @@ def _pool_now(engine: Engine, written: Cluster, running: Running) -> str:
     pools = {one.name: one for one in written.pools if one.remote is None}
     if then not in pools or engine.pool not in pools:
         return engine.pool
-    model = running.model_of(engine.name)
     # Names that change places: the model went to the pool that has the other name now.
-    moved = model is not None and pools[engine.pool].model == model != pools[then].model
-    return engine.pool if moved else then
+    return engine.pool if running.model_of(engine.name) == pools[engine.pool].model else then
 
 
 def _still_needed(written: Cluster, running: Running) -> list[Engine]:

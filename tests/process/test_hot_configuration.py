@@ -67,6 +67,7 @@ def in_force(running: Stand) -> None:
 
     def check() -> bool:
         said = running.configuration()
+        assert said, "the controller does not answer"
         assert said["applied"]["digest"] == digest_of(running.folder / "cluster.yaml"), said
         assert not said["refused"], said
         assert said["gateway"]["wanted"] == said["gateway"]["in_force"], said

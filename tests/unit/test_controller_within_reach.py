@@ -89,6 +89,13 @@ def test_pools_that_change_names_keep_their_engines_whichever_way_the_file_says_
     assert pools_of(reach(engines)) == {"e-0": "small", "e-1": "small", "e-2": "big"}
     # Without a word about the engines each pool has another model, which is loaded at a restart.
     assert pools_of(reach(swapped)) == {"e-0": "big", "e-1": "big", "e-2": "small"}
+    # Also where both have the same model.
+    same = POOLS.replace("org/Small", "org/Big")
+    assert pools_of(reach(engines.replace("org/Small", "org/Big"), was=same)) == {
+        "e-0": "small",
+        "e-1": "small",
+        "e-2": "big",
+    }
     by_host = POOLS.partition("engines:")[0].replace("org/Small}", "org/Small, gpu_weight: 1}")
     auto = by_host.replace("name: big", "name: x").replace("name: small", "name: big").replace("name: x", "name: small")
     assert pools_of(reach(auto, was=by_host)) == {"gpu-0": "small", "gpu-1": "big"}
