@@ -23,6 +23,7 @@ from config.users import User, Users, UsersError, load_users, matches
 from webui import by_language, log
 from webui.language import ENGLISH, NAMES, say, speaking
 from webui.patience import Patience
+from webui.refusal import refuse
 
 COOKIE = "manyeyes-login"
 SHOWN = "manyeyes-user"
@@ -96,6 +97,9 @@ class Login:
             return
         else:
             answer = _ask(request)
+            answer.headers["Cache-Control"] = "no-store"
+            await refuse(answer, scope, receive, send)
+            return
         answer.headers["Cache-Control"] = "no-store"
         await answer(scope, receive, send)
 

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui.language import ENGLISH, NAMES
+from webui.refusal import refuse
 
 POLICY = "; ".join(
     (
@@ -72,7 +73,7 @@ class OwnOriginOnly:
         if foreign and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif foreign:
-            await PlainTextResponse(FOREIGN, 403)(scope, receive, with_policy)
+            await refuse(PlainTextResponse(FOREIGN, 403), scope, receive, with_policy)
         else:
             await self._app(scope, receive, with_policy)
 

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui import login, owners, uploads
+from webui.refusal import refuse
 
 COOKIE = "manyeyes-visitor"
 UPLOAD = "/gradio_api/upload"
@@ -43,10 +44,10 @@ class Visitors:
         request = Request(scope)
         path = str(scope["path"])
         if OLD_FILE in path:
-            await PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404)(scope, receive, send)
+            await refuse(PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404), scope, receive, send)
         elif FILE in path:
             if _anothers(path.partition(FILE)[2], owner(request.cookies)):
-                await PlainTextResponse("This file was not uploaded by you.\n", 403)(scope, receive, send)
+                await refuse(PlainTextResponse("This file was not uploaded by you.\n", 403), scope, receive, send)
                 return
             await self._app(scope, receive, send)
         elif path.endswith(UPLOAD) and scope["method"] == "POST":
