@@ -22,6 +22,9 @@ from host.terminal import attention
 NAME = "started.yaml"
 CONFIGURATION = "configuration.yaml"
 """A copy of what `make up` was given."""
+SERVED_NAMES = "--served-model-name"
+NAMED_AFTER_POOL = ("manyeyes.pool", "MANYEYES_POOL", "OTEL_RESOURCE_ATTRIBUTES")
+"""Labels and environment that only say in logs, metrics and traces what the pool is called."""
 HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
 
 
@@ -66,6 +69,23 @@ def services(folder: Path) -> dict[str, Any]:
 def wanted(folder: Path) -> dict[str, Any]:
     """As they are rendered."""
     return _services(folder / "engines.yaml")
+
+
+def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two definitions of an engine are the same but for the names that it and its pool have: the gateway translates those."""
+    return _without_names(one) == _without_names(other)
+
+
+def _without_names(service: dict[str, Any]) -> dict[str, Any]:
+    kept = dict(service)
+    command = [str(word) for word in service.get("command", ())]
+    if SERVED_NAMES in command:
+        begin = command.index(SERVED_NAMES) + 1
+        end = next((place for place in range(begin, len(command)) if command[place].startswith("--")), len(command))
+        kept["command"] = command[:begin] + command[end:]
+    for key in ("labels", "environment"):
+        kept[key] = {name: value for name, value in service.get(key, {}).items() if name not in NAMED_AFTER_POOL}
+    return kept
 
 
 def note(folder: Path, names: Iterable[str]) -> None:

@@ -82,7 +82,8 @@ def up(config: Path, flavour: str) -> None:
     files[started.CONFIGURATION] = config.read_text(encoding="utf-8")
     write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
     try:
-        _start(cluster, compose, set(outcome.missing), config, later=_later(cluster, compose) if ran_before else [])
+        changed = _changed(cluster, compose) if ran_before else []
+        _start(cluster, compose, set(outcome.missing), config, *_later(cluster, compose, changed))
     except BaseException as error:
         end_all()
         if not ran_before:
@@ -112,21 +113,44 @@ def _tell_layout(cluster: Cluster) -> None:
         ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
-def _later(cluster: Cluster, compose: Compose) -> list[str]:
-    """Engines that serve users and run from an older definition: restarted one after the other, once all else is up."""
+def _changed(cluster: Cluster, compose: Compose) -> list[str]:
+    """Engines that serve users and run from an older definition."""
     if compose.subnet() != str(cluster.network.subnet):
         return []  # they all move to another network, which takes them away together
     serving = {name for name, one in Containers(cluster, compose).look().items() if one.state in SERVING}
     return [name for name in compose.would_recreate([one.name for one in cluster.started_engines]) if name in serving]
 
 
-def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config: Path, later: list[str]) -> None:
+def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list[str], list[str]]:
+    """Of those that changed: which are restarted one after the other, once all else is up, and which are left as they are.
+
+    An engine that is alone in its pool is not restarted for another name: nobody would answer meanwhile, and the gateway asks it by
+    a name that it accepts.
+    """
+    folder = ROOT / compose.rendered
+    before, after = started.services(folder), started.wanted(folder)
+    pools = [engine.pool for engine in cluster.explicit_engines]
+    alone = {engine.name for engine in cluster.explicit_engines if pools.count(engine.pool) == 1}
+    left = [
+        name
+        for name in changed
+        if name in alone
+        and name in before
+        and name in after
+        and started.differ_in_names_only(before[name], after[name])
+    ]
+    return [name for name in changed if name not in left], left
+
+
+def _start(
+    cluster: Cluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
+) -> None:
     folder, running = ROOT / compose.rendered, _running(compose)
     names, old = engines_to_start(cluster, running), replaced(cluster, compose, running)
     # Beside engines with other names, these are started one after the other: users are never without any.
     fresh = [name for name in names if name not in running] if old else []
-    started.forget_others(folder, [*later, *old, MODELS])
-    at_once = [name for name in names if name not in later and name not in fresh]
+    started.forget_others(folder, [*later, *left, *old, MODELS])
+    at_once = [name for name in names if name not in (*later, *left, *fresh)]
     # Compose brings the models before the engines that it starts.
     started.note(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
@@ -157,6 +181,12 @@ def _start(cluster: Cluster, compose: Compose, missing_images: set[str], config:
     if later:
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
+    for name in left:
+        pool = cluster.pool(next(engine.pool for engine in cluster.explicit_engines if engine.name == name)).name
+        attention(
+            f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
+            f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
+        )
     with step("asking about a picture") as current:
         answered_by, seconds = hello.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"

@@ -1,6 +1,7 @@
 """What each engine's container was started with is known, and what to do when a restart is interrupted twice."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -8,13 +9,15 @@ import yaml
 from config.inventory import DEFAULT
 from config.layout import lay_out
 from config.load import parse
-from host import started
+from host import started, up
+from host.compose import Compose
 from host.containers import rules
 from host.restart import LeftOut, Look, NotBack, restart
 from host.restart_rolling import left_out, render_engines
 from host.rolling import Rules
 from host.trouble import Trouble
 from render.cluster import render
+from render.engines import engines_yaml
 from render.write import write
 
 
@@ -36,6 +39,46 @@ def test_an_engine_is_noted_as_it_is_rendered_when_it_is_started(tmp_path: Path)
     }
     started.forget_others(tmp_path, ["a", "gone"])
     assert list(started.services(tmp_path)) == ["a"]
+
+
+def engine_of(pool: str, **changes: object) -> dict[str, object]:
+    text = f"pools: [{{name: {pool}, model: Qwen/Qwen3-VL-4B-Instruct}}]\nengines: [{{name: e, pool: {pool}, flavour: emulated}}]\n"
+    document = yaml.safe_load(text)
+    document["pools"][0] |= changes
+    cluster = lay_out(parse(yaml.safe_dump(document)), DEFAULT)
+    return dict(yaml.safe_load(engines_yaml(cluster))["services"]["e"])
+
+
+def test_another_name_of_the_pool_is_told_from_any_other_change() -> None:
+    assert engine_of("a") != engine_of("b")
+    assert started.differ_in_names_only(engine_of("a"), engine_of("b"))
+    assert started.differ_in_names_only(engine_of("a"), engine_of("b", aliases=["c", "d"]))
+    assert not started.differ_in_names_only(engine_of("a"), engine_of("b", max_model_len=4096))
+
+
+class Running:
+    """As far as it is asked which of its engines are restarted."""
+
+    rendered = "."
+
+
+def test_an_engine_that_is_alone_in_its_pool_is_not_restarted_for_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = "[{name: one, pool: lone, flavour: emulated}, {name: two, pool: pair, flavour: emulated}, {name: three, pool: pair, flavour: emulated}]"
+    pools = "[{name: lone, model: m}, {name: pair, model: n}]"
+    cluster = lay_out(parse(f"pools: {pools}\nengines: {engines}\n"), DEFAULT)
+    monkeypatch.setattr(up, "ROOT", tmp_path)
+    before = {name: {"command": ["--served-model-name", "old", "--port=1"]} for name in ("one", "two", "three")}
+    after = {name: {"command": ["--served-model-name", "new", "m", "--port=1"]} for name in ("one", "two", "three")}
+    (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": before}))
+    started.note(tmp_path, before)
+    (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
+    changed = ["one", "two", "three"]
+    assert up._later(cluster, cast("Compose", Running()), changed) == (["two", "three"], ["one"])
+    after["one"]["command"].append("--seed=1")
+    (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
+    assert up._later(cluster, cast("Compose", Running()), changed) == (changed, [])
 
 
 def test_an_engine_is_stopped_only_after_nginx_and_the_controller_looked_again() -> None:
