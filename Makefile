@@ -18,7 +18,7 @@ planned  = --config='$(CONFIG)' $(foreach option,rps p95 first_p95 goodput image
 # For marks in this host's own cluster; a cluster elsewhere (URL=) never gets this one's key.
 marked   = $(if $(URL),,MANYEYES_ADMIN_KEY="$${MANYEYES_ADMIN_KEY:-$$(cat secrets/admin.key 2>/dev/null)}")
 export KEY
-HOST    := $(VENV)/bin/python -m host
+HOST    := $(VENV)/bin/python -m manyeyes.cli
 PY      := $(VENV)/bin/python
 
 ##@ The cluster
@@ -97,44 +97,44 @@ pin-images: $(VENV)/host ## Images of others by their digest, written into $(CON
 
 .PHONY: check-config
 check-config: $(VENV)/host ## Every problem of $(CONFIG), at once
-	@$(PY) -m config check '$(CONFIG)'
+	@$(PY) -m manyeyes.config check '$(CONFIG)'
 
 .PHONY: key
 key: $(VENV)/host ## Make an API key and print it once: NAME=alice [RPM=600] [IN_FLIGHT=8]
-	@$(PY) -m config key --config '$(CONFIG)' $(if $(RPM),--requests-per-minute='$(RPM)') $(if $(IN_FLIGHT),--in-flight='$(IN_FLIGHT)') -- '$(NAME)'
+	@$(PY) -m manyeyes.config key --config '$(CONFIG)' $(if $(RPM),--requests-per-minute='$(RPM)') $(if $(IN_FLIGHT),--in-flight='$(IN_FLIGHT)') -- '$(NAME)'
 
 .PHONY: keys
 keys: $(VENV)/host ## The API keys by name, and their limits
-	@$(PY) -m config keys --config '$(CONFIG)'
+	@$(PY) -m manyeyes.config keys --config '$(CONFIG)'
 
 .PHONY: user
 user: $(VENV)/host ## Let a person log in to the page, or give a new password: NAME=alice
-	@$(PY) -m config user --config '$(CONFIG)' -- '$(NAME)'
+	@$(PY) -m manyeyes.config user --config '$(CONFIG)' -- '$(NAME)'
 
 .PHONY: admin-key
 admin-key: $(VENV)/host ## Print the key that changes of the running cluster want (docs/api.md)
 	@$(HOST) admin-key
 
 .PHONY: render
-render: $(VENV)/host ## Write rendered/default (two GPUs) anew, for a plain `docker compose up`
-	@$(PY) -m render --config '$(CONFIG)'
+render: $(VENV)/host ## Write compose/rendered/default (two GPUs) anew, for a plain `docker compose up`
+	@$(PY) -m manyeyes.render --config '$(CONFIG)'
 
 .PHONY: k8s
-k8s: $(VENV)/host ## Write kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
-	@$(PY) -m render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
+k8s: $(VENV)/host ## Write deploy/kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
+	@$(PY) -m manyeyes.render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
 
 .PHONY: swarm
-swarm: $(VENV)/host ## Write rendered/swarm anew from $(CONFIG), for `docker stack deploy` (docs/kubernetes.md)
-	@$(PY) -m render.swarm --config '$(CONFIG)'
+swarm: $(VENV)/host ## Write deploy/swarm anew from $(CONFIG), for `docker stack deploy` (docs/kubernetes.md)
+	@$(PY) -m manyeyes.render.swarm --config '$(CONFIG)'
 
 .PHONY: docs
 docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
-	@$(PY) -m config reference > docs/configuration.md
-	@$(PY) -m config schema > config/cluster.schema.json
-	@$(PY) -m controller.metrics_reference > docs/metrics.md
-	@$(PY) -m monitoring.prometheus.reference > docs/rules.md
-	@$(PY) -m monitoring.prometheus.alerts_reference > docs/alerts.md
-	@$(PY) -m monitoring.grafana.build
+	@$(PY) -m manyeyes.config reference > docs/configuration.md
+	@$(PY) -m manyeyes.config schema > config/cluster.schema.json
+	@$(PY) -m manyeyes.controller.metrics_reference > docs/metrics.md
+	@$(PY) -m manyeyes.monitoring.prometheus.reference > docs/rules.md
+	@$(PY) -m manyeyes.monitoring.prometheus.alerts_reference > docs/alerts.md
+	@$(PY) -m manyeyes.monitoring.grafana.build
 
 ##@ Proof
 
@@ -153,7 +153,7 @@ test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker 
 
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
-	@$(PY) -m controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
+	@$(PY) -m manyeyes.controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
 
 .PHONY: simulated-day
 simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
@@ -163,11 +163,11 @@ simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
 bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
 	tests/nginx/fetch build/nginx; \
-	$(PY) -m bench --out "$$out" $(ARGS) && $(PY) -m bench.report "$$out"
+	$(PY) -m benchmarks --out "$$out" $(ARGS) && $(PY) -m benchmarks.report "$$out"
 
 .PHONY: bench-controller
 bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
-	@$(PY) -m bench.controller $(ARGS)
+	@$(PY) -m benchmarks.controller $(ARGS)
 	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
 	@cat build/saturated.txt
 
@@ -181,7 +181,7 @@ alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on proces
 bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eight engines: 20 minutes
 	@tests/nginx/fetch build/nginx
 	@tests/prometheus/fetch build/prometheus
-	@$(PY) -m bench.monitoring $(ARGS)
+	@$(PY) -m benchmarks.monitoring $(ARGS)
 
 .PHONY: k8s-proof
 k8s-proof: $(VENV)/test ## The gateway on Kubernetes' files, 3 -> 50 -> 3 pods again and again, without Kubernetes: 4 minutes
@@ -213,11 +213,11 @@ scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no
 
 .PHONY: chaos
 chaos: $(VENV)/loadtest ## Every fault on the running cluster, under load, and a report: [FAULTS= USERS= CONFIRM=yes]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos --config '$(CONFIG)' $(foreach option,faults users scenario model confirm out,$(call given,$(option))) $(ARGS)
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m benchmarks.chaos --config '$(CONFIG)' $(foreach option,faults users scenario model confirm out,$(call given,$(option))) $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/loadtest ## An hour at 80 % load with a fault every minute: [MINUTES=60]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m chaos.soak --config '$(CONFIG)' $(foreach option,minutes load scenario model confirm out,$(call given,$(option))) $(ARGS)
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m benchmarks.chaos.soak --config '$(CONFIG)' $(foreach option,minutes load scenario model confirm out,$(call given,$(option))) $(ARGS)
 
 .PHONY: compare
 compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise: A=build/loadtest/... B=build/loadtest/...
@@ -225,24 +225,24 @@ compare: $(VENV)/loadtest ## Two runs beside each other, and what of it is noise
 
 .PHONY: plan
 plan: $(VENV)/loadtest ## How many GPUs? RPS=40 [P95=5 IMAGE=1280x720 GPU=rtx4090 POOL= TURNS= OUTPUT_TOKENS= PRICE= ...], an estimate
-	@$(PY) -m loadtest.planner plan $(call planned) $(ARGS)
+	@$(PY) -m manyeyes.planner plan $(call planned) $(ARGS)
 
 .PHONY: plan-policies
 plan-policies: $(VENV)/loadtest ## Balancing policies on thousands of simulated engines: [ENGINES=10000 RPS= REQUESTS= TURNS= ...]
-	@$(PY) -m loadtest.planner policies $(call planned) $(foreach option,engines processes policies,$(call given,$(option))) $(ARGS)
+	@$(PY) -m manyeyes.planner policies $(call planned) $(foreach option,engines processes policies,$(call given,$(option))) $(ARGS)
 
 .PHONY: plan-error
 plan-error: $(VENV)/test ## The planner beside emulated engines, five configurations: 35 minutes on a quiet machine
 	@tests/nginx/fetch build/nginx
-	@$(PY) -m loadtest.planner.against --speed 0.5 --repeats 2 $(ARGS)
+	@$(PY) -m manyeyes.planner.against --speed 0.5 --repeats 2 $(ARGS)
 
 .PHONY: calibrate
 calibrate: $(VENV)/loadtest ## Measure one engine's timing in a few minutes: URL=http://127.0.0.1:8000 [MODEL= OUT= DEVICE=]
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.calibrate $(foreach option,url model out device,$(call given,$(option))) $(ARGS)
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m manyeyes.calibration $(foreach option,url model out device,$(call given,$(option))) $(ARGS)
 
 .PHONY: emulator-error
 emulator-error: $(VENV)/test ## How far the emulator is from the engine that was calibrated: URL= PROFILE=build/calibrate/profile.yaml
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.calibrate.error $(foreach option,url model out profile,$(call given,$(option))) $(ARGS)
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m manyeyes.calibration.error $(foreach option,url model out profile,$(call given,$(option))) $(ARGS)
 
 ##@ Working on ManyEyes
 
@@ -268,8 +268,8 @@ help: ## This
 
 # Environments: made by the target that needs them, again when their pins change.
 $(VENV)/host: requirements/host.txt
-	@host/environment host
+	@requirements/environment host
 $(VENV)/loadtest: requirements/loadtest.txt
-	@host/environment loadtest
+	@requirements/environment loadtest
 $(VENV)/test: requirements/test.txt
-	@host/environment test
+	@requirements/environment test

@@ -19,7 +19,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from config.users import UsersError
+from manyeyes.config.users import UsersError
 from webui import banner, choices, decoding, log, owners, samples, settings, theme, uploads, visitors
 from webui.by_language import ByLanguage
 from webui.caps import Caps

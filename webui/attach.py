@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.pools import Media
+from manyeyes.config.pools import Media
 from webui import media, pdf, pictures, uploads, videos, vision_tokens
 from webui.failure import Failure
 from webui.language import counted, say

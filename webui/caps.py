@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from config.load import ConfigError, load
-from config.pools import Media, Pool
+from manyeyes.config.load import ConfigError, load
+from manyeyes.config.pools import Media, Pool
 from webui import log
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from config.pools import Pool
+from manyeyes.config.pools import Pool
 from webui import vision_tokens
 from webui.attach import Cost
 from webui.failure import Failure

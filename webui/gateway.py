@@ -8,7 +8,7 @@ import openai
 from openai import AsyncOpenAI
 from openai._types import RequestOptions
 
-from config.routes import AUTO
+from manyeyes.config.routes import AUTO
 from webui import asking, log
 from webui.answer import Answer, Served
 from webui.failure import explain

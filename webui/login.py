@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from config.users import User, Users, UsersError, load_users, matches
+from manyeyes.config.users import User, Users, UsersError, load_users, matches
 from webui import by_language, log
 from webui.language import ENGLISH, NAMES, say, speaking
 from webui.patience import Patience

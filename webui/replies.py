@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from config.pools import Media
+from manyeyes.config.pools import Media
 from webui import attach, conversation, going_on, owners, pace
 from webui.answer import Answer, note
 from webui.attach import Attached

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from config.cluster import Cluster
-from config.gateway import Gateway
-from config.load import ConfigError, load, users_path
-from config.webui import WebUi
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Gateway
+from manyeyes.config.load import ConfigError, load, users_path
+from manyeyes.config.webui import WebUi
 from webui.endpoint import Address
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import ceil, floor, sqrt
 
-from config.pools import Media
+from manyeyes.config.pools import Media
 
 SQUARE = 32
 AROUND = 2  # the marks before and after a picture

@@ -4,7 +4,7 @@ are the same picture. Each is a function from results to text, or to nothing whe
 import html
 from collections.abc import Callable
 
-from charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
+from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
 from loadtest.proof.results import AtCount, Results
 
 NAME_WIDTH = 64

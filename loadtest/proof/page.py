@@ -3,7 +3,7 @@
 import html
 from typing import Any
 
-from charts.style import STYLE
+from manyeyes.charts.style import STYLE
 from loadtest.proof import charts, reference, words
 from loadtest.proof.results import Results
 from loadtest.proof.table import rows

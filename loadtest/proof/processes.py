@@ -146,7 +146,7 @@ class Processes:
     kind: Kind = field(init=False)
 
     def __post_init__(self) -> None:
-        path = ROOT / f"engine/physics/profiles/{self.profile}.yaml"
+        path = ROOT / f"manyeyes/simulator/profiles/{self.profile}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
             raise NoCluster(f"no profile {self.profile!r}; there are {known}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from monitoring.grafana import build
+from manyeyes.monitoring.grafana import build
 from tests.browser.grafana import GATEWAY, has_gpus
 from tests.browser.visit import SCREENSHOTS
 

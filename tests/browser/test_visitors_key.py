@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from config.keys import Key, Keys
+from manyeyes.config.keys import Key, Keys
 from tests.browser.visit import Visit, chromium
 from tests.eventually import eventually
 from tests.process.stand import stand

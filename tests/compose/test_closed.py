@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from config.gateway import Images
+from manyeyes.config.gateway import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT, PROMETHEUS = "manyeyes-closed", 18092, 19092
@@ -242,7 +242,7 @@ def fetch(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], str]]]:
         docker(
             *at, "--network-alias", "media", "--env", f"MEDIA_DOMAINS={json.dumps(domains)}",
             "--add-host", "metadata.example.com:169.254.169.254", "--add-host", f"inner.example.com:{host_in(network)}",
-            "--entrypoint", "python", Images().controller, "-m", "media",
+            "--entrypoint", "python", Images().controller, "-m", "manyeyes.egress_proxy",
         ).strip(),
         docker(
             *at, "--network-alias", "pictures.example.com", "--volume", f"{tmp_path}:/srv:ro", "--workdir", "/srv",

@@ -20,9 +20,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from host import admin_key
+from manyeyes.cli import admin_key
 from loadtest.marks import KEY, Marks
-from monitoring.grafana import build
+from manyeyes.monitoring.grafana import build
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def test_a_variable_offers_something_to_choose(query: str) -> None:
 @pytest.mark.usefixtures("chats")
 @pytest.mark.parametrize("name", ["status", "report"])
 def test_make_status_and_make_report_work_on_this_host(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "host", name, "--config", "tests/compose/cluster.yaml"]
+    command = [sys.executable, "-m", "manyeyes.cli", name, "--config", "tests/compose/cluster.yaml"]
     more = ["--hours", "0.2", "--out", str(tmp_path / "report.html")] if name == "report" else []
     done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=60)
     said = done.stdout + (tmp_path / "report.html").read_text() if more else done.stdout

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.gateway import Images
-from config.inventory import DEFAULT
-from config.load import load
-from render.cluster import render
+from manyeyes.config.gateway import Images
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.load import load
+from manyeyes.render.cluster import render
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

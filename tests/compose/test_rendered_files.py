@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.gateway import Images
-from config.inventory import DEFAULT
-from config.keys import Key, Keys
-from config.layout import lay_out
-from config.load import load
-from engine.flags import serve_flags
-from render.cluster import render
-from render.gateway import as_generation, gateway_files
-from render.write import write
+from manyeyes.config.gateway import Images
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.keys import Key, Keys
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.engine.flags import serve_flags
+from manyeyes.render.cluster import render
+from manyeyes.render.gateway import as_generation, gateway_files
+from manyeyes.render.write import write
 from tests.process.certificate import certificate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from config.inventory import Inventory
-from config.layout import lay_out
-from config.load import load
-from monitoring.grafana import build
-from monitoring.prometheus.rules import rules
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.monitoring.grafana import build
+from manyeyes.monitoring.prometheus.rules import rules
 from tests.compose.test_dashboards_have_data import PROMETHEUS, ask, chosen
 from tests.eventually import eventually
 from tests.prometheus import contract

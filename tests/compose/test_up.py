@@ -135,7 +135,7 @@ def test_https_and_keys_come_with_the_next_up_and_a_further_key_by_itself(config
     config.write_text(CONFIG.replace(f"port: {PORT}", f"port: {PORT}, tls: {{}}"))
 
     def key(name: str) -> str:
-        command: list[str | Path] = [sys.executable, "-m", "config", "key", "--config", config, name]
+        command: list[str | Path] = [sys.executable, "-m", "manyeyes.config", "key", "--config", config, name]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     def asked(secret: str) -> int:

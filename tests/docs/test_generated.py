@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from config.reference import json_schema, markdown
-from controller import metrics_reference
-from monitoring.prometheus import alerts_reference
-from monitoring.prometheus import reference as rules_reference
+from manyeyes.config.reference import json_schema, markdown
+from manyeyes.controller import metrics_reference
+from manyeyes.monitoring.prometheus import alerts_reference
+from manyeyes.monitoring.prometheus import reference as rules_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 

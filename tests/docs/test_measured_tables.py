@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from loadtest.calibrate import error
-from loadtest.planner import against
-from monitoring.prometheus.alerts import ALERTS
+from manyeyes.calibration import error
+from manyeyes.planner import against
+from manyeyes.monitoring.prometheus.alerts import ALERTS
 from tests.drill import table
 from tests.drill.faults import FAULTS
 

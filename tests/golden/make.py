@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import load
-from render.cluster import render
-from render.gateway import gateway_files
-from render.write import write
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.render.cluster import render
+from manyeyes.render.gateway import gateway_files
+from manyeyes.render.write import write
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent

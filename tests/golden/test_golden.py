@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from config.inventory import DEFAULT
-from config.load import load
-from render.cluster import render
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.load import load
+from manyeyes.render.cluster import render
 from tests.golden.make import EXAMPLES, GOLDEN, ROOT, rendered
 
 
@@ -22,7 +22,7 @@ def test_every_golden_folder_has_its_example() -> None:
 
 
 def test_the_committed_default_is_what_the_committed_configuration_renders_to() -> None:
-    config_file, folder = Path("config/cluster.yaml"), Path("rendered/default")
+    config_file, folder = Path("config/cluster.yaml"), Path("compose/rendered/default")
     expected = render(load(ROOT / config_file), DEFAULT, config_file, folder)
     assert expected == committed(ROOT / folder), "`make render`"
 

@@ -1,11 +1,11 @@
-"""kubernetes/ and rendered/swarm are committed for the committed configuration: a change of rendering shows as a diff to read."""
+"""deploy/kubernetes/ and deploy/swarm are committed for the committed configuration: a change of rendering shows as a diff to read."""
 
-from config.load import load
-from render.gateway import NO_KEYS
-from render.kubernetes.__main__ import BY_HAND, COMMITTED
-from render.kubernetes.tree import tree
-from render.swarm.__main__ import COMMITTED as SWARM
-from render.swarm.__main__ import stacks
+from manyeyes.config.load import load
+from manyeyes.render.gateway import NO_KEYS
+from manyeyes.render.kubernetes.__main__ import BY_HAND, COMMITTED
+from manyeyes.render.kubernetes.tree import tree
+from manyeyes.render.swarm.__main__ import COMMITTED as SWARM
+from manyeyes.render.swarm.__main__ import stacks
 from tests.golden.make import ROOT
 from tests.golden.test_golden import committed
 

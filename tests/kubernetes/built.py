@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-OVERLAYS = sorted(path.name for path in (ROOT / "kubernetes/overlays").iterdir())
+OVERLAYS = sorted(path.name for path in (ROOT / "deploy/kubernetes/overlays").iterdir())
 Json = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ def built(folder: Path) -> tuple[Json, ...]:
 
 
 def overlay(name: str) -> tuple[Json, ...]:
-    return built(ROOT / "kubernetes/overlays" / name)
+    return built(ROOT / "deploy/kubernetes/overlays" / name)
 
 
 def of_kind(objects: tuple[Json, ...], *kinds: str) -> list[Json]:

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chaos.containers import Containers
-from chaos.crowd import Crowd
-from config.gateway import Images
+from benchmarks.chaos.containers import Containers
+from benchmarks.chaos.crowd import Crowd
+from manyeyes.config.gateway import Images
 from loadtest.asking import Asked
 from loadtest.gateway import Gateway
 from loadtest.users import mix

@@ -13,8 +13,8 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
-from config.cluster import Cluster
-from render.containers import PORT, SOCKET, filter_conf
+from manyeyes.config.cluster import Cluster
+from manyeyes.render.containers import PORT, SOCKET, filter_conf
 from tests.eventually import eventually
 from tests.process.stand import free_port, listens, nginx_binary
 

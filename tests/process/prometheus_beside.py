@@ -7,11 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-from config.inventory import Inventory
-from config.layout import lay_out
-from config.load import load
-from monitoring.prometheus_api import Prometheus
-from render.prometheus import Targets, prometheus_yml, rules_yml
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.monitoring.prometheus_api import Prometheus
+from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
 from tests.eventually import eventually
 from tests.process.stand import Stand, free_port
 from tests.prometheus.promtool import program

@@ -19,15 +19,15 @@ from typing import Any
 import httpx
 import yaml
 
-from config.inventory import Inventory
-from config.keys import Keys
-from config.layout import lay_out
-from config.load import load
-from engine.flags import served_names
-from host import dotenv
-from render.cluster import render
-from render.places import Places
-from render.write import write
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import Keys
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.engine.flags import served_names
+from manyeyes.cli import dotenv
+from manyeyes.render.cluster import render
+from manyeyes.render.places import Places
+from manyeyes.render.write import write
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ class Stand:
             '--limit-mm-per-prompt={"image":4,"video":1}',
             "--enable-server-load-tracking",
         ]
-        command = [sys.executable, "-m", "engine.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more]
+        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more]
         self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
 
     @property
@@ -168,7 +168,7 @@ class Stand:
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
             **(more or {}),
         }
-        self.start("controller", [sys.executable, "-m", "controller"], environment)
+        self.start("controller", [sys.executable, "-m", "manyeyes.controller"], environment)
 
     def start_page(self, page: str = "webui") -> None:
         """The web page, behind nginx at /; not started with the others, because few tests open it."""
@@ -223,7 +223,7 @@ class Stand:
             "MANYEYES_ADAPTER_HOST": "127.0.0.1",
             "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
         }
-        self.start("adapter", [sys.executable, "-m", "adapter"], environment)
+        self.start("adapter", [sys.executable, "-m", "manyeyes.openai_adapter"], environment)
         eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:

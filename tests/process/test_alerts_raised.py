@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.prometheus.rules import rules
+from manyeyes.monitoring.prometheus.rules import rules
 from tests.drill import faults
 from tests.drill.faults import ENGINES, FAULTS, drill
 from tests.eventually import eventually

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from config.keys import Key, Keys
+from manyeyes.config.keys import Key, Keys
 from tests.process.scan.server import Modules, modules
 from tests.process.stand import Stand, stand
 

@@ -92,7 +92,7 @@ def test_a_wrong_configuration_ends_it_with_2_and_every_problem(tmp_path: Path) 
     file = tmp_path / "cluster.yaml"
     file.write_text("pools: [{name: a, model: m, fallback: z}]\ngateway: {port: 9090}\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "controller"], cwd=ROOT, capture_output=True, text=True, timeout=30,
+        [sys.executable, "-m", "manyeyes.controller"], cwd=ROOT, capture_output=True, text=True, timeout=30,
         env={**os.environ, "MANYEYES_CONFIG": str(file)},
     )  # fmt: skip
     assert ended.returncode == 2

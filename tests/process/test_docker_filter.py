@@ -8,12 +8,12 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from config.cluster import Cluster
-from config.load import parse
-from controller.container_use import ContainerUse
-from controller.in_force import InForce
-from controller.scaling.actuator import CannotMove
-from controller.scaling.containers import Containers
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import parse
+from manyeyes.controller.container_use import ContainerUse
+from manyeyes.controller.in_force import InForce
+from manyeyes.controller.scaling.actuator import CannotMove
+from manyeyes.controller.scaling.containers import Containers
 from tests.process.docker_socket import FakeDocker, docker_behind_filter
 
 CLUSTER = """

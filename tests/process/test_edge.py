@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from config.keys import Key, Keys
+from manyeyes.config.keys import Key, Keys
 from tests.eventually import eventually
 from tests.process.certificate import certificate
 from tests.process.stand import Stand, stand

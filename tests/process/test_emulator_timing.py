@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from engine.physics import profile
+from manyeyes.simulator import profile
 from tests.eventually import eventually
 from tests.process.test_emulator import Emulator, about, emulator, picture
 

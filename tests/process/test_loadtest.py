@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from config.keys import Key, Keys
+from manyeyes.config.keys import Key, Keys
 from loadtest.sample import Sample, read
 from tests.eventually import eventually
 from tests.process.stand import ROOT, Stand, stand

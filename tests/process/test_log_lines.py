@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from config.keys import Key, Keys
-from logs.line import ALWAYS, LEVELS
-from logs.reading import Line, read
-from logs.story import story
+from manyeyes.config.keys import Key, Keys
+from manyeyes.observability.line import ALWAYS, LEVELS
+from manyeyes.observability.reading import Line, read
+from manyeyes.observability.story import story
 from tests.compose.media import about, picture
 from tests.eventually import eventually
 from tests.process.collector import Collector, attributes, collector

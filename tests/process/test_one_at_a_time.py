@@ -1,4 +1,4 @@
-"""engine/pod/one_at_a_time.py: engines of one GPU start one after the other, whoever starts them."""
+"""manyeyes/engine/pod/one_at_a_time.py: engines of one GPU start one after the other, whoever starts them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from tests.eventually import eventually
 from tests.process.stand import ROOT, free_port
 
-SCRIPT = ROOT / "engine/pod/one_at_a_time.py"
+SCRIPT = ROOT / "manyeyes/engine/pod/one_at_a_time.py"
 ENGINE = """
 import http.server, sys, time, pathlib
 name, port, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])

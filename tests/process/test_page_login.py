@@ -7,7 +7,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
 
-from config.users import set_password
+from manyeyes.config.users import set_password
 from tests.browser.page_stand import page_stand
 from tests.process.stand import Stand
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.keys import Key, Keys
+from manyeyes.config.keys import Key, Keys
 from tests.eventually import eventually
 from tests.process.stand import Stand, stand
 from webui.answer import Answer

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from config.load import load
-from host import pin_images
-from host.images import Image, provide
-from host.trouble import Trouble
+from manyeyes.config.load import load
+from manyeyes.cli import pin_images
+from manyeyes.cli.images import Image, provide
+from manyeyes.cli.trouble import Trouble
 
 
 def has_buildx() -> bool:
@@ -132,8 +132,8 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pinned = "nginx:1.30@sha256:" + "0" * 64
-    monkeypatch.setattr("host.images.needed", lambda cluster: [Image(pinned, lambda: None)])
-    monkeypatch.setattr("host.images._present", lambda image: False)
-    monkeypatch.setattr("host.images._pull", lambda reference: False)
+    monkeypatch.setattr("manyeyes.cli.images.needed", lambda cluster: [Image(pinned, lambda: None)])
+    monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
+    monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: False)
     with pytest.raises(Trouble, match="what is built here has another one"):
         provide(load(Path("config/cluster.yaml")))

@@ -3,9 +3,9 @@ quiet run, are in docs/planner.md."""
 
 import pytest
 
-from loadtest.planner.against import emulated, figures, planned
-from loadtest.planner.held import FOUR_B, Held
-from loadtest.planner.work import Work
+from manyeyes.planner.against import emulated, figures, planned
+from manyeyes.planner.held import FOUR_B, Held
+from manyeyes.planner.work import Work
 
 
 def test_two_engines_behave_as_planned() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.probe import WARM_UP_PNG
-from engine.pod.warm import question
-from render.kubernetes.models import CODE, LOGS
+from manyeyes.controller.probe import WARM_UP_PNG
+from manyeyes.engine.pod.warm import question
+from manyeyes.render.kubernetes.models import CODE, LOGS
 from tests.eventually import eventually
 from tests.process.stand import ROOT, free_port, listens
 
-POD = ROOT / "engine/pod"
+POD = ROOT / "manyeyes/engine/pod"
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def engine(port: int, tmp_path: Path) -> Iterator[str]:
     quick = ["--start-seconds=1", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=20", '--limit-mm-per-prompt={"image":1}']
     with (tmp_path / "engine.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "engine.emulator", *flags, *quick], cwd=ROOT, stdout=log, stderr=log
+            [sys.executable, "-m", "manyeyes.emulator", *flags, *quick], cwd=ROOT, stdout=log, stderr=log
         )
     try:
         yield f"http://127.0.0.1:{port}"
@@ -96,7 +96,7 @@ def test_a_pod_waits_for_its_model_until_it_is_there(tmp_path: Path) -> None:
         (code / path).write_text((ROOT / path).read_text())
     environment = {"MODELS": json.dumps(wanted), "HF_HOME": str(tmp_path)}
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "engine.download", "--wait"],
+        [sys.executable, "-m", "manyeyes.engine.download", "--wait"],
         cwd=code,
         env=environment,
         stdout=subprocess.PIPE,
@@ -116,7 +116,7 @@ def test_a_pod_waits_for_its_model_until_it_is_there(tmp_path: Path) -> None:
 def test_without_a_pre_stop_an_engine_still_finishes_before_it_is_told_to_stop(tmp_path: Path, port: int) -> None:
     """On Swarm, where run.sh is the first process."""
     flags = ["--host=127.0.0.1", f"--port={port}", "--served-model-name", "big", "--enable-server-load-tracking"]
-    engine = [sys.executable, "-m", "engine.emulator", *flags, "--start-seconds=0", "--ttft-ms=20", "--tpot-ms=20"]
+    engine = [sys.executable, "-m", "manyeyes.emulator", *flags, "--start-seconds=0", "--ttft-ms=20", "--tpot-ms=20"]
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "run.sh").write_text((POD / "run.sh").read_text())

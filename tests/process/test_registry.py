@@ -149,7 +149,7 @@ def serve(running: Stand, name: str, *names: str) -> str:
     port = running.ports.setdefault(name, free_port())
     flags = ["--host=127.0.0.1", f"--port={port}", "--served-model-name", *names, *QUICK]
     running.start(
-        name, [sys.executable, "-m", "engine.emulator", *flags, '--limit-mm-per-prompt={"image":4,"video":1}']
+        name, [sys.executable, "-m", "manyeyes.emulator", *flags, '--limit-mm-per-prompt={"image":4,"video":1}']
     )
     return f"127.0.0.1:{port}"
 

@@ -23,7 +23,7 @@ def serve(running: Stand, name: str, *names: str) -> str:
     port = running.ports.setdefault(name, free_port())
     flags = ["--host=127.0.0.1", f"--port={port}", "--served-model-name", *names, *QUICK]
     limit = '--limit-mm-per-prompt={"image":4,"video":1}'
-    running.start(name, [sys.executable, "-m", "engine.emulator", *flags, limit])
+    running.start(name, [sys.executable, "-m", "manyeyes.emulator", *flags, limit])
     return f"127.0.0.1:{port}"
 
 

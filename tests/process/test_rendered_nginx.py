@@ -13,15 +13,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from config.cluster import Cluster
-from config.inventory import Inventory
-from config.keys import Key, Keys, KeysError, parse_keys
-from config.layout import lay_out
-from config.load import ConfigError, parse
-from controller.registry.forms import NewPool
-from render.gateway import as_generation, gateway_files
-from render.nginx import as_map, quoted
-from render.places import Places
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import Key, Keys, KeysError, parse_keys
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import ConfigError, parse
+from manyeyes.controller.registry.forms import NewPool
+from manyeyes.render.gateway import as_generation, gateway_files
+from manyeyes.render.nginx import as_map, quoted
+from manyeyes.render.places import Places
 from tests.process.stand import ROOT, modules_folder, nginx_binary, own_user
 
 HOSTILE = [

@@ -18,7 +18,7 @@ import httpx
 import yaml
 from PIL import Image
 
-from engine.physics import profile
+from manyeyes.simulator import profile
 from tests.eventually import eventually
 from tests.process.rotation import engines, rotation, sentences
 from tests.process.stand import ROOT, Stand, stand
@@ -50,7 +50,7 @@ def start_saturable(running: Stand, name: str) -> None:
     flags = ["--host=127.0.0.1", f"--port={running.ports[name]}", "--served-model-name", "big", "auto"]
     flags += [f"--profile={file}", f"--max-num-queued-reqs={PLACES}", "--start-seconds=0"]
     flags.append("--enable-server-load-tracking")
-    running.start(name, [sys.executable, "-m", "engine.emulator", *flags])
+    running.start(name, [sys.executable, "-m", "manyeyes.emulator", *flags])
 
 
 def picture(number: int) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitoring.grafana import build
-from monitoring.prometheus_api import Prometheus
+from manyeyes.monitoring.grafana import build
+from manyeyes.monitoring.prometheus_api import Prometheus
 from tests.eventually import eventually
 from tests.process.prometheus_beside import prometheus_beside
 from tests.process.stand import ROOT, Stand, stand
@@ -31,7 +31,7 @@ WITHIN_S = 60
 
 @dataclass
 class Seen:
-    """A stand, its Prometheus, and what `python -m host` says of both."""
+    """A stand, its Prometheus, and what `python -m manyeyes.cli` says of both."""
 
     running: Stand
     prometheus: Prometheus
@@ -39,7 +39,7 @@ class Seen:
     def command(self, *arguments: str) -> list[str]:
         controller = f"http://127.0.0.1:{self.running.ports['controller']}"
         where = ["--controller", controller, "--prometheus", self.prometheus.url]
-        return [sys.executable, "-m", "host", *arguments, "--config", str(self.running.folder / "cluster.yaml"), *where]
+        return [sys.executable, "-m", "manyeyes.cli", *arguments, "--config", str(self.running.folder / "cluster.yaml"), *where]
 
     def status(self) -> tuple[int, str]:
         done = subprocess.run(

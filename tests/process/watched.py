@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
-from config.inventory import Inventory
-from config.layout import lay_out
-from config.load import load
-from render.alertmanager import alertmanager_yml
-from render.prometheus import Targets, prometheus_yml, rules_yml
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.render.alertmanager import alertmanager_yml
+from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
 from tests.eventually import eventually
 from tests.process.stand import Stand, free_port, listens
 from tests.prometheus.promtool import program

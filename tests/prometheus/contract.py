@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from controller import metrics
+from manyeyes.controller import metrics
 from loadtest.textfile import TEXT
 
 Ask = Callable[..., Any]
@@ -21,7 +21,7 @@ RARE = {
     "manyeyes_engine_transitions_total": "only the first change makes it",
     "manyeyes_mark": "no load test has marked its time yet",
 }
-"""The controller's that this cluster has no series of: their labels are held against controller/metrics.py instead."""
+"""The controller's that this cluster has no series of: their labels are held against manyeyes/controller/metrics.py instead."""
 OF_GPUS = {
     name: {"gpu", "UUID", "modelName", "device"}
     for name in (

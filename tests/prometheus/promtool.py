@@ -4,11 +4,11 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from config.cluster import Cluster
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import load
-from render.prometheus import rules_yml
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
+from manyeyes.render.prometheus import rules_yml
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCHED = ROOT / "build/prometheus"

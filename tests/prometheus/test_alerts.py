@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.prometheus.alerts import ALERTS
-from monitoring.prometheus.rule import Alert
-from monitoring.prometheus.rules import rules
+from manyeyes.monitoring.prometheus.alerts import ALERTS
+from manyeyes.monitoring.prometheus.rule import Alert
+from manyeyes.monitoring.prometheus.rules import rules
 from tests.prometheus.promtool import ROOT, program, shipped
 
 CASES = ROOT / "tests/prometheus/cases"

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import load, parse
-from config.rules import problems
-from monitoring.prometheus.rules import rules
-from render.alertmanager import alertmanager_yml
-from render.prometheus import prometheus_yml, rules_yml
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load, parse
+from manyeyes.config.rules import problems
+from manyeyes.monitoring.prometheus.rules import rules
+from manyeyes.render.alertmanager import alertmanager_yml
+from manyeyes.render.prometheus import prometheus_yml, rules_yml
 from tests.prometheus.promtool import ROOT, program, shipped
 
 CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]

@@ -3,7 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from config.scaling import Down, Keep, Scaling, Target
+from manyeyes.config.scaling import Down, Keep, Scaling, Target
 from tests.simulation.day import Outcome, Setting, play
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/scaling.md"

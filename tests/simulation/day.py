@@ -1,7 +1,7 @@
 """A simulated day: people come as the hour has it, with noise and spikes from a seed, and scaling follows them.
 
 Discrete events: an arrival, an end, a look every few seconds with the decision that the controller would make of it. The decisions
-are the controller's own code (controller/scaling); engines are tests/simulation/engine.py.
+are the controller's own code (manyeyes/controller/scaling); engines are tests/simulation/engine.py.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from math import cos, exp, pi
 from operator import attrgetter
 from random import Random
 
-from config.scaling import Scaling
-from controller.scaling.decide import Change
-from controller.scaling.moves import Engine, Stage, moves
-from controller.scaling.need import Load
-from controller.scaling.pool import PoolScaling
-from engine.physics import profile
+from manyeyes.config.scaling import Scaling
+from manyeyes.controller.scaling.decide import Change
+from manyeyes.controller.scaling.moves import Engine, Stage, moves
+from manyeyes.controller.scaling.need import Load
+from manyeyes.controller.scaling.pool import PoolScaling
+from manyeyes.simulator import profile
 from tests.simulation.engine import AVERAGE, SimulatedEngine, Work
 
 DAY_S = 86_400

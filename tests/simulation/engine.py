@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
-from engine.physics.profile import Profile
+from manyeyes.simulator.profile import Profile
 
 
 @dataclass(frozen=True)

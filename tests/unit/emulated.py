@@ -1,11 +1,11 @@
 """Makes jobs and schedulers for the tests of the emulator's pure parts."""
 
-from engine.physics import blocks
-from engine.physics.encoder_cache import EncoderCache
-from engine.physics.job import Job, Medium
-from engine.physics.kv_cache import KvCache
-from engine.physics.scheduler import Scheduler
-from engine.physics.sequence import Sequence
+from manyeyes.simulator import blocks
+from manyeyes.simulator.encoder_cache import EncoderCache
+from manyeyes.simulator.job import Job, Medium
+from manyeyes.simulator.kv_cache import KvCache
+from manyeyes.simulator.scheduler import Scheduler
+from manyeyes.simulator.sequence import Sequence
 
 
 def medium(key: int, tokens: int = 100, offset: int = 0) -> Medium:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host.archive import About, BadArchive, Member, beside, read, write
+from manyeyes.cli.archive import About, BadArchive, Member, beside, read, write
 
 
 @pytest.fixture

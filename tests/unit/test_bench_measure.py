@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.counters import difference, read, share
-from bench.measure.load import Report
-from bench.measure.users import busiest, joined
+from benchmarks.measure.counters import difference, read, share
+from benchmarks.measure.load import Report
+from benchmarks.measure.users import busiest, joined
 from loadtest.machine import Busy, busy
 from loadtest.percentiles import median, percentile
 from loadtest.processes import cpu_s, members, memory_mb, started

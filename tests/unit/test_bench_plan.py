@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from bench import gateways as all_gateways
-from bench.job import Finished, Job, append, read
-from bench.plan import NO_GATEWAY, Wanted, plan
-from bench.report.targets import OURS
+from benchmarks import gateways as all_gateways
+from benchmarks.job import Finished, Job, append, read
+from benchmarks.plan import NO_GATEWAY, Wanted, plan
+from benchmarks.report.targets import OURS
 
 
 def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> Wanted:

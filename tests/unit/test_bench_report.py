@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from bench.job import Finished, Job
-from bench.plan import NO_GATEWAY
-from bench.report.page import page
-from bench.report.picture import picture
-from bench.report.results import Results
-from bench.report.targets import OURS, targets
+from benchmarks.job import Finished, Job
+from benchmarks.plan import NO_GATEWAY
+from benchmarks.report.page import page
+from benchmarks.report.picture import picture
+from benchmarks.report.results import Results
+from benchmarks.report.targets import OURS, targets
 
 
 def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, A
 def results(*finished: Finished, missing: dict[str, str] | None = None) -> Results:
     machine = {"cpu": "a CPU", "cores": 2, "memory_gib": 8, "system": "Debian", "commit": "abc", "date": "2026-11-21"}
     about = {
-        "machine": {**machine, "command": "python -m bench"},
+        "machine": {**machine, "command": "python -m benchmarks"},
         "extent": {"speed": 1.0, "users_share": 1.0, "conversations_share": 1.0},
         "quick": False,
         "versions": {OURS: "this commit", "HAProxy leastconn": "3.2"},

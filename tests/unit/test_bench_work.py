@@ -6,9 +6,9 @@ import orjson
 import pytest
 from PIL import Image
 
-from bench import work as works
-from bench.measure.body import chat_body
-from bench.work.pictures import jpeg
+from benchmarks import work as works
+from benchmarks.measure.body import chat_body
+from benchmarks.work.pictures import jpeg
 
 
 @pytest.mark.parametrize("name", works.ALL)

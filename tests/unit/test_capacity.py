@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from config.capacity import capacities, in_flight, max_num_seqs
-from config.engines import Engine
-from config.pools import Pool
+from manyeyes.config.capacity import capacities, in_flight, max_num_seqs
+from manyeyes.config.engines import Engine
+from manyeyes.config.pools import Pool
 
 POOL = Pool(name="a", model="org/A")
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from chaos import target
-from chaos.faults import Fault, Part, chosen, table
-from chaos.gateway_log import by_id
-from chaos.growth import growth
-from chaos.lines import lines
-from chaos.outcome import Outcome, Times, outcome
-from chaos.patient import Tried
-from chaos.report import About, markdown, page
-from host.facts import Docker
+from benchmarks.chaos import target
+from benchmarks.chaos.faults import Fault, Part, chosen, table
+from benchmarks.chaos.gateway_log import by_id
+from benchmarks.chaos.growth import growth
+from benchmarks.chaos.lines import lines
+from benchmarks.chaos.outcome import Outcome, Times, outcome
+from benchmarks.chaos.patient import Tried
+from benchmarks.chaos.report import About, markdown, page
+from manyeyes.cli.facts import Docker
 from loadtest.sample import Sample
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
@@ -135,7 +135,7 @@ def test_faults_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> No
 
 
 def test_the_report_says_what_was_not_kept_and_escapes_what_it_shows() -> None:
-    about = About("a<b", True, "2 users", "a machine", "python -m chaos", "interrupted by Ctrl-C")
+    about = About("a<b", True, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
     outcomes = [seen(KILL, sample("a", 111, failed="status 503", status=503)), seen(KILL, sample("b", 111))]
     text, html = markdown(about, outcomes), page(about, outcomes)
     for told in (text, html):
@@ -149,7 +149,7 @@ def test_the_report_says_what_was_not_kept_and_escapes_what_it_shows() -> None:
 
 
 def test_a_report_of_nothing_is_a_report() -> None:
-    about = About("a", False, "2 users", "a machine", "python -m chaos", "interrupted by Ctrl-C")
+    about = About("a", False, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
     assert "0 of 0" in markdown(about, [])
     assert "0 faults" in page(about, [])
 
@@ -170,11 +170,11 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, confirmed: bool, refused: bool
 ) -> None:
     (tmp_path / "cluster.yaml").write_text("pools: [{name: a, model: org/A}]\n")
-    monkeypatch.setattr("host.facts.docker", lambda: Docker(server="28.0"))
-    monkeypatch.setattr("chaos.target.Containers.parts", lambda self: parts(("a", "p")))
-    monkeypatch.setattr("chaos.target.Containers.flavours", lambda self: {"cuda"})
-    monkeypatch.setattr("chaos.target.Gateway.ready", lambda self, model: "a")
-    monkeypatch.setattr("chaos.target.Gateway.up", lambda self: {"a"})
+    monkeypatch.setattr("manyeyes.cli.facts.docker", lambda: Docker(server="28.0"))
+    monkeypatch.setattr("benchmarks.chaos.target.Containers.parts", lambda self: parts(("a", "p")))
+    monkeypatch.setattr("benchmarks.chaos.target.Containers.flavours", lambda self: {"cuda"})
+    monkeypatch.setattr("benchmarks.chaos.target.Gateway.ready", lambda self, model: "a")
+    monkeypatch.setattr("benchmarks.chaos.target.Gateway.up", lambda self: {"a"})
     if refused:
         with pytest.raises(target.Unfit, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
             target.find(tmp_path / "cluster.yaml", "", "", confirmed)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from config import closed_file
-from config.inventory import Inventory
-from config.keys import add_key, load_keys
-from config.load import load, parse
-from config.users import load_users, set_password
-from host import backup, doctor, dotenv, pin_images, upgrade
-from host.archive import Member
-from host.backup import restore
-from host.facts import Docker
-from host.volumes import Volumes
+from manyeyes.config import closed_file
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import add_key, load_keys
+from manyeyes.config.load import load, parse
+from manyeyes.config.users import load_users, set_password
+from manyeyes.cli import backup, doctor, dotenv, pin_images, upgrade
+from manyeyes.cli.archive import Member
+from manyeyes.cli.backup import restore
+from manyeyes.cli.facts import Docker
+from manyeyes.cli.volumes import Volumes
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
@@ -194,8 +194,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secrets").mkdir()
     monkeypatch.setattr(dotenv, "PATH", tmp_path / ".env")
     monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
-    monkeypatch.setattr("host.backup.engine.ensure", lambda: WORKS)
-    monkeypatch.setattr("host.backup.Compose.runs", lambda self: False)
+    monkeypatch.setattr("manyeyes.cli.backup.engine.ensure", lambda: WORKS)
+    monkeypatch.setattr("manyeyes.cli.backup.Compose.runs", lambda self: False)
     monkeypatch.setattr(Volumes, "exists", lambda self, volume: False)
     return folder
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from config.cluster import Cluster
-from config.inventory import DEFAULT, HostGpu, Inventory
-from config.layout import LayoutError, deal, lay_out
-from config.load import ConfigError, load, parse
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import DEFAULT, HostGpu, Inventory
+from manyeyes.config.layout import LayoutError, deal, lay_out
+from manyeyes.config.load import ConfigError, load, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"
@@ -105,7 +105,7 @@ engines:
 def test_the_command_prints_every_problem_and_ends_with_2(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("pools: [{name: a, model: m, fallback: z}]\ngateway: {port: 9090}\n")
-    ended = subprocess.run([sys.executable, "-m", "config", "check", file], capture_output=True, text=True, cwd=ROOT)
+    ended = subprocess.run([sys.executable, "-m", "manyeyes.config", "check", file], capture_output=True, text=True, cwd=ROOT)
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         f"{file}: pools[a].fallback is 'z', which is not a pool; there are a",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from config.keys import Key, Keys
-from controller.configuration import Texts, Unreadable, Unusable, understand
+from manyeyes.config.keys import Key, Keys
+from manyeyes.controller.configuration import Texts, Unreadable, Unusable, understand
 
 CONFIG = Path("config/cluster.yaml")
 RIGHT = "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"

@@ -6,11 +6,11 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from config.load import parse
-from controller import metrics, state
-from controller.dns import MOST_KEPT, Answers, answer
-from controller.fleet import Fleet
-from controller.state import Engine, Look, State, Step
+from manyeyes.config.load import parse
+from manyeyes.controller import metrics, state
+from manyeyes.controller.dns import MOST_KEPT, Answers, answer
+from manyeyes.controller.fleet import Fleet
+from manyeyes.controller.state import Engine, Look, State, Step
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"
 

@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from config.cluster import Cluster
-from config.load import parse
-from controller import metrics, state
-from controller.fleet import Fleet
-from controller.kept import Kept
-from controller.load import Load
-from controller.state import Look, Observation, State
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import parse
+from manyeyes.controller import metrics, state
+from manyeyes.controller.fleet import Fleet
+from manyeyes.controller.kept import Kept
+from manyeyes.controller.load import Load
+from manyeyes.controller.state import Look, Observation, State
 
 
 def cluster(*engines: str) -> Cluster:

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from config.cluster import Cluster
-from config.engines import Engine
-from config.load import parse
-from config.pools import Pool
-from controller.in_force import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.load import parse
+from manyeyes.config.pools import Pool
+from manyeyes.controller.in_force import NOTHING, InForce, Refused, Registered, merged
 
 
 def written() -> Cluster:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.kept import Kept
+from manyeyes.controller.kept import Kept
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
 """What is read of an engine's metrics and /load, and what is made of it."""
 
-from controller.load import Load, Loads, read
-from engine.emulator.metrics import Metrics
+from manyeyes.controller.load import Load, Loads, read
+from manyeyes.emulator.metrics import Metrics
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

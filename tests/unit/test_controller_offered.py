@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from config.cluster import Cluster
-from config.load import parse
-from controller.gateway_files import GatewayFiles, Said
-from controller.offered import Offered
-from render.gateway import as_generation
-from render.places import CONTAINERS
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import parse
+from manyeyes.controller.gateway_files import GatewayFiles, Said
+from manyeyes.controller.offered import Offered
+from manyeyes.render.gateway import as_generation
+from manyeyes.render.places import CONTAINERS
 
 
 def names(folder: Path) -> set[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from config.engines import Engine
-from config.gateway import Controller
-from controller.probe import MOST_METRICS_BYTES, Probe, Seen
-from controller.state import Canary, Look
+from manyeyes.config.engines import Engine
+from manyeyes.config.gateway import Controller
+from manyeyes.controller.probe import MOST_METRICS_BYTES, Probe, Seen
+from manyeyes.controller.state import Canary, Look
 
 RULES = Controller(probe_timeout_s=1, connect_timeout_s=1)
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
-from config.cluster import Cluster
-from config.slo import Slo
-from controller import metrics, request_labels
-from controller.fleet import Fleet
-from controller.request_log import RequestLog
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.slo import Slo
+from manyeyes.controller import metrics, request_labels
+from manyeyes.controller.fleet import Fleet
+from manyeyes.controller.request_log import RequestLog
 from tests.unit.test_controller_requests import NOBODY, ONE
 
 CLUSTER = Cluster.model_validate(

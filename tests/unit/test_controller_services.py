@@ -1,11 +1,11 @@
 """On Kubernetes: engines as Services name them take the place of those that are written."""
 
-from config.cluster import Cluster
-from config.inventory import Inventory
-from config.layout import lay_out
-from config.load import parse
-from controller.in_force import InForce, placed
-from controller.services import changes, engines_at
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import parse
+from manyeyes.controller.in_force import InForce, placed
+from manyeyes.controller.services import changes, engines_at
 
 TEXT = """
 pools:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from config.cluster import Cluster
-from config.gateway import Network
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import parse
-from controller import running
-from controller.running import Running
-from controller.within_reach import Reach, within_reach
-from render.cluster import render
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Network
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import parse
+from manyeyes.controller import running
+from manyeyes.controller.running import Running
+from manyeyes.controller.within_reach import Reach, within_reach
+from manyeyes.render.cluster import render
 
 POOLS = """
 flavour: emulated

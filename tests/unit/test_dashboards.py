@@ -12,10 +12,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from controller import metrics as controller_metrics
-from controller.state import State
-from monitoring.grafana import build, engines
-from monitoring.prometheus import recording
+from manyeyes.controller import metrics as controller_metrics
+from manyeyes.controller.state import State
+from manyeyes.monitoring.grafana import build, engines
+from manyeyes.monitoring.prometheus import recording
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(build.FOLDER.glob("*.json"))]
@@ -31,7 +31,7 @@ each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS, ids=[dashboard
 
 def test_the_committed_dashboards_are_what_build_makes() -> None:
     committed = {file: file.read_text(encoding="utf-8") for file in build.FOLDER.glob("*.json")}
-    assert committed == build.files(), "run python -m monitoring.grafana.build"
+    assert committed == build.files(), "run python -m manyeyes.monitoring.grafana.build"
 
 
 @each_panel

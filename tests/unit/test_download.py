@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from engine import download
+from manyeyes.engine import download
 
 REQUEST = httpx.Request("GET", "https://hub/api/models/org/A")
 

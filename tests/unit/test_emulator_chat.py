@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from engine.emulator import chat, completions, options
-from engine.emulator.errors import RequestError
-from engine.physics import tokens
+from manyeyes.emulator import chat, completions, options
+from manyeyes.emulator.errors import RequestError
+from manyeyes.simulator import tokens
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
 OPTIONS = options.parse(

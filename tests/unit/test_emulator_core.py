@@ -1,12 +1,12 @@
 import pytest
 
-from engine.emulator.fixed import FixedCore
-from engine.emulator.options import Constants
-from engine.physics import profile
-from engine.physics.core import BatchedCore, Core
-from engine.physics.profile import Profile
-from engine.physics.scheduler import Batch
-from engine.physics.timing import iteration_s
+from manyeyes.emulator.fixed import FixedCore
+from manyeyes.emulator.options import Constants
+from manyeyes.simulator import profile
+from manyeyes.simulator.core import BatchedCore, Core
+from manyeyes.simulator.profile import Profile
+from manyeyes.simulator.scheduler import Batch
+from manyeyes.simulator.timing import iteration_s
 from tests.unit.emulated import scheduler, sequence
 
 # An iteration takes 10 ms, and 1 ms more for each prompt token.

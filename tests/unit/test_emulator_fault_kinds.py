@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.emulator import faults
-from engine.emulator.faults import Faults
+from manyeyes.emulator import faults
+from manyeyes.emulator.faults import Faults
 from tests.unit.emulated import medium, sequence
 
 

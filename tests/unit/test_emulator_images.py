@@ -4,8 +4,8 @@ import io
 import pytest
 from PIL import Image
 
-from engine.emulator import images
-from engine.emulator.errors import RequestError
+from manyeyes.emulator import images
+from manyeyes.emulator.errors import RequestError
 
 
 def encoded(kind: str, size: tuple[int, int], **save: object) -> bytes:

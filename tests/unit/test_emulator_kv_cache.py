@@ -1,6 +1,6 @@
-from engine.physics import blocks
-from engine.physics.kv_cache import KvCache
-from engine.physics.sequence import Sequence
+from manyeyes.simulator import blocks
+from manyeyes.simulator.kv_cache import KvCache
+from manyeyes.simulator.sequence import Sequence
 from tests.unit.emulated import sequence
 
 

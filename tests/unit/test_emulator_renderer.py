@@ -3,10 +3,10 @@ from time import monotonic
 
 import pytest
 
-from engine.emulator.metrics import Metrics
-from engine.emulator.renderer import Renderer
-from engine.physics.processor import BYTES_PER_PIXEL, ProcessorCache
-from engine.physics.profile import Profile
+from manyeyes.emulator.metrics import Metrics
+from manyeyes.emulator.renderer import Renderer
+from manyeyes.simulator.processor import BYTES_PER_PIXEL, ProcessorCache
+from manyeyes.simulator.profile import Profile
 from tests.unit.emulated import medium, sequence
 
 # 20 ms an item on the only thread; a megapixel costs nothing more.

@@ -1,5 +1,5 @@
-from engine.physics.scheduler import Batch, Scheduler
-from engine.physics.sequence import Sequence
+from manyeyes.simulator.scheduler import Batch, Scheduler
+from manyeyes.simulator.sequence import Sequence
 from tests.unit.emulated import medium, scheduler, sequence
 
 

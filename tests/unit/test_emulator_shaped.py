@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from engine.emulator import shaped
-from engine.emulator.errors import RequestError
+from manyeyes.emulator import shaped
+from manyeyes.emulator.errors import RequestError
 
 
 def test_an_answer_after_a_schema_has_its_keys_and_types() -> None:

@@ -1,4 +1,4 @@
-from engine.emulator import text
+from manyeyes.emulator import text
 
 
 def test_an_answer_says_that_it_is_emulated_and_names_the_pictures() -> None:

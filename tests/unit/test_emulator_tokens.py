@@ -1,6 +1,6 @@
 import pytest
 
-from engine.physics import tokens
+from manyeyes.simulator import tokens
 
 LIMITS = (65_536, 1_310_720)  # pixels
 

@@ -3,9 +3,9 @@ import struct
 
 import pytest
 
-from engine.emulator import videos
-from engine.emulator.errors import RequestError
-from engine.emulator.videos import Clip
+from manyeyes.emulator import videos
+from manyeyes.emulator.errors import RequestError
+from manyeyes.emulator.videos import Clip
 
 
 def box(kind: bytes, content: bytes) -> bytes:

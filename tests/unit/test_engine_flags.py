@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from config.cluster import Cluster
-from config.load import parse
-from engine.flags import serve_flags, served_names
-from render.engines import environment_of, media_environment, memory_gb
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import parse
+from manyeyes.engine.flags import serve_flags, served_names
+from manyeyes.render.engines import environment_of, media_environment, memory_gb
 
 
 def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from config.cluster import Cluster
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import load, parse
-from render.engines import engines_yaml
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load, parse
+from manyeyes.render.engines import engines_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 Service = dict[str, Any]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from host import admin_key
-from host.trouble import Trouble
+from manyeyes.cli import admin_key
+from manyeyes.cli.trouble import Trouble
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from config.load import ConfigError
-from host import __main__ as host
-from host import backup, command, dotenv, started
-from host.command import CommandFailed
-from host.compose import Compose
-from host.trouble import Trouble
+from manyeyes.config.load import ConfigError
+from manyeyes.cli import __main__ as host
+from manyeyes.cli import backup, command, dotenv, started
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.trouble import Trouble
 
 CLUSTER = "name: mine\npools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 CLOSED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
@@ -59,8 +59,8 @@ def test_a_backup_beside_a_typo_holds_a_configuration_that_can_be_restored(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr("host.backup.engine.ensure", lambda: None)
-    monkeypatch.setattr("host.backup.Volumes.exists", lambda self, volume: False)
+    monkeypatch.setattr("manyeyes.cli.backup.engine.ensure", lambda: None)
+    monkeypatch.setattr("manyeyes.cli.backup.Volumes.exists", lambda self, volume: False)
     monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
     monkeypatch.setattr(Compose, "runs", lambda self: False)
     archive = backup.backup(config, str(tmp_path / "b.tar.gz"))
@@ -129,7 +129,7 @@ def test_a_program_in_a_folder_that_cannot_be_read_is_not_there(monkeypatch: pyt
     def refuse(*arguments: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("host.command.subprocess.Popen", refuse)
+    monkeypatch.setattr("manyeyes.cli.command.subprocess.Popen", refuse)
     assert not command.succeeds(["anything"])
 
 

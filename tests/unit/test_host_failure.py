@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from config.load import parse
-from host import failure, up, wait
-from host.command import CommandFailed
-from host.compose import Compose
-from host.failure import OUT_OF_MEMORY, remedy, root_cause
-from host.terminal import Step
-from host.trouble import Trouble
+from manyeyes.config.load import parse
+from manyeyes.cli import failure, up, wait
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.failure import OUT_OF_MEMORY, remedy, root_cause
+from manyeyes.cli.terminal import Step
+from manyeyes.cli.trouble import Trouble
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
 CLUSTER = parse(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from config.inventory import HostGpu, Inventory
-from config.load import parse
-from host import doctor, facts, inventory
-from host.facts import Docker
-from host.trouble import Trouble
-from render.engines import engines_yaml
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.load import parse
+from manyeyes.cli import doctor, facts, inventory
+from manyeyes.cli.facts import Docker
+from manyeyes.cli.trouble import Trouble
+from manyeyes.render.engines import engines_yaml
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated]}]\n"
 LISTED = "pools: [{name: a, model: org/A}]\nengines:\n" + "".join(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from config.gateway import Images
-from config.load import load, parse
-from host import images, upgrade
-from host.command import ROOT
-from host.compose import Compose
-from host.images import provide, registry_of
-from host.trouble import Trouble
+from manyeyes.config.gateway import Images
+from manyeyes.config.load import load, parse
+from manyeyes.cli import images, upgrade
+from manyeyes.cli.command import ROOT
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.images import provide, registry_of
+from manyeyes.cli.trouble import Trouble
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
 NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"
@@ -224,5 +224,5 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
 
 
 def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
-    lines = (ROOT / "engine/cuda/Dockerfile").read_text().splitlines()
+    lines = (ROOT / "docker/vllm-cuda/Dockerfile").read_text().splitlines()
     assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines

@@ -6,19 +6,19 @@ from typing import cast
 import pytest
 import yaml
 
-from config.inventory import DEFAULT
-from config.layout import lay_out
-from config.load import parse
-from host import started, up
-from host.compose import Compose
-from host.containers import rules
-from host.restart import LeftOut, Look, NotBack, restart
-from host.restart_rolling import left_out, render_engines
-from host.rolling import Rules
-from host.trouble import Trouble
-from render.cluster import render
-from render.engines import engines_yaml
-from render.write import write
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import parse
+from manyeyes.cli import started, up
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.containers import rules
+from manyeyes.cli.restart import LeftOut, Look, NotBack, restart
+from manyeyes.cli.restart_rolling import left_out, render_engines
+from manyeyes.cli.rolling import Rules
+from manyeyes.cli.trouble import Trouble
+from manyeyes.render.cluster import render
+from manyeyes.render.engines import engines_yaml
+from manyeyes.render.write import write
 
 
 def rendered(folder: Path, **commands: str) -> None:

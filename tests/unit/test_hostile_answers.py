@@ -15,31 +15,31 @@ import orjson
 import pytest
 from prometheus_client import generate_latest
 
-from adapter.answer import NoAnswer
-from adapter.book import Reader
-from adapter.upstream import Upstream
-from config import hosts
-from config.cluster import Cluster
-from config.endpoint import Adapter, Endpoint
-from config.load import parse
-from controller import load, metrics, remote, running
-from controller.bounded import NoReply, call
-from controller.container_use import read as container_use
-from controller.dns import Answers
-from controller.fleet import Fleet
-from controller.in_force import InForce, Refused
-from controller.keep_running import keep_running
-from controller.kept import Kept
-from controller.memory import Memory
-from controller.registry.refusal import Refusal
-from controller.registry.registrations import Registrations
-from controller.registry.registrations import read as registered
-from controller.request_log import RequestLog
-from controller.scaling import memory as scaling_memory
-from controller.scaling.actuator import CannotMove
-from controller.scaling.hung import HungRestarts
-from controller.state import Engine, Look, State
-from host import started
+from manyeyes.openai_adapter.answer import NoAnswer
+from manyeyes.openai_adapter.book import Reader
+from manyeyes.openai_adapter.upstream import Upstream
+from manyeyes.config import hosts
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.endpoint import Adapter, Endpoint
+from manyeyes.config.load import parse
+from manyeyes.controller import load, metrics, remote, running
+from manyeyes.controller.bounded import NoReply, call
+from manyeyes.controller.container_use import read as container_use
+from manyeyes.controller.dns import Answers
+from manyeyes.controller.fleet import Fleet
+from manyeyes.controller.in_force import InForce, Refused
+from manyeyes.controller.keep_running import keep_running
+from manyeyes.controller.kept import Kept
+from manyeyes.controller.memory import Memory
+from manyeyes.controller.registry.refusal import Refusal
+from manyeyes.controller.registry.registrations import Registrations
+from manyeyes.controller.registry.registrations import read as registered
+from manyeyes.controller.request_log import RequestLog
+from manyeyes.controller.scaling import memory as scaling_memory
+from manyeyes.controller.scaling.actuator import CannotMove
+from manyeyes.controller.scaling.hung import HungRestarts
+from manyeyes.controller.state import Engine, Look, State
+from manyeyes.cli import started
 from tests.unit.test_controller_dns import SRV, fleet
 
 ODD: list[Any] = [
@@ -313,7 +313,7 @@ async def test_an_engine_without_a_container_keeps_no_other_hung_one_from_its_re
 
 
 async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.keep_running.PAUSE_S", 0)
+    monkeypatch.setattr("manyeyes.controller.keep_running.PAUSE_S", 0)
     began = 0
     waits = asyncio.Event()
 
@@ -436,8 +436,8 @@ def endpoint() -> Endpoint:
 async def test_each_former_connection_of_the_adapter_is_closed_after_its_own_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapter.book import Book, Spoken
-    from adapter.speaker import Speaker
+    from manyeyes.openai_adapter.book import Book, Spoken
+    from manyeyes.openai_adapter.speaker import Speaker
 
     closed: list[float] = []
 
@@ -467,7 +467,7 @@ def replace_limits(book: Any, seconds: float) -> Any:
 def test_a_path_that_cannot_be_followed_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     import jsonpath
 
-    from adapter import answer
+    from manyeyes.openai_adapter import answer
 
     class Broken:
         def findall(self, document: Any) -> list[Any]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from config import documents
-from config.documents import DocumentError
-from config.keys import KeysError, load_keys, parse_keys
-from config.load import ConfigError, load, parse
-from config.users import UsersError, load_users, parse_users
+from manyeyes.config import documents
+from manyeyes.config.documents import DocumentError
+from manyeyes.config.keys import KeysError, load_keys, parse_keys
+from manyeyes.config.load import ConfigError, load, parse
+from manyeyes.config.users import UsersError, load_users, parse_users
 
 ROOT = Path(__file__).resolve().parents[2]
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

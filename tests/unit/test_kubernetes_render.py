@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import yaml
 
-from config.cluster import Cluster
-from config.inventory import HostGpu, Inventory
-from config.layout import LayoutError, lay_out
-from config.load import load, parse
-from config.pools import Flavour
-from render.engines import engines_yaml, telling_environment, telling_flags
-from render.flavours import clusters
-from render.kubernetes import models, production_stack
-from render.kubernetes.models import CODE
-from render.kubernetes.tree import tree
-from render.shapes import shapes
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.layout import LayoutError, lay_out
+from manyeyes.config.load import load, parse
+from manyeyes.config.pools import Flavour
+from manyeyes.render.engines import engines_yaml, telling_environment, telling_flags
+from manyeyes.render.flavours import clusters
+from manyeyes.render.kubernetes import models, production_stack
+from manyeyes.render.kubernetes.models import CODE
+from manyeyes.render.kubernetes.tree import tree
+from manyeyes.render.shapes import shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -169,12 +169,12 @@ def test_the_download_job_has_another_name_when_it_has_other_work() -> None:
 
 
 def test_the_code_of_the_download_is_what_its_config_map_holds() -> None:
-    generators = yaml.safe_load((ROOT / "engine/kustomization.yaml").read_text())["configMapGenerator"]
+    generators = yaml.safe_load((ROOT / "manyeyes/engine/kustomization.yaml").read_text())["configMapGenerator"]
     files = next(one["files"] for one in generators if one["name"] == "engine-download")
-    in_map = {key: f"engine/{path or key}" for key, _, path in (each.partition("=") for each in files)}
+    in_map = {key: f"manyeyes/engine/{path or key}" for key, _, path in (each.partition("=") for each in files)}
     assert in_map == CODE
     tiny = {
-        f"engine/tiny/{path.name}" for path in (ROOT / "engine/tiny").glob("*.*") if path.suffix in (".py", ".jinja")
+        f"manyeyes/engine/tiny/{path.name}" for path in (ROOT / "manyeyes/engine/tiny").glob("*.*") if path.suffix in (".py", ".jinja")
     }
     assert tiny <= set(CODE.values())
 
@@ -224,4 +224,4 @@ def test_every_pods_vllm_finds_what_bounds_its_media(flavour: str) -> None:
     text = tree(load(ROOT / "config/cluster.yaml"))[f"engines/{flavour}/pools.yaml"]
     assert "--middleware=media_room.MediaRoom" in text
     assert "name: PYTHONPATH\n          value: /manyeyes" in text
-    assert "pod/media_room.py" in (ROOT / "engine/kustomization.yaml").read_text()
+    assert "pod/media_room.py" in (ROOT / "manyeyes/engine/kustomization.yaml").read_text()

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-import config.slo
+import manyeyes.config.slo
 from loadtest.arrivals import arrivals_in
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures

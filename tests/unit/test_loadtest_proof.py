@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from charts.plot import apart, nice
-from charts.style import STYLE
+from manyeyes.charts.plot import apart, nice
+from manyeyes.charts.style import STYLE
 from loadtest import compare
 from loadtest.figures import Figures, Window
 from loadtest.proof import charts, measured, report, words

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from host import logs as host_logs
-from host.compose import Compose
-from host.trouble import Trouble
-from logs import vllm
-from logs.line import ALWAYS, FIELDS, line
-from logs.reading import Line, composed, read
-from logs.showing import shown
-from logs.story import story, tries
+from manyeyes.cli import logs as host_logs
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.trouble import Trouble
+from manyeyes.observability import vllm
+from manyeyes.observability.line import ALWAYS, FIELDS, line
+from manyeyes.observability.reading import Line, composed, read
+from manyeyes.observability.showing import shown
+from manyeyes.observability.story import story, tries
 
 ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-21T20:10:22.860Z"
@@ -195,7 +195,7 @@ def test_vllms_probes_are_left_out_and_its_other_lines_kept(vllm_log: Any) -> No
 def test_vllms_logging_file_is_one_that_pythons_logging_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANYEYES_ENGINE", "gpu-0")
     monkeypatch.setenv("MANYEYES_POOL", "big")
-    configured = json.loads((ROOT / "logs/vllm.json").read_text())
+    configured = json.loads((ROOT / "manyeyes/observability/vllm.json").read_text())
     maker = logging.config.DictConfigurator(configured)
     assert isinstance(maker.configure_formatter(configured["formatters"]["lines"]), vllm.Lines)
     assert isinstance(maker.configure_filter(configured["filters"]["kept"]), vllm.Kept)

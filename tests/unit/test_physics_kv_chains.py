@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from engine.physics.kv_cache import KvCache
-from engine.physics.kv_chains import ChainCache
-from engine.physics.sequence import Sequence
+from manyeyes.simulator.kv_cache import KvCache
+from manyeyes.simulator.kv_chains import ChainCache
+from manyeyes.simulator.sequence import Sequence
 from tests.unit.emulated import sequence
 
 CONVERSATIONS, CAPACITY = 9, 1_600

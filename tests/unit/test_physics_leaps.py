@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from engine.physics import profile
-from engine.physics.core import BatchedCore
-from engine.physics.job import Medium
-from engine.physics.leaps import LeapingCore
+from manyeyes.simulator import profile
+from manyeyes.simulator.core import BatchedCore
+from manyeyes.simulator.job import Medium
+from manyeyes.simulator.leaps import LeapingCore
 from tests.unit.emulated import medium, scheduler, sequence
 
 PROFILE = profile.load("rtx4090-qwen3-vl-4b-fp8")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.planner.__main__ import main
-from loadtest.planner.limits import PREFILL, PREPROCESSING, lost
-from loadtest.planner.outcome import STAGES, Outcome
+from manyeyes.planner.__main__ import main
+from manyeyes.planner.limits import PREFILL, PREPROCESSING, lost
+from manyeyes.planner.outcome import STAGES, Outcome
 
 QUICK = ["--requests", "400", "--output-tokens", "40", "--pool", "qwen3-vl-4b"]
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from loadtest.planner.balancing import POLICIES, Balancer
+from manyeyes.planner.balancing import POLICIES, Balancer
 
 
 def made(name: str, engines: int = 3, most: int = 4) -> Balancer:

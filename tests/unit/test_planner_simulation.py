@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from config.pools import Pool
-from engine.physics import profile
+from manyeyes.config.pools import Pool
+from manyeyes.simulator import profile
 from loadtest.percentiles import percentile
-from loadtest.planner.ask import Ask
-from loadtest.planner.balancing import POLICIES
-from loadtest.planner.card import card
-from loadtest.planner.outcome import STAGES, Outcome
-from loadtest.planner.simulation import Simulation, Span
-from loadtest.planner.work import Conversation, Work, arrivals
+from manyeyes.planner.ask import Ask
+from manyeyes.planner.balancing import POLICIES
+from manyeyes.planner.card import card
+from manyeyes.planner.outcome import STAGES, Outcome
+from manyeyes.planner.simulation import Simulation, Span
+from manyeyes.planner.work import Conversation, Work, arrivals
 
 FOUR_B = profile.load("rtx4090-qwen3-vl-4b-fp8")
 CARD = card(FOUR_B, Pool(name="p", model="Qwen/Qwen3-VL-4B-Instruct-FP8"))

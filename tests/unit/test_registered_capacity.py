@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from config.capacity import in_flight
-from config.cluster import Cluster
-from config.engines import Engine
-from config.load import parse
-from config.pools import Pool
-from controller.in_force import NOTHING, Registered, merged
-from render.nginx import pools_conf
-from render.places import CONTAINERS
+from manyeyes.config.capacity import in_flight
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.load import parse
+from manyeyes.config.pools import Pool
+from manyeyes.controller.in_force import NOTHING, Registered, merged
+from manyeyes.render.nginx import pools_conf
+from manyeyes.render.places import CONTAINERS
 
 MIXED = """
 pools:

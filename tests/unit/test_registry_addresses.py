@@ -4,11 +4,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from config.cluster import Cluster
-from config.gateway import Controller
-from config.load import parse
-from controller.registry.addresses import Own, check, forbidden
-from controller.registry.refusal import Refusal
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Controller
+from manyeyes.config.load import parse
+from manyeyes.controller.registry.addresses import Own, check, forbidden
+from manyeyes.controller.registry.refusal import Refusal
 
 
 @pytest.mark.parametrize(

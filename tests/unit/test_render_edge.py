@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 
-from config.cluster import Cluster
-from config.keys import Key, Keys
-from config.load import parse
-from render.edge import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
-from render.places import CONTAINERS
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.keys import Key, Keys
+from manyeyes.config.load import parse
+from manyeyes.render.edge import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
+from manyeyes.render.places import CONTAINERS
 
 
 def cluster(gateway: str = "{}") -> Cluster:

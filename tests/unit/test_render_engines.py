@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from config.load import parse
-from render.engines import engines_yaml
+from manyeyes.config.load import parse
+from manyeyes.render.engines import engines_yaml
 
 POOLS = "pools: [{name: a, model: org/A}, {name: b, model: org/B}]\n"
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from monitoring.prometheus_api import Line
-from monitoring.report import over_time, words
-from monitoring.report.gather import CHARTS, Gathered, Span, Told, spans
-from monitoring.report.over_time import Drawn
-from monitoring.report.page import page
+from manyeyes.monitoring.prometheus_api import Line
+from manyeyes.monitoring.report import over_time, words
+from manyeyes.monitoring.report.gather import CHARTS, Gathered, Span, Told, spans
+from manyeyes.monitoring.report.over_time import Drawn
+from manyeyes.monitoring.report.page import page
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 WELL = Told(

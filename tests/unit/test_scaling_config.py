@@ -2,8 +2,8 @@
 
 import pytest
 
-from config.load import ConfigError, parse
-from config.scaling import Keep
+from manyeyes.config.load import ConfigError, parse
+from manyeyes.config.scaling import Keep
 
 
 def problems(text: str) -> list[str]:

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from config.scaling import Down, Keep, Scaling, Target, Up
-from controller.scaling import hours, need
-from controller.scaling.decide import Change, Decision, Reason, reversals
-from controller.scaling.need import Load
-from controller.scaling.pool import PoolScaling
+from manyeyes.config.scaling import Down, Keep, Scaling, Target, Up
+from manyeyes.controller.scaling import hours, need
+from manyeyes.controller.scaling.decide import Change, Decision, Reason, reversals
+from manyeyes.controller.scaling.need import Load
+from manyeyes.controller.scaling.pool import PoolScaling
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 TEN = Target(in_flight=10)

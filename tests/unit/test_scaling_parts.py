@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from config.load import parse
-from controller import state
-from controller.fleet import Fleet, Member
-from controller.kept import Kept
-from controller.load import Load
-from controller.request_log import RequestLog
-from controller.scaling import gpu_use, memory
-from controller.scaling.hung import is_hung
-from controller.scaling.observe import Observer
-from controller.scaling.pool import with_target
-from controller.state import Look, State
-from host.up import engines_to_start
+from manyeyes.config.load import parse
+from manyeyes.controller import state
+from manyeyes.controller.fleet import Fleet, Member
+from manyeyes.controller.kept import Kept
+from manyeyes.controller.load import Load
+from manyeyes.controller.request_log import RequestLog
+from manyeyes.controller.scaling import gpu_use, memory
+from manyeyes.controller.scaling.hung import is_hung
+from manyeyes.controller.scaling.observe import Observer
+from manyeyes.controller.scaling.pool import with_target
+from manyeyes.controller.state import Look, State
+from manyeyes.cli.up import engines_to_start
 
 CLUSTER = """
 pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]

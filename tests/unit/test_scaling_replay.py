@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from config.scaling import Scaling, Target
-from controller.scaling.need import Load
-from controller.scaling.record import Record
-from controller.scaling.replay import Unreadable, read, replay
+from manyeyes.config.scaling import Scaling, Target
+from manyeyes.controller.scaling.need import Load
+from manyeyes.controller.scaling.record import Record
+from manyeyes.controller.scaling.replay import Unreadable, read, replay
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = Scaling(target=Target(in_flight=10))
@@ -73,7 +73,7 @@ def test_another_policy_is_compared_on_the_same_record(tmp_path: Path) -> None:
     )
     (tmp_path / "load.jsonl").write_text(lines(recorded()))
     (tmp_path / "other.yaml").write_text("target: {in_flight: 20}\n")
-    command = [sys.executable, "-m", "controller.scaling.replay", str(tmp_path / "load.jsonl"), "--pool=big"]
+    command = [sys.executable, "-m", "manyeyes.controller.scaling.replay", str(tmp_path / "load.jsonl"), "--pool=big"]
     said = subprocess.run(
         [*command, f"--config={tmp_path}/cluster.yaml", f"--other={tmp_path}/other.yaml"],
         cwd=ROOT,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from config.load import parse
-from config.scaling import Scaling, Target
-from controller.scaling.pool import with_target
-from engine.physics import profile
+from manyeyes.config.load import parse
+from manyeyes.config.scaling import Scaling, Target
+from manyeyes.controller.scaling.pool import with_target
+from manyeyes.simulator import profile
 from tests.simulation.day import Outcome, Setting, Traffic, play
 from tests.simulation.engine import AVERAGE, SimulatedEngine
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from host import status
-from monitoring.prometheus_api import Alert, Number, Prometheus
-from monitoring.status import look, sight, tables
-from monitoring.status.sight import Sight
+from manyeyes.cli import status
+from manyeyes.monitoring.prometheus_api import Alert, Number, Prometheus
+from manyeyes.monitoring.status import look, sight, tables
+from manyeyes.monitoring.status.sight import Sight
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LONG = "qwen3-vl-30b-a3b-instruct-for-documents"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.__main__ import main
-from config.users import UsersError, hashed, load_users, matches, parse_users, set_password
+from manyeyes.config.__main__ import main
+from manyeyes.config.users import UsersError, hashed, load_users, matches, parse_users, set_password
 
 CLUSTER = "pools: [{name: a, model: org/A}]\n"
 GOOD = hashed("a good password")

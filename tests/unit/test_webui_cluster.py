@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from config.pools import Media, Pool
+from manyeyes.config.pools import Media, Pool
 from webui import cluster_view, estimate, load_run, thinking
 from webui.attach import Cost
 from webui.controller import Controller, Sight, gauges_of, queried_of

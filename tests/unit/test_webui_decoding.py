@@ -12,7 +12,7 @@ import pypdfium2
 import pytest
 from PIL import Image
 
-from config.pools import Media
+from manyeyes.config.pools import Media
 from tests.eventually import eventually
 from webui import attach, decoding, pdf, pictures, videos
 from webui.attach import Limits

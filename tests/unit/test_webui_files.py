@@ -8,7 +8,7 @@ import pypdfium2
 import pytest
 from PIL import Image
 
-from config.pools import Media
+from manyeyes.config.pools import Media
 from webui import attach, pictures, videos, vision_tokens
 from webui.attach import Limits, costs, prepared
 from webui.failure import Failure

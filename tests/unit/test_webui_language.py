@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import webui
-from config.webui import WebUi
+from manyeyes.config.webui import WebUi
 from webui import language
 from webui.chinese import CHINESE
 from webui.failure import was_cut

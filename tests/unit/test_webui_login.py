@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from config.users import set_password
+from manyeyes.config.users import set_password
 from webui.login import COOKIE, CurrentUsers, Login
 from webui.patience import FREE, Patience
 

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from config.webui import AtOnce
+from manyeyes.config.webui import AtOnce
 from webui import agent, grounding, media, owners, pictures, samples, uploads
 from webui.agent import Step, Walk
 from webui.answer import line

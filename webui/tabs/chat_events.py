@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from config.pools import Pool
+from manyeyes.config.pools import Pool
 from webui import attach, chat_files, code_view, conversation, estimate, kept_chats, owners, presets, uploads
 from webui.attach import Cost
 from webui.caps import Caps

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from config.webui import AtOnce
+from manyeyes.config.webui import AtOnce
 from webui import attach, batch, batch_files, media, owners, progress, reading, samples
 from webui.batch import Batch
 from webui.failure import Failure

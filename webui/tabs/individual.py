@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from config.webui import AtOnce
+from manyeyes.config.webui import AtOnce
 from webui import media, owners, samples, side_by_side
 from webui.gateway import KEY_HEADER
 from webui.knobs import Knobs

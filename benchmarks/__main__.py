@@ -1,0 +1,111 @@
+"""`python -m benchmarks`: gateways side by side. `--help` says what can be chosen; README.md says what it means."""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks import gateways as all_gateways
+from benchmarks import work as works
+from benchmarks.gateways.gateway import Gateway
+from benchmarks.gateways.vllm_router import NOT_RUN
+from benchmarks.install import BUILD, NotInstalled
+from benchmarks.plan import Wanted, plan
+from benchmarks.run import FULL, QUICK, do
+from loadtest.machine import ROOT, as_json, machine
+
+KINDS = ("work", "cpu", "latency", "stream")
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in words(text))
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m benchmarks", description="Gateways side by side on the same seeded work.")
+    p.add_argument("--gateways", type=words, default=(), help="parts of names, by commas; default all (see --list)")
+    p.add_argument("--measure", type=words, default=KINDS, help=f"of {','.join(KINDS)}; default all")
+    p.add_argument("--work", type=words, default=tuple(works.ALL), help=f"of {','.join(works.ALL)}; default all")
+    p.add_argument("--engines", type=numbers, default=(3, 8), help="numbers of engines; the first gets everything")
+    p.add_argument("--headers", type=numbers, default=(0, 1, 2), help="numbers of session headers that clients send")
+    p.add_argument("--repeats", type=int, default=3)
+    p.add_argument(
+        "--quick", action="store_true", help="a third of the users, one repeat: shows that it works, no figures"
+    )
+    p.add_argument("--seconds", type=float, help="for each size in cpu and latency; default 6")
+    p.add_argument("--users", type=float, help="share of the users of each work; default 1")
+    p.add_argument("--speed", type=float, default=1.0, help="engines' clock against the wall's; default 1")
+    p.add_argument("--user-processes", type=int, default=1, help="processes the users are spread over")
+    p.add_argument("--out", type=Path, help="folder of raw results; one that exists is continued")
+    p.add_argument("--list", action="store_true", help="names, versions and settings of all gateways, and nothing else")
+    return p
+
+
+def installed(names: Sequence[str]) -> tuple[list[Gateway], dict[str, str], dict[str, str]]:
+    """Gateways whose names hold one of `names`, versions by name, and why some cannot be had."""
+    chosen = [g for g in all_gateways.ALL if not names or any(n.lower() in g.name.lower() for n in names)]
+    found, versions, missing = [], {}, dict(NOT_RUN)
+    for gateway in chosen:
+        try:
+            versions[gateway.name] = gateway.version()
+            found.append(gateway)
+        except NotInstalled as why:
+            missing[gateway.name] = f"not installed: {why}"
+            print(f"  no  {gateway.name}: {why}", flush=True)
+    return found, versions, missing
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser().parse_args(arguments)
+    # What was started is ended on SIGTERM as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    found, versions, missing = installed(asked.gateways)
+    if asked.list:
+        for gateway in found:
+            print(f"{gateway.name} ({versions[gateway.name]})")
+            for setting in gateway.settings:
+                print(f"    {setting.what}: {setting.why} [{setting.source}]")
+        return 0
+    extent = QUICK if asked.quick else FULL
+    extent = replace(extent, speed=asked.speed, user_processes=asked.user_processes)
+    if asked.seconds:
+        extent = replace(extent, seconds=asked.seconds)
+    if asked.users:
+        extent = replace(extent, users_share=asked.users)
+    repeats = 1 if asked.quick else asked.repeats
+    jobs = plan(Wanted(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
+    out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "machine": as_json(machine(shlex.join(["python", "-m", "benchmarks", *arguments]))),
+        "extent": asdict(extent),
+        "quick": asked.quick,
+        "versions": versions,
+        "missing": missing,
+    }
+    file = out / "about.json"
+    if file.exists():
+        earlier = json.loads(file.read_text())
+        if earlier["extent"] != about["extent"]:
+            print(f"{file} was made with {earlier['extent']}, this run has {about['extent']}. Name another --out.")
+            return 2
+        about["versions"] = earlier["versions"] | versions
+        about["missing"] = earlier["missing"] | missing
+    file.write_text(json.dumps(about, indent=1))
+    do(jobs, {gateway.name: gateway for gateway in found}, extent, out)
+    shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
+    print(f"raw results: {shown}/runs.jsonl; the report: python -m benchmarks.report {shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

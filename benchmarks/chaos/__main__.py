@@ -1,0 +1,137 @@
+"""`python -m benchmarks.chaos`: the fault table on the running cluster, under load, as `make chaos` calls it. docs/chaos.md says what it means.
+
+Exit codes: 0 every fault cost no more than it may; 1 one did, or the run is partial; 2 nothing was done; 130 Ctrl-C.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import orjson
+
+from benchmarks.chaos import report, under_load
+from benchmarks.chaos.crowd import Crowd
+from benchmarks.chaos.faults import Fault, chosen, table
+from benchmarks.chaos.outcome import Outcome
+from benchmarks.chaos.patient import Patient
+from benchmarks.chaos.strike import left_as_it_was
+from benchmarks.chaos.target import Target, Unfit, find
+from manyeyes.config.load import ConfigError
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.terminal import attention, ok, refusal, say, step
+from loadtest import users
+from loadtest.gateway import Unusable
+from loadtest.machine import ROOT, machine
+from loadtest.order import KEY
+
+COMMAND = "python -m benchmarks.chaos"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="make chaos", description="Faults on the running cluster, under load.")
+    p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    p.add_argument("--faults", default="", help="names with commas; `--list` prints them; default: all")
+    p.add_argument("--list", action="store_true", help="print the faults of this cluster and do nothing")
+    p.add_argument("--users", type=int, default=20, help="people at the same time, default 20")
+    p.add_argument("--scenario", default="chat", help=f"{', '.join(users.ALL)}, or a mix; default chat")
+    p.add_argument("--model", default="", help="default: the first the gateway names")
+    p.add_argument(
+        "--watch", type=float, default=10.0, help="seconds to look on before and after each fault, default 10"
+    )
+    p.add_argument("--confirm", default="", help="yes: also on a cluster that is not emulated")
+    p.add_argument("--out", type=Path, help="default build/chaos/<date>")
+    return p
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser().parse_args(arguments)
+    try:
+        target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
+        mix = users.mix(asked.scenario)
+        faults = chosen(table(target.containers.parts()), asked.faults)
+    except (Unfit, Unusable, ConfigError, ValueError) as error:
+        refusal(str(error))
+        return 2
+    if asked.list:
+        for fault in faults:
+            say(f"  {fault.name:24} {fault.title}")
+        return 0
+    folder = (asked.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    crowd = Crowd(target.asked, mix)
+    outcomes: list[Outcome] = []
+    partial = ""
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        _run(target, crowd, asked, faults, outcomes)
+    except KeyboardInterrupt:
+        partial = "interrupted by Ctrl-C"
+    except (CommandFailed, TimeoutError) as error:
+        partial = str(error)
+    about = report.About(
+        cluster=target.cluster.name,
+        emulated=target.emulated,
+        load=f"{asked.users} users, scenario {asked.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
+        machine=_machine(),
+        command=shlex.join([*COMMAND.split(), *arguments]),
+        partial=partial,
+    )
+    (folder / "chaos.md").write_text(report.markdown(about, outcomes))
+    (folder / "chaos.html").write_text(report.page(about, outcomes))
+    (folder / "chaos.json").write_bytes(
+        orjson.dumps(
+            {"about": asdict(about), "outcomes": [asdict(one) for one in outcomes]}, option=orjson.OPT_INDENT_2
+        )
+    )
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    say(f"      {shown}: chaos.html, chaos.md, chaos.json")
+    if partial:
+        refusal(f"partial: {partial}; the cluster is as it was")
+        return 130 if partial.startswith("interrupted") else 1
+    return 1 if any(one.broken for one in outcomes) else 0
+
+
+def _run(
+    target: Target, crowd: Crowd, asked: argparse.Namespace, faults: Sequence[Fault], outcomes: list[Outcome]
+) -> None:
+    patient = Patient(target.asked)
+    load = under_load.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
+    with left_as_it_was(target.containers):
+        crowd.start(asked.users)
+        patient.start()
+        try:
+            for number, fault in enumerate(faults, start=1):
+                with step(f"{number} of {len(faults)}: {fault.title}") as current:
+                    one = load.measure(fault, lambda note, current=current: setattr(current, "note", note))  # type: ignore[misc]
+                    outcomes.append(one)
+                    current.outcome = f"{fault.name}: {_in_short(one)}"
+                if one.broken:
+                    attention(f"{fault.name} {one.broken}")
+        finally:
+            crowd.stop()
+            patient.stop()
+    ok("everything runs as before")
+
+
+def _in_short(one: Outcome) -> str:
+    return f"{one.answered} answered, {one.failed} failed, {one.cut} cut, whole again after {one.whole_again_s:.1f} s"
+
+
+def _machine() -> str:
+    it = machine("")
+    return f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}"
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,263 @@
+"""`python -m benchmarks.chaos.soak`: a long run at a share of what the cluster can do, with a fault every minute, as `make soak` calls it.
+
+Struck are only parts whose loss costs no request: engines that are not alone, and what no request passes. The gateway, the controller and
+the page are left alone, because a restart would hide what they gain in memory; `make chaos` has their faults.
+Exit codes: 0 nothing lost and nothing grows; 1 something is; 2 nothing was done; 130 Ctrl-C.
+"""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.chaos.crowd import Crowd
+from benchmarks.chaos.faults import Fault, table
+from benchmarks.chaos.gauge import Gauge
+from benchmarks.chaos.growth import LEAST_S, Growth, growth
+from benchmarks.chaos.lines import lines
+from benchmarks.chaos.outcome import is_cut
+from benchmarks.chaos.strike import left_as_it_was, strike
+from benchmarks.chaos.target import Target, Unfit, find
+from benchmarks.chaos.visitor import Visitor
+from manyeyes.config.load import ConfigError
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.terminal import ok, refusal, say, step
+from loadtest import users
+from loadtest.gateway import Unusable
+from loadtest.machine import ROOT, machine
+from loadtest.order import KEY
+from loadtest.percentiles import percentile
+from loadtest.sample import Sample
+
+WATCHED = ("gateway", "controller", "webui")
+EVERY_S = 60.0
+FULL_S = 30.0
+FULL_WARM_S = 10.0
+USERS_PER_ENGINE = 12
+LEAST_MB, LEAST_FILES = 5.0, 20.0
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What users saw in it. Figures of answers that ended in it."""
+
+    minute: int
+    fault: str
+    answered: int
+    failed: int
+    cut: int
+    p95_s: float
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="make soak", description="A long run with a fault every minute.")
+    p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    p.add_argument("--minutes", type=int, default=60)
+    p.add_argument(
+        "--load", type=float, default=0.8, help="of the requests a second that a closed loop gets; default 0.8"
+    )
+    p.add_argument("--scenario", default="chat")
+    p.add_argument("--model", default="")
+    p.add_argument("--confirm", default="", help="yes: also on a cluster that is not emulated")
+    p.add_argument("--out", type=Path, help="default build/soak/<date>")
+    return p
+
+
+def harmless(target: Target) -> list[Fault]:
+    """Faults that may cost no request before its first byte, and that leave the watched parts running."""
+    return [
+        fault
+        for fault in table(target.containers.parts())
+        if fault.costs != "in flight" and not set(fault.services) & set(WATCHED)
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser().parse_args(arguments)
+    try:
+        target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes")
+        mix = users.mix(asked.scenario)
+        if not (faults := harmless(target)):
+            raise Unfit("a soak wants two engines in a pool: with one every fault of it costs requests")
+    except (Unfit, Unusable, ConfigError, ValueError) as error:
+        refusal(str(error))
+        return 2
+    folder = (asked.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    run = Soak(target, mix, folder, faults)
+    partial = ""
+    try:
+        with left_as_it_was(target.containers):
+            run.find_full()
+            run.soak(asked.minutes, asked.load)
+    except KeyboardInterrupt:
+        partial = "interrupted by Ctrl-C"
+    except (CommandFailed, TimeoutError) as error:
+        partial = str(error)
+    lost = run.write(partial, asked.minutes, asked.load)
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    say(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
+    if partial:
+        refusal(f"partial: {partial}; the cluster is as it was")
+        return 130 if partial.startswith("interrupted") else 1
+    return 1 if lost else 0
+
+
+class Soak:
+    """One run; what it saw stays in memory and, as it comes, in `folder`."""
+
+    def __init__(self, target: Target, mix: users.Mix, folder: Path, faults: Sequence[Fault]) -> None:
+        self.target, self.mix, self.folder, self.faults = target, mix, folder, faults
+        self.full_rps = 0.0
+        self.rps = 0.0
+        self.minutes: list[Minute] = []
+        self.samples: list[Sample] = []
+        self.gauge = Gauge(target.containers, WATCHED, folder / "parts.csv")
+        self.visitor = Visitor(target.gateway)
+
+    def find_full(self) -> None:
+        """Requests a second when everybody asks again at once."""
+        count = USERS_PER_ENGINE * len(self.target.engines)
+        with step(f"how much is full? {count} users without a pause") as current:
+            crowd = Crowd(dataclasses.replace(self.target.asked, pause=0.0), self.mix)
+            crowd.start(count)
+            try:
+                time.sleep(FULL_WARM_S)
+                began_s = time.time()
+                time.sleep(FULL_S)
+                ended_s = time.time()
+            finally:
+                crowd.stop()
+            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in crowd.samples)
+            self.full_rps = good / (ended_s - began_s)
+            current.outcome = f"full is {self.full_rps:.1f} requests a second"
+
+    def soak(self, minutes: int, load: float) -> None:
+        """Arrivals of conversations; their turns make the requests."""
+        turns = _turns(self.mix)
+        self.rps = load * self.full_rps
+        crowd = Crowd(self.target.asked, self.mix, samples=self.samples)
+        crowd.start_arrivals(self.rps / turns)
+        self.gauge.start()
+        self.visitor.start()
+        faults = itertools.cycle(self.faults)
+        began = time.monotonic()
+        try:
+            with (self.folder / "minutes.csv").open("w", newline="") as output:
+                rows = csv.writer(output)
+                rows.writerow([one.name for one in fields(Minute)])
+                for number in range(1, minutes + 1):
+                    fault = next(faults)
+                    with step(f"minute {number} of {minutes}: {fault.name}") as current:
+                        minute = self._minute(number, fault, began + number * EVERY_S)
+                        current.outcome = f"{number}: {fault.name}: {minute.answered} answered, {minute.failed} failed, {minute.cut} cut"
+                    self.minutes.append(minute)
+                    rows.writerow(astuple(minute))
+                    output.flush()
+        finally:
+            crowd.stop()
+            self.visitor.stop()
+            self.gauge.stop()
+
+    def _minute(self, number: int, fault: Fault, until: float) -> Minute:
+        began_s = time.time()
+        strike(self.target.containers, fault)
+        time.sleep(max(0.0, until - time.monotonic()))
+        ended = [one for one in list(self.samples) if began_s <= one.ended_s < time.time()]
+        good = [one for one in ended if not one.failed]
+        cut = sum(is_cut(one) for one in ended)
+        p95_s = percentile([one.total_s for one in good], 0.95)
+        return Minute(number, fault.name, len(good), len(ended) - len(good) - cut, cut, round(p95_s, 3))
+
+    def write(self, partial: str, minutes: int, load: float) -> bool:
+        """soak.md; whether anything was lost or grows."""
+        failed = [one for one in self.samples if one.failed and not is_cut(one)]
+        with (self.folder / "failures.jsonl").open("wb") as file:
+            file.writelines(one.line() for one in self.samples if one.failed)
+        grown = {
+            (service, what): self._growth(service, what, least)
+            for service in WATCHED
+            for what, least in (("memory_mb", LEAST_MB), ("files", LEAST_FILES))
+        }
+        panels = {
+            "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
+            "Open files": {service: self._line(service, "files") for service in WATCHED},
+        }
+        (self.folder / "soak.svg").write_text(lines(panels))
+        (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
+        bad = bool(failed) or any(one.grows for one in grown.values())
+        (refusal if bad else ok)(
+            f"{len(self.samples)} requests, {len(failed)} lost; "
+            + (
+                ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
+                or "nothing grows"
+            )
+        )
+        return bad
+
+    def _growth(self, service: str, what: str, least: float) -> Growth:
+        return growth(self._line(service, what), least)
+
+    def _line(self, service: str, what: str) -> list[tuple[float, float]]:
+        return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
+
+    def _text(self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], Growth]) -> str:
+        it = machine("")
+        cut = sum(is_cut(one) for one in self.samples)
+        good = [one.total_s for one in self.samples if not one.failed]
+        told = [
+            "# Soak",
+            "",
+            f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {len(self.target.engines)} engines, "
+            f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
+            f"{USERS_PER_ENGINE * len(self.target.engines)} users without a pause got), people arriving at random, one fault a minute.",
+            *([f"Partial: {partial}."] if partial else []),
+            "",
+            f"* **{len(self.samples)}** requests, **{lost}** lost (no first byte, or an error), **{cut}** cut after their first byte on an engine that was struck",
+            f"* P95 of the whole answer {percentile(good, 0.95):.2f} s; the page was opened {self.visitor.opened} times, {self.visitor.failed} times in vain",
+            "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn",
+            "",
+            "![Memory and open files over time](soak.svg)",
+            "",
+            "| part | | early | late | slope, an hour | grows |",
+            "|---|---|---|---|---|---|",
+        ]
+        for (service, what), one in grown.items():
+            unit = "memory, MB" if what == "memory_mb" else "open files"
+            told.append(
+                f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
+            )
+        if minutes * 60 < LEAST_S:
+            told += [
+                "",
+                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.",
+            ]
+        told += [
+            "",
+            f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}.",
+            "",
+        ]
+        return "\n".join(told)
+
+
+def _turns(mix: users.Mix) -> float:
+    """Requests of one conversation, on average."""
+    parts = [(len(scenario.conversation(0, 0, 0).turns), share) for scenario, share in mix.parts]
+    return sum(turns * share for turns, share in parts) / sum(share for _, share in parts)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""The running cluster that faults are for, and whether they may be done to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.chaos.containers import Containers
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import load
+from manyeyes.cli import certificate, facts
+from manyeyes.cli import gateway as own_gateway
+from loadtest.asking import Asked
+from loadtest.gateway import Gateway
+from loadtest.wire import target as address_of
+
+
+class Unfit(Exception):
+    """Nothing was done; one sentence says why and what to do next."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """`engines`: who is up when all is well."""
+
+    cluster: Cluster
+    containers: Containers
+    gateway: Gateway
+    asked: Asked
+    engines: frozenset[str]
+    emulated: bool
+
+
+def find(config: Path, key: str, model: str, confirmed: bool) -> Target:
+    """Raises Unfit, ConfigError, and Unusable where the gateway gives no answer."""
+    cluster = load(config)
+    containers = Containers(cluster.name)
+    if not facts.docker().server or "gateway" not in {part.service for part in containers.parts()}:
+        raise Unfit(f"the cluster '{cluster.name}' does not run: make up")
+    emulated = containers.flavours() == {"emulated"}
+    if not emulated and not confirmed:
+        flavours = ", ".join(sorted(containers.flavours())) or "other"
+        raise Unfit(
+            f"'{cluster.name}' has {flavours} engines, and its users would feel this: CONFIRM=yes if you mean it"
+        )
+    trusted = str(certificate.path(cluster) or "")
+    gateway = Gateway(own_gateway.address(cluster), key, trusted)
+    chosen = gateway.ready(model)
+    if not (engines := frozenset(gateway.up())):
+        raise Unfit("no engine is up: make status")
+    asked = Asked(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
+    return Target(cluster, containers, gateway, asked, engines, emulated)

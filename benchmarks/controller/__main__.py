@@ -1,0 +1,228 @@
+"""What the controller itself costs: `make bench-controller`. Prints one line per figure; README.md says what they mean."""
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import httpx
+import uvloop
+import yaml
+
+from benchmarks.controller import engines, look
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST_PORT = 31_000
+HTTP, DNS, SYSLOG = 30_990, 30_991, 30_992
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
+    names = [f"p{number}" for number in range(pools)]
+    return {
+        "flavour": "emulated",
+        # No gateway runs here that could take its files over: what the controller does until it has is not what is measured.
+        "controller": {"takeover_deadline_s": 1},
+        "pools": [{"name": name, "model": f"org/{name}", "max_in_flight": 96} for name in names],
+        "engines": [
+            {"name": f"{name}-e{number}", "pool": name, "address": f"127.0.0.1:{first_port + index * each + number}",
+             "flavour": "emulated"}
+            for index, name in enumerate(names)
+            for number in range(each)
+        ],
+    }  # fmt: skip
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def controller(document: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "cluster.yaml")
+        file.write_text(yaml.safe_dump(document))
+        Path(folder, "inventory.yaml").write_text("flavour: emulated\n")
+        environment = {
+            "MANYEYES_CONFIG": str(file),
+            "MANYEYES_INVENTORY": str(Path(folder, "inventory.yaml")),
+            "MANYEYES_STATE": str(Path(folder, "state")),
+            "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
+            "MANYEYES_CONTROLLER_HTTP_PORT": str(HTTP),
+            "MANYEYES_CONTROLLER_DNS_PORT": str(DNS),
+            "MANYEYES_CONTROLLER_SYSLOG_PORT": str(SYSLOG),
+        }
+        with Path(folder, "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "manyeyes.controller"], cwd=ROOT, stdout=log, env={**os.environ, **environment}
+            )
+            try:
+                yield process  # type: ignore[misc]  # its output goes to a file, so it has no text
+            finally:
+                process.kill()
+                process.wait()
+
+
+def cpu_s(process: subprocess.Popen[str]) -> float:
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_mb(process: subprocess.Popen[str]) -> float:
+    return int(Path(f"/proc/{process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+
+
+def get(path: str) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{HTTP}{path}", timeout=30, trust_env=False)
+
+
+def wait_up(count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if sum(pool["up"] for pool in get("/status").json()["pools"]) == count:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"not {count} engines up within a minute")
+
+
+def idle_share(process: subprocess.Popen[str], seconds: float, meanwhile: Any = None) -> float:
+    """CPU seconds per second while nobody asks, or while `meanwhile(seconds)` does."""
+    before = cpu_s(process)
+    began = time.monotonic()
+    if meanwhile:
+        meanwhile(seconds)
+    else:
+        time.sleep(seconds)
+    return (cpu_s(process) - before) / (time.monotonic() - began)
+
+
+class AskLikeNginx:
+    """Every second: SRV of each pool and A of each engine, as the resolver does, and /status, as njs does."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        names = [(f"_http._tcp.{pool['name']}.pool.manyeyes.internal", "SRV") for pool in document["pools"]]
+        names += [(f"{one['name']}.engine.manyeyes.internal", "A") for one in document["engines"]]
+        self.queries = [dns.message.make_query(name, kind, use_edns=False).to_wire() for name, kind in names]
+        self.srv = len(document["pools"])
+        self.took_ms: list[float] = []
+        """Of each SRV query, and of each A query, as its asker sees it."""
+
+    def __call__(self, seconds: float) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", DNS))
+            client.settimeout(5)
+            until = time.monotonic() + seconds
+            while (second := time.monotonic()) < until:
+                for wire in self.queries:
+                    began = time.perf_counter()
+                    client.send(wire)
+                    client.recv(4096)
+                    self.took_ms.append((time.perf_counter() - began) * 1e3)
+                get("/status")
+                time.sleep(max(0.0, 1 - (time.monotonic() - second)))
+
+
+def cold_ms(document: dict[str, Any]) -> list[float]:
+    """Time to make each pool's answer anew, in this process."""
+    from manyeyes.config.load import parse
+    from manyeyes.controller.dns import Answers
+    from manyeyes.controller.fleet import Fleet
+    from manyeyes.controller.state import Engine, State
+
+    fleet = Fleet(parse(yaml.safe_dump(document)))
+    for number, member in enumerate(fleet.members.values()):
+        member.address = f"10.0.{number // 250}.{number % 250 + 1}"
+        member.known = Engine(state=State.UP, settled=True)
+    answers, took = Answers(fleet), []
+    for _ in range(20):
+        fleet.version += 1
+        for pool in document["pools"]:
+            wire = dns.message.make_query(f"_http._tcp.{pool['name']}.pool.manyeyes.internal", "SRV").to_wire()
+            began = time.perf_counter()
+            answers.to(wire, over_udp=True)
+            took.append((time.perf_counter() - began) * 1e3)
+    return took
+
+
+def percentiles(values: list[float]) -> str:
+    ordered = sorted(values)
+    return (
+        f"p50 {statistics.median(ordered):.2f} ms, p99 {ordered[int(len(ordered) * 0.99)]:.2f} ms (of {len(ordered)})"
+    )
+
+
+def say(what: str, result: str) -> None:
+    print(f"{what}: {result}", flush=True)
+
+
+def per_minute(share: float) -> str:
+    return f"{share * 60:.2f} s of CPU per minute ({share * 100:.2f} % of a core)"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m benchmarks.controller", description=__doc__)
+    options.add_argument("--seconds", type=float, default=60, help="of each measurement")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--only", choices=("look", "many", "few", "nobody"), help="one part")
+    chosen = options.parse_args()
+    many = cluster(20, 10, FIRST_PORT)
+    wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
+    with running(["bench.controller.engines", str(FIRST_PORT), "200"]) as serving:
+        assert serving.stdout
+        serving.stdout.readline()
+        if "look" in wants:
+            for name, us in uvloop.run(look.clients(FIRST_PORT)).items():
+                say(f"one GET /health by {name}", f"{us:.0f} us of CPU")
+            text = engines.metrics()
+            for name, us in look.scanning_us(text).items():
+                say(f"metrics of {len(text) // 1000} KB, {name}", f"{us:.0f} us of CPU")
+            say("an SRV answer about 10 engines, made anew", percentiles(cold_ms(many)))
+        for name, document, count in (("many", many, 200), ("few", cluster(1, 3, FIRST_PORT), 3)):
+            if name not in wants:
+                continue
+            what = f"{count} engines in {len(document['pools'])} pools"
+            with controller(document) as process:
+                wait_up(count)
+                time.sleep(5)
+                for _ in range(chosen.repeats):
+                    say(f"{what}, probes alone", per_minute(idle_share(process, chosen.seconds)))
+                gateway = AskLikeNginx(document)
+                for _ in range(chosen.repeats):
+                    say(f"{what}, and a gateway that asks", per_minute(idle_share(process, chosen.seconds, gateway)))
+                say(f"{what}, DNS answers as their asker sees them", percentiles(gateway.took_ms))
+                say(f"{what}, memory", f"{resident_mb(process):.0f} MB")
+                before = cpu_s(process)
+                for _ in range(5):
+                    size = len(get("/metrics").content)
+                say(f"{what}, one scrape", f"{(cpu_s(process) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
+    if "nobody" in wants:
+        with controller(cluster(1, 3, FIRST_PORT)) as process:
+            time.sleep(70)  # beyond the minute in which they are looked for more often
+            for _ in range(chosen.repeats):
+                say("3 engines that are not there, probes alone", per_minute(idle_share(process, chosen.seconds)))
+
+
+if __name__ == "__main__":
+    main()

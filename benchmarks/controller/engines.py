@@ -1,0 +1,61 @@
+"""Many engines in one process that cost next to nothing: `python -m benchmarks.controller.engines FIRST_PORT COUNT`.
+
+Each answers /health, /load, a warm-up picture, and /metrics with about 100 KB, as much as vLLM 0.32 tells of one model.
+"""
+
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+LINES = 900
+"""Of histograms that nobody needs, around those that the controller reads."""
+
+
+def metrics() -> bytes:
+    labels = '{engine="0",model_name="Qwen/Qwen3-VL-8B-Instruct-FP8"'
+    noise = [f'vllm:request_{part}_seconds_bucket{labels},le="{part / 10}"}} {part * 1.5}' for part in range(LINES)]
+    wanted = [
+        "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prompt_tokens_total",
+        "generation_tokens_total", "num_preemptions_total", "iteration_tokens_total_count",
+        "request_queue_time_seconds_sum", "request_queue_time_seconds_count",
+    ]  # fmt: skip
+    sleep = [f'vllm:engine_sleep_state{labels},sleep_state="awake"}} 1.0']
+    step = LINES // len(wanted)
+    rows = ["# HELP vllm:x about", *sleep]
+    for number, name in enumerate(wanted):
+        rows += [f"# TYPE vllm:{name} gauge", f"vllm:{name}{labels}}} 0.0", *noise[number * step : (number + 1) * step]]
+    return ("\n".join(rows) + "\n").encode()
+
+
+def http(body: bytes) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+ANSWERS = {
+    b"/health": http(b""),
+    b"/load": http(b'{"server_load":0}'),
+    b"/metrics": http(metrics()),
+    b"/v1/chat/completions": http(b'{"choices":[{"finish_reason":"length"}]}'),
+}
+
+
+class OneEngine(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(ANSWERS[data.split(b" ", 2)[1]])
+
+
+async def serve(first_port: int, count: int) -> None:
+    loop = asyncio.get_running_loop()
+    for port in range(first_port, first_port + count):
+        await loop.create_server(OneEngine, "127.0.0.1", port)
+    print("listening", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

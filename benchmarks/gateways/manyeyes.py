@@ -1,0 +1,45 @@
+"""This checkout's gateway: its nginx files, rendered from a configuration, its njs and its controller, as in production."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.gateways.gateway import MODEL, Gateway, Running, Setting, answers
+from benchmarks.gateways.nginx_docs import nginx_version
+from manyeyes.render.edge import workers_for
+from tests.process.stand import stand
+
+
+@contextlib.contextmanager
+def _run(folder: Path, engines: Sequence[str]) -> Iterator[Running]:
+    addresses = {f"gpu-{number}": address for number, address in enumerate(engines)}
+    document = {
+        "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct-FP8"}],
+        "engines": [{"name": name, "pool": MODEL} for name in addresses],
+        "controller": {},
+        # As `make up` has it for so many engines; those at an address, as here, count for none.
+        "gateway": {"workers": workers_for(len(engines))},
+    }
+    # The stand prints its logs at the end, for tests; they stay in the folder.
+    with contextlib.redirect_stdout(io.StringIO()), stand(folder, document, addresses=addresses) as running:
+        address = f"127.0.0.1:{running.ports['gateway']}"
+        answers(address, lambda: running.processes["nginx"].poll() is None, folder / "controller.log")
+        running.answers_from(MODEL, set(addresses))
+        yield Running((address,), {part: running.processes[part].pid for part in ("nginx", "controller")})
+
+
+GATEWAY = Gateway(
+    name="ManyEyes",
+    product="ManyEyes",
+    version=lambda: f"this commit, nginx {nginx_version()}",
+    run=_run,
+    settings=(
+        Setting("every setting at its default", "what a user gets from `make up`", "config/"),
+        Setting(
+            "CPU and memory are nginx and the controller together",
+            "the controller is not in the data path, but it reads the access log",
+            "docs/architecture.md",
+        ),
+    ),
+)

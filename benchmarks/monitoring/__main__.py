@@ -1,0 +1,168 @@
+"""What Prometheus costs: `python -m benchmarks.monitoring`. Eight emulated engines under load, scraped every 15 s, all rules on.
+
+Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/controller/engines.py), and the six hours before are
+filled in for the rules that look back on them, so that it costs what it costs after a day.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.process.crowd import crowd
+from tests.process.stand import ROOT, Stand, stand
+from tests.process.watched import PARTS, Watched, watched
+from tests.prometheus.promtool import program
+
+ENGINES = 8
+FIRST_PORT = 32_000
+EVERY_S = 15
+HOURS = 6
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def document() -> dict[str, Any]:
+    return {
+        "pools": [{"name": "big", "model": "org/Big-VL"}],
+        "engines": [{"name": f"gpu-{number}", "pool": "big"} for number in range(ENGINES)],
+        "controller": {"containers": False},
+        "monitoring": {"scrape_interval_s": EVERY_S, "gpu_exporter": True},
+    }
+
+
+@contextmanager
+def as_many_series_as_vllm() -> Iterator[list[str]]:
+    """host:port of stand-ins."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.controller.engines", str(FIRST_PORT), str(ENGINES)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        yield [f"127.0.0.1:{FIRST_PORT + number}" for number in range(ENGINES)]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def history(running: Stand) -> str:
+    """OpenMetrics of what the hour-long rules read, for the hours before."""
+    now = time.time()
+    times = [now - HOURS * 3600 + EVERY_S * number for number in range(HOURS * 3600 // EVERY_S)]
+    place = f'job="controller",instance="127.0.0.1:{running.ports["controller"]}",pool="big"'
+    lines = []
+    for metric, more in (
+        *(("manyeyes_requests", f',status="{status}",fallback="",cache=""') for status in (200, 500, 502, 503, 504)),
+        ("manyeyes_requests_within_slo", ""),
+    ):
+        if f"# TYPE {metric} counter" not in lines:
+            lines.append(f"# TYPE {metric} counter")
+        for number in range(ENGINES):
+            labels = f'{place},engine="gpu-{number}"{more}'
+            lines += [f"{metric}_total{{{labels}}} {step * 30} {at:.3f}" for step, at in enumerate(times)]
+    return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+
+
+def restart_with(beside: Watched, targets: list[str]) -> None:
+    """The stand-ins are scraped too, and there is a past."""
+    beside.kill("prometheus")
+    folder = beside.stand.folder / "monitoring"
+    file = folder / "prometheus.yml"
+    configuration = yaml.safe_load(file.read_text())
+    configuration["scrape_configs"].append(
+        {
+            "job_name": "stand-ins",
+            "static_configs": [{"targets": targets}],
+            "fallback_scrape_protocol": "PrometheusText0.0.4",
+        }
+    )
+    file.write_text(yaml.safe_dump(configuration))
+    past = folder / "past.txt"
+    past.write_text(history(beside.stand))
+    subprocess.run(
+        [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", past, folder / "samples"],
+        check=True,
+        capture_output=True,
+    )
+    beside.start("prometheus")
+
+
+def one(beside: Watched, query: str) -> float:
+    found = beside.ask("query", query=query)["result"]
+    return float(found[0]["value"][1]) if found else float("nan")
+
+
+def measure(beside: Watched, seconds: float) -> None:
+    pids = {part: beside.stand.processes[f"watch-{part}"].pid for part in PARTS}
+    time.sleep(60)  # it reads its files and compacts them once
+    before, began = {part: cpu_s(pid) for part, pid in pids.items()}, time.monotonic()
+    memory: dict[str, list[float]] = {part: [] for part in pids}
+    while time.monotonic() - began < seconds:
+        time.sleep(5)
+        for part, pid in pids.items():
+            memory[part].append(resident_mb(pid))
+    passed = time.monotonic() - began
+    for part, pid in pids.items():
+        share = (cpu_s(pid) - before[part]) / passed
+        name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
+        say(
+            f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
+            f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB"
+        )
+    say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
+    say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
+    say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
+    say(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
+    say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
+
+
+def say(line: str) -> None:
+    """Past the logs of the parts, which are told when a stand ends."""
+    print(line, file=sys.__stdout__, flush=True)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
+    options.add_argument("--seconds", type=float, default=300, help="of each measurement")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--users", type=int, default=8)
+    chosen = options.parse_args()
+    for repeat in range(chosen.repeats):
+        with (
+            as_many_series_as_vllm() as targets,
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stdout(io.StringIO()),
+            stand(Path(folder), document()) as running,
+        ):
+            running.all_up({f"gpu-{number}" for number in range(ENGINES)})
+            with watched(running) as beside:
+                restart_with(beside, targets)
+                with crowd(running.url, "big", users=chosen.users):
+                    say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+                    measure(beside, chosen.seconds)
+
+
+if __name__ == "__main__":
+    main()

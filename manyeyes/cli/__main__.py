@@ -1,0 +1,172 @@
+"""`python -m manyeyes.cli up|down|status|report|scale|drain|resume|restart-rolling|upgrade|backup|restore|pin-images|doctor|docker|images|admin-key|logs`: what the Makefile calls. Exit codes: 2 the host or the configuration,
+130 Ctrl-C, anything else is a bug and shows a traceback."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from manyeyes.config.keys import KeysError, load_keys
+from manyeyes.config.layout import LayoutError
+from manyeyes.config.load import ConfigError, keys_path, load
+from manyeyes.cli import admin_key, doctor, dotenv, engine, facts, images, inventory, logs, started
+from manyeyes.cli.backup import backup, restore
+from manyeyes.cli.command import ROOT, CommandFailed, end_all
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.pin_images import pin_images
+from manyeyes.cli.report import report
+from manyeyes.cli.restart_rolling import drain, restart_rolling, resume
+from manyeyes.cli.scale import scale
+from manyeyes.cli.status import status
+from manyeyes.cli.terminal import ok, refusal, say, step
+from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.up import plan, up
+from manyeyes.cli.upgrade import upgrade
+
+ACTIONS = (
+    *("up", "down", "clean", "status", "report", "scale", "drain", "resume", "restart-rolling", "upgrade"),
+    *("backup", "restore", "pin-images"),
+    *("doctor", "docker", "images", "admin-key", "logs"),
+)
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    parser = argparse.ArgumentParser(prog="python -m manyeyes.cli", description=__doc__)
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    parser.add_argument("--flavour", default="")
+    parser.add_argument("--engine", default="")
+    parser.add_argument("--pool", default="")
+    parser.add_argument("--engines", default="")
+    parser.add_argument("--image", default="")
+    parser.add_argument("--source", default="")
+    parser.add_argument("--part", default="")
+    parser.add_argument("--since", default="")
+    parser.add_argument("--level", default="")
+    parser.add_argument("--request", default="")
+    parser.add_argument("--raw", default="")
+    parser.add_argument("--follow", default="yes")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--out", default="")
+    parser.add_argument("--controller", default="", metavar="URL")
+    parser.add_argument("--prometheus", default="", metavar="URL")
+    arguments = parser.parse_args()
+    _adopt_environment()
+    try:
+        return _act(arguments)
+    except (ConfigError, KeysError, LayoutError) as error:
+        say(str(error))
+        return 2
+    except Trouble as trouble:
+        if trouble.details:
+            say("\n".join(f"      {line}" for line in trouble.details.rstrip().splitlines()))
+        for problem in trouble.problems:
+            refusal(problem)
+        return 2
+    except CommandFailed as error:
+        say("\n".join(f"      {line}" for line in error.output.rstrip().splitlines()[-30:]))
+        refusal(f"`{' '.join(error.command[:4])}` failed: {error.last_line}")
+        return 2
+    except KeyboardInterrupt:
+        end_all()
+        refusal("interrupted")
+        return 130
+
+
+def _adopt_environment() -> None:
+    """CA_CERTIFICATES and the like may stand in .env; the environment wins."""
+    for key, value in dotenv.read().items():
+        os.environ.setdefault(key, value)
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    action, config, flavour = arguments.action, arguments.config, arguments.flavour
+    match action:
+        case "up":
+            up(config, flavour)
+        case "status":
+            return status(config, arguments.watch, arguments.controller, arguments.prometheus)
+        case "report":
+            report(config, arguments.hours, arguments.out, arguments.controller, arguments.prometheus)
+        case "scale":
+            return scale(config, arguments.engines, arguments.pool)
+        case "drain":
+            drain(config, arguments.engine)
+        case "resume":
+            resume(config, arguments.engine)
+        case "restart-rolling":
+            restart_rolling(config, arguments.pool)
+        case "upgrade":
+            upgrade(config, arguments.image)
+        case "backup":
+            backup(config, arguments.out)
+        case "restore":
+            restore(config, arguments.source)
+        case "pin-images":
+            pin_images(config)
+        case "down" | "clean":
+            return _down(config, everything=action == "clean")
+        case "doctor":
+            return _doctor(config, flavour)
+        case "docker":
+            engine.install()
+        case "admin-key":
+            say(admin_key.read())
+        case "logs":
+            _logs(arguments)
+        case "images":
+            images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
+    return 0
+
+
+def _logs(asked: argparse.Namespace) -> None:
+    compose = Compose(started.configuration(asked.config).name)
+    if not (ROOT / compose.rendered).exists():
+        compose = Compose(compose.project, Path("compose/rendered/default"))
+    if asked.request:
+        logs.show_request(compose, asked.request, raw=bool(asked.raw))
+        return
+    follow = asked.follow not in ("no", "0", "false")
+    logs.show(compose, logs.Wanted(asked.part, asked.since, asked.level.lower(), bool(asked.raw), follow))
+
+
+def _down(config: Path, everything: bool) -> int:
+    docker = facts.docker()
+    engine.must_be_in_reach(docker)
+    if not docker.server:
+        ok("Docker does not run, so nothing of the cluster does")
+        return 0
+    compose = Compose(started.configuration(config).name)
+    if not (ROOT / compose.rendered).exists():
+        compose = Compose(compose.project, Path("compose/rendered/default"))
+    with step("stopping the cluster") as current:
+        try:
+            compose.down(volumes=everything)
+        except CommandFailed as error:
+            raise Trouble(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
+        current.outcome = "the cluster is down" + (
+            ", its volumes are gone" if everything else "; models and metrics are kept"
+        )
+    dotenv.keep({})
+    return 0
+
+
+def _doctor(config: Path, flavour: str) -> int:
+    cluster = load(config)
+    load_keys(keys_path(config, cluster))
+    docker = facts.docker()
+    say(f"ManyEyes, {config}, {facts.system()}")
+    try:
+        found = inventory.take(cluster, docker, flavour, cluster.name, dict(os.environ))
+    except Trouble as trouble:
+        for problem in trouble.problems:
+            refusal(problem)
+        return 2
+    ours_runs = bool(docker.server) and Compose(cluster.name).runs()
+    return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs, config)) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Calls Docker Compose on the rendered files of this host."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from manyeyes.cli import engine, facts, secrets
+from manyeyes.cli.command import CommandFailed, run
+from manyeyes.cli.trouble import Trouble
+from manyeyes.observability.reading import read
+from manyeyes.observability.showing import sentence
+
+
+def rendered(project: str) -> Path:
+    """Where `make up` writes what it renders for this host. compose/rendered/default is committed, for a plain Compose call."""
+    return Path("rendered") / f"host-{project}"
+
+
+class Compose:
+    """`docker compose` for one project."""
+
+    def __init__(self, project: str, folder: Path | None = None) -> None:
+        self.project = project
+        self.rendered = folder or rendered(project)
+        self.environment = {
+            "MANYEYES_RENDERED": str(self.rendered),
+            "MANYEYES_PROJECT": project,
+            "MANYEYES_SECRETS_GROUP": str(secrets.group()),
+        }
+
+    def __call__(
+        self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None
+    ) -> str:
+        command = ["docker", "compose", "--progress", "plain", *arguments]
+        return run(command, environment=self.environment, timeout_s=timeout_s, on_line=on_line)
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Every container of the project, running or not: Service, State, Health, ExitCode, Name."""
+        listed = run(
+            [
+                "docker",
+                "ps",
+                "-a",
+                "--filter",
+                f"label=com.docker.compose.project={self.project}",
+                "--format",
+                "{{json .}}",
+            ],
+            timeout_s=30,
+        )
+        rows = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
+        for row in rows:
+            labels = dict(pair.split("=", 1) for pair in row["Labels"].split(",") if "=" in pair)
+            row["Service"] = labels.get("com.docker.compose.service", "")
+        return rows
+
+    def runs(self) -> bool:
+        """Whether a container of the project runs."""
+        return any(row["State"] == "running" for row in self.containers())
+
+    def must_run(self) -> None:
+        """Raises Trouble where Docker or the cluster does not run."""
+        docker = facts.docker()
+        engine.must_be_in_reach(docker)
+        if not docker.server or not self.runs():
+            raise Trouble(f"the cluster '{self.project}' does not run: make up")
+
+    def would_recreate(self, services: Sequence[str]) -> list[str]:
+        """Those whose container runs from another definition or another image than `up` would start now."""
+        rows = {row["Service"]: row["ID"] for row in self.containers() if row["Service"] in services}
+        if not rows:
+            return []
+        hashes = dict(line.split() for line in self("config", "--hash", "*", timeout_s=60).splitlines() if " " in line)
+        form = '{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.config-hash"}} {{.Image}} {{.Config.Image}}'
+        told = run(["docker", "inspect", "--format", form, *rows.values()], timeout_s=30)
+        older = []
+        for name, started_from, image, reference in (line.split() for line in told.splitlines()):
+            if started_from != hashes.get(name) or image != _image_id(reference):
+                older.append(name)
+        return [name for name in services if name in older]
+
+    def subnet(self) -> str:
+        """Of the project's network; empty while there is none."""
+        form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+        try:
+            return run(
+                ["docker", "network", "inspect", "--format", form, f"{self.project}_cluster"], timeout_s=20
+            ).strip()
+        except CommandFailed:
+            return ""
+
+    def network_is_closed(self) -> bool:
+        """Whether nothing leads out of the engines' network; also while there is none."""
+        try:
+            command = ["docker", "network", "inspect", "--format", "{{.Internal}}", f"{self.project}_cluster"]
+            return run(command, timeout_s=20).strip() == "true"
+        except CommandFailed:
+            return True
+
+    def logs(self, service: str, lines: int = 15) -> str:
+        """The last lines a service printed, in words."""
+        try:
+            said = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
+        except (CommandFailed, TimeoutError) as error:
+            return str(error)
+        return "\n".join(sentence(read(service, line)) for line in said.splitlines())
+
+    def full_environment(self) -> dict[str, str]:
+        """This process's, with what Compose has to know of the project."""
+        return {**os.environ, **self.environment}
+
+    def down(self, volumes: bool = False) -> None:
+        """Stops and removes containers and network of the project; also what older renderings started."""
+        self("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout_s=600)
+
+
+def _image_id(reference: str) -> str:
+    """What the name stands for at this moment; empty where there is no such image."""
+    try:
+        return run(["docker", "image", "inspect", "--format", "{{.Id}}", reference], timeout_s=20).strip()
+    except CommandFailed:
+        return ""

@@ -1,0 +1,252 @@
+"""`make doctor`: needed X, found Y. Looks only; nothing is changed."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Images
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import LayoutError, lay_out
+from manyeyes.config.load import keys_path, users_path
+from manyeyes.cli import admin_key, certificate, dotenv, engine, facts, secrets
+from manyeyes.cli.command import ROOT
+from manyeyes.cli.facts import Docker
+from manyeyes.cli.terminal import say
+from manyeyes.cli.trouble import Trouble
+
+IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
+"""Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
+
+COMPATIBILITY = "VLLM_ENABLE_CUDA_COMPATIBILITY"
+"""vLLM's own setting, given to engines on GPUs."""
+DATA_CENTRE = re.compile(
+    r"Tesla|\b(A2|A10G?|A16|A30|A40|A100|A800|L4|L20|L40S?|H20|H100|H200|H800|B200|B300|GH200|GB200|GB300|T4|V100|P100)\b"
+)
+"""GPUs for which NVIDIA has forward compatibility; a GeForce has none."""
+FIRST_ON_CUDA_13 = (0, 32)
+"""vLLM's version from which on the image is known to need it."""
+
+MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine", "logs")]
+"""What containers read from this checkout; they run as users of their own."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what is needed, what was found, and what to do when that is not enough."""
+
+    what: str
+    needed: str
+    found: str
+    remedy: str = ""
+    """Empty: it is enough."""
+
+
+def look(
+    cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
+) -> list[Check]:
+    """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
+    checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
+    try:
+        laid_out = lay_out(cluster, inventory)
+    except LayoutError as error:
+        return [*checks, Check("engines", "a host for them", "none", str(error))]
+    return [
+        *checks,
+        *_memory(laid_out, ours_runs),
+        *_disk(laid_out, docker),
+        *_ports(laid_out, ours_runs),
+        *_paths(laid_out),
+        *_secrets(laid_out),
+        *_admin_key(),
+        *_certificate(laid_out),
+        *(_of_configuration(cluster, config) if config else ()),
+        *_readable(
+            [*MOUNTED, *([config.parent] if config else [])],
+            closed=(cluster.gateway.keys_file, cluster.webui.users_file, dotenv.PATH.name),
+        ),
+    ]
+
+
+def refuse_if_hopeless(checks: list[Check]) -> None:
+    """Raises Trouble with every check that failed."""
+    if problems := [
+        f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
+    ]:
+        raise Trouble(*problems)
+
+
+def show(checks: list[Check]) -> bool:
+    """Prints the table; True when everything is enough."""
+    widths = [max(len(getattr(check, field)) for check in checks) for field in ("what", "needed")]
+    say(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
+    for check in checks:
+        mark = "no" if check.remedy else "ok"
+        say(f"  {mark}  {check.what:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
+        if check.remedy:
+            say(f"      {'':{widths[0]}}  -> {check.remedy}")
+    return not any(check.remedy for check in checks)
+
+
+def _docker(docker: Docker) -> Iterator[Check]:
+    oldest = ".".join(map(str, engine.OLDEST_ENGINE))
+    remedy = ""
+    if not docker.client:
+        remedy = "`make up` as root installs it on Debian and Ubuntu."
+    elif not docker.server:
+        remedy = "The engine does not answer; `make up` as root starts it."
+    elif engine.too_old(Docker(server=docker.server)):
+        remedy = "`make docker` as root installs a newer one."
+    yield Check("Docker Engine", oldest, docker.server or ("not running" if docker.client else "none"), remedy)
+    oldest = ".".join(map(str, engine.OLDEST_COMPOSE))
+    bad = not docker.compose or engine.too_old(Docker(compose=docker.compose))
+    yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if bad else "")
+
+
+def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]:
+    """The driver that vLLM's image needs, and what to do where this one is older."""
+    if not _is_for_cuda_13(images.vllm_cuda):
+        return "as the image wants", ""
+    needed = f"{facts.OLDEST_DRIVER} (CUDA 13)"
+    if not found or int(found.split(".")[0]) >= facts.OLDEST_DRIVER:
+        return needed, ""
+    remedy = f"Install NVIDIA driver {facts.OLDEST_DRIVER} or newer (CUDA 13) and restart this host."
+    if not all(DATA_CENTRE.search(gpu.name) for gpu in inventory.gpus):
+        return needed, remedy
+    if os.environ.get(COMPATIBILITY) == "1":
+        return f"{needed}, or {COMPATIBILITY}=1", ""
+    return needed, (
+        f"{remedy} On these data-centre GPUs CUDA's forward compatibility works too: "
+        f"set {COMPATIBILITY}=1 in .env, then run this again."
+    )
+
+
+def _is_for_cuda_13(image: str) -> bool:
+    """Not for a tag that says CUDA 12, or an older vLLM."""
+    tag = image.partition("@")[0].rpartition(":")[2]
+    version = re.match(r"v?(\d+)\.(\d+)", tag)
+    return "cu12" not in tag and not (version and (int(version[1]), int(version[2])) < FIRST_ON_CUDA_13)
+
+
+def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Check]:
+    if inventory.flavour != "cuda":
+        yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
+        return
+    count = len(inventory.gpus)
+    found = facts.driver()
+    needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
+    yield Check("NVIDIA driver", needed, found or "not told", remedy)
+    yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
+    yield Check(
+        "container toolkit",
+        "nvidia",
+        "there" if docker.nvidia else "none",
+        "" if docker.nvidia else "Install nvidia-container-toolkit and restart Docker.",
+    )
+
+
+def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+    per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
+    needed = 1.0
+    for one in cluster.started_engines:
+        if one.instead_of:
+            continue  # it runs only while another one does not
+        big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
+        needed += 9.0 if big_cpu else per_engine[one.flavour]
+    free = facts.memory_gb()
+    remedy = (
+        "Fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated." if free < needed and not ours_runs else ""
+    )
+    yield Check("free memory", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+
+
+def _disk(cluster: Cluster, docker: Docker) -> Iterator[Check]:
+    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
+    needed = max(IMAGE_GB[flavour] for flavour in flavours)
+    free = facts.disk_gb(docker.root_dir)
+    # Images that are there already are counted as needed again; better warned once too often than a full disk.
+    remedy = "Free some (docker system prune), or move Docker's data-root." if free < needed else ""
+    yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+
+
+def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+    wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
+    if cluster.monitoring.enabled:
+        wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
+    if cluster.tracing.starts_jaeger:
+        wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
+    for key, host, port in wanted:
+        free = ours_runs or facts.port_free(host, port)
+        remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."
+        yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
+
+
+def _paths(cluster: Cluster) -> Iterator[Check]:
+    for pool in cluster.served_pools:
+        if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
+            there = (Path(pool.model) / "config.json").exists()
+            remedy = "" if there else f"pools[{pool.name}].model must be a folder with config.json and the weights."
+            yield Check(f"model of {pool.name}", pool.model, "there" if there else "missing", remedy)
+    for key in ("volume", "cache_volume"):
+        folder = getattr(cluster.models, key)
+        if folder.startswith("/"):
+            there = Path(folder).is_dir()
+            yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")
+
+
+def _secrets(cluster: Cluster) -> Iterator[Check]:
+    for setting, name in (secrets.of_pools(cluster) | secrets.of_alerting(cluster)).items():
+        found, remedy = secrets.state(name)
+        yield Check(setting, f"secrets/{name}", found, remedy)
+
+
+def _admin_key() -> Iterator[Check]:
+    found, remedy = secrets.state(admin_key.FILE)
+    if found == "missing":
+        found, remedy = "`make up` makes one", ""
+    yield Check("admin key", f"secrets/{admin_key.FILE}", found, remedy)
+
+
+def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
+    files = {"API keys": keys_path(config, cluster), "users of the page": users_path(config, cluster)}
+    for what, path in files.items():
+        if path.exists():
+            found, remedy = secrets.of_configuration(path)
+            yield Check(what, str(path), found, remedy)
+
+
+def _certificate(cluster: Cluster) -> Iterator[Check]:
+    named = secrets.of_certificate(cluster)
+    states = {name: secrets.state(name) for name in named.values()}
+    if named and all(found == "missing" for found, _ in states.values()):
+        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets.folder()}"
+        yield Check("certificate", "your own, or openssl", "none" if remedy else "`make up` makes one", remedy)
+        return
+    for setting, name in named.items():
+        found, remedy = states[name]
+        if not remedy and setting == "gateway.tls.certificate" and certificate.has_expired(secrets.folder() / name):
+            found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
+        yield Check(setting, f"secrets/{name}", found, remedy)
+
+
+def _readable(folders: list[Path], closed: tuple[str, ...] = ()) -> Iterator[Check]:
+    """A clone made under umask 077 is closed to the containers' users. Files called as in `closed` have a check of their own."""
+    wrong = sorted({str(folder) for folder in folders if not _open_to_all(folder, closed)})
+    remedy = f"chmod -R a+rX {' '.join(wrong)}" if wrong else ""
+    if stay := sorted(str(path) for folder in map(Path, wrong) for path in folder.iterdir() if _stays(path, closed)):
+        remedy += f" && chmod o-rwx {' '.join(stay)}"
+    yield Check("mounted files", "readable by all", "closed" if wrong else "readable by all", remedy)
+
+
+def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
+    paths = [folder, *(path for path in folder.iterdir() if not _stays(path, closed))]
+    modes = [(path.stat().st_mode, path.is_dir()) for path in paths]
+    return all(mode & 0o004 and (not is_dir or mode & 0o001) for mode, is_dir in modes)
+
+
+def _stays(path: Path, closed: tuple[str, ...]) -> bool:
+    """A file of keys, users or passwords, a copy of one that a restore has left, or one that is being written."""
+    return path.name.startswith((".", *closed))

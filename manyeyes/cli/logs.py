@@ -1,0 +1,131 @@
+"""`make logs`: what every part says, followed; or what happened to one request."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from manyeyes.cli.command import ROOT
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.terminal import columns, say
+from manyeyes.cli.trouble import Trouble
+from manyeyes.observability.line import LEVELS, moment
+from manyeyes.observability.reading import Line, composed
+from manyeyes.observability.showing import shown
+from manyeyes.observability.story import Told, story, window
+
+TAIL = 20
+"""Lines of each part that are shown before new ones, where no SINCE is given."""
+NEAR_S = 60.0
+"""Requests so near to the one that is followed tell which engine has which address."""
+ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines."""
+
+    part: str = ""
+    since: str = ""
+    level: str = ""
+    raw: bool = False
+    follow: bool = True
+
+    def takes(self, line: Line) -> bool:
+        least = LEVELS.index(self.level) if self.level else 0
+        return self.part in ("", line.part, line.service, line.engine) and LEVELS.index(line.level) >= least
+
+
+def show(compose: Compose, wanted: Wanted) -> None:
+    """Prints lines until Ctrl-C, or all there are where they are not followed. Raises Trouble."""
+    if wanted.level not in ("", *LEVELS):
+        raise Trouble(f"LEVEL={wanted.level} is none of {', '.join(LEVELS)}.")
+    if wanted.part not in ("", "engine") and wanted.part not in (there := _services(compose)):
+        raise Trouble(f"PART={wanted.part} is none of {', '.join(['engine', *there])}.")
+    options = ["--since", wanted.since] if wanted.since else ["--tail", str(TAIL)] if wanted.follow else []
+    named = [wanted.part] if wanted.part not in ("", "engine") else []
+    found = (
+        line
+        for line in _lines(compose, [*options, *(["--follow"] if wanted.follow else [])], named)
+        if wanted.takes(line)
+    )
+    try:
+        for line in found if wanted.follow else sorted(found, key=lambda one: one.at_s):
+            _print(line, wanted.raw)
+    except KeyboardInterrupt:
+        say()
+
+
+def show_request(compose: Compose, request: str, raw: bool) -> None:
+    """Prints what happened to one request. Raises Trouble where no log knows it."""
+    if not ID.match(request):
+        raise Trouble(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
+    naming = [line for line in _lines(compose, [], []) if line.request == request]
+    between = window(naming, request)
+    if between is None:
+        raise Trouble(
+            f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.keep_mb` says how much is kept."
+        )
+    if raw:
+        for line in sorted(naming, key=lambda one: one.at_s):
+            _print(line, raw)
+        return
+    since, until = moment(between[0] - NEAR_S), moment(between[1] + NEAR_S)
+    near = list(_lines(compose, ["--since", since, "--until", until], []))
+    before = [line for line in _lines(compose, ["--until", since], ["controller"]) if line.engine]
+    day = datetime.fromtimestamp(between[0], UTC)
+    say(f"request {request}, {day:%Y-%m-%d}, times in UTC")
+    for one in story([*before, *near, *(line for line in naming if line not in near)], request):
+        say(_told(one))
+
+
+def _told(one: Told) -> str:
+    line = Line(one.who, moment(one.at_s), "info", one.who, "said", {"message": one.what})
+    return shown(line, *_terminal())
+
+
+def _print(line: Line, raw: bool) -> None:
+    try:
+        say(line.text() if raw else shown(line, *_terminal()))
+    except BrokenPipeError:  # `make logs | head`
+        raise KeyboardInterrupt from None
+
+
+def _terminal() -> tuple[int | None, bool]:
+    return (columns(), True) if sys.stdout.isatty() else (None, False)
+
+
+def _services(compose: Compose) -> list[str]:
+    found = sorted({str(row["Service"]) for row in compose.containers()})
+    if not found:
+        raise Trouble("nothing of the cluster is there to have logs. `make up` starts it.")
+    return found
+
+
+def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterator[Line]:
+    command = ["docker", "compose", "logs", "--no-color", "--timestamps", *options, *services]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if "--follow" not in options else None,
+        text=True,
+        errors="replace",
+        cwd=ROOT,
+        env=compose.full_environment(),
+    )
+    assert process.stdout
+    try:
+        for text in process.stdout:
+            if text.strip():
+                yield composed(text)
+        if process.wait() and process.stderr:
+            raise Trouble("the logs cannot be read.", details=process.stderr.read())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+        if process.stderr:
+            process.stderr.close()

@@ -1,0 +1,65 @@
+"""`make pin-images`: every image that others publish, by its digest, so that what runs is what was tried. Asks registries; pulls nothing."""
+
+import json
+from pathlib import Path
+
+from manyeyes.config import closed_file
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Images
+from manyeyes.config.load import load
+from manyeyes.cli.command import CommandFailed, run
+from manyeyes.cli.terminal import attention, ok, step
+from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.upgrade import with_image
+
+OWN = "manyeyes/"
+"""Built here: they have no digest until they are pushed somewhere."""
+ASK_S = 60.0
+
+
+def pin_images(config: Path) -> None:
+    """Writes `images:` of the configuration, and nothing else in it. Raises Trouble when no registry tells a digest."""
+    cluster = load(config)
+    wanted = others(cluster)
+    found: dict[str, str] = {}
+    with step("asking registries") as current:
+        for key, reference in wanted.items():
+            current.note = reference
+            if digest := digest_of(reference):
+                found[key] = f"{tag_of(reference)}@{digest}"
+        current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
+    if not found:
+        raise Trouble(
+            f"no registry could be asked (docker buildx imagetools). {config} is as it was: images are taken by their tags"
+        )
+    text = config.read_text(encoding="utf-8")
+    for key, pinned in found.items():
+        if pinned == wanted[key]:
+            ok(f"{key}: {pinned}, as before")
+            continue
+        text = with_image(text, config, key, f'"{pinned}"')
+        ok(f"{key}: {pinned}")
+    closed_file.replace(config, text)
+    for key in wanted.keys() - found.keys():
+        attention(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
+
+
+def others(cluster: Cluster) -> dict[str, str]:
+    """{setting: reference} of images that are published by others."""
+    references = {key: str(getattr(cluster.images, key)) for key in Images.model_fields}
+    return {key: reference for key, reference in references.items() if not reference.startswith(OWN)}
+
+
+def tag_of(reference: str) -> str:
+    """Without the digest: what is asked for anew."""
+    return reference.partition("@")[0]
+
+
+def digest_of(reference: str) -> str:
+    """What the tag stands for at this moment, for all platforms; empty where no registry tells."""
+    ask = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", tag_of(reference)]
+    try:
+        digest = str(json.loads(run(ask, timeout_s=ASK_S))["digest"])
+    except (CommandFailed, TimeoutError, ValueError, KeyError, TypeError):
+        return ""
+    return digest if digest.startswith("sha256:") else ""

@@ -1,0 +1,61 @@
+"""`make report`: one page of the last hours, from Prometheus and the controller's events."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from manyeyes.config.load import load
+from manyeyes.cli import status
+from manyeyes.cli.command import ROOT
+from manyeyes.cli.terminal import attention, ok
+from manyeyes.cli.trouble import Trouble
+from manyeyes.monitoring.prometheus_api import Unanswered
+from manyeyes.monitoring.report.gather import gather
+from manyeyes.monitoring.report.page import page
+
+NO_PROMETHEUS = (
+    "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."
+)
+
+
+def report(config: Path, hours: float, out: str, controller_url: str = "", prometheus_url: str = "") -> Path:
+    """Where the page was written. Raises Trouble."""
+    if not 0 < hours <= 24 * 366:
+        raise Trouble(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
+    cluster = load(config)
+    prometheus = status.prometheus(cluster, prometheus_url)
+    if prometheus is None:
+        raise Trouble(NO_PROMETHEUS.format(config=config))
+    end_s = time.time()
+    try:
+        about = gather(prometheus, end_s - 3600 * hours, end_s)
+    except Unanswered as error:
+        raise Trouble(f"{error}. Is the cluster up? (`make status`)") from error
+    notices: list[str] = []
+    events: list[tuple[datetime, str]] = []
+    try:
+        said, told = status.controller_of(cluster, controller_url)()
+        notices = _notices(said)
+        events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in told]
+    except Trouble as trouble:
+        # What was measured is worth a page, also of a cluster that was just stopped.
+        attention(f"without events: {trouble.problems[0]}")
+    file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page(about, cluster.name, events, notices, f"make report HOURS={hours:g}"), encoding="utf-8")
+    except OSError as error:
+        raise Trouble(f"{file} could not be written: {error.strerror}") from error
+    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+    ok(f"{shown}, {file.stat().st_size / 1024:.0f} KB, in any browser")
+    return file
+
+
+def _notices(said: dict[str, Any]) -> list[str]:
+    """Each notice once, with the pools that it is about."""
+    about: dict[str, list[str]] = {}
+    for pool in said["pools"]:
+        if pool.get("notice"):
+            about.setdefault(pool["notice"], []).append(pool["name"])
+    return [f"{', '.join(names)}: {notice}." for notice, names in about.items()]

@@ -1,0 +1,121 @@
+"""`make status`: how users, pools and engines are. Exit codes: 0 every pool has an engine, 1 one has none or there is
+no pool, 2 nothing can be told."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.cli import controller, engine, facts, started
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.terminal import columns, say
+from manyeyes.cli.trouble import Trouble
+from manyeyes.monitoring.prometheus_api import Prometheus
+from manyeyes.monitoring.status import look, sight, tables
+
+EVERY_S = 2.0
+TIMEOUT_S = 5.0
+
+
+def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
+    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
+    cluster = started.configuration(config)
+    asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
+
+    def seen() -> sight.Sight:
+        return look.look(asked, beside)
+
+    console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
+    if watch:
+        return _watch(seen, console)
+    now = seen()
+    console.print(tables.page(now))
+    if not controller_url and (odd := _not_well(Compose(cluster.name))):
+        say(f"\nnot well: {', '.join(odd)}")
+    return 1 if now.empty_pools or not now.pools else 0
+
+
+def _watch(seen: Callable[[], sight.Sight], console: Console) -> int:
+    """Until Ctrl-C, which is its way to end. A look that fails is told and tried again."""
+    try:
+        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            while True:
+                try:
+                    shown = tables.page(seen())
+                except Trouble as trouble:
+                    shown = "\n".join(trouble.problems)
+                live.update(shown, refresh=True)
+                time.sleep(EVERY_S)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _compose(cluster: Cluster) -> Compose:
+    docker = facts.docker()
+    engine.must_be_in_reach(docker)
+    if not docker.server:
+        raise Trouble("Docker does not run, so nothing of the cluster does. `make up` starts it.")
+    compose = Compose(cluster.name)
+    if not compose.containers():
+        raise Trouble("nothing of the cluster runs. `make up` starts it.")
+    if not (Path.cwd() / compose.rendered).exists():
+        compose = Compose(cluster.name, Path("compose/rendered/default"))
+    return compose
+
+
+def controller_of(cluster: Cluster, url: str) -> look.Controller:
+    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
+    if url:
+        return lambda: _at(url)
+    compose = _compose(cluster)
+    return lambda: _inside(compose, cluster)
+
+
+def prometheus(cluster: Cluster, url: str) -> Prometheus | None:
+    """At `url`, or this host's; None where it is off."""
+    if not url and not cluster.monitoring.enabled:
+        return None
+    return Prometheus(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
+
+
+def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    try:
+        return controller.status_and_events(compose, cluster)
+    except (CommandFailed, TimeoutError, ValueError) as error:
+        why = error.last_line if isinstance(error, CommandFailed) else str(error)
+        odd = _not_well(compose)
+        raise Trouble(
+            f"the controller does not answer: {why}. Requests go on with the engines it named last.",
+            *([f"not well: {', '.join(odd)}"] if odd else []),
+        ) from error
+
+
+def _at(url: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        told = []
+        for path in ("/status", "/api/events"):
+            with opener.open(url.rstrip("/") + path, timeout=TIMEOUT_S) as reply:
+                told.append(json.load(reply))
+        return told[0], told[1]
+    except (OSError, ValueError) as error:
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise Trouble(f"the controller does not answer at {url}: {why}") from error
+
+
+def _not_well(compose: Compose) -> list[str]:
+    """Containers that should run and do not, or fail their health check."""
+    odd = []
+    for row in compose.containers():
+        ended_well = row["State"] == "exited" and "(0)" in row["Status"]  # as the downloader does
+        if (row["State"] != "running" and not ended_well) or "(unhealthy)" in row["Status"]:
+            odd.append(f"{row['Service']} ({row['Status'].lower()})")
+    return odd

@@ -1,0 +1,101 @@
+"""`make upgrade IMAGE=`: engines get another image, one after the other; the configuration is changed with the first one.
+
+When the first engine does not come up with it, the configuration is put back and that engine is restarted as it was.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from manyeyes.config import closed_file
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import load, parse
+from manyeyes.cli import controller, images
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.containers import Containers
+from manyeyes.cli.restart_rolling import roll, running
+from manyeyes.cli.rolling import HELD
+from manyeyes.cli.terminal import attention, ok, say
+from manyeyes.cli.trouble import Trouble
+
+IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
+
+
+def upgrade(config: Path, image: str) -> None:
+    """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
+    if not image:
+        raise Trouble("which image? Say IMAGE=vllm/vllm-openai:v0.33.0, for example")
+    cluster, compose = running(config)
+    flavours = sorted({engine.flavour for engine in cluster.started_engines})
+    if len(flavours) != 1:
+        raise Trouble(
+            f"engines run on {' and '.join(flavours) or 'nothing'}: set images: in {config} yourself, then make up"
+        )
+    key = IMAGE_OF[flavours[0]]
+    before, old = config.read_text(encoding="utf-8"), getattr(cluster.images, key)
+    if old == image:
+        raise Trouble(f"images.{key} is {image} already; make restart-rolling restarts its engines")
+    text = with_image(before, config, key, image)
+    names = _without_drained(cluster, compose)
+    say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
+    say(f"  from {old}\n  to   {image}")
+    images.provide(parse(text, config).model_copy(update={"engines": cluster.engines, "pools": cluster.pools}))
+    _write(config, text)
+    try:
+        cluster, compose = running(config)
+        roll(cluster, compose, names[:1])
+    except BaseException:
+        _write(config, before)
+        attention(f"{config} says {old} again")
+        cluster, compose = running(config)
+        if changed := compose.would_recreate(names[:1]):
+            roll(cluster, compose, changed)
+        raise
+    roll(cluster, compose, names[1:])
+    controller.tell_needs(compose, cluster)
+    ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
+
+
+def _without_drained(cluster: Cluster, compose: Compose) -> list[str]:
+    """A drained one is given the image by `make up`, or by its own restart once it is let in."""
+    looks = Containers(cluster, compose).look()
+    names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != HELD]
+    if not names:
+        raise Trouble("there is no engine that could show that the image works: make up")
+    return names
+
+
+def with_image(text: str, config: Path, key: str, image: str) -> str:
+    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises Trouble where that cannot be done."""
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(document, yaml.MappingNode)
+    section = next((value for name, value in document.value if name.value == "images"), None)
+    if section is None:
+        changed = f"{text.rstrip(chr(10))}\n\nimages:\n  {key}: {image}\n"
+    elif isinstance(section, yaml.MappingNode):
+        place = next((value for name, value in section.value if name.value == key), None)
+        if place is not None:
+            changed = text[: place.start_mark.index] + image + text[place.end_mark.index :]
+        else:
+            at, indent = section.start_mark.index, " " * section.start_mark.column
+            fresh = f"{key}: {image}"
+            changed = (
+                f"{text[: at + 1]}{fresh}, {text[at + 1 :]}"
+                if section.flow_style
+                else f"{text[:at]}{fresh}\n{indent}{text[at:]}"
+            )
+    else:
+        raise Trouble(f"{config}: images: is no section; set images.{key}: {image} yourself")
+    wanted = _other_image(parse(text, config), key, image.strip('"'))
+    if parse(changed, config) != wanted:
+        raise Trouble(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
+    return changed
+
+
+def _other_image(cluster: Cluster, key: str, image: str) -> Cluster:
+    return cluster.model_copy(update={"images": cluster.images.model_copy(update={key: image})})
+
+
+def _write(config: Path, text: str) -> None:
+    closed_file.replace(config, text)
+    load(config)

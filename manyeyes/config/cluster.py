@@ -1,0 +1,109 @@
+"""The whole of cluster.yaml."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from manyeyes.config.endpoint import Adapter
+from manyeyes.config.engines import Engine
+from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
+from manyeyes.config.kubernetes import Kubernetes
+from manyeyes.config.monitoring import Monitoring
+from manyeyes.config.observing import Logs, Tracing
+from manyeyes.config.pools import Flavour, Pool
+from manyeyes.config.routes import Route
+from manyeyes.config.section import Name, Section
+from manyeyes.config.webui import WebUi
+
+
+class Cluster(Section):
+    """Everything an operator may change. Secrets and host paths come from the environment instead."""
+
+    name: Name = "manyeyes"
+    """The Compose project: prefix of containers, network and volumes."""
+    flavour: Literal["auto"] | Flavour = "auto"
+    """With `engines: auto`: cuda where GPUs are found, else cpu. `make up FLAVOUR=` overrides it."""
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    """One for every model name."""
+    engines: Literal["auto"] | tuple[Engine, ...] = "auto"
+    """auto: one engine per GPU found (on a host without: `cpu_engines`), dealt out to the pools by `gpu_weight`. Or a list."""
+    cpu_engines: int = Field(2, ge=1, le=16)
+    """With `engines: auto` on a host without GPUs: how many engines. Each takes about 1.5 GiB plus its model."""
+    cpu_threads: int = Field(4, ge=1, le=256)
+    """Threads of one engine on CPU; all engines together best have as many as there are cores. The tiny model takes one."""
+    emulated_engines: int = Field(3, ge=1, le=64)
+    """With `engines: auto` and the emulated flavour: how many GPUs are emulated."""
+    auto: tuple[Route, ...] = ()
+    """Where `model: auto` goes, by rule; a client's X-Latency-Budget-Ms passes over pools that are slower. Empty: the pools in
+    this file's order."""
+    gpu_sharing: GpuSharing = "time_slicing"
+    """How engines with a `share` below 1 use one GPU: in turns, or at once through NVIDIA's MPS."""
+    gateway: Gateway = Gateway()
+    """Nginx."""
+    controller: Controller = Controller()
+    """Probes and membership."""
+    adapter: Adapter = Adapter()
+    """Endpoints that do not speak OpenAI's API."""
+    webui: WebUi = WebUi()
+    """The page."""
+    monitoring: Monitoring = Monitoring()
+    """Prometheus and Grafana."""
+    logs: Logs = Logs()
+    """Log lines."""
+    tracing: Tracing = Tracing()
+    """Spans of requests."""
+    network: Network = Network()
+    """The cluster's network."""
+    models: Models = Models()
+    """Weights and caches."""
+    shutdown: Shutdown = Shutdown()
+    """How engines stop."""
+    images: Images = Images()
+    """Image pins."""
+    kubernetes: Kubernetes = Kubernetes()
+    """What differs where the cluster runs on Kubernetes (make k8s)."""
+
+    def pool(self, name: str) -> Pool:
+        """The pool called `name`; KeyError if there is none."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)
+
+    @property
+    def explicit_engines(self) -> tuple[Engine, ...]:
+        """The engines, once the layout is made (see config.layout)."""
+        if self.engines == "auto":
+            raise ValueError("engines are `auto`: config.layout.lay_out() turns them into a list")
+        return self.engines
+
+    @property
+    def started_engines(self) -> tuple[Engine, ...]:
+        """The engines that Compose starts; the others run already, at their `address`."""
+        return tuple(engine for engine in self.explicit_engines if engine.address is None)
+
+    @property
+    def starts_adapter(self) -> bool:
+        """Whether Compose starts the adapter."""
+        has_endpoints = any(engine.endpoint for engine in self.explicit_engines)
+        return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
+
+    @property
+    def watches_gpus(self) -> bool:
+        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
+        on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
+        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
+        return wanted and self.monitoring.enabled
+
+    @property
+    def served_pools(self) -> tuple[Pool, ...]:
+        """The pools that can answer: by at least one engine, or elsewhere. In the file's order."""
+        served = {engine.pool for engine in self.explicit_engines}
+        return tuple(pool for pool in self.pools if pool.name in served or pool.remote)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The rules for `model: auto` that lead to a pool that can answer."""
+        served = [pool.name for pool in self.served_pools]
+        rules = tuple(rule for rule in self.auto if rule.pool in served)
+        return rules or tuple(Route(pool=name) for name in served)

@@ -1,0 +1,121 @@
+"""API keys: the file that lists them by name, with a hash in place of each key."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from manyeyes.config import by_name, documents
+from manyeyes.config.documents import DocumentError
+from manyeyes.config.section import Section
+
+HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
+
+
+class KeysError(Exception):
+    """The keys file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+class Key(Section):
+    """Who may ask, and how much."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    """Its name in logs and metrics."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the key, in hexadecimal."""
+    requests_per_minute: int | None = Field(None, ge=1, le=1_000_000)
+    """null: no limit. A minute's worth may come at once."""
+    in_flight: int | None = Field(None, ge=1, le=65_535)
+    """Requests at the same time. null: no limit."""
+
+
+class Keys(Section):
+    """The whole file."""
+
+    keys: tuple[Key, ...] = ()
+
+
+WANTED = {
+    "keys": "a list of keys",
+    "name": "letters, digits and . _ @ -, at most 64, a letter or digit first",
+    "sha256": "64 hexadecimal digits, the SHA-256 of the key",
+    "requests_per_minute": "a whole number from 1 to 1000000",
+    "in_flight": "a whole number from 1 to 65535",
+}
+
+
+def load_keys(path: Path) -> Keys:
+    """The keys of `path`; none when it does not exist. Raises KeysError."""
+    try:
+        text = documents.read_text(path)
+    except FileNotFoundError:
+        return Keys()
+    except DocumentError as error:
+        raise KeysError(path, [str(error)]) from error
+    return parse_keys(text, path)
+
+
+def parse_keys(text: str, path: Path) -> Keys:
+    """As load_keys(), from text; `path` only names it in errors. Raises KeysError and nothing else, whatever the text is."""
+    try:
+        return _parsed(text, path)
+    except KeysError:
+        raise
+    except Exception as error:
+        raise KeysError(path, [documents.bug(error)]) from error
+
+
+def _parsed(text: str, path: Path) -> Keys:
+    try:
+        document = documents.parse(text)
+        if document is None:
+            document = {}
+        keys = Keys.model_validate(document)
+    except DocumentError as error:
+        raise KeysError(path, [f"cannot be read: {error}"]) from error
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise KeysError(
+            path, [f"{by_name.place(one, document, 'keys')} {by_name.wants(one, Key, WANTED, 'keys')}" for one in found]
+        ) from error
+    if problems := list(_repetitions(keys)):
+        raise KeysError(path, problems)
+    return keys
+
+
+def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> str:
+    """Writes a new key's hash into `path` and returns the key, which is shown once. Raises KeysError."""
+    keys = load_keys(path)
+    if any(key.name == name for key in keys.keys):
+        raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
+    if problems := list(by_name.alike([*(key.name for key in keys.keys), name], "keys")):
+        raise KeysError(path, problems)
+    key = f"me-{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    try:
+        made = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
+    except ValidationError as error:
+        problems = [
+            f"{one['loc'][0]} {by_name.wants(one, Key, WANTED, 'keys')}, found {one['input']!r}"
+            for one in error.errors()
+        ]
+        raise KeysError(path, problems) from error
+    document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
+    by_name.write(path, HEAD, document)
+    return key
+
+
+def _repetitions(keys: Keys) -> Iterator[str]:
+    names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
+    yield from by_name.repeated(names, "keys")
+    yield from by_name.alike(names, "keys")
+    for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
+        same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
+        yield f"{same} have the same sha256, so they are one key"

@@ -1,0 +1,100 @@
+"""`engines: auto` made explicit: which engine runs where, as a pure function of configuration and host."""
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.pools import Flavour, Pool
+
+
+class LayoutError(ValueError):
+    """This configuration cannot be laid out on this host; the message says what to do."""
+
+
+def lay_out(cluster: Cluster, inventory: Inventory) -> Cluster:
+    """The same cluster with a list of engines, only served pools' fallbacks, and GPU memory filled in.
+
+    Raises LayoutError when there is nothing to run it on.
+    """
+    engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
+    return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))
+
+
+def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> Cluster:
+    """The same cluster with these engines; a pool's fallback becomes the next one of its chain that they, or others, serve."""
+    served = {engine.pool for engine in engines} | {pool.name for pool in cluster.pools if pool.remote}
+    pools = tuple(pool.model_copy(update={"fallback": _fallback(cluster, pool, served)}) for pool in cluster.pools)
+    return cluster.model_copy(update={"engines": engines, "pools": pools})
+
+
+def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:
+    """The next pool of its chain that can answer."""
+    name = pool.fallback
+    while name and name not in served:
+        name = cluster.pool(name).fallback
+    return name
+
+
+def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
+    flavour = inventory.flavour
+    pools = _candidates(cluster, inventory)
+    places: list[tuple[str, tuple[str, ...]]]
+    if flavour == "cuda":
+        if not inventory.gpus:
+            raise LayoutError("flavour cuda wants a GPU and none was found. Try FLAVOUR=cpu or FLAVOUR=emulated.")
+        places = [(f"gpu-{gpu.index}", (str(gpu.index),)) for gpu in inventory.gpus]
+    elif flavour == "cpu":
+        places = [(f"cpu-{number}", ()) for number in range(cluster.cpu_engines)]
+    else:
+        places = [(f"emu-{number}", ()) for number in range(cluster.emulated_engines)]
+    counts = deal(len(places), [pool.gpu_weight for pool in pools])
+    owners = [pool for pool, count in zip(pools, counts, strict=True) for _ in range(count)]
+    return tuple(
+        Engine(name=name, pool=pool.name, flavour=flavour, gpus=gpus)
+        for (name, gpus), pool in zip(places, owners, strict=True)
+    )
+
+
+def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
+    chosen: list[Pool] = []
+    stand_ins = {pool.otherwise for pool in cluster.pools}
+    for pool in cluster.pools:
+        if pool.remote or not _fits(pool, inventory.flavour) or pool.gpu_weight == 0 or pool.name in stand_ins:
+            continue
+        while pool.model in inventory.missing_models and pool.otherwise:
+            pool = cluster.pool(pool.otherwise)
+        if pool not in chosen:
+            chosen.append(pool)
+    if not chosen:
+        raise LayoutError(
+            f"no pool is for flavour {inventory.flavour}. "
+            f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
+        )
+    return chosen
+
+
+def _fits(pool: Pool, flavour: Flavour) -> bool:
+    return flavour in pool.flavours
+
+
+def deal(places: int, weights: list[int]) -> list[int]:
+    """How many of `places` each weight gets: at least one each in order while they last, then by largest remainder.
+
+    >>> deal(1, [3, 1]), deal(2, [3, 1]), deal(3, [3, 1]), deal(8, [3, 1])
+    ([1, 0], [1, 1], [2, 1], [6, 2])
+    """
+    counts = [1 if position < places else 0 for position in range(len(weights))]
+    for _ in range(places - sum(counts)):
+        total = sum(weights)
+        owed = [weight * places / total - count for weight, count in zip(weights, counts, strict=True)]
+        counts[owed.index(max(owed))] += 1
+    return counts
+
+
+def _with_gpu_memory(engine: Engine, inventory: Inventory) -> Engine:
+    if engine.gpu_memory_gb is not None or not engine.gpus:
+        return engine
+    known = {str(gpu.index): gpu.memory_gb for gpu in inventory.gpus} | {
+        gpu.uuid: gpu.memory_gb for gpu in inventory.gpus
+    }
+    found = [known[gpu] for gpu in engine.gpus if gpu in known]
+    return engine.model_copy(update={"gpu_memory_gb": min(found)}) if found else engine

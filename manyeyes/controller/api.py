@@ -1,0 +1,154 @@
+"""The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Response
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from manyeyes.config.pools import Pool
+from manyeyes.controller.fleet import Fleet, Member
+from manyeyes.controller.keep_running import failed
+from manyeyes.controller.remote import Endpoint
+from manyeyes.controller.request_log import RequestLog
+from manyeyes.controller.state import SERVES, State
+
+NOISE = "random weights, so its answers are noise"
+CANNED = "emulated, so no model runs and its answers are canned text"
+
+
+def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application over one fleet and what the gateway says of its requests. `look` is called before metrics are told."""
+    # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
+    app = FastAPIOffline(
+        title="ManyEyes controller",
+        docs_url="/api/docs",
+        openapi_url="/api/openapi.json",
+        swagger_ui_oauth2_redirect_url="/api/docs/oauth2-redirect",
+        redoc_url=None,
+        static_url="/api/docs-files",
+    )
+
+    @app.get("/live")
+    async def live() -> dict[str, str]:
+        """200 while the process runs."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """200 once every pool can be answered for, so that DNS answers are meant; 503 before."""
+        unsettled = [name for name, member in fleet.members.items() if not member.known.settled]
+        response.status_code = 503 if unsettled else 200
+        return {"status": "ok" if not unsettled else "starting", "unsettled": unsettled}
+
+    @app.get("/status")
+    async def status() -> Response:
+        """Pools and engines with their states; what the gateway's /healthz and the page show."""
+        return Response(orjson.dumps(status_of(fleet, requests)), media_type="application/json")
+
+    @app.get("/sd")
+    async def service_discovery() -> list[dict[str, Any]]:
+        """Prometheus http_sd: every engine that has an address, up or not, so that a dead one shows as up=0."""
+        return [
+            {
+                "targets": [f"{member.engine.host}:{member.engine.port}"],
+                "labels": {"engine": name, "pool": member.engine.pool, "flavour": member.engine.flavour},
+            }
+            for name, member in fleet.members.items()
+        ]
+
+    @app.get("/api/events")
+    async def events() -> list[dict[str, str]]:
+        """The last changes, newest first, one sentence each."""
+        return list(reversed(fleet.events))
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        for measure in (requests.count_dropped, look):
+            try:
+                measure()
+            except Exception:
+                failed("metrics")
+        # With 200 engines it takes 0.1 s, in which DNS is to be answered.
+        return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def status_of(fleet: Fleet, requests: RequestLog) -> dict[str, Any]:
+    """{"pools": [{name, model, aliases, fallback, notice, up, total, p95_ms, ..., engines: [...]}, ...]} in the file's order."""
+    return {"pools": [_pool_status(fleet, requests, pool) for pool in fleet.cluster.served_pools]}
+
+
+def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
+    served = _elsewhere(fleet.remotes[pool.name]) if pool.remote else _by_engines(fleet, requests, pool)
+    return {
+        "name": pool.name,
+        "model": pool.model,
+        "names": list(pool.names),
+        "max_model_len": pool.max_model_len,
+        "fallback": pool.fallback,
+        "p95_ms": requests.p95_ms(pool.name),
+        "first_byte_p95_ms": requests.first_byte_p95_ms(pool.name),
+        **served,
+    }
+
+
+def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
+    members = fleet.of_pool(pool.name)
+    flavours = sorted({member.engine.flavour for member in members})
+    return {
+        "flavour": ", ".join(flavours),
+        "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
+        "up": sum(member.known.shown in SERVES for member in members),
+        "total": len(members),
+        "engines": [_engine_status(member, requests) for member in members],
+    }
+
+
+def _elsewhere(there: Endpoint) -> dict[str, Any]:
+    """A pool that is served elsewhere counts as up unless nothing listens there; requests go there either way."""
+    endpoint: dict[str, Any] = {
+        "name": there.remote.host,
+        "state": State.REMOTE.value,
+        "reason": there.why,
+        "reachable": there.reachable,
+        "since": there.since.isoformat(timespec="seconds"),
+        "last_success": None,
+        "flavour": "remote",
+        "gpus": [],
+        "address": None,
+        "running": None,
+        "waiting": None,
+        "in_flight": None,
+        "hidden_queue": None,
+        "kv_cache_share": None,
+        "tokens_per_s": None,
+    }
+    up = int(there.reachable is not False)
+    return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
+
+
+def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
+    last_success = requests.last_success.get(member.engine.name)
+    load = member.load
+    return {
+        "name": member.engine.name,
+        "state": member.known.shown.value,
+        "reason": member.reason,
+        "since": member.since.isoformat(timespec="seconds"),
+        "last_success": last_success.isoformat(timespec="milliseconds") if last_success else None,
+        "flavour": member.engine.flavour,
+        "gpus": list(member.engine.gpus),
+        "address": f"{member.address}:{member.engine.port}" if member.address else None,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "in_flight": load.in_flight if load else None,
+        "hidden_queue": load.hidden_queue if load else None,
+        "kv_cache_share": load.kv_cache_share if load else None,
+        "tokens_per_s": load.tokens_per_s if load else None,
+    }

@@ -1,0 +1,205 @@
+"""What was registered at run time: checked against the rules, kept on disk, then brought into force, in that order.
+
+Whoever was told that a registration succeeded finds it after a kill -9; whoever was refused changed nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from manyeyes.config import documents, rules
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.load import sentences
+from manyeyes.config.pools import Pool
+from manyeyes.controller.in_force import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.controller.kept import Kept
+from manyeyes.controller.registry.refusal import Refusal, not_found
+
+log = structlog.get_logger()
+WEIGHTS = "weights"
+HEAVIEST = 100
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def read(kept: Kept, written: Cluster) -> tuple[Registered, list[str]]:
+    """What the state folder holds, and a sentence for each document of it that is not in force.
+
+    A document that is no engine or pool is set aside. One that breaks a rule together with today's cluster.yaml stays where it
+    is: another cluster.yaml may have room for it again.
+    """
+    registered, left_out = NOTHING, []
+    for pool in _documents(kept, "pools", Pool):
+        registered, problem = _with(written, registered, replace(registered, pools=(*registered.pools, pool)))
+        left_out += [f"pool {pool.name}, registered by API, is left out: {problem}"] if problem else []
+    for engine in _documents(kept, "engines", Engine):
+        registered, problem = _with(written, registered, replace(registered, engines=(*registered.engines, engine)))
+        left_out += [f"{engine.name}, registered by API, is left out: {problem}"] if problem else []
+    return replace(registered, weights=_weights(kept)), left_out
+
+
+def _with(written: Cluster, before: Registered, after: Registered) -> tuple[Registered, str]:
+    try:
+        problems = rules.problems(merged(written, after))
+    except Exception as error:
+        log.exception("registration_not_understood")
+        problems = [documents.bug(error)]
+    return (before, "; ".join(problems)) if problems else (after, "")
+
+
+def _documents(kept: Kept, folder: str, section: type[Section]) -> list[Section]:
+    found = []
+    for name in kept.names(folder):
+        document = kept.read(name)
+        if document is None:
+            if name in kept.names(folder):
+                kept.set_aside(name, "it is empty")
+            continue
+        try:
+            one = section.model_validate(document)
+        except ValidationError as error:
+            kept.set_aside(name, "; ".join(sentences(error.errors(include_url=False), document)))
+            continue
+        if f"{folder}/{getattr(one, 'name', '')}" != name:
+            kept.set_aside(name, "its name is not its file's")
+            continue
+        found.append(one)
+    return found
+
+
+def _weights(kept: Kept) -> tuple[tuple[str, int], ...]:
+    document = kept.read(WEIGHTS)
+    if document is None:
+        return ()
+    if isinstance(document, dict) and all(
+        isinstance(name, str) and type(weight) is int and 1 <= weight <= HEAVIEST for name, weight in document.items()
+    ):
+        return tuple(document.items())
+    kept.set_aside(WEIGHTS, f"it wants names of engines with weights from 1 to {HEAVIEST}")
+    return ()
+
+
+class Registrations:
+    """Changes them, one at a time. Every method raises Refusal, and then nothing was changed."""
+
+    def __init__(self, in_force: InForce, kept: Kept) -> None:
+        self.in_force = in_force
+        self.kept = kept
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def now(self) -> Registered:
+        return self.in_force.registered
+
+    def is_written(self, kind: str, name: str) -> bool:
+        """Whether `engines` or `pools` of cluster.yaml have one of that name."""
+        written = self.in_force.written
+        return any(one.name == name for one in (written.explicit_engines if kind == "engines" else written.pools))
+
+    async def add_engine(self, engine: Engine | Callable[[], Engine]) -> Engine:
+        """A function is called when no other change can come between: for a port that must be free."""
+        async with self._one_at_a_time:
+            made = engine() if callable(engine) else engine
+            self._refuse_taken(
+                "engines", "engine", made.name, [one.name for one in self.in_force.cluster.explicit_engines]
+            )
+            after = replace(self.now, engines=(*self.now.engines, made))
+            await self._take(
+                after, f"engines/{made.name}", lambda: self.kept.write(f"engines/{made.name}", _document(made))
+            )
+            return made
+
+    async def remove_engine(self, name: str) -> None:
+        async with self._one_at_a_time:
+            self._refuse_written("engines", "engine", name, "take it out of cluster.yaml, or drain it")
+            self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
+            after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
+            await self._take(after, f"engines/{name}", lambda: self.kept.remove(f"engines/{name}"))
+
+    async def set_weight(self, name: str, weight: int) -> None:
+        async with self._one_at_a_time:
+            if self.is_written("engines", name):
+                weights = {one: value for one, value in self.now.weights if one != name} | {name: weight}
+                after = replace(self.now, weights=tuple(weights.items()))
+                await self._take(after, WEIGHTS, lambda: self.kept.write(WEIGHTS, weights))
+                return
+            self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
+            engines = tuple(
+                one.model_copy(update={"weight": weight}) if one.name == name else one for one in self.now.engines
+            )
+            changed = next(one for one in engines if one.name == name)
+            after = replace(self.now, engines=engines)
+            await self._take(after, f"engines/{name}", lambda: self.kept.write(f"engines/{name}", _document(changed)))
+
+    async def add_pool(self, pool: Pool) -> None:
+        async with self._one_at_a_time:
+            self._refuse_taken("pools", "pool", pool.name, [one.name for one in self.in_force.cluster.pools])
+            after = replace(self.now, pools=(*self.now.pools, pool))
+            await self._take(
+                after, f"pools/{pool.name}", lambda: self.kept.write(f"pools/{pool.name}", _document(pool))
+            )
+
+    async def remove_pool(self, name: str) -> None:
+        async with self._one_at_a_time:
+            self._refuse_written("pools", "pool", name, "take it out of cluster.yaml")
+            if inside := [one.name for one in self.in_force.cluster.explicit_engines if one.pool == name]:
+                raise Refusal(
+                    409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
+                )
+            self._refuse_unknown("pools", "pool", name, [one.name for one in self.now.pools])
+            after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
+            await self._take(after, f"pools/{name}", lambda: self.kept.remove(f"pools/{name}"))
+
+    async def _take(self, after: Registered, document: str, store: Callable[[], bool]) -> None:
+        """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
+        if problems := rules.problems(merged(self.in_force.written, after)):
+            raise Refusal(409, "breaks_rules", f"{'; '.join(problems)}.")
+        # In a thread: a disk that hangs must not stop DNS answers.
+        former = await asyncio.to_thread(self.kept.read, document)
+        if not await asyncio.to_thread(store):
+            raise Refusal(
+                507,
+                "not_kept",
+                "The state folder's disk does not take it, so nothing was changed; the controller's log says why.",
+            )
+        try:
+            self.in_force.take_registered(after)
+        except Refused as refused:
+            await asyncio.to_thread(self.kept.restore, document, former)
+            raise Refusal(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
+
+    def _refuse_taken(self, kind: str, word: str, name: str, there: list[str]) -> None:
+        if name in there:
+            where = (
+                "in cluster.yaml"
+                if self.is_written(kind, name)
+                else f"registered; DELETE /api/{kind}/{name} removes it"
+            )
+            raise Refusal(409, "name_taken", f"There is {_a(word)} '{name}' already, {where}.", "name")
+
+    def _refuse_written(self, kind: str, word: str, name: str, instead: str) -> None:
+        if self.is_written(kind, name):
+            raise Refusal(
+                409,
+                "is_written",
+                f"The {word} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",
+            )
+
+    def _refuse_unknown(self, kind: str, word: str, name: str, in_force: list[str]) -> None:
+        """One that is kept and not in force may go too."""
+        if name not in in_force and f"{kind}/{name}" not in self.kept.names(kind):
+            there = self.in_force.cluster.explicit_engines if kind == "engines" else self.in_force.cluster.pools
+            raise not_found(word, name, [one.name for one in there])
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _document(section: BaseModel) -> dict[str, object]:
+    """As an operator would write it: only what is not the default."""
+    return section.model_dump(mode="json", exclude_defaults=True)

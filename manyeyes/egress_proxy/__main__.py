@@ -1,0 +1,23 @@
+"""`python -m manyeyes.egress_proxy`: engines' way out for pictures by URL, until SIGTERM."""
+
+import asyncio
+import json
+import os
+import signal
+
+from manyeyes.observability import events
+from manyeyes.egress_proxy.proxy import serving
+
+
+async def run() -> None:
+    domains = json.loads(os.environ["MEDIA_DOMAINS"])
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with serving("0.0.0.0", int(os.environ.get("MEDIA_PORT", "3128")), domains):
+        await ended.wait()
+
+
+if __name__ == "__main__":
+    events.to_json("media")
+    asyncio.run(run())

@@ -1,0 +1,144 @@
+"""An HTTP proxy for engines: one lookup, one judgement, one connection to the address that was judged."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from manyeyes.config.hosts import LookupFailed, look_up
+from manyeyes.controller.registry.addresses import Address
+from manyeyes.egress_proxy.judge import addresses_refused, host_refused
+from manyeyes.egress_proxy.request import Request, Unreadable, read
+
+HEAD_BYTES = 16_384
+HEAD_S = 10.0
+LOOKUP_S = 5.0
+CONNECT_S = 5.0
+FETCH_S = 120.0
+"""vLLM gives a picture 5 s and a video 30 s; this ends what nobody waits for any more."""
+LINGER_S = 5.0
+AT_ONCE = 128
+
+Lookup = Callable[[str, int], Awaitable[Sequence[Address]]]
+Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+async def lookup(host: str, port: int) -> Sequence[Address]:
+    """Every address of a name; none where it has none."""
+    try:
+        return await look_up(host, port)
+    except LookupFailed:
+        return ()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    host: str, port: int, domains: Mapping[str, bool], find: Lookup = lookup, connect: Connect = asyncio.open_connection
+) -> AsyncIterator[asyncio.Server]:
+    """Listens until the end of the context."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with places, asyncio.timeout(FETCH_S):
+                await _serve(reader, writer, domains, find, connect)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asked is gone, or its time is up
+        except Exception:
+            structlog.get_logger().exception("media_failed")
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, host, port, limit=HEAD_BYTES)
+    async with server:
+        yield server
+
+
+async def _serve(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    domains: Mapping[str, bool],
+    find: Lookup,
+    connect: Connect,
+) -> None:
+    async with asyncio.timeout(HEAD_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+    try:
+        asked = read(head)
+    except Unreadable as error:
+        return await _refuse(writer, "", 400, str(error))
+    addresses, why = await _judged(asked, domains, find)
+    if why:
+        return await _refuse(writer, asked.host, 403, why)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            there, back = await connect(str(addresses[0]), asked.port)
+    except (OSError, TimeoutError) as error:
+        return await _refuse(
+            writer, asked.host, 502, f"{asked.host} does not answer: {error or 'no connection in time'}"
+        )
+    try:
+        if asked.head:
+            back.write(asked.head)
+            await _copy(there, writer)  # what else the client sends is not passed on
+        else:
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await _both(reader, writer, there, back)
+    finally:
+        back.close()
+
+
+async def _judged(asked: Request, domains: Mapping[str, bool], find: Lookup) -> tuple[Sequence[Address], str]:
+    if why := host_refused(asked.host, domains):
+        return (), why
+    try:
+        async with asyncio.timeout(LOOKUP_S):
+            addresses = await find(asked.host, asked.port)
+    except TimeoutError:
+        return (), "the name could not be looked up in time"
+    return addresses, addresses_refused(addresses, asked.port, domains[asked.host.lower().rstrip(".")])
+
+
+async def _both(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: asyncio.StreamReader, back: asyncio.StreamWriter
+) -> None:
+    """Both ways, each until its end: a client that has said all it has to say still waits for the answer."""
+    asking, answering = asyncio.create_task(_pass_on(reader, back)), asyncio.create_task(_pass_on(there, writer))
+    ways = {asking, answering}
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        failed = any(way.exception() for way in done)
+        if not failed and answering in done:
+            await asyncio.wait({asking}, timeout=LINGER_S)  # the origin has closed; the client is told, and closes too
+        elif not failed:
+            await answering
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """And then the end."""
+    await _copy(source, target)
+    if target.can_write_eof():
+        target.write_eof()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while block := await source.read(65_536):
+        target.write(block)
+        await target.drain()
+
+
+async def _refuse(writer: asyncio.StreamWriter, host: str, status: int, why: str) -> None:
+    structlog.get_logger().warning("media_refused", host=host[:100], status=status, reason=why)
+    body = f"{why}\n".encode()
+    reasons = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
+    writer.write(
+        f"HTTP/1.1 {status} {reasons[status]}\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    await writer.drain()

@@ -1,0 +1,86 @@
+"""The network: Qwen3-VL's architecture with every size at its smallest, and random weights.
+
+Two things are not random, and make the noise readable. Dimension 0 of every token's embedding is large, so it is large
+and positive wherever the next token is chosen; and the output row of each token says there how likely it is: whole
+words are free, the end of the turn comes about once in a hundred, all else never; unless a grammar asks for it.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from manyeyes.engine.tiny.tokenizer import END_OF_TEXT, END_OF_TURN, SPECIAL, VOCABULARY
+
+WIDTH = 64
+NEVER = -20.0
+LONGEST = 12
+END_OF_TURN_WEIGHT = 0.8
+SPREAD = 0.2  # of the output rows; larger makes the likely words likelier
+
+
+def config(ids: dict[str, list[int] | int]) -> Qwen3VLConfig:
+    """The sizes. 32 dimensions are the smallest head that vLLM has attention for on a CPU (`v1/attention/backends/cpu_attn.py`)."""
+    return Qwen3VLConfig(
+        text_config={
+            "vocab_size": VOCABULARY,
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "max_position_embeddings": 32_768,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [8, 4, 4], "mrope_interleaved": True},
+            "bos_token_id": ids[END_OF_TEXT],
+            "eos_token_id": ids[END_OF_TURN],
+            "tie_word_embeddings": False,
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "num_heads": 4,
+            "out_hidden_size": WIDTH,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=False,
+    )
+
+
+def prefer_words(model: Qwen3VLForConditionalGeneration, ids: dict[str, list[int] | int]) -> None:
+    """Set the weights that decide which tokens can come out (see the top of this file)."""
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 0.1
+        rows = model.lm_head.weight
+        rows.normal_(std=SPREAD)
+        # Where a grammar leaves only these, the longest that fits: what it spells out takes few tokens.
+        rows[:, 0] = NEVER + torch.tensor(ids["lengths"]).clamp(max=LONGEST)
+        rows[ids["words"], 0] = 0.0
+        rows[[ids[name] for name in SPECIAL], 0] = NEVER
+        rows[ids[END_OF_TURN], 0] = END_OF_TURN_WEIGHT
+
+
+def save(folder: Path, ids: dict[str, list[int] | int], seed: int) -> int:
+    """Write weights and configuration. Returns the number of parameters."""
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(config(ids))
+    prefer_words(model, ids)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    defaults = {
+        "eos_token_id": ids[END_OF_TURN],
+        "pad_token_id": ids[END_OF_TEXT],
+        "do_sample": True,
+        "temperature": 0.7,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
+    return sum(weights.numel() for weights in model.parameters())

@@ -1,0 +1,313 @@
+"""The alerts, symptoms first. Each has a page of its name in docs/runbooks/, and cases in tests/prometheus/cases/.
+
+A burn rate is how many times faster errors come than the promise allows; two windows each, so that an alert comes when it matters
+and goes when it is over (Google, The Site Reliability Workbook, chapter 5: https://sre.google/workbook/alerting-on-slos/).
+A share of few requests says little, so each such alert wants some requests that went wrong as well.
+"""
+
+from manyeyes.monitoring.prometheus.recording import SERVING
+from manyeyes.monitoring.prometheus.rule import Alert, Group
+
+FAST, SLOW = 14.4, 6
+"""Times the pace that uses up exactly what the promise allows: 2 % of a month's in an hour, and 5 % in six hours."""
+FEW = 10
+"""Requests that have to have gone wrong."""
+
+FAILED = 'manyeyes_requests_total{pool!="", status=~"5.."}'
+ANSWERED = 'manyeyes_requests_total{pool!="", status=~"[23].."}'
+KEPT = "manyeyes_requests_within_slo_total"
+UP = f"max by (pool, engine) (manyeyes_engine_state{{{SERVING}}}) == 1"
+SCALED = "max by (pool) (manyeyes_scaling_wanted)"
+"""Pools whose engines may be at rest."""
+HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
+"""Requests that wait in an engine. Own x (n + 2) > 3 x sum says: more than three times the average of the n - 1 others."""
+ALL_START = '(sum by (pool) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == on (pool) pool:engines:count)'
+"""Pools that have just been brought up. EngineStuckStarting tells when that does not end."""
+NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
+HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
+
+
+def cluster_starts(window: str) -> str:
+    """How often the controller began anew. Prometheus' volume outlives a cluster: what `make down` and `make up` did to an engine is
+    in its history, and no fault of the engine's."""
+    return f'scalar(max(changes(process_start_time_seconds{{job="controller"}}[{window}])) or vector(0))'
+
+
+def burn(ratio: str, promise: str, factor: float, short: str, long: str, wrong: str) -> str:
+    """Both windows are over the factor; a promise of nearly nothing still has a threshold that can be reached."""
+    threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({promise})), 0.9)"
+    over = [f"{ratio}{window} > {threshold}" for window in (long, short)]
+    return f"{over[0]} and on (pool) {over[1]} and on (pool) {wrong} >= {FEW}"
+
+
+def errors_in(window: str) -> str:
+    return f"sum by (pool) (increase({FAILED}[{window}]))"
+
+
+def late_in(window: str) -> str:
+    return f"(sum by (pool) (increase({ANSWERED}[{window}])) - sum by (pool) (increase({KEPT}[{window}])))"
+
+
+USERS = Group(
+    "user_alerts",
+    (
+        Alert(
+            "ErrorBurnFast",
+            burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", FAST, "5m", "1h", errors_in("1h")),
+            "1m",
+            "page",
+            "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} fail.",
+        ),
+        Alert(
+            "ErrorBurnSlow",
+            burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", SLOW, "30m", "6h", errors_in("6h")),
+            "5m",
+            "ticket",
+            "For hours {{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} have failed.",
+        ),
+        Alert(
+            "LatencyBurnFast",
+            burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", FAST, "5m", "1h", late_in("1h")),
+            "2m",
+            "page",
+            "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} take longer than promised.",
+        ),
+        Alert(
+            "LatencyBurnSlow",
+            burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", SLOW, "30m", "6h", late_in("6h")),
+            "5m",
+            "ticket",
+            "For hours {{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} have taken longer than promised.",
+        ),
+        Alert(
+            "GatewayDown",
+            "max by (job) (nginx_up) == 0",
+            "30s",
+            "page",
+            "The gateway of {{ $externalLabels.cluster }} does not answer its exporter: nobody reaches any pool or engine.",
+        ),
+        Alert(
+            "PoolEmpty",
+            f"{NOBODY_SERVES} unless on (pool) {HAS_FALLBACK}",
+            "30s",
+            "page",
+            "No engine of {{ $labels.pool }} serves and nothing stands in: users get 503.",
+        ),
+        Alert(
+            "RunningOnFallback",
+            f"({NOBODY_SERVES} and on (pool) {HAS_FALLBACK})"
+            f" or (pool:fallbacks:ratio_rate5m > 0.05"
+            f" and on (pool) sum by (pool) (increase(manyeyes_fallbacks_total[5m])) >= {FEW})",
+            "1m",
+            "ticket",
+            "Another pool answers for {{ $labels.pool }}: it is empty, full or failing.",
+        ),
+        Alert(
+            "TurnedAway",
+            f'pool:turned_away:ratio_rate5m > 0.05 and on (pool) sum by (pool) (increase(manyeyes_requests_total{{pool!="", status="429"}}[5m])) >= {FEW}',
+            "5m",
+            "ticket",
+            "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} are turned away with 429.",
+        ),
+        Alert(
+            "RemoteUnreachable",
+            "max by (pool) (manyeyes_remote_reachable) == 0",
+            "2m",
+            "ticket",
+            "Nothing listens where {{ $labels.pool }} is served.",
+        ),
+    ),
+)
+
+ENGINES = Group(
+    "engine_alerts",
+    (
+        Alert(
+            "EngineDown",
+            'max by (pool, engine) (manyeyes_engine_state{state="down"}) == 1 unless on (pool) ' + SCALED,
+            "2m",
+            "ticket",
+            "{{ $labels.engine }} of {{ $labels.pool }} is down.",
+        ),
+        Alert(
+            "EngineStuckStarting",
+            'max by (pool, engine) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == 1',
+            "15m",
+            "ticket",
+            "{{ $labels.engine }} of {{ $labels.pool }} has been starting for a quarter of an hour.",
+        ),
+        Alert(
+            "EngineFlapping",
+            'sum by (pool, engine) (increase(manyeyes_engine_transitions_total{state="down"}[15m]))'
+            f" - {cluster_starts('15m')} > 2.5",
+            "0s",
+            "ticket",
+            "{{ $labels.engine }} of {{ $labels.pool }} went down three times in a quarter of an hour.",
+        ),
+        Alert(
+            "EngineRestarts",
+            f'sum by (pool, engine) (resets(vllm:prompt_tokens_total{{job="engines"}}[1h])) - {cluster_starts("1h")} >= 2'
+            " or sum by (pool, engine) (increase(manyeyes_hung_restarts_total[1h])) > 0.5",
+            "0s",
+            "ticket",
+            "The process of {{ $labels.engine }} of {{ $labels.pool }} has started again, and not because somebody asked for it once.",
+        ),
+        Alert(
+            "EngineFailing",
+            "pool_engine:failed_attempts:ratio_rate5m > 0.1"
+            ' and on (pool, engine) sum by (pool, engine) (increase(manyeyes_attempts_total{outcome=~"refused|lost|error|timeout"}[5m])) >= 10'
+            f" and on (pool, engine) ({UP})",
+            "2m",
+            "ticket",
+            "{{ $labels.engine }} of {{ $labels.pool }} fails {{ $value | humanizePercentage }} of what it is asked, and is taken for up.",
+        ),
+        Alert(
+            "HiddenQueueGrowing",
+            "pool:hidden_queue:sum / (pool:engines_up:sum > 0) > 8 and on (pool) deriv(pool:hidden_queue:sum[5m]) > 0",
+            "2m",
+            "ticket",
+            "Pictures for {{ $labels.pool }} wait to be prepared, {{ $value | humanize }} an engine, and the queue grows.",
+        ),
+        Alert(
+            "EngineStarved",
+            f"(pool_engine:requests:rate5m and on (pool, engine) ({UP}))"
+            f" < on (pool) group_left 0.25 * avg by (pool) (pool_engine:requests:rate5m and on (pool, engine) ({UP}))"
+            " and on (pool) sum by (pool) (increase(manyeyes_requests_total{pool!=\"\", engine!=\"\"}[5m])) > 50 * (pool:engines_up:sum > 1)",
+            "10m",
+            "ticket",
+            "{{ $labels.engine }} of {{ $labels.pool }} is up and gets less than a quarter of its pool's average.",
+        ),
+        Alert(
+            "EngineOverloaded",
+            f"{HELD} > 8 and on (pool, engine)"
+            f" ({HELD} * on (pool) group_left () (count by (pool) ({HELD}) + 2) > on (pool) group_left 3 * sum by (pool) ({HELD}))",
+            "5m",
+            "ticket",
+            "{{ $value | humanize }} requests wait in {{ $labels.engine }} of {{ $labels.pool }}, more than three times what the others of its pool hold.",
+        ),
+        Alert(
+            "KvCacheFull",
+            "pool_engine:kv_cache_use:max > 0.95 and on (pool, engine) pool_engine:preemptions:rate5m > 0",
+            "5m",
+            "ticket",
+            "The KV cache of {{ $labels.engine }} of {{ $labels.pool }} is full, and requests in it are begun anew.",
+        ),
+        Alert(
+            "CacheShareCollapsed",
+            "pool:prefix_cache_hits:ratio_rate5m < on (pool) 0.5 * avg_over_time(pool:prefix_cache_hits:ratio_rate5m[6h])"
+            " and on (pool) avg_over_time(pool:prefix_cache_hits:ratio_rate5m[6h]) > 0.2"
+            " and on (pool) sum by (pool) (increase(manyeyes_requests_total{pool!=\"\", engine!=\"\"}[5m])) > 50",
+            "10m",
+            "ticket",
+            "Engines of {{ $labels.pool }} find {{ $value | humanizePercentage }} of prompts in their cache, less than half of what they did.",
+        ),
+        Alert(
+            "ScalingBehind",
+            "pool:scaling_missing:max > 0",
+            "10m",
+            "ticket",
+            "{{ $value }} engines that scaling wants for {{ $labels.pool }} have not come up.",
+        ),
+    ),
+)  # fmt: skip
+
+CLUSTER = Group(
+    "cluster_alerts",
+    (
+        Alert(
+            "TargetMissing",
+            'up{job!="engines"} == 0',
+            "2m",
+            "ticket",
+            "Prometheus of {{ $externalLabels.cluster }} gets nothing from {{ $labels.job }}: alerts about pools and engines may be blind.",
+        ),
+        Alert(
+            "ConfigRefused",
+            "max by (job) (manyeyes_config_refused) == 1",
+            "30s",
+            "ticket",
+            "cluster.yaml or the keys of {{ $externalLabels.cluster }} cannot be used: pools and engines go on with older ones.",
+        ),
+        Alert(
+            "GatewayBehind",
+            "max by (job) (manyeyes_gateway_behind) == 1",
+            "1m",
+            "ticket",
+            "The gateway of {{ $externalLabels.cluster }} does not run on the files it should: a change of pools or keys is not in force.",
+        ),
+        Alert(
+            "CertificateEndsSoon",
+            "min by (file) (manyeyes_certificate_expires_timestamp_seconds) - time() < 86400 * CERTIFICATE_DAYS",
+            "1m",
+            "ticket",
+            "The certificate {{ $labels.file }} of {{ $externalLabels.cluster }}, for all its pools and engines, ends in {{ $value | humanizeDuration }}.",
+        ),
+        Alert(
+            "ModelsDiskLow",
+            'min by (mountpoint) (node_filesystem_avail_bytes{mountpoint="/disks/models"}) < 1e9 * MODELS_DISK_GB',
+            "5m",
+            "ticket",
+            "{{ $value | humanize1024 }}B are left where the models of all pools and engines of {{ $externalLabels.cluster }} are kept.",
+        ),
+        Alert(
+            "RequestLogLost",
+            "sum by (job) (increase(manyeyes_request_log_dropped_total[5m]) + increase(manyeyes_request_log_unreadable_total[5m])) > 0.5",
+            "5m",
+            "ticket",
+            "Lines of the gateway's log of {{ $externalLabels.cluster }} are not counted: figures of pools and engines are too low.",
+        ),
+        Alert(
+            "AlertsNotDelivered",
+            "max by (integration) (increase(alertmanager_notifications_failed_total[5m])) > 0.5"
+            ' or label_replace(max by (job) (increase(prometheus_rule_evaluation_failures_total[5m])) > 0.5, "integration", "rules", "", "")',
+            "0s",
+            "ticket",
+            "Alerts about pools and engines of {{ $externalLabels.cluster }} do not reach anybody by {{ $labels.integration }}.",
+        ),
+        Alert(
+            "LoadGeneratorLimit",
+            "max by (job) (manyeyes_loadtest_limit) == 1",
+            "15s",
+            "ticket",
+            "The load test of {{ $externalLabels.cluster }} measures itself: its generator is at its limit, not pools or engines.",
+        ),
+    ),
+)
+
+GPUS = Group(
+    "gpu_alerts",
+    (
+        Alert(
+            "GpuLost",
+            '(max_over_time(gpu:use:ratio[1h]) unless gpu:use:ratio) and on () max(up{job="gpu"}) == 1',
+            "1m",
+            "page",
+            "GPU {{ $labels.gpu }} is gone, and with it its engine.",
+        ),
+        Alert(
+            "GpuXid",
+            "max by (gpu) (DCGM_FI_DEV_XID_ERRORS) > 0",
+            "0s",
+            "ticket",
+            "The driver tells of Xid {{ $value }} on GPU {{ $labels.gpu }}; its engine may fail.",
+        ),
+        Alert(
+            "GpuHot",
+            "gpu:temperature_celsius:max > GPU_HOT_CELSIUS",
+            "5m",
+            "ticket",
+            "GPU {{ $labels.gpu }} is at {{ $value }} °C; it slows its engine down to cool.",
+        ),
+        Alert(
+            "GpuMemoryFull",
+            "gpu:memory_used:ratio > 0.985",
+            "5m",
+            "ticket",
+            "{{ $value | humanizePercentage }} of the memory of GPU {{ $labels.gpu }} is taken: its engine may run out of memory.",
+        ),
+    ),
+    gpu=True,
+)
+
+GROUPS = (USERS, ENGINES, CLUSTER, GPUS)
+ALERTS = tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert))

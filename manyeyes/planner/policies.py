@@ -1,0 +1,102 @@
+"""The same users through every balancing policy, on thousands of engines: each policy in a process of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import Any
+
+from loadtest.percentiles import percentile
+from manyeyes.planner.ask import Ask
+from manyeyes.planner.figures import Row, Table, seconds
+from manyeyes.planner.outcome import Outcome
+from manyeyes.planner.simulation import Simulation, Span
+
+LOOK_EVERY_S = 0.5
+GIVE_UP_S = 10.0  # after Ctrl-C, for simulations that build their thousands of engines just then
+
+WHATS = (
+    "answered/s",
+    "answered",
+    "P50",
+    "P95",
+    "P99",
+    "first token P50",
+    "first token P95",
+    "cached prompt tokens",
+    "answers per engine",
+    "simulated in, CPU",
+)
+
+
+def compare(
+    ask: Ask, engines: int, span: Span, names: Sequence[str], processes: int, tell: Callable[[str, float], None]
+) -> Iterator[tuple[str, Outcome]]:
+    """Yields each policy's outcome as it is there. `tell` hears how far each one is.
+
+    At Ctrl-C what is under way ends with what is known, and is yielded too, marked partial; then KeyboardInterrupt goes on.
+    """
+    context = get_context("spawn")
+    shares = context.Array("d", len(names), lock=False)
+    with ProcessPoolExecutor(processes, context, _take_shares, (shares,)) as pool:
+        waiting = {
+            pool.submit(simulate, replace(ask, policy=name), engines, span, number): name
+            for number, name in enumerate(names)
+        }
+        try:
+            while waiting:
+                done, _ = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
+                for name, share in zip(names, shares, strict=True):
+                    tell(name, share)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # The terminal has told the other processes too.
+            under_way = [future for future in waiting if not future.cancelled()]
+            for future in wait(under_way, GIVE_UP_S).done:
+                if future.exception() is None:
+                    yield waiting[future], future.result()
+            raise
+
+
+_shares: Any = ()
+
+
+def _take_shares(shares: Any) -> None:
+    """In each process: where to write how far it is."""
+    global _shares
+    _shares = shares
+
+
+def simulate(ask: Ask, engines: int, span: Span, number: int) -> Outcome:
+    """One policy; ends with what is known at Ctrl-C."""
+
+    def progress(share: float) -> None:
+        _shares[number] = share
+
+    outcome = Simulation(ask, engines, span).run(progress)
+    _shares[number] = 1.0
+    return outcome
+
+
+def table(ask: Ask, engines: int, found: Sequence[tuple[str, Outcome]]) -> Table:
+    """A column for each policy, in the order they were asked for."""
+    title = f"Policies on {engines} engines at {ask.rps:g} requests/s"
+    names = [name + (", interrupted" if outcome.partial else "") for name, outcome in found]
+    columns = [_column(outcome) for _, outcome in found]
+    return Table(title, ("", *names), [(what, *row) for what, *row in zip(WHATS, *columns, strict=True)])
+
+
+def _column(outcome: Outcome) -> Row:
+    total = [seconds(percentile(outcome.total_s, share)) for share in (0.5, 0.95, 0.99)]
+    first = [seconds(percentile(outcome.first_s, share)) for share in (0.5, 0.95)]
+    return (
+        f"{outcome.rps:.1f}" + ("" if outcome.keeps_up else ", falls behind"),
+        f"{outcome.goodput:.2%}",
+        *total,
+        *first,
+        f"{outcome.cached_share:.0%}",
+        f"{outcome.fewest_per_engine} - {outcome.most_per_engine}",
+        f"{outcome.cpu_s:.0f} s",
+    )

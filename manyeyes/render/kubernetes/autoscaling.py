@@ -1,0 +1,145 @@
+"""Pools -> how many pods they have: KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA.
+
+On one host the controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and
+how slowly. A pool whose engines differ is left as it is laid out.
+"""
+
+from manyeyes.config.capacity import max_num_seqs
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.scaling import Scaling
+from manyeyes.render.kubernetes.engines import POOL
+from manyeyes.render.kubernetes.pods import thing
+from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.shapes import Shape, of_one_shape
+
+BUSY_SHARE = 5
+"""Without a target an engine should have a fifth of what it runs at once, as on one host."""
+
+
+def scaled_objects(cluster: Cluster) -> list[Json]:
+    """For KEDA. Where Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it."""
+    return [_scaled_object(cluster, shape) for shape in of_one_shape(cluster)]
+
+
+def autoscalers(cluster: Cluster) -> list[Json]:
+    """Plain ones, on metrics of pods that prometheus-adapter serves (adapter_rules())."""
+    return [_autoscaler(cluster, shape) for shape in of_one_shape(cluster)]
+
+
+def adapter_rules() -> Json:
+    """Values for prometheus-adapter's Helm chart: the two metrics that autoscalers() asks for."""
+    return {"rules": {"default": False, "custom": [_adapter_rule("waiting"), _adapter_rule("running")]}}
+
+
+def _scaled_object(cluster: Cluster, shape: Shape) -> Json:
+    scaling, name = _scaling(shape), shape.pool.name
+    settings = cluster.kubernetes.autoscaling
+    one = f'pool="{name}"'
+    triggers = [
+        _trigger(cluster, "in-flight", f"sum(manyeyes_engine_in_flight{{{one}}})", _in_flight(shape)),
+        _trigger(cluster, "queue", f"sum(manyeyes_engine_waiting{{{one}}})", settings.waiting),
+        _trigger(cluster, "hidden-queue", f"sum(manyeyes_engine_hidden_queue{{{one}}})", settings.hidden_queue),
+        _trigger(
+            cluster,
+            "p95",
+            # Nothing asked in the last minutes is no reason for more.
+            f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_seconds_bucket{{{one}}}[2m]))) > 0 or vector(0)",
+            scaling.target.p95_s or settings.p95_s,
+            kind="Value",
+        ),
+    ]
+    return thing(
+        "ScaledObject",
+        name,
+        {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": shape.name},
+            **_bounds(cluster, shape, scaling, "minReplicaCount", "maxReplicaCount"),
+            "pollingInterval": max(5, round(cluster.controller.scaling_interval_s)),
+            "advanced": {"horizontalPodAutoscalerConfig": {"name": name, "behavior": _behaviour(scaling)}},
+            "triggers": triggers,
+        },
+        version="keda.sh/v1alpha1",
+        marked={POOL: name},
+    )
+
+
+def _trigger(cluster: Cluster, name: str, query: str, threshold: float, kind: str = "AverageValue") -> Json:
+    return {
+        "type": "prometheus",
+        "name": name,
+        "metricType": kind,
+        "metadata": {
+            "serverAddress": cluster.kubernetes.prometheus_url,
+            "query": query,
+            "threshold": f"{threshold:g}",
+            "ignoreNullValues": "false",
+        },
+    }
+
+
+def _autoscaler(cluster: Cluster, shape: Shape) -> Json:
+    scaling = _scaling(shape)
+    return thing(
+        "HorizontalPodAutoscaler",
+        shape.pool.name,
+        {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": shape.name},
+            **_bounds(cluster, shape, scaling, "minReplicas", "maxReplicas"),
+            "behavior": _behaviour(scaling),
+            "metrics": [
+                _of_pods("vllm_requests_running", _in_flight(shape)),
+                _of_pods("vllm_requests_waiting", cluster.kubernetes.autoscaling.waiting),
+            ],
+        },
+        version="autoscaling/v2",
+        marked={POOL: shape.pool.name},
+    )
+
+
+def _of_pods(name: str, average: float) -> Json:
+    # Kubernetes writes quantities below one in thousandths.
+    value = f"{average:g}" if average == int(average) else f"{round(average * 1000)}m"
+    return {
+        "type": "Pods",
+        "pods": {"metric": {"name": name}, "target": {"type": "AverageValue", "averageValue": value}},
+    }
+
+
+def _adapter_rule(kind: str) -> Json:
+    metric = f"vllm:num_requests_{kind}"
+    return {
+        "seriesQuery": f'{{__name__="{metric}",namespace!="",pod!=""}}',
+        "resources": {"overrides": {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}}},
+        "name": {"matches": "", "as": f"vllm_requests_{kind}"},
+        "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)",
+    }
+
+
+def _scaling(shape: Shape) -> Scaling:
+    return shape.pool.scaling or Scaling()
+
+
+def _bounds(cluster: Cluster, shape: Shape, scaling: Scaling, least: str, most: str) -> Json:
+    top = scaling.max or cluster.kubernetes.autoscaling.max_engines or 2 * shape.count
+    return {least: min(scaling.min, top), most: top}
+
+
+def _in_flight(shape: Shape) -> float:
+    return _scaling(shape).target.in_flight or max(1, max_num_seqs(shape.pool, shape.engine) / BUSY_SHARE)
+
+
+def _behaviour(scaling: Scaling) -> Json:
+    return {
+        "scaleUp": {
+            "stabilizationWindowSeconds": round(scaling.up.window_s),
+            "policies": [_policy(scaling.up.step, scaling.up.cool_down_s)],
+        },
+        "scaleDown": {
+            "stabilizationWindowSeconds": min(3600, round(scaling.down.window_s)),
+            "policies": [_policy(scaling.down.step, scaling.down.cool_down_s)],
+        },
+    }
+
+
+def _policy(step: int, period_s: float) -> Json:
+    return {"type": "Pods", "value": step, "periodSeconds": min(1800, max(1, round(period_s)))}

@@ -1,0 +1,247 @@
+"""Cluster -> a Deployment for each shape of engine, a headless Service for each pool, and a disruption budget.
+
+The Service named after the pool publishes, as SRV records, what the controller's DNS publishes on one host: the engines
+that may get new requests. nginx's files are the same.
+"""
+
+from math import ceil
+
+from manyeyes.config.capacity import capacities
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.pools import Pool
+from manyeyes.engine.flags import MODELS_DIR, serve_flags
+from manyeyes.render.engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.kubernetes import models
+from manyeyes.render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.shapes import Shape, shapes
+
+POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
+SCRIPTS_DIR = "/manyeyes"
+STARTS_WITHIN_S = {"cuda": 1800, "cpu": 300, "emulated": 300}
+"""As long as Compose's start_period."""
+ASK_EVERY_S = 5
+CACHE_GB = 20
+ASKED_AGAIN_S = 3
+"""After its answer has run out nginx asks again, with 2 s for that."""
+
+
+def pools(cluster: Cluster) -> list[Json]:
+    """Everything that engines are."""
+    found = shapes(cluster)
+    documents = []
+    for pool in cluster.pools:
+        own = [shape for shape in found if shape.pool is pool]
+        if own:
+            documents += _services(cluster, pool)
+            documents.append(_budget(pool))
+            documents += [deployment(cluster, shape) for shape in own]
+    return documents
+
+
+def _services(cluster: Cluster, pool: Pool) -> list[Json]:
+    """One with all of its engines, and where they take unequal numbers of requests one for each number."""
+    services = [_service(pool.name, {POOL: pool.name})]
+    found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
+    if len(found) > 1:
+        services += [_service(f"{pool.name}-c{most}", {POOL: pool.name, TAKES: str(most)}) for most in found]
+    return services
+
+
+def _service(name: str, selector: dict[str, str]) -> Json:
+    return thing(
+        "Service",
+        name,
+        {
+            "clusterIP": "None",
+            "selector": selector,
+            "ports": [{"name": "http", "port": ENGINE_PORT, "targetPort": "http"}],
+        },
+        marked=labels("engine") | {POOL: selector[POOL]},
+    )
+
+
+def _budget(pool: Pool) -> Json:
+    """Nodes are emptied one engine of a pool after the other."""
+    return thing(
+        "PodDisruptionBudget",
+        pool.name,
+        {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {POOL: pool.name}},
+        },
+        version="policy/v1",
+        marked=labels("engine"),
+    )
+
+
+def deployment(cluster: Cluster, shape: Shape) -> Json:
+    """Engines that are alike."""
+    marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
+    return thing(
+        "Deployment",
+        shape.name,
+        {
+            "replicas": shape.count,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": STARTS_WITHIN_S[shape.engine.flavour] + 600,
+            # One after the other, and none beside the others: there is no GPU to spare.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "selector": {"matchLabels": marks},
+            "template": {
+                "metadata": {
+                    "labels": labels("engine") | marks | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)}
+                },
+                "spec": _pod(cluster, shape),
+            },
+        },
+        version="apps/v1",
+        marked=labels("engine") | marks,
+    )
+
+
+def leaves_within_s(cluster: Cluster) -> int:
+    """From the decision to stop a pod to the last moment its engine has."""
+    return _announced_s(cluster) + cluster.shutdown.finish_s + cluster.shutdown.grace_s
+
+
+def _announced_s(cluster: Cluster) -> int:
+    return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_every_s + ASKED_AGAIN_S
+
+
+def _pod(cluster: Cluster, shape: Shape) -> Json:
+    vllm = shape.engine.flavour != "emulated"
+    more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
+    if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
+        more["runtimeClassName"] = cluster.kubernetes.runtime_class
+    # One copy of a pool on each node before a second one on any, as far as there are GPUs.
+    more["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {POOL: shape.pool.name}},
+        }
+    ]
+    if vllm:
+        more["initContainers"] = [models.wait(cluster, shape)]
+    more["containers"] = [_container(cluster, shape)]
+    more["volumes"] = [
+        {"name": "scripts", "configMap": {"name": "engine-pod"}},
+        scratch("tmp", 2),
+    ]
+    if vllm:
+        more["volumes"] += [
+            models.volume(read_only=True),
+            models.code_volume(),
+            scratch("cache", CACHE_GB),
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(shm_gb(shape.engine))}},
+        ]
+    return pod(OWN_USER, **more)
+
+
+def _container(cluster: Cluster, shape: Shape) -> Json:
+    engine, pool = shape.engine, shape.pool
+    mounts: list[Json] = [
+        {"name": "scripts", "mountPath": SCRIPTS_DIR, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    if engine.flavour != "emulated":
+        mounts += [
+            {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
+            {"name": "cache", "mountPath": CACHE_DIR},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ]
+    return {
+        "name": "engine",
+        "image": image_of(cluster, engine),
+        "imagePullPolicy": "IfNotPresent",
+        # Kubernetes would take $(...) for a variable.
+        "args": [flag.replace("$(", "$$(") for flag in serve_flags(cluster, engine)],
+        "env": environment(environment_of(cluster, pool, engine) | _without_a_name(shape)),
+        "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
+        "resources": _resources(cluster, shape),
+        "securityContext": closed(),
+        "startupProbe": _startup(cluster, shape),
+        "readinessProbe": _readiness(cluster),
+        **_liveness(cluster),
+        "lifecycle": {
+            "preStop": {
+                "exec": {
+                    "command": [
+                        "python3",
+                        f"{SCRIPTS_DIR}/leave.py",
+                        f"--announced-s={_announced_s(cluster)}",
+                        f"--finish-s={cluster.shutdown.finish_s}",
+                    ]
+                }
+            }
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _without_a_name(shape: Shape) -> dict[str, str]:
+    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_room.py."""
+    if shape.engine.flavour == "emulated":
+        return {}
+    return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
+
+
+def _resources(cluster: Cluster, shape: Shape) -> Json:
+    engine = shape.engine
+    cores = {
+        "cuda": cluster.kubernetes.engine_cores,
+        "cpu": float(1 if shape.pool.is_tiny else cluster.cpu_threads),
+        "emulated": 0.25,
+    }[engine.flavour]
+    # What is in /dev/shm counts as the pod's memory.
+    gb = memory_gb(engine, shape.pool) + (shm_gb(shape.engine) if engine.flavour != "emulated" else 0)
+    gpus = {cluster.kubernetes.gpu_resource: str(engine.parallel)} if engine.flavour == "cuda" else {}
+    return {
+        "requests": {"cpu": f"{cores:g}", "memory": memory(gb), **gpus},
+        "limits": {"memory": memory(gb), **gpus},
+    }
+
+
+def _startup(cluster: Cluster, shape: Shape) -> Json:
+    rules = cluster.controller
+    command = ["python3", f"{SCRIPTS_DIR}/warm.py", shape.pool.name, f"--timeout-s={rules.warm_up_timeout_s:g}"]
+    if shape.pool.media.images_per_prompt == 0:
+        command.append("--no-picture")
+    return {
+        "exec": {"command": command},
+        "periodSeconds": ASK_EVERY_S,
+        "timeoutSeconds": ceil(rules.warm_up_timeout_s) + 5,
+        "failureThreshold": STARTS_WITHIN_S[shape.engine.flavour] // ASK_EVERY_S,
+    }
+
+
+def _readiness(cluster: Cluster) -> Json:
+    """Patient: a saturated vLLM answers /health after tens of seconds, and is not to lose its place for that. One that is dead refuses at once."""
+    rules = cluster.controller
+    return {
+        "httpGet": {"path": "/health", "port": "http"},
+        "periodSeconds": ceil(rules.probe_interval_s),
+        "timeoutSeconds": ceil(rules.probe_timeout_s),
+        "failureThreshold": rules.fall,
+        "successThreshold": rules.rise,
+    }
+
+
+def _liveness(cluster: Cluster) -> Json:
+    """Restarts an engine that has been silent for restart_hung_after_s."""
+    rules = cluster.controller
+    if rules.restart_hung_after_s is None:
+        return {}
+    timeout_s = ceil(min(rules.probe_timeout_s, rules.restart_hung_after_s))
+    return {
+        "livenessProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": timeout_s,
+            "failureThreshold": max(1, ceil(rules.restart_hung_after_s / timeout_s)),
+        }
+    }

@@ -1,0 +1,175 @@
+"""The gateway: stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps."""
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.keys import Keys
+from manyeyes.render.gateway import as_generation, gateway_files
+from manyeyes.render.kubernetes.pods import GATEWAY_USER, closed, component, labels, pod, scratch, thing
+from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.places import Places
+
+PUBLIC, PAGE, INSIDE, COUNTERS = 8080, 8079, 8088, 9113
+UNANNOUNCED_S = 10
+"""Load balancers may send new connections to a gateway for so long after it was taken out."""
+FILES = "gateway-files"
+
+
+def places(cluster: Cluster) -> Places:
+    """What the rendered files name here: Services instead of fixed addresses."""
+    settings = cluster.kubernetes
+    services = f"{settings.namespace}.svc.{settings.cluster_domain}"
+    return Places(
+        controller=f"controller.{services}",
+        resolver=settings.dns,
+        outside_resolver=settings.dns,
+        members_of=f"{{}}.{services}:{ENGINE_PORT}",
+        beside=f".{services}",
+    )
+
+
+def files(cluster: Cluster, keys: Keys, where: Places | None = None) -> dict[str, str]:
+    """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
+    return as_generation(gateway_files(cluster, keys, where or places(cluster)))[1]
+
+
+def objects(cluster: Cluster) -> list[Json]:
+    return [_deployment(cluster), *_services(cluster), _budget()]
+
+
+def _deployment(cluster: Cluster) -> Json:
+    finish_s = cluster.shutdown.finish_s
+    return thing(
+        "Deployment",
+        "gateway",
+        {
+            "replicas": cluster.kubernetes.gateways,
+            "revisionHistoryLimit": 3,
+            # A new one is there before an old one goes: they need no GPU.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": component("gateway")},
+            "template": {
+                "metadata": {"labels": labels("gateway")},
+                "spec": pod(
+                    GATEWAY_USER,
+                    terminationGracePeriodSeconds=UNANNOUNCED_S + finish_s + 5,
+                    topologySpreadConstraints=[
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": component("gateway")},
+                        }
+                    ],
+                    containers=[_nginx(cluster), _exporter(cluster)],
+                    volumes=_volumes(),
+                ),
+            },
+        },
+        version="apps/v1",
+        marked=labels("gateway"),
+    )
+
+
+def _nginx(cluster: Cluster) -> Json:
+    alive = {"httpGet": {"path": "/live", "port": "inside"}, "timeoutSeconds": 3, "failureThreshold": 3}
+    return {
+        "name": "nginx",
+        "image": cluster.images.nginx,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "/etc/nginx/start.sh"],
+        "envFrom": [{"configMapRef": {"name": "nginx-malloc"}}],
+        "ports": [
+            {"name": "http", "containerPort": PUBLIC},
+            {"name": "page", "containerPort": PAGE},
+            {"name": "inside", "containerPort": INSIDE},
+        ],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+        "securityContext": closed(),
+        "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": alive | {"periodSeconds": 5},
+        "livenessProbe": alive | {"periodSeconds": 10},
+        # Process 1 is nginx's master (start.sh becomes it). QUIT lets answers finish; it ends the container, and this with it.
+        "lifecycle": {
+            "preStop": {
+                "exec": {
+                    "command": [
+                        "/bin/sh",
+                        "-c",
+                        f"sleep {UNANNOUNCED_S}; kill -QUIT 1; while kill -0 1; do sleep 1; done",
+                    ]
+                }
+            }
+        },
+        "volumeMounts": [
+            {"name": "nginx", "mountPath": "/etc/nginx/nginx.conf", "subPath": "nginx.conf", "readOnly": True},
+            {"name": "nginx", "mountPath": "/etc/nginx/start.sh", "subPath": "start.sh", "readOnly": True},
+            {"name": "conf-d", "mountPath": "/etc/nginx/conf.d", "readOnly": True},
+            {"name": "njs", "mountPath": "/etc/nginx/njs", "readOnly": True},
+            {"name": "offered", "mountPath": "/etc/nginx/offered/current", "readOnly": True},
+            {"name": "secrets", "mountPath": "/run/secrets/manyeyes", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "cache", "mountPath": "/var/cache/nginx"},
+        ],
+    }
+
+
+def _exporter(cluster: Cluster) -> Json:
+    return {
+        "name": "counters",
+        "image": cluster.images.nginx_exporter,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"--nginx.scrape-uri=http://127.0.0.1:{INSIDE}/stub_status"],
+        "ports": [{"name": "counters", "containerPort": COUNTERS}],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": closed(),
+    }
+
+
+def _volumes() -> list[Json]:
+    return [
+        {"name": "nginx", "configMap": {"name": "nginx"}},
+        {"name": "conf-d", "configMap": {"name": "nginx-conf-d"}},
+        {"name": "njs", "configMap": {"name": "nginx-njs"}},
+        {"name": "offered", "configMap": {"name": FILES}},
+        # Certificate, keys of endpoints elsewhere: `kubectl create secret generic manyeyes --from-file=secrets/`.
+        {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
+        scratch("tmp", 4),
+        scratch("cache", 0.125),
+    ]
+
+
+def _services(cluster: Cluster) -> list[Json]:
+    """The one that clients, an Ingress or the HTTPRoute reach, and the page's, which asks for no key."""
+    public = {
+        "type": "ClusterIP",
+        "selector": component("gateway"),
+        # Each gateway remembers conversations by itself.
+        "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": min(86_400, cluster.gateway.conversation_timeout_s)}},
+        "ports": [{"name": "http", "port": PUBLIC, "targetPort": "http"}],
+    }
+    inside = {
+        "selector": component("gateway"),
+        "ports": [
+            {"name": "page", "port": PAGE, "targetPort": "page"},
+            {"name": "inside", "port": INSIDE, "targetPort": "inside"},
+        ],
+    }
+    return [
+        thing("Service", "gateway", public, marked=labels("gateway")),
+        thing("Service", "gateway-inside", inside, marked=labels("gateway")),
+    ]
+
+
+def _budget() -> Json:
+    return thing(
+        "PodDisruptionBudget",
+        "gateway",
+        {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": component("gateway")},
+        },
+        version="policy/v1",
+        marked=labels("gateway"),
+    )

@@ -1,0 +1,123 @@
+"""Cluster -> the volume for weights, the Job that fills it once, and what pods do to wait for it."""
+
+import hashlib
+import json
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.engine.flags import MODELS_DIR
+from manyeyes.render.engines import download_environment, image_of, runs_vllm, wanted_models
+from manyeyes.render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.shapes import Shape
+
+CODE_DIR = "/app"
+CODE = {
+    "__init__.py": "manyeyes/engine/__init__.py",
+    "download.py": "manyeyes/engine/download.py",
+    "tiny.__init__.py": "manyeyes/engine/tiny/__init__.py",
+    "tiny.__main__.py": "manyeyes/engine/tiny/__main__.py",
+    "tiny.chat_template.jinja": "manyeyes/engine/tiny/chat_template.jinja",
+    "tiny.model.py": "manyeyes/engine/tiny/model.py",
+    "tiny.processors.py": "manyeyes/engine/tiny/processors.py",
+    "tiny.sentences.py": "manyeyes/engine/tiny/sentences.py",
+    "tiny.tokenizer.py": "manyeyes/engine/tiny/tokenizer.py",
+}
+"""{key in the ConfigMap: file}. A key has no slashes."""
+LOGS = {"__init__.py": "manyeyes/observability/__init__.py", "line.py": "manyeyes/observability/line.py"}
+"""Those of the ConfigMap with what the download writes its lines by."""
+
+
+def storage(cluster: Cluster) -> list[Json]:
+    """Nothing where no engine loads weights."""
+    return [_claim(cluster), _job(cluster)] if runs_vllm(cluster) else []
+
+
+def volume(read_only: bool) -> Json:
+    return {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": read_only}}
+
+
+def code_volume() -> Json:
+    """manyeyes/engine/ and manyeyes/observability/ as far as they are needed, in their own folders."""
+    sources = [
+        {"configMap": {"name": name, "items": [{"key": key, "path": path} for key, path in files.items()]}}
+        for name, files in (("engine-download", CODE), ("engine-logs", LOGS))
+    ]
+    return {"name": "code", "projected": {"sources": sources}}
+
+
+def wait(cluster: Cluster, shape: Shape) -> Json:
+    """The init container of an engine: it ends when the pool's model is there."""
+    wanted = [one for one in wanted_models(cluster) if one["model"] == shape.pool.model]
+    return {
+        "name": "models",
+        "image": image_of(cluster, shape.engine),
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "manyeyes.engine.download", "--wait"],
+        "workingDir": CODE_DIR,
+        "env": environment(download_environment(wanted)),
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": closed(),
+        "volumeMounts": [
+            {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
+            {"name": "code", "mountPath": CODE_DIR, "readOnly": True},
+        ],
+    }
+
+
+def _claim(cluster: Cluster) -> Json:
+    settings = cluster.kubernetes
+    named = {"storageClassName": settings.storage_class} if settings.storage_class else {}
+    return thing(
+        "PersistentVolumeClaim",
+        "models",
+        {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": f"{settings.models_storage_gb}Gi"}},
+            **named,
+        },
+        marked=labels("models"),
+    )
+
+
+def _job(cluster: Cluster) -> Json:
+    """Named after what it brings: a Job cannot be changed, so another list of models is another Job."""
+    wanted = wanted_models(cluster)
+    engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
+    image = image_of(cluster, engine)
+    offline = "1" if cluster.models.offline else "0"
+    digest = hashlib.sha256(json.dumps([wanted, image, offline]).encode()).hexdigest()[:8]
+    container = {
+        "name": "download",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "manyeyes.engine.download"],
+        "workingDir": CODE_DIR,
+        "env": environment(download_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
+        # HF_TOKEN for models behind a licence, HF_ENDPOINT for a mirror.
+        "envFrom": [{"secretRef": {"name": "hub", "optional": True}}],
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": memory(4)}},
+        "securityContext": closed(),
+        "volumeMounts": [
+            {"name": "models", "mountPath": MODELS_DIR},
+            {"name": "code", "mountPath": CODE_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    return thing(
+        "Job",
+        f"models-{digest}",
+        {
+            "backoffLimit": 10,
+            "template": {
+                "metadata": {"labels": labels("models")},
+                "spec": pod(
+                    OWN_USER,
+                    restartPolicy="OnFailure",
+                    containers=[container],
+                    volumes=[volume(read_only=False), code_volume(), scratch("tmp", 2)],
+                ),
+            },
+        },
+        version="batch/v1",
+        marked=labels("models"),
+    )

@@ -1,0 +1,126 @@
+"""NetworkPolicies: nothing may reach or leave a pod but what is written here.
+
+anybody -> gateway -> engines, controller, page        engines -> nobody
+page -> gateway, controller                            controller -> engines
+Prometheus -> metrics                                  the download -> the hub
+"""
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.render.kubernetes import controller, webui
+from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
+from manyeyes.render.kubernetes.pods import PART_OF, component, thing
+from manyeyes.render.kubernetes.text import Json
+
+DNS_NAMESPACE = "kube-system"
+NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
+"""Private networks, and the link-local addresses where clouds keep their metadata."""
+
+
+def base(cluster: Cluster) -> list[Json]:
+    """What holds for every flavour."""
+    metrics = _namespace(cluster.kubernetes.monitoring_namespace)
+    return [
+        _policy("default-deny", {}, ["Ingress", "Egress"]),
+        _policy("dns", {"matchLabels": PART_OF}, ["Egress"], egress=[_rule("to", [_dns()], ["53/UDP", "53"])]),
+        _policy(
+            "gateway",
+            _pods("gateway"),
+            ["Ingress", "Egress"],
+            ingress=[
+                {"ports": _ports([str(PUBLIC)])},
+                _rule("from", [_peer("webui")], [str(PAGE), str(INSIDE)]),
+                _rule("from", [_peer("controller")], [str(INSIDE)]),
+                _rule("from", [metrics], [str(COUNTERS)]),
+            ],
+            egress=[
+                _rule("to", [_peer("engine")], [str(ENGINE_PORT)]),
+                _rule("to", [_peer("controller")], [str(controller.HTTP), f"{controller.LOG}/UDP"]),
+                _rule("to", [_peer("webui")], [str(webui.PORT)]),
+            ],
+        ),
+        _policy(
+            "controller",
+            _pods("controller"),
+            ["Ingress", "Egress"],
+            ingress=[
+                _rule("from", [_peer("gateway")], [str(controller.HTTP), f"{controller.LOG}/UDP"]),
+                _rule("from", [_peer("webui"), metrics], [str(controller.HTTP)]),
+            ],
+            egress=[_rule("to", [_peer("engine")], [str(ENGINE_PORT)])],
+        ),
+        _policy(
+            "webui",
+            _pods("webui"),
+            ["Ingress", "Egress"],
+            ingress=[_rule("from", [_peer("gateway")], [str(webui.PORT)])],
+            egress=[
+                _rule("to", [_peer("gateway")], [str(PAGE)]),
+                _rule("to", [_peer("controller")], [str(controller.HTTP)]),
+            ],
+        ),
+        _policy(
+            "engine",
+            _pods("engine"),
+            ["Ingress", "Egress"],
+            ingress=[_rule("from", [_peer("gateway"), _peer("controller"), metrics], [str(ENGINE_PORT)])],
+        ),
+    ]
+
+
+def of_flavour(cluster: Cluster) -> list[Json]:
+    """Ways out that this configuration needs."""
+    policies = []
+    if any(engine.flavour != "emulated" for engine in cluster.started_engines) and not cluster.models.offline:
+        policies.append(_policy("models-to-the-hub", _pods("models"), ["Egress"], egress=[_outside(["443"])]))
+    if ports := sorted({str(pool.remote.port) for pool in cluster.served_pools if pool.remote}):
+        policies.append(_policy("gateway-to-pools-elsewhere", _pods("gateway"), ["Egress"], egress=[_outside(ports)]))
+    served = {engine.pool for engine in cluster.started_engines}
+    for pool in cluster.pools:
+        if pool.name in served and pool.media.allowed_domains:
+            # By address: NetworkPolicies know no names. The engine itself lets no other host pass.
+            selector = {"matchLabels": {"manyeyes.pool": pool.name}}
+            policies.append(_policy(f"media-of-{pool.name}", selector, ["Egress"], egress=[_outside(["80", "443"])]))
+    return policies
+
+
+def _policy(
+    name: str, selector: Json, kinds: list[str], ingress: list[Json] | None = None, egress: list[Json] | None = None
+) -> Json:
+    spec: Json = {"podSelector": selector, "policyTypes": kinds}
+    if ingress:
+        spec["ingress"] = ingress
+    if egress:
+        spec["egress"] = egress
+    return thing("NetworkPolicy", name, spec, version="networking.k8s.io/v1")
+
+
+def _rule(side: str, peers: list[Json], ports: list[str]) -> Json:
+    return {side: peers, "ports": _ports(ports)}
+
+
+def _ports(ports: list[str]) -> list[Json]:
+    """Of "53/UDP", "8080" and the like."""
+    return [
+        {"protocol": kind or "TCP", "port": int(number)} for number, _, kind in (port.partition("/") for port in ports)
+    ]
+
+
+def _pods(name: str) -> Json:
+    return {"matchLabels": component(name)}
+
+
+def _peer(name: str) -> Json:
+    return {"podSelector": _pods(name)}
+
+
+def _namespace(name: str) -> Json:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def _dns() -> Json:
+    return _namespace(DNS_NAMESPACE)
+
+
+def _outside(ports: list[str]) -> Json:
+    return _rule("to", [{"ipBlock": {"cidr": "0.0.0.0/0", "except": NOT_OUTSIDE}}], ports)

@@ -1,1 +1,0 @@
-"""Grafana's data source and dashboards; the dashboards are made by `python -m monitoring.grafana.build`."""
