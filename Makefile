@@ -121,7 +121,7 @@ render: $(VENV)/host ## Write compose/rendered/default (two GPUs) anew, for a pl
 
 .PHONY: k8s
 k8s: $(VENV)/host ## Write deploy/kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
-	@$(PY) -m manyeyes.render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),kubernetes)'
+	@$(PY) -m manyeyes.render.kubernetes --config '$(CONFIG)' --out '$(or $(OUT),deploy/kubernetes)'
 
 .PHONY: swarm
 swarm: $(VENV)/host ## Write deploy/swarm anew from $(CONFIG), for `docker stack deploy` (docs/kubernetes.md)

@@ -31,7 +31,9 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m benchmarks", description="Gateways side by side on the same seeded work.")
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Gateways side by side on the same seeded work."
+    )
     p.add_argument("--gateways", type=words, default=(), help="parts of names, by commas; default all (see --list)")
     p.add_argument("--measure", type=words, default=KINDS, help=f"of {','.join(KINDS)}; default all")
     p.add_argument("--work", type=words, default=tuple(works.ALL), help=f"of {','.join(works.ALL)}; default all")

@@ -23,13 +23,13 @@ from benchmarks.chaos.outcome import Outcome
 from benchmarks.chaos.patient import Patient
 from benchmarks.chaos.strike import left_as_it_was
 from benchmarks.chaos.target import Target, Unfit, find
-from manyeyes.config.load import ConfigError
-from manyeyes.cli.command import CommandFailed
-from manyeyes.cli.terminal import attention, ok, refusal, say, step
 from loadtest import users
 from loadtest.gateway import Unusable
 from loadtest.machine import ROOT, machine
 from loadtest.order import KEY
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.terminal import attention, ok, refusal, say, step
+from manyeyes.config.load import ConfigError
 
 COMMAND = "python -m benchmarks.chaos"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.chaos.outcome import Outcome
 
-STYLE = Path(__file__).parent.parent / "manyeyes/charts/page.css"
+STYLE = Path(__file__).parents[2] / "manyeyes/charts/page.css"
 WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"
 """The table has twelve columns."""
 EMULATED = (

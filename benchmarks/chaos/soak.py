@@ -27,15 +27,15 @@ from benchmarks.chaos.outcome import is_cut
 from benchmarks.chaos.strike import left_as_it_was, strike
 from benchmarks.chaos.target import Target, Unfit, find
 from benchmarks.chaos.visitor import Visitor
-from manyeyes.config.load import ConfigError
-from manyeyes.cli.command import CommandFailed
-from manyeyes.cli.terminal import ok, refusal, say, step
 from loadtest import users
 from loadtest.gateway import Unusable
 from loadtest.machine import ROOT, machine
 from loadtest.order import KEY
 from loadtest.percentiles import percentile
 from loadtest.sample import Sample
+from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.terminal import ok, refusal, say, step
+from manyeyes.config.load import ConfigError
 
 WATCHED = ("gateway", "controller", "webui")
 EVERY_S = 60.0

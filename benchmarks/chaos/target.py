@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.containers import Containers
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import load
-from manyeyes.cli import certificate, facts
-from manyeyes.cli import gateway as own_gateway
 from loadtest.asking import Asked
 from loadtest.gateway import Gateway
 from loadtest.wire import target as address_of
+from manyeyes.cli import certificate, facts
+from manyeyes.cli import gateway as own_gateway
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import load
 
 
 class Unfit(Exception):

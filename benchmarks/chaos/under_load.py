@@ -11,8 +11,8 @@ from benchmarks.chaos.gateway_log import by_id
 from benchmarks.chaos.outcome import Outcome, Times, outcome
 from benchmarks.chaos.patient import Patient
 from benchmarks.chaos.strike import strike
-from manyeyes.cli.command import CommandFailed
 from loadtest.gateway import Gateway
+from manyeyes.cli.command import CommandFailed
 
 BY_ITSELF_S = 90.0
 """Docker waits longer before each start of a container that ends soon after its start, at most a minute; then it is helped."""

@@ -4,8 +4,8 @@ are the same picture. Each is a function from results to text, or to nothing whe
 import html
 from collections.abc import Callable
 
-from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
 from loadtest.proof.results import AtCount, Results
+from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
 
 NAME_WIDTH = 64
 """Of a limit's name: `8: 56.5/s`."""

@@ -3,10 +3,10 @@
 import html
 from typing import Any
 
-from manyeyes.charts.style import STYLE
 from loadtest.proof import charts, reference, words
 from loadtest.proof.results import Results
 from loadtest.proof.table import rows
+from manyeyes.charts.style import STYLE
 
 
 def page(about: dict[str, Any], results: Results, slo: str, slo_s: float, trouble: str, missed: list[str]) -> str:

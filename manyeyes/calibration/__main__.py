@@ -19,13 +19,13 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from manyeyes.simulator import profile
+from loadtest.machine import machine
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
 from manyeyes.calibration.fitted import Fitted, fitted
 from manyeyes.calibration.measure import BATCHES, Course, Seen
 from manyeyes.calibration.quiet import wait_until_quiet
 from manyeyes.calibration.written import text
-from loadtest.machine import machine
+from manyeyes.simulator import profile
 
 console = Console(stderr=True, highlight=False)
 QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"

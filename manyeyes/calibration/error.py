@@ -23,14 +23,14 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from manyeyes.simulator import profile
-from manyeyes.calibration.__main__ import QUIET, OneLine, console, count
-from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
-from manyeyes.calibration.quiet import wait_until_quiet
 from loadtest.content.pictures import Picture
 from loadtest.content.words import question
 from loadtest.machine import ROOT, busy, machine
 from loadtest.percentiles import percentile
+from manyeyes.calibration.__main__ import QUIET, OneLine, console, count
+from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
+from manyeyes.calibration.quiet import wait_until_quiet
+from manyeyes.simulator import profile
 
 KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
     "short text": (20, None),

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from manyeyes.calibration.fit import Fit, fit
+from manyeyes.calibration.measure import Seen, series
 from manyeyes.simulator.profile import Profile
 from manyeyes.simulator.scheduler import Batch
 from manyeyes.simulator.timing import encoding_s, prefill_s
-from manyeyes.calibration.fit import Fit, fit
-from manyeyes.calibration.measure import Seen, series
 
 PIXELS_A_TOKEN = 1024
 

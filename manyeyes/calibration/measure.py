@@ -8,10 +8,10 @@ from random import Random
 from statistics import median
 from typing import Any, Literal
 
-from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
 from loadtest.content.pictures import Picture
 from loadtest.content.words import WORDS
 from loadtest.percentiles import percentile
+from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
 
 Series = Literal["text", "decode", "fresh", "remembered", "known", "burst", "health", "prefix"]
 TEXT_WORDS = (8, 100, 300, 800, 1600)

@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from manyeyes.simulator.profile import Profile
 from manyeyes.calibration.fitted import Fitted
+from manyeyes.simulator.profile import Profile
 
 
 def text(found: Fitted, device: str, engine: str, date: str, command: str) -> str:

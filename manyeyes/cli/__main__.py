@@ -6,9 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from manyeyes.config.keys import KeysError, load_keys
-from manyeyes.config.layout import LayoutError
-from manyeyes.config.load import ConfigError, keys_path, load
 from manyeyes.cli import admin_key, doctor, dotenv, engine, facts, images, inventory, logs, started
 from manyeyes.cli.backup import backup, restore
 from manyeyes.cli.command import ROOT, CommandFailed, end_all
@@ -22,6 +19,9 @@ from manyeyes.cli.terminal import ok, refusal, say, step
 from manyeyes.cli.trouble import Trouble
 from manyeyes.cli.up import plan, up
 from manyeyes.cli.upgrade import upgrade
+from manyeyes.config.keys import KeysError, load_keys
+from manyeyes.config.layout import LayoutError
+from manyeyes.config.load import ConfigError, keys_path, load
 
 ACTIONS = (
     *("up", "down", "clean", "status", "report", "scale", "drain", "resume", "restart-rolling", "upgrade"),

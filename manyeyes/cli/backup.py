@@ -8,9 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from manyeyes.config import closed_file
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import ConfigError, keys_path, load, users_path
 from manyeyes.cli import archive, dotenv, engine, secrets, started
 from manyeyes.cli.archive import About, BadArchive, Member
 from manyeyes.cli.command import ROOT, CommandFailed, run
@@ -18,6 +15,9 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.terminal import attention, ok, step
 from manyeyes.cli.trouble import Trouble
 from manyeyes.cli.volumes import Volumes
+from manyeyes.config import closed_file
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import ConfigError, keys_path, load, users_path
 
 VOLUMES = ("state", "grafana")
 NOT_KEPT = (".gitignore", "README.md", ".gitkeep")

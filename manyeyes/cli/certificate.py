@@ -8,11 +8,11 @@ import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import facts, secrets
 from manyeyes.cli.command import ROOT, CommandFailed, run
 from manyeyes.cli.terminal import attention
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
 
 DAYS = 825
 """The longest that Apple's systems accept."""

@@ -15,7 +15,7 @@ from manyeyes.observability.showing import sentence
 
 def rendered(project: str) -> Path:
     """Where `make up` writes what it renders for this host. compose/rendered/default is committed, for a plain Compose call."""
-    return Path("rendered") / f"host-{project}"
+    return Path("compose/rendered") / f"host-{project}"
 
 
 class Compose:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import controller, failure, gateway, started, wait
 from manyeyes.cli.command import ROOT, CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.restart import Look
 from manyeyes.cli.rolling import Rules
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
 
 REASON = "rolling restart"
 DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}

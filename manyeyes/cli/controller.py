@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.digest import digest_of
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.terminal import attention, step
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.digest import digest_of
 
 PORT = 8081
 TIMEOUT_S = 10

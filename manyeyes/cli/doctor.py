@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.gateway import Images
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import LayoutError, lay_out
-from manyeyes.config.load import keys_path, users_path
 from manyeyes.cli import admin_key, certificate, dotenv, engine, facts, secrets
 from manyeyes.cli.command import ROOT
 from manyeyes.cli.facts import Docker
 from manyeyes.cli.terminal import say
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Images
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import LayoutError, lay_out
+from manyeyes.config.load import keys_path, users_path
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
@@ -30,7 +30,7 @@ DATA_CENTRE = re.compile(
 FIRST_ON_CUDA_13 = (0, 32)
 """vLLM's version from which on the image is known to need it."""
 
-MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "engine", "logs")]
+MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "manyeyes/engine", "manyeyes/observability")]
 """What containers read from this checkout; they run as users of their own."""
 
 

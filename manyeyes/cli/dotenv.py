@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from manyeyes.config import closed_file
 from manyeyes.cli.command import ROOT
+from manyeyes.config import closed_file
 
 BEGIN = "# --- kept by `make up`: what this host runs; `make down` removes it ---"
 END = "# --- end ---"

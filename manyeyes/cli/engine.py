@@ -78,7 +78,9 @@ def _install(why: str) -> Docker:
     attention(f"{why}: installing it from this system's packages (DOCKER=keep forbids that)")
     with step("installing Docker") as current:
         try:
-            run([str(ROOT / "manyeyes/cli/docker/install.sh")], on_line=lambda line: setattr(current, "note", line[:60]))
+            run(
+                [str(ROOT / "manyeyes/cli/docker/install.sh")], on_line=lambda line: setattr(current, "note", line[:60])
+            )
         except CommandFailed as error:
             raise Trouble(f"Docker could not be installed: {error.last_line}", details=error.output) from error
         found = facts.docker()

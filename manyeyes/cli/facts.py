@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.config.inventory import HostGpu
 from manyeyes.cli.command import CommandFailed, run
+from manyeyes.config.inventory import HostGpu
 
 OLDEST_DRIVER = 580
 """vLLM's image is built for CUDA 13, which wants it."""

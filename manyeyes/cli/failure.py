@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from manyeyes.config import closed_file
 from manyeyes.cli.command import ROOT, CommandFailed, run
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config import closed_file
 from manyeyes.observability.reading import COLOURS
 
 LINES = 400

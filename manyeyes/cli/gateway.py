@@ -6,10 +6,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import certificate
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
+from manyeyes.config.cluster import Cluster
 
 INSIDE = "http://127.0.0.1:8079"
 """The page's port in the gateway's container; it asks for no key."""

@@ -4,13 +4,13 @@ import json
 import time
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys
-from manyeyes.config.pools import Pool
 from manyeyes.cli import certificate, gateway
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.terminal import attention, say
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.keys import Keys
+from manyeyes.config.pools import Pool
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
 """A grey PNG of 32 x 32 pixels."""

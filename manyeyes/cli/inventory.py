@@ -7,15 +7,15 @@ import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.pools import Flavour
-from manyeyes.engine.download import marker
 from manyeyes.cli import facts
 from manyeyes.cli.command import CommandFailed, run
 from manyeyes.cli.facts import OLDEST_DRIVER, Docker, Nvidia
 from manyeyes.cli.terminal import attention, ok
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.pools import Flavour
+from manyeyes.engine.download import marker
 
 HUB_TIMEOUT_S = 6
 

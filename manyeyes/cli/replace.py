@@ -4,13 +4,13 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import controller, started, wait
 from manyeyes.cli.command import ROOT, CommandFailed, run
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.containers import REASON, Containers, rules
 from manyeyes.cli.terminal import attention, step
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
 
 LOOK_EVERY_S = 0.5
 

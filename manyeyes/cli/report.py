@@ -5,11 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from manyeyes.config.load import load
 from manyeyes.cli import status
 from manyeyes.cli.command import ROOT
 from manyeyes.cli.terminal import attention, ok
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.load import load
 from manyeyes.monitoring.prometheus_api import Unanswered
 from manyeyes.monitoring.report.gather import gather
 from manyeyes.monitoring.report.page import page

@@ -5,10 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
 from manyeyes.cli import controller, started
 from manyeyes.cli.command import ROOT, CommandFailed
 from manyeyes.cli.compose import Compose
@@ -17,6 +13,10 @@ from manyeyes.cli.restart import LeftOut, NotBack, in_words, restart
 from manyeyes.cli.rolling import HELD, Phase, Seen, Turn
 from manyeyes.cli.terminal import Step, attention, ok, say, step
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import load
 from manyeyes.render.engines import engines_yaml
 from manyeyes.render.environment import settings_of
 from manyeyes.render.write import write

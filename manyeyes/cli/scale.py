@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from manyeyes.config.load import load
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.terminal import say
+from manyeyes.config.load import load
 
 BY_HAND = ("python", "-m", "manyeyes.controller.scaling.by_hand")
 

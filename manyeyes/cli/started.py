@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from manyeyes.cli.command import ROOT
+from manyeyes.cli.terminal import attention
 from manyeyes.config import documents
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.load import ConfigError, load
-from manyeyes.cli.command import ROOT
-from manyeyes.cli.terminal import attention
 
 NAME = "started.yaml"
 CONFIGURATION = "configuration.yaml"
@@ -41,7 +41,7 @@ def written(config: Path) -> Path:
     try:
         load(config)
     except ConfigError as error:
-        for folder in sorted((ROOT / "rendered").glob("host-*")):
+        for folder in sorted((ROOT / "compose/rendered").glob("host-*")):
             if (folder / CONFIGURATION).exists() and _is_of(folder, config):
                 for problem in error.problems:
                     attention(f"{config}: {problem}")

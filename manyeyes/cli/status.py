@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import controller, engine, facts, started
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.terminal import columns, say
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.cluster import Cluster
 from manyeyes.monitoring.prometheus_api import Prometheus
 from manyeyes.monitoring.status import look, sight, tables
 

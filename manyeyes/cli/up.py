@@ -6,12 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.config import closed_file
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.keys import load_keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import keys_path, load, users_path
 from manyeyes.cli import (
     admin_key,
     certificate,
@@ -36,6 +30,12 @@ from manyeyes.cli.restart_rolling import MODELS, roll
 from manyeyes.cli.rolling import SERVING
 from manyeyes.cli.terminal import attention, ok, say, step
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config import closed_file
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import load_keys
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import keys_path, load, users_path
 from manyeyes.render.cluster import render
 from manyeyes.render.engines import fetches_media
 from manyeyes.render.write import write

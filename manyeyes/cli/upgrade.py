@@ -7,9 +7,6 @@ from pathlib import Path
 
 import yaml
 
-from manyeyes.config import closed_file
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import load, parse
 from manyeyes.cli import controller, images
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.containers import Containers
@@ -17,6 +14,9 @@ from manyeyes.cli.restart_rolling import roll, running
 from manyeyes.cli.rolling import HELD
 from manyeyes.cli.terminal import attention, ok, say
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config import closed_file
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import load, parse
 
 IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 

@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.cli import failure, gateway
 from manyeyes.cli.command import run
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.rolling import HELD, SERVING
 from manyeyes.cli.terminal import Step, attention
+from manyeyes.config.cluster import Cluster
 
 IS_UP = SERVING | {HELD, "sleeping"}
 """Scaling may take out again what Compose has just started."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 CONTAINER_USER = 10001
 """User and group of the controller's and the page's containers. They read the files of API keys and of users."""
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def copy(path: Path, target: Path) -> None:

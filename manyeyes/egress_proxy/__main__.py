@@ -5,8 +5,8 @@ import json
 import os
 import signal
 
-from manyeyes.observability import events
 from manyeyes.egress_proxy.proxy import serving
+from manyeyes.observability import events
 
 
 async def run() -> None:

@@ -9,10 +9,10 @@ import structlog
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from manyeyes.observability import events
 from manyeyes.openai_adapter.book import Reader
 from manyeyes.openai_adapter.ports import Ports, serve
 from manyeyes.openai_adapter.settings import Settings
-from manyeyes.observability import events
 
 LOOK_EVERY_S = 0.5
 

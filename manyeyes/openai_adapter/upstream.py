@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import orjson
 
+from manyeyes.config.endpoint import SECRET, Adapter, Endpoint
 from manyeyes.openai_adapter import answer
 from manyeyes.openai_adapter.answer import NoAnswer
 from manyeyes.openai_adapter.events import Events, Unreadable
 from manyeyes.openai_adapter.refusal import Refusal
-from manyeyes.config.endpoint import SECRET, Adapter, Endpoint
 
 SHOWN = 300
 

@@ -23,13 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loadtest.machine import busy, machine
 from loadtest.percentiles import percentile
+from loadtest.proof.processes import MODEL, Processes
+from loadtest.stream import Streamed
+from loadtest.wire import Broken, Connection, target
 from manyeyes.planner.held import HELD, Held
 from manyeyes.planner.outcome import Outcome
 from manyeyes.planner.simulation import Simulation
 from manyeyes.planner.work import Conversation, arrivals
-from loadtest.proof.processes import MODEL, Processes
-from loadtest.stream import Streamed
-from loadtest.wire import Broken, Connection, target
 
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 TIMEOUT_S = 600.0

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from manyeyes.simulator.profile import Profile
 from manyeyes.planner.work import Work
+from manyeyes.simulator.profile import Profile
 
 
 @dataclass(frozen=True)

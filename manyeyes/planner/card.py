@@ -7,9 +7,9 @@ from manyeyes.config.capacity import DEFAULT_GPU_MEMORY_GB, in_flight, max_num_b
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.pools import Pool
+from manyeyes.planner.ask import Card
 from manyeyes.simulator import profile
 from manyeyes.simulator.profile import Profile
-from manyeyes.planner.ask import Card
 
 
 class UnknownCard(Exception):

@@ -2,13 +2,13 @@
 
 from heapq import heapreplace
 
+from manyeyes.planner.ask import Card
 from manyeyes.simulator.encoder_cache import EncoderCache
 from manyeyes.simulator.job import Job
 from manyeyes.simulator.kv_chains import ChainCache
 from manyeyes.simulator.leaps import LeapingCore
 from manyeyes.simulator.processor import DECODING_THREADS, ProcessorCache, decoding_s, preprocessing_s
 from manyeyes.simulator.scheduler import Scheduler
-from manyeyes.planner.ask import Card
 
 
 class SimulatedEngine:

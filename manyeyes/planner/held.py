@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from manyeyes.config.pools import Pool
-from manyeyes.simulator import profile
 from manyeyes.planner.ask import Ask
 from manyeyes.planner.card import card
 from manyeyes.planner.simulation import Span
 from manyeyes.planner.work import Work
+from manyeyes.simulator import profile
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import encoding_s, prefill_s
 from loadtest.percentiles import percentile
 from manyeyes.planner.ask import Ask
 from manyeyes.planner.limits import first
 from manyeyes.planner.outcome import Outcome
 from manyeyes.planner.simulation import Progress, Simulation, Span
+from manyeyes.simulator.scheduler import Batch
+from manyeyes.simulator.timing import encoding_s, prefill_s
 
 MOST_ENGINES = 100_000
 FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many

@@ -24,10 +24,9 @@ MAX_ANSWERS = 8
 """`n` of one request. vLLM's own 16,384 are more than any engine runs and queues: they would be 503 for ever."""
 MAX_COMPLETION_PROMPTS = 16
 """Prompts in one request for plain completions. Each counts as one request that the engine runs or queues."""
-LOGS_ROOM = "/manyeyes"
-"""The folder above manyeyes/observability/ in an engine's container."""
-POD_DIR = f"{LOGS_ROOM}/pod"
-"""manyeyes/engine/pod/ in an engine's container."""
+CODE_DIR = "/app"
+"""The folder above manyeyes/ in the container of an engine and of the download."""
+POD_DIR = f"{CODE_DIR}/manyeyes/engine/pod"
 FRAME_PART = 5
 """A video frame may have this part of the pixels of a picture: all frames of a video are decoded together. 10 million by default."""
 
@@ -285,9 +284,9 @@ def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
     if engine.flavour == "emulated":
         return named
     logs = {
-        "PYTHONPATH": f"{LOGS_ROOM}:{POD_DIR}",
+        "PYTHONPATH": f"{CODE_DIR}:{POD_DIR}",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "VLLM_LOGGING_CONFIG_PATH": f"{LOGS_ROOM}/logs/vllm.json",
+        "VLLM_LOGGING_CONFIG_PATH": f"{CODE_DIR}/manyeyes/observability/vllm.json",
     }
     if not cluster.tracing.enabled:
         return named | logs
@@ -303,7 +302,12 @@ def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
 
 
 def _logs_mount() -> dict[str, Any]:
-    return {"type": "bind", "source": "./logs", "target": f"{LOGS_ROOM}/logs", "read_only": True}
+    return {
+        "type": "bind",
+        "source": "./manyeyes/observability",
+        "target": f"{CODE_DIR}/manyeyes/observability",
+        "read_only": True,
+    }
 
 
 def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
@@ -398,7 +402,7 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
     return {
         "image": cluster.images.vllm_cuda if "cuda" in flavours else cluster.images.vllm_cpu,
         "entrypoint": ["python3", "-m", "manyeyes.engine.download"],
-        "working_dir": "/app",
+        "working_dir": CODE_DIR,
         # Root, to hand the cache volume to the engines' user.
         "user": "0:0",
         "read_only": True,
@@ -417,8 +421,13 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
         "volumes": [
             _mount(cluster.models.volume, MODELS_DIR),
             _mount(cluster.models.cache_volume, CACHE_DIR),
-            {"type": "bind", "source": "./engine", "target": "/app/engine", "read_only": True},
-            {"type": "bind", "source": "./logs", "target": "/app/logs", "read_only": True},
+            {"type": "bind", "source": "./manyeyes/engine", "target": f"{CODE_DIR}/manyeyes/engine", "read_only": True},
+            {
+                "type": "bind",
+                "source": "./manyeyes/observability",
+                "target": f"{CODE_DIR}/manyeyes/observability",
+                "read_only": True,
+            },
         ],
         "networks": ["download"],
         "restart": "on-failure:3",

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manyeyes.config.gateway import Images
 from manyeyes.cli.volumes import Volumes
+from manyeyes.config.gateway import Images
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,8 +20,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from manyeyes.cli import admin_key
 from loadtest.marks import KEY, Marks
+from manyeyes.cli import admin_key
 from manyeyes.monitoring.grafana import build
 from tests.eventually import eventually
 

@@ -31,7 +31,7 @@ network: {{subnet: 10.213.80.0/24, controller_ip: 10.213.80.2}}
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """The tiny model's files, which the hub gives out under the small model's name."""
-    command = ["docker", "run", "--rm", "--network=none", "-v", f"{tmp_path}:/out", "-v", f"{ROOT}/engine:/app/engine:ro",
+    command = ["docker", "run", "--rm", "--network=none", "-v", f"{tmp_path}:/out", "-v", f"{ROOT}/manyeyes/engine:/app/manyeyes/engine:ro",
                "-w", "/app", "--entrypoint", "python", Images().vllm_cpu, "-m", "manyeyes.engine.tiny", "/out/model"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
     (tmp_path / "model/manyeyes-tiny.json").unlink()

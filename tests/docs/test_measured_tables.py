@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from manyeyes.calibration import error
-from manyeyes.planner import against
 from manyeyes.monitoring.prometheus.alerts import ALERTS
+from manyeyes.planner import against
 from tests.drill import table
 from tests.drill.faults import FAULTS
 

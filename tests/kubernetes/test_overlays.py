@@ -60,8 +60,8 @@ def test_a_plain_autoscaler_can_take_kedas_place(tmp_path: Path) -> None:
             {
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
-                "resources": ["../../../kubernetes/overlays/one-node"],
-                "components": ["../../../kubernetes/hpa"],
+                "resources": ["../../../deploy/kubernetes/overlays/one-node"],
+                "components": ["../../../deploy/kubernetes/hpa"],
             }
         )
     )

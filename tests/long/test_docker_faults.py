@@ -19,11 +19,11 @@ import pytest
 
 from benchmarks.chaos.containers import Containers
 from benchmarks.chaos.crowd import Crowd
-from manyeyes.config.gateway import Images
 from loadtest.asking import Asked
 from loadtest.gateway import Gateway
 from loadtest.users import mix
 from loadtest.wire import target
+from manyeyes.config.gateway import Images
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 import yaml
 
+from manyeyes.cli import dotenv
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import Keys
 from manyeyes.config.layout import lay_out
 from manyeyes.config.load import load
 from manyeyes.engine.flags import served_names
-from manyeyes.cli import dotenv
 from manyeyes.render.cluster import render
 from manyeyes.render.places import Places
 from manyeyes.render.write import write

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from manyeyes.calibration import error
+from manyeyes.calibration.__main__ import main
 from manyeyes.simulator import profile
 from manyeyes.simulator.scheduler import Batch
 from manyeyes.simulator.timing import encoding_s, iteration_s
-from manyeyes.calibration import error
-from manyeyes.calibration.__main__ import main
 from tests.process.test_emulator import emulator
 
 # Slow enough that what the processes themselves cost on a busy machine is small beside it.

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.keys import Key, Keys
 from loadtest.sample import Sample, read
+from manyeyes.config.keys import Key, Keys
 from tests.eventually import eventually
 from tests.process.stand import ROOT, Stand, stand
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.load import load
 from manyeyes.cli import pin_images
 from manyeyes.cli.images import Image, provide
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.load import load
 
 
 def has_buildx() -> bool:

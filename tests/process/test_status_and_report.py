@@ -39,7 +39,15 @@ class Seen:
     def command(self, *arguments: str) -> list[str]:
         controller = f"http://127.0.0.1:{self.running.ports['controller']}"
         where = ["--controller", controller, "--prometheus", self.prometheus.url]
-        return [sys.executable, "-m", "manyeyes.cli", *arguments, "--config", str(self.running.folder / "cluster.yaml"), *where]
+        return [
+            sys.executable,
+            "-m",
+            "manyeyes.cli",
+            *arguments,
+            "--config",
+            str(self.running.folder / "cluster.yaml"),
+            *where,
+        ]
 
     def status(self) -> tuple[int, str]:
         done = subprocess.run(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from manyeyes.controller import metrics
 from loadtest.textfile import TEXT
+from manyeyes.controller import metrics
 
 Ask = Callable[..., Any]
 """ask(path, **parameters): the data of Prometheus' answer; fails with its words."""

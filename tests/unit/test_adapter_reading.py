@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from manyeyes.config.endpoint import Endpoint
 from manyeyes.openai_adapter import answer, question
 from manyeyes.openai_adapter.events import Events, Unreadable
 from manyeyes.openai_adapter.refusal import Refusal
-from manyeyes.config.endpoint import Endpoint
 
 
 def prompt(*messages: tuple[str, Any]) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from manyeyes.config.endpoint import Endpoint
 from manyeyes.openai_adapter.question import Question
 from manyeyes.openai_adapter.refusal import Refusal
 from manyeyes.openai_adapter.template import fill
-from manyeyes.config.endpoint import Endpoint
 
 
 def endpoint(template: Any, **more: Any) -> Endpoint:

@@ -6,15 +6,15 @@ from random import Random
 import pytest
 import yaml
 
-from manyeyes.simulator import profile
-from manyeyes.simulator.profile import Profile
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import encoding_s, iteration_s
 from manyeyes.calibration.engine import Answer
 from manyeyes.calibration.fit import fit
 from manyeyes.calibration.fitted import fitted
 from manyeyes.calibration.measure import SIZES, Seen, token_s
 from manyeyes.calibration.written import text
+from manyeyes.simulator import profile
+from manyeyes.simulator.profile import Profile
+from manyeyes.simulator.scheduler import Batch
+from manyeyes.simulator.timing import encoding_s, iteration_s
 
 BASE = profile.load("rtx4090-qwen3-vl-4b-fp8")
 TRUE = replace(BASE, prefill_pair_ns=20.0, encode_pair_ns=300.0, tokens_per_word=1.4, health_ms=3.0)

@@ -14,8 +14,8 @@ from benchmarks.chaos.lines import lines
 from benchmarks.chaos.outcome import Outcome, Times, outcome
 from benchmarks.chaos.patient import Tried
 from benchmarks.chaos.report import About, markdown, page
-from manyeyes.cli.facts import Docker
 from loadtest.sample import Sample
+from manyeyes.cli.facts import Docker
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
 TIMES = Times(began_s=100, struck_s=110, whole_s=115, ended_s=125)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config import closed_file
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.keys import add_key, load_keys
-from manyeyes.config.load import load, parse
-from manyeyes.config.users import load_users, set_password
 from manyeyes.cli import backup, doctor, dotenv, pin_images, upgrade
 from manyeyes.cli.archive import Member
 from manyeyes.cli.backup import restore
 from manyeyes.cli.facts import Docker
 from manyeyes.cli.volumes import Volumes
+from manyeyes.config import closed_file
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import add_key, load_keys
+from manyeyes.config.load import load, parse
+from manyeyes.config.users import load_users, set_password
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)

@@ -8,7 +8,18 @@ import pytest
 
 from manyeyes.config.gateway import Controller
 from manyeyes.controller import state
-from manyeyes.controller.state import Canary, Doubt, Engine, Look, Observation, State, members, observe, wants_canary, warmed
+from manyeyes.controller.state import (
+    Canary,
+    Doubt,
+    Engine,
+    Look,
+    Observation,
+    State,
+    members,
+    observe,
+    wants_canary,
+    warmed,
+)
 
 RULES = Controller(rise=1, fall=2, hung_after_s=7, stalled_after_s=20)
 STEP_S = 1.0

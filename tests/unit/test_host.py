@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.load import parse
 from manyeyes.cli import doctor, dotenv, engine, facts, images, inventory
 from manyeyes.cli.facts import Docker
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.load import parse
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)

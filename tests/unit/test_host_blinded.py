@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.load import ConfigError
 from manyeyes.cli import __main__ as host
 from manyeyes.cli import backup, command, dotenv, started
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.load import ConfigError
 
 CLUSTER = "name: mine\npools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 CLOSED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
@@ -26,7 +26,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file.parent.mkdir()
     file.write_text(CLUSTER.replace("pools", "pols"))
     for name, text, folder in (("host-mine", CLUSTER, "./my"), ("host-a", CLUSTER.replace("mine", "a"), "./other")):
-        rendered = tmp_path / "rendered" / name
+        rendered = tmp_path / "compose/rendered" / name
         rendered.mkdir(parents=True)
         (rendered / started.CONFIGURATION).write_text(text)
         (rendered / "compose.env").write_text(f"# made by\nCONFIG_DIR={folder}\nCONFIG_NAME=op.yaml\n")

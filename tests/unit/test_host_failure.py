@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.load import parse
 from manyeyes.cli import failure, up, wait
 from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.failure import OUT_OF_MEMORY, remedy, root_cause
 from manyeyes.cli.terminal import Step
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.load import parse
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
 CLUSTER = parse(

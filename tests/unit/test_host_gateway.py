@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from manyeyes.cli import gateway
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.load import parse
-from manyeyes.cli import gateway
 from tests.process.certificate import certificate
 
 

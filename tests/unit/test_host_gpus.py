@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.load import parse
 from manyeyes.cli import doctor, facts, inventory
 from manyeyes.cli.facts import Docker
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.load import parse
 from manyeyes.render.engines import engines_yaml
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated]}]\n"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.gateway import Images
-from manyeyes.config.load import load, parse
 from manyeyes.cli import images, upgrade
 from manyeyes.cli.command import ROOT
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.gateway import Images
+from manyeyes.config.load import load, parse
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
 NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
 from manyeyes.cli import replace, started
 from manyeyes.cli.restart import Look
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.load import parse
 
 NEW = "pools: [{{name: large, model: org/Big}}]\nengines:\n  - {{name: g-0, pool: large{gpu0}}}\n  - {{name: g-1, pool: large{gpu1}}}\n"
 
@@ -34,7 +34,9 @@ class Host:
         started.note(folder, services)
         monkeypatch.setattr(replace, "ROOT", folder)
         monkeypatch.setattr(replace, "run", self.run)
-        monkeypatch.setattr("manyeyes.cli.controller.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}"))
+        monkeypatch.setattr(
+            "manyeyes.cli.controller.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
+        )
         monkeypatch.setattr("manyeyes.cli.wait.until_up", self.comes_up)
         monkeypatch.setattr(replace, "Containers", lambda cluster, compose: self)
         monkeypatch.setattr(replace, "rules", lambda cluster: Times())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from manyeyes.cli import certificate, doctor, facts, hello, secrets
+from manyeyes.cli.facts import Docker
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import Key, Keys
 from manyeyes.config.layout import lay_out
 from manyeyes.config.load import parse
-from manyeyes.cli import certificate, doctor, facts, hello, secrets
-from manyeyes.cli.facts import Docker
 
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/")
 ENGINES = "engines: [{name: e, pool: a, flavour: emulated}]\n"

@@ -6,9 +6,6 @@ from typing import cast
 import pytest
 import yaml
 
-from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import parse
 from manyeyes.cli import started, up
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.containers import rules
@@ -16,6 +13,9 @@ from manyeyes.cli.restart import LeftOut, Look, NotBack, restart
 from manyeyes.cli.restart_rolling import left_out, render_engines
 from manyeyes.cli.rolling import Rules
 from manyeyes.cli.trouble import Trouble
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.layout import lay_out
+from manyeyes.config.load import parse
 from manyeyes.render.cluster import render
 from manyeyes.render.engines import engines_yaml
 from manyeyes.render.write import write

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.load import ConfigError, parse
 from manyeyes.cli.upgrade import with_image
+from manyeyes.config.load import ConfigError, parse
 
 POOLS = "# mine\npools:\n  - {name: a, model: m}  # the one\n"
 

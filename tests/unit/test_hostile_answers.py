@@ -15,9 +15,7 @@ import orjson
 import pytest
 from prometheus_client import generate_latest
 
-from manyeyes.openai_adapter.answer import NoAnswer
-from manyeyes.openai_adapter.book import Reader
-from manyeyes.openai_adapter.upstream import Upstream
+from manyeyes.cli import started
 from manyeyes.config import hosts
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.endpoint import Adapter, Endpoint
@@ -39,7 +37,9 @@ from manyeyes.controller.scaling import memory as scaling_memory
 from manyeyes.controller.scaling.actuator import CannotMove
 from manyeyes.controller.scaling.hung import HungRestarts
 from manyeyes.controller.state import Engine, Look, State
-from manyeyes.cli import started
+from manyeyes.openai_adapter.answer import NoAnswer
+from manyeyes.openai_adapter.book import Reader
+from manyeyes.openai_adapter.upstream import Upstream
 from tests.unit.test_controller_dns import SRV, fleet
 
 ODD: list[Any] = [

@@ -122,7 +122,9 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, text: str, said:
 
 
 def config(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "manyeyes.config", *arguments], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-m", "manyeyes.config", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
 
 
 def test_the_command_prints_the_key_alone_and_says_beside_it_what_to_do_next(tmp_path: Path) -> None:
@@ -165,7 +167,15 @@ def test_what_compose_reads_holds_no_key(tmp_path: Path) -> None:
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(CLUSTER)
     config("key", "--config", cluster, "alice")
-    command: list[str | Path] = [sys.executable, "-m", "manyeyes.render", "--config", cluster, "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "manyeyes.render",
+        "--config",
+        cluster,
+        "--out",
+        tmp_path / "out",
+    ]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
     written = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(written) > 3

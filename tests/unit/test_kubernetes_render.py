@@ -174,7 +174,9 @@ def test_the_code_of_the_download_is_what_its_config_map_holds() -> None:
     in_map = {key: f"manyeyes/engine/{path or key}" for key, _, path in (each.partition("=") for each in files)}
     assert in_map == CODE
     tiny = {
-        f"manyeyes/engine/tiny/{path.name}" for path in (ROOT / "manyeyes/engine/tiny").glob("*.*") if path.suffix in (".py", ".jinja")
+        f"manyeyes/engine/tiny/{path.name}"
+        for path in (ROOT / "manyeyes/engine/tiny").glob("*.*")
+        if path.suffix in (".py", ".jinja")
     }
     assert tiny <= set(CODE.values())
 

@@ -6,9 +6,9 @@ from random import Random
 import pytest
 from PIL import Image
 
-from manyeyes.emulator.videos import read
 from loadtest.content.pictures import SIZES, Kind, Picture, strips
 from loadtest.content.videos import Video
+from manyeyes.emulator.videos import read
 
 
 @pytest.mark.parametrize("kind", ["photo", "page", "screen"])

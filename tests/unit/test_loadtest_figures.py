@@ -5,7 +5,6 @@ from random import Random
 
 import pytest
 
-import manyeyes.config.slo
 from loadtest.arrivals import arrivals_in
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
@@ -15,6 +14,7 @@ from loadtest.shapes import STAGED
 from loadtest.shapes.stage import length_s, level
 from loadtest.slo import Slo, slo
 from loadtest.users import ALL, mix
+from manyeyes.config.slo import Slo as PromisedSlo
 
 ONE = Sample("image", 1, 0, 100.0, 0.0, 0.5, 2.0, 11, 600, 300, False, 200, "", "gpu-0", "big")
 
@@ -155,5 +155,5 @@ def test_durations() -> None:
 
 
 def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:
-    pool = config.slo.Slo()
+    pool = PromisedSlo()
     assert Slo() == Slo(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)

@@ -5,8 +5,6 @@ from typing import Any
 import orjson
 import pytest
 
-from manyeyes.charts.plot import apart, nice
-from manyeyes.charts.style import STYLE
 from loadtest import compare
 from loadtest.figures import Figures, Window
 from loadtest.proof import charts, measured, report, words
@@ -17,6 +15,8 @@ from loadtest.proof.table import rows
 from loadtest.proof.verdict import Thresholds, missed
 from loadtest.proof.work import Phase, Visit, Work, phases, visits
 from loadtest.spread import Spread, spread
+from manyeyes.charts.plot import apart, nice
+from manyeyes.charts.style import STYLE
 
 ABOUT: dict[str, Any] = {
     "kind": {

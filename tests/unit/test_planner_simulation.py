@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from manyeyes.config.pools import Pool
-from manyeyes.simulator import profile
 from loadtest.percentiles import percentile
+from manyeyes.config.pools import Pool
 from manyeyes.planner.ask import Ask
 from manyeyes.planner.balancing import POLICIES
 from manyeyes.planner.card import card
 from manyeyes.planner.outcome import STAGES, Outcome
 from manyeyes.planner.simulation import Simulation, Span
 from manyeyes.planner.work import Conversation, Work, arrivals
+from manyeyes.simulator import profile
 
 FOUR_B = profile.load("rtx4090-qwen3-vl-4b-fp8")
 CARD = card(FOUR_B, Pool(name="p", model="Qwen/Qwen3-VL-4B-Instruct-FP8"))

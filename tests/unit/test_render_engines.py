@@ -21,7 +21,7 @@ def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
     for name in ("x", "y"):
         assert found[name]["entrypoint"] == [
             "python3",
-            "/manyeyes/pod/one_at_a_time.py",
+            "/app/manyeyes/engine/pod/one_at_a_time.py",
             "/cache/starting/0.lock",
             "--",
             "vllm",
@@ -43,7 +43,7 @@ def test_every_vllm_finds_what_bounds_its_media() -> None:
         "{name: x, pool: a, gpus: [0]}, {name: y, pool: b, flavour: cpu}, {name: z, pool: b, flavour: emulated}"
     )
     for name in ("x", "y"):
-        assert "/manyeyes/pod" in found[name]["environment"]["PYTHONPATH"].split(":")
-        assert "/manyeyes/pod" in [mount["target"] for mount in found[name]["volumes"]]
+        assert "/app/manyeyes/engine/pod" in found[name]["environment"]["PYTHONPATH"].split(":")
+        assert "/app/manyeyes/engine/pod" in [mount["target"] for mount in found[name]["volumes"]]
         assert "--middleware=media_room.MediaRoom" in found[name]["command"]
     assert "--middleware=media_room.MediaRoom" not in found["z"]["command"]

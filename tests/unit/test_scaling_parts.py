@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from manyeyes.cli.up import engines_to_start
 from manyeyes.config.load import parse
 from manyeyes.controller import state
 from manyeyes.controller.fleet import Fleet, Member
@@ -18,7 +19,6 @@ from manyeyes.controller.scaling.hung import is_hung
 from manyeyes.controller.scaling.observe import Observer
 from manyeyes.controller.scaling.pool import with_target
 from manyeyes.controller.state import Look, State
-from manyeyes.cli.up import engines_to_start
 
 CLUSTER = """
 pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]

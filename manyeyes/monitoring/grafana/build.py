@@ -22,7 +22,7 @@ from manyeyes.monitoring.grafana import cluster, engines, gateway, gpu, loadtest
 from manyeyes.monitoring.grafana.kinds import DATASOURCE, made
 from manyeyes.monitoring.grafana.panel import VARIABLES, Dashboard, Row
 
-FOLDER = Path(__file__).parent / "dashboards"
+FOLDER = Path(__file__).resolve().parents[3] / "monitoring/grafana/dashboards"
 DASHBOARDS = (cluster.DASHBOARD, engines.DASHBOARD, gateway.DASHBOARD, loadtest.DASHBOARD, gpu.DASHBOARD)
 COLUMNS = 24
 

@@ -11,7 +11,7 @@ from manyeyes.config.load import ConfigError, keys_path, load
 from manyeyes.render.kubernetes.tree import tree
 from manyeyes.render.write import write
 
-COMMITTED = Path("kubernetes")
+COMMITTED = Path("deploy/kubernetes")
 BY_HAND = frozenset({"README.md"})
 
 

@@ -12,7 +12,16 @@ from manyeyes.config.keys import Keys
 from manyeyes.render.file import plain_yaml
 from manyeyes.render.flavours import clusters, main_flavour
 from manyeyes.render.gateway import NO_KEYS
-from manyeyes.render.kubernetes import autoscaling, controller, gateway, models, monitoring, network, production_stack, webui
+from manyeyes.render.kubernetes import (
+    autoscaling,
+    controller,
+    gateway,
+    models,
+    monitoring,
+    network,
+    production_stack,
+    webui,
+)
 from manyeyes.render.kubernetes.engines import pools
 from manyeyes.render.kubernetes.pods import PART_OF
 from manyeyes.render.kubernetes.route import http_route
@@ -24,7 +33,7 @@ UNHASHED = {"disableNameSuffixHash": True}
 """Changed in place: what reads them looks for changes itself, so that a change starts no pod anew."""
 
 
-def tree(cluster: Cluster, keys: Keys = NO_KEYS, root: str = "..") -> dict[str, str]:
+def tree(cluster: Cluster, keys: Keys = NO_KEYS, root: str = "../..") -> dict[str, str]:
     """{path: text}. Raises LayoutError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
     found = clusters(cluster)
     main = main_flavour(found)
@@ -68,14 +77,15 @@ def _engines(cluster: Cluster, keys: Keys, root: str) -> dict[str, str]:
     rendered = gateway.files(cluster, keys)
     maps = [
         {"name": gateway.FILES, "files": [f"gateway/{name}" for name in sorted(rendered)], "options": UNHASHED},
-        {"name": controller.CONFIG, "files": ["manyeyes/controller/cluster.yaml"], "options": UNHASHED},
+        {"name": controller.CONFIG, "files": ["controller/cluster.yaml"], "options": UNHASHED},
     ]
     return {
         **{name: objects(documents) for name, documents in parts.items()},
         **{f"gateway/{name}": text for name, text in rendered.items()},
-        "manyeyes/controller/cluster.yaml": HEADER + told_cluster(cluster),
+        "controller/cluster.yaml": HEADER + told_cluster(cluster),
         "kustomization.yaml": kustomization(
-            resources=[*parts, f"../../{root}/engine", f"../../{root}/logs"], configMapGenerator=maps
+            resources=[*parts, f"../../{root}/manyeyes/engine", f"../../{root}/manyeyes/observability"],
+            configMapGenerator=maps,
         ),
     }
 

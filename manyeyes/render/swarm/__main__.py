@@ -13,14 +13,16 @@ from manyeyes.render.flavours import clusters
 from manyeyes.render.swarm.stack import read_of_repository, stack
 from manyeyes.render.write import write
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = Path("deploy/swarm")
 
 
 def stacks(cluster: Cluster, keys: Keys, out: Path = COMMITTED) -> dict[str, str]:
     """{FLAVOUR/file: text} for every flavour, to be written to `out`."""
     paths = [
-        str(path.relative_to(ROOT)) for folder in ("nginx", "engine", "logs") for path in (ROOT / folder).rglob("*")
+        str(path.relative_to(ROOT))
+        for folder in ("nginx", "manyeyes/engine", "manyeyes/observability")
+        for path in (ROOT / folder).rglob("*")
     ]
     own = {path: (ROOT / path).read_text(encoding="utf-8") for path in read_of_repository(paths)}
     return {

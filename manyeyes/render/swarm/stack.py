@@ -151,7 +151,7 @@ def _controller(cluster: Cluster, files: Files) -> Json:
             "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
         },
-        "configs": [files.made("manyeyes/controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 32)],
         "read_only": True,
         "init": True,
@@ -164,7 +164,7 @@ def _webui(cluster: Cluster, files: Files) -> Json:
     return _common("2G", 256) | {
         "image": cluster.images.webui,
         "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
-        "configs": [files.made("manyeyes/controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 1024)],
         "read_only": True,
         "init": True,
