@@ -131,8 +131,8 @@ swarm: $(VENV)/host ## Write deploy/swarm anew from $(CONFIG), for `docker stack
 docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(PY) -m manyeyes.config reference > docs/configuration.md
 	@$(PY) -m manyeyes.config schema > config/cluster.schema.json
-	@$(PY) -m manyeyes.controller.metrics_reference > docs/metrics.md
-	@$(PY) -m manyeyes.monitoring.prometheus.reference > docs/rules.md
+	@$(PY) -m manyeyes.controller.telemetry.metrics_reference > docs/metrics.md
+	@$(PY) -m manyeyes.monitoring.prometheus.rules_reference > docs/rules.md
 	@$(PY) -m manyeyes.monitoring.prometheus.alerts_reference > docs/alerts.md
 	@$(PY) -m manyeyes.monitoring.grafana.build
 
@@ -153,7 +153,7 @@ test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker 
 
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
-	@$(PY) -m manyeyes.controller.scaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
+	@$(PY) -m manyeyes.controller.autoscaling.replay '$(FILE)' --pool '$(POOL)' --config '$(CONFIG)' $(if $(OTHER),--other '$(OTHER)')
 
 .PHONY: simulated-day
 simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
@@ -209,7 +209,7 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 .PHONY: scale-proof
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
 	@tests/nginx/fetch build/nginx
-	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.proof $(call given,counts) $(ARGS)
+	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.scaling_report $(call given,counts) $(ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/loadtest ## Every fault on the running cluster, under load, and a report: [FAULTS= USERS= CONFIRM=yes]
@@ -234,7 +234,7 @@ plan-policies: $(VENV)/loadtest ## Balancing policies on thousands of simulated 
 .PHONY: plan-error
 plan-error: $(VENV)/test ## The planner beside emulated engines, five configurations: 35 minutes on a quiet machine
 	@tests/nginx/fetch build/nginx
-	@$(PY) -m manyeyes.planner.against --speed 0.5 --repeats 2 $(ARGS)
+	@$(PY) -m manyeyes.planner.plan_validation --speed 0.5 --repeats 2 $(ARGS)
 
 .PHONY: calibrate
 calibrate: $(VENV)/loadtest ## Measure one engine's timing in a few minutes: URL=http://127.0.0.1:8000 [MODEL= OUT= DEVICE=]
@@ -242,7 +242,7 @@ calibrate: $(VENV)/loadtest ## Measure one engine's timing in a few minutes: URL
 
 .PHONY: emulator-error
 emulator-error: $(VENV)/test ## How far the emulator is from the engine that was calibrated: URL= PROFILE=build/calibrate/profile.yaml
-	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m manyeyes.calibration.error $(foreach option,url model out profile,$(call given,$(option))) $(ARGS)
+	@MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m manyeyes.calibration.emulator_validation $(foreach option,url model out profile,$(call given,$(option))) $(ARGS)
 
 ##@ Working on ManyEyes
 

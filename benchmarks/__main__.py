@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks import work as works
+from benchmarks import workloads as works
 from benchmarks.gateways.gateway import Gateway
 from benchmarks.gateways.vllm_router import NOT_RUN
-from benchmarks.install import BUILD, NotInstalled
+from benchmarks.install_competitors import BUILD, NotInstalled
 from benchmarks.plan import Wanted, plan
-from benchmarks.run import FULL, QUICK, do
-from loadtest.machine import ROOT, as_json, machine
+from benchmarks.runner import FULL, QUICK, do
+from loadtest.host_info import ROOT, as_json, machine
 
 KINDS = ("work", "cpu", "latency", "stream")
 

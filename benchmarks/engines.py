@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
-from loadtest.machine import ROOT
-from loadtest.processes import started
+from loadtest.host_info import ROOT
+from loadtest.process_group import started
 from tests.process.stand import free_port, nginx_binary
 
 

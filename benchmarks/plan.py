@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gateways.gateway import Gateway
-from benchmarks.job import Job, Kind
+from benchmarks.measurement import Job, Kind
 
 NO_GATEWAY = "no gateway"
 

@@ -14,20 +14,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, summary, textfile, users
-from loadtest.annotations import Annotations
+from loadtest import node_exporter_textfile, shapes, summary, users
+from loadtest.bisection import SearchPlan
+from loadtest.controller_annotations import Marks
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
-from loadtest.gateway import Gateway, Lost, Unusable
-from loadtest.machine import ROOT, machine
-from loadtest.marks import Marks
-from loadtest.order import KEY, Order
+from loadtest.gateway_client import Gateway, Lost, Unusable
+from loadtest.grafana_annotations import Annotations
+from loadtest.host_info import ROOT, machine
+from loadtest.http_client import target
 from loadtest.progress import console, progress
 from loadtest.run import Failed, Ran, run, seen
-from loadtest.search import SearchPlan
+from loadtest.run_spec import KEY, Order
 from loadtest.shapes.stage import length_s
 from loadtest.slo import STANDARD, slo
-from loadtest.wire import target
 
 DURATION = {"soak": "2h", "diurnal": "24m"}
 
@@ -129,7 +129,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         expected_s = _expected_s(order)
         in_cluster = Marks(asked.url, asked.trusted).during(title, expected_s)
-        with in_cluster, progress(title, expected_s) as shown, textfile.told(shown) as watch, Lost(gateway) as lost:
+        with (
+            in_cluster,
+            progress(title, expected_s) as shown,
+            node_exporter_textfile.told(shown) as watch,
+            Lost(gateway) as lost,
+        ):
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = seen(folder, "interrupted by Ctrl-C")

@@ -17,9 +17,9 @@ import orjson
 
 from loadtest.figures import Figures, Window, figures
 from loadtest.progress import console
-from loadtest.proof import measured as lines
-from loadtest.proof.results import results
 from loadtest.run import seen
+from loadtest.scaling_report import sample as lines
+from loadtest.scaling_report.results import results
 from loadtest.slo import Slo
 from loadtest.spread import Spread, spread
 

@@ -16,16 +16,16 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
 
-from loadtest import order as orders
+from loadtest import run_spec as orders
 from loadtest import users
 from loadtest.figures import Window, figures
-from loadtest.generator import page
-from loadtest.generator.arrivals import Dues, arrivals
-from loadtest.generator.course import course
-from loadtest.generator.kept import Kept
-from loadtest.generator.people import people
-from loadtest.generator.told import Told
-from loadtest.order import ORDER, Order
+from loadtest.generator import locust_web
+from loadtest.generator.closed_loop import people
+from loadtest.generator.load_shape import course
+from loadtest.generator.open_loop import Dues, arrivals
+from loadtest.generator.result_writer import Kept
+from loadtest.generator.sample_reporter import Told
+from loadtest.run_spec import ORDER, Order
 
 runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
 ARRIVALS = "manyeyes_arrivals"
@@ -74,13 +74,13 @@ if ordered:
     TheUser = arrivals(order, mix, told, dues) if order.loop == "open" else people(order, mix, told)
     TheShape = course(order, kept, _send)
 else:
-    TheUser = page.people(order, told)
+    TheUser = locust_web.people(order, told)
 
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
     if not ordered:
-        page.arguments(parser, order)
+        locust_web.arguments(parser, order)
 
 
 @events.init.add_listener
@@ -93,7 +93,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     elif runner is not None:
         gevent.spawn(_report, runner)
     if environment.web_ui and not isinstance(runner, WorkerRunner):
-        page.extend(environment, kept)
+        locust_web.extend(environment, kept)
 
 
 def _arrive(msg: Any, **_: Any) -> None:

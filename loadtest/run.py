@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from loadtest.machine import ROOT
-from loadtest.order import KEY, ORDER, Order
+from loadtest.host_info import ROOT
+from loadtest.run_spec import KEY, ORDER, Order
 from loadtest.sample import Sample, read
 from loadtest.shapes.stage import length_s
 

@@ -23,7 +23,7 @@ refused=""  # the offered generation, with the secrets' sum, that was refused la
 secrets=""  # the secrets' sum
 address=""  # WATCHED_NAME's
 
-# One JSON line in the log, in the form of manyeyes/observability/line.py.
+# One JSON line in the log, in the form of manyeyes/observability/log_format.py.
 say() {
     reason=$(printf '%s' "$3" | tr '\n\t' '  ' | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g')
     printf '{"at":"%s","level":"%s","part":"gateway","event":"%s","generation":"%s","reason":"%s"}\n' \

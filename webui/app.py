@@ -20,21 +20,25 @@ import uvicorn
 from fastapi import FastAPI
 
 from manyeyes.config.users import UsersError
-from webui import banner, choices, decoding, log, owners, samples, settings, theme, uploads, visitors
-from webui.by_language import ByLanguage
-from webui.caps import Caps
-from webui.controller import Controller
-from webui.gateway import Gateway
-from webui.language import ENGLISH, NAMES, ZH, later, say, speaking, spoken
-from webui.load_run import LoadRun
-from webui.login import CurrentUsers, Login
-from webui.one_answer import Asker
-from webui.origin import OwnOriginOnly
+from webui import log, samples, settings
+from webui.auth import upload_ownership, upload_paths, visitor_cookie
+from webui.auth.csp_middleware import OwnOriginOnly
+from webui.auth.login import CurrentUsers, Login
+from webui.auth.visitor_cookie import Visitors
+from webui.chat import model_choices
+from webui.chat.model_limits import Caps
+from webui.chat.single_request import Asker
+from webui.cluster.controller_client import Controller
+from webui.cluster.gateway_client import Gateway
+from webui.cluster.locust_client import LoadRun
+from webui.files import decoding
+from webui.i18n.language import ENGLISH, NAMES, ZH, later, say, speaking, spoken
+from webui.i18n.language_redirect import ByLanguage
 from webui.settings import Settings, SettingsError
 from webui.tabs import agent, chat, cluster, compare, documents, fallback, individual
 from webui.tabs.model_api import model_api
-from webui.texts import CurrentTexts
-from webui.visitors import Visitors
+from webui.ui import banner, theme
+from webui.ui.page_texts import CurrentTexts
 
 REFRESH_S = 10
 UPLOADS_CHECK_S = 600
@@ -65,8 +69,8 @@ class Page(gr.Blocks):
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         request = named.get("request")
-        who = visitors.owner(request.cookies if request else {})
-        with speaking(self.language), owners.acting(who):
+        who = visitor_cookie.owner(request.cookies if request else {})
+        with speaking(self.language), upload_ownership.acting(who):
             inputs = named.get("inputs") or given[1:2]
             _refuse_components(inputs)
             for path in _named(inputs):
@@ -99,12 +103,12 @@ def _refuse_components(value: Any) -> None:
 
 def _refuse_anothers(path: Path) -> None:
     """Gradio checks that a file was uploaded, not by whom."""
-    if path.is_relative_to(uploads.folder()) and path.exists() and not owners.mine(path):
+    if path.is_relative_to(upload_paths.folder()) and path.exists() and not upload_ownership.mine(path):
         raise gr.Error(say("This file was not uploaded to this page."))
 
 
 def _ended(request: gr.Request) -> None:
-    owners.ended(request.session_hash or "")
+    upload_ownership.ended(request.session_hash or "")
 
 
 def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
@@ -156,7 +160,7 @@ def page(settings: Settings, gateway: Gateway, caps: Caps) -> gr.Blocks:
         async def refresh(model: str | None) -> tuple[object, ...]:
             pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _none())
             said = banner.states(pools), banner.notices(pools, gateway.url)
-            return *said, *choices.filled(models, len(one_model), len(in_turn), pools)
+            return *said, *model_choices.filled(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
             "inputs": [chat_tab.model],

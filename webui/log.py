@@ -1,11 +1,11 @@
-"""The page's log: an event and its fields, in the form of all parts (manyeyes/observability/line.py). Never a prompt, a picture or a key."""
+"""The page's log: an event and its fields, in the form of all parts (manyeyes/observability/log_format.py). Never a prompt, a picture or a key."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from manyeyes.observability.line import JsonLines
+from manyeyes.observability.log_format import JsonLines
 
 _logger = logging.getLogger("webui")
 

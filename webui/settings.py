@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Gateway
-from manyeyes.config.load import ConfigError, load, users_path
+from manyeyes.config.loader import ConfigError, load, users_path
 from manyeyes.config.webui import WebUi
-from webui.endpoint import Address
+from webui.cluster.endpoint_client import Address
 
 
 class SettingsError(ValueError):

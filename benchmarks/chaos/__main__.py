@@ -16,20 +16,20 @@ from types import FrameType
 
 import orjson
 
-from benchmarks.chaos import report, under_load
-from benchmarks.chaos.crowd import Crowd
+from benchmarks.chaos import experiment, report
+from benchmarks.chaos.fault_injection import left_as_it_was
+from benchmarks.chaos.fault_result import Outcome
 from benchmarks.chaos.faults import Fault, chosen, table
-from benchmarks.chaos.outcome import Outcome
-from benchmarks.chaos.patient import Patient
-from benchmarks.chaos.strike import left_as_it_was
+from benchmarks.chaos.load_users import Crowd
+from benchmarks.chaos.retrying_client import Patient
 from benchmarks.chaos.target import Target, Unfit, find
 from loadtest import users
-from loadtest.gateway import Unusable
-from loadtest.machine import ROOT, machine
-from loadtest.order import KEY
-from manyeyes.cli.command import CommandFailed
+from loadtest.gateway_client import Unusable
+from loadtest.host_info import ROOT, machine
+from loadtest.run_spec import KEY
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import attention, ok, refusal, say, step
-from manyeyes.config.load import ConfigError
+from manyeyes.config.loader import ConfigError
 
 COMMAND = "python -m benchmarks.chaos"
 
@@ -102,7 +102,7 @@ def _run(
     target: Target, crowd: Crowd, asked: argparse.Namespace, faults: Sequence[Fault], outcomes: list[Outcome]
 ) -> None:
     patient = Patient(target.asked)
-    load = under_load.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
+    load = experiment.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
     with left_as_it_was(target.containers):
         crowd.start(asked.users)
         patient.start()

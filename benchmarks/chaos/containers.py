@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos.faults import Part
-from manyeyes.cli.command import CommandFailed, run
+from manyeyes.cli.process import CommandFailed, run
 
 DOCKER_S = 60.0
 

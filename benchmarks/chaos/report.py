@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chaos.outcome import Outcome
+from benchmarks.chaos.fault_result import Outcome
 
 STYLE = Path(__file__).parents[2] / "manyeyes/charts/page.css"
 WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"

@@ -18,24 +18,24 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.chaos.crowd import Crowd
+from benchmarks.chaos.fault_injection import left_as_it_was, strike
+from benchmarks.chaos.fault_result import is_cut
 from benchmarks.chaos.faults import Fault, table
-from benchmarks.chaos.gauge import Gauge
-from benchmarks.chaos.growth import LEAST_S, Growth, growth
-from benchmarks.chaos.lines import lines
-from benchmarks.chaos.outcome import is_cut
-from benchmarks.chaos.strike import left_as_it_was, strike
+from benchmarks.chaos.leak_detection import LEAST_S, Growth, growth
+from benchmarks.chaos.load_users import Crowd
+from benchmarks.chaos.page_visitor import Visitor
+from benchmarks.chaos.resource_sampler import Gauge
+from benchmarks.chaos.svg_chart import lines
 from benchmarks.chaos.target import Target, Unfit, find
-from benchmarks.chaos.visitor import Visitor
 from loadtest import users
-from loadtest.gateway import Unusable
-from loadtest.machine import ROOT, machine
-from loadtest.order import KEY
+from loadtest.gateway_client import Unusable
+from loadtest.host_info import ROOT, machine
 from loadtest.percentiles import percentile
+from loadtest.run_spec import KEY
 from loadtest.sample import Sample
-from manyeyes.cli.command import CommandFailed
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import ok, refusal, say, step
-from manyeyes.config.load import ConfigError
+from manyeyes.config.loader import ConfigError
 
 WATCHED = ("gateway", "controller", "webui")
 EVERY_S = 60.0

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.containers import Containers
-from loadtest.asking import Asked
-from loadtest.gateway import Gateway
-from loadtest.wire import target as address_of
-from manyeyes.cli import certificate, facts
-from manyeyes.cli import gateway as own_gateway
+from loadtest.gateway_client import Gateway
+from loadtest.http_client import target as address_of
+from loadtest.virtual_user import Asked
+from manyeyes.cli import certificate, host_info
+from manyeyes.cli import gateway_client as own_gateway
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
 
 
 class Unfit(Exception):
@@ -33,7 +33,7 @@ def find(config: Path, key: str, model: str, confirmed: bool) -> Target:
     """Raises Unfit, ConfigError, and Unusable where the gateway gives no answer."""
     cluster = load(config)
     containers = Containers(cluster.name)
-    if not facts.docker().server or "gateway" not in {part.service for part in containers.parts()}:
+    if not host_info.docker().server or "gateway" not in {part.service for part in containers.parts()}:
         raise Unfit(f"the cluster '{cluster.name}' does not run: make up")
     emulated = containers.flavours() == {"emulated"}
     if not emulated and not confirmed:

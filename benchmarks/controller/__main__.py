@@ -19,7 +19,7 @@ import httpx
 import uvloop
 import yaml
 
-from benchmarks.controller import engines, look
+from benchmarks.controller import engines, probe_cost
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_PORT = 31_000
@@ -146,10 +146,10 @@ class AskLikeNginx:
 
 def cold_ms(document: dict[str, Any]) -> list[float]:
     """Time to make each pool's answer anew, in this process."""
-    from manyeyes.config.load import parse
-    from manyeyes.controller.dns import Answers
-    from manyeyes.controller.fleet import Fleet
-    from manyeyes.controller.state import Engine, State
+    from manyeyes.config.loader import parse
+    from manyeyes.controller.health.state_machine import Engine, State
+    from manyeyes.controller.membership.dns import Answers
+    from manyeyes.controller.membership.fleet import Fleet
 
     fleet = Fleet(parse(yaml.safe_dump(document)))
     for number, member in enumerate(fleet.members.values()):
@@ -193,10 +193,10 @@ def main() -> None:
         assert serving.stdout
         serving.stdout.readline()
         if "look" in wants:
-            for name, us in uvloop.run(look.clients(FIRST_PORT)).items():
+            for name, us in uvloop.run(probe_cost.clients(FIRST_PORT)).items():
                 say(f"one GET /health by {name}", f"{us:.0f} us of CPU")
             text = engines.metrics()
-            for name, us in look.scanning_us(text).items():
+            for name, us in probe_cost.scanning_us(text).items():
                 say(f"metrics of {len(text) // 1000} KB, {name}", f"{us:.0f} us of CPU")
             say("an SRV answer about 10 engines, made anew", percentiles(cold_ms(many)))
         for name, document, count in (("many", many, 200), ("few", cluster(1, 3, FIRST_PORT), 3)):

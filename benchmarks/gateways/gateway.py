@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.processes import members, started
+from loadtest.process_group import members, started
 from tests.process.stand import free_port
 
 MODEL = "qwen3-vl-4b"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gateways.gateway import Gateway, Setting, command
-from benchmarks.install import from_debian
+from benchmarks.install_competitors import from_debian
 
 MANUAL = "https://docs.haproxy.org/3.2/configuration.html"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.gateways.gateway import KEY, MODEL, Gateway, Setting, command
-from benchmarks.install import environment_for, from_pypi, pinned
+from benchmarks.install_competitors import environment_for, from_pypi, pinned
 
 NAME = "litellm"
 PRODUCTION = "https://docs.litellm.ai/docs/proxy/prod"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL, Gateway, Running, Setting, answers
 from benchmarks.gateways.nginx_docs import nginx_version
-from manyeyes.render.edge import workers_for
+from manyeyes.render.nginx.access import workers_for
 from tests.process.stand import stand
 
 

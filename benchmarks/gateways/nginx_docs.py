@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.gateways.gateway import Gateway, Setting, command
-from benchmarks.install import NotInstalled
+from benchmarks.install_competitors import NotInstalled
 from tests.process.stand import nginx_binary
 
 DOCS = "https://docs.vllm.ai/en/latest/deployment/nginx.html"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.gateways.gateway import Gateway, Setting, command
-from benchmarks.install import environment_for, from_pypi, pinned
+from benchmarks.install_competitors import environment_for, from_pypi, pinned
 from tests.process.stand import free_port
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import uvloop
 
 from benchmarks.gateways.gateway import Running
-from benchmarks.measure.body import chat_body
 from benchmarks.measure.http import Connection, request
-from loadtest.processes import cpu_s, memory_mb
+from benchmarks.measure.request_bodies import chat_body
+from loadtest.process_group import cpu_s, memory_mb
 
 SIZES = {"3 KB": 3_000, "200 KB": 200_000, "2 MB": 2_000_000}
 CONNECTIONS = 4

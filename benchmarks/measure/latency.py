@@ -5,9 +5,9 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.measure.body import chat_body
 from benchmarks.measure.http import Connection, request, streamed
-from benchmarks.work.pictures import data_url
+from benchmarks.measure.request_bodies import chat_body
+from benchmarks.workloads.pictures import data_url
 from loadtest.percentiles import median, percentile
 
 TOGETHER_S = 0.001

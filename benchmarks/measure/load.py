@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks import work as works
+from benchmarks import workloads as works
 from benchmarks.gateways.gateway import MODEL
 from benchmarks.measure.http import BrokenAnswer, Connection, request, streamed
-from benchmarks.work.pictures import data_url
-from benchmarks.work.work import Conversation, Turn, Work
+from benchmarks.workloads.pictures import data_url
+from benchmarks.workloads.work import Conversation, Turn, Work
 
 ARRIVE_S = 2.0
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import orjson
 
 from benchmarks.measure.load import Order, Report
-from loadtest.machine import ROOT
+from loadtest.host_info import ROOT
 
 LIMIT_SHARE = 0.85
 DEADLINE_S = 900

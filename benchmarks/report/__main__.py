@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.report.chart import picture
 from benchmarks.report.page import PICTURE, page
-from benchmarks.report.picture import picture
 from benchmarks.report.results import load
-from loadtest.machine import ROOT
+from loadtest.host_info import ROOT
 
 
 def main(arguments: Sequence[str]) -> int:

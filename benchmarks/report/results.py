@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.job import Finished, Kind, read
+from benchmarks.measurement import Finished, Kind, read
 from benchmarks.plan import NO_GATEWAY
 from loadtest.percentiles import median
 

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from random import Random
 
-from loadtest.content.pictures import strips
+from loadtest.content.images import strips
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
-from loadtest.users import agent, chat, document, image, images, pages, text, video
+from loadtest.users import agent, chat, multi_image, ocr_batch, shared_document, single_image, text, video
 from loadtest.users.scenario import Scenario
 
-ALL = {file.SCENARIO.name: file.SCENARIO for file in (image, pages, chat, images, video, agent, document, text)}
+ALL = {
+    file.SCENARIO.name: file.SCENARIO
+    for file in (single_image, ocr_batch, chat, multi_image, video, agent, shared_document, text)
+}
 
 
 @dataclass(frozen=True)

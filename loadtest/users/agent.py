@@ -2,8 +2,8 @@
 
 from random import Random
 
-from loadtest.content.pictures import Picture
-from loadtest.content.words import question
+from loadtest.content.images import Picture
+from loadtest.content.sentences import question
 from loadtest.users.scenario import Conversation, Scenario, Turn
 
 STEPS = 4  # as many pictures as an engine takes in one request with the shipped configuration

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtest.content.pictures import Picture
+from loadtest.content.images import Picture
 from loadtest.content.videos import Video
 
 

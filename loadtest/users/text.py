@@ -2,7 +2,7 @@
 
 from random import Random
 
-from loadtest.content.words import question, sentence
+from loadtest.content.sentences import question, sentence
 from loadtest.users.scenario import Conversation, Scenario, Turn
 
 TURNS = 4

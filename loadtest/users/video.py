@@ -2,8 +2,8 @@
 
 from random import Random
 
+from loadtest.content.sentences import question
 from loadtest.content.videos import Video
-from loadtest.content.words import question
 from loadtest.users.scenario import Conversation, Scenario, Turn
 
 

@@ -19,12 +19,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.machine import machine
+from loadtest.host_info import machine
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
-from manyeyes.calibration.fitted import Fitted, fitted
 from manyeyes.calibration.measure import BATCHES, Course, Seen
-from manyeyes.calibration.quiet import wait_until_quiet
-from manyeyes.calibration.written import text
+from manyeyes.calibration.profile_fit import Fitted, fitted
+from manyeyes.calibration.profile_writer import text
+from manyeyes.calibration.wait_idle import wait_until_quiet
 from manyeyes.simulator import profile
 
 console = Console(stderr=True, highlight=False)

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from loadtest.http_client import Broken, Connection, Target, target
 from loadtest.stream import Streamed
-from loadtest.wire import Broken, Connection, Target, target
 
 PATH = "/v1/chat/completions"
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "manyeyes-calibrate"}

@@ -8,8 +8,8 @@ from random import Random
 from statistics import median
 from typing import Any, Literal
 
-from loadtest.content.pictures import Picture
-from loadtest.content.words import WORDS
+from loadtest.content.images import Picture
+from loadtest.content.sentences import WORDS
 from loadtest.percentiles import percentile
 from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
 

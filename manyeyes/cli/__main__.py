@@ -6,22 +6,32 @@ import os
 import sys
 from pathlib import Path
 
-from manyeyes.cli import admin_key, doctor, dotenv, engine, facts, images, inventory, logs, started
+from manyeyes.cli import (
+    admin_key,
+    docker_install,
+    doctor,
+    env_file,
+    gpu_discovery,
+    host_info,
+    images,
+    logs,
+    started_services,
+)
 from manyeyes.cli.backup import backup, restore
-from manyeyes.cli.command import ROOT, CommandFailed, end_all
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
 from manyeyes.cli.pin_images import pin_images
+from manyeyes.cli.process import ROOT, CommandFailed, end_all
 from manyeyes.cli.report import report
-from manyeyes.cli.restart_rolling import drain, restart_rolling, resume
+from manyeyes.cli.rolling.command import drain, restart_rolling, resume
 from manyeyes.cli.scale import scale
 from manyeyes.cli.status import status
 from manyeyes.cli.terminal import ok, refusal, say, step
-from manyeyes.cli.trouble import Trouble
 from manyeyes.cli.up import plan, up
 from manyeyes.cli.upgrade import upgrade
 from manyeyes.config.keys import KeysError, load_keys
-from manyeyes.config.layout import LayoutError
-from manyeyes.config.load import ConfigError, keys_path, load
+from manyeyes.config.loader import ConfigError, keys_path, load
+from manyeyes.config.placement import LayoutError
 
 ACTIONS = (
     *("up", "down", "clean", "status", "report", "scale", "drain", "resume", "restart-rolling", "upgrade"),
@@ -77,7 +87,7 @@ def main() -> int:
 
 def _adopt_environment() -> None:
     """CA_CERTIFICATES and the like may stand in .env; the environment wins."""
-    for key, value in dotenv.read().items():
+    for key, value in env_file.read().items():
         os.environ.setdefault(key, value)
 
 
@@ -111,18 +121,18 @@ def _act(arguments: argparse.Namespace) -> int:
         case "doctor":
             return _doctor(config, flavour)
         case "docker":
-            engine.install()
+            docker_install.install()
         case "admin-key":
             say(admin_key.read())
         case "logs":
             _logs(arguments)
         case "images":
-            images.provide(plan(load(config), flavour, engine.ensure()).cluster, pull=False)
+            images.provide(plan(load(config), flavour, docker_install.ensure()).cluster, pull=False)
     return 0
 
 
 def _logs(asked: argparse.Namespace) -> None:
-    compose = Compose(started.configuration(asked.config).name)
+    compose = Compose(started_services.configuration(asked.config).name)
     if not (ROOT / compose.rendered).exists():
         compose = Compose(compose.project, Path("compose/rendered/default"))
     if asked.request:
@@ -133,12 +143,12 @@ def _logs(asked: argparse.Namespace) -> None:
 
 
 def _down(config: Path, everything: bool) -> int:
-    docker = facts.docker()
-    engine.must_be_in_reach(docker)
+    docker = host_info.docker()
+    docker_install.must_be_in_reach(docker)
     if not docker.server:
         ok("Docker does not run, so nothing of the cluster does")
         return 0
-    compose = Compose(started.configuration(config).name)
+    compose = Compose(started_services.configuration(config).name)
     if not (ROOT / compose.rendered).exists():
         compose = Compose(compose.project, Path("compose/rendered/default"))
     with step("stopping the cluster") as current:
@@ -149,17 +159,17 @@ def _down(config: Path, everything: bool) -> int:
         current.outcome = "the cluster is down" + (
             ", its volumes are gone" if everything else "; models and metrics are kept"
         )
-    dotenv.keep({})
+    env_file.keep({})
     return 0
 
 
 def _doctor(config: Path, flavour: str) -> int:
     cluster = load(config)
     load_keys(keys_path(config, cluster))
-    docker = facts.docker()
-    say(f"ManyEyes, {config}, {facts.system()}")
+    docker = host_info.docker()
+    say(f"ManyEyes, {config}, {host_info.system()}")
     try:
-        found = inventory.take(cluster, docker, flavour, cluster.name, dict(os.environ))
+        found = gpu_discovery.take(cluster, docker, flavour, cluster.name, dict(os.environ))
     except Trouble as trouble:
         for problem in trouble.problems:
             refusal(problem)

@@ -5,8 +5,8 @@ import os
 import secrets as randomness
 
 from manyeyes.cli import secrets
+from manyeyes.cli.errors import Trouble
 from manyeyes.cli.terminal import attention, ok
-from manyeyes.cli.trouble import Trouble
 
 FILE = "admin.key"
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from manyeyes.cli import archive, dotenv, engine, secrets, started
+from manyeyes.cli import archive, docker_install, env_file, secrets, started_services
 from manyeyes.cli.archive import About, BadArchive, Member
-from manyeyes.cli.command import ROOT, CommandFailed, run
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT, CommandFailed, run
 from manyeyes.cli.terminal import attention, ok, step
-from manyeyes.cli.trouble import Trouble
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import ConfigError, keys_path, load, users_path
+from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 
 VOLUMES = ("state", "grafana")
 NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
@@ -25,9 +25,9 @@ NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
 
 def backup(config: Path, out: str) -> Path:
     """Also of a running cluster: each file of the state is replaced at once; Grafana's database is copied while it is paused."""
-    written = started.written(config)  # a wrong one could not be restored
+    written = started_services.written(config)  # a wrong one could not be restored
     cluster = load(written)
-    engine.ensure()
+    docker_install.ensure()
     file = Path(out) if out else ROOT / "build/backup" / f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
     file.parent.mkdir(parents=True, exist_ok=True)
     at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -52,7 +52,7 @@ def restore(config: Path, source: str) -> None:
             cluster = load(members["config/cluster.yaml"].path)
         except (BadArchive, KeyError, ValueError, ConfigError) as error:
             raise Trouble(f"{source} is not taken: {error}. Nothing was changed.") from error
-        engine.ensure()
+        docker_install.ensure()
         if Compose(about.project).runs():
             raise Trouble(f"the cluster '{about.project}' runs: make down, then this again. Nothing was changed.")
         with step(f"restoring '{about.project}' of {about.at}") as current:
@@ -68,7 +68,7 @@ def restore(config: Path, source: str) -> None:
                 if name.startswith("secrets/"):
                     _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())
             if "env" in members:
-                _install(members["env"], dotenv.PATH, stamp)
+                _install(members["env"], env_file.PATH, stamp)
             volumes = Volumes(about.project, cluster.images.controller)
             for name, member in members.items():
                 if name.startswith("volumes/"):
@@ -95,7 +95,7 @@ def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[
         for path in sorted(secrets.folder().iterdir()):
             if path.is_file() and path.name not in NOT_KEPT:
                 found[f"secrets/{path.name}"] = path
-    if own := dotenv.own_lines():
+    if own := env_file.own_lines():
         env = folder / "env"
         env.write_text(own)
         env.chmod(0o600)

@@ -8,10 +8,10 @@ import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 
-from manyeyes.cli import facts, secrets
-from manyeyes.cli.command import ROOT, CommandFailed, run
+from manyeyes.cli import host_info, secrets
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT, CommandFailed, run
 from manyeyes.cli.terminal import attention
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config.cluster import Cluster
 
 DAYS = 825
@@ -87,7 +87,7 @@ def _subjects(cluster: Cluster) -> list[str]:
     """Names and addresses under which this host may be asked."""
     listens = cluster.gateway.host
     own = [] if listens.is_unspecified else [str(listens)]
-    return list(dict.fromkeys(["localhost", "127.0.0.1", facts.host_name(), *own, *facts.addresses()]))
+    return list(dict.fromkeys(["localhost", "127.0.0.1", host_info.host_name(), *own, *host_info.addresses()]))
 
 
 def _make(folder: Path, name: str, subjects: list[str]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from manyeyes.cli import engine, facts, secrets
-from manyeyes.cli.command import CommandFailed, run
-from manyeyes.cli.trouble import Trouble
-from manyeyes.observability.reading import read
-from manyeyes.observability.showing import sentence
+from manyeyes.cli import docker_install, host_info, secrets
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed, run
+from manyeyes.observability.log_formatter import sentence
+from manyeyes.observability.log_parser import read
 
 
 def rendered(project: str) -> Path:
@@ -62,8 +62,8 @@ class Compose:
 
     def must_run(self) -> None:
         """Raises Trouble where Docker or the cluster does not run."""
-        docker = facts.docker()
-        engine.must_be_in_reach(docker)
+        docker = host_info.docker()
+        docker_install.must_be_in_reach(docker)
         if not docker.server or not self.runs():
             raise Trouble(f"the cluster '{self.project}' does not run: make up")
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli import admin_key, certificate, dotenv, engine, facts, secrets
-from manyeyes.cli.command import ROOT
-from manyeyes.cli.facts import Docker
+from manyeyes.cli import admin_key, certificate, docker_install, env_file, host_info, secrets
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.host_info import Docker
+from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import say
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
 from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import LayoutError, lay_out
-from manyeyes.config.load import keys_path, users_path
+from manyeyes.config.loader import keys_path, users_path
+from manyeyes.config.placement import LayoutError, lay_out
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
@@ -66,7 +66,7 @@ def look(
         *(_of_configuration(cluster, config) if config else ()),
         *_readable(
             [*MOUNTED, *([config.parent] if config else [])],
-            closed=(cluster.gateway.keys_file, cluster.webui.users_file, dotenv.PATH.name),
+            closed=(cluster.gateway.keys_file, cluster.webui.users_file, env_file.PATH.name),
         ),
     ]
 
@@ -92,17 +92,17 @@ def show(checks: list[Check]) -> bool:
 
 
 def _docker(docker: Docker) -> Iterator[Check]:
-    oldest = ".".join(map(str, engine.OLDEST_ENGINE))
+    oldest = ".".join(map(str, docker_install.OLDEST_ENGINE))
     remedy = ""
     if not docker.client:
         remedy = "`make up` as root installs it on Debian and Ubuntu."
     elif not docker.server:
         remedy = "The engine does not answer; `make up` as root starts it."
-    elif engine.too_old(Docker(server=docker.server)):
+    elif docker_install.too_old(Docker(server=docker.server)):
         remedy = "`make docker` as root installs a newer one."
     yield Check("Docker Engine", oldest, docker.server or ("not running" if docker.client else "none"), remedy)
-    oldest = ".".join(map(str, engine.OLDEST_COMPOSE))
-    bad = not docker.compose or engine.too_old(Docker(compose=docker.compose))
+    oldest = ".".join(map(str, docker_install.OLDEST_COMPOSE))
+    bad = not docker.compose or docker_install.too_old(Docker(compose=docker.compose))
     yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if bad else "")
 
 
@@ -110,10 +110,10 @@ def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]
     """The driver that vLLM's image needs, and what to do where this one is older."""
     if not _is_for_cuda_13(images.vllm_cuda):
         return "as the image wants", ""
-    needed = f"{facts.OLDEST_DRIVER} (CUDA 13)"
-    if not found or int(found.split(".")[0]) >= facts.OLDEST_DRIVER:
+    needed = f"{host_info.OLDEST_DRIVER} (CUDA 13)"
+    if not found or int(found.split(".")[0]) >= host_info.OLDEST_DRIVER:
         return needed, ""
-    remedy = f"Install NVIDIA driver {facts.OLDEST_DRIVER} or newer (CUDA 13) and restart this host."
+    remedy = f"Install NVIDIA driver {host_info.OLDEST_DRIVER} or newer (CUDA 13) and restart this host."
     if not all(DATA_CENTRE.search(gpu.name) for gpu in inventory.gpus):
         return needed, remedy
     if os.environ.get(COMPATIBILITY) == "1":
@@ -136,7 +136,7 @@ def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Chec
         yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
         return
     count = len(inventory.gpus)
-    found = facts.driver()
+    found = host_info.driver()
     needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
     yield Check("NVIDIA driver", needed, found or "not told", remedy)
     yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
@@ -156,7 +156,7 @@ def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
             continue  # it runs only while another one does not
         big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
         needed += 9.0 if big_cpu else per_engine[one.flavour]
-    free = facts.memory_gb()
+    free = host_info.memory_gb()
     remedy = (
         "Fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated." if free < needed and not ours_runs else ""
     )
@@ -166,7 +166,7 @@ def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
 def _disk(cluster: Cluster, docker: Docker) -> Iterator[Check]:
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
     needed = max(IMAGE_GB[flavour] for flavour in flavours)
-    free = facts.disk_gb(docker.root_dir)
+    free = host_info.disk_gb(docker.root_dir)
     # Images that are there already are counted as needed again; better warned once too often than a full disk.
     remedy = "Free some (docker system prune), or move Docker's data-root." if free < needed else ""
     yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
@@ -179,7 +179,7 @@ def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
     if cluster.tracing.starts_jaeger:
         wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
     for key, host, port in wanted:
-        free = ours_runs or facts.port_free(host, port)
+        free = ours_runs or host_info.port_free(host, port)
         remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."
         yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
 

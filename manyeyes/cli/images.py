@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from manyeyes.cli.command import ROOT, CommandFailed, end_all, run
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT, CommandFailed, end_all, run
 from manyeyes.cli.terminal import Step, attention, ok, step
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from manyeyes.cli.command import ROOT
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import columns, say
-from manyeyes.cli.trouble import Trouble
-from manyeyes.observability.line import LEVELS, moment
-from manyeyes.observability.reading import Line, composed
-from manyeyes.observability.showing import shown
-from manyeyes.observability.story import Told, story, window
+from manyeyes.observability.log_format import LEVELS, moment
+from manyeyes.observability.log_formatter import shown
+from manyeyes.observability.log_parser import Line, composed
+from manyeyes.observability.request_trace import Told, story, window
 
 TAIL = 20
 """Lines of each part that are shown before new ones, where no SINCE is given."""

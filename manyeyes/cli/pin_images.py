@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from manyeyes.cli.command import CommandFailed, run
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import attention, ok, step
-from manyeyes.cli.trouble import Trouble
 from manyeyes.cli.upgrade import with_image
 from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
 
 OWN = "manyeyes/"
 """Built here: they have no digest until they are pushed somewhere."""

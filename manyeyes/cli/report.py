@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.cli import status
-from manyeyes.cli.command import ROOT
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import attention, ok
-from manyeyes.cli.trouble import Trouble
-from manyeyes.config.load import load
-from manyeyes.monitoring.prometheus_api import Unanswered
-from manyeyes.monitoring.report.gather import gather
+from manyeyes.config.loader import load
+from manyeyes.monitoring.prometheus_client import Unanswered
 from manyeyes.monitoring.report.page import page
+from manyeyes.monitoring.report.queries import gather
 
 NO_PROMETHEUS = (
     "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from manyeyes.cli.command import CommandFailed
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import say
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
 
-BY_HAND = ("python", "-m", "manyeyes.controller.scaling.by_hand")
+BY_HAND = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
 
 
 def scale(config: Path, engines: str, pool: str) -> int:
-    """The exit code of `manyeyes/controller/scaling/by_hand.py`: 0 done, 1 not within its time, 2 refused. Raises Trouble."""
+    """The exit code of `manyeyes/controller/autoscaling/set_replicas.py`: 0 done, 1 not within its time, 2 refused. Raises Trouble."""
     compose = Compose(load(config).name)
     compose.must_run()
     try:

@@ -12,14 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from manyeyes.cli import controller, engine, facts, started
-from manyeyes.cli.command import CommandFailed
+from manyeyes.cli import controller_client, docker_install, host_info, started_services
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import columns, say
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config.cluster import Cluster
-from manyeyes.monitoring.prometheus_api import Prometheus
-from manyeyes.monitoring.status import look, sight, tables
+from manyeyes.monitoring.prometheus_client import Prometheus
+from manyeyes.monitoring.status import collector, snapshot, tables
 
 EVERY_S = 2.0
 TIMEOUT_S = 5.0
@@ -27,11 +27,11 @@ TIMEOUT_S = 5.0
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
     """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
-    cluster = started.configuration(config)
+    cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
 
-    def seen() -> sight.Sight:
-        return look.look(asked, beside)
+    def seen() -> snapshot.Sight:
+        return collector.look(asked, beside)
 
     console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
     if watch:
@@ -43,7 +43,7 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     return 1 if now.empty_pools or not now.pools else 0
 
 
-def _watch(seen: Callable[[], sight.Sight], console: Console) -> int:
+def _watch(seen: Callable[[], snapshot.Sight], console: Console) -> int:
     """Until Ctrl-C, which is its way to end. A look that fails is told and tried again."""
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
@@ -59,8 +59,8 @@ def _watch(seen: Callable[[], sight.Sight], console: Console) -> int:
 
 
 def _compose(cluster: Cluster) -> Compose:
-    docker = facts.docker()
-    engine.must_be_in_reach(docker)
+    docker = host_info.docker()
+    docker_install.must_be_in_reach(docker)
     if not docker.server:
         raise Trouble("Docker does not run, so nothing of the cluster does. `make up` starts it.")
     compose = Compose(cluster.name)
@@ -71,7 +71,7 @@ def _compose(cluster: Cluster) -> Compose:
     return compose
 
 
-def controller_of(cluster: Cluster, url: str) -> look.Controller:
+def controller_of(cluster: Cluster, url: str) -> collector.Controller:
     """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
     if url:
         return lambda: _at(url)
@@ -88,7 +88,7 @@ def prometheus(cluster: Cluster, url: str) -> Prometheus | None:
 
 def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
     try:
-        return controller.status_and_events(compose, cluster)
+        return controller_client.status_and_events(compose, cluster)
     except (CommandFailed, TimeoutError, ValueError) as error:
         why = error.last_line if isinstance(error, CommandFailed) else str(error)
         odd = _not_well(compose)

@@ -9,36 +9,36 @@ from pathlib import Path
 from manyeyes.cli import (
     admin_key,
     certificate,
-    controller,
+    controller_client,
+    docker_install,
     doctor,
-    dotenv,
-    engine,
-    failure,
-    hello,
+    env_file,
+    gpu_discovery,
     images,
-    inventory,
-    started,
-    wait,
+    readiness,
+    smoke_test,
+    start_failure,
+    started_services,
 )
-from manyeyes.cli.command import ROOT, CommandFailed, end_all
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.containers import Containers, rules
-from manyeyes.cli.facts import Docker
-from manyeyes.cli.mounted import mounted_files
-from manyeyes.cli.replace import replace, replaced
-from manyeyes.cli.restart_rolling import MODELS, roll
-from manyeyes.cli.rolling import SERVING
+from manyeyes.cli.engine_containers import Containers, rules
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.gateway_mounts import mounted_files
+from manyeyes.cli.host_info import Docker
+from manyeyes.cli.process import ROOT, CommandFailed, end_all
+from manyeyes.cli.rolling.command import MODELS, roll
+from manyeyes.cli.rolling.replacement import replace, replaced
+from manyeyes.cli.rolling.state_machine import SERVING
 from manyeyes.cli.terminal import attention, ok, say, step
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import load_keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import keys_path, load, users_path
-from manyeyes.render.cluster import render
-from manyeyes.render.engines import fetches_media
-from manyeyes.render.write import write
+from manyeyes.config.loader import keys_path, load, users_path
+from manyeyes.config.placement import lay_out
+from manyeyes.render.compose_engines import fetches_media
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Plan:
 
 def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
     """Looks at the host. Raises LayoutError, Trouble."""
-    found = inventory.take(written, docker, flavour, written.name, dict(os.environ))
+    found = gpu_discovery.take(written, docker, flavour, written.name, dict(os.environ))
     return Plan(lay_out(written, found), found)
 
 
@@ -60,7 +60,7 @@ def up(config: Path, flavour: str) -> None:
     written = load(config)  # first: a wrong file is told before anything is installed
     keys = load_keys(keys_path(config, written))
     say(f"ManyEyes, {config}")
-    docker = engine.ensure()
+    docker = docker_install.ensure()
     intended = plan(written, flavour, docker)
     cluster = intended.cluster
     compose = Compose(cluster.name)
@@ -79,8 +79,8 @@ def up(config: Path, flavour: str) -> None:
     certificate.ensure(cluster)
     admin_key.ensure()
     files = render(written, intended.inventory, config, compose.rendered, mounted_files())
-    files[started.CONFIGURATION] = config.read_text(encoding="utf-8")
-    write(files, ROOT / compose.rendered, kept=frozenset({started.NAME}))
+    files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
+    write(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
     try:
         changed = _changed(cluster, compose) if ran_before else []
         _start(cluster, compose, set(outcome.missing), config, *_later(cluster, compose, changed))
@@ -92,15 +92,15 @@ def up(config: Path, flavour: str) -> None:
             with step("taking down what was started"):
                 compose.down()
         raise
-    dotenv.keep(compose.environment)
-    hello.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
+    env_file.keep(compose.environment)
+    smoke_test.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
 
 
 def _keep_logs(compose: Compose) -> None:
     """Of every container, for they go. Never in the way of taking them down."""
     with contextlib.suppress(Exception):
-        if files := failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
-            attention(f"logs of what was started are kept: {failure.shown(files[0].parent)}")
+        if files := start_failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
+            attention(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
 
 
 def _tell_layout(cluster: Cluster) -> None:
@@ -128,7 +128,7 @@ def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list
     a name that it accepts.
     """
     folder = ROOT / compose.rendered
-    before, after = started.services(folder), started.wanted(folder)
+    before, after = started_services.services(folder), started_services.wanted(folder)
     pools = [engine.pool for engine in cluster.explicit_engines]
     alone = {engine.name for engine in cluster.explicit_engines if pools.count(engine.pool) == 1}
     left = [
@@ -137,7 +137,7 @@ def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list
         if name in alone
         and name in before
         and name in after
-        and started.differ_in_names_only(before[name], after[name])
+        and started_services.differ_in_names_only(before[name], after[name])
     ]
     return [name for name in changed if name not in left], left
 
@@ -149,13 +149,13 @@ def _start(
     names, old = engines_to_start(cluster, running), replaced(cluster, compose, running)
     # Beside engines with other names, these are started one after the other: users are never without any.
     fresh = [name for name in names if name not in running] if old else []
-    started.forget_others(folder, [*later, *left, *old, MODELS])
+    started_services.forget_others(folder, [*later, *left, *old, MODELS])
     at_once = [name for name in names if name not in (*later, *left, *fresh)]
     # Compose brings the models before the engines that it starts.
-    started.note(folder, [*at_once, *([MODELS] if at_once else [])])
+    started_services.note(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
-            with wait.downloads_told(compose, current):
+            with readiness.downloads_told(compose, current):
                 orphans = [] if old else ["--remove-orphans"]
                 arguments = ["up", "--detach", *orphans, "--no-build", "--pull", "never"]
                 compose(*arguments, *_services(cluster, missing_images, at_once))
@@ -167,14 +167,14 @@ def _start(
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
             what = f"containers could not be started: {_reason(error)}"
             if failed:
-                raise failure.explained(compose, failed.group(1) or failed.group(2), what) from error
-            told = f"{what}. {failure.remedy(error.output)}".rstrip()
+                raise start_failure.explained(compose, failed.group(1) or failed.group(2), what) from error
+            told = f"{what}. {start_failure.remedy(error.output)}".rstrip()
             raise Trouble(told, details=error.output) from error
         current.outcome = "containers started"
-    controller.take_configuration(compose, cluster, config)
+    controller_client.take_configuration(compose, cluster, config)
     if at_once:
         with step("starting engines") as current:
-            wait.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
+            readiness.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
     if old:
         replace(cluster, compose, fresh, old)
         _remove_orphans(compose)
@@ -188,7 +188,7 @@ def _start(
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
         )
     with step("asking about a picture") as current:
-        answered_by, seconds = hello.first_answer(cluster, compose)
+        answered_by, seconds = smoke_test.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import yaml
 
-from manyeyes.cli import controller, images
+from manyeyes.cli import controller_client, images
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.containers import Containers
-from manyeyes.cli.restart_rolling import roll, running
-from manyeyes.cli.rolling import HELD
+from manyeyes.cli.engine_containers import Containers
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.rolling.command import roll, running
+from manyeyes.cli.rolling.state_machine import HELD
 from manyeyes.cli.terminal import attention, ok, say
-from manyeyes.cli.trouble import Trouble
 from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import load, parse
+from manyeyes.config.loader import load, parse
 
 IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 
@@ -52,7 +52,7 @@ def upgrade(config: Path, image: str) -> None:
             roll(cluster, compose, changed)
         raise
     roll(cluster, compose, names[1:])
-    controller.tell_needs(compose, cluster)
+    controller_client.tell_needs(compose, cluster)
     ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
 
 

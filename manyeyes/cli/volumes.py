@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from manyeyes.cli.command import CommandFailed, run
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed, run
 
 COPY_S = 1800.0
 

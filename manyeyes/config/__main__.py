@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from manyeyes.config.docs_generator import json_schema, markdown
 from manyeyes.config.keys import Key, KeysError, add_key, load_keys
-from manyeyes.config.load import ConfigError, keys_path, load, users_path
-from manyeyes.config.reference import json_schema, markdown
+from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 from manyeyes.config.users import UsersError, load_users, set_password
 
 

@@ -4,15 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from manyeyes.config.endpoint import Adapter
+from manyeyes.config.base import Name, Section
+from manyeyes.config.custom_endpoint import Adapter
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
 from manyeyes.config.kubernetes import Kubernetes
 from manyeyes.config.monitoring import Monitoring
-from manyeyes.config.observing import Logs, Tracing
+from manyeyes.config.observability import Logs, Tracing
 from manyeyes.config.pools import Flavour, Pool
 from manyeyes.config.routes import Route
-from manyeyes.config.section import Name, Section
 from manyeyes.config.webui import WebUi
 
 

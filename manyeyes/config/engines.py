@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from manyeyes.config.endpoint import Endpoint
+from manyeyes.config.base import Name, Section
+from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.config.hosts import IsAddress
 from manyeyes.config.pools import Flavour
-from manyeyes.config.section import Name, Section
 
 ENGINE_PORT = 8000
 """Where every engine that Compose starts listens, inside the cluster's network."""

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from manyeyes.config.base import LONGEST_S, ImageReference, Port, Section
 from manyeyes.config.hosts import IsDomain, IsUrl, IsWritten
 from manyeyes.config.keys import Keys
-from manyeyes.config.section import LONGEST_S, ImageReference, Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file in the secrets folder."""

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
+from manyeyes.config.base import Section
 from manyeyes.config.pools import Flavour
-from manyeyes.config.section import Section
 
 
 class HostGpu(Section):

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from manyeyes.config import by_name, documents
+from manyeyes.config import documents, named_entries
+from manyeyes.config.base import Section
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.section import Section
 
 HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
 
@@ -83,7 +83,11 @@ def _parsed(text: str, path: Path) -> Keys:
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise KeysError(
-            path, [f"{by_name.place(one, document, 'keys')} {by_name.wants(one, Key, WANTED, 'keys')}" for one in found]
+            path,
+            [
+                f"{named_entries.place(one, document, 'keys')} {named_entries.wants(one, Key, WANTED, 'keys')}"
+                for one in found
+            ],
         ) from error
     if problems := list(_repetitions(keys)):
         raise KeysError(path, problems)
@@ -95,7 +99,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
         raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
-    if problems := list(by_name.alike([*(key.name for key in keys.keys), name], "keys")):
+    if problems := list(named_entries.alike([*(key.name for key in keys.keys), name], "keys")):
         raise KeysError(path, problems)
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -103,19 +107,19 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
         made = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{one['loc'][0]} {by_name.wants(one, Key, WANTED, 'keys')}, found {one['input']!r}"
+            f"{one['loc'][0]} {named_entries.wants(one, Key, WANTED, 'keys')}, found {one['input']!r}"
             for one in error.errors()
         ]
         raise KeysError(path, problems) from error
     document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
-    by_name.write(path, HEAD, document)
+    named_entries.write(path, HEAD, document)
     return key
 
 
 def _repetitions(keys: Keys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
-    yield from by_name.repeated(names, "keys")
-    yield from by_name.alike(names, "keys")
+    yield from named_entries.repeated(names, "keys")
+    yield from named_entries.alike(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
         yield f"{same} have the same sha256, so they are one key"

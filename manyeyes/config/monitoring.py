@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from manyeyes.config.base import Port, Section
 from manyeyes.config.hosts import IsAddress, IsUrl
-from manyeyes.config.section import Port, Section
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file in the secrets folder."""

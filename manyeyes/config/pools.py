@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from manyeyes.config.base import LONGEST_S, ModelAlias, Name, Section
 from manyeyes.config.hosts import Host, IsUrl
 from manyeyes.config.scaling import Scaling
-from manyeyes.config.section import LONGEST_S, ModelAlias, Name, Section
 from manyeyes.config.slo import Slo
 
 Flavour = Literal["cuda", "cpu", "emulated"]

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from manyeyes.config.section import Name, Section
+from manyeyes.config.base import Name, Section
 
 AUTO = "auto"
 """The name clients write to have the pool chosen."""

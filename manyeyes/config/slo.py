@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from manyeyes.config.section import Section
+from manyeyes.config.base import Section
 
 
 class Slo(Section):

@@ -11,9 +11,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationError
 
-from manyeyes.config import by_name, documents
+from manyeyes.config import documents, named_entries
+from manyeyes.config.base import Section
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.section import Section
 
 HEAD = "# Who may open the page. Passwords are hashed (scrypt). `make user NAME=` adds one, or gives a new password.\n"
 LOG_N, R, P = 14, 8, 1
@@ -118,11 +118,14 @@ def _parsed(text: str, path: Path) -> Users:
         found = error.errors(include_url=False)
         raise UsersError(
             path,
-            [f"{by_name.place(one, document, 'users')} {by_name.wants(one, User, WANTED, 'users')}" for one in found],
+            [
+                f"{named_entries.place(one, document, 'users')} {named_entries.wants(one, User, WANTED, 'users')}"
+                for one in found
+            ],
         ) from error
     if not users.users:
         raise UsersError(path, ["has no user; `make user NAME=` adds one, or delete the file to open the page to all"])
-    if problems := list(by_name.repeated([user.name for user in users.users], "users")):
+    if problems := list(named_entries.repeated([user.name for user in users.users], "users")):
         raise UsersError(path, problems)
     return users
 
@@ -138,7 +141,7 @@ def set_password(path: Path, name: str, password: str) -> bool:
         raise UsersError(path, [f"name wants {WANTED['name']}, found {name!r}"]) from error
     others = [user for user in users.users if user.name != name]
     document = {"users": [one.model_dump() for one in (*others, made)]}
-    by_name.write(path, HEAD, document)
+    named_entries.write(path, HEAD, document)
     return len(others) == len(users.users)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.section import Section
+from manyeyes.config.base import Section
 
 
 class AtOnce(Section):

@@ -12,25 +12,27 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from manyeyes.controller import certificate, configuration_api, dns, renames, request_log
 from manyeyes.controller.api import api
-from manyeyes.controller.configuration import Configuration, Unusable
-from manyeyes.controller.container_use import watching_containers
-from manyeyes.controller.fleet import Fleet
-from manyeyes.controller.gateway_files import FilesOfOthers, GatewayFiles
-from manyeyes.controller.in_force import InForce
-from manyeyes.controller.keep_running import keep_running
-from manyeyes.controller.kept import Kept
-from manyeyes.controller.offered import Offered
+from manyeyes.controller.autoscaling import api as scaling_api
+from manyeyes.controller.autoscaling.service import scaling
+from manyeyes.controller.config_sync import config_api, pool_renames
+from manyeyes.controller.config_sync.config_generations import Offered
+from manyeyes.controller.config_sync.config_watcher import Configuration, Unusable
+from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.config_sync.nginx_publisher import FilesOfOthers, GatewayFiles
+from manyeyes.controller.membership import dns
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.service_discovery import Services
 from manyeyes.controller.registry import registrations
-from manyeyes.controller.registry.adapter_book import AdapterBook
-from manyeyes.controller.registry.mount import BEARER, mount
-from manyeyes.controller.request_log import RequestLog
-from manyeyes.controller.scaling import api as scaling_api
-from manyeyes.controller.scaling.running import scaling
-from manyeyes.controller.services import Services
+from manyeyes.controller.registry.adapter_config_writer import AdapterBook
+from manyeyes.controller.registry.app import BEARER, mount
 from manyeyes.controller.settings import Settings
-from manyeyes.observability import events
+from manyeyes.controller.state_store import Kept
+from manyeyes.controller.supervision import keep_running
+from manyeyes.controller.telemetry import access_log_receiver, certificate
+from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.telemetry.container_stats import watching_containers
+from manyeyes.observability import structlog_setup
 
 
 class QuietServer(uvicorn.Server):
@@ -89,7 +91,7 @@ async def run(settings: Settings) -> None:
     kind = FilesOfOthers if settings.services else GatewayFiles
     gateway = kind(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
     # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
-    gateway.naming = lambda cluster: renames.naming(
+    gateway.naming = lambda cluster: pool_renames.naming(
         cluster, fleet.lineage, {**fleet.accepted, **configuration.reach.accepted}
     )
     fleet.accepts_changed = gateway.apply_again
@@ -103,7 +105,7 @@ async def run(settings: Settings) -> None:
     requests = RequestLog(fleet)
     in_force.listen(requests.apply)
     app = api(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
-    app.include_router(configuration_api.router(configuration))
+    app.include_router(config_api.router(configuration))
     mount(app, fleet, in_force, kept, settings)
     listening = _bound(settings.host, settings.http_port)
     server = QuietServer(
@@ -128,7 +130,7 @@ async def run(settings: Settings) -> None:
             "the gateway's log",
             settings.closed_host,
             settings.syslog_port,
-            request_log.receiving(requests, settings.closed_host, settings.syslog_port),
+            access_log_receiver.receiving(requests, settings.closed_host, settings.syslog_port),
         ),
         watching_containers(in_force, settings.containers),
         scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
@@ -157,7 +159,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    events.to_json("controller")
+    structlog_setup.to_json("controller")
     try:
         uvloop.run(run(Settings.from_environment()))
     except Unusable as error:

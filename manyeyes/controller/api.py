@@ -10,11 +10,11 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from manyeyes.config.pools import Pool
-from manyeyes.controller.fleet import Fleet, Member
-from manyeyes.controller.keep_running import failed
-from manyeyes.controller.remote import Endpoint
-from manyeyes.controller.request_log import RequestLog
-from manyeyes.controller.state import SERVES, State
+from manyeyes.controller.health.remote_monitor import Endpoint
+from manyeyes.controller.health.state_machine import SERVES, State
+from manyeyes.controller.membership.fleet import Fleet, Member
+from manyeyes.controller.supervision import failed
+from manyeyes.controller.telemetry.access_log_receiver import RequestLog
 
 NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.render.places import Places
+from manyeyes.render.nginx.paths import Places
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Settings:
     inventory: Path
     """What the host has, as `make up` found it."""
     state: Path
-    """What outlives a restart: see manyeyes/controller/kept.py."""
+    """What outlives a restart: see manyeyes/controller/state_store.py."""
     offered: Path
-    """Where nginx's files are written: see manyeyes/controller/offered.py."""
+    """Where nginx's files are written: see manyeyes/controller/config_sync/config_generations.py."""
     places: Places
     """What those files name."""
     gateway: str
@@ -30,7 +30,7 @@ class Settings:
     """Under which host name engines with an `endpoint` are reached."""
     services: str
     """On Kubernetes and Swarm the name of a Service, with {} for the pool, and the port: Services say there who is in a pool
-    (manyeyes/controller/services.py). Else empty."""
+    (manyeyes/controller/membership/service_discovery.py). Else empty."""
     resolver: str
     """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str
@@ -41,7 +41,7 @@ class Settings:
     syslog_port: int
     """UDP, for the gateway's request log."""
     containers: str
-    """The filter in front of Docker's socket: see manyeyes/render/containers.py."""
+    """The filter in front of Docker's socket: see manyeyes/render/docker_socket_filter.py."""
 
     @classmethod
     def from_environment(cls) -> "Settings":

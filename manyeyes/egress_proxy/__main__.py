@@ -6,7 +6,7 @@ import os
 import signal
 
 from manyeyes.egress_proxy.proxy import serving
-from manyeyes.observability import events
+from manyeyes.observability import structlog_setup
 
 
 async def run() -> None:
@@ -19,5 +19,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    events.to_json("media")
+    structlog_setup.to_json("media")
     asyncio.run(run())

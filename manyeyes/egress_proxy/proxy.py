@@ -8,8 +8,8 @@ import structlog
 
 from manyeyes.config.hosts import LookupFailed, look_up
 from manyeyes.controller.registry.addresses import Address
-from manyeyes.egress_proxy.judge import addresses_refused, host_refused
-from manyeyes.egress_proxy.request import Request, Unreadable, read
+from manyeyes.egress_proxy.address_policy import addresses_refused, host_refused
+from manyeyes.egress_proxy.request_parser import Request, Unreadable, read
 
 HEAD_BYTES = 16_384
 HEAD_S = 10.0

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from manyeyes.emulator import fields, images, shaped, text, videos
+from manyeyes.emulator import canned_text, images, request_fields, structured_output, videos
+from manyeyes.emulator.cli import Options
 from manyeyes.emulator.errors import RequestError, invalid
-from manyeyes.emulator.options import Options
-from manyeyes.simulator import tokens
-from manyeyes.simulator.job import Job, Medium
+from manyeyes.simulator import token_counts
+from manyeyes.simulator.request import Job, Medium
 
 
 @dataclass
@@ -24,26 +24,28 @@ class Prompt:
 
     def add_text(self, words: str, per_word: float) -> None:
         self.texts.append(words)
-        self.tokens += tokens.text_tokens(words, per_word)
+        self.tokens += token_counts.text_tokens(words, per_word)
 
     def add_medium(self, medium: Medium) -> None:
         self.media.append(medium)
-        self.tokens += [tokens.VISION_START, *[medium.key] * medium.tokens, tokens.VISION_END]
+        self.tokens += [token_counts.VISION_START, *[medium.key] * medium.tokens, token_counts.VISION_END]
 
 
 def read_job(body: dict[str, Any], options: Options) -> Job:
     """Read the body of /v1/chat/completions. Raises RequestError."""
-    name = fields.model(body, options)
-    fields.check_n(body, options)
+    name = request_fields.model(body, options)
+    request_fields.check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
-    least, most = fields.answer_length(body, len(prompt.tokens), None, options)
-    begun = shaped.begun(body)
+    least, most = request_fields.answer_length(body, len(prompt.tokens), None, options)
+    begun = structured_output.begun(body)
     question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
-    form = shaped.json_answer(body.get("response_format")) or shaped.grounded(question, prompt.count("image"))
-    words = form.split(" ") if form else text.canned(question, prompt.sizes, prompt.count("video"))
+    form = structured_output.json_answer(body.get("response_format")) or structured_output.grounded(
+        question, prompt.count("image")
+    )
+    words = form.split(" ") if form else canned_text.canned(question, prompt.sizes, prompt.count("video"))
     if begun is not None:
-        words = shaped.rest(words, begun)
-    answer, finish_reason = text.answer(words, least, most)
+        words = structured_output.rest(words, begun)
+    answer, finish_reason = canned_text.answer(words, least, most)
     if begun is not None and answer and begun and not begun[-1].isspace():
         answer[0] = f" {answer[0]}"
     return Job(
@@ -53,8 +55,8 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
         text=question,
         answer=answer,
         finish_reason=finish_reason,
-        stream=fields.flag(body, "stream"),
-        include_usage=fields.include_usage(body),
+        stream=request_fields.flag(body, "stream"),
+        include_usage=request_fields.include_usage(body),
     )
 
 
@@ -70,7 +72,7 @@ def read_prompt(messages: object, options: Options) -> Prompt:
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise invalid("Input should be a message with a role", f"body.messages.{number}")
-        prompt.tokens += tokens.before_message(message["role"])
+        prompt.tokens += token_counts.before_message(message["role"])
         content = message.get("content")
         # What an engine here has said is one token a word, however many a tokenizer would make of it.
         per_word = 1.0 if message["role"] == "assistant" else options.profile.tokens_per_word
@@ -81,8 +83,8 @@ def read_prompt(messages: object, options: Options) -> Prompt:
                 read_part(part, prompt, options, per_word)
         elif content is not None:  # an assistant's turn that only called tools has no content
             raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
-        prompt.tokens += tokens.after_message()
-    prompt.tokens += tokens.before_message("assistant")
+        prompt.tokens += token_counts.after_message()
+    prompt.tokens += token_counts.before_message("assistant")
     return prompt
 
 
@@ -137,14 +139,14 @@ def check_pixels(what: str, width: int, height: int, options: Options) -> None:
 def read_image(base64: str, prompt: Prompt, options: Options) -> None:
     width, height = images.size(base64)
     check_pixels("Image", width, height, options)
-    wide, high = tokens.fitted(width, height, options.min_pixels, options.max_pixels)
+    wide, high = token_counts.fitted(width, height, options.min_pixels, options.max_pixels)
     prompt.sizes.append((width, height))
     prompt.add_medium(
         Medium(
             kind="image",
             key=hash(base64),  # the whole text once, at some GB/s: the picture itself stays encoded
             offset=len(prompt.tokens) + 1,
-            tokens=tokens.image_tokens(wide, high),
+            tokens=token_counts.image_tokens(wide, high),
             frames=1,
             source_pixels=width * height,
             fitted_pixels=wide * high,
@@ -156,13 +158,13 @@ def read_video(base64: str, prompt: Prompt, options: Options) -> None:
     clip = videos.read(base64)
     check_pixels("Video frame", clip.width, clip.height, options)
     frames = clip.sampled_frames(options.video_frames)
-    wide, high = tokens.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
+    wide, high = token_counts.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
     prompt.add_medium(
         Medium(
             kind="video",
             key=hash(base64),
             offset=len(prompt.tokens) + 1,
-            tokens=tokens.video_tokens(wide, high, frames),
+            tokens=token_counts.video_tokens(wide, high, frames),
             frames=frames,
             source_pixels=frames * clip.width * clip.height,
             fitted_pixels=frames * wide * high,

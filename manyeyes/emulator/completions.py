@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from manyeyes.emulator import fields, text
+from manyeyes.emulator import canned_text, request_fields
+from manyeyes.emulator.cli import Options
 from manyeyes.emulator.errors import RequestError
-from manyeyes.emulator.options import Options
-from manyeyes.simulator import tokens
-from manyeyes.simulator.job import Job
+from manyeyes.simulator import token_counts
+from manyeyes.simulator.request import Job
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
 
 
 def read_job(body: dict[str, Any], options: Options) -> Job:
     """Read the body of /v1/completions: one prompt, as text or as token ids. Raises RequestError."""
-    name = fields.model(body, options)
-    fields.check_n(body, options)
+    name = request_fields.model(body, options)
+    request_fields.check_n(body, options)
     match body.get("prompt"):
         case str(prompt) | [str(prompt)] if prompt:
-            ids = tokens.text_tokens(prompt, options.profile.tokens_per_word) or [0]
+            ids = token_counts.text_tokens(prompt, options.profile.tokens_per_word) or [0]
         case [int(), *_] as ids:
             prompt = " ".join(map(str, ids))
         case [str() | [*_], *_] as prompts if len(prompts) > options.max_completion_prompts:
@@ -31,8 +31,8 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
         case _:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")
-    least, most = fields.answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
-    answer, finish_reason = text.answer(text.canned(prompt, [], 0), least, most)
+    least, most = request_fields.answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
+    answer, finish_reason = canned_text.answer(canned_text.canned(prompt, [], 0), least, most)
     return Job(
         model=name,
         prompt=ids,
@@ -40,6 +40,6 @@ def read_job(body: dict[str, Any], options: Options) -> Job:
         text=prompt,
         answer=answer,
         finish_reason=finish_reason,
-        stream=fields.flag(body, "stream"),
-        include_usage=fields.include_usage(body),
+        stream=request_fields.flag(body, "stream"),
+        include_usage=request_fields.include_usage(body),
     )

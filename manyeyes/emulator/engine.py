@@ -5,17 +5,17 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from time import monotonic
 
+from manyeyes.emulator.cli import Options
+from manyeyes.emulator.constant_latency_core import FixedCore
 from manyeyes.emulator.errors import backlog, busy, engine_dead, weightless
 from manyeyes.emulator.faults import Faults, video_frames
-from manyeyes.emulator.fixed import FixedCore
 from manyeyes.emulator.metrics import Metrics
-from manyeyes.emulator.options import Options
-from manyeyes.emulator.renderer import Renderer
-from manyeyes.simulator import blocks
+from manyeyes.emulator.preprocessing import Renderer
+from manyeyes.simulator import block_hash
 from manyeyes.simulator.core import BatchedCore, Core, Step
 from manyeyes.simulator.encoder_cache import EncoderCache
-from manyeyes.simulator.job import Job
 from manyeyes.simulator.kv_cache import KvCache
+from manyeyes.simulator.request import Job
 from manyeyes.simulator.scheduler import Scheduler
 from manyeyes.simulator.sequence import Sequence
 
@@ -132,7 +132,7 @@ class Engine:
         """`arrived`: seconds of the monotonic clock, before rendering."""
         sequence = Sequence(job, arrived)
         if self.options.constants is None:
-            sequence.hashes = blocks.hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
+            sequence.hashes = block_hash.hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
         return sequence
 
     async def run(self, sequence: Sequence) -> AsyncGenerator[int, None]:

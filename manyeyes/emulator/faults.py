@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import random
 from typing import Any
 
-from manyeyes.simulator.job import Job
+from manyeyes.simulator.request import Job
 
 Values = dict[str, Any]
 

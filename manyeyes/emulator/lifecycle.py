@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.applications import Starlette
 
+from manyeyes.emulator.cli import Options
 from manyeyes.emulator.engine import Engine
 from manyeyes.emulator.log import libraries_too, log
-from manyeyes.emulator.options import Options
 
 LAST_BYTES_S = 2  # for clients that do not read their answer to its end
 

@@ -1,11 +1,11 @@
-"""One JSON line an event, on standard output, in the form that all parts write: manyeyes/observability/line.py."""
+"""One JSON line an event, on standard output, in the form that all parts write: manyeyes/observability/log_format.py."""
 
 import logging
 import os
 import sys
 import time
 
-from manyeyes.observability.line import JsonLines, line
+from manyeyes.observability.log_format import JsonLines, line
 
 _OWN = {
     name: value

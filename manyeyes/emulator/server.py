@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from manyeyes.emulator import admin, chat, completions, lifecycle, options, replies
-from manyeyes.emulator.answering import Completions
+from manyeyes.emulator import admin, chat, cli, completions, lifecycle, responses
 from manyeyes.emulator.engine import Engine
+from manyeyes.emulator.request_handler import Completions
 
 VERSION = "0.32.0+emulated"  # the vLLM whose behaviour this follows
 
@@ -67,7 +67,7 @@ class Server:
         return Response(self.engine.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
-        return json(replies.models(self.engine.options))
+        return json(responses.models(self.engine.options))
 
 
 async def not_found(request: Request, error: Exception) -> Response:
@@ -78,5 +78,5 @@ async def not_found(request: Request, error: Exception) -> Response:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one engine until it is told to stop. Returns the exit code."""
-    chosen = options.parse(arguments)
+    chosen = cli.parse(arguments)
     return lifecycle.run(chosen, lambda engine: Server(engine).app())

@@ -9,9 +9,9 @@ import structlog
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from manyeyes.observability import events
-from manyeyes.openai_adapter.book import Reader
-from manyeyes.openai_adapter.ports import Ports, serve
+from manyeyes.observability import structlog_setup
+from manyeyes.openai_adapter.config import Reader
+from manyeyes.openai_adapter.listeners import Ports, serve
 from manyeyes.openai_adapter.settings import Settings
 
 LOOK_EVERY_S = 0.5
@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    events.to_json("adapter")
+    structlog_setup.to_json("adapter")
     uvloop.run(run(Settings.from_environment()))
     return 0
 

@@ -9,9 +9,9 @@ item that is empty without it goes too. A list item that holds {IMAGE_URL} and n
 
 from typing import Any
 
-from manyeyes.config.endpoint import ALONE, PLACEHOLDER, Endpoint
-from manyeyes.openai_adapter.question import Question
-from manyeyes.openai_adapter.refusal import Refusal
+from manyeyes.config.custom_endpoint import ALONE, PLACEHOLDER, Endpoint
+from manyeyes.openai_adapter.errors import Refusal
+from manyeyes.openai_adapter.request_mapping import Question
 
 _LEFT_OUT: Any = object()
 

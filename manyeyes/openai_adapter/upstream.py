@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import orjson
 
-from manyeyes.config.endpoint import SECRET, Adapter, Endpoint
-from manyeyes.openai_adapter import answer
-from manyeyes.openai_adapter.answer import NoAnswer
-from manyeyes.openai_adapter.events import Events, Unreadable
-from manyeyes.openai_adapter.refusal import Refusal
+from manyeyes.config.custom_endpoint import SECRET, Adapter, Endpoint
+from manyeyes.openai_adapter import response_extraction
+from manyeyes.openai_adapter.errors import Refusal
+from manyeyes.openai_adapter.response_extraction import NoAnswer
+from manyeyes.openai_adapter.stream_parser import Events, Unreadable
 
 SHOWN = 300
 
@@ -47,12 +47,16 @@ class Upstream:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
             document = orjson.loads(raw)
-            text = answer.text(self.endpoint.answer, document)
+            text = response_extraction.text(self.endpoint.answer, document)
         except ValueError as error:
             raise _unreadable(str(error) if isinstance(error, NoAnswer) else f"it is no JSON: {_start(raw)}") from error
         if text is None:
             raise _unreadable(f"{self.endpoint.answer} leads to nothing in {_start(raw)}")
-        return Piece(text, answer.usage(self.endpoint, document), answer.finish_reason(self.endpoint, document))
+        return Piece(
+            text,
+            response_extraction.usage(self.endpoint, document),
+            response_extraction.finish_reason(self.endpoint, document),
+        )
 
     async def pieces(self, body: Any) -> AsyncGenerator[Piece, None]:
         """The answer as it comes. Raises Refusal, also between pieces."""
@@ -80,9 +84,9 @@ class Upstream:
 
     def _piece(self, path: str, document: Any) -> Piece:
         return Piece(
-            answer.text(path, document) or "",
-            answer.usage(self.endpoint, document),
-            answer.finish_reason(self.endpoint, document),
+            response_extraction.text(path, document) or "",
+            response_extraction.usage(self.endpoint, document),
+            response_extraction.finish_reason(self.endpoint, document),
         )
 
     @asynccontextmanager

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from manyeyes.config.load import ConfigError, load
+from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
-from manyeyes.planner.ask import Ask
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.card import UnknownCard, card, pool_named, profile_of
-from manyeyes.planner.figures import asked, caveat, tables, verdict
+from manyeyes.planner.gpu_spec import UnknownCard, card, pool_named, profile_of
 from manyeyes.planner.page import html, markdown
+from manyeyes.planner.plan_request import Ask
+from manyeyes.planner.progress import show, telling, telling_of
+from manyeyes.planner.report_rows import asked, caveat, tables, verdict
 from manyeyes.planner.search import NeverGood, good, plan, span
-from manyeyes.planner.told import show, telling, telling_of
-from manyeyes.planner.work import MAX_TURNS, Work
+from manyeyes.planner.workload import MAX_TURNS, Work
 
 
 class WrongValue(Exception):

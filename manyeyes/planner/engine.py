@@ -2,12 +2,12 @@
 
 from heapq import heapreplace
 
-from manyeyes.planner.ask import Card
+from manyeyes.planner.plan_request import Card
+from manyeyes.simulator.conversation_kv_cache import ChainCache
 from manyeyes.simulator.encoder_cache import EncoderCache
-from manyeyes.simulator.job import Job
-from manyeyes.simulator.kv_chains import ChainCache
-from manyeyes.simulator.leaps import LeapingCore
-from manyeyes.simulator.processor import DECODING_THREADS, ProcessorCache, decoding_s, preprocessing_s
+from manyeyes.simulator.fast_forward_core import LeapingCore
+from manyeyes.simulator.media_processor import DECODING_THREADS, ProcessorCache, decoding_s, preprocessing_s
+from manyeyes.simulator.request import Job
 from manyeyes.simulator.scheduler import Scheduler
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from html import escape
 
 from loadtest.percentiles import percentile
-from manyeyes.planner.figures import Table, asked, caveat, tables, verdict
-from manyeyes.planner.outcome import Outcome
+from manyeyes.planner.report_rows import Table, asked, caveat, tables, verdict
+from manyeyes.planner.result import Outcome
 from manyeyes.planner.search import Plan
 
 STYLE = """

@@ -7,9 +7,9 @@ from multiprocessing import get_context
 from typing import Any
 
 from loadtest.percentiles import percentile
-from manyeyes.planner.ask import Ask
-from manyeyes.planner.figures import Row, Table, seconds
-from manyeyes.planner.outcome import Outcome
+from manyeyes.planner.plan_request import Ask
+from manyeyes.planner.report_rows import Row, Table, seconds
+from manyeyes.planner.result import Outcome
 from manyeyes.planner.simulation import Simulation, Span
 
 LOOK_EVERY_S = 0.5

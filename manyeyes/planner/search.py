@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from loadtest.percentiles import percentile
-from manyeyes.planner.ask import Ask
-from manyeyes.planner.limits import first
-from manyeyes.planner.outcome import Outcome
+from manyeyes.planner.bottlenecks import first
+from manyeyes.planner.plan_request import Ask
+from manyeyes.planner.result import Outcome
 from manyeyes.planner.simulation import Progress, Simulation, Span
 from manyeyes.simulator.scheduler import Batch
 from manyeyes.simulator.timing import encoding_s, prefill_s

@@ -9,11 +9,11 @@ from random import Random
 from time import process_time
 from typing import Any
 
-from manyeyes.planner.ask import Ask
 from manyeyes.planner.balancing import POLICIES
 from manyeyes.planner.engine import SimulatedEngine
-from manyeyes.planner.outcome import Outcome
-from manyeyes.planner.work import Conversation, arrivals
+from manyeyes.planner.plan_request import Ask
+from manyeyes.planner.result import Outcome
+from manyeyes.planner.workload import Conversation, arrivals
 from manyeyes.simulator.sequence import Sequence
 
 LOOK_EVERY = 4096  # events between two calls of `progress`

@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 
 from manyeyes.config.inventory import DEFAULT, Inventory
-from manyeyes.config.layout import LayoutError
-from manyeyes.config.load import ConfigError, load
-from manyeyes.render.cluster import render
-from manyeyes.render.write import write
+from manyeyes.config.loader import ConfigError, load
+from manyeyes.config.placement import LayoutError
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 
 COMMITTED = Path("compose/rendered/default")
 

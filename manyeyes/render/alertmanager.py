@@ -4,7 +4,7 @@ from typing import Any
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.monitoring import Email, Webhook
-from manyeyes.render.file import as_yaml
+from manyeyes.render.header import as_yaml
 
 SECRETS = "/run/secrets/manyeyes"
 """Where the service mounts the secrets folder."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.render.file import as_yaml
+from manyeyes.render.header import as_yaml
 
 
 def more_datasources(cluster: Cluster) -> str:

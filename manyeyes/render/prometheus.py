@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.monitoring.prometheus.rules import rules
-from manyeyes.render.file import as_yaml
+from manyeyes.render.header import as_yaml
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from manyeyes.simulator.job import Medium
+from manyeyes.simulator.request import Medium
 from manyeyes.simulator.sequence import Sequence
 
 

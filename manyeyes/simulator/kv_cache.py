@@ -8,7 +8,7 @@ that two sequences computed at the same time is remembered once.
 from collections import OrderedDict
 from collections.abc import Sequence as Many
 
-from manyeyes.simulator.blocks import BLOCK, needed
+from manyeyes.simulator.block_hash import BLOCK, needed
 from manyeyes.simulator.sequence import Sequence
 
 

@@ -8,11 +8,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from manyeyes.simulator.blocks import BLOCK
+from manyeyes.simulator.block_hash import BLOCK
+from manyeyes.simulator.conversation_kv_cache import ChainCache
 from manyeyes.simulator.encoder_cache import EncoderCache
-from manyeyes.simulator.job import Medium
 from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.kv_chains import ChainCache
+from manyeyes.simulator.request import Medium
 from manyeyes.simulator.sequence import Sequence
 
 Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]

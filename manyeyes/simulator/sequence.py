@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from manyeyes.simulator.job import Job
+from manyeyes.simulator.request import Job
 
 
 @dataclass(eq=False, slots=True)

@@ -13,7 +13,7 @@ from tests.browser.test_tabs import TABS
 from tests.browser.visit import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
 from tests.eventually import eventually
 from tests.process.stand import Stand
-from webui.chinese import CHINESE
+from webui.i18n.chinese import CHINESE
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
 ON_TOP = """(element, [x, y]) => {

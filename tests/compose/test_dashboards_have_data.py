@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from loadtest.marks import KEY, Marks
+from loadtest.controller_annotations import KEY, Marks
 from manyeyes.cli import admin_key
 from manyeyes.monitoring.grafana import build
 from tests.eventually import eventually

@@ -17,8 +17,8 @@ import yaml
 
 from manyeyes.config.gateway import Images
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.load import load
-from manyeyes.render.cluster import render
+from manyeyes.config.loader import load
+from manyeyes.render.renderer import render
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import subprocess
 import httpx
 import pytest
 
-from manyeyes.observability.line import ALWAYS, LEVELS
-from manyeyes.observability.reading import composed
+from manyeyes.observability.log_format import ALWAYS, LEVELS
+from manyeyes.observability.log_parser import composed
 from tests.compose.media import about, picture
 from tests.compose.test_cluster import MODEL, PROJECT, URL, docker
 from tests.eventually import eventually

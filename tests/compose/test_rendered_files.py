@@ -12,12 +12,12 @@ import yaml
 from manyeyes.config.gateway import Images
 from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.keys import Key, Keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
-from manyeyes.engine.flags import serve_flags
-from manyeyes.render.cluster import render
-from manyeyes.render.gateway import as_generation, gateway_files
-from manyeyes.render.write import write
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.engine.vllm_flags import serve_flags
+from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 from tests.process.certificate import certificate
 
 ROOT = Path(__file__).resolve().parents[2]

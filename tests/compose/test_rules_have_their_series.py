@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
 from manyeyes.monitoring.grafana import build
 from manyeyes.monitoring.prometheus.rules import rules
 from tests.compose.test_dashboards_have_data import PROMETHEUS, ask, chosen

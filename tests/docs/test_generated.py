@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from manyeyes.config.reference import json_schema, markdown
-from manyeyes.controller import metrics_reference
+from manyeyes.config.docs_generator import json_schema, markdown
+from manyeyes.controller.telemetry import metrics_reference
 from manyeyes.monitoring.prometheus import alerts_reference
-from manyeyes.monitoring.prometheus import reference as rules_reference
+from manyeyes.monitoring.prometheus import rules_reference as rules_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 

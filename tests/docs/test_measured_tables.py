@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from manyeyes.calibration import error
+from manyeyes.calibration import emulator_validation
 from manyeyes.monitoring.prometheus.alerts import ALERTS
-from manyeyes.planner import against
+from manyeyes.planner import plan_validation
 from tests.drill import table
 from tests.drill.faults import FAULTS
 
@@ -13,13 +13,16 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_the_planners_error_is_what_its_runs_say() -> None:
-    lines = against.read(DOCS / "planner-error.jsonl")
-    assert against.tables(lines) in (DOCS / "planner.md").read_text()
-    assert against.worst(lines) < 0.10  # the promise for requests/s and P95
+    lines = plan_validation.read(DOCS / "planner-error.jsonl")
+    assert plan_validation.tables(lines) in (DOCS / "planner.md").read_text()
+    assert plan_validation.worst(lines) < 0.10  # the promise for requests/s and P95
 
 
 def test_the_emulators_error_is_what_its_run_says() -> None:
-    assert error.tables(error.read(DOCS / "emulator-error.jsonl")) in (DOCS / "emulator.md").read_text()
+    assert (
+        emulator_validation.tables(emulator_validation.read(DOCS / "emulator-error.jsonl"))
+        in (DOCS / "emulator.md").read_text()
+    )
 
 
 def test_the_drills_table_is_what_its_run_says_and_every_alert_is_in_it_or_said_to_be_missing() -> None:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
-from manyeyes.render.cluster import render
-from manyeyes.render.gateway import gateway_files
-from manyeyes.render.write import write
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.render.nginx.files import gateway_files
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent

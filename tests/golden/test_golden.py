@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.load import load
-from manyeyes.render.cluster import render
+from manyeyes.config.loader import load
+from manyeyes.render.renderer import render
 from tests.golden.make import EXAMPLES, GOLDEN, ROOT, rendered
 
 

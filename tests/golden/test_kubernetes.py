@@ -1,9 +1,9 @@
 """deploy/kubernetes/ and deploy/swarm are committed for the committed configuration: a change of rendering shows as a diff to read."""
 
-from manyeyes.config.load import load
-from manyeyes.render.gateway import NO_KEYS
+from manyeyes.config.loader import load
 from manyeyes.render.kubernetes.__main__ import BY_HAND, COMMITTED
-from manyeyes.render.kubernetes.tree import tree
+from manyeyes.render.kubernetes.kustomize import tree
+from manyeyes.render.nginx.files import NO_KEYS
 from manyeyes.render.swarm.__main__ import COMMITTED as SWARM
 from manyeyes.render.swarm.__main__ import stacks
 from tests.golden.make import ROOT

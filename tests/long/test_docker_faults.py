@@ -18,11 +18,11 @@ import httpx
 import pytest
 
 from benchmarks.chaos.containers import Containers
-from benchmarks.chaos.crowd import Crowd
-from loadtest.asking import Asked
-from loadtest.gateway import Gateway
+from benchmarks.chaos.load_users import Crowd
+from loadtest.gateway_client import Gateway
+from loadtest.http_client import target
 from loadtest.users import mix
-from loadtest.wire import target
+from loadtest.virtual_user import Asked
 from manyeyes.config.gateway import Images
 from tests.eventually import eventually
 

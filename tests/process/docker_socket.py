@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.render.containers import PORT, SOCKET, filter_conf
+from manyeyes.render.docker_socket_filter import PORT, SOCKET, filter_conf
 from tests.eventually import eventually
 from tests.process.stand import free_port, listens, nginx_binary
 

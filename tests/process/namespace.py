@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from manyeyes.config.load import load
-from manyeyes.render.flavours import clusters
-from manyeyes.render.gateway import NO_KEYS, as_generation
+from manyeyes.config.loader import load
 from manyeyes.render.kubernetes import gateway
-from manyeyes.render.places import Places
-from manyeyes.render.told_cluster import told_cluster
+from manyeyes.render.multi_node_clusters import clusters
+from manyeyes.render.multi_node_config import told_cluster
+from manyeyes.render.nginx.files import NO_KEYS, as_generation
+from manyeyes.render.nginx.paths import Places
 from tests.eventually import eventually
 from tests.process.headless_dns import HeadlessDns, serving
 from tests.process.stand import ROOT, Stand, free_port, listens, start_nginx

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
-from manyeyes.monitoring.prometheus_api import Prometheus
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.monitoring.prometheus_client import Prometheus
 from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
 from tests.eventually import eventually
 from tests.process.stand import Stand, free_port

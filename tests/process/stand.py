@@ -19,15 +19,15 @@ from typing import Any
 import httpx
 import yaml
 
-from manyeyes.cli import dotenv
+from manyeyes.cli import env_file
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import Keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
-from manyeyes.engine.flags import served_names
-from manyeyes.render.cluster import render
-from manyeyes.render.places import Places
-from manyeyes.render.write import write
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.engine.vllm_flags import served_names
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,7 +210,7 @@ class Stand:
             "SECRETS": self.places.secrets,
             "TAKEN": str(etc / "tmp/gateway"),
         }
-        malloc = dotenv.read(ROOT / "nginx/malloc.env")
+        malloc = env_file.read(ROOT / "nginx/malloc.env")
         self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
         # Not merely listens: `nginx -t` does so too, for a moment.
         eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")

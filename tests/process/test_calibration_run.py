@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manyeyes.calibration import error
+from manyeyes.calibration import emulator_validation
 from manyeyes.calibration.__main__ import main
 from manyeyes.simulator import profile
 from manyeyes.simulator.scheduler import Batch
@@ -58,15 +58,15 @@ def test_an_emulated_engine_beside_itself_has_a_small_error(
     with emulator(tmp_path, "--start-seconds", "0", "--profile", str(true_profile), constant=False) as engine:
         wanted = ["--url", engine.url, "--profile", str(true_profile), "--users", "1", "2"]
         out = tmp_path / "error.jsonl"
-        assert error.main([*wanted, "--requests", "4", "--repeats", "1", "--out", str(out)]) == 0
+        assert emulator_validation.main([*wanted, "--requests", "4", "--repeats", "1", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "**1 user, 4 requests to each; others used" in said
-    told = error.read(out)
+    told = emulator_validation.read(out)
     assert len(told) == 2 * (4 + 8)
     assert {one.prompt_tokens for one in told if one.target == "real"} == {
         one.prompt_tokens for one in told if one.target == "emulated"
     }
-    assert error.tables(told) in said
+    assert emulator_validation.tables(told) in said
 
 
 class NotVllm(http.server.BaseHTTPRequestHandler):
@@ -105,14 +105,14 @@ def test_a_model_that_is_not_served_is_named_with_those_that_are(
     assert f"MODEL=other: {gateway} serves m" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("program", [main, error.main], ids=["calibrate", "error"])
+@pytest.mark.parametrize("program", [main, emulator_validation.main], ids=["calibrate", "error"])
 @pytest.mark.parametrize(
     ("url", "says"), [("http://127.0.0.1:9", "cannot be reached"), ("localhost", "URL wants http://host:port")]
 )
 def test_nobody_at_that_address_is_one_line(
     program: Callable[[list[str]], int], url: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = ["--profile", "a100-qwen3-vl-4b"] if program is error.main else []
+    named = ["--profile", "a100-qwen3-vl-4b"] if program is emulator_validation.main else []
     assert program(["--url", url, "--out", str(tmp_path / "p.yaml"), *named]) == 2
     said = capsys.readouterr().err
     assert says in said

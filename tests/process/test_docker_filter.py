@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
-from manyeyes.controller.container_use import ContainerUse
-from manyeyes.controller.in_force import InForce
-from manyeyes.controller.scaling.actuator import CannotMove
-from manyeyes.controller.scaling.containers import Containers
+from manyeyes.config.loader import parse
+from manyeyes.controller.autoscaling.actuator import CannotMove
+from manyeyes.controller.autoscaling.container_actuator import Containers
+from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.telemetry.container_stats import ContainerUse
 from tests.process.docker_socket import FakeDocker, docker_behind_filter
 
 CLUSTER = """

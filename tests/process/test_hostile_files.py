@@ -11,7 +11,7 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from manyeyes.config.digest import digest
+from manyeyes.config.fingerprint import digest
 from tests.eventually import eventually
 from tests.process.rotation import asked, controller, rotation, states
 from tests.process.stand import Stand, stand

@@ -12,8 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from manyeyes.config.digest import digest_of
-from manyeyes.render.gateway import as_generation
+from manyeyes.config.fingerprint import digest_of
+from manyeyes.render.nginx.files import as_generation
 from tests.eventually import eventually
 from tests.process.certificate import certificate
 from tests.process.crowd import crowd

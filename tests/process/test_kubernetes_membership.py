@@ -29,7 +29,7 @@ def document() -> dict[str, Any]:
 
 
 def announced_s(running: Namespace) -> float:
-    """How long a pod serves on after it left DNS: manyeyes/engine/pod/leave.py."""
+    """How long a pod serves on after it left DNS: manyeyes/engine/pod/pre_stop.py."""
     return 0 + 1 + 3
 
 

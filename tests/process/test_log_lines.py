@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from manyeyes.config.keys import Key, Keys
-from manyeyes.observability.line import ALWAYS, LEVELS
-from manyeyes.observability.reading import Line, read
-from manyeyes.observability.story import story
+from manyeyes.observability.log_format import ALWAYS, LEVELS
+from manyeyes.observability.log_parser import Line, read
+from manyeyes.observability.request_trace import story
 from tests.compose.media import about, picture
 from tests.eventually import eventually
 from tests.process.collector import Collector, attributes, collector

@@ -11,9 +11,9 @@ import pytest
 from manyeyes.config.keys import Key, Keys
 from tests.eventually import eventually
 from tests.process.stand import Stand, stand
-from webui.answer import Answer
-from webui.gateway import Gateway
-from webui.question import Question
+from webui.chat.chat_request import Question
+from webui.chat.streamed_answer import Answer
+from webui.cluster.gateway_client import Gateway
 from webui.settings import Settings
 
 ALICE = Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import pin_images
+from manyeyes.cli.errors import Trouble
 from manyeyes.cli.images import Image, provide
-from manyeyes.cli.trouble import Trouble
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
 
 
 def has_buildx() -> bool:

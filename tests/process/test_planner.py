@@ -3,9 +3,9 @@ quiet run, are in docs/planner.md."""
 
 import pytest
 
-from manyeyes.planner.against import emulated, figures, planned
-from manyeyes.planner.held import FOUR_B, Held
-from manyeyes.planner.work import Work
+from manyeyes.planner.plan_validation import emulated, figures, planned
+from manyeyes.planner.validation_cases import FOUR_B, Held
+from manyeyes.planner.workload import Work
 
 
 def test_two_engines_behave_as_planned() -> None:

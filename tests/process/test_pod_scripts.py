@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manyeyes.controller.probe import WARM_UP_PNG
-from manyeyes.engine.pod.warm import question
+from manyeyes.controller.health.probe import WARM_UP_PNG
+from manyeyes.engine.pod.startup_probe import question
 from manyeyes.render.kubernetes.models import CODE, LOGS
 from tests.eventually import eventually
 from tests.process.stand import ROOT, free_port, listens
@@ -47,14 +47,19 @@ def engine(port: int, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_pod_is_warm_once_its_engine_has_answered_a_picture_and_not_before(engine: str, port: int) -> None:
-    assert run("warm.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 1, "nothing listens yet"
+    assert run("startup_probe.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 1, "nothing listens yet"
     eventually(lambda: listens(port), 30, 0.05)
-    eventually(lambda: run("warm.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 0, 30, 0.2, "it is warm")
+    eventually(
+        lambda: run("startup_probe.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 0,
+        30,
+        0.2,
+        "it is warm",
+    )
     asked = httpx.get(f"{engine}/metrics", trust_env=False).text
     assert any(
         line.startswith("vllm:request_success_total") and not line.endswith(" 0.0") for line in asked.splitlines()
     )
-    refused = run("warm.py", "another", f"--url={engine}", "--timeout-s=5")
+    refused = run("startup_probe.py", "another", f"--url={engine}", "--timeout-s=5")
     assert refused.returncode == 1
     assert "404" in refused.stderr
 
@@ -70,7 +75,7 @@ def test_an_engine_is_told_to_stop_after_gateways_know_and_what_it_has_is_finish
     body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "ignore_eos": True}
     began = time.monotonic()
     leaving = subprocess.Popen(
-        [sys.executable, "-I", POD / "leave.py", "--announced-s=1", "--finish-s=30", f"--url={engine}"]
+        [sys.executable, "-I", POD / "pre_stop.py", "--announced-s=1", "--finish-s=30", f"--url={engine}"]
     )
     reply = httpx.post(f"{engine}/v1/chat/completions", json=body, timeout=30, trust_env=False)
     assert reply.status_code == 200, "one that comes while gateways have the old answer is served"
@@ -81,7 +86,7 @@ def test_an_engine_is_told_to_stop_after_gateways_know_and_what_it_has_is_finish
 
 
 def test_an_engine_that_does_not_finish_is_not_waited_for_longer_than_it_may() -> None:
-    left = run("leave.py", "--announced-s=0", "--finish-s=1", "--url=http://127.0.0.1:9")
+    left = run("pre_stop.py", "--announced-s=0", "--finish-s=1", "--url=http://127.0.0.1:9")
     assert left.returncode == 0
 
 
@@ -96,7 +101,7 @@ def test_a_pod_waits_for_its_model_until_it_is_there(tmp_path: Path) -> None:
         (code / path).write_text((ROOT / path).read_text())
     environment = {"MODELS": json.dumps(wanted), "HF_HOME": str(tmp_path)}
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "manyeyes.engine.download", "--wait"],
+        [sys.executable, "-m", "manyeyes.engine.model_download", "--wait"],
         cwd=code,
         env=environment,
         stdout=subprocess.PIPE,
@@ -120,7 +125,9 @@ def test_without_a_pre_stop_an_engine_still_finishes_before_it_is_told_to_stop(t
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "run.sh").write_text((POD / "run.sh").read_text())
-    (scripts / "leave.py").write_text((POD / "leave.py").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    (scripts / "pre_stop.py").write_text(
+        (POD / "pre_stop.py").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    )
     running = subprocess.Popen(["sh", scripts / "run.sh", "1", "30", *engine], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -139,9 +146,11 @@ def test_without_a_pre_stop_an_engine_still_finishes_before_it_is_told_to_stop(t
 
 def test_a_marked_engine_is_asked_for_its_picture_only_once(engine: str, port: int, tmp_path: Path) -> None:
     mark = tmp_path / "warm"
-    ask = ("warm.py", "big", f"--url={engine}", "--timeout-s=5", f"--mark={mark}")
+    ask = ("startup_probe.py", "big", f"--url={engine}", "--timeout-s=5", f"--mark={mark}")
     eventually(lambda: run(*ask).returncode == 0, 30, 0.2, "it is warm")
     assert mark.exists()
     before = httpx.get(f"{engine}/metrics", trust_env=False).text.count("\n")
-    assert run("warm.py", "no-such-model", f"--url={engine}", "--timeout-s=5", f"--mark={mark}").returncode == 0
+    assert (
+        run("startup_probe.py", "no-such-model", f"--url={engine}", "--timeout-s=5", f"--mark={mark}").returncode == 0
+    )
     assert httpx.get(f"{engine}/metrics", trust_env=False).text.count("\n") == before

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import Key, Keys, KeysError, parse_keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import ConfigError, parse
-from manyeyes.controller.registry.forms import NewPool
-from manyeyes.render.gateway import as_generation, gateway_files
-from manyeyes.render.nginx import as_map, quoted
-from manyeyes.render.places import Places
+from manyeyes.config.loader import ConfigError, parse
+from manyeyes.config.placement import lay_out
+from manyeyes.controller.registry.schemas import NewPool
+from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.upstreams import as_map, quoted
 from tests.process.stand import ROOT, modules_folder, nginx_binary, own_user
 
 HOSTILE = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli.restart import Look, NotBack, restart
-from manyeyes.cli.rolling import Phase, Rules, Seen, Turn
+from manyeyes.cli.rolling.runner import Look, NotBack, restart
+from manyeyes.cli.rolling.state_machine import Phase, Rules, Seen, Turn
 from tests.eventually import eventually
 from tests.process.crowd import crowd
 from tests.process.stand import Stand, stand

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from tests.eventually import eventually
 from tests.process.crowd import crowd
 from tests.process.docker_socket import FakeDocker, docker_behind_filter
@@ -124,7 +124,7 @@ def by_hand(running: Stand, *arguments: str) -> subprocess.CompletedProcess[str]
         "MANYEYES_SECRETS": str(running.folder / "secrets"),
     }
     return subprocess.run(
-        [sys.executable, "-m", "manyeyes.controller.scaling.by_hand", "--wait-s=60", *arguments],
+        [sys.executable, "-m", "manyeyes.controller.autoscaling.set_replicas", "--wait-s=60", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from manyeyes.monitoring.grafana import build
-from manyeyes.monitoring.prometheus_api import Prometheus
+from manyeyes.monitoring.prometheus_client import Prometheus
 from tests.eventually import eventually
 from tests.process.prometheus_beside import prometheus_beside
 from tests.process.stand import ROOT, Stand, stand

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
 from manyeyes.render.alertmanager import alertmanager_yml
 from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
 from tests.eventually import eventually

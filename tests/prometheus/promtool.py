@@ -6,8 +6,8 @@ from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
 from manyeyes.render.prometheus import rules_yml
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load, parse
-from manyeyes.config.rules import problems
+from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import lay_out
+from manyeyes.config.validation import problems
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.alertmanager import alertmanager_yml
 from manyeyes.render.prometheus import prometheus_yml, rules_yml

@@ -1,7 +1,7 @@
 """A simulated day: people come as the hour has it, with noise and spikes from a seed, and scaling follows them.
 
 Discrete events: an arrival, an end, a look every few seconds with the decision that the controller would make of it. The decisions
-are the controller's own code (manyeyes/controller/scaling); engines are tests/simulation/engine.py.
+are the controller's own code (manyeyes/controller/autoscaling); engines are tests/simulation/engine.py.
 """
 
 import heapq
@@ -13,10 +13,10 @@ from operator import attrgetter
 from random import Random
 
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.scaling.decide import Change
-from manyeyes.controller.scaling.moves import Engine, Stage, moves
-from manyeyes.controller.scaling.need import Load
-from manyeyes.controller.scaling.pool import PoolScaling
+from manyeyes.controller.autoscaling.demand import Load
+from manyeyes.controller.autoscaling.policy import Change
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling
+from manyeyes.controller.autoscaling.reconcile import Engine, Stage, moves
 from manyeyes.simulator import profile
 from tests.simulation.engine import AVERAGE, SimulatedEngine, Work
 

@@ -1,9 +1,9 @@
 """Makes jobs and schedulers for the tests of the emulator's pure parts."""
 
-from manyeyes.simulator import blocks
+from manyeyes.simulator import block_hash
 from manyeyes.simulator.encoder_cache import EncoderCache
-from manyeyes.simulator.job import Job, Medium
 from manyeyes.simulator.kv_cache import KvCache
+from manyeyes.simulator.request import Job, Medium
 from manyeyes.simulator.scheduler import Scheduler
 from manyeyes.simulator.sequence import Sequence
 
@@ -16,7 +16,7 @@ def sequence(prompt: list[int] | int, answer: int = 5, media: tuple[Medium, ...]
     """A sequence with the tokens `prompt`, or with so many from `start` on. The tokens of its answer are -1, -2, ..."""
     ids = list(range(start, start + prompt)) if isinstance(prompt, int) else prompt
     job = Job("m", ids, media, "", ["word"] * answer, "stop", stream=True, include_usage=False)
-    return Sequence(job, 0.0, hashes=blocks.hashes([*ids, *range(-1, -1 - answer, -1)]))
+    return Sequence(job, 0.0, hashes=block_hash.hashes([*ids, *range(-1, -1 - answer, -1)]))
 
 
 def scheduler(kv_tokens: int = 16_000, seats: int = 8, budget: int = 512, encoder_tokens: int = 512) -> Scheduler:

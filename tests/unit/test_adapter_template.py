@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from manyeyes.config.endpoint import Endpoint
-from manyeyes.openai_adapter.question import Question
-from manyeyes.openai_adapter.refusal import Refusal
+from manyeyes.config.custom_endpoint import Endpoint
+from manyeyes.openai_adapter.errors import Refusal
+from manyeyes.openai_adapter.request_mapping import Question
 from manyeyes.openai_adapter.template import fill
 
 

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.measure.counters import difference, read, share
 from benchmarks.measure.load import Report
 from benchmarks.measure.users import busiest, joined
-from loadtest.machine import Busy, busy
+from loadtest.host_info import Busy, busy
 from loadtest.percentiles import median, percentile
-from loadtest.processes import cpu_s, members, memory_mb, started
+from loadtest.process_group import cpu_s, members, memory_mb, started
 from tests.eventually import eventually
 
 HITS, QUERIES = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks.job import Finished, Job, append, read
+from benchmarks.measurement import Finished, Job, append, read
 from benchmarks.plan import NO_GATEWAY, Wanted, plan
 from benchmarks.report.targets import OURS
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.job import Finished, Job
+from benchmarks.measurement import Finished, Job
 from benchmarks.plan import NO_GATEWAY
+from benchmarks.report.chart import picture
 from benchmarks.report.page import page
-from benchmarks.report.picture import picture
 from benchmarks.report.results import Results
 from benchmarks.report.targets import OURS, targets
 

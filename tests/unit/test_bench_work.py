@@ -6,9 +6,9 @@ import orjson
 import pytest
 from PIL import Image
 
-from benchmarks import work as works
-from benchmarks.measure.body import chat_body
-from benchmarks.work.pictures import jpeg
+from benchmarks import workloads as works
+from benchmarks.measure.request_bodies import chat_body
+from benchmarks.workloads.pictures import jpeg
 
 
 @pytest.mark.parametrize("name", works.ALL)

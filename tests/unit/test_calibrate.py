@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from manyeyes.calibration.engine import Answer
-from manyeyes.calibration.fit import fit
-from manyeyes.calibration.fitted import fitted
 from manyeyes.calibration.measure import SIZES, Seen, token_s
-from manyeyes.calibration.written import text
+from manyeyes.calibration.nnls import fit
+from manyeyes.calibration.profile_fit import fitted
+from manyeyes.calibration.profile_writer import text
 from manyeyes.simulator import profile
 from manyeyes.simulator.profile import Profile
 from manyeyes.simulator.scheduler import Batch

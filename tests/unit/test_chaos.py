@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import target
+from benchmarks.chaos.fault_result import Outcome, Times, outcome
 from benchmarks.chaos.faults import Fault, Part, chosen, table
 from benchmarks.chaos.gateway_log import by_id
-from benchmarks.chaos.growth import growth
-from benchmarks.chaos.lines import lines
-from benchmarks.chaos.outcome import Outcome, Times, outcome
-from benchmarks.chaos.patient import Tried
+from benchmarks.chaos.leak_detection import growth
 from benchmarks.chaos.report import About, markdown, page
+from benchmarks.chaos.retrying_client import Tried
+from benchmarks.chaos.svg_chart import lines
 from loadtest.sample import Sample
-from manyeyes.cli.facts import Docker
+from manyeyes.cli.host_info import Docker
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
 TIMES = Times(began_s=100, struck_s=110, whole_s=115, ended_s=125)
@@ -170,7 +170,7 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, confirmed: bool, refused: bool
 ) -> None:
     (tmp_path / "cluster.yaml").write_text("pools: [{name: a, model: org/A}]\n")
-    monkeypatch.setattr("manyeyes.cli.facts.docker", lambda: Docker(server="28.0"))
+    monkeypatch.setattr("manyeyes.cli.host_info.docker", lambda: Docker(server="28.0"))
     monkeypatch.setattr("benchmarks.chaos.target.Containers.parts", lambda self: parts(("a", "p")))
     monkeypatch.setattr("benchmarks.chaos.target.Containers.flavours", lambda self: {"cuda"})
     monkeypatch.setattr("benchmarks.chaos.target.Gateway.ready", lambda self, model: "a")

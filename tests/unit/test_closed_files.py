@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import backup, doctor, dotenv, pin_images, upgrade
+from manyeyes.cli import backup, doctor, env_file, pin_images, upgrade
 from manyeyes.cli.archive import Member
 from manyeyes.cli.backup import restore
-from manyeyes.cli.facts import Docker
+from manyeyes.cli.host_info import Docker
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import closed_file
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import add_key, load_keys
-from manyeyes.config.load import load, parse
+from manyeyes.config.loader import load, parse
 from manyeyes.config.users import load_users, set_password
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -52,15 +52,15 @@ def test_env_keeps_its_mode_when_the_cluster_goes_up_and_down(tmp_path: Path, gi
     path = tmp_path / ".env"
     path.write_text("HF_TOKEN=hf_secret\n")
     path.chmod(given)
-    dotenv.keep({"A": "1"}, path)
+    env_file.keep({"A": "1"}, path)
     assert mode(path) == given
-    dotenv.keep({}, path)
+    env_file.keep({}, path)
     assert mode(path) == given
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_new_env_is_closed_to_others(tmp_path: Path, never_open: list[int]) -> None:
-    dotenv.keep({"A": "1"}, tmp_path / ".env")
+    env_file.keep({"A": "1"}, tmp_path / ".env")
     assert mode(tmp_path / ".env") == 0o600
     assert never_open == [0o600]
 
@@ -79,7 +79,7 @@ def test_a_file_with_secrets_is_written_below_a_name_that_only_its_owner_can_ope
         return fdopen(handle, *arguments)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "fdopen", watched)
-    dotenv.keep({"A": "1"}, path)
+    env_file.keep({"A": "1"}, path)
     assert seen == [0o600]
 
 
@@ -89,7 +89,7 @@ def test_root_leaves_a_users_file_to_the_user(tmp_path: Path) -> None:
     path.write_text("HF_TOKEN=hf_secret\n")
     path.chmod(0o600)
     os.chown(path, 1234, 2345)
-    dotenv.keep({"A": "1"}, path)
+    env_file.keep({"A": "1"}, path)
     assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (1234, 2345, 0o600)
 
 
@@ -98,7 +98,7 @@ def test_what_root_makes_anew_in_a_users_folder_is_the_users(tmp_path: Path) -> 
     folder = tmp_path / "clone"
     folder.mkdir()
     os.chown(folder, 1234, 2345)
-    dotenv.keep({"A": "1"}, folder / ".env")
+    env_file.keep({"A": "1"}, folder / ".env")
     assert ((folder / ".env").stat().st_uid, mode(folder / ".env")) == (1234, 0o600)
     set_password(folder / "users.yaml", "alice", "correct horse")
     users = folder / "users.yaml"
@@ -192,9 +192,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cluster.yaml").write_text(CLUSTER)
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "secrets"))
     (tmp_path / "secrets").mkdir()
-    monkeypatch.setattr(dotenv, "PATH", tmp_path / ".env")
-    monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
-    monkeypatch.setattr("manyeyes.cli.backup.engine.ensure", lambda: WORKS)
+    monkeypatch.setattr(env_file, "PATH", tmp_path / ".env")
+    monkeypatch.setattr(env_file.own_lines, "__defaults__", (tmp_path / ".env",))
+    monkeypatch.setattr("manyeyes.cli.backup.docker_install.ensure", lambda: WORKS)
     monkeypatch.setattr("manyeyes.cli.backup.Compose.runs", lambda self: False)
     monkeypatch.setattr(Volumes, "exists", lambda self, volume: False)
     return folder

@@ -8,8 +8,8 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import DEFAULT, HostGpu, Inventory
-from manyeyes.config.layout import LayoutError, deal, lay_out
-from manyeyes.config.load import ConfigError, load, parse
+from manyeyes.config.loader import ConfigError, load, parse
+from manyeyes.config.placement import LayoutError, deal, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"

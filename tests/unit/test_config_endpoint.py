@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.load import ConfigError, parse
-from manyeyes.render.environment import compose_env
+from manyeyes.config.loader import ConfigError, parse
+from manyeyes.render.compose_env import compose_env
 
 ENDPOINT = "endpoint: {url: 'https://h/x', template: {p: '{USER_PROMPT}', i: ['{IMAGE_URL}']}, answer: $.a}"
 POOL = "pools: [{name: a, model: m, media: {images_per_prompt: 1, videos_per_prompt: 0}}]\n"

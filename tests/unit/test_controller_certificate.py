@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from manyeyes.config.load import parse
-from manyeyes.controller import certificate
+from manyeyes.config.loader import parse
+from manyeyes.controller.telemetry import certificate
 
 PLAIN = "pools: [{name: big, model: m}]"
 

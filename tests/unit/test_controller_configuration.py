@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.keys import Key, Keys
-from manyeyes.controller.configuration import Texts, Unreadable, Unusable, understand
+from manyeyes.controller.config_sync.config_watcher import Texts, Unreadable, Unusable, understand
 
 CONFIG = Path("config/cluster.yaml")
 RIGHT = "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"

@@ -6,11 +6,12 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from manyeyes.config.load import parse
-from manyeyes.controller import metrics, state
-from manyeyes.controller.dns import MOST_KEPT, Answers, answer
-from manyeyes.controller.fleet import Fleet
-from manyeyes.controller.state import Engine, Look, State, Step
+from manyeyes.config.loader import parse
+from manyeyes.controller.health import state_machine
+from manyeyes.controller.health.state_machine import Engine, Look, State, Step
+from manyeyes.controller.membership.dns import MOST_KEPT, Answers, answer
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.telemetry import metrics
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"
 
@@ -139,5 +140,5 @@ def test_ever_new_names_do_not_fill_the_memory() -> None:
 def test_a_suspect_engine_is_still_among_them_and_a_sleeping_one_is_not() -> None:
     of = fleet()
     of.members["e-0"].known = Engine(state=State.SUSPECT, settled=True)
-    of.members["e-1"].known = state.remembered(State.SLEEPING, 0.0)
+    of.members["e-1"].known = state_machine.remembered(State.SLEEPING, 0.0)
     assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9000 e-0.engine.manyeyes.internal."]

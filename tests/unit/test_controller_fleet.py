@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
-from manyeyes.controller import metrics, state
-from manyeyes.controller.fleet import Fleet
-from manyeyes.controller.kept import Kept
-from manyeyes.controller.load import Load
-from manyeyes.controller.state import Look, Observation, State
+from manyeyes.config.loader import parse
+from manyeyes.controller.health import state_machine
+from manyeyes.controller.health.state_machine import Look, Observation, State
+from manyeyes.controller.health.vllm_metrics import Load
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.state_store import Kept
+from manyeyes.controller.telemetry import metrics
 
 
 def cluster(*engines: str) -> Cluster:
@@ -24,8 +25,8 @@ def engine(name: str, address: str = "127.0.0.1:9", pool: str = "big", weight: i
 
 def with_all_up(fleet: Fleet) -> Fleet:
     for member in fleet.members.values():
-        healthy = state.observe(member.known, Observation(0.0, Look.HEALTHY), fleet.cluster.controller)
-        fleet.take(member, state.warmed(healthy.engine, 0.0))
+        healthy = state_machine.observe(member.known, Observation(0.0, Look.HEALTHY), fleet.cluster.controller)
+        fleet.take(member, state_machine.warmed(healthy.engine, 0.0))
         fleet.moved(member, "127.0.0.1")
     return fleet
 
@@ -196,14 +197,14 @@ def test_the_version_changes_with_whatever_changes_an_answer() -> None:
         lambda: fleet.apply(cluster(engine("a", weight=2), engine("b"))),
         lambda: fleet.take(
             fleet.members["a"],
-            state.observe(fleet.members["a"].known, Observation(1.0, Look.GONE), fleet.cluster.controller),
+            state_machine.observe(fleet.members["a"].known, Observation(1.0, Look.GONE), fleet.cluster.controller),
         ),
     ]
     for change in changes:
         change()
         assert fleet.version not in seen
         seen.append(fleet.version)
-    healthy = state.observe(fleet.members["b"].known, Observation(2.0, Look.HEALTHY), fleet.cluster.controller)
+    healthy = state_machine.observe(fleet.members["b"].known, Observation(2.0, Look.HEALTHY), fleet.cluster.controller)
     fleet.take(fleet.members["b"], healthy)
     assert fleet.version == seen[-1]
 

@@ -6,9 +6,9 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from manyeyes.config.pools import Pool
-from manyeyes.controller.in_force import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.controller.config_sync.effective_config import NOTHING, InForce, Refused, Registered, merged
 
 
 def written() -> Cluster:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manyeyes.controller.kept import Kept
+from manyeyes.controller.state_store import Kept
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(tmp_path: Path
 
 def test_killed_at_any_instant_it_leaves_the_old_document_or_the_new_one(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from manyeyes.controller.kept import Kept\n"
+        "import sys; from pathlib import Path; from manyeyes.controller.state_store import Kept\n"
         "kept = Kept(Path(sys.argv[1]))\n"
         "for n in range(10**9): kept.write('held', {'first': n, 'rows': ['x' * 50] * 200, 'last': n})\n"
     )

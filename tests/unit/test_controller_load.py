@@ -1,6 +1,6 @@
 """What is read of an engine's metrics and /load, and what is made of it."""
 
-from manyeyes.controller.load import Load, Loads, read
+from manyeyes.controller.health.vllm_metrics import Load, Loads, read
 from manyeyes.emulator.metrics import Metrics
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.

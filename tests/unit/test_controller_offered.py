@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
-from manyeyes.controller.gateway_files import GatewayFiles, Said
-from manyeyes.controller.offered import Offered
-from manyeyes.render.gateway import as_generation
-from manyeyes.render.places import CONTAINERS
+from manyeyes.config.loader import parse
+from manyeyes.controller.config_sync.config_generations import Offered
+from manyeyes.controller.config_sync.nginx_publisher import GatewayFiles, Said
+from manyeyes.render.nginx.files import as_generation
+from manyeyes.render.nginx.paths import CONTAINERS
 
 
 def names(folder: Path) -> set[str]:

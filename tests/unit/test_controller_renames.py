@@ -1,8 +1,8 @@
 """Which pool is the one that had another name before, and how the gateway asks its engines."""
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
-from manyeyes.controller.renames import FORMER_FOR_S, Lineage, following, naming, read
+from manyeyes.config.loader import parse
+from manyeyes.controller.config_sync.pool_renames import FORMER_FOR_S, Lineage, following, naming, read
 
 
 def cluster(pools: str, **engines: str) -> Cluster:

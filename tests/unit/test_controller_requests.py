@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.controller.requests import MOST_ATTEMPTS, Outcome, Request, read
+from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, Outcome, Request, read
 
 ONE: dict[str, Any] = {
     "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",

@@ -9,9 +9,9 @@ from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.slo import Slo
-from manyeyes.controller import metrics, request_labels
-from manyeyes.controller.fleet import Fleet
-from manyeyes.controller.request_log import RequestLog
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.telemetry import metric_labels, metrics
+from manyeyes.controller.telemetry.access_log_receiver import RequestLog
 from tests.unit.test_controller_requests import NOBODY, ONE
 
 CLUSTER = Cluster.model_validate(
@@ -213,11 +213,11 @@ def test_keys_are_counted_by_name_and_their_number_is_bounded(log: RequestLog) -
     assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 1
     assert value("manyeyes_key_requests_total", key="alice", status_class="4xx") == 1
     take(log, key="\ud800\n")
-    for number in range(2 * request_labels.MOST_KEYS):
+    for number in range(2 * metric_labels.MOST_KEYS):
         take(log, key=f"k{number}")
     keys = {dict(pairs)["key"] for name, pairs in series() if name == "manyeyes_key_requests_total"}
     assert {"alice", "other"} <= keys
-    assert len(keys) <= request_labels.MOST_KEYS + 1
+    assert len(keys) <= metric_labels.MOST_KEYS + 1
     take(log, key="alice")
     assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 2
 

@@ -3,7 +3,7 @@
 import random
 from math import ceil
 
-from manyeyes.controller.recent import ENOUGH, MOST, SPAN_S, Recent
+from manyeyes.controller.telemetry.latency_window import ENOUGH, MOST, SPAN_S, Recent
 
 
 def test_nothing_is_said_before_there_are_enough() -> None:

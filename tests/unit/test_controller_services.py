@@ -2,10 +2,10 @@
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import Inventory
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import parse
-from manyeyes.controller.in_force import InForce, placed
-from manyeyes.controller.services import changes, engines_at
+from manyeyes.config.loader import parse
+from manyeyes.config.placement import lay_out
+from manyeyes.controller.config_sync.effective_config import InForce, placed
+from manyeyes.controller.membership.service_discovery import changes, engines_at
 
 TEXT = """
 pools:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from manyeyes.config.gateway import Controller
-from manyeyes.controller import state
-from manyeyes.controller.state import (
+from manyeyes.controller.health import state_machine
+from manyeyes.controller.health.state_machine import (
     Canary,
     Doubt,
     Engine,
@@ -310,7 +310,7 @@ def test_flapping_is_forgiven_while_nobody_else_serves_and_when_somebody_wanted_
     flaps(life, 6, others_serve=False)
     life.sees(Look.GONE)
     assert life.sees(Look.HEALTHY, others_serve=False) is State.WARMING
-    held = Life(state.hold(up().engine, "restarted by ops").engine)
+    held = Life(state_machine.hold(up().engine, "restarted by ops").engine)
     flaps(held, 6)
     assert held.engine.downs == ()
 
@@ -356,7 +356,7 @@ def test_a_pool_is_never_emptied_on_doubt() -> None:
 
 
 def test_what_is_remembered_serves_until_the_first_look_says_otherwise() -> None:
-    kept = {one: state.remembered(one, 1000.0) for one in State}
+    kept = {one: state_machine.remembered(one, 1000.0) for one in State}
     assert members({one.value: engine for one, engine in kept.items()}) == ["up", "suspect"]
     assert Life(kept[State.UP]).sees(Look.GONE) is State.DOWN
     assert Life(kept[State.UP]).sees(Look.HEALTHY) is State.UP
@@ -364,11 +364,11 @@ def test_what_is_remembered_serves_until_the_first_look_says_otherwise() -> None
 
 
 def test_a_held_engine_is_shown_as_draining_while_it_serves() -> None:
-    held = state.hold(up().engine, "ops").engine
+    held = state_machine.hold(up().engine, "ops").engine
     assert (held.shown, held.held_for) == (State.DRAINING, "ops")
     suspect = replace(held, state=State.SUSPECT, doubt=Doubt.SILENT)
     assert suspect.shown is State.DRAINING
     assert Life(held).sees(Look.GONE) is State.DOWN
-    away = state.observe(held, seen(Look.GONE), RULES)
+    away = state_machine.observe(held, seen(Look.GONE), RULES)
     assert away.sentence == "went away while it was held back: nothing listens there"
-    assert state.release(held, "ops").engine.held_for == ""
+    assert state_machine.release(held, "ops").engine.held_for == ""

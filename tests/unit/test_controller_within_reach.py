@@ -5,12 +5,12 @@ from pathlib import Path
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Network
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import parse
-from manyeyes.controller import running
-from manyeyes.controller.running import Running
-from manyeyes.controller.within_reach import Reach, within_reach
-from manyeyes.render.cluster import render
+from manyeyes.config.loader import parse
+from manyeyes.config.placement import lay_out
+from manyeyes.controller.config_sync import compose_state
+from manyeyes.controller.config_sync.apply_plan import Reach, within_reach
+from manyeyes.controller.config_sync.compose_state import Running
+from manyeyes.render.renderer import render
 
 POOLS = """
 flavour: emulated
@@ -31,7 +31,7 @@ def written(text: str) -> Cluster:
 def runs(text: str = POOLS) -> Running:
     """As Compose started it."""
     files = render(parse(text), DEFAULT, Path("c.yaml"), Path("r"))
-    found = running.read(files["engines.yaml"], files["compose.env"])
+    found = compose_state.read(files["engines.yaml"], files["compose.env"])
     assert found
     return found
 

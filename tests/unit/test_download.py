@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from manyeyes.engine import download
+from manyeyes.engine import model_download
 
 REQUEST = httpx.Request("GET", "https://hub/api/models/org/A")
 
@@ -46,7 +46,7 @@ def test_a_model_that_cannot_be_brought_is_one_sentence(
     )  # webui.app sets it for its process, which another test may have been
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("MODELS", json.dumps([{"model": "org/A", "revision": None}]))
-    assert download.main() == 1
+    assert model_download.main() == 1
     [line] = capsys.readouterr().out.splitlines()
     sentence = json.loads(line)["sentence"]
     assert sentence.startswith("org/A")

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from manyeyes.emulator import chat, completions, options
+from manyeyes.emulator import chat, cli, completions
 from manyeyes.emulator.errors import RequestError
-from manyeyes.simulator import tokens
+from manyeyes.simulator import token_counts
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
-OPTIONS = options.parse(
+OPTIONS = cli.parse(
     ["--served-model-name", "m", "alias", "--max-model-len", "500", "--limit-mm-per-prompt", '{"image":2,"video":1}']
 )
 
@@ -40,8 +40,11 @@ def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
         OPTIONS,
     )
     words = 2 + 3 + 2 + 1
-    assert job.media[0].offset == tokens.PER_MESSAGE + 2 + 3 + 1  # after a whole message, a role and a mark
-    assert job.prompt_tokens == words + 64 + tokens.AROUND_VISION + 4 * tokens.PER_MESSAGE + tokens.OPENING
+    assert job.media[0].offset == token_counts.PER_MESSAGE + 2 + 3 + 1  # after a whole message, a role and a mark
+    assert (
+        job.prompt_tokens
+        == words + 64 + token_counts.AROUND_VISION + 4 * token_counts.PER_MESSAGE + token_counts.OPENING
+    )
     assert len(job.media) == 1
     assert job.model == "m"
 
@@ -112,7 +115,7 @@ def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -
     answer = {"role": "assistant", "content": "".join(first.answer)}
     again = {"role": "user", "content": "Are you sure?"}
     second = chat.read_job({"messages": [question, answer, again]}, OPTIONS)
-    so_far = [*first.prompt, *tokens.text_tokens(" ".join(first.answer))]
+    so_far = [*first.prompt, *token_counts.text_tokens(" ".join(first.answer))]
     assert second.prompt[: len(so_far)] == so_far
 
 
@@ -121,10 +124,10 @@ def test_another_picture_has_other_tokens_in_the_same_places() -> None:
     assert [a == b for a, b in zip(one, other, strict=True)].count(False) == 64
 
 
-def with_limits(monkeypatch: pytest.MonkeyPatch) -> options.Options:
+def with_limits(monkeypatch: pytest.MonkeyPatch) -> cli.Options:
     for name, most in (("IMAGE_PIXELS", "1000000"), ("N_SEQUENCES", "8"), ("COMPLETION_PROMPTS", "16")):
         monkeypatch.setenv(f"VLLM_MAX_{name}", most)
-    return options.parse(["--served-model-name", "m"])
+    return cli.parse(["--served-model-name", "m"])
 
 
 def png(width: int, height: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
 
-from manyeyes.emulator.fixed import FixedCore
-from manyeyes.emulator.options import Constants
+from manyeyes.emulator.cli import Constants
+from manyeyes.emulator.constant_latency_core import FixedCore
 from manyeyes.simulator import profile
 from manyeyes.simulator.core import BatchedCore, Core
 from manyeyes.simulator.profile import Profile

@@ -4,8 +4,8 @@ from time import monotonic
 import pytest
 
 from manyeyes.emulator.metrics import Metrics
-from manyeyes.emulator.renderer import Renderer
-from manyeyes.simulator.processor import BYTES_PER_PIXEL, ProcessorCache
+from manyeyes.emulator.preprocessing import Renderer
+from manyeyes.simulator.media_processor import BYTES_PER_PIXEL, ProcessorCache
 from manyeyes.simulator.profile import Profile
 from tests.unit.emulated import medium, sequence
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
-from manyeyes.engine.flags import serve_flags, served_names
-from manyeyes.render.engines import environment_of, media_environment, memory_gb
+from manyeyes.config.loader import parse
+from manyeyes.engine.vllm_flags import serve_flags, served_names
+from manyeyes.render.compose_engines import environment_of, media_environment, memory_gb
 
 
 def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:
@@ -121,7 +121,7 @@ def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) 
     decoding = int(given["VLLM_MEDIA_LOADING_THREAD_COUNT"]) * pool.media.max_decoded_pixels * 8 / 1024**2
     assert decoding + int(given["MANYEYES_MEDIA_ROOM_MB"]) < limit / 2
     assert given["VLLM_MEDIA_CONNECTOR"] == "bounded"
-    assert "--middleware=media_room.MediaRoom" in serve_flags(cluster, found)
+    assert "--middleware=media_memory.MediaRoom" in serve_flags(cluster, found)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import yaml
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load, parse
-from manyeyes.render.engines import engines_yaml
+from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import lay_out
+from manyeyes.render.compose_engines import engines_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 Service = dict[str, Any]

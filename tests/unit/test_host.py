@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import doctor, dotenv, engine, facts, images, inventory
-from manyeyes.cli.facts import Docker
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.host_info import Docker
 from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
@@ -27,7 +27,7 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> No
 
 def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564", "1, GPU-bb, NVIDIA GB10, [N/A]")
-    assert facts.gpus() == (
+    assert host_info.gpus() == (
         HostGpu(index=0, uuid="GPU-aa", name="NVIDIA GeForce RTX 4090", memory_gb=24.0),
         HostGpu(index=1, uuid="GPU-bb", name="NVIDIA GB10", memory_gb=24.0),
     )
@@ -35,18 +35,18 @@ def test_gpus_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_driver_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, "NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.")
-    assert facts.gpus() == ()
+    assert host_info.gpus() == ()
 
 
 def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "gpus", lambda: ())
-    found = inventory.take(parse(AUTO), WORKS, "", "p", OFFLINE)
+    monkeypatch.setattr(host_info, "gpus", lambda: ())
+    found = gpu_discovery.take(parse(AUTO), WORKS, "", "p", OFFLINE)
     assert (found.flavour, found.missing_models) == ("cpu", ("org/A",))
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
     monkeypatch.undo()
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
-    assert inventory.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
-    assert inventory.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
+    assert gpu_discovery.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
+    assert gpu_discovery.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, mon
 def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
     config: str, flavour: str, gpus: tuple[HostGpu, ...], docker: Docker, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "gpus", lambda: gpus)
+    monkeypatch.setattr(host_info, "gpus", lambda: gpus)
     with pytest.raises(Trouble, match=said):
-        inventory.take(parse(config), docker, flavour, "p", OFFLINE)
+        gpu_discovery.take(parse(config), docker, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
     [(WORKS, 0), (Docker(server="24.0.7", compose="2.40.3"), 1), (Docker(server="28.1", compose="2.23.0"), 1)],
 )
 def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
-    assert len(engine.too_old(found)) == count
+    assert len(docker_install.too_old(found)) == count
 
 
 def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
@@ -95,8 +95,8 @@ def test_a_port_in_use_is_told_with_the_setting_that_moves_it() -> None:
 
 
 def test_too_little_memory_and_disk_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "memory_gb", lambda: 0.5)
-    monkeypatch.setattr(facts, "disk_gb", lambda path: 0.5)
+    monkeypatch.setattr(host_info, "memory_gb", lambda: 0.5)
+    monkeypatch.setattr(host_info, "disk_gb", lambda path: 0.5)
     problems = failing(AUTO + "gateway: {port: 1}\nmonitoring: {enabled: false}")
     assert {"free memory", "free disk in /"} <= set(problems)
 
@@ -120,17 +120,17 @@ def test_all_failed_checks_are_told_together() -> None:
 def test_make_up_keeps_its_lines_in_env_and_leaves_the_users_alone(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("HF_TOKEN='secret'\n")
-    dotenv.keep({"A": "1"}, path)
-    dotenv.keep({"A": "2", "B": "3"}, path)
-    assert dotenv.read(path) == {"HF_TOKEN": "secret", "A": "2", "B": "3"}
-    dotenv.keep({}, path)
+    env_file.keep({"A": "1"}, path)
+    env_file.keep({"A": "2", "B": "3"}, path)
+    assert env_file.read(path) == {"HF_TOKEN": "secret", "A": "2", "B": "3"}
+    env_file.keep({}, path)
     assert path.read_text() == "HF_TOKEN='secret'\n"
 
 
 def test_an_env_file_with_nothing_else_in_it_goes_with_the_cluster(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    dotenv.keep({"A": "1"}, path)
-    dotenv.keep({}, path)
+    env_file.keep({"A": "1"}, path)
+    env_file.keep({}, path)
     assert not path.exists()
 
 

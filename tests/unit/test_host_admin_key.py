@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import admin_key
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.errors import Trouble
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import __main__ as host
-from manyeyes.cli import backup, command, dotenv, started
-from manyeyes.cli.command import CommandFailed
+from manyeyes.cli import backup, env_file, process, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.trouble import Trouble
-from manyeyes.config.load import ConfigError
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed
+from manyeyes.config.loader import ConfigError
 
 CLUSTER = "name: mine\npools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 CLOSED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
@@ -21,14 +21,14 @@ ABSENT = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Started once, and mistyped since."""
-    monkeypatch.setattr(started, "ROOT", tmp_path)
+    monkeypatch.setattr(started_services, "ROOT", tmp_path)
     file = tmp_path / "my" / "op.yaml"
     file.parent.mkdir()
     file.write_text(CLUSTER.replace("pools", "pols"))
     for name, text, folder in (("host-mine", CLUSTER, "./my"), ("host-a", CLUSTER.replace("mine", "a"), "./other")):
         rendered = tmp_path / "compose/rendered" / name
         rendered.mkdir(parents=True)
-        (rendered / started.CONFIGURATION).write_text(text)
+        (rendered / started_services.CONFIGURATION).write_text(text)
         (rendered / "compose.env").write_text(f"# made by\nCONFIG_DIR={folder}\nCONFIG_NAME=op.yaml\n")
     return file
 
@@ -36,7 +36,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_typo_in_the_configuration_leaves_what_the_cluster_was_started_with(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert started.configuration(config).name == "mine"
+    assert started_services.configuration(config).name == "mine"
     said = capsys.readouterr().out
     assert "pols is not a setting" in said
     assert "was started with is taken" in said
@@ -44,7 +44,7 @@ def test_a_typo_in_the_configuration_leaves_what_the_cluster_was_started_with(
 
 def test_a_right_configuration_is_taken_as_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(CLUSTER.replace("mine", "new"))
-    assert started.configuration(config).name == "new"
+    assert started_services.configuration(config).name == "new"
     assert capsys.readouterr().out == ""
 
 
@@ -52,16 +52,16 @@ def test_a_wrong_configuration_that_nothing_was_started_with_is_told(config: Pat
     other = config.with_name("another.yaml")
     other.write_text(config.read_text())
     with pytest.raises(ConfigError, match="pols is not a setting"):
-        started.configuration(other)
+        started_services.configuration(other)
 
 
 def test_a_backup_beside_a_typo_holds_a_configuration_that_can_be_restored(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr("manyeyes.cli.backup.engine.ensure", lambda: None)
+    monkeypatch.setattr("manyeyes.cli.backup.docker_install.ensure", lambda: None)
     monkeypatch.setattr("manyeyes.cli.backup.Volumes.exists", lambda self, volume: False)
-    monkeypatch.setattr(dotenv.own_lines, "__defaults__", (tmp_path / ".env",))
+    monkeypatch.setattr(env_file.own_lines, "__defaults__", (tmp_path / ".env",))
     monkeypatch.setattr(Compose, "runs", lambda self: False)
     archive = backup.backup(config, str(tmp_path / "b.tar.gz"))
     backup.restore(config, str(archive))
@@ -129,8 +129,8 @@ def test_a_program_in_a_folder_that_cannot_be_read_is_not_there(monkeypatch: pyt
     def refuse(*arguments: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("manyeyes.cli.command.subprocess.Popen", refuse)
-    assert not command.succeeds(["anything"])
+    monkeypatch.setattr("manyeyes.cli.process.subprocess.Popen", refuse)
+    assert not process.succeeds(["anything"])
 
 
 def test_trouble_is_raised_where_commands_need_a_cluster_and_docker_is_closed(

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli import failure, up, wait
-from manyeyes.cli.command import CommandFailed
+from manyeyes.cli import readiness, start_failure, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.failure import OUT_OF_MEMORY, remedy, root_cause
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed
+from manyeyes.cli.start_failure import OUT_OF_MEMORY, remedy, root_cause
 from manyeyes.cli.terminal import Step
-from manyeyes.cli.trouble import Trouble
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
 CLUSTER = parse(
@@ -40,8 +40,8 @@ class Fake(Compose):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(failure, "FOLDER", tmp_path / "logs")
-    monkeypatch.setattr(failure, "run", lambda *arguments, **more: "false 1\n")
+    monkeypatch.setattr(start_failure, "FOLDER", tmp_path / "logs")
+    monkeypatch.setattr(start_failure, "run", lambda *arguments, **more: "false 1\n")
     return tmp_path / "logs"
 
 
@@ -54,7 +54,7 @@ def log_of(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
 def test_the_root_cause_is_found_before_all_that_follows_from_it(path: Path) -> None:
     wanted, log = log_of(path)
-    trouble = failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
     [said] = trouble.problems
     assert said.startswith(f"gpu-0 ends again and again: {wanted}")
     assert wanted in trouble.details
@@ -82,17 +82,17 @@ def test_a_known_sentence_has_one_remedy(line: str, do: str) -> None:
 
 def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -> None:
     line = '{"at":"2026-11-30T03:00:00.000Z","level":"error","part":"models","event":"download_failed","sentence":"org/A wants a licence to be accepted; then set HF_TOKEN in .env"}'
-    [said] = failure.explained(Fake({}, {"models": line}), "models", "models failed").problems
+    [said] = start_failure.explained(Fake({}, {"models": line}), "models", "models failed").problems
     assert "org/A wants a licence" in said
     line = '{"level":"error","part":"controller","event":"said","message":"stopped","exception":"Traceback (most recent call last):\\n  File \\"x.py\\", line 1\\nPermissionError: [Errno 13] /state"}'
-    [said] = failure.explained(Fake({}, {"controller": line}), "controller", "controller failed").problems
+    [said] = start_failure.explained(Fake({}, {"controller": line}), "controller", "controller failed").problems
     assert "PermissionError: [Errno 13] /state" in said
 
 
 @pytest.mark.parametrize("ended", ["true 137", "false 137", "true 1"])
 def test_a_process_that_linux_ended_for_memory_is_told(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "run", lambda *arguments, **more: f"{ended}\n")
-    [said] = failure.explained(
+    monkeypatch.setattr(start_failure, "run", lambda *arguments, **more: f"{ended}\n")
+    [said] = start_failure.explained(
         Fake({"gpu-0": "restarting"}, {"gpu-0": "Loading weights"}), "gpu-0", "it ended"
     ).problems
     assert OUT_OF_MEMORY in said
@@ -101,14 +101,14 @@ def test_a_process_that_linux_ended_for_memory_is_told(ended: str, monkeypatch: 
 
 def test_without_a_cause_the_last_lines_are_shown_and_where_the_rest_is() -> None:
     log = "".join(f"line {number}\n" for number in range(500))
-    trouble = failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
     assert trouble.details.splitlines() == [f"line {number}" for number in range(475, 500)]
     assert re.search(r"Its whole log: \S+/gpu-0\.log\.", trouble.problems[0])
 
 
 def test_the_whole_log_is_kept_and_closed_to_others(folder: Path) -> None:
     log = "".join(f"line {number}\n" for number in range(5000))
-    failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "it ended")
+    start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "it ended")
     [kept] = folder.rglob("gpu-0.log")
     assert kept.read_text() == log
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -119,15 +119,15 @@ def test_logs_that_cannot_be_read_hide_no_failure() -> None:
         def __call__(self, *arguments: str, **more: object) -> str:
             raise CommandFailed(["docker"], 1, "no such service")
 
-    [said] = failure.explained(Broken({}, {}), "gpu-0", "gpu-0 ends again and again").problems
+    [said] = start_failure.explained(Broken({}, {}), "gpu-0", "gpu-0 ends again and again").problems
     assert said == "gpu-0 ends again and again. `make logs PART=gpu-0` tells more."
 
 
 def waited(compose: Fake, states: dict[str, str], monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60) -> Step:
-    monkeypatch.setattr(wait, "engine_states", lambda cluster: states)
-    monkeypatch.setattr(wait, "_restarts", lambda container: wait.RESTARTS_THAT_ARE_TOO_MANY)
+    monkeypatch.setattr(readiness, "engine_states", lambda cluster: states)
+    monkeypatch.setattr(readiness, "_restarts", lambda container: readiness.RESTARTS_THAT_ARE_TOO_MANY)
     current = Step("starting engines")
-    wait.until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
+    readiness.until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
     return current
 
 

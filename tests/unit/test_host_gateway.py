@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import gateway
+from manyeyes.cli import gateway_client
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from tests.process.certificate import certificate
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_certificate_for_another_name_is_trusted_when_it_is_the_one_in_the_folder(folder: Path) -> None:
     with listening(*certificate(folder, "eyes.example.com")) as port:
-        assert gateway.healthz(at(port)) == {"pools": [{"engines": []}]}
+        assert gateway_client.healthz(at(port)) == {"pools": [{"engines": []}]}
 
 
 def test_another_certificate_is_not_trusted(folder: Path, tmp_path: Path) -> None:
@@ -59,4 +59,4 @@ def test_another_certificate_is_not_trusted(folder: Path, tmp_path: Path) -> Non
     other.mkdir()
     certificate(folder, "localhost")
     with listening(*certificate(other, "localhost")) as port:
-        assert gateway.healthz(at(port)) == {}
+        assert gateway_client.healthz(at(port)) == {}

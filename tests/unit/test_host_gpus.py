@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import doctor, facts, inventory
-from manyeyes.cli.facts import Docker
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli import doctor, gpu_discovery, host_info
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.host_info import Docker
 from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.load import parse
-from manyeyes.render.engines import engines_yaml
+from manyeyes.config.loader import parse
+from manyeyes.render.compose_engines import engines_yaml
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated]}]\n"
 LISTED = "pools: [{name: a, model: org/A}]\nengines:\n" + "".join(
@@ -45,7 +45,7 @@ class Host:
         self.bin = folder / "bin"
         for one in (self.root, self.bin):
             one.mkdir()
-        monkeypatch.setattr(facts, "HOST", self.root)
+        monkeypatch.setattr(host_info, "HOST", self.root)
         without = [one for one in os.environ["PATH"].split(":") if not Path(one, "nvidia-smi").exists()]
         monkeypatch.setenv("PATH", ":".join([str(self.bin), *without]))
 
@@ -86,7 +86,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def taken(flavour: str = "", text: str = AUTO) -> Inventory:
-    return inventory.take(parse(text), WORKS, flavour, "p", OFFLINE)
+    return gpu_discovery.take(parse(text), WORKS, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_an_engine_that_is_listed_for_the_broken_gpu_is_refused(host: Host) -> N
 
 
 def test_nvidia_smi_that_hangs_is_told_and_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "NVIDIA_SMI_S", 0.2)
+    monkeypatch.setattr(host_info, "NVIDIA_SMI_S", 0.2)
     host.has("dev/nvidia0")
     host.smi("", last="exec sleep 600")
     with pytest.raises(Trouble, match="nvidia-smi did not end within"):

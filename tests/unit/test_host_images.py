@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import images, upgrade
-from manyeyes.cli.command import ROOT
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
 from manyeyes.cli.images import provide, registry_of
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.process import ROOT
 from manyeyes.config.gateway import Images
-from manyeyes.config.load import load, parse
+from manyeyes.config.loader import load, parse
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
 NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.cli import replace, started
-from manyeyes.cli.restart import Look
+from manyeyes.cli import started_services
+from manyeyes.cli.rolling import replacement
+from manyeyes.cli.rolling.runner import Look
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 
 NEW = "pools: [{{name: large, model: org/Big}}]\nengines:\n  - {{name: g-0, pool: large{gpu0}}}\n  - {{name: g-1, pool: large{gpu1}}}\n"
 
@@ -31,15 +32,15 @@ class Host:
         (folder / "engines.yaml").write_text(
             yaml.safe_dump({"services": {**services, "g-0": {"labels": {}}, "g-1": {"labels": {}}}})
         )
-        started.note(folder, services)
-        monkeypatch.setattr(replace, "ROOT", folder)
-        monkeypatch.setattr(replace, "run", self.run)
+        started_services.note(folder, services)
+        monkeypatch.setattr(replacement, "ROOT", folder)
+        monkeypatch.setattr(replacement, "run", self.run)
         monkeypatch.setattr(
-            "manyeyes.cli.controller.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
+            "manyeyes.cli.controller_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
         )
-        monkeypatch.setattr("manyeyes.cli.wait.until_up", self.comes_up)
-        monkeypatch.setattr(replace, "Containers", lambda cluster, compose: self)
-        monkeypatch.setattr(replace, "rules", lambda cluster: Times())
+        monkeypatch.setattr("manyeyes.cli.readiness.until_up", self.comes_up)
+        monkeypatch.setattr(replacement, "Containers", lambda cluster, compose: self)
+        monkeypatch.setattr(replacement, "rules", lambda cluster: Times())
         self.folder = folder
 
     def __call__(self, *arguments: str) -> str:
@@ -51,7 +52,7 @@ class Host:
 
     def comes_up(self, cluster: Cluster, compose: Any, current: Any, deadline_s: float, names: set[str]) -> None:
         (name,) = names
-        assert name not in started.services(self.folder), "the controller would let go of the old one"
+        assert name not in started_services.services(self.folder), "the controller would let go of the old one"
         self.up.append(name)
 
     def look(self) -> dict[str, Look]:
@@ -82,19 +83,19 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()
 
 def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here: Any = host(tmp_path, monkeypatch)
-    old = replace.replaced(here.cluster, here, {"e-0", "e-1", "gateway"})
+    old = replacement.replaced(here.cluster, here, {"e-0", "e-1", "gateway"})
     assert old == ["e-0", "e-1"]
-    replace.replace(here.cluster, here, ["g-0", "g-1"], old)
+    replacement.replace(here.cluster, here, ["g-0", "g-1"], old)
     assert here.done == ["start g-0", "drain e-0", "end e-0", "start g-1", "drain e-1", "end e-1"]
     assert here.least_up == 2
-    assert set(started.services(tmp_path)) == {"g-0", "g-1"}
+    assert set(started_services.services(tmp_path)) == {"g-0", "g-1"}
 
 
 def test_an_engine_on_the_same_gpu_ends_first_and_the_others_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: Any = host(tmp_path, monkeypatch, gpus=("0", "1"))
-    replace.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
+    replacement.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
     assert here.done == ["drain e-0", "end e-0", "start g-0", "drain e-1", "end e-1", "start g-1"]
     assert here.least_up == 1
 
@@ -104,4 +105,4 @@ def test_engines_that_move_to_another_network_are_not_replaced_one_by_one(
 ) -> None:
     here: Any = host(tmp_path, monkeypatch)
     here.subnet = lambda: "10.9.0.0/24"
-    assert replace.replaced(here.cluster, here, {"e-0", "e-1"}) == []
+    assert replacement.replaced(here.cluster, here, {"e-0", "e-1"}) == []

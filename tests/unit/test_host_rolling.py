@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli.rolling import Act, Phase, Rules, Seen, Turn, following
+from manyeyes.cli.rolling.state_machine import Act, Phase, Rules, Seen, Turn, following
 
 RULES = Rules(leave_s=5, finish_s=60, stop_s=20, start_s=600)
 

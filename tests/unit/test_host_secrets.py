@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import certificate, doctor, facts, hello, secrets
-from manyeyes.cli.facts import Docker
+from manyeyes.cli import certificate, doctor, host_info, secrets, smoke_test
+from manyeyes.cli.host_info import Docker
 from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import Key, Keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
+from manyeyes.config.placement import lay_out
 
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/")
 ENGINES = "engines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -30,8 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "kept"
     path.mkdir(mode=0o750)
     monkeypatch.setenv("SECRETS_DIR", str(path))
-    monkeypatch.setattr(facts, "host_name", lambda: "eyes")
-    monkeypatch.setattr(facts, "addresses", lambda: ["10.1.2.3", "fd00::1"])
+    monkeypatch.setattr(host_info, "host_name", lambda: "eyes")
+    monkeypatch.setattr(host_info, "addresses", lambda: ["10.1.2.3", "fd00::1"])
     return path
 
 
@@ -173,7 +173,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: Keys, capsys: pytest.CaptureFixture[str]) -> str:
-    hello.show(lay_out(parse(text + ENGINES), EMULATED), keys, grafana=False)
+    smoke_test.show(lay_out(parse(text + ENGINES), EMULATED), keys, grafana=False)
     return capsys.readouterr().out
 
 

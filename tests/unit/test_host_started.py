@@ -6,19 +6,19 @@ from typing import cast
 import pytest
 import yaml
 
-from manyeyes.cli import started, up
+from manyeyes.cli import started_services, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.containers import rules
-from manyeyes.cli.restart import LeftOut, Look, NotBack, restart
-from manyeyes.cli.restart_rolling import left_out, render_engines
-from manyeyes.cli.rolling import Rules
-from manyeyes.cli.trouble import Trouble
+from manyeyes.cli.engine_containers import rules
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.rolling.command import left_out, render_engines
+from manyeyes.cli.rolling.runner import LeftOut, Look, NotBack, restart
+from manyeyes.cli.rolling.state_machine import Rules
 from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import parse
-from manyeyes.render.cluster import render
-from manyeyes.render.engines import engines_yaml
-from manyeyes.render.write import write
+from manyeyes.config.loader import parse
+from manyeyes.config.placement import lay_out
+from manyeyes.render.compose_engines import engines_yaml
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
 
 
 def rendered(folder: Path, **commands: str) -> None:
@@ -28,17 +28,17 @@ def rendered(folder: Path, **commands: str) -> None:
 
 def test_an_engine_is_noted_as_it_is_rendered_when_it_is_started(tmp_path: Path) -> None:
     rendered(tmp_path, a="one", b="one")
-    assert started.services(tmp_path) == {}
-    started.note(tmp_path, ["a", "b"])
+    assert started_services.services(tmp_path) == {}
+    started_services.note(tmp_path, ["a", "b"])
     rendered(tmp_path, a="two", b="two", c="two")
-    started.note(tmp_path, ["b", "c", "unknown"])
-    assert {name: one["command"] for name, one in started.services(tmp_path).items()} == {
+    started_services.note(tmp_path, ["b", "c", "unknown"])
+    assert {name: one["command"] for name, one in started_services.services(tmp_path).items()} == {
         "a": ["one"],
         "b": ["two"],
         "c": ["two"],
     }
-    started.forget_others(tmp_path, ["a", "gone"])
-    assert list(started.services(tmp_path)) == ["a"]
+    started_services.forget_others(tmp_path, ["a", "gone"])
+    assert list(started_services.services(tmp_path)) == ["a"]
 
 
 def engine_of(pool: str, **changes: object) -> dict[str, object]:
@@ -51,9 +51,9 @@ def engine_of(pool: str, **changes: object) -> dict[str, object]:
 
 def test_another_name_of_the_pool_is_told_from_any_other_change() -> None:
     assert engine_of("a") != engine_of("b")
-    assert started.differ_in_names_only(engine_of("a"), engine_of("b"))
-    assert started.differ_in_names_only(engine_of("a"), engine_of("b", aliases=["c", "d"]))
-    assert not started.differ_in_names_only(engine_of("a"), engine_of("b", max_model_len=4096))
+    assert started_services.differ_in_names_only(engine_of("a"), engine_of("b"))
+    assert started_services.differ_in_names_only(engine_of("a"), engine_of("b", aliases=["c", "d"]))
+    assert not started_services.differ_in_names_only(engine_of("a"), engine_of("b", max_model_len=4096))
 
 
 class Running:
@@ -72,7 +72,7 @@ def test_an_engine_that_is_alone_in_its_pool_is_not_restarted_for_a_name(
     before = {name: {"command": ["--served-model-name", "old", "--port=1"]} for name in ("one", "two", "three")}
     after = {name: {"command": ["--served-model-name", "new", "m", "--port=1"]} for name in ("one", "two", "three")}
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": before}))
-    started.note(tmp_path, before)
+    started_services.note(tmp_path, before)
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
     changed = ["one", "two", "three"]
     assert up._later(cluster, cast("Compose", Running()), changed) == (["two", "three"], ["one"])
@@ -175,7 +175,7 @@ def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
 def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp_path: Path) -> None:
     pools = "pools: [{name: a, model: m}]\n"
     write(render(parse(pools), DEFAULT, Path("c.yaml"), Path("r")), tmp_path)
-    started.note(tmp_path, started.wanted(tmp_path))
+    started_services.note(tmp_path, started_services.wanted(tmp_path))
     before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
     render_engines(lay_out(parse(changed), DEFAULT), tmp_path)

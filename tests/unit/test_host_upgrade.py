@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli.upgrade import with_image
-from manyeyes.config.load import ConfigError, parse
+from manyeyes.config.loader import ConfigError, parse
 
 POOLS = "# mine\npools:\n  - {name: a, model: m}  # the one\n"
 

@@ -15,30 +15,32 @@ import orjson
 import pytest
 from prometheus_client import generate_latest
 
-from manyeyes.cli import started
+from manyeyes.cli import started_services
 from manyeyes.config import hosts
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.endpoint import Adapter, Endpoint
-from manyeyes.config.load import parse
-from manyeyes.controller import load, metrics, remote, running
+from manyeyes.config.custom_endpoint import Adapter, Endpoint
+from manyeyes.config.loader import parse
+from manyeyes.controller.autoscaling import store as scaling_memory
+from manyeyes.controller.autoscaling.actuator import CannotMove
+from manyeyes.controller.autoscaling.hung_restart import HungRestarts
 from manyeyes.controller.bounded import NoReply, call
-from manyeyes.controller.container_use import read as container_use
-from manyeyes.controller.dns import Answers
-from manyeyes.controller.fleet import Fleet
-from manyeyes.controller.in_force import InForce, Refused
-from manyeyes.controller.keep_running import keep_running
-from manyeyes.controller.kept import Kept
-from manyeyes.controller.memory import Memory
-from manyeyes.controller.registry.refusal import Refusal
+from manyeyes.controller.config_sync import compose_state
+from manyeyes.controller.config_sync.effective_config import InForce, Refused
+from manyeyes.controller.health import remote_monitor, vllm_metrics
+from manyeyes.controller.health.state_machine import Engine, Look, State
+from manyeyes.controller.membership.dns import Answers
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.membership_store import Memory
+from manyeyes.controller.registry.errors import Refusal
 from manyeyes.controller.registry.registrations import Registrations
 from manyeyes.controller.registry.registrations import read as registered
-from manyeyes.controller.request_log import RequestLog
-from manyeyes.controller.scaling import memory as scaling_memory
-from manyeyes.controller.scaling.actuator import CannotMove
-from manyeyes.controller.scaling.hung import HungRestarts
-from manyeyes.controller.state import Engine, Look, State
-from manyeyes.openai_adapter.answer import NoAnswer
-from manyeyes.openai_adapter.book import Reader
+from manyeyes.controller.state_store import Kept
+from manyeyes.controller.supervision import keep_running
+from manyeyes.controller.telemetry import metrics
+from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.telemetry.container_stats import read as container_use
+from manyeyes.openai_adapter.config import Reader
+from manyeyes.openai_adapter.response_extraction import NoAnswer
 from manyeyes.openai_adapter.upstream import Upstream
 from tests.unit.test_controller_dns import SRV, fleet
 
@@ -196,9 +198,9 @@ def test_random_log_datagrams_end_nothing_and_no_metric_is_wrong() -> None:
 def test_a_counter_that_counts_nothing_makes_the_engine_one_that_says_nothing(number: str) -> None:
     for name in ("num_requests_running", "generation_tokens_total", "kv_cache_usage_perc"):
         text = f'\nvllm:num_requests_running{{a="b"}} 1\nvllm:{name}{{a="b"}} {number}\n'.encode()
-        counters = load.read(text, {})
+        counters = vllm_metrics.read(text, {})
         if counters is not None:
-            orjson.dumps(load.Loads().take(1.0, counters, 3).in_flight)
+            orjson.dumps(vllm_metrics.Loads().take(1.0, counters, 3).in_flight)
         else:
             continue
         assert name == "num_requests_running"  # its first line is right, and the second one is not reached
@@ -255,7 +257,7 @@ async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
-    assert await remote.look(there, 5)
+    assert await remote_monitor.look(there, 5)
 
 
 def test_docker_statistics_of_any_form_are_numbers_or_nothing() -> None:
@@ -313,7 +315,7 @@ async def test_an_engine_without_a_container_keeps_no_other_hung_one_from_its_re
 
 
 async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manyeyes.controller.keep_running.PAUSE_S", 0)
+    monkeypatch.setattr("manyeyes.controller.supervision.PAUSE_S", 0)
     began = 0
     waits = asyncio.Event()
 
@@ -388,9 +390,9 @@ def test_damaged_state_is_set_aside_or_empty(tmp_path: Path, content: bytes) -> 
     found, _ = registered(kept, cluster())
     assert (found.engines, found.pools, found.weights) == ((), (), ())
     assert Reader(tmp_path).changed() is None
-    assert started.services(tmp_path) == {}
-    with contextlib.suppress(running.Unknown):
-        running.read(content.decode("utf-8", "replace"), None)
+    assert started_services.services(tmp_path) == {}
+    with contextlib.suppress(compose_state.Unknown):
+        compose_state.read(content.decode("utf-8", "replace"), None)
 
 
 def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
@@ -421,9 +423,9 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
             kept.write("started", other)
             path = tmp_path / "started.yaml"
-            with contextlib.suppress(running.Unknown, FileNotFoundError):
-                running.read(path.read_text(), None)
-            started.services(tmp_path)
+            with contextlib.suppress(compose_state.Unknown, FileNotFoundError):
+                compose_state.read(path.read_text(), None)
+            started_services.services(tmp_path)
 
 
 # --- the adapter
@@ -436,8 +438,8 @@ def endpoint() -> Endpoint:
 async def test_each_former_connection_of_the_adapter_is_closed_after_its_own_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from manyeyes.openai_adapter.book import Book, Spoken
-    from manyeyes.openai_adapter.speaker import Speaker
+    from manyeyes.openai_adapter.app import Speaker
+    from manyeyes.openai_adapter.config import Book, Spoken
 
     closed: list[float] = []
 
@@ -467,13 +469,13 @@ def replace_limits(book: Any, seconds: float) -> Any:
 def test_a_path_that_cannot_be_followed_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     import jsonpath
 
-    from manyeyes.openai_adapter import answer
+    from manyeyes.openai_adapter import response_extraction
 
     class Broken:
         def findall(self, document: Any) -> list[Any]:
             raise jsonpath.JSONPathError("too deep", token=None)
 
-    monkeypatch.setattr(answer, "_compiled", lambda path: Broken())
+    monkeypatch.setattr(response_extraction, "_compiled", lambda path: Broken())
     with pytest.raises(NoAnswer):
-        answer.text("$.a", {"a": 1})
-    assert answer.usage(endpoint(), {"a": 1}) is None
+        response_extraction.text("$.a", {"a": 1})
+    assert response_extraction.usage(endpoint(), {"a": 1}) is None

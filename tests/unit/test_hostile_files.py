@@ -12,7 +12,7 @@ import yaml
 from manyeyes.config import documents
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.keys import KeysError, load_keys, parse_keys
-from manyeyes.config.load import ConfigError, load, parse
+from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.users import UsersError, load_users, parse_users
 
 ROOT = Path(__file__).resolve().parents[2]

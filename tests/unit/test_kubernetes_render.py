@@ -8,15 +8,15 @@ import yaml
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.layout import LayoutError, lay_out
-from manyeyes.config.load import load, parse
+from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import LayoutError, lay_out
 from manyeyes.config.pools import Flavour
-from manyeyes.render.engines import engines_yaml, telling_environment, telling_flags
-from manyeyes.render.flavours import clusters
+from manyeyes.render.compose_engines import engines_yaml, telling_environment, telling_flags
+from manyeyes.render.engine_groups import shapes
 from manyeyes.render.kubernetes import models, production_stack
+from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.kubernetes.models import CODE
-from manyeyes.render.kubernetes.tree import tree
-from manyeyes.render.shapes import shapes
+from manyeyes.render.multi_node_clusters import clusters
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -206,7 +206,7 @@ def test_values_for_production_stack_start_the_same_engines() -> None:
         one = told[engine["labels"]["manyeyes.pool"]]
         assert f"{one['repository']}:{one['tag']}" == engine["image"]
         own = ["--host=0.0.0.0", "--port=8000"]
-        theirs = [flag for flag in engine["command"] if not flag.startswith("--middleware=media_room.")]
+        theirs = [flag for flag in engine["command"] if not flag.startswith("--middleware=media_memory.")]
         assert [one["modelURL"], *own, *one["vllmConfig"]["extraArgs"]] == theirs
         assert one["vllmConfig"]["enablePrefixCaching"], "left out, the chart switches it off"
 
@@ -214,7 +214,7 @@ def test_values_for_production_stack_start_the_same_engines() -> None:
 def test_the_production_stacks_engines_want_no_file_of_ours_and_have_every_limit_of_vllms_own() -> None:
     cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
     for model in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]:
-        assert not any("media_room" in flag for flag in model["vllmConfig"]["extraArgs"])
+        assert not any("media_memory" in flag for flag in model["vllmConfig"]["extraArgs"])
         given = {one["name"]: one["value"] for one in model["env"]}
         assert given["VLLM_MAX_IMAGE_PIXELS"] == "50000000"
         assert "VLLM_MEDIA_CONNECTOR" not in given
@@ -224,6 +224,6 @@ def test_the_production_stacks_engines_want_no_file_of_ours_and_have_every_limit
 @pytest.mark.parametrize("flavour", ["cuda", "cpu"])
 def test_every_pods_vllm_finds_what_bounds_its_media(flavour: str) -> None:
     text = tree(load(ROOT / "config/cluster.yaml"))[f"engines/{flavour}/pools.yaml"]
-    assert "--middleware=media_room.MediaRoom" in text
+    assert "--middleware=media_memory.MediaRoom" in text
     assert "name: PYTHONPATH\n          value: /manyeyes" in text
-    assert "pod/media_room.py" in (ROOT / "manyeyes/engine/kustomization.yaml").read_text()
+    assert "pod/media_memory.py" in (ROOT / "manyeyes/engine/kustomization.yaml").read_text()

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from loadtest.content.pictures import SIZES, Kind, Picture, strips
+from loadtest.content.images import SIZES, Kind, Picture, strips
 from loadtest.content.videos import Video
 from manyeyes.emulator.videos import read
 

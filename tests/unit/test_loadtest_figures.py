@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
-from loadtest.arrivals import arrivals_in
+from loadtest.bisection import Search, SearchPlan
 from loadtest.duration import seconds
 from loadtest.figures import Window, figures
+from loadtest.poisson import arrivals_in
 from loadtest.sample import Sample, read
-from loadtest.search import Search, SearchPlan
 from loadtest.shapes import STAGED
 from loadtest.shapes.stage import length_s, level
 from loadtest.slo import Slo, slo

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest import marks as in_cluster
-from loadtest.annotations import Annotations
+from loadtest import controller_annotations as in_cluster
+from loadtest.grafana_annotations import Annotations
 
 
 class Grafana(BaseHTTPRequestHandler):

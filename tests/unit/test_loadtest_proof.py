@@ -7,13 +7,13 @@ import pytest
 
 from loadtest import compare
 from loadtest.figures import Figures, Window
-from loadtest.proof import charts, measured, report, words
-from loadtest.proof.measure import Use
-from loadtest.proof.measured import Measured
-from loadtest.proof.results import results
-from loadtest.proof.table import rows
-from loadtest.proof.verdict import Thresholds, missed
-from loadtest.proof.work import Phase, Visit, Work, phases, visits
+from loadtest.scaling_report import charts, report, sample, wording
+from loadtest.scaling_report.measure import Use
+from loadtest.scaling_report.phases import Phase, Visit, Work, phases, visits
+from loadtest.scaling_report.results import results
+from loadtest.scaling_report.sample import Measured
+from loadtest.scaling_report.table import rows
+from loadtest.scaling_report.verdict import Thresholds, missed
 from loadtest.spread import Spread, spread
 from manyeyes.charts.plot import apart, nice
 from manyeyes.charts.style import STYLE
@@ -171,7 +171,7 @@ def test_real_engines_are_not_called_emulated(tmp_path: Path) -> None:
 
 def test_a_partial_run_a_generator_at_its_limit_and_too_few_repeats_are_said_before_any_figure() -> None:
     few = [replace(line, generator_was_limit=line.phase == "full") for line in whole() if line.visit.repeat == 0]
-    told = words.warnings(ABOUT, results(few), "interrupted by Ctrl-C")
+    told = wording.warnings(ABOUT, results(few), "interrupted by Ctrl-C")
     assert told[0].startswith("Partial: interrupted by Ctrl-C")
     assert "The load generator was the limit in 1 engine, repeat 1, full" in told[1]
     assert told[2].startswith("Only 1 repeat:")
@@ -194,11 +194,11 @@ def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:
     bad = one(1, 0, "full", 1.0, 9.0, trouble="cut")
     good = one(1, 0, "full", 6.0, 4.6)
     for line in (bad, good):
-        measured.append(file, line)
+        sample.append(file, line)
     with file.open("ab") as lines:
         lines.write(b'{"visit": {"count"')
-    assert list(measured.read(file)) == [bad, good]
-    assert measured.good(file) == [good]
+    assert list(sample.read(file)) == [bad, good]
+    assert sample.good(file) == [good]
 
 
 def run_of(folder: Path, factor: float) -> Path:
@@ -206,7 +206,7 @@ def run_of(folder: Path, factor: float) -> Path:
     (folder / "about.json").write_bytes(orjson.dumps(ABOUT))
     for line in whole():
         slower = replace(line.figures, total_p95_s=line.figures.total_p95_s * factor)
-        measured.append(folder / "runs.jsonl", replace(line, figures=slower))
+        sample.append(folder / "runs.jsonl", replace(line, figures=slower))
     return folder
 
 

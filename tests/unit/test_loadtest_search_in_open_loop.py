@@ -5,9 +5,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtest.order import Order
+from loadtest.bisection import SearchPlan
+from loadtest.run_spec import Order
 from loadtest.sample import Sample
-from loadtest.search import SearchPlan
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +18,8 @@ def _sockets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_cluster_that_answers_everybody_holds_every_level_however_few_people_come(tmp_path: Path, seed: int) -> None:
-    from loadtest.generator.course import _Searching
-    from loadtest.generator.kept import Kept
+    from loadtest.generator.load_shape import _Searching
+    from loadtest.generator.result_writer import Kept
 
     plan = SearchPlan(start=6.5, settle_s=0.5, measure_s=1.25, most_probes=3)
     order = Order("http://127.0.0.1", "m", "image", str(tmp_path), loop="open", search=plan, seed=seed)

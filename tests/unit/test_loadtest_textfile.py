@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from loadtest.node_exporter_textfile import told
 from loadtest.run import Line
-from loadtest.textfile import told
 
 
 def test_the_generators_limit_is_told_while_a_run_lasts(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from loadtest.wire import Broken, Connection, Target, target, unchunked
+from loadtest.http_client import Broken, Connection, Target, target, unchunked
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -11,12 +11,12 @@ import pytest
 
 from manyeyes.cli import logs as host_logs
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.trouble import Trouble
-from manyeyes.observability import vllm
-from manyeyes.observability.line import ALWAYS, FIELDS, line
-from manyeyes.observability.reading import Line, composed, read
-from manyeyes.observability.showing import shown
-from manyeyes.observability.story import story, tries
+from manyeyes.cli.errors import Trouble
+from manyeyes.observability import vllm_log_config
+from manyeyes.observability.log_format import ALWAYS, FIELDS, line
+from manyeyes.observability.log_formatter import shown
+from manyeyes.observability.log_parser import Line, composed, read
+from manyeyes.observability.request_trace import story, tries
 
 ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-21T20:10:22.860Z"
@@ -154,7 +154,7 @@ def test_parts_levels_and_engines_are_chosen() -> None:
 def vllm_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     monkeypatch.setenv("MANYEYES_ENGINE", "gpu-0")
     monkeypatch.setenv("MANYEYES_POOL", "big")
-    kept, form = vllm.Kept(), vllm.Lines()
+    kept, form = vllm_log_config.Kept(), vllm_log_config.Lines()
 
     def say(logger: str, template: str, *args: object) -> dict[str, Any] | None:
         record = logging.LogRecord(logger, logging.INFO, "x.py", 1, template, args, None)
@@ -197,5 +197,5 @@ def test_vllms_logging_file_is_one_that_pythons_logging_takes(monkeypatch: pytes
     monkeypatch.setenv("MANYEYES_POOL", "big")
     configured = json.loads((ROOT / "manyeyes/observability/vllm.json").read_text())
     maker = logging.config.DictConfigurator(configured)
-    assert isinstance(maker.configure_formatter(configured["formatters"]["lines"]), vllm.Lines)
-    assert isinstance(maker.configure_filter(configured["filters"]["kept"]), vllm.Kept)
+    assert isinstance(maker.configure_formatter(configured["formatters"]["lines"]), vllm_log_config.Lines)
+    assert isinstance(maker.configure_filter(configured["filters"]["kept"]), vllm_log_config.Kept)

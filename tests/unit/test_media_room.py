@@ -1,4 +1,4 @@
-"""manyeyes/engine/pod/media_room.py: what pictures and videos may take of an engine's memory. vLLM's parts are stand-ins here;
+"""manyeyes/engine/pod/media_memory.py: what pictures and videos may take of an engine's memory. vLLM's parts are stand-ins here;
 tests/compose/test_cluster.py asks the real one."""
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-SOURCE = Path(__file__).resolve().parents[2] / "manyeyes/engine/pod/media_room.py"
+SOURCE = Path(__file__).resolve().parents[2] / "manyeyes/engine/pod/media_memory.py"
 PIXELS = 1_310_720
 
 

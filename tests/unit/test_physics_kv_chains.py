@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
+from manyeyes.simulator.conversation_kv_cache import ChainCache
 from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.kv_chains import ChainCache
 from manyeyes.simulator.sequence import Sequence
 from tests.unit.emulated import sequence
 

@@ -8,8 +8,8 @@ import pytest
 
 from manyeyes.simulator import profile
 from manyeyes.simulator.core import BatchedCore
-from manyeyes.simulator.job import Medium
-from manyeyes.simulator.leaps import LeapingCore
+from manyeyes.simulator.fast_forward_core import LeapingCore
+from manyeyes.simulator.request import Medium
 from tests.unit.emulated import medium, scheduler, sequence
 
 PROFILE = profile.load("rtx4090-qwen3-vl-4b-fp8")

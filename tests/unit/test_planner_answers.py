@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.planner.__main__ import main
-from manyeyes.planner.limits import PREFILL, PREPROCESSING, lost
-from manyeyes.planner.outcome import STAGES, Outcome
+from manyeyes.planner.bottlenecks import PREFILL, PREPROCESSING, lost
+from manyeyes.planner.result import STAGES, Outcome
 
 QUICK = ["--requests", "400", "--output-tokens", "40", "--pool", "qwen3-vl-4b"]
 

@@ -6,12 +6,12 @@ import pytest
 
 from loadtest.percentiles import percentile
 from manyeyes.config.pools import Pool
-from manyeyes.planner.ask import Ask
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.card import card
-from manyeyes.planner.outcome import STAGES, Outcome
+from manyeyes.planner.gpu_spec import card
+from manyeyes.planner.plan_request import Ask
+from manyeyes.planner.result import STAGES, Outcome
 from manyeyes.planner.simulation import Simulation, Span
-from manyeyes.planner.work import Conversation, Work, arrivals
+from manyeyes.planner.workload import Conversation, Work, arrivals
 from manyeyes.simulator import profile
 
 FOUR_B = profile.load("rtx4090-qwen3-vl-4b-fp8")

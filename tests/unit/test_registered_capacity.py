@@ -7,11 +7,11 @@ import pytest
 from manyeyes.config.capacity import in_flight
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from manyeyes.config.pools import Pool
-from manyeyes.controller.in_force import NOTHING, Registered, merged
-from manyeyes.render.nginx import pools_conf
-from manyeyes.render.places import CONTAINERS
+from manyeyes.controller.config_sync.effective_config import NOTHING, Registered, merged
+from manyeyes.render.nginx.paths import CONTAINERS
+from manyeyes.render.nginx.upstreams import pools_conf
 
 MIXED = """
 pools:

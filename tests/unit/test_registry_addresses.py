@@ -6,9 +6,9 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from manyeyes.controller.registry.addresses import Own, check, forbidden
-from manyeyes.controller.registry.refusal import Refusal
+from manyeyes.controller.registry.errors import Refusal
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import Key, Keys
-from manyeyes.config.load import parse
-from manyeyes.render.edge import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
-from manyeyes.render.places import CONTAINERS
+from manyeyes.config.loader import parse
+from manyeyes.render.nginx.access import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
+from manyeyes.render.nginx.paths import CONTAINERS
 
 
 def cluster(gateway: str = "{}") -> Cluster:

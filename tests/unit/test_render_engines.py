@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from manyeyes.config.load import parse
-from manyeyes.render.engines import engines_yaml
+from manyeyes.config.loader import parse
+from manyeyes.render.compose_engines import engines_yaml
 
 POOLS = "pools: [{name: a, model: org/A}, {name: b, model: org/B}]\n"
 
@@ -45,5 +45,5 @@ def test_every_vllm_finds_what_bounds_its_media() -> None:
     for name in ("x", "y"):
         assert "/app/manyeyes/engine/pod" in found[name]["environment"]["PYTHONPATH"].split(":")
         assert "/app/manyeyes/engine/pod" in [mount["target"] for mount in found[name]["volumes"]]
-        assert "--middleware=media_room.MediaRoom" in found[name]["command"]
-    assert "--middleware=media_room.MediaRoom" not in found["z"]["command"]
+        assert "--middleware=media_memory.MediaRoom" in found[name]["command"]
+    assert "--middleware=media_memory.MediaRoom" not in found["z"]["command"]

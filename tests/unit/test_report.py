@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from manyeyes.monitoring.prometheus_api import Line
-from manyeyes.monitoring.report import over_time, words
-from manyeyes.monitoring.report.gather import CHARTS, Gathered, Span, Told, spans
-from manyeyes.monitoring.report.over_time import Drawn
+from manyeyes.monitoring.prometheus_client import Line
+from manyeyes.monitoring.report import time_chart, wording
 from manyeyes.monitoring.report.page import page
+from manyeyes.monitoring.report.queries import CHARTS, Gathered, Span, Told, spans
+from manyeyes.monitoring.report.time_chart import Drawn
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 WELL = Told(
@@ -41,29 +41,29 @@ def line(*values: float, step_s: float = 15, start_s: float = START, **labels: s
 
 
 def test_the_headline_says_whether_users_were_well() -> None:
-    assert words.verdict(about(WELL, IDLE)) == ("Users were well", True)
-    assert words.verdict(about(WELL, LATE)) == ("Users were not well: small missed its objective", False)
-    assert words.verdict(about(IDLE)) == ("Nobody asked anything", None)
-    assert words.verdict(about())[1] is None
+    assert wording.verdict(about(WELL, IDLE)) == ("Users were well", True)
+    assert wording.verdict(about(WELL, LATE)) == ("Users were not well: small missed its objective", False)
+    assert wording.verdict(about(IDLE)) == ("Nobody asked anything", None)
+    assert wording.verdict(about())[1] is None
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert [words.percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
+    assert [wording.percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
         "100 %", "99.99 %", "99.93 %", "98.7 %", "0.0 %", "–",
     ]  # fmt: skip
 
 
 def test_the_mean_of_pools_is_weighed_by_their_requests() -> None:
     few = replace(LATE, requests=0.0001, in_time=0.0)
-    shares = {what: figure for figure, what in words.cards(about(WELL, few))}
+    shares = {what: figure for figure, what in wording.cards(about(WELL, few))}
     assert shares["of the answers within their objective"] == "97.0 %"
 
 
 def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_line() -> None:
     points = ((0.0, 1.0), (15.0, 1.0), (30.0, 1.0), (120.0, 1.0), (135.0, 2.0))
     assert spans(points, 15) == [(0, 30), (120, 135)]
-    assert [len(piece) for piece in over_time.pieces(points, 15)] == [3, 2]
-    assert len(over_time.pieces(((0.0, 1.0),), 15)[0]) == 2, "a single sample is still seen"
+    assert [len(piece) for piece in time_chart.pieces(points, 15)] == [3, 2]
+    assert len(time_chart.pieces(((0.0, 1.0),), 15)[0]) == 2, "a single sample is still seen"
 
 
 @pytest.mark.parametrize(
@@ -78,23 +78,23 @@ def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_lin
     ],
 )
 def test_times_under_a_chart_are_round_and_few(hours: float, first: str, last: str) -> None:
-    ticks = over_time.clock(START, START + 3600 * hours, lambda at: datetime.fromtimestamp(at, UTC))
+    ticks = time_chart.clock(START, START + 3600 * hours, lambda at: datetime.fromtimestamp(at, UTC))
     assert 3 <= len(ticks) <= 7
     assert (ticks[0][1], ticks[-1][1]) == (first, last)
 
 
 def test_a_chart_names_its_lines_and_leaves_out_the_idlest_of_too_many() -> None:
     lines = [Drawn(f"gpu-{number}", ((START, float(number)), (START + 15, float(number)))) for number in range(10)]
-    drawn = over_time.chart(about(), "Requests of each engine", "/s", lines)
+    drawn = time_chart.chart(about(), "Requests of each engine", "/s", lines)
     assert "and 2 more" in drawn
     assert "gpu-9" in drawn
     assert "gpu-1<" not in drawn
-    assert over_time.chart(about(), "Nothing", "/s", []) == ""
+    assert time_chart.chart(about(), "Nothing", "/s", []) == ""
 
 
 def test_an_objective_far_above_every_line_does_not_flatten_them() -> None:
     def chart(objective: float) -> str:
-        return over_time.chart(about(), "P95", "s", [Drawn("big", ((START, 1.0),))], objectives=[objective])
+        return time_chart.chart(about(), "P95", "s", [Drawn("big", ((START, 1.0),))], objectives=[objective])
 
     assert "objective 2 s" in chart(2)
     assert "objective" not in chart(30)

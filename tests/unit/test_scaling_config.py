@@ -2,7 +2,7 @@
 
 import pytest
 
-from manyeyes.config.load import ConfigError, parse
+from manyeyes.config.loader import ConfigError, parse
 from manyeyes.config.scaling import Keep
 
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from manyeyes.config.scaling import Down, Keep, Scaling, Target, Up
-from manyeyes.controller.scaling import hours, need
-from manyeyes.controller.scaling.decide import Change, Decision, Reason, reversals
-from manyeyes.controller.scaling.need import Load
-from manyeyes.controller.scaling.pool import PoolScaling
+from manyeyes.controller.autoscaling import demand, schedule
+from manyeyes.controller.autoscaling.demand import Load
+from manyeyes.controller.autoscaling.policy import Change, Decision, Reason, reversals
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 TEN = Target(in_flight=10)
@@ -123,37 +123,37 @@ def test_while_nothing_is_known_of_the_load_nothing_changes() -> None:
 
 
 def test_a_pool_of_which_nobody_serves_keeps_its_engines() -> None:
-    found = need.of(Load(0, 0, 0), TEN, 0.1)
+    found = demand.of(Load(0, 0, 0), TEN, 0.1)
     assert (found.least, found.most) == (None, None)
 
 
 def test_a_missing_measure_may_add_engines_and_never_take_any() -> None:
     target = Target(in_flight=10, gpu=0.5)
-    assert need.of(Load(0, 2, 40), target, 0.1).least == 4
-    assert need.of(Load(0, 2, 4), target, 0.1).most is None
+    assert demand.of(Load(0, 2, 40), target, 0.1).least == 4
+    assert demand.of(Load(0, 2, 4), target, 0.1).most is None
 
 
 def test_the_measure_that_asks_for_most_wins() -> None:
     target = Target(in_flight=10, p95_s=4, gpu=0.5)
-    found = need.of(Load(0, 2, 10, None, 12, 0.6), target, 0.1)
+    found = demand.of(Load(0, 2, 10, None, 12, 0.6), target, 0.1)
     assert (found.least, found.why) == (6, "95 % of requests take up to 12 s, wanted 4 s")
-    assert need.of(Load(0, 2, 10, None, 3, 0.9), target, 0.1).least == 4
+    assert demand.of(Load(0, 2, 10, None, 3, 0.9), target, 0.1).least == 4
 
 
 def test_times_ask_for_fewer_only_at_half_their_target_and_one_at_a_time() -> None:
     target = Target(p95_s=10)
-    assert need.of(Load(0, 4, None, None, 6), target, 0.1).most == 4
-    assert need.of(Load(0, 4, None, None, 5), target, 0.1).most == 3
-    assert need.of(Load(0, 4, None, None, None), target, 0.1).most == 3
+    assert demand.of(Load(0, 4, None, None, 6), target, 0.1).most == 4
+    assert demand.of(Load(0, 4, None, None, 5), target, 0.1).most == 3
+    assert demand.of(Load(0, 4, None, None, None), target, 0.1).most == 3
 
 
 def test_times_of_before_a_change_do_not_count() -> None:
     target = Target(p95_s=10)
-    assert need.of(Load(0, 4, None, None, 40), target, 0.1, times_count=False).least == 1
+    assert demand.of(Load(0, 4, None, None, 40), target, 0.1, times_count=False).least == 1
 
 
 def test_beside_requests_in_flight_times_never_keep_engines() -> None:
-    assert need.of(Load(0, 4, 5, None, 9), Target(in_flight=10, p95_s=10), 0.1).most == 1
+    assert demand.of(Load(0, 4, 5, None, 9), Target(in_flight=10, p95_s=10), 0.1).most == 1
 
 
 def test_a_count_set_by_hand_is_in_force_until_it_is_taken_back() -> None:
@@ -194,7 +194,7 @@ def test_hours_ask_for_engines_in_their_time_zone(day: str, clock: str, engines:
         ),
         time_zone="Europe/Berlin",
     )
-    assert hours.kept(scaling, datetime.fromisoformat(f"{day}T{clock}+01:00").timestamp()) == engines
+    assert schedule.kept(scaling, datetime.fromisoformat(f"{day}T{clock}+01:00").timestamp()) == engines
 
 
 def test_a_decision_for_the_hour_says_so() -> None:

@@ -1,8 +1,8 @@
 """Which engines start and which go."""
 
-from manyeyes.controller.scaling.moves import Engine, Moves, Stage, moves
-from manyeyes.controller.scaling.stages import Facts, Moving, stage
-from manyeyes.controller.state import State
+from manyeyes.controller.autoscaling.lifecycle import Facts, Moving, stage
+from manyeyes.controller.autoscaling.reconcile import Engine, Moves, Stage, moves
+from manyeyes.controller.health.state_machine import State
 
 UP, COMING, GOING, OFF, AWAY = Stage.SERVING, Stage.COMING, Stage.GOING, Stage.OFF, Stage.AWAY
 

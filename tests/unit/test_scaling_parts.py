@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli.up import engines_to_start
-from manyeyes.config.load import parse
-from manyeyes.controller import state
-from manyeyes.controller.fleet import Fleet, Member
-from manyeyes.controller.kept import Kept
-from manyeyes.controller.load import Load
-from manyeyes.controller.request_log import RequestLog
-from manyeyes.controller.scaling import gpu_use, memory
-from manyeyes.controller.scaling.hung import is_hung
-from manyeyes.controller.scaling.observe import Observer
-from manyeyes.controller.scaling.pool import with_target
-from manyeyes.controller.state import Look, State
+from manyeyes.config.loader import parse
+from manyeyes.controller.autoscaling import gpu_utilization, store
+from manyeyes.controller.autoscaling.hung_restart import is_hung
+from manyeyes.controller.autoscaling.pool_autoscaler import with_target
+from manyeyes.controller.autoscaling.signals import Observer
+from manyeyes.controller.health import state_machine
+from manyeyes.controller.health.state_machine import Look, State
+from manyeyes.controller.health.vllm_metrics import Load
+from manyeyes.controller.membership.fleet import Fleet, Member
+from manyeyes.controller.state_store import Kept
+from manyeyes.controller.telemetry.access_log_receiver import RequestLog
 
 CLUSTER = """
 pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]
@@ -81,25 +81,25 @@ def test_the_exporters_text_is_read_by_number_and_by_uuid() -> None:
         'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-bb"} 100\n'
         'DCGM_FI_DEV_GPU_UTIL{gpu="2"} nonsense\nDCGM_FI_DEV_GPU_TEMP{gpu="3"} 50\n'
     )
-    use = gpu_use.read(text)
+    use = gpu_utilization.read(text)
     assert use == {"0": 0.37, "GPU-aa": 0.37, "1": 1.0, "GPU-bb": 1.0}
-    assert gpu_use.of(use, ["0", "GPU-bb"]) == pytest.approx(0.685)
-    assert gpu_use.of(use, ["0", "9"]) is None
+    assert gpu_utilization.of(use, ["0", "GPU-bb"]) == pytest.approx(0.685)
+    assert gpu_utilization.of(use, ["0", "9"]) is None
 
 
 def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    wanted = memory.Memory({"big": 2}, {"big": 1}, {"b"}, {"a"})
-    kept.write(memory.DOCUMENT, wanted.document())
-    assert memory.read(kept) == wanted
+    wanted = store.Memory({"big": 2}, {"big": 1}, {"b"}, {"a"})
+    kept.write(store.DOCUMENT, wanted.document())
+    assert store.read(kept) == wanted
     documents: tuple[object, ...] = (
         [1],
         {"wanted": {"big": 0}, "fixed": {}, "going": [], "resting": []},
         {"wanted": {}},
     )
     for nonsense in documents:
-        kept.write(memory.DOCUMENT, nonsense)
-        assert memory.read(kept) == memory.Memory()
+        kept.write(store.DOCUMENT, nonsense)
+        assert store.read(kept) == store.Memory()
     assert len(list(tmp_path.glob("*.bad"))) >= 1
 
 
@@ -115,16 +115,16 @@ def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
     (member,) = members(None)
-    member.known = replace(state.Engine(state=State.DOWN, last=Look.SILENT), **change)  # type: ignore[arg-type]
+    member.known = replace(state_machine.Engine(state=State.DOWN, last=Look.SILENT), **change)  # type: ignore[arg-type]
     member.since = datetime.now(UTC) - timedelta(seconds=130)
     assert is_hung(member, 120) is hung
     assert not is_hung(member, 140)
 
 
 def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() -> None:
-    known = state.rest(state.Engine(state=State.DOWN, held=True)).engine
+    known = state_machine.rest(state_machine.Engine(state=State.DOWN, held=True)).engine
     assert known.shown is State.SLEEPING
-    assert state.expect(known).engine.shown is State.STARTING
+    assert state_machine.expect(known).engine.shown is State.STARTING
 
 
 def test_without_a_target_a_fifth_of_what_an_engine_runs_at_once_is_taken() -> None:

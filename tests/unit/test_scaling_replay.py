@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.scaling import Scaling, Target
-from manyeyes.controller.scaling.need import Load
-from manyeyes.controller.scaling.record import Record
-from manyeyes.controller.scaling.replay import Unreadable, read, replay
+from manyeyes.controller.autoscaling.decision_log import Record
+from manyeyes.controller.autoscaling.demand import Load
+from manyeyes.controller.autoscaling.replay import Unreadable, read, replay
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = Scaling(target=Target(in_flight=10))
@@ -73,7 +73,13 @@ def test_another_policy_is_compared_on_the_same_record(tmp_path: Path) -> None:
     )
     (tmp_path / "load.jsonl").write_text(lines(recorded()))
     (tmp_path / "other.yaml").write_text("target: {in_flight: 20}\n")
-    command = [sys.executable, "-m", "manyeyes.controller.scaling.replay", str(tmp_path / "load.jsonl"), "--pool=big"]
+    command = [
+        sys.executable,
+        "-m",
+        "manyeyes.controller.autoscaling.replay",
+        str(tmp_path / "load.jsonl"),
+        "--pool=big",
+    ]
     said = subprocess.run(
         [*command, f"--config={tmp_path}/cluster.yaml", f"--other={tmp_path}/other.yaml"],
         cwd=ROOT,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from manyeyes.config.load import parse
+from manyeyes.config.loader import parse
 from manyeyes.config.scaling import Scaling, Target
-from manyeyes.controller.scaling.pool import with_target
+from manyeyes.controller.autoscaling.pool_autoscaler import with_target
 from manyeyes.simulator import profile
 from tests.simulation.day import Outcome, Setting, Traffic, play
 from tests.simulation.engine import AVERAGE, SimulatedEngine

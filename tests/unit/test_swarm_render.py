@@ -8,10 +8,10 @@ import yaml
 
 from manyeyes.config.inventory import HostGpu, Inventory
 from manyeyes.config.keys import Keys
-from manyeyes.config.layout import lay_out
-from manyeyes.config.load import load, parse
-from manyeyes.render.engines import engines_yaml, telling_flags
-from manyeyes.render.flavours import clusters
+from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import lay_out
+from manyeyes.render.compose_engines import engines_yaml, telling_flags
+from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.swarm.__main__ import stacks
 from manyeyes.render.swarm.stack import stack
 
@@ -76,7 +76,9 @@ def test_a_gpu_is_a_generic_resource_for_each_of_an_engines_gpus() -> None:
 def test_another_text_is_another_config_and_the_same_text_the_same() -> None:
     (cluster,) = clusters(parse("pools: [{name: big, model: org/Big, flavours: [emulated]}]")).values()
     own = {f"nginx/{name}": "a" for name in ("nginx.conf", "start.sh", "malloc.env")}
-    own |= {f"manyeyes/engine/pod/{name}": "a" for name in ("leave.py", "media_room.py", "run.sh", "warm.py")}
+    own |= {
+        f"manyeyes/engine/pod/{name}": "a" for name in ("pre_stop.py", "media_memory.py", "run.sh", "startup_probe.py")
+    }
 
     def name(files: dict[str, str]) -> str:
         document = yaml.safe_load(stack(cluster, files, Keys(), "..")["stack.yaml"])

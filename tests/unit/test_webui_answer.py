@@ -1,7 +1,7 @@
 """The line under an answer."""
 
-from webui.answer import Answer, Served, line, note
-from webui.failure import Failure, was_cut
+from webui.chat.streamed_answer import Answer, Served, line, note
+from webui.user_error import Failure, was_cut
 
 SERVED = Served(engine="cpu-0", pool="qwen3-vl-tiny")
 

@@ -1,7 +1,7 @@
 """The banner over the page."""
 
-from webui.banner import notices, states
-from webui.gateway import Pool, parse_pools
+from webui.cluster.gateway_client import Pool, parse_pools
+from webui.ui.banner import notices, states
 
 URL = "http://gateway:8080"
 

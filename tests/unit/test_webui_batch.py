@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from webui import batch, batch_files, progress
-from webui.answer import Answer, Served
-from webui.batch import Batch, Page, State
-from webui.failure import Failure, was_cut
+from webui.chat.streamed_answer import Answer, Served
+from webui.files import batch, batch_export
+from webui.files.batch import Batch, Page, State
+from webui.ui import progress_bar
+from webui.user_error import Failure, was_cut
 
 
 def pages(count: int) -> Batch:
@@ -116,12 +117,12 @@ def test_the_three_files_hold_every_page() -> None:
     found.pages[0].state, found.pages[0].fields = State.DONE, {"total": 3.5, "items": ["a", "b"]}
     found.pages[1].state, found.pages[1].fields = State.DONE, {"total": 4, "note": "=HYPERLINK(1)"}
     found.pages[2].state, found.pages[2].failure = State.FAILED, "Busy."
-    rows = list(csv.DictReader(io.StringIO(batch_files.to_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(batch_export.to_csv(found))))
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
     assert (rows[0]["total"], rows[0]["items"], rows[2]["error"]) == ("3.5", '["a", "b"]', "Busy.")
     assert rows[1]["note"] == "'=HYPERLINK(1)"  # no formula in anybody's sheet
-    assert [page["error"] for page in json.loads(batch_files.to_json(found))["pages"]] == [None, None, "Busy."]
-    assert "*failed: Busy.*" in batch_files.to_markdown(found)
+    assert [page["error"] for page in json.loads(batch_export.to_json(found))["pages"]] == [None, None, "Busy."]
+    assert "*failed: Busy.*" in batch_export.to_markdown(found)
 
 
 def test_progress_says_how_many_how_fast_and_what_to_do() -> None:
@@ -132,6 +133,6 @@ def test_progress_says_how_many_how_fast_and_what_to_do() -> None:
     found.pages[2].state = State.FAILED
     found.pages[3].state = State.STOPPED
     assert (
-        progress.words(found, False)
+        progress_bar.words(found, False)
         == "2 of 4 pages read · 1.0 pages/s · 1 failed: press Retry failed · 1 not read · by gpu-1"
     )

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from webui.caps import Caps
+from webui.chat.model_limits import Caps
 
 
 def test_limits_come_from_the_pool_that_answers_to_the_name_whoever_lays_out_the_engines(tmp_path: Path) -> None:

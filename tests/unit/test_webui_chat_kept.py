@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from webui import chat_files, code_view, kept_chats
-from webui.conversation import assistant_message, thought_message, user_message
-from webui.failure import Failure
-from webui.question import Question, body
+from webui.chat import chat_export, chat_storage, code_view
+from webui.chat.chat_request import Question, body
+from webui.chat.message_builder import assistant_message, thought_message, user_message
+from webui.user_error import Failure
 
 PNG = b"\x89PNG not really"
 
@@ -34,32 +34,32 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_kept_chat_is_shown_again_as_it_was(history: list[dict[str, Any]]) -> None:
-    kept = json.loads(json.dumps(kept_chats.slim(history)))
+    kept = json.loads(json.dumps(chat_storage.slim(history)))
     assert kept["title"] == "What is this?"
-    assert kept_chats.whole(kept) == history
+    assert chat_storage.whole(kept) == history
 
 
 def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], folder: Path) -> None:
-    kept = kept_chats.slim(history)
+    kept = chat_storage.slim(history)
     (folder / "cat.png").unlink()
-    [question, *_] = kept_chats.whole(kept)
+    [question, *_] = chat_storage.whole(kept)
     assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer held by the page: cat.png)"}]
 
 
 @pytest.mark.parametrize("made_up", [None, [], "x", {"messages": 3}, {"messages": ["x", 4]}])
 def test_what_is_no_kept_chat_shows_nothing(made_up: object) -> None:
-    assert kept_chats.whole(made_up) == []
+    assert chat_storage.whole(made_up) == []
 
 
 def test_a_kept_chat_cannot_name_a_file_of_the_server() -> None:
-    [question] = kept_chats.whole({"messages": [{"role": "user", "text": "x", "files": ["/etc/passwd"]}]})
+    [question] = chat_storage.whole({"messages": [{"role": "user", "text": "x", "files": ["/etc/passwd"]}]})
     assert all(item["type"] == "text" for item in question["content"])
 
 
 def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], folder: Path) -> None:
-    text = chat_files.to_json(history, "Cats")
+    text = chat_export.to_json(history, "Cats")
     (folder / "cat.png").unlink()
-    question, thought, answer = chat_files.from_json(text)
+    question, thought, answer = chat_export.from_json(text)
     [file, words] = question["content"]
     assert Path(file["path"]).read_bytes() == PNG
     assert words["text"] == "What is\nthis?"
@@ -72,17 +72,17 @@ def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], f
 )
 def test_another_file_is_refused_in_words(text: str) -> None:
     with pytest.raises(Failure, match="not a chat that was saved here"):
-        chat_files.from_json(text)
+        chat_export.from_json(text)
 
 
 def test_a_saved_chat_brings_no_program_among_the_uploads() -> None:
     bad = {"role": "user", "text": "", "files": [{"name": "../x.html", "data": "PGI+"}]}
     with pytest.raises(Failure, match="neither a picture nor a video"):
-        chat_files.from_json(json.dumps({"kind": "manyeyes-chat", "messages": [bad]}))
+        chat_export.from_json(json.dumps({"kind": "manyeyes-chat", "messages": [bad]}))
 
 
 def test_markdown_has_questions_answers_and_who_gave_them(history: list[dict[str, Any]]) -> None:
-    text = chat_files.to_markdown(history, "Cats")
+    text = chat_export.to_markdown(history, "Cats")
     for part in ("# Cats", "*Attached: cat.png*", "What is\nthis?", "Thought for 3 s", "A cat.", "*gpu-0 · big*"):
         assert part in text
 

@@ -7,11 +7,13 @@ import httpx
 import pytest
 
 from manyeyes.config.pools import Media, Pool
-from webui import cluster_view, estimate, load_run, thinking
-from webui.attach import Cost
-from webui.controller import Controller, Sight, gauges_of, queried_of
-from webui.failure import Failure
-from webui.load_run import LoadRun
+from webui.chat import reasoning
+from webui.cluster import cluster_view, locust_client
+from webui.cluster.controller_client import Controller, Sight, gauges_of, queried_of
+from webui.cluster.locust_client import LoadRun
+from webui.files import token_estimate
+from webui.files.attachments import Cost
+from webui.user_error import Failure
 
 ENGINE = {
     "name": "gpu-0",
@@ -112,7 +114,7 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
     run = LoadRun("http://loadtest:8089/locust")
     answering(run, handler)
     assert await run.start(20, 2.0) == "20 people begin, 2 a second."
-    shown = load_run.shown(await run.stats())
+    shown = locust_client.shown(await run.stats())
     assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
     with pytest.raises(Failure, match="1 to 500"):
         await run.start(5000, 1)
@@ -121,11 +123,11 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
 def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     pool = Pool(name="big", model="org/Big", max_model_len=2048, media=Media(images_per_prompt=1))
     one, two = Cost("a.png", 900, "10 × 10", pictures=1), Cost("b.png", 1300, "10 × 10", pictures=1)
-    assert "900 vision tokens" in estimate.line([one], "", pool)
-    assert "alert" not in estimate.line([one], "", pool)
-    assert "big takes 1 pictures" in estimate.line([one, two], "", pool)
-    assert "does not fit" in estimate.line([Cost("c.png", 2500, "", pictures=1)], "", pool)
-    assert estimate.line([], "long text", pool) == ""
+    assert "900 vision tokens" in token_estimate.line([one], "", pool)
+    assert "alert" not in token_estimate.line([one], "", pool)
+    assert "big takes 1 pictures" in token_estimate.line([one, two], "", pool)
+    assert "does not fit" in token_estimate.line([Cost("c.png", 2500, "", pictures=1)], "", pool)
+    assert token_estimate.line([], "long text", pool) == ""
 
 
 @pytest.mark.parametrize(
@@ -140,4 +142,4 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     ids=["none", "both tags", "closing tag only", "still thinking", "half a tag"],
 )
 def test_thinking_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
-    assert thinking.split(text) == (thought, answer)
+    assert reasoning.split(text) == (thought, answer)

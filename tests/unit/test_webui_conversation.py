@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
-from webui import conversation
-from webui.answer import mark
-from webui.conversation import answered, assistant_message, check_size, sent, to_openai, user_message, wire_bytes
-from webui.failure import Failure
+from webui.chat import message_builder
+from webui.chat.message_builder import (
+    answered,
+    assistant_message,
+    check_size,
+    sent,
+    to_openai,
+    user_message,
+    wire_bytes,
+)
+from webui.chat.streamed_answer import mark
+from webui.user_error import Failure
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +104,7 @@ def test_the_size_is_never_told_too_small(picture: str, video: str) -> None:
         user_message("more", [picture]),
     ]
     body = json.dumps({"messages": to_openai(history, "system")}, ensure_ascii=False).encode()
-    assert len(body) <= wire_bytes(history, "system") <= len(body) + conversation.TEXT_OVERHEAD + 1000
+    assert len(body) <= wire_bytes(history, "system") <= len(body) + message_builder.TEXT_OVERHEAD + 1000
 
 
 def test_too_large_a_chat_is_told_with_both_sizes(tmp_path: Path) -> None:
@@ -116,7 +124,8 @@ def test_a_file_that_is_no_upload_is_never_read(tmp_path: Path) -> None:
 def test_thinking_is_shown_and_not_sent_again() -> None:
     history = [
         user_message("first", []),
-        as_gradio_hands_it_back(conversation.thought_message("hm", 2.0)) | {"metadata": {"title": "Thought for 2 s"}},
+        as_gradio_hands_it_back(message_builder.thought_message("hm", 2.0))
+        | {"metadata": {"title": "Thought for 2 s"}},
         assistant_message("A cat.", ""),
     ]
     assert [message["content"] for message in to_openai(history, "")] == ["first", "A cat."]
@@ -124,7 +133,7 @@ def test_thinking_is_shown_and_not_sent_again() -> None:
 
 
 def test_a_question_with_thinking_and_no_answer_is_dropped() -> None:
-    history = [user_message("first", []), conversation.thought_message("hm", 2.0), assistant_message("", "**cut**")]
+    history = [user_message("first", []), message_builder.thought_message("hm", 2.0), assistant_message("", "**cut**")]
     assert answered(history) == []
 
 
@@ -135,7 +144,7 @@ def test_an_edited_question_keeps_its_files_and_loses_what_followed(picture: str
         user_message("c", [picture]),
         assistant_message("d", ""),
     ]
-    changed = conversation.edited(history, 2, "C")
+    changed = message_builder.edited(history, 2, "C")
     assert changed == [history[0], history[1], user_message("C", [picture])]
 
 
@@ -148,14 +157,14 @@ def test_deleting_takes_a_question_with_its_answer(index: int) -> None:
         assistant_message("d", ""),
         user_message("e", []),
     ]
-    assert conversation.without(history, index) == [history[0], history[1], history[4]]
+    assert message_builder.without(history, index) == [history[0], history[1], history[4]]
 
 
 def test_more_pictures_than_the_model_takes_are_explained(picture: str) -> None:
     history = [user_message("a", [picture, picture]), assistant_message("b", ""), user_message("c", [picture])]
-    conversation.check_count(history, "big", 3, 1)
+    message_builder.check_count(history, "big", 3, 1)
     with pytest.raises(Failure, match="3 pictures; big takes 2 in one chat"):
-        conversation.check_count(history, "big", 2, 1)
+        message_builder.check_count(history, "big", 2, 1)
 
 
 def test_the_mark_of_a_changed_engine_is_not_sent_back() -> None:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from manyeyes.config.pools import Media
 from tests.eventually import eventually
-from webui import attach, decoding, pdf, pictures, videos
-from webui.attach import Limits
-from webui.decoding import Budget
-from webui.failure import Failure
-from webui.knobs import Knobs
+from webui.chat.sampling_settings import Knobs
+from webui.files import attachments, decoding, images, pdf, videos
+from webui.files.attachments import Limits
+from webui.files.decoding import Budget
+from webui.user_error import Failure
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +75,10 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
     path = folder / "bomb.png"
     path.write_bytes(make(*sides))
     for look in (
-        lambda: attach.costs([str(path)], Limits(), Media()),
-        lambda: attach.prepared([str(path)], Limits(), Media()),
-        lambda: pictures.read(path),
-        lambda: pictures.size(path),
+        lambda: attachments.costs([str(path)], Limits(), Media()),
+        lambda: attachments.prepared([str(path)], Limits(), Media()),
+        lambda: images.read(path),
+        lambda: images.size(path),
     ):
         with pytest.raises(Failure, match="too many pixels") as caught:
             look()
@@ -90,14 +90,14 @@ def test_what_only_looks_like_a_picture_that_engines_take_is_not_read(folder: Pa
     path = folder / "icon.png"
     Image.new("RGB", (64, 64)).save(path, kind)
     with pytest.raises(Failure, match="not a picture that can be read"):
-        pictures.read(path)
+        images.read(path)
 
 
 def test_the_first_frame_of_an_animation_is_all_that_is_read(folder: Path) -> None:
     path = folder / "cat.gif"
     frames = [Image.new("P", (40, 30), shade) for shade in range(5)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert pictures.read(path).size == (40, 30)
+    assert images.read(path).size == (40, 30)
 
 
 def test_who_comes_when_the_budget_is_used_up_waits_and_then_has_its_turn() -> None:
@@ -168,9 +168,9 @@ def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatc
     document.save(folder / "letter.pdf")
     clip = videos.look(folder / "walk.mp4")
     ways: list[Callable[[], object]] = [
-        lambda: pictures.read(folder / "cat.png"),
-        lambda: pictures.shrunk(folder / "cat.png", 1280),
-        lambda: attach.prepared([str(folder / "cat.png")], Limits(), Media()),
+        lambda: images.read(folder / "cat.png"),
+        lambda: images.shrunk(folder / "cat.png", 1280),
+        lambda: attachments.prepared([str(folder / "cat.png")], Limits(), Media()),
         lambda: pdf.page(folder / "letter.pdf", 0, 1280),
         lambda: videos.look(folder / "walk.mp4"),
         lambda: videos.thinned(folder / "walk.mp4", folder / "thin.mp4", clip, 4, 320),
@@ -198,9 +198,9 @@ def test_a_program_cannot_have_a_page_drawn_larger_than_the_page_itself_offers(f
     document = pypdfium2.PdfDocument.new()
     document.new_page(14_400, 14_400)  # 200 inches
     document.save(folder / "wall.pdf")
-    [one] = attach.prepared([str(folder / "wall.pdf")], Knobs("m", longest=500_000).limits, Media())
-    assert pictures.size(one.path) == (pictures.MOST_SIDE, pictures.MOST_SIDE)
-    assert max(pdf.page(folder / "wall.pdf", 0, 500_000).size) == pictures.MOST_SIDE
+    [one] = attachments.prepared([str(folder / "wall.pdf")], Knobs("m", longest=500_000).limits, Media())
+    assert images.size(one.path) == (images.MOST_SIDE, images.MOST_SIDE)
+    assert max(pdf.page(folder / "wall.pdf", 0, 500_000).size) == images.MOST_SIDE
     assert Knobs("m", most_frames=10**6).limits.most_frames == videos.MOST_FRAMES
 
 

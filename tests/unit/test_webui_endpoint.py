@@ -7,13 +7,15 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from webui import attempts, endpoint, settings
-from webui.answer import Answer
-from webui.endpoint import Address, checked, is_same_place
-from webui.failure import Failure
-from webui.gateway import KEY_HEADER
+from webui import settings
+from webui.chat import fallback_chain
+from webui.chat.streamed_answer import Answer
+from webui.cluster import endpoint_client
+from webui.cluster.endpoint_client import Address, checked, is_same_place
+from webui.cluster.gateway_client import KEY_HEADER
 from webui.settings import Settings, SettingsError
 from webui.tabs.fallback import Fallback
+from webui.user_error import Failure
 
 GATEWAY = "http://127.0.0.1:8079"
 OTHER = Address("Primary", "https://api.example.com/v1", "dear", "operators-secret")
@@ -27,11 +29,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, found: Settings, *typed: str) -> list
         seen.append((address, headers))
         answer.failure = Failure("Down.")
 
-    monkeypatch.setattr(endpoint, "ask", ask)
+    monkeypatch.setattr(endpoint_client, "ask", ask)
     request = gr.Request(session_hash="visit", headers={KEY_HEADER: "alice"})
 
     async def running() -> None:
-        async for _ in Fallback(found).run(request, attempts.AS_IT_IS, "hi", *typed):
+        async for _ in Fallback(found).run(request, fallback_chain.AS_IT_IS, "hi", *typed):
             pass
 
     asyncio.run(running())

@@ -15,14 +15,14 @@ from gradio.helpers import special_args
 
 import webui
 from webui.app import page
-from webui.batch import Batch, Page, State
-from webui.caps import Caps
-from webui.gateway import Gateway
-from webui.language import ENGLISH, ZH, speaking
+from webui.chat.model_limits import Caps
+from webui.cluster.gateway_client import Gateway
+from webui.files.batch import Batch, Page, State
+from webui.i18n.language import ENGLISH, ZH, speaking
 from webui.settings import Settings
 
 ROOT = Path(webui.__file__).parent
-WRITES_EVENTS = (ROOT / "replies.py", *sorted((ROOT / "tabs").glob("*.py")))
+WRITES_EVENTS = (ROOT / "chat/chat_handlers.py", *sorted((ROOT / "tabs").glob("*.py")))
 EVENT = {
     "gr.SelectData": {"index": 0, "value": {"text": "", "files": []}},
     "gr.RetryData": {"index": 0, "value": ""},

@@ -6,11 +6,11 @@ import httpx2
 import openai
 import pytest
 
-from webui.answer import Answer
-from webui.failure import Failure, explain, was_cut
-from webui.gateway import Gateway
-from webui.question import Question
+from webui.chat.chat_request import Question
+from webui.chat.streamed_answer import Answer
+from webui.cluster.gateway_client import Gateway
 from webui.settings import Settings
+from webui.user_error import Failure, explain, was_cut
 
 URL = "http://gateway:8080"
 REQUEST = httpx2.Request("POST", f"{URL}/v1/chat/completions")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from manyeyes.config.pools import Media
-from webui import attach, pictures, videos, vision_tokens
-from webui.attach import Limits, costs, prepared
-from webui.failure import Failure
+from webui.files import attachments, images, videos, vision_tokens
+from webui.files.attachments import Limits, costs, prepared
+from webui.user_error import Failure
 
 LIMITS = Limits()
 MEDIA = Media()
@@ -54,7 +54,7 @@ def written(folder: Path, name: str, data: bytes) -> str:
 
 def test_a_large_picture_is_scaled_down_and_says_so(folder: Path) -> None:
     [one] = prepared([a_picture(folder, 4000, 3000)], LIMITS, MEDIA)
-    assert pictures.size(one.path) == (1280, 960)
+    assert images.size(one.path) == (1280, 960)
     assert one.said == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
 
 
@@ -70,12 +70,12 @@ def test_a_picture_turned_by_its_camera_is_sent_upright(folder: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (3000, 2000), "teal").save(path, exif=exif)
     [one] = prepared([str(path)], LIMITS, MEDIA)
-    assert pictures.size(one.path) == (853, 1280)
+    assert images.size(one.path) == (853, 1280)
 
 
 def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(folder: Path) -> None:
     path = Path(a_video(folder, 20))
-    sent = attach.sent_as(Limits(most_frames=8), MEDIA)(path)
+    sent = attachments.sent_as(Limits(most_frames=8), MEDIA)(path)
     clip = videos.look(sent)
     assert (clip.frames, round(clip.seconds)) == (8, 20)
     [one] = prepared([str(path)], Limits(most_frames=8), MEDIA)
@@ -84,7 +84,7 @@ def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(f
 
 def test_each_page_of_a_pdf_becomes_a_picture(folder: Path) -> None:
     found = prepared([a_pdf(folder, 3)], LIMITS, MEDIA)
-    assert [pictures.size(one.path) for one in found] == [(905, 1280)] * 3
+    assert [images.size(one.path) for one in found] == [(905, 1280)] * 3
     assert found[0].said == "letter.pdf: 3 pages sent as pictures"
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from webui import going_on
-from webui.answer import Answer, Served, note
-from webui.failure import Failure, was_cut
-from webui.question import Question, body, continued
+from webui.chat import stream_resume
+from webui.chat.chat_request import Question, body, continued
+from webui.chat.streamed_answer import Answer, Served, note
+from webui.user_error import Failure, was_cut
 
 QUESTION = Question("big", [{"role": "user", "content": "hi"}], "page", 0.7, 0.8, 100)
 Part = Callable[[Answer], None]
@@ -15,7 +15,7 @@ Part = Callable[[Answer], None]
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(going_on, "PAUSE_S", 0)
+    monkeypatch.setattr(stream_resume, "PAUSE_S", 0)
 
 
 class Engines:
@@ -57,7 +57,7 @@ def fails(failure: Failure) -> Part:
 
 async def test_the_rest_is_asked_for_with_what_has_come() -> None:
     engines, answer = Engines(gives("gpu-0", "one two"), gives("gpu-1", "three", whole=True)), Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert answer.text == "onetwothree"
     assert answer.failure is None
     sent = body(engines.asked[1])
@@ -72,7 +72,7 @@ async def test_the_rest_is_asked_for_with_what_has_come() -> None:
 async def test_a_second_death_is_survived_and_a_third_one_is_told() -> None:
     engines = Engines(gives("a", "x"), gives("b", "y"), gives("c", "z"))
     answer = Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert (answer.text, answer.failure) == ("xyz", was_cut())
     assert engines.asked[2].messages[-1] == {"role": "assistant", "content": "xy"}
 
@@ -80,20 +80,20 @@ async def test_a_second_death_is_survived_and_a_third_one_is_told() -> None:
 async def test_no_engine_left_says_that_the_answer_was_cut() -> None:
     busy = Failure("All engines are busy.")
     engines, answer = Engines(gives("a", "x"), fails(busy), fails(busy)), Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert (answer.text, answer.failure, answer.changes) == ("x", was_cut(), [])
 
 
 async def test_a_refusal_is_not_asked_again() -> None:
     refusal = Failure("The prompt is too long.")
     engines, answer = Engines(fails(refusal)), Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert answer.failure is refusal
 
 
 async def test_a_cut_before_anything_came_is_the_gateways_to_repeat() -> None:
     engines, answer = Engines(fails(was_cut())), Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert len(engines.asked) == 1
 
 
@@ -103,7 +103,7 @@ async def test_cut_thinking_is_thought_again() -> None:
         answer.failure = was_cut()
 
     engines, answer = Engines(thinks, gives("b", "yes", whole=True)), Answer(0.0)
-    await going_on.ask(engines, QUESTION, answer)
+    await stream_resume.ask(engines, QUESTION, answer)
     assert (answer.text, answer.thought) == ("yes", "")
     assert engines.asked[1] == QUESTION
 

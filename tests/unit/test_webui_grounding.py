@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from webui import agent, grounding
-from webui.agent import Step
-from webui.answer import Answer
-from webui.grounding import Mark
+from webui.chat import screenshot_agent
+from webui.chat.screenshot_agent import Step
+from webui.chat.streamed_answer import Answer
+from webui.files import grounding
+from webui.files.grounding import Mark
 
 BOX = Mark((100, 200, 300, 400), "cat")
 
@@ -43,12 +44,12 @@ def test_an_action_is_found_with_its_place() -> None:
     assert grounding.action(text) == {"action": "type", "coordinate": [479, 283], "text": "24"}
     assert grounding.marks(text) == [Mark((479, 283), "24")]
     step = Step(Path("screen.png"), Answer(0.0, text=text, finish_reason="stop"))
-    assert agent.sentence(step) == "type '24' at 479, 283"
+    assert screenshot_agent.sentence(step) == "type '24' at 479, 283"
 
 
 def test_what_was_done_before_is_told_at_the_next_step() -> None:
     step = Step(Path("a.png"), Answer(0.0, text='{"action": "click", "coordinate": [1, 2]}'))
-    assert 'Step 1 was {"action": "click"' in agent.prompt(agent.ACT, "Order coffee", [step])
+    assert 'Step 1 was {"action": "click"' in screenshot_agent.prompt(screenshot_agent.ACT, "Order coffee", [step])
 
 
 def test_boxes_and_points_are_drawn_where_they_are() -> None:
@@ -62,4 +63,4 @@ def test_boxes_and_points_are_drawn_where_they_are() -> None:
 
 def test_an_answer_without_marks_says_what_to_do() -> None:
     step = Step(Path("a.png"), Answer(0.0, text="A window.", finish_reason="stop"))
-    assert "ask more plainly" in agent.sentence(step)
+    assert "ask more plainly" in screenshot_agent.sentence(step)

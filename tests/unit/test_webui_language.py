@@ -8,10 +8,10 @@ import pytest
 
 import webui
 from manyeyes.config.webui import WebUi
-from webui import language
-from webui.chinese import CHINESE
-from webui.failure import was_cut
-from webui.language import ENGLISH, ZH, counted, later, say, speaking, wanted
+from webui.i18n import language
+from webui.i18n.chinese import CHINESE
+from webui.i18n.language import ENGLISH, ZH, counted, later, say, speaking, wanted
+from webui.user_error import was_cut
 
 ROOT = Path(webui.__file__).parent
 

@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from manyeyes.config.users import set_password
-from webui.login import COOKIE, CurrentUsers, Login
-from webui.patience import FREE, Patience
+from webui.auth.login import COOKIE, CurrentUsers, Login
+from webui.auth.login_throttle import FREE, Patience
 
 PASSWORD = "a good password"
 HTML = {"Accept": "text/html"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from webui.origin import OwnOriginOnly
+from webui.auth.csp_middleware import OwnOriginOnly
 
 EVENT = "/gradio_api/call/chat"
 NAVIGATES = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}

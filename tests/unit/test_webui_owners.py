@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from webui import owners, samples, uploads
-from webui.failure import Failure
-from webui.owners import acting, ended, mine, need, uploaded
+from webui import samples
+from webui.auth import upload_ownership, upload_paths
+from webui.auth.upload_ownership import acting, ended, mine, need, uploaded
+from webui.user_error import Failure
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def upload(folder: Path, owner: str, name: str = "cat.png", data: bytes = b"a ca
 def test_a_file_is_its_owners_and_nobody_elses(folder: Path) -> None:
     path = upload(folder, "alice")
     with acting("alice"):
-        assert uploads.own(path) == path
+        assert upload_paths.own(path) == path
     with acting("bob"), pytest.raises(Failure, match="not uploaded to this page"):
-        uploads.own(path)
+        upload_paths.own(path)
 
 
 def test_a_picture_that_two_have_stays_until_neither_needs_it(folder: Path, visit: str) -> None:
@@ -78,10 +79,10 @@ def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(folde
     copy.write_bytes((samples.HERE / "letter.pdf").read_bytes())
     for sample in (samples.HERE / "letter.pdf", copy):
         with acting("alice"):
-            made = uploads.beside(sample, "letter-page-1.png")
+            made = upload_paths.beside(sample, "letter-page-1.png")
             made.write_bytes(b"a page")
-            assert uploads.own(made) == made
-            assert uploads.beside(sample, "letter-page-1.png") == made, "made once"
+            assert upload_paths.own(made) == made
+            assert upload_paths.beside(sample, "letter-page-1.png") == made, "made once"
         assert not mine(made, "bob")
 
 
@@ -92,4 +93,4 @@ def test_samples_are_everybodys_and_stay(folder: Path, visit: str) -> None:
         need(visit, "chat", [path])
         need(visit, "chat", [])
     assert path.exists()
-    assert owners.is_sample(path)
+    assert upload_ownership.is_sample(path)

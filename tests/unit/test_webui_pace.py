@@ -1,6 +1,6 @@
 """How often an answer is drawn."""
 
-from webui.pace import LONGEST_S, SHORTEST_S, next_pause
+from webui.ui.redraw_throttle import LONGEST_S, SHORTEST_S, next_pause
 
 
 def test_a_page_that_keeps_up_draws_twenty_times_a_second() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from webui import settings
-from webui.endpoint import Address
+from webui.cluster.endpoint_client import Address
 from webui.settings import Settings, SettingsError
 
 

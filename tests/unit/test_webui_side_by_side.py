@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from webui import attempts, endpoint, side_by_side, votes
-from webui.answer import Answer
-from webui.attempts import Attempt
-from webui.endpoint import NOWHERE, Address
-from webui.failure import Failure
-from webui.knobs import Knobs
-from webui.side_by_side import Lane, Race
+from webui.chat import comparison, fallback_chain, votes
+from webui.chat.comparison import Lane, Race
+from webui.chat.fallback_chain import Attempt
+from webui.chat.sampling_settings import Knobs
+from webui.chat.streamed_answer import Answer
+from webui.cluster import endpoint_client
+from webui.cluster.endpoint_client import NOWHERE, Address
+from webui.user_error import Failure
 
 
 def race(*took_s: float | None) -> Race:
@@ -27,22 +28,22 @@ def race(*took_s: float | None) -> Race:
 
 
 def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
-    assert side_by_side.verdicts(race(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
-    assert side_by_side.verdicts(race(1.0, 1.02)) == ["equally fast"] * 2
-    assert side_by_side.verdicts(race(1.0)) == [""]
+    assert comparison.verdicts(race(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
+    assert comparison.verdicts(race(1.0, 1.02)) == ["equally fast"] * 2
+    assert comparison.verdicts(race(1.0)) == [""]
 
 
 def test_together_is_compared_with_one_after_the_other() -> None:
     found = race(1.0, 3.0)
     assert found.speed_up == pytest.approx(4 / 3)
-    assert "together took 3.0 s" in side_by_side.summary(found)
+    assert "together took 3.0 s" in comparison.summary(found)
     assert race(1.0, None).speed_up is None
 
 
 def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
     kept: list[dict[str, Any]] = []
     for vote in ("m0", "m0", votes.EQUAL):
-        kept = votes.voted(votes.added(kept, side_by_side.as_dict(race(1.0, 2.0), "hi")), vote)
+        kept = votes.voted(votes.added(kept, comparison.as_dict(race(1.0, 2.0), "hi")), vote)
     assert votes.tally(kept) == "3 votes: m0 2, equally good 1"
     rows = list(csv.DictReader(io.StringIO(votes.to_csv(kept))))
     assert [(row["comparison"], row["model"], row["vote"]) for row in rows[:2]] == [
@@ -63,10 +64,10 @@ GATEWAY = Address("Gateway", "http://gateway/v1", "auto")
 
 
 def test_each_way_asks_those_it_names() -> None:
-    assert attempts.plan(attempts.AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
-    wrong, then = attempts.plan(attempts.WRONG, PRIMARY, SECOND, GATEWAY)
+    assert fallback_chain.plan(fallback_chain.AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
+    wrong, then = fallback_chain.plan(fallback_chain.WRONG, PRIMARY, SECOND, GATEWAY)
     assert (wrong.base_url, wrong.key, then) == (NOWHERE, "", SECOND)
-    [gateway] = attempts.plan(attempts.GATEWAY, PRIMARY, SECOND, GATEWAY)
+    [gateway] = fallback_chain.plan(fallback_chain.GATEWAY, PRIMARY, SECOND, GATEWAY)
     assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
 
 
@@ -80,8 +81,8 @@ def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
 
 def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:
     bad = Attempt(PRIMARY, Answer(0.0, failure=Failure("<img src=x>", "Retry.")), 0.0, 1.0)
-    assert "<img" not in attempts.table([bad])
-    assert attempts.as_dict([bad])["answered_by"] is None
+    assert "<img" not in fallback_chain.table([bad])
+    assert fallback_chain.as_dict([bad])["answered_by"] is None
 
 
 async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers(
@@ -93,7 +94,7 @@ async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers
         else:
             answer.text = "yes"
 
-    monkeypatch.setattr(endpoint, "ask", ask)
+    monkeypatch.setattr(endpoint_client, "ask", ask)
     question = Knobs("m").question([], "")
-    found = [list(made) async for made in attempts.run([PRIMARY, SECOND, GATEWAY], question, {})]
+    found = [list(made) async for made in fallback_chain.run([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from webui import settings
-from webui.texts import CurrentTexts, Texts
+from webui.ui.page_texts import CurrentTexts, Texts
 
 POOLS = "pools: [{name: a, model: tiny}]\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gradio.components.chatbot import ExampleMessage
 
-from webui.language import later, say
+from webui.i18n.language import later, say
 
 HERE = Path(__file__).parent.resolve()
 

@@ -12,16 +12,19 @@ import gradio as gr
 from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
-from webui import agent, grounding, media, owners, pictures, samples, uploads
-from webui.agent import Step, Walk
-from webui.answer import line
-from webui.failure import Failure
-from webui.gateway import KEY_HEADER
-from webui.knobs import Knobs
-from webui.language import later, say
-from webui.one_answer import Asker
+from webui import samples
+from webui.auth import upload_ownership, upload_paths
+from webui.chat import screenshot_agent
+from webui.chat.sampling_settings import Knobs
+from webui.chat.screenshot_agent import Step, Walk
+from webui.chat.single_request import Asker
+from webui.chat.streamed_answer import line
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.files import grounding, images, media_parts
+from webui.i18n.language import later, say
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
+from webui.user_error import Failure
 
 EMPTY = later("Add screenshots and say what to do. Each step takes the next screenshot.")
 TASK = later("Order 24 kg for Northlight Roasters")
@@ -37,13 +40,17 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
             files = gr.File(
                 label=say("Screenshots, in order"),
                 file_count="multiple",
-                file_types=list(media.PICTURES),
+                file_types=list(media_parts.PICTURES),
                 type="filepath",
                 height=150,
             )
             sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
             model = model_choice()
-            mode = gr.Radio([(say(mode), mode) for mode in agent.MODES], value=agent.ACT, label=say("What to give"))
+            mode = gr.Radio(
+                [(say(mode), mode) for mode in screenshot_agent.MODES],
+                value=screenshot_agent.ACT,
+                label=say("What to give"),
+            )
             what = gr.Textbox(label=say("Instruction"), placeholder=say(TASK), lines=2, max_lines=6)
             knobs = sampling(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
@@ -114,28 +121,30 @@ class Agent:
             request: gr.Request,
             file: Any,
             instruction: str,
-            mode: str = agent.FIND,
+            mode: str = screenshot_agent.FIND,
             model: str = "auto",
             max_tokens: int = 512,
         ) -> dict[str, Any]:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
-            if mode not in agent.MODES:
-                raise gr.Error(say("{name} wants one of: {choices}.", name="mode", choices=", ".join(agent.MODES)))
+            if mode not in screenshot_agent.MODES:
+                raise gr.Error(
+                    say("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.MODES))
+                )
             walk = Walk(paths([file]))
             visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
             try:
-                width, height = await asyncio.to_thread(pictures.size, uploads.own(walk.files[0]))
+                width, height = await asyncio.to_thread(images.size, upload_paths.own(walk.files[0]))
                 made = await self._asked(walk, visit, key, mode, instruction, Knobs(model, "", 0.0, 1.0, max_tokens))
             except Failure as failure:
                 raise gr.Error(str(failure)) from None
-            return agent.as_dict(made) | {"width": width, "height": height}
+            return screenshot_agent.as_dict(made) | {"width": width, "height": height}
 
         api(ground, api_name="ground", concurrency_limit=at_once.programs)
 
     async def _one(
         self, request: gr.Request, walk: Walk, model: str | None, mode: str, what: str, *knobs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        owners.need(request.session_hash or "", "agent", walk.files)
+        upload_ownership.need(request.session_hash or "", "agent", walk.files)
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
         yield walk, _trail(walk, asking=True), gr.skip(), gr.skip()
         try:
@@ -153,8 +162,8 @@ class Agent:
         """Asks about the next screenshot and puts the step into `walk`. Raises Failure for a file that is no upload."""
         file = walk.next_file
         assert file
-        step = Step(uploads.own(file))
-        await self._asker.ask(agent.prompt(mode, what, walk.steps), [file], knobs, visit, key, step.answer)
+        step = Step(upload_paths.own(file))
+        await self._asker.ask(screenshot_agent.prompt(mode, what, walk.steps), [file], knobs, visit, key, step.answer)
         walk.steps.append(step)
         return step
 
@@ -165,15 +174,15 @@ def _empty() -> str:
 
 def _drawn(step: Step) -> str:
     """Beside the screenshot, so that it is gone with it and is nobody else's."""
-    to = uploads.beside(step.file, f"{step.file.stem}-found.png")
-    with pictures.room(step.file):
-        to.write_bytes(pictures.encoded(grounding.drawn(pictures.read(step.file), step.marks), ".png"))
+    to = upload_paths.beside(step.file, f"{step.file.stem}-found.png")
+    with images.room(step.file):
+        to.write_bytes(images.encoded(grounding.drawn(images.read(step.file), step.marks), ".png"))
     return str(to)
 
 
 def _trail(walk: Walk, asking: bool = False) -> str:
     rows = [
-        f"<li><b>{html.escape(step.file.name)}</b>: {html.escape(agent.sentence(step))}"
+        f"<li><b>{html.escape(step.file.name)}</b>: {html.escape(screenshot_agent.sentence(step))}"
         f"<span>{html.escape(line(step.answer))}</span></li>"
         for step in walk.steps
     ]

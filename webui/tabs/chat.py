@@ -7,14 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from webui import attach, code_view, media, presets, samples
-from webui.caps import Caps
-from webui.gateway import Gateway
-from webui.language import say
-from webui.replies import Replies
+from webui import samples
+from webui.chat import code_view, presets
+from webui.chat.chat_handlers import Replies
+from webui.chat.model_limits import Caps
+from webui.cluster.gateway_client import Gateway
+from webui.files import attachments, media_parts
+from webui.i18n.language import say
 from webui.settings import Settings
 from webui.tabs import chat_api
-from webui.tabs.chat_events import ChatEvents
+from webui.tabs.chat_actions import ChatEvents
 
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
@@ -73,7 +75,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                 placeholder=say("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
-                file_types=[*media.SUFFIXES, attach.PDF],
+                file_types=[*media_parts.SUFFIXES, attachments.PDF],
                 max_plain_text_length=1_000_000,  # a long pasted text stays text
                 lines=1,
                 max_lines=8,

@@ -8,14 +8,15 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import chat_files, code_view, estimate
-from webui.answer import facts
-from webui.failure import Failure
-from webui.gateway import KEY_HEADER
-from webui.knobs import Knobs
-from webui.language import say
-from webui.replies import Replies
-from webui.tabs.chat_events import ChatEvents
+from webui.chat import chat_export, code_view
+from webui.chat.chat_handlers import Replies
+from webui.chat.sampling_settings import Knobs
+from webui.chat.streamed_answer import facts
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.files import token_estimate
+from webui.i18n.language import say
+from webui.tabs.chat_actions import ChatEvents
+from webui.user_error import Failure
 
 Files = list[Any]
 """What gradio_client.handle_file() gives."""
@@ -51,7 +52,7 @@ def mount(replies: Replies, events: ChatEvents, at_once: int) -> None:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
         knobs = Knobs(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
         try:
-            return estimate.facts(await events.costs(paths(files), knobs), events.pool(model))
+            return token_estimate.facts(await events.costs(paths(files), knobs), events.pool(model))
         except Failure as failure:
             raise gr.Error(str(failure)) from None
 
@@ -67,7 +68,7 @@ def mount(replies: Replies, events: ChatEvents, at_once: int) -> None:
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
         """A saved chat's messages as Markdown."""
-        return chat_files.to_markdown(unpacked(messages), title)
+        return chat_export.to_markdown(unpacked(messages), title)
 
     for function, name in (
         (chat, "chat"),
@@ -85,6 +86,6 @@ def paths(files: Files | None) -> list[str]:
 
 def unpacked(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     try:
-        return [chat_files.unpacked(message) for message in messages or []]
+        return [chat_export.unpacked(message) for message in messages or []]
     except (Failure, KeyError, TypeError, ValueError):
         raise gr.Error(say("history wants messages as a chat saved as JSON has them.")) from None

@@ -10,11 +10,11 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui import cluster_view, load_run
-from webui.controller import Controller, Sight
-from webui.failure import Failure
-from webui.language import say
-from webui.load_run import LoadRun
+from webui.cluster import cluster_view, locust_client
+from webui.cluster.controller_client import Controller, Sight
+from webui.cluster.locust_client import LoadRun
+from webui.i18n.language import say
+from webui.user_error import Failure
 
 EVERY_S = 2.0
 LINKS = (
@@ -57,7 +57,7 @@ def tab(controller: Controller, run: LoadRun, calls_at_once: int) -> ClusterTab:
             with gr.Row(elem_classes="tools"):
                 scale = gr.Button(say("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, load_run.MOST_PEOPLE, value=10, step=1, label=say("Load run: people"))
+            people = gr.Slider(1, locust_client.MOST_PEOPLE, value=10, step=1, label=say("Load run: people"))
             with gr.Row(elem_classes="tools"):
                 start = gr.Button(say("Start run"), size="sm", elem_classes="tool")
                 stop = gr.Button(say("Stop run"), size="sm", elem_classes="tool")
@@ -91,7 +91,7 @@ class Cluster:
             # Filled once, so that a list the visitor has open never changes under the hand.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
-            load_run.shown(await self._run.stats()),
+            locust_client.shown(await self._run.stats()),
         )
 
     async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
@@ -137,7 +137,7 @@ class Cluster:
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
-            return load_run.facts(await self._run.stats())
+            return locust_client.facts(await self._run.stats())
 
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
             api(function, api_name=function.__name__, concurrency_limit=calls_at_once)

@@ -10,12 +10,15 @@ import gradio as gr
 from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
-from webui import media, owners, samples, side_by_side, votes
-from webui.gateway import KEY_HEADER
-from webui.knobs import Knobs
-from webui.language import later, say
-from webui.one_answer import Asker
-from webui.side_by_side import Lane, Race
+from webui import samples
+from webui.auth import upload_ownership
+from webui.chat import comparison, votes
+from webui.chat.comparison import Lane, Race
+from webui.chat.sampling_settings import Knobs
+from webui.chat.single_request import Asker
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.files import media_parts
+from webui.i18n.language import later, say
 from webui.tabs.chat_api import paths
 from webui.tabs.documents import SAVE
 from webui.tabs.sampling import model_choice, sampling
@@ -32,7 +35,7 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
         placeholder=say("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
-        file_types=media.SUFFIXES,
+        file_types=media_parts.SUFFIXES,
         elem_classes="askbox",
         lines=1,
         max_lines=6,
@@ -81,19 +84,19 @@ class Compare:
             gr.Info(say("Choose two or more models and ask something."))
             yield (gr.skip(),) * (4 + MOST)  # Gradio empties every output of a generator that ends without a yield
             return
-        owners.need(request.session_hash or "", "compare", typed["files"])
+        upload_ownership.need(request.session_hash or "", "compare", typed["files"])
         race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_drawn(race)
         try:
-            async for _ in side_by_side.run(race, self._asker, visit, key):
+            async for _ in comparison.run(race, self._asker, visit, key):
                 yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_drawn(race)
         finally:
             if race.ended_s is None:
                 race.ended_s = race.begun_s
-        now = votes.added(kept, side_by_side.as_dict(race, typed["text"]))
+        now = votes.added(kept, comparison.as_dict(race, typed["text"]))
         ballot = gr.update(choices=[*chosen, (say(votes.EQUAL), votes.EQUAL)], value=None, visible=True)
-        yield gr.update(submit_btn=True), _said(side_by_side.summary(race)), ballot, now, *_drawn(race)
+        yield gr.update(submit_btn=True), _said(comparison.summary(race)), ballot, now, *_drawn(race)
 
     def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
         now = votes.voted(kept, vote)
@@ -123,17 +126,17 @@ class Compare:
             knobs = [Knobs(model, "", temperature, top_p, max_tokens) for model in names]
             race = Race([Lane(text, paths(files), one) for one in knobs])
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in side_by_side.run(race, self._asker, uuid.uuid4().hex, key):
+            async for _ in comparison.run(race, self._asker, uuid.uuid4().hex, key):
                 pass
-            return side_by_side.as_dict(race, text)
+            return comparison.as_dict(race, text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
 def _drawn(race: Race) -> list[Any]:
-    said = side_by_side.verdicts(race)
+    said = comparison.verdicts(race)
     found: list[Any] = [
-        gr.update(value=side_by_side.shown(lane, verdict), visible=True)
+        gr.update(value=comparison.shown(lane, verdict), visible=True)
         for lane, verdict in zip(race.lanes, said, strict=True)
     ]
     return found + [gr.update(visible=False)] * (MOST - len(found))

@@ -11,15 +11,18 @@ import gradio as gr
 from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
-from webui import attach, batch, batch_files, media, owners, progress, reading, samples
-from webui.batch import Batch
-from webui.failure import Failure
-from webui.gateway import KEY_HEADER
-from webui.knobs import Knobs
-from webui.language import say
-from webui.one_answer import Asker
+from webui import samples
+from webui.auth import upload_ownership
+from webui.chat.sampling_settings import Knobs
+from webui.chat.single_request import Asker
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.files import attachments, batch, batch_export, media_parts, page_reader
+from webui.files.batch import Batch
+from webui.i18n.language import say
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
+from webui.ui import progress_bar
+from webui.user_error import Failure
 
 MOST_PAGES_AT_ONCE = 32
 UNCHANGED = (gr.skip(), gr.skip(), gr.skip())
@@ -27,9 +30,9 @@ UNCHANGED = (gr.skip(), gr.skip(), gr.skip())
 
 SAVE = "(file) => { window.manyeyesSave(file); }"
 FILES = {
-    "CSV": ("results.csv", "text/csv", batch_files.to_csv),
-    "JSON": ("results.json", "application/json", batch_files.to_json),
-    "Markdown": ("results.md", "text/markdown", batch_files.to_markdown),
+    "CSV": ("results.csv", "text/csv", batch_export.to_csv),
+    "JSON": ("results.json", "application/json", batch_export.to_json),
+    "Markdown": ("results.md", "text/markdown", batch_export.to_markdown),
 }
 
 
@@ -40,17 +43,17 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
             files = gr.File(
                 label=say("Pictures and PDFs"),
                 file_count="multiple",
-                file_types=[*media.PICTURES, attach.PDF],
+                file_types=[*media_parts.PICTURES, attachments.PDF],
                 type="filepath",
                 height=150,
             )
             sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
             model = model_choice()
             task = gr.Dropdown(
-                label=say("Task"), choices=[(say(name), name) for name in reading.PROMPTS], value="Transcribe"
+                label=say("Task"), choices=[(say(name), name) for name in page_reader.PROMPTS], value="Transcribe"
             )
             prompt = gr.Textbox(
-                label=say("Prompt for each page"), value=say(reading.PROMPTS["Transcribe"]), lines=3, max_lines=8
+                label=say("Prompt for each page"), value=say(page_reader.PROMPTS["Transcribe"]), lines=3, max_lines=8
             )
             with gr.Accordion(say("JSON schema"), open=False) as folded:
                 schema = gr.Code(
@@ -66,9 +69,9 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
                 saves = {
                     name: gr.Button(say("Save {name}", name=name), size="sm", elem_classes="tool") for name in FILES
                 }
-            how_far = gr.HTML(progress.bar(None, False))
+            how_far = gr.HTML(progress_bar.bar(None, False))
             table = gr.Dataframe(
-                headers=batch_files.columns(),
+                headers=batch_export.columns(),
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
                 column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
                 interactive=False,
@@ -119,7 +122,7 @@ class Documents:
             gr.Info(say("Add pictures or a PDF first, or use the samples."))
             yield UNCHANGED
             return
-        owners.need(request.session_hash or "", "documents", files)
+        upload_ownership.need(request.session_hash or "", "documents", files)
         try:
             found = Batch(await asyncio.to_thread(batch.pages_of, files))
         except Failure as failure:
@@ -143,7 +146,7 @@ class Documents:
 
     def task(self, name: str) -> tuple[Any, Any, Any]:
         fields = name == "Fields as JSON"
-        return say(reading.PROMPTS[name]), reading.SCHEMA if fields else "", gr.update(open=fields)
+        return say(page_reader.PROMPTS[name]), page_reader.SCHEMA if fields else "", gr.update(open=fields)
 
     def whole(self, found: Batch | None, chosen: gr.SelectData) -> Any:
         row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
@@ -156,7 +159,7 @@ class Documents:
         async def documents(
             request: gr.Request,
             files: list[Any],
-            prompt: str = reading.PROMPTS["Transcribe"],
+            prompt: str = page_reader.PROMPTS["Transcribe"],
             model: str = "auto",
             schema: str = "",
             at_once: int = 8,
@@ -170,10 +173,10 @@ class Documents:
                 raise gr.Error(str(failure)) from None
             knobs = Knobs(model, "", 0.0, 1.0, max_tokens)
             key = request.headers.get(KEY_HEADER) or ""
-            reads = reading.reads(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
+            reads = page_reader.reads(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
             async for _ in batch.run(found, reads, min(at_once, MOST_PAGES_AT_ONCE), form is not None):
                 pass
-            return {"pages": [batch_files.as_dict(page) for page in found.pages]}
+            return {"pages": [batch_export.as_dict(page) for page in found.pages]}
 
         api(documents, api_name="documents", concurrency_limit=calls_at_once)
 
@@ -195,11 +198,11 @@ class Documents:
             return
         key = request.headers.get(KEY_HEADER) or ""
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
-        reads = reading.reads(self._asker, prompt, Knobs(model, *knobs), form, visit, key)
-        yield found, progress.bar(found, True), batch_files.rows(found)
+        reads = page_reader.reads(self._asker, prompt, Knobs(model, *knobs), form, visit, key)
+        yield found, progress_bar.bar(found, True), batch_export.rows(found)
         async for _ in batch.run(found, reads, int(at_once), form is not None):
-            yield gr.skip(), progress.bar(found, True), batch_files.rows(found)
-        yield found, progress.bar(found, False), batch_files.rows(found)
+            yield gr.skip(), progress_bar.bar(found, True), batch_export.rows(found)
+        yield found, progress_bar.bar(found, False), batch_export.rows(found)
 
 
 def _runs(found: Batch | None) -> bool:

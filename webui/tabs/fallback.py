@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import gradio as gr
 from gradio.events import api
 
-from webui import attempts, endpoint
-from webui.endpoint import Address, Seen
-from webui.gateway import KEY_HEADER, PAGE_HEADER
-from webui.knobs import Knobs
-from webui.language import later, say
+from webui.chat import fallback_chain
+from webui.chat.sampling_settings import Knobs
+from webui.cluster import endpoint_client
+from webui.cluster.endpoint_client import Address, Seen
+from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
+from webui.i18n.language import later, say
 from webui.settings import Settings
 
 EMPTY = later("Run it, and see here who was asked, what went wrong, and who answered at last.")
@@ -33,7 +34,7 @@ def tab(settings: Settings) -> list[gr.Dropdown]:
         fallback = _card(settings.fallback, events.choices())
     with gr.Row(elem_classes="tools"):
         check = gr.Button(say("Check both"), size="sm", elem_classes="tool")
-    way = gr.Radio([(say(one), one) for one in attempts.WAYS], value=attempts.AS_IT_IS, label=say("Run"))
+    way = gr.Radio([(say(one), one) for one in fallback_chain.WAYS], value=fallback_chain.AS_IT_IS, label=say("Run"))
     prompt = gr.Textbox(label=say("Prompt"), value=say(PROMPT), lines=2, max_lines=6)
     go = gr.Button(say("Run"), variant="primary", size="sm", elem_classes="go")
     trail = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
@@ -95,7 +96,9 @@ class Fallback:
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
         headers = self._headers(request)
-        seen = await asyncio.gather(*(endpoint.look(one, headers.get(one.base_url, {})) for one in (primary, fallback)))
+        seen = await asyncio.gather(
+            *(endpoint_client.look(one, headers.get(one.base_url, {})) for one in (primary, fallback))
+        )
         return _seen(seen[0]), _seen(seen[1])
 
     async def run(
@@ -106,21 +109,21 @@ class Fallback:
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         yield "", gr.update(value="", visible=False)
-        last: list[attempts.Attempt] = []
+        last: list[fallback_chain.Attempt] = []
         async for last in self._attempts(request, way, prompt, *typed):
-            yield attempts.table(last), _text(last)
+            yield fallback_chain.table(last), _text(last)
         if last and last[-1].answer.failure is None:
             by = say("Answered by {name}.", name=say(last[-1].address.name))
             by = f"<p role='status'><b>{html.escape(by)}</b></p>"
         else:
             by = f"<p role='alert'><b class='bad'>{say('Nobody answered.')}</b></p>"
-        yield attempts.table(last) + by, _text(last)
+        yield fallback_chain.table(last) + by, _text(last)
 
     def mount(self) -> None:
         async def fallback(
             request: gr.Request,
             prompt: str,
-            way: str = attempts.AS_IT_IS,
+            way: str = fallback_chain.AS_IT_IS,
             primary_base_url: str = "",
             primary_model: str = "",
             primary_api_key: str = "",
@@ -129,24 +132,26 @@ class Fallback:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            if way not in attempts.WAYS:
-                raise gr.Error(say("{name} wants one of: {choices}.", name="way", choices=", ".join(attempts.WAYS)))
+            if way not in fallback_chain.WAYS:
+                raise gr.Error(
+                    say("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.WAYS))
+                )
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
             )  # fmt: skip
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
-            return attempts.as_dict(found[-1])
+            return fallback_chain.as_dict(found[-1])
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
-    ) -> AsyncIterator[list[attempts.Attempt]]:
+    ) -> AsyncIterator[list[fallback_chain.Attempt]]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
-        addresses = attempts.plan(way, primary, fallback, self._gateway)
+        addresses = fallback_chain.plan(way, primary, fallback, self._gateway)
         question = Knobs("as addressed").question([{"role": "user", "content": prompt}], "")
-        async for made in attempts.run(addresses, question, self._headers(request)):
+        async for made in fallback_chain.run(addresses, question, self._headers(request)):
             yield made
 
     def _typed(self, *typed: str | None) -> tuple[Address, Address]:
@@ -163,7 +168,9 @@ class Fallback:
                     "{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices
                 )
             )
-        if endpoint.is_same_place(url, self._gateway.base_url):  # written another way it would not be told who asks
+        if endpoint_client.is_same_place(
+            url, self._gateway.base_url
+        ):  # written another way it would not be told who asks
             known = self._gateway
             key = ""
         else:
@@ -178,7 +185,7 @@ class Fallback:
         return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
 
 
-def _text(found: list[attempts.Attempt]) -> Any:
+def _text(found: list[fallback_chain.Attempt]) -> Any:
     text = found[-1].answer.shown()[1] if found else ""
     return gr.update(value=text, visible=bool(text))
 

@@ -11,12 +11,15 @@ import gradio as gr
 from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
-from webui import media, owners, samples, side_by_side
-from webui.gateway import KEY_HEADER
-from webui.knobs import Knobs
-from webui.language import later, say
-from webui.one_answer import Asker
-from webui.side_by_side import Lane, Race
+from webui import samples
+from webui.auth import upload_ownership
+from webui.chat import comparison
+from webui.chat.comparison import Lane, Race
+from webui.chat.sampling_settings import Knobs
+from webui.chat.single_request import Asker
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.files import media_parts
+from webui.i18n.language import later, say
 from webui.tabs.chat_api import paths
 from webui.tabs.sampling import model_choice, sampling
 
@@ -79,7 +82,7 @@ def _card(number: int) -> Card:
             gr.File(
                 label=say("Pictures or a video {number}", number=number),
                 file_count="multiple",
-                file_types=media.SUFFIXES,
+                file_types=media_parts.SUFFIXES,
                 type="filepath",
                 height=110,
             ),
@@ -97,16 +100,18 @@ class Individual:
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)
             lanes.append(Lane(prompt or "", files or [], Knobs(model, *knobs)) if used else None)
-        owners.need(request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files])
+        upload_ownership.need(
+            request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files]
+        )
         race = Race([lane for lane in lanes if lane])
         if not race.lanes:
             gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + LANES)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        async for _ in side_by_side.run(race, self._asker, visit, key):
+        async for _ in comparison.run(race, self._asker, visit, key):
             yield "", *_drawn(lanes, race)
-        yield f'<p role="status">{side_by_side.summary(race)}</p>', *_drawn(lanes, race)
+        yield f'<p role="status">{comparison.summary(race)}</p>', *_drawn(lanes, race)
 
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (say(prompt), [str(samples.HERE / file)])]
@@ -128,13 +133,13 @@ class Individual:
             ]
             race = Race(lanes)
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in side_by_side.run(race, self._asker, uuid.uuid4().hex, key):
+            async for _ in comparison.run(race, self._asker, uuid.uuid4().hex, key):
                 pass
-            return side_by_side.as_dict(race, "")
+            return comparison.as_dict(race, "")
 
         api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
 def _drawn(lanes: list[Lane | None], race: Race) -> list[Any]:
-    said = iter(side_by_side.verdicts(race))
-    return [side_by_side.shown(lane, next(said)) if lane else "" for lane in lanes]
+    said = iter(comparison.verdicts(race))
+    return [comparison.shown(lane, next(said)) if lane else "" for lane in lanes]

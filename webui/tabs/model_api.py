@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradio.events import api
 
-from webui.gateway import Gateway
+from webui.cluster.gateway_client import Gateway
 
 
 def model_api(gateway: Gateway) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui.language import later, say
+from webui.i18n.language import later, say
 
 
 def sampling(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.hosts import address_of, wrong_host
-from manyeyes.controller.registry.refusal import Refusal
+from manyeyes.controller.registry.errors import Refusal
 
 RESOLVE_TIMEOUT_S = 5
 PARTS = frozenset(

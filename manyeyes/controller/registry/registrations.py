@@ -11,14 +11,14 @@ from typing import TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from manyeyes.config import documents, rules
+from manyeyes.config import documents, validation
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.load import sentences
+from manyeyes.config.loader import sentences
 from manyeyes.config.pools import Pool
-from manyeyes.controller.in_force import NOTHING, InForce, Refused, Registered, merged
-from manyeyes.controller.kept import Kept
-from manyeyes.controller.registry.refusal import Refusal, not_found
+from manyeyes.controller.config_sync.effective_config import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.controller.registry.errors import Refusal, not_found
+from manyeyes.controller.state_store import Kept
 
 log = structlog.get_logger()
 WEIGHTS = "weights"
@@ -44,7 +44,7 @@ def read(kept: Kept, written: Cluster) -> tuple[Registered, list[str]]:
 
 def _with(written: Cluster, before: Registered, after: Registered) -> tuple[Registered, str]:
     try:
-        problems = rules.problems(merged(written, after))
+        problems = validation.problems(merged(written, after))
     except Exception as error:
         log.exception("registration_not_understood")
         problems = [documents.bug(error)]
@@ -156,7 +156,7 @@ class Registrations:
 
     async def _take(self, after: Registered, document: str, store: Callable[[], bool]) -> None:
         """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
-        if problems := rules.problems(merged(self.in_force.written, after)):
+        if problems := validation.problems(merged(self.in_force.written, after)):
             raise Refusal(409, "breaks_rules", f"{'; '.join(problems)}.")
         # In a thread: a disk that hangs must not stop DNS answers.
         former = await asyncio.to_thread(self.kept.read, document)

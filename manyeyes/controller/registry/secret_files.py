@@ -4,9 +4,9 @@ import ssl
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.controller.in_force import InForce
+from manyeyes.controller.config_sync.effective_config import InForce
 from manyeyes.controller.registry.admin_key import FILE as ADMIN_KEY
-from manyeyes.controller.registry.refusal import Refusal
+from manyeyes.controller.registry.errors import Refusal
 
 
 class SecretFiles:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2TokenizerFast
 
-from manyeyes.engine.tiny.sentences import JSON_LINES, SENTENCES
+from manyeyes.engine.tiny.corpus import JSON_LINES, SENTENCES
 
 VOCABULARY = 1024
 END_OF_TEXT = "<|endoftext|>"

@@ -19,8 +19,8 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from manyeyes.monitoring.grafana import cluster, engines, gateway, gpu, loadtest
-from manyeyes.monitoring.grafana.kinds import DATASOURCE, made
 from manyeyes.monitoring.grafana.panel import VARIABLES, Dashboard, Row
+from manyeyes.monitoring.grafana.panel_builders import DATASOURCE, made
 
 FOLDER = Path(__file__).resolve().parents[3] / "monitoring/grafana/dashboards"
 DASHBOARDS = (cluster.DASHBOARD, engines.DASHBOARD, gateway.DASHBOARD, loadtest.DASHBOARD, gpu.DASHBOARD)

@@ -16,7 +16,7 @@ STATES = (
     (7, "sleeping", "dark-blue"),
     (8, "down", "red"),
 )
-"""`manyeyes/controller/state.py`'s states of engines, by number, because a timeline draws numbers."""
+"""`manyeyes/controller/health/state_machine.py`'s states of engines, by number, because a timeline draws numbers."""
 
 
 def state_number() -> str:

@@ -1,6 +1,6 @@
 """The Gateway dashboard as data: who got what, how long it took, what went wrong. `build.py` makes JSON of it.
 
-All of it is what the gateway says of its requests in its log (`manyeyes/controller/request_metrics.py`), so it is what users saw;
+All of it is what the gateway says of its requests in its log (`manyeyes/controller/telemetry/request_metrics.py`), so it is what users saw;
 the Cluster dashboard shows what the engines say. A series' `engine` is empty where the gateway or its cache answered.
 """
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 from manyeyes.charts.style import STYLE
-from manyeyes.monitoring.prometheus_api import Line
-from manyeyes.monitoring.report import words
-from manyeyes.monitoring.report.gather import Gathered
-from manyeyes.monitoring.report.over_time import Drawn, chart
+from manyeyes.monitoring.prometheus_client import Line
+from manyeyes.monitoring.report import wording
+from manyeyes.monitoring.report.queries import Gathered
+from manyeyes.monitoring.report.time_chart import Drawn, chart
 
 MORE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 EVENTS_SHOWN = 60
@@ -20,11 +20,11 @@ def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], 
     """`notices`: what is to be known before the figures, such as engines that are emulated; `events`: newest first."""
     emulated = any("emulated" in notice for notice in notices)
     badge = '<span class="badge">emulated</span>' if emulated else ""
-    headline, good = words.verdict(about)
+    headline, good = wording.verdict(about)
     mood = {True: "good", False: "bad", None: ""}[good]
     cards = "".join(
         f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in words.cards(about)
+        for figure, what in wording.cards(about)
     )
     notes = "".join(f'<p class="emulated">{html.escape(line)}</p>' for line in notices)
     return f"""<!doctype html>
@@ -34,7 +34,7 @@ def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], 
 <title>{html.escape(cluster)}: {html.escape(headline)}</title>
 <style>{STYLE}{MORE_STYLE}</style>
 <main>
-<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(words.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
+<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(wording.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
 {notes}
 <section class="cards">{cards}</section>
 <h2>What was promised, what was kept</h2>
@@ -55,12 +55,12 @@ def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], 
 
 
 def _table(about: Gathered) -> str:
-    heads = "".join(f"<th>{title}</th>" for title in words.COLUMNS)
+    heads = "".join(f"<th>{title}</th>" for title in wording.COLUMNS)
     body = "".join(
         f"<tr><th>{html.escape(pool.pool)}</th>"
         + "".join(
             f'<td class="{kind}">{html.escape(figure)}{f"<small>{html.escape(note)}</small>" if note else ""}</td>'
-            for figure, note, kind in words.row(pool)
+            for figure, note, kind in wording.row(pool)
         )
         + "</tr>"
         for pool in about.pools
@@ -160,8 +160,8 @@ def _engines(about: Gathered) -> str:
     for pool, _, requests in about.answers:
         whole[pool] = whole.get(pool, 0.0) + requests
     rows = "".join(
-        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{words.count(requests)}</td>"
-        f"<td>{words.percent(share) if whole[pool] else '–'}</td>"
+        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{wording.count(requests)}</td>"
+        f"<td>{wording.percent(share) if whole[pool] else '–'}</td>"
         f'<td class="bar-cell"><span class="share-bar" style="width:{100 * share:.1f}%"></span></td></tr>'
         for pool, engine, requests in about.answers
         for share in [requests / whole[pool] if whole[pool] else 0.0]
@@ -174,7 +174,7 @@ def _alerts(about: Gathered) -> str:
         return '<p class="source">None.</p>'
     rows = "".join(
         f"<tr><th>{html.escape(one.text)}<small>{html.escape(one.note)}</small></th><td>{_time(one.start_s)}</td>"
-        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else words.lasted(one.end_s - one.start_s)}</td></tr>"
+        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else wording.lasted(one.end_s - one.start_s)}</td></tr>"
         for one in about.alerts
     )
     return f'<div class="wide"><table><thead><tr><th></th><th>from</th><th>lasted</th></tr></thead><tbody>{rows}</tbody></table></div>'

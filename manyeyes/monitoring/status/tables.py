@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from manyeyes.monitoring.status.sight import Engine, Pool, Sight
+from manyeyes.monitoring.status.snapshot import Engine, Pool, Sight
 
 WIDTH = 80
 EVENTS_SHOWN = 5

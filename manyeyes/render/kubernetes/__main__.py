@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from manyeyes.config.keys import KeysError, load_keys
-from manyeyes.config.layout import LayoutError
-from manyeyes.config.load import ConfigError, keys_path, load
-from manyeyes.render.kubernetes.tree import tree
-from manyeyes.render.write import write
+from manyeyes.config.loader import ConfigError, keys_path, load
+from manyeyes.config.placement import LayoutError
+from manyeyes.render.kubernetes.kustomize import tree
+from manyeyes.render.writer import write
 
 COMMITTED = Path("deploy/kubernetes")
 BY_HAND = frozenset({"README.md"})

@@ -7,10 +7,10 @@ how slowly. A pool whose engines differ is left as it is laid out.
 from manyeyes.config.capacity import max_num_seqs
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.scaling import Scaling
+from manyeyes.render.engine_groups import Shape, of_one_shape
 from manyeyes.render.kubernetes.engines import POOL
-from manyeyes.render.kubernetes.pods import thing
-from manyeyes.render.kubernetes.text import Json
-from manyeyes.render.shapes import Shape, of_one_shape
+from manyeyes.render.kubernetes.pod_spec import thing
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""

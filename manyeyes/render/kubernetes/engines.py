@@ -10,12 +10,12 @@ from manyeyes.config.capacity import capacities
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.pools import Pool
-from manyeyes.engine.flags import MODELS_DIR, serve_flags
-from manyeyes.render.engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
+from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
+from manyeyes.render.compose_engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.engine_groups import Shape, shapes
 from manyeyes.render.kubernetes import models
-from manyeyes.render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from manyeyes.render.kubernetes.text import Json
-from manyeyes.render.shapes import Shape, shapes
+from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
@@ -172,7 +172,7 @@ def _container(cluster: Cluster, shape: Shape) -> Json:
                 "exec": {
                     "command": [
                         "python3",
-                        f"{SCRIPTS_DIR}/leave.py",
+                        f"{SCRIPTS_DIR}/pre_stop.py",
                         f"--announced-s={_announced_s(cluster)}",
                         f"--finish-s={cluster.shutdown.finish_s}",
                     ]
@@ -184,7 +184,7 @@ def _container(cluster: Cluster, shape: Shape) -> Json:
 
 
 def _without_a_name(shape: Shape) -> dict[str, str]:
-    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_room.py."""
+    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_memory.py."""
     if shape.engine.flavour == "emulated":
         return {}
     return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
@@ -208,7 +208,12 @@ def _resources(cluster: Cluster, shape: Shape) -> Json:
 
 def _startup(cluster: Cluster, shape: Shape) -> Json:
     rules = cluster.controller
-    command = ["python3", f"{SCRIPTS_DIR}/warm.py", shape.pool.name, f"--timeout-s={rules.warm_up_timeout_s:g}"]
+    command = [
+        "python3",
+        f"{SCRIPTS_DIR}/startup_probe.py",
+        shape.pool.name,
+        f"--timeout-s={rules.warm_up_timeout_s:g}",
+    ]
     if shape.pool.media.images_per_prompt == 0:
         command.append("--no-picture")
     return {

@@ -3,10 +3,10 @@
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import Keys
-from manyeyes.render.gateway import as_generation, gateway_files
-from manyeyes.render.kubernetes.pods import GATEWAY_USER, closed, component, labels, pod, scratch, thing
-from manyeyes.render.kubernetes.text import Json
-from manyeyes.render.places import Places
+from manyeyes.render.kubernetes.pod_spec import GATEWAY_USER, closed, component, labels, pod, scratch, thing
+from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.nginx.paths import Places
 
 PUBLIC, PAGE, INSIDE, COUNTERS = 8080, 8079, 8088, 9113
 UNANNOUNCED_S = 10

@@ -4,26 +4,26 @@ import hashlib
 import json
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.engine.flags import MODELS_DIR
-from manyeyes.render.engines import download_environment, image_of, runs_vllm, wanted_models
-from manyeyes.render.kubernetes.pods import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from manyeyes.render.kubernetes.text import Json
-from manyeyes.render.shapes import Shape
+from manyeyes.engine.vllm_flags import MODELS_DIR
+from manyeyes.render.compose_engines import download_environment, image_of, runs_vllm, wanted_models
+from manyeyes.render.engine_groups import Shape
+from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 CODE_DIR = "/app"
 CODE = {
     "__init__.py": "manyeyes/engine/__init__.py",
-    "download.py": "manyeyes/engine/download.py",
+    "model_download.py": "manyeyes/engine/model_download.py",
     "tiny.__init__.py": "manyeyes/engine/tiny/__init__.py",
     "tiny.__main__.py": "manyeyes/engine/tiny/__main__.py",
     "tiny.chat_template.jinja": "manyeyes/engine/tiny/chat_template.jinja",
     "tiny.model.py": "manyeyes/engine/tiny/model.py",
     "tiny.processors.py": "manyeyes/engine/tiny/processors.py",
-    "tiny.sentences.py": "manyeyes/engine/tiny/sentences.py",
+    "tiny.corpus.py": "manyeyes/engine/tiny/corpus.py",
     "tiny.tokenizer.py": "manyeyes/engine/tiny/tokenizer.py",
 }
 """{key in the ConfigMap: file}. A key has no slashes."""
-LOGS = {"__init__.py": "manyeyes/observability/__init__.py", "line.py": "manyeyes/observability/line.py"}
+LOGS = {"__init__.py": "manyeyes/observability/__init__.py", "log_format.py": "manyeyes/observability/log_format.py"}
 """Those of the ConfigMap with what the download writes its lines by."""
 
 
@@ -52,7 +52,7 @@ def wait(cluster: Cluster, shape: Shape) -> Json:
         "name": "models",
         "image": image_of(cluster, shape.engine),
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-m", "manyeyes.engine.download", "--wait"],
+        "command": ["python3", "-m", "manyeyes.engine.model_download", "--wait"],
         "workingDir": CODE_DIR,
         "env": environment(download_environment(wanted)),
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
@@ -90,7 +90,7 @@ def _job(cluster: Cluster) -> Json:
         "name": "download",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-m", "manyeyes.engine.download"],
+        "command": ["python3", "-m", "manyeyes.engine.model_download"],
         "workingDir": CODE_DIR,
         "env": environment(download_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
         # HF_TOKEN for models behind a licence, HF_ENDPOINT for a mirror.

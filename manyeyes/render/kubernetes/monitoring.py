@@ -3,8 +3,8 @@
 from manyeyes.config.cluster import Cluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.kubernetes.engines import FLAVOUR, POOL
-from manyeyes.render.kubernetes.pods import component, thing
-from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.kubernetes.pod_spec import component, thing
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 VERSION = "monitoring.coreos.com/v1"
 

@@ -5,14 +5,14 @@ with --host and --port, and adds flags of its own where vllmConfig says somethin
 """
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.engine.flags import serve_flags
-from manyeyes.render.engines import environment_of, image_of, memory_gb, shm_gb
-from manyeyes.render.kubernetes.pods import environment
-from manyeyes.render.kubernetes.text import Json
-from manyeyes.render.shapes import Shape, shapes
+from manyeyes.engine.vllm_flags import serve_flags
+from manyeyes.render.compose_engines import environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.engine_groups import Shape, shapes
+from manyeyes.render.kubernetes.pod_spec import environment
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 CHARTS_OWN = ("--host=", "--port=")
-OURS = ("--middleware=media_room.",)
+OURS = ("--middleware=media_memory.",)
 """Needs a file of ours in the engine, which the chart does not mount."""
 
 

@@ -3,8 +3,8 @@
 from manyeyes.config.cluster import Cluster
 from manyeyes.render.kubernetes.controller import CONFIG
 from manyeyes.render.kubernetes.gateway import PAGE
-from manyeyes.render.kubernetes.pods import OWN_USER, closed, component, environment, labels, pod, scratch, thing
-from manyeyes.render.kubernetes.text import Json
+from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, component, environment, labels, pod, scratch, thing
+from manyeyes.render.kubernetes.yaml_dump import Json
 
 PORT = 7860
 
@@ -14,7 +14,7 @@ def objects(cluster: Cluster) -> list[Json]:
 
 
 def _deployment(cluster: Cluster) -> Json:
-    answers = {"exec": {"command": ["python", "-m", "webui.healthy"]}, "timeoutSeconds": 10, "failureThreshold": 3}
+    answers = {"exec": {"command": ["python", "-m", "webui.healthcheck"]}, "timeoutSeconds": 10, "failureThreshold": 3}
     container = {
         "name": "webui",
         "image": cluster.images.webui,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import Keys, KeysError, load_keys
-from manyeyes.config.layout import LayoutError
-from manyeyes.config.load import ConfigError, keys_path, load
-from manyeyes.render.flavours import clusters
+from manyeyes.config.loader import ConfigError, keys_path, load
+from manyeyes.config.placement import LayoutError
+from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.swarm.stack import read_of_repository, stack
-from manyeyes.render.write import write
+from manyeyes.render.writer import write
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = Path("deploy/swarm")

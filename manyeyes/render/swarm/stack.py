@@ -8,8 +8,8 @@ from math import ceil
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import Keys
-from manyeyes.engine.flags import MODELS_DIR, serve_flags
-from manyeyes.render.engines import (
+from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
+from manyeyes.render.compose_engines import (
     CACHE_DIR,
     download_environment,
     environment_of,
@@ -19,12 +19,12 @@ from manyeyes.render.engines import (
     shm_gb,
     wanted_models,
 )
-from manyeyes.render.file import plain_yaml
-from manyeyes.render.gateway import as_generation, gateway_files
-from manyeyes.render.places import Places
-from manyeyes.render.shapes import Shape, shapes
-from manyeyes.render.swarm.files import Files, Json
-from manyeyes.render.told_cluster import told_cluster
+from manyeyes.render.engine_groups import Shape, shapes
+from manyeyes.render.header import plain_yaml
+from manyeyes.render.multi_node_config import told_cluster
+from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.swarm.configs import Files, Json
 
 HEADER = "# Made by `make swarm` from config/cluster.yaml. Do not edit: the next `make swarm` writes it anew.\n"
 MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
@@ -44,13 +44,13 @@ def read_of_repository(paths: list[str]) -> list[str]:
     wanted = ("nginx/conf.d/", "nginx/njs/", "nginx/nginx.conf", "nginx/start.sh", "nginx/malloc.env")
     engines = (
         "manyeyes/engine/pod/run.sh",
-        "manyeyes/engine/pod/leave.py",
-        "manyeyes/engine/pod/media_room.py",
-        "manyeyes/engine/pod/warm.py",
+        "manyeyes/engine/pod/pre_stop.py",
+        "manyeyes/engine/pod/media_memory.py",
+        "manyeyes/engine/pod/startup_probe.py",
         "manyeyes/engine/__init__.py",
-        "manyeyes/engine/download.py",
+        "manyeyes/engine/model_download.py",
     )
-    logs = ("manyeyes/observability/__init__.py", "manyeyes/observability/line.py")
+    logs = ("manyeyes/observability/__init__.py", "manyeyes/observability/log_format.py")
     tiny = [path for path in paths if path.startswith("manyeyes/engine/tiny/") and path.endswith((".py", ".jinja"))]
     return sorted([path for path in paths if path.startswith(wanted) or path in (*engines, *logs)] + tiny)
 
@@ -169,7 +169,7 @@ def _webui(cluster: Cluster, files: Files) -> Json:
         "read_only": True,
         "init": True,
         "stop_grace_period": "5s",
-        "healthcheck": _asks(["python", "-m", "webui.healthy"], "60s", "10s"),
+        "healthcheck": _asks(["python", "-m", "webui.healthcheck"], "60s", "10s"),
     }
 
 
@@ -178,7 +178,7 @@ def _models(cluster: Cluster, files: Files) -> Json:
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     service = _common("4096M", 512) | {
         "image": image_of(cluster, engine),
-        "entrypoint": ["python3", "-m", "manyeyes.engine.download"],
+        "entrypoint": ["python3", "-m", "manyeyes.engine.model_download"],
         "working_dir": CODE_DIR,
         "environment": download_environment(wanted_models(cluster))
         | {
@@ -204,14 +204,14 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
     vllm = engine.flavour != "emulated"
     rules, shutdown = cluster.controller, cluster.shutdown
     silent_s = ceil(max(rules.warm_up_timeout_s, rules.restart_hung_after_s or 0)) + 5
-    warm = ["python3", f"{SCRIPTS_DIR}/warm.py", pool.name, "--mark=/tmp/warm", f"--timeout-s={silent_s - 5}"]
+    warm = ["python3", f"{SCRIPTS_DIR}/startup_probe.py", pool.name, "--mark=/tmp/warm", f"--timeout-s={silent_s - 5}"]
     if pool.media.images_per_prompt == 0:
         warm.append("--no-picture")
     # $$ is Compose's own way to write $.
     flags = [flag.replace("$", "$$") for flag in serve_flags(cluster, engine)]
     program = PROGRAM[engine.flavour]
     if vllm:
-        waits = f'cd {CODE_DIR} && python3 -m manyeyes.engine.download --wait && cd / && exec {" ".join(program)} "$$@"'
+        waits = f'cd {CODE_DIR} && python3 -m manyeyes.engine.model_download --wait && cd / && exec {" ".join(program)} "$$@"'
         program = ["/bin/sh", "-c", waits, program[0]]
     service = _common(f"{round((memory_gb(engine, pool) + (shm_gb(engine) if vllm else 0)) * 1024)}M", 4096) | {
         "image": image_of(cluster, engine),
@@ -222,7 +222,7 @@ def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
         "configs": [
             *[
                 files.of_repository(f"manyeyes/engine/pod/{name}", f"{SCRIPTS_DIR}/{name}")
-                for name in ("leave.py", "run.sh", "warm.py", *(["media_room.py"] if vllm else []))
+                for name in ("pre_stop.py", "run.sh", "startup_probe.py", *(["media_memory.py"] if vllm else []))
             ],
             *(_code(files) if vllm else []),
         ],

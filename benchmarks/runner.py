@@ -1,0 +1,131 @@
+"""Does jobs: starts what stands behind, the gateway in front of it, measures, ends everything."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import engines
+from benchmarks import workloads as works
+from benchmarks.gateways import direct
+from benchmarks.gateways.gateway import Gateway
+from benchmarks.measure.cpu import SIZES, cpu_per_request
+from benchmarks.measure.latency import added_latency, streaming
+from benchmarks.measure.load import Order
+from benchmarks.measure.workload_run import work_through
+from benchmarks.measurement import Finished, Job, append, read
+from loadtest.host_info import busy_for
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of each measure: a full run, or a quick one that only shows that all of it works."""
+
+    users_share: float
+    conversations_share: float
+    seconds: float
+    stream_pairs: int
+    speed: float
+    seed: int
+    user_processes: int
+
+
+FULL = Extent(1.0, 1.0, 6.0, 40, 1.0, 20261121, 1)
+QUICK = Extent(1 / 3, 1 / 3, 1.0, 6, 1.0, 20261121, 1)
+
+
+def do(jobs: Sequence[Job], gateways: Mapping[str, Gateway], extent: Extent, out: Path) -> None:
+    """Appends a line to out/runs.jsonl for each job; one that is there already is not repeated, a failed one is."""
+    file = out / "runs.jsonl"
+    done = {finished.job for finished in read(file) if not finished.failed}
+    left = [job for job in jobs if job not in done]
+    started = time.monotonic()
+    for number, job in enumerate(left, 1):
+        print(f"[{number}/{len(left)} {(time.monotonic() - started) / 60:.0f} min] {job}", flush=True)
+        busy_before = busy_for(0.5)
+        folder = out / "last"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            found = _measure(job, gateways, extent, folder)
+            append(file, Finished(job, found, busy_before=busy_before))
+            print(f"      {_short(found)}", flush=True)
+        except Exception as error:  # one gateway that fails must not end hours of the others
+            append(file, Finished(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
+            kept = out / f"failed-{number}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
+            (kept / "error.txt").write_text(traceback.format_exc())
+            print(f"      failed: {str(error)[:300]} ({kept.name}/)", flush=True)
+
+
+def _measure(job: Job, gateways: Mapping[str, Gateway], extent: Extent, folder: Path) -> dict[str, Any]:
+    if job.kind == "best":
+        return _best(job, extent, folder)
+    gateway = gateways[job.gateway]
+    if job.kind == "work":
+        with (
+            engines.emulated(folder, job.engines, _speed(extent.speed)) as behind,
+            gateway.run(folder, behind) as running,
+        ):
+            order = _order(job, extent, running.targets, list(gateway.headers[: job.headers]))
+            return work_through(order, running, behind, extent.user_processes)
+    if job.kind == "stream":
+        with engines.emulated(folder, 1) as behind, gateway.run(folder, behind) as running:
+            return streaming(behind[0], running.targets[0], extent.stream_pairs)
+    with engines.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
+        if job.kind == "cpu":
+            return {name: cpu_per_request(running, size, extent.seconds) for name, size in SIZES.items()}
+        sizes = {name: size for name, size in SIZES.items() if size < 1_000_000}
+        return {
+            name: added_latency(behind[0], running.targets[0], size, extent.seconds) for name, size in sizes.items()
+        }
+
+
+def _best(job: Job, extent: Extent, folder: Path) -> dict[str, Any]:
+    """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
+    flags = [*_speed(20.0), *_endless_cache()]
+    with engines.emulated(folder, 1, flags) as behind, direct.GATEWAY.run(folder, behind) as running:
+        found = work_through(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
+    return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
+
+
+def _order(job: Job, extent: Extent, targets: Sequence[str], headers: list[str]) -> Order:
+    work = works.ALL[job.work]
+    return Order(
+        work=work.name,
+        seed=extent.seed,
+        users=max(2, round(work.users_per_engine * job.engines * extent.users_share)),
+        conversations=max(1, round(work.conversations_per_user * extent.conversations_share)),
+        targets=list(targets),
+        headers=headers,
+    )
+
+
+def _speed(speed: float) -> list[str]:
+    return [f"--speed={speed:g}"] if speed != 1 and "--speed" in engines.known_flags() else []
+
+
+def _endless_cache() -> list[str]:
+    flags = {"--kv-cache-tokens": "1000000000", "--mm-processor-cache-gb": "1000"}
+    return [f"{flag}={value}" for flag, value in flags.items() if flag in engines.known_flags()]
+
+
+def _short(found: Mapping[str, Any]) -> str:
+    if "rps" in found:
+        return (
+            f"{found['rps']:.1f} RPS, p95 {found['total_p95_s']:.2f} s, first token p50 {1e3 * found['first_p50_s']:.0f} ms, "
+            f"cache {found['prefix_share']:.2f}, busiest engine {found['busiest_engine']:.2f}, failed {found['failed']}, "
+            f"users' CPU {found['users_core_share']:.0%} of a core, machine {found['machine_share']:.0%}"
+        )
+    if "3 KB" in found:
+        return ", ".join(
+            f"{name} " + (f"{one['cpu_us']:.0f} µs" if "cpu_us" in one else f"+{one['added_p50_ms']:.2f} ms")
+            for name, one in found.items()
+        )
+    if "added_first_p50_ms" in found:
+        return f"first token +{found['added_first_p50_ms']:.2f} ms, together {found['through_together']:.1%}"
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float))

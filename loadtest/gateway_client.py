@@ -1,0 +1,140 @@
+"""What the gateway says of itself, and whether it can be asked at all: before a run, and who is up during one."""
+
+import json
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtest.http_client import target
+
+TIMEOUT_S = 10.0
+FIRST_ANSWER_S = 120.0
+WATCH_EVERY_S = 1.0
+
+
+class Unusable(Exception):
+    """The target cannot be tested; the text says what failed and what to do next."""
+
+
+@dataclass
+class Gateway:
+    """One address with its key. `trusted`: a file with the certificate to trust."""
+
+    url: str
+    key: str = ""
+    trusted: str = ""
+
+    def __post_init__(self) -> None:
+        to = target(self.url)
+        self.base = f"{to.scheme}://{to.authority}{to.prefix}"
+
+    def ready(self, model: str) -> str:
+        """The model to ask: `model`, or the first one there is. One short answer has been given. Raises Unusable."""
+        models = self._models()
+        if not model and not models:
+            raise Unusable(f"{self.base} serves no model. Name one with MODEL=.")
+        chosen = model or models[0]
+        body = {"model": chosen, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        status, said = self._ask("/v1/chat/completions", body, FIRST_ANSWER_S)
+        if status == 404:
+            raise Unusable(
+                f"{self.base} has no model {chosen!r}; it has {', '.join(models) or 'none'}. Name one with MODEL=."
+            )
+        if status != 200:
+            raise Unusable(f"{self.base} answered a first question with {status}: {_message(said)}")
+        return chosen
+
+    def _models(self) -> list[str]:
+        status, said = self._ask("/v1/models", None, TIMEOUT_S)
+        if status in (401, 403):
+            raise Unusable(
+                f"{self.base} refuses the key ({status}: {_message(said)}). Give one with KEY= (`make key` makes one)."
+            )
+        return [one["id"] for one in said.get("data", ())] if status == 200 else []
+
+    def up(self) -> set[str]:
+        """Names of the engines that get requests; empty where the target is not this project's gateway."""
+        return {name for pool in self._pools() for name in _up(pool)}
+
+    def up_in(self, pool: str) -> set[str]:
+        """As `up`, of one pool."""
+        return {name for one in self._pools() if one.get("name") == pool for name in _up(one)}
+
+    def _pools(self) -> list[dict[str, Any]]:
+        try:
+            status, said = self._ask("/healthz", None, TIMEOUT_S)
+        except Unusable:
+            return []
+        return (said.get("pools") or []) if status in (200, 503) else []
+
+    def _ask(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.base + path, data, headers)
+        try:
+            with self.opener().open(request, timeout=timeout_s) as reply:
+                return reply.status, _json(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, _json(error.read())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Unusable(
+                f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
+            ) from None
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """Heeds no proxy: what is tested is the gateway."""
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.trusted:
+            context = ssl.create_default_context(cafile=self.trusted)
+            context.check_hostname = False
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        return urllib.request.build_opener(*handlers)
+
+
+@dataclass
+class Lost:
+    """Engines that were up when the watch began and were not once during it."""
+
+    gateway: Gateway
+    names: set[str] = field(default_factory=set)
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> "Lost":
+        self._before = self.gateway.up()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=2 * TIMEOUT_S)
+
+    def _watch(self) -> None:
+        while self._before and not self._done.wait(WATCH_EVERY_S):
+            # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
+            if up := self.gateway.up():
+                self.names |= self._before - up
+
+
+def _up(pool: dict[str, Any]) -> set[str]:
+    return {one["name"] for one in pool.get("engines", ()) if one.get("state") == "up"}
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(raw)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _message(said: dict[str, Any]) -> str:
+    error = said.get("error")
+    return str(error.get("message", "no reason given") if isinstance(error, dict) else error or "no reason given")

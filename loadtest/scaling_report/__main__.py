@@ -1,0 +1,254 @@
+"""`python -m loadtest.scaling_report`: as `make scale-proof` calls it. docs/loadtest.md says what it means.
+
+Exit codes: 0 proven; 1 partial, or a threshold was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtest.gateway_client import Gateway, Unusable
+from loadtest.grafana_annotations import Annotations
+from loadtest.host_info import ROOT, machine
+from loadtest.progress import console
+from loadtest.run import Failed
+from loadtest.run_spec import KEY
+from loadtest.scaling_report import report
+from loadtest.scaling_report import sample as lines
+from loadtest.scaling_report.backends import Cluster, NoCluster
+from loadtest.scaling_report.compose_backend import SCALE, Compose
+from loadtest.scaling_report.measure import Proof
+from loadtest.scaling_report.phases import PHASES, QUICK, Visit, Work, phases, visits
+from loadtest.scaling_report.sample import Measured
+from loadtest.scaling_report.verdict import Thresholds
+from loadtest.slo import slo
+
+LEAST_FREE_MB = 200
+
+
+class Wrong(Exception):
+    """The command line; one sentence."""
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < 1:
+        raise argparse.ArgumentTypeError(f"numbers of engines by commas, as in 1,2,3; found {text!r}")
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="make scale-proof", description="The same work on 1, 2, 3 ... engines, and a page."
+    )
+    p.add_argument("--counts", type=numbers, default=(1, 2, 3), help="numbers of engines; 1 is always one of them")
+    p.add_argument("--repeats", type=int, default=3, help="at least 3 to see a spread")
+    p.add_argument(
+        "--on", choices=("processes", "compose"), default="processes", help="emulated engines, or the cluster"
+    )
+    p.add_argument("--phases", default=",".join(PHASES), help=f"of {','.join(PHASES)}; default all")
+    p.add_argument("--quick", action="store_true", help="shows that it works in minutes; the figures mean nothing")
+    p.add_argument("--out", type=Path, help="a folder; one that exists is continued")
+    p.add_argument("--slo", help="first=2,total=5,share=0.95")
+    p.add_argument("--scenario", help="what people do; default image")
+    p.add_argument("--users-per-engine", type=int, help="as many as keep an engine busy; default 32")
+    p.add_argument("--processes", type=int, default=1, help="of the load generator")
+    p.add_argument("--grafana", default=os.environ.get("GRAFANA_URL", ""), help="marks the phases there; GRAFANA_TOKEN")
+    gate = p.add_argument_group("thresholds: one that is missed makes the exit code 1")
+    gate.add_argument("--min-efficiency", type=float, help="T(n)/(n T(1)) at every number of engines")
+    gate.add_argument("--max-p95", type=float, help="seconds, for the same people on most engines")
+    emulated = p.add_argument_group("--on processes")
+    emulated.add_argument(
+        "--speed", type=float, default=1.0, help="engines' clock against the wall's; 0.5 halves the CPU"
+    )
+    emulated.add_argument("--profile", default="rtx4090d-qwen3-vl-4b", help="whose times")
+    emulated.add_argument("--frames-together", type=int, default=128, help="frames of videos that fit an emulated GPU")
+    real = p.add_argument_group("--on compose")
+    real.add_argument("--url", default="http://localhost:8080")
+    real.add_argument("--pool", default="", help="default: the first model the gateway names")
+    real.add_argument("--gpu", default="", help="what the page calls the engines; default as nvidia-smi has it")
+    real.add_argument("--emulated", action="store_true", help="the cluster's engines are emulated: say so")
+    real.add_argument("--trusted", default="", help="a certificate to trust")
+    real.add_argument("--scale", default=SCALE, help=f"brings {{pool}} to {{count}} engines; default {SCALE}")
+    return p
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser().parse_args(arguments)
+    # What was started is ended on SIGTERM as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        cluster = _cluster(asked)
+        work, counts, wanted = _work(asked), tuple(sorted({1, *asked.counts})), asked.phases.split(",")
+        if unknown := [one for one in wanted if one not in PHASES]:
+            raise Wrong(f"no phase {unknown[0]!r}; there are {', '.join(PHASES)}")
+        out = (asked.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        about = _begin(out, cluster, work, counts, asked.repeats, arguments)
+    except (Wrong, NoCluster, Unusable) as error:
+        console.print(f"  no  {error}")
+        return 2
+    except OSError as error:
+        console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
+        return 2
+    thresholds = Thresholds(asked.min_efficiency, asked.max_p95)
+    trouble, code = "", 0
+    try:
+        trouble = _measure(asked, cluster, work, counts, wanted, out)
+    except KeyboardInterrupt:
+        trouble, code = "interrupted by Ctrl-C", 130
+    except (NoCluster, Failed) as error:
+        trouble = str(error)
+    except OSError as error:
+        trouble = f"{error.filename or out}: {error.strerror}"
+    finally:
+        if left := cluster.leave():
+            console.print(f"  !!  {left}")
+    return _report(out, about, trouble, thresholds, code, asked)
+
+
+def _cluster(asked: argparse.Namespace) -> Cluster:
+    if not 0 < asked.speed <= 100:
+        raise Wrong(f"--speed wants a number above 0, found {asked.speed:g}")
+    if asked.on == "processes":
+        # Only here: it needs the emulator, the controller and the tests' stand.
+        from loadtest.scaling_report.process_backend import Processes
+
+        return Processes(asked.speed, asked.profile, asked.frames_together)
+    key = os.environ.get(KEY, "")
+    pool = Gateway(asked.url, key, asked.trusted).ready(asked.pool)
+    return Compose(asked.url, key, asked.trusted, pool, asked.gpu or _gpu(), asked.emulated, asked.scale)
+
+
+def _gpu() -> str:
+    import subprocess
+
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "no GPU"
+    return said.splitlines()[0].strip() if said.strip() else "no GPU"
+
+
+def _work(asked: argparse.Namespace) -> Work:
+    if asked.repeats < 1 or asked.processes < 1:
+        raise Wrong("--repeats and --processes want 1 or more")
+    if asked.users_per_engine is not None and asked.users_per_engine < 1:
+        raise Wrong(f"--users-per-engine={asked.users_per_engine} makes no load; 1 or more")
+    work = QUICK if asked.quick else Work()
+    try:
+        work = replace(work, slo=slo(asked.slo)) if asked.slo else work
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+    if asked.scenario:
+        from loadtest import users
+
+        try:
+            users.mix(asked.scenario)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
+        work = replace(work, scenario=asked.scenario)
+    return replace(work, users_per_engine=asked.users_per_engine) if asked.users_per_engine else work
+
+
+def _begin(
+    out: Path, cluster: Cluster, work: Work, counts: Sequence[int], repeats: int, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Writes about.json, or finds that an earlier run's says the same."""
+    out.mkdir(parents=True, exist_ok=True)
+    free_mb = shutil.disk_usage(out).free / 1e6
+    if free_mb < LEAST_FREE_MB:
+        raise Wrong(f"{out} has {free_mb:.0f} MB left, wanted {LEAST_FREE_MB}. Make room or name another --out.")
+    about = {
+        "kind": asdict(cluster.kind),
+        "work": asdict(work),
+        "counts": list(counts),
+        "repeats": repeats,
+        "machine": asdict(machine(shlex.join(["python", "-m", "loadtest.scaling_report", *arguments]))),
+    }
+    file = out / "about.json"
+    if file.exists():
+        earlier = orjson.loads(file.read_bytes())
+        for part in ("kind", "work"):
+            if earlier[part] != orjson.loads(orjson.dumps(about[part])):
+                raise Wrong(f"{file} was made with other settings ({part}). Give the same ones, or name another --out.")
+        about["counts"] = sorted({*earlier["counts"], *counts})
+        about["repeats"] = max(repeats, earlier["repeats"])
+    file.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
+    return about
+
+
+def _measure(
+    asked: argparse.Namespace, cluster: Cluster, work: Work, counts: Sequence[int], wanted: list[str], out: Path
+) -> str:
+    """Does what is not there yet; returns why the rest was not done, or nothing."""
+    file = out / "runs.jsonl"
+    done = lines.good(file)
+    have = {(one.visit, one.phase) for one in done}
+    left: list[tuple[Visit, list[Any]]] = []
+    for visit in visits(counts, asked.repeats):
+        missing = [phase for phase in phases(visit.count, wanted) if (visit, phase) not in have]  # type: ignore[arg-type]
+        if missing:
+            left.append((visit, missing))
+    trouble = ""
+
+    def told(one: Measured) -> None:
+        nonlocal trouble
+        lines.append(file, one)
+        trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
+        console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
+
+    marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    model = cluster.kind.about.get("pool") or "qwen3-vl-4b"
+    proof = Proof(cluster, work, out, asked.processes, model, marks, told, list(done))
+    console.print(
+        f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
+        f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"
+    )
+    for number, (visit, missing) in enumerate(left, 1):
+        proof.visit(visit, missing, f"[{number}/{len(left)}]")
+    return trouble
+
+
+def _report(
+    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, asked: argparse.Namespace
+) -> int:
+    found = lines.good(out / "runs.jsonl")
+    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, asked.counts))} ARGS='--out {_shown(out)}'" + (
+        " and the other settings as before"
+    )
+    if not found:
+        console.print(f"  no  {trouble or 'nothing was measured'}. {again}")
+        return code or 2
+    try:
+        missed = report.write(out, about, found, trouble, thresholds)
+    except OSError as error:
+        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {_shown(out)}/runs.jsonl.")
+        return code or 1
+    console.print(f"      {_shown(out)}: proof.html, proof.md, runs.jsonl")
+    if trouble:
+        console.print(f"  no  partial: {trouble}. What was measured is kept. {again}")
+    for one in missed:
+        console.print(f"  no  {one}")
+    return code or (1 if trouble or missed else 0)
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

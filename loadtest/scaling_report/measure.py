@@ -1,0 +1,211 @@
+"""Measures one visit: brings the cluster to its number of engines, warms it up, and does what is left of the phases."""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from loadtest.bisection import SearchPlan
+from loadtest.controller_annotations import Marks
+from loadtest.figures import Figures, Window, figures
+from loadtest.grafana_annotations import Annotations
+from loadtest.host_info import busy
+from loadtest.progress import progress
+from loadtest.run import Ran, run
+from loadtest.run_spec import Order
+from loadtest.sample import Sample
+from loadtest.scaling_report.backends import Cluster, NoCluster, Running
+from loadtest.scaling_report.phases import Phase, Visit, Work
+from loadtest.scaling_report.sample import Measured
+from loadtest.shapes.stage import Stage
+from loadtest.users import ALL
+from loadtest.virtual_user import Person
+
+TIMEOUT_S = 60.0  # without a byte, on the engines' clock
+
+
+@dataclass
+class Proof:
+    """What all visits have in common. `told` gets each result as soon as there is one."""
+
+    cluster: Cluster
+    work: Work
+    out: Path
+    processes: int
+    model: str
+    marks: Annotations
+    told: Callable[[Measured], None]
+    done: list[Measured] = field(default_factory=list)
+
+    def visit(self, visit: Visit, phases: Sequence[Phase], title: str) -> None:
+        folder = self.out / f"{visit.count}-engines" / f"repeat-{visit.repeat + 1}"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "cluster").mkdir(parents=True)
+        with self.cluster.at(visit.count, folder / "cluster") as running:
+            self._warm_up(running, visit.count)
+            for phase in phases:
+                measured = self._phase(running, visit, phase, folder / phase, title)
+                self.done.append(measured)
+                self.told(measured)
+
+    def _warm_up(self, running: Running, count: int) -> None:
+        """Pictures that the work does not use, all at once: the first answer of an engine is several times slower."""
+        kind, image = self.cluster.kind, ALL["image"]
+        asked = self._order(running, Path()).asked()
+        asked = replace(asked, key=running.key)
+        failed: list[str] = []
+
+        def one(number: int) -> None:
+            def tell(sample: Sample) -> None:
+                failed.extend([sample.failed] if sample.failed else [])
+
+            person = Person(10_000_000 + number, asked, tell, lambda s: None)
+            person.live(image, image.conversation(self.work.seed - 1, person.number, 0), time.time())
+            person.connection.close()
+
+        threads = [threading.Thread(target=one, args=(n,)) for n in range(self.work.warm_up_per_engine * count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=2 * TIMEOUT_S * kind.slowdown)
+        if len(failed) == len(threads) and failed:
+            raise NoCluster(f"none of {len(threads)} warm-up questions was answered: {failed[0]}")
+
+    def _order(self, running: Running, folder: Path) -> Order:
+        kind = self.cluster.kind
+        return Order(
+            url=running.url,
+            model=self.model,
+            scenario=self.work.scenario,
+            folder=str(folder),
+            slo=self.work.slo,
+            seed=self.work.seed,
+            processes=self.processes,
+            slowdown=kind.slowdown,
+            timeout_s=TIMEOUT_S * kind.slowdown,
+            trusted=running.trusted,
+        )
+
+    def _phase(self, running: Running, visit: Visit, phase: Phase, folder: Path, title: str) -> Measured:
+        work, slow = self.work, self.cluster.kind.slowdown
+        # Another repeat asks other questions, but the same ones of every number of engines.
+        order = replace(self._order(running, folder), seed=work.seed + 1000 * visit.repeat)
+        settle_s, length_s = 0.0, 0.0
+        if phase == "limit":
+            plan = self._search(visit)
+            order = replace(order, loop="open", search=plan)
+            length_s = 0.7 * plan.most_probes * (plan.settle_s + plan.measure_s + work.slo.total_s * slow)
+        else:
+            users, scenario, settle_s, measure_s = self._people(visit.count, phase)
+            length_s = (settle_s + measure_s) * slow
+            order = replace(order, scenario=scenario, stages=(Stage(length_s, users, users),))
+        limited = phase == "video"
+        if limited:
+            running.set_memory_limit(True)
+        died, used_machine, began_s = running.died(), busy(), time.time()
+        in_cluster = Marks(running.url, running.trusted).during(f"scale-proof: {visit}, {phase}", length_s)
+        with in_cluster, progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _use(running) as use:
+            ran = run(order, running.key, watch)
+        if limited:
+            running.set_memory_limit(False)
+        self.marks.mark(f"scale-proof: {visit}, {phase}", began_s, time.time(), ["scale-proof"])
+        died = running.died() - died
+        trouble = ran.trouble
+        if died and not limited:
+            trouble = trouble or f"{died} engine(s) ended in the middle"
+        window = self._window(ran, settle_s * slow)
+        seen = figures(ran.samples, window, work.slo, slow)
+        if phase != "limit" and not seen.answered and not trouble:
+            trouble = f"no request was answered: {next(iter(seen.errors), 'nobody asked')}"
+        return Measured(
+            visit=visit,
+            phase=phase,
+            figures=Figures() if phase == "limit" else seen,
+            seconds=window.seconds / slow,
+            used={} if phase == "limit" else use.share(window),
+            died=died,
+            limit_rps=_best(ran) * slow if phase == "limit" else None,
+            probes=[_on_engines_clock(probe, slow) for probe in ran.probes],
+            cpu_p95=ran.cpu_p95,
+            lag_p95_s=ran.lag_p95_s,
+            generator_was_limit=ran.generator_was_limit,
+            machine_share=busy().share_since(used_machine),
+            trouble=trouble,
+        )
+
+    def _people(self, count: int, phase: Phase) -> tuple[int, str, float, float]:
+        """(users, scenario, settle_s, measure_s)"""
+        work = self.work
+        if phase == "full":
+            return work.users_per_engine * count, work.scenario, work.full_settle_s, work.full_s
+        if phase == "same":
+            return work.users_per_engine, work.scenario, work.same_settle_s, work.same_s
+        return work.video_users, work.video_scenario, work.video_settle_s, work.video_s
+
+    def _search(self, visit: Visit) -> SearchPlan:
+        """From nine tenths of what this very cluster did in `full`; in wall seconds."""
+        work, slow = self.work, self.cluster.kind.slowdown
+        full = [one for one in self.done if one.visit == visit and one.phase == "full" and not one.trouble]
+        guess = 0.9 * full[-1].figures.rps if full else 4.0 * visit.count
+        return SearchPlan(
+            start=max(0.2, guess) / slow,
+            settle_s=work.probe_settle_s * slow,
+            measure_s=work.probe_s * slow,
+            precision=work.probe_precision,
+            most_probes=work.most_probes,
+            growth=1.15 if full else 1.5,
+        )
+
+    @staticmethod
+    def _window(ran: Ran, settle_s: float) -> Window:
+        start_s, end_s = ran.span
+        if ran.trouble and ran.samples:
+            end_s = min(end_s, max(one.ended_s for one in ran.samples))
+        return Window(start_s + settle_s, max(start_s + settle_s, end_s))
+
+
+def _best(ran: Ran) -> float:
+    return max((float(probe["level"]) for probe in ran.probes if probe["held"]), default=0.0)
+
+
+def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object]:
+    """Rates up, the rest is there already (figures.py)."""
+    return {**probe, "level": float(str(probe["level"])) * slow}
+
+
+class Use:
+    """How long GPUs had worked, once a second."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, dict[str, float]]] = []
+
+    def share(self, window: Window) -> dict[str, float]:
+        """0 to 1 by engine, between the first and the last look inside the window."""
+        inside = [(at, busy_s) for at, busy_s in self.seen if window.start_s <= at <= window.end_s]
+        if len(inside) < 2:
+            return {}
+        (start_s, first), (end_s, last) = inside[0], inside[-1]
+        passed = end_s - start_s
+        return {
+            name: min(1.0, (last[name] - first[name]) / passed) for name in last if last[name] >= first.get(name, 1e99)
+        }
+
+
+@contextlib.contextmanager
+def _use(running: Running) -> Iterator[Use]:
+    use, done = Use(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            use.seen.append((time.time(), running.busy_s()))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield use
+    finally:
+        done.set()
+        thread.join(timeout=15)

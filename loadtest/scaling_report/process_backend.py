@@ -1,0 +1,203 @@
+"""A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker, no GPU.
+
+Each visit starts a new one, so that no cache is warm from the visit before. `tests/process/stand.py` knows how the
+controller and nginx are started; it is the one thing outside this room that the load test uses, and only here.
+"""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from loadtest.host_info import ROOT
+from loadtest.scaling_report.backends import Kind, NoCluster
+from tests.process.stand import Stand, free_port, stand
+
+MODEL = "qwen3-vl-4b"
+PROFILE = "rtx4090d-qwen3-vl-4b"
+START_S = 12.0  # of an engine that died, on its own clock: with a warm compile cache; research and docs have 37 to 60 s
+_BUSY = re.compile(r"^emulator:busy_seconds_total\{[^}]*\} ([0-9.eE+-]+)$", re.M)
+
+
+@dataclass
+class Engine:
+    """One emulated engine, started again when it ends by itself, as Compose's restart policy does."""
+
+    name: str
+    port: int
+    flags: list[str]
+    log: Path
+    died: int = 0
+    busy_before_s: float = 0.0
+    _process: subprocess.Popen[bytes] | None = None
+    _ending: bool = False
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._run("--start-seconds=0")
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def _run(self, *more: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "engine.emulator",
+            "--host=127.0.0.1",
+            f"--port={self.port}",
+            *self.flags,
+            *more,
+        ]
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        while not self._ending:
+            assert self._process is not None
+            self._process.wait()
+            if not self._ending:
+                self.died += 1
+                self._run(f"--start-seconds={START_S}")
+
+    def end(self) -> None:
+        self._ending = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def busy_s(self) -> float | None:
+        """None while it is being started again."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as reply:
+                found = _BUSY.search(reply.read().decode())
+        except OSError:
+            return None
+        return float(found.group(1)) if found else None
+
+    def fault(self, method: str, body: dict[str, object]) -> None:
+        url = f"http://127.0.0.1:{self.port}/emulator/faults"
+        request = urllib.request.Request(url, json.dumps(body).encode() if body else None, method=method)
+        request.add_header("Content-Type", "application/json")
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(request, timeout=10).close()
+
+
+@dataclass
+class Stood:
+    """Running, as the protocol has it."""
+
+    url: str
+    engines: list[Engine]
+    slowdown: float
+    frames_together: int
+    key: str = ""
+    trusted: str = ""
+
+    def busy_s(self) -> dict[str, float]:
+        found = {engine.name: engine.busy_s() for engine in self.engines}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def died(self) -> int:
+        return sum(engine.died for engine in self.engines)
+
+    def set_memory_limit(self, on: bool) -> None:
+        for engine in self.engines:
+            if on:
+                engine.fault("POST", {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together})
+                # An engine that died comes back with the same limit.
+                engine.flags = [*_without_fault(engine.flags), f"--fault={json.dumps(self._limit())}"]
+            else:
+                engine.fault("DELETE", {})
+                engine.flags = _without_fault(engine.flags)
+
+    def _limit(self) -> dict[str, object]:
+        return {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together}
+
+
+def _without_fault(flags: list[str]) -> list[str]:
+    return [flag for flag in flags if not flag.startswith("--fault=")]
+
+
+@dataclass
+class Processes:
+    """`speed`: the engines' clock against the wall's. `frames_together`: how many frames of videos an emulated engine holds
+    before it runs out of memory, in the phase with videos."""
+
+    speed: float = 1.0
+    profile: str = PROFILE
+    frames_together: int = 128
+    kind: Kind = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = ROOT / f"manyeyes/simulator/profiles/{self.profile}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+            raise NoCluster(f"no profile {self.profile!r}; there are {known}")
+        profile = yaml.safe_load(path.read_text())
+        self.kind = Kind(
+            name="processes",
+            gpu=profile["gpu"],
+            model=profile["model"],
+            emulated=True,
+            slowdown=1 / self.speed,
+            about={"profile": self.profile, "speed": self.speed, "frames_together": self.frames_together},
+        )
+
+    def leave(self) -> str:
+        """Nothing is left of a visit when it is over."""
+        return ""
+
+    @contextlib.contextmanager
+    def at(self, count: int, folder: Path) -> Iterator[Stood]:
+        flags = [
+            *("--served-model-name", MODEL, f"--profile={self.profile}", f"--speed={self.speed:g}", "--faults"),
+            *("--max-num-seqs=48", "--max-num-queued-reqs=96", '--limit-mm-per-prompt={"image":4,"video":1}'),
+        ]
+        engines = [Engine(f"gpu-{n}", free_port(), flags, folder / f"engine-{n}.log") for n in range(count)]
+        addresses = {engine.name: f"127.0.0.1:{engine.port}" for engine in engines}
+        document = {
+            "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct"}],
+            "engines": [{"name": name, "pool": MODEL} for name in addresses],
+            "controller": {},
+        }
+        with contextlib.ExitStack() as stack:
+            for engine in engines:
+                stack.callback(engine.end)
+                engine.start()
+            running = stack.enter_context(_quietly(stand(folder, document, addresses=addresses)))
+            try:
+                running.all_up(set(addresses), within_s=60)
+                running.answers_from(MODEL, set(addresses), within_s=60)
+            except AssertionError as error:
+                raise NoCluster(
+                    f"{count} emulated engines did not come up: {error}. Their logs are in {folder}."
+                ) from None
+            yield Stood(running.url, engines, 1 / self.speed, self.frames_together)
+
+
+@contextlib.contextmanager
+def _quietly(standing: contextlib.AbstractContextManager[Stand]) -> Iterator[Stand]:
+    """The stand prints its logs at the end, for tests; here they stay in the folder."""
+    running = standing.__enter__()
+    try:
+        yield running
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):
+            standing.__exit__(None, None, None)

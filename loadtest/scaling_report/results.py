@@ -1,0 +1,116 @@
+"""From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from loadtest.scaling_report.phases import Phase
+from loadtest.scaling_report.sample import Measured
+from loadtest.spread import Spread, spread
+
+
+@dataclass(frozen=True)
+class AtCount:
+    """One number of engines. None: not measured."""
+
+    count: int
+    repeats: int
+    full_rps: Spread | None = None
+    efficiency: Spread | None = None
+    limit_rps: Spread | None = None
+    limit_efficiency: Spread | None = None
+    goodput_rps: Spread | None = None
+    tokens_per_s: Spread | None = None
+    same_rps: Spread | None = None
+    same_p50_s: Spread | None = None
+    same_p95_s: Spread | None = None
+    same_p99_s: Spread | None = None
+    first_p50_s: Spread | None = None
+    first_p95_s: Spread | None = None
+    token_p50_s: Spread | None = None
+    used: Spread | None = None
+    balance: Spread | None = None
+    share: dict[str, float] = field(default_factory=dict)
+    video_success: Spread | None = None
+    videos: int = 0
+    oom_per_hour: Spread | None = None
+    errors: int = 0
+    asked: int = 0
+    probes: tuple[tuple[float, float, bool], ...] = ()  # rate, p95 of the answers, held
+
+
+@dataclass(frozen=True)
+class Results:
+    counts: dict[int, AtCount]
+    generator_was_limit: tuple[str, ...]
+    cpu_p95: float
+    machine_share: float
+
+
+def results(measured: Sequence[Measured]) -> Results:
+    counts = sorted({one.visit.count for one in measured})
+    return Results(
+        counts={count: _at(count, measured) for count in counts},
+        generator_was_limit=tuple(f"{one.visit}, {one.phase}" for one in measured if one.generator_was_limit),
+        cpu_p95=max((one.cpu_p95 for one in measured), default=0.0),
+        machine_share=max((one.machine_share for one in measured), default=0.0),
+    )
+
+
+def _at(count: int, measured: Sequence[Measured]) -> AtCount:
+    here = [one for one in measured if one.visit.count == count]
+    full, video = _of(here, "full"), _of(here, "video")
+    # One engine's people are the same people.
+    same = full if count == 1 else _of(here, "same")
+    limit = _of(here, "limit")
+    answered: dict[str, int] = {}
+    for one in full:
+        for name, number in one.figures.per_engine.items():
+            answered[name] = answered.get(name, 0) + number
+    together = max(1, sum(answered.values()))
+
+    def at(ones: Sequence[Measured], value: Callable[[Measured], float | None]) -> Spread | None:
+        return spread([value(one) for one in ones])
+
+    return AtCount(
+        count=count,
+        repeats=len({one.visit.repeat for one in here}),
+        full_rps=at(full, lambda one: one.figures.rps),
+        efficiency=_efficiency(measured, count, "full", lambda one: one.figures.rps),
+        limit_rps=at(limit, lambda one: one.limit_rps),
+        limit_efficiency=_efficiency(measured, count, "limit", lambda one: one.limit_rps or 0.0),
+        goodput_rps=at(full, lambda one: one.figures.goodput_rps),
+        tokens_per_s=at(full, lambda one: one.figures.tokens_per_s),
+        same_rps=at(same, lambda one: one.figures.rps),
+        same_p50_s=at(same, lambda one: one.figures.total_p50_s),
+        same_p95_s=at(same, lambda one: one.figures.total_p95_s),
+        same_p99_s=at(same, lambda one: one.figures.total_p99_s),
+        first_p50_s=at(same, lambda one: one.figures.first_p50_s),
+        first_p95_s=at(same, lambda one: one.figures.first_p95_s),
+        token_p50_s=at(same, lambda one: one.figures.token_p50_s),
+        used=at(full, lambda one: sum(one.used.values()) / len(one.used) if one.used else None),
+        balance=at(full, lambda one: one.figures.balance or None),
+        share={name: number / together for name, number in sorted(answered.items())},
+        video_success=at(video, lambda one: one.figures.video_success),
+        videos=sum(one.figures.videos for one in video),
+        oom_per_hour=at(video, lambda one: 3600 * one.died / one.seconds if one.seconds else None),
+        errors=sum(one.figures.failed for one in (*full, *(same if count > 1 else ()))),
+        asked=sum(one.figures.answered + one.figures.failed for one in (*full, *(same if count > 1 else ()))),
+        probes=tuple(
+            (float(probe["level"]), float(probe["total_p95_s"]), bool(probe["held"]))
+            for one in limit
+            for probe in one.probes
+        ),
+    )
+
+
+def _of(measured: Sequence[Measured], phase: Phase) -> list[Measured]:
+    return [one for one in measured if one.phase == phase]
+
+
+def _efficiency(
+    measured: Sequence[Measured], count: int, phase: Phase, value: Callable[[Measured], float]
+) -> Spread | None:
+    """T(n)/(n T(1)), each repeat against the one engine of the same repeat: what the machine did in between cancels."""
+    one = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == 1}
+    several = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == count}
+    return spread([several[r] / (count * one[r]) for r in sorted(several) if one.get(r)])

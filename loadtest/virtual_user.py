@@ -1,0 +1,152 @@
+"""One person's way through a conversation: each turn asked with all before it, its answer read as it arrives."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from loadtest.http_client import Broken, Connection, Target
+from loadtest.sample import Sample
+from loadtest.stream import Streamed
+from loadtest.users.scenario import Conversation, Scenario, Turn
+
+PATH = "/v1/chat/completions"
+AFTER_ERROR_S = 3.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock. `pause`: what
+    every pause is multiplied by; 0 is a closed loop of so many requests at the same time."""
+
+    to: Target
+    model: str
+    key: str = ""
+    trusted: str = ""
+    timeout_s: float = 120.0
+    slowdown: float = 1.0
+    pause: float = 1.0
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "User-Agent": "manyeyes-loadtest",
+            **({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+        }
+
+
+@dataclass
+class Person:
+    """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
+
+    number: int
+    asked: Asked
+    told: Callable[[Sample], None]
+    sleep: Callable[[float], None] = time.sleep
+    connection: Connection = field(init=False)
+    pauses: Random = field(init=False)
+    _said: str = ""
+
+    def __post_init__(self) -> None:
+        self.pauses = Random(f"pauses {self.number}")
+        self.connection = Connection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
+
+    def live(self, scenario: Scenario, conversation: Conversation, due_s: float | None = None) -> bool:
+        """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
+
+        `due_s`: when its first turn was due (seconds since 1970), in an open loop. Returns whether all turns were answered.
+        """
+        stays = due_s is None  # and asks again after the last turn
+        for turn, messages in enumerate(self._turns(conversation)):
+            sample = self._ask(scenario, turn, conversation.turns[turn], messages, due_s)
+            self.told(sample)
+            due_s = None
+            if sample.failed:
+                if stays:
+                    # Nobody asks again at once after an error, and a refusing server must not be hammered.
+                    self.sleep(self.asked.slowdown * max(AFTER_ERROR_S, scenario.think_s))
+                return False
+            if self.asked.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
+                self.sleep(self.asked.slowdown * self.asked.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5))
+        return True
+
+    def _turns(self, conversation: Conversation) -> Iterator[list[dict[str, Any]]]:
+        messages: list[dict[str, Any]] = []
+        for turn in conversation.turns:
+            messages.append({"role": "user", "content": content(turn)})
+            yield messages
+            messages.append({"role": "assistant", "content": self._said})
+
+    def _ask(
+        self, scenario: Scenario, number: int, turn: Turn, messages: list[dict[str, Any]], due_s: float | None
+    ) -> Sample:
+        body = orjson.dumps(request(self.asked.model, messages, scenario.answer_tokens))
+        began_s, began = time.time(), time.perf_counter()
+        late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
+        answer, status, failed, engine, pool, ended = Streamed(), 0, "", "", "", None
+        name = f"lt-{uuid4().hex}"
+        try:
+            reply = self.connection.post(PATH, body, {**self.asked.headers(), "X-Request-Id": name})
+            status = reply.status
+            engine = reply.headers.get("x-manyeyes-engine", "")
+            pool = reply.headers.get("x-manyeyes-pool", "")
+            for ended, piece in self.connection.pieces(reply):
+                if status == 200:
+                    answer.feed(ended, piece)
+            failed = answer.failed if status == 200 else f"status {status}"
+        except Broken as error:
+            failed = "connection cut" if status else str(error)
+        except TimeoutError:
+            self.connection.close()
+            failed = f"no byte for {self.asked.timeout_s:g} s"
+        except OSError as error:
+            self.connection.close()
+            failed = error.strerror or type(error).__name__
+        total_s = (time.perf_counter() if failed or ended is None else ended) - began
+        self._said = "".join(answer.text)
+        first_s = answer.tokens_s[0] - began + late_s if answer.tokens_s else 0.0
+        return Sample(
+            scenario=scenario.name,
+            user=self.number,
+            turn=number,
+            began_s=began_s - late_s,
+            late_s=late_s,
+            first_s=first_s,
+            total_s=total_s + late_s,
+            tokens=answer.tokens,
+            prompt_tokens=int(answer.usage.get("prompt_tokens") or 0),
+            cached_tokens=int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+            video=turn.video is not None,
+            status=status,
+            failed=failed,
+            engine=engine,
+            pool=pool,
+            id=name,
+        )
+
+
+def content(turn: Turn) -> str | list[dict[str, Any]]:
+    """As the `openai` client sends it."""
+    media: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures
+    ]
+    if turn.video:
+        media.append({"type": "video_url", "video_url": {"url": turn.video.data_url()}})
+    return [*media, {"type": "text", "text": turn.text}] if media else turn.text
+
+
+def request(model: str, messages: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
+    return {
+        "messages": messages,
+        "model": model,
+        "max_tokens": answer_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0,
+        "ignore_eos": True,
+    }

@@ -1,0 +1,16 @@
+"""On a machine that others use too: waits until they leave it alone for a moment."""
+
+import time
+
+from loadtest.host_info import busy_for
+
+LOOK_S = 2.0
+PATIENCE_S = 600.0
+
+
+def wait_until_quiet(below: float, patience_s: float = PATIENCE_S) -> float:
+    """Until less than the share `below` of all cores was used for LOOK_S, or patience ends. Says what was used last."""
+    until = time.monotonic() + patience_s
+    while (used := busy_for(LOOK_S)) >= below and time.monotonic() < until:
+        pass
+    return used

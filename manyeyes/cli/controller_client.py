@@ -1,0 +1,97 @@
+"""Talks to the controller from inside the gateway's container: no port, certificate or setting of the edge stands in the way."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import CommandFailed
+from manyeyes.cli.terminal import attention, step
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.fingerprint import digest_of
+
+PORT = 8081
+TIMEOUT_S = 10
+POLL_S = 0.3
+IN_FORCE_WITHIN_S = 45.0
+"""Also for a certificate that was just made: the gateway looks at those every ten seconds."""
+# The key comes from the container's own file, so that no list of processes shows it.
+POST = (
+    'printf "Authorization: Bearer %s" "$(cat /run/secrets/manyeyes/admin.key)" | '
+    'curl -sS -m {timeout} -X POST -H @- -H "Content-Type: application/json" -d "$1" {url}'
+)
+
+
+def drain(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
+    """Takes an engine out of rotation; {name, state, held, in_flight}. Raises Trouble."""
+    return _post(compose, cluster, f"/api/engines/{engine}/drain", {"reason": reason})
+
+
+def resume(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
+    """Lets it in again. Raises Trouble."""
+    return _post(compose, cluster, f"/api/engines/{engine}/resume", {"reason": reason})
+
+
+def configuration(compose: Compose, cluster: Cluster) -> dict[str, Any]:
+    """What it says of its configuration; empty while it does not answer."""
+    try:
+        said = _inside(compose, f"curl -sS -m {TIMEOUT_S} {_url(cluster)}/api/configuration", "")
+        return dict(json.loads(said))
+    except (CommandFailed, TimeoutError, ValueError):
+        return {}
+
+
+def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """/status and /api/events in one call. Raises CommandFailed, TimeoutError, ValueError."""
+    said = _inside(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
+    status, end = json.JSONDecoder().raw_decode(said)
+    events = json.loads(said[end:])
+    return dict(status), list(events)
+
+
+def take_configuration(compose: Compose, cluster: Cluster, config: Path) -> None:
+    """Waits until the file as it stands is in force, in the gateway too. Raises Trouble when it is refused."""
+    wanted, started = digest_of(config), time.monotonic()
+    with step("taking over the configuration") as current:
+        while not _in_force(said := configuration(compose, cluster), wanted):
+            if time.monotonic() - started > IN_FORCE_WITHIN_S:
+                trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` tells why."
+                raise Trouble(f"the configuration is not in force after {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
+            time.sleep(POLL_S)
+        current.outcome = "the configuration is in force"
+
+
+def _in_force(said: dict[str, Any], wanted: str) -> bool:
+    if said and said["judged"] == wanted and said["refused"]:
+        raise Trouble("the controller refuses the configuration; the one before stays in force.", *said["refused"])
+    gateway = said.get("gateway", {})
+    return bool(said) and said["applied"]["digest"] == wanted and gateway["wanted"] == gateway["in_force"]
+
+
+def tell_needs(compose: Compose, cluster: Cluster) -> None:
+    """What is in the file and waits for a person."""
+    for need in configuration(compose, cluster).get("needs", []):
+        attention(need)
+
+
+def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -> dict[str, Any]:
+    command = POST.format(timeout=TIMEOUT_S, url=f"{_url(cluster)}{path}")
+    try:
+        said = dict(json.loads(_inside(compose, command, json.dumps(body))))
+    except CommandFailed as error:
+        raise Trouble(f"the controller cannot be asked: {error.last_line}. Is the cluster up?") from error
+    except (TimeoutError, ValueError) as error:
+        raise Trouble(f"the controller gives no answer: {error}") from error
+    if "error" in said:
+        raise Trouble(str(said["error"]["message"]))
+    return said
+
+
+def _inside(compose: Compose, command: str, argument: str) -> str:
+    return compose("exec", "-T", "gateway", "sh", "-c", command, "sh", argument, timeout_s=TIMEOUT_S + 20)
+
+
+def _url(cluster: Cluster) -> str:
+    return f"http://{cluster.network.controller_ip}:{PORT}"

@@ -1,0 +1,114 @@
+"""Docker itself: there, or installed and started where that is possible without a question."""
+
+import os
+import re
+import shutil
+
+from manyeyes.cli import host_info
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.host_info import Docker
+from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.cli.terminal import attention, ok, step
+
+OLDEST_ENGINE = (25, 0)
+"""From here on health checks have a start_interval."""
+NO_ENGINE = re.compile(
+    r"cannot connect to the docker daemon|is the docker daemon running|connection refused|no such file", re.IGNORECASE
+)
+"""What Docker's client says where no engine runs."""
+OLDEST_COMPOSE = (2, 24)
+"""From here on `include` takes an env_file and its paths may hold variables."""
+
+
+def ensure() -> Docker:
+    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises Trouble."""
+    found = host_info.docker()
+    if not found.client or (not found.compose and not found.server):
+        found = _install("Docker is missing")
+    elif not found.server and not _may_start(found):
+        raise Trouble(
+            f"Docker's engine does not answer: {found.error}. Start it (systemctl start docker), "
+            "add yourself to the group docker, or run this as root."
+        )
+    if not found.server:
+        found = _start_or_install(found)
+    if not found.compose or _older(found.compose, OLDEST_COMPOSE):
+        found = _install(f"Docker Compose is {found.compose or 'missing'}")
+    if problems := too_old(found):
+        raise Trouble(*problems)
+    ok(f"Docker {found.server}, Compose {found.compose}")
+    return found
+
+
+def must_be_in_reach(found: Docker) -> None:
+    """Raises Trouble where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
+    if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
+        raise Trouble(
+            f"Docker cannot be asked, so the cluster may run: {found.error}. "
+            "Add yourself to the group docker (usermod -aG docker NAME, then log in again), or run this with sudo."
+        )
+
+
+def too_old(found: Docker) -> list[str]:
+    """One sentence for each part that is older than what the Compose files need."""
+    wanted = (("Docker Engine", found.server, OLDEST_ENGINE), ("Docker Compose", found.compose, OLDEST_COMPOSE))
+    return [
+        f"{what} {version} is too old; {oldest[0]}.{oldest[1]} or newer is needed. "
+        "`make docker` as root installs one on Debian and Ubuntu."
+        for what, version, oldest in wanted
+        if version and _older(version, oldest)
+    ]
+
+
+def install() -> Docker:
+    """`make docker`: Docker and Compose that are new enough, with the engine running."""
+    found = host_info.docker()
+    if not found.client or not found.compose or too_old(found):
+        _install(" ".join(too_old(found)) or "Docker or Compose is missing")
+    return ensure()
+
+
+def _install(why: str) -> Docker:
+    if os.environ.get("DOCKER") == "keep":
+        raise Trouble(f"{why}, and DOCKER=keep forbids installing it. Install Docker Engine and Compose v2 yourself.")
+    if not host_info.is_debian():
+        raise Trouble(f"{why}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
+    if not host_info.is_root():
+        raise Trouble(f"{why}. Run `sudo make docker` once, then this again; or install Docker Engine and Compose v2.")
+    attention(f"{why}: installing it from this system's packages (DOCKER=keep forbids that)")
+    with step("installing Docker") as current:
+        try:
+            run(
+                [str(ROOT / "manyeyes/cli/docker/install.sh")], on_line=lambda line: setattr(current, "note", line[:60])
+            )
+        except CommandFailed as error:
+            raise Trouble(f"Docker could not be installed: {error.last_line}", details=error.output) from error
+        found = host_info.docker()
+        current.outcome = f"installed Docker {found.client}, Compose {found.compose}"
+    return found
+
+
+def _may_start(found: Docker) -> bool:
+    return host_info.is_root() and os.environ.get("DOCKER") != "keep" and not os.environ.get("DOCKER_HOST")
+
+
+def _start_or_install(found: Docker) -> Docker:
+    if found.server:
+        return found
+    if not shutil.which("dockerd"):
+        _install("Docker's engine is missing")
+    with step("starting Docker's engine"):
+        try:
+            run([str(ROOT / "manyeyes/cli/docker/start.sh")], timeout_s=90)
+        except (CommandFailed, TimeoutError) as error:
+            details = error.output if isinstance(error, CommandFailed) else str(error)
+            raise Trouble("Docker's engine does not start; its log is below.", details=details) from error
+    found = host_info.docker()
+    if not found.server:
+        raise Trouble(f"Docker's engine was started and does not answer: {found.error}")
+    return found
+
+
+def _older(version: str, than: tuple[int, int]) -> bool:
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return parts < than

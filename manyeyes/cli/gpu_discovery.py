@@ -1,0 +1,153 @@
+"""What `engines: auto` is laid out on: GPUs found, flavour chosen, which models can be had."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Collection
+from pathlib import Path
+
+from manyeyes.cli import host_info
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
+from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import attention, ok
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.pools import Flavour
+from manyeyes.engine.model_download import marker
+
+HUB_TIMEOUT_S = 6
+
+
+def take(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
+    """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises Trouble."""
+    gpus = host_info.gpus()
+    flavour = _flavour(cluster, forced, gpus, docker)
+    if gpus and flavour == "cuda":
+        kinds = ", ".join(dict.fromkeys(f"{gpu.name}, {gpu.memory_gb:g} GiB" for gpu in gpus))
+        ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
+    missing: list[str] = []
+    if cluster.engines == "auto" and flavour != "emulated":
+        for pool in cluster.pools:
+            wanted = pool.otherwise and flavour in pool.flavours and not pool.is_tiny
+            if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
+                missing.append(pool.model)
+                attention(f"the weights of {pool.model} cannot be had here: {pool.otherwise} is served instead")
+    return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
+
+
+def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: Docker) -> Flavour:
+    if forced and forced not in ("cuda", "cpu", "emulated"):
+        raise Trouble(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
+    if cluster.engines != "auto":
+        flavours = {engine.flavour for engine in cluster.engines if not engine.address}
+        if forced and flavours != {forced}:
+            raise Trouble(
+                f"FLAVOUR={forced} applies to `engines: auto`, and the configuration lists its engines "
+                f"({', '.join(sorted(flavours))}). Take another with CONFIG=, such as config/examples/{forced}.yaml."
+            )
+        if "cuda" in flavours:
+            named = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}
+            _gpus_work(gpus, host_info.nvidia(), docker, named)
+            return "cuda"
+        return "cpu" if "cpu" in flavours else "emulated"
+    wanted = forced or cluster.flavour
+    if wanted == "auto":
+        nvidia = host_info.nvidia()
+        if gpus or _must_have_gpus(nvidia):
+            _gpus_work(gpus, nvidia, docker)
+            return "cuda"
+        ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
+        return "cpu"
+    if wanted == "cuda":
+        _gpus_work(gpus, host_info.nvidia(), docker)
+        return "cuda"
+    return "cpu" if wanted == "cpu" else "emulated"
+
+
+def _must_have_gpus(nvidia: Nvidia) -> bool:
+    """Whether this host shows an NVIDIA GPU although nvidia-smi lists none. What is not certain is told."""
+    if nvidia.device == host_info.WSL_DEVICE and not nvidia.has_program:
+        attention("WSL shows a GPU. If it is NVIDIA's, install its driver on Windows, then run this again.")
+        return False
+    if nvidia.problem and not nvidia.device:
+        attention(f"nvidia-smi fails: {_sentence(nvidia.problem)} This host shows no NVIDIA GPU.")
+    return bool(nvidia.device)
+
+
+def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named: Collection[str] = ()) -> None:
+    """Raises Trouble. `named`: the GPUs that a list of engines asks for."""
+    if not gpus:
+        if nvidia.problem:
+            raise Trouble(
+                f"nvidia-smi fails: {_sentence(nvidia.problem)} {_remedy(nvidia.problem)} "
+                "Or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
+            )
+        if nvidia.device:
+            raise Trouble(
+                f"an NVIDIA GPU is here ({nvidia.device}) and its driver is not: there is no nvidia-smi. "
+                f"Install NVIDIA driver {OLDEST_DRIVER} or newer, or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
+            )
+        raise Trouble(
+            "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none. "
+            "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
+        )
+    if nvidia.problem:
+        lost = sorted(name for name in named if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
+        if lost:
+            raise Trouble(
+                f"the configuration has an engine on GPU {', '.join(lost)}, and nvidia-smi fails: "
+                f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or take that engine out of the configuration."
+            )
+        works = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        attention(f"nvidia-smi lists {works} and fails: {_sentence(nvidia.problem)} Only these are used.")
+    if not docker.nvidia:
+        raise Trouble(
+            "GPUs are here but Docker cannot use them: install nvidia-container-toolkit, run "
+            "`nvidia-ctk runtime configure --runtime=docker`, restart Docker. Or try FLAVOUR=cpu."
+        )
+
+
+def _sentence(said: str) -> str:
+    return said if said.endswith((".", "!")) else f"{said}."
+
+
+def _remedy(problem: str) -> str:
+    if "mismatch" in problem:
+        return "The driver was upgraded while its older kernel module is loaded: restart this host."
+    if "did not end" in problem:
+        return "The driver hangs (dmesg tells why, mostly as an Xid): restart this host."
+    if re.search(r"fallen off|is lost|device handle|Unknown Error|requires reset", problem, re.IGNORECASE):
+        return "A GPU does not answer (dmesg tells why, mostly as an Xid): restart this host, or take the GPU out."
+    return f"Install NVIDIA driver {OLDEST_DRIVER} or newer and load it (modprobe nvidia), then try nvidia-smi."
+
+
+def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]) -> bool:
+    return _in_volume(cluster, model, revision, project) or (not cluster.models.offline and _on_hub(model, environment))
+
+
+def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+    folder = cluster.models.volume
+    if not folder.startswith("/"):
+        try:
+            told = json.loads(run(["docker", "volume", "inspect", f"{project}_{folder}"], timeout_s=20))
+        except (CommandFailed, FileNotFoundError, TimeoutError):
+            return False
+        folder = told[0]["Mountpoint"]
+    try:
+        return marker(Path(folder), model, revision).exists()
+    except PermissionError:  # the volume is root's; the downloader will see for itself
+        return False
+
+
+def _on_hub(model: str, environment: dict[str, str]) -> bool:
+    endpoint = environment.get("HF_ENDPOINT") or "https://huggingface.co"
+    request = urllib.request.Request(f"{endpoint}/api/models/{model}", method="GET")
+    if token := environment.get("HF_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

@@ -1,0 +1,95 @@
+"""`make up` where engines have other names: another container takes over from each one that runs, and the old one serves until then."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+from manyeyes.cli import controller_client, readiness, started_services
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.engine_containers import REASON, Containers, rules
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.cli.terminal import attention, step
+from manyeyes.config.cluster import Cluster
+
+LOOK_EVERY_S = 0.5
+
+
+def replaced(cluster: Cluster, compose: Compose, running: set[str]) -> list[str]:
+    """Engines that run and are not in the configuration; none where all of them move to another network."""
+    if compose.subnet() != str(cluster.network.subnet):
+        return []
+    wanted = {one.name for one in cluster.started_engines}
+    services = started_services.services(ROOT / compose.rendered)
+    return [
+        name
+        for name, service in services.items()
+        if name in running and name not in wanted and "manyeyes.engine" in service.get("labels", {})
+    ]
+
+
+def replace(cluster: Cluster, compose: Compose, fresh: Sequence[str], old: Sequence[str]) -> None:
+    """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises Trouble."""
+    folder, left = ROOT / compose.rendered, list(old)
+    for number, name in enumerate(fresh, start=1):
+        for holder in [one for one in left if _gpus(compose, one) & set(_engine_gpus(cluster, name))]:
+            left.remove(holder)
+            _tell_gap(cluster, compose, holder, name)
+            _end(cluster, compose, holder)
+        with step(f"starting {name}") as current:
+            try:
+                compose("up", "--detach", "--no-build", "--pull", "never", name)
+            except CommandFailed as error:
+                raise Trouble(f"{name} could not be started: {error.last_line}", details=error.output) from error
+            readiness.until_up(cluster, compose, current, rules(cluster).start_s, {name})
+        # The controller lets go of the old ones as soon as nothing is left to be started, so they end before that is written down.
+        ending = left[:1] if number < len(fresh) else left
+        left = left[len(ending) :]
+        for one in ending:
+            _end(cluster, compose, one)
+        started_services.note(folder, [name])
+    for name in left:
+        _end(cluster, compose, name)
+
+
+def _engine_gpus(cluster: Cluster, name: str) -> tuple[str, ...]:
+    return next(one.gpus for one in cluster.started_engines if one.name == name)
+
+
+def _gpus(compose: Compose, name: str) -> set[str]:
+    """Those that its container was given."""
+    resources = started_services.services(ROOT / compose.rendered).get(name, {}).get("deploy", {}).get("resources", {})
+    devices = resources.get("reservations", {}).get("devices", ())
+    return {str(gpu) for device in devices for gpu in device.get("device_ids", ())}
+
+
+def _tell_gap(cluster: Cluster, compose: Compose, old: str, name: str) -> None:
+    looks = Containers(cluster, compose).look()
+    mine = looks.get(old)
+    if mine and not any(other != old and one.pool == mine.pool for other, one in looks.items()):
+        attention(
+            f"{old} has the GPU that {name} needs, and nobody else is in pool {mine.pool}: "
+            f"its fallback answers, or users get 503, until {name} is up"
+        )
+
+
+def _end(cluster: Cluster, compose: Compose, name: str) -> None:
+    """Out of rotation, what it has in flight finished, and its container gone."""
+    engines, times, folder = Containers(cluster, compose), rules(cluster), ROOT / compose.rendered
+    with step(f"ending {name}"):
+        if name in engines.look():
+            with contextlib.suppress(Trouble):  # the controller does not know it any more, so it gets nothing new
+                controller_client.drain(compose, cluster, name, REASON)
+            began_s = time.monotonic()
+            while (past_s := time.monotonic() - began_s) < times.leave_s + times.finish_s:
+                mine = engines.look().get(name)
+                if past_s >= times.leave_s and (mine is None or mine.in_flight == 0):
+                    break
+                time.sleep(LOOK_EVERY_S)
+        ids = [row["ID"] for row in compose.containers() if row["Service"] == name]
+        try:
+            for command in ("stop", "rm"):
+                run(["docker", command, *ids], timeout_s=cluster.shutdown.grace_s + 120)
+        except (CommandFailed, TimeoutError) as error:
+            raise Trouble(f"{name} could not be removed: {error}. Run make up again.") from error
+        started_services.forget_others(folder, [one for one in started_services.services(folder) if one != name])

@@ -1,0 +1,109 @@
+"""The first request, and how to send the next."""
+
+import json
+import time
+from typing import Any
+
+from manyeyes.cli import certificate, gateway_client
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.terminal import attention, say
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.keys import Keys
+from manyeyes.config.pools import Pool
+
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
+"""A grey PNG of 32 x 32 pixels."""
+ATTEMPTS_S = 10.0
+KEYS_SHOWN = 5
+
+
+def first_answer(cluster: Cluster, compose: Compose) -> tuple[str, float]:
+    """(engine that answered, seconds) for one picture through the gateway. Raises Trouble."""
+    pool = _first_pool(cluster)
+    content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
+    if pool.media.images_per_prompt:
+        content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}})
+    body = json.dumps({"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]})
+    deadline = time.monotonic() + ATTEMPTS_S
+    while True:
+        status, engine, seconds, said = gateway_client.ask(compose, body)
+        if status == 200:
+            return engine or "?", seconds
+        # The gateway learns within a second or two of an engine that is up.
+        if time.monotonic() > deadline:
+            raise Trouble(
+                f"engines are up but the gateway gives no answer about a picture: {said or f'status {status}'}"
+            )
+        time.sleep(0.3)
+
+
+def show(cluster: Cluster, keys: Keys, grafana: bool) -> None:
+    """The end of `make up`."""
+    base, trust = _address_and_trust(cluster)
+    wanted = cluster.gateway.wants_key(keys)
+    say()
+    say(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
+    say(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
+    for pool in cluster.served_pools:
+        say(f"  Model         {pool.name}   ({_about(cluster, pool)})")
+    if cluster.controller.published:
+        say(f"  Operators     {base}/api/docs   (any name, the admin key as the password: make admin-key)")
+    if cluster.monitoring.enabled:
+        if grafana:
+            say(f"  Dashboards    {base}/grafana/")
+        say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
+    if cluster.tracing.starts_jaeger:
+        say(f"  Traces        http://127.0.0.1:{cluster.tracing.jaeger_port}/")
+    say()
+    say(f"  curl {trust}{base}/v1/chat/completions \\")
+    if wanted:
+        say("    -H 'Authorization: Bearer YOUR-KEY' \\")
+    say("    -H 'Content-Type: application/json' \\")
+    say(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
+    say('         "messages": [{"role": "user", "content": "Hello"}]}\'')
+    say()
+    if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
+        attention("the tiny model has random weights: real vLLM answers, and says noise")
+    if any(_emulated(cluster, pool) for pool in cluster.served_pools):
+        attention("engines are emulated: answers are canned text, timings are not a GPU's")
+    say("  make status shows it, make logs follows it, make down ends it.")
+
+
+def _first_pool(cluster: Cluster) -> Pool:
+    """The first one served here; an endpoint elsewhere may cost money."""
+    return min(cluster.served_pools, key=lambda pool: pool.remote is not None)
+
+
+def _address_and_trust(cluster: Cluster) -> tuple[str, str]:
+    """The address to show, and what curl needs to trust it."""
+    base = gateway_client.address(cluster)
+    own = certificate.path(cluster)
+    if own is None:
+        return base, ""
+    if certificate.is_self_signed(own):
+        return base, f"--cacert {certificate.shown(own)} "
+    if name := certificate.host_name(own):
+        base = f"https://{name}:{cluster.gateway.port}"
+    return base, ""
+
+
+def _keys(keys: Keys, wanted: bool) -> str:
+    names = [key.name for key in keys.keys]
+    listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
+    if wanted:
+        return f"keys: {listed}" if names else "a key is wanted and there is none: make key NAME=alice, then make up"
+    return f"keys: {listed}; others may ask too" if names else "any key will do"
+
+
+def _about(cluster: Cluster, pool: Pool) -> str:
+    if pool.remote:
+        return f"{pool.model}, at {pool.remote.host}"
+    count = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
+    model = "random weights" if pool.is_tiny else pool.model.rsplit("/", 1)[-1]
+    kind = "emulated " if _emulated(cluster, pool) else ""
+    return f"{kind}{model}, {count} engine{'s' if count > 1 else ''}"
+
+
+def _emulated(cluster: Cluster, pool: Pool) -> bool:
+    return any(engine.flavour == "emulated" for engine in cluster.explicit_engines if engine.pool == pool.name)

@@ -1,0 +1,195 @@
+"""Why a part did not start: its whole log kept in build/, the root cause found in it, and what to do about it."""
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import Trouble
+from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.config import closed_file
+from manyeyes.observability.log_parser import COLOURS
+
+LINES = 400
+"""vLLM prints the cause before some hundred lines that only follow from it."""
+AROUND = 6
+"""Lines that are shown before the cause."""
+FOLDER = ROOT / "build/logs"
+TAIL = re.compile(
+    r"Engine core initialization failed|See root cause above|Failed core proc|cancelled|CancelledError|KeyboardInterrupt"
+    r"|SystemExit|WorkerProc initialization failed"
+)
+"""What follows from another error."""
+EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*)?$")
+PREFIX = re.compile(r"^(?:\([\w ,=.]+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: .-]+\[[\w.]+:\d+\]\s*)?")
+"""(EngineCore pid=71) ERROR 11-30 03:12:44 [core.py:1104] before what is said."""
+KNOWN = (
+    (
+        r"Free memory on device .* is less than desired",
+        "Another program holds memory of this GPU: nvidia-smi names it. End it, or lower --gpu-memory-utilization in vllm_flags.",
+    ),
+    (
+        r"No available memory for the cache blocks",
+        "The model fills this GPU. Use a smaller or a quantized (FP8) model, or a larger share of the GPU.",
+    ),
+    (
+        r"To serve at least one request|larger than the available KV cache memory",
+        "Lower max_model_len of this pool, or use a smaller model.",
+    ),
+    (
+        r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
+        "The model does not fit this GPU, or another program uses it (nvidia-smi). Use a smaller or a quantized (FP8) model.",
+    ),
+    (
+        r"no kernel image is available",
+        "This GPU is too old for this vLLM: it needs compute capability 7.5 or newer. Leave the GPU out of `engines:`.",
+    ),
+    (r"Bfloat16 is only supported", "This GPU has no bfloat16: add --dtype=half to vllm_flags of the pool."),
+    (
+        r"driver version is insufficient|driver on your system is too old|unsatisfied condition: cuda",
+        "Install NVIDIA driver 580 or newer (CUDA 13) and restart this host.",
+    ),
+    (
+        r"Unknown quantization method|no longer supports online quantization|Invalid quantization",
+        "Take another `quantization` for this pool, or none: a checkpoint names its own.",
+    ),
+    (
+        r"not enough shared memory|insufficient shared memory|Bus error.*shm|No space left on device.*/dev/shm",
+        "Docker gave this container too little shared memory: raise shm_size.",
+    ),
+    (
+        r"address already in use|port is already allocated|Address in use",
+        "Another program listens on this port (ss -ltnp). End it, or choose another port in the configuration.",
+    ),
+    (
+        r"No space left on device|Disk quota exceeded|more disk and .* are free",
+        "The disk is full: free some (docker system df shows what Docker holds), then make up again.",
+    ),
+    (
+        r"GatedRepoError|gated repo|wants a licence|\b401 (?:Client Error|Unauthorized)|\b403 (?:Client Error|Forbidden)",
+        "Accept the model's licence on the hub and set HF_TOKEN in .env.",
+    ),
+    (
+        r"Could not find nvcc|nvcc: (?:command )?not found",
+        "This image has no CUDA compiler. Use the official vllm/vllm-openai image, or build it again with make images.",
+    ),
+    (
+        r"could not select device driver|nvidia-container-cli: initialization error|unknown or invalid runtime name: nvidia",
+        "Docker cannot use the GPUs: install nvidia-container-toolkit and restart Docker.",
+    ),
+)
+"""Known causes, and one thing to do about each."""
+KILLED = 137
+OUT_OF_MEMORY = "the host's memory, or the container's limit, was used up and Linux ended it (exit code 137)"
+
+
+def explained(compose: Compose, service: str, what: str) -> Trouble:
+    """`what` failed in this service: with its root cause, one remedy, the lines around the cause, and where its log is kept."""
+    log = kept_log(compose, service)
+    lines = _lines(log.read_text(encoding="utf-8", errors="replace") if log else "")
+    cause, at = root_cause(lines)
+    if _was_killed(compose, service):
+        cause = OUT_OF_MEMORY
+    said = f"{what}: {cause}" if cause else what
+    where = f"Its whole log: {shown(log)}." if log else f"`make logs PART={service}` tells more."
+    around = lines[max(0, at - AROUND) : at + 2] if cause and at >= 0 else lines[-25:]
+    return Trouble(
+        " ".join(part for part in (_sentence(said), remedy(cause), where) if part), details="\n".join(around)
+    )
+
+
+def cause_of(compose: Compose, service: str) -> str:
+    """In one sentence or two, with what to do; empty where none is found."""
+    log = kept_log(compose, service)
+    cause, _ = root_cause(_lines(log.read_text(encoding="utf-8", errors="replace") if log else ""))
+    return " ".join(part for part in (_sentence(cause), remedy(cause)) if part) if cause else ""
+
+
+def keep_logs(compose: Compose, services: Iterable[str]) -> list[Path]:
+    """Of every service, before its container is removed."""
+    return [path for service in services if (path := kept_log(compose, service))]
+
+
+def kept_log(compose: Compose, service: str) -> Path | None:
+    """Writes all that a service has printed into build/; None where that cannot be read or kept."""
+    try:
+        said = compose("logs", "--no-log-prefix", "--no-color", service, timeout_s=60)
+        path = FOLDER / f"{compose.project}-{STAMP}" / f"{service}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        closed_file.replace(path, said)
+    except (CommandFailed, OSError):
+        return None
+    return path
+
+
+STAMP = time.strftime("%Y%m%d-%H%M%S")
+"""One folder for each run of `make`."""
+
+
+def shown(path: Path) -> str:
+    """From the repository root where it is inside."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def root_cause(lines: list[str]) -> tuple[str, int]:
+    """(the error that the others follow from, the number of its line); empty and -1 where none is found.
+
+    A known sentence wins, the last one; else the last exception of EngineCore; else the last exception of all. Lines that
+    only follow from another error do not count.
+    """
+    lines, first = lines[-LINES:], max(0, len(lines) - LINES)
+    known = any_core = any_other = -1
+    for number, line in enumerate(lines):
+        words = PREFIX.sub("", line).strip()
+        if TAIL.search(words):
+            continue
+        if remedy(words) and not words.startswith(("File ", "raise ", "^", '"', "'", 'f"')):
+            known = number
+        if EXCEPTION.match(words):
+            any_other = number
+            if "EngineCore" in line or "Worker" in line:
+                any_core = number
+    at = next((number for number in (known, any_core, any_other) if number >= 0), -1)
+    return (PREFIX.sub("", lines[at]).strip()[:400], first + at) if at >= 0 else ("", -1)
+
+
+def remedy(cause: str) -> str:
+    """One thing to do; empty for a cause that is not known."""
+    if cause == OUT_OF_MEMORY:
+        return "Give it more (memory_gb), use a smaller model, or run fewer engines."
+    return next((what for pattern, what in KNOWN if re.search(pattern, cause, re.IGNORECASE)), "")
+
+
+def _lines(log: str) -> list[str]:
+    """Lines in words: of a JSON line its message and its traceback."""
+    found: list[str] = []
+    for text in log.splitlines():
+        text = COLOURS.sub("", text).rstrip()
+        try:
+            said = json.loads(text) if text.startswith("{") else None
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            found.append(text)
+            continue
+        who = "(EngineCore) " if "vllm.v1.engine" in str(said.get("logger", "")) else ""
+        told = [said.get(key) for key in ("message", "sentence", "msg", "exception")]
+        found += [f"{who}{line}" for one in told if one for line in str(one).splitlines()]
+    return [line for line in found if line.strip()]
+
+
+def _was_killed(compose: Compose, service: str) -> bool:
+    """By Linux, for want of memory."""
+    names = [str(row["Names"]) for row in compose.containers() if row["Service"] == service]
+    form = "{{.State.OOMKilled}} {{.State.ExitCode}}"
+    try:
+        told = run(["docker", "inspect", "--format", form, *names], timeout_s=20).splitlines() if names else []
+    except (CommandFailed, OSError):
+        return False
+    return any(line.startswith("true ") or line.split()[1:] == [str(KILLED)] for line in told)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,227 @@
+"""Reads cluster.yaml, or says everything that is wrong with it at once."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from manyeyes.config import documents, validation
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.documents import DocumentError
+from manyeyes.config.schema_walk import sections
+
+
+class ConfigError(Exception):
+    """The file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def load(path: Path) -> Cluster:
+    """The cluster that the file describes, engines as written there. Raises ConfigError."""
+    return parse(_read(path), path)
+
+
+def keys_path(path: Path, cluster: Cluster) -> Path:
+    """The keys file of the cluster that `path` describes: beside it. See config.keys.load_keys()."""
+    return path.parent / cluster.gateway.keys_file
+
+
+def users_path(path: Path, cluster: Cluster) -> Path:
+    """The users file of the cluster that `path` describes: beside it. See config.users.load_users()."""
+    return path.parent / cluster.webui.users_file
+
+
+def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
+    """As load(), from text; `path` only names it in errors. Raises ConfigError and nothing else, whatever the text is."""
+    try:
+        return _parsed(text, path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(path, [documents.bug(error)]) from error
+
+
+def _parsed(text: str, path: Path) -> Cluster:
+    try:
+        document = documents.parse(text)
+    except DocumentError as error:
+        raise ConfigError(path, [str(error)]) from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            path,
+            [
+                "wants sections such as `pools:`, found "
+                + ("nothing" if document is None else "a " + type(document).__name__)
+            ],
+        )
+    try:
+        cluster = Cluster.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(path, [*_field_problems(error, document), *_rule_problems_beside(error, document)]) from error
+    if problems := validation.problems(cluster):
+        raise ConfigError(path, problems)
+    return cluster
+
+
+def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    """Broken rules among the items whose own fields are right, so that one run shows both kinds of problem."""
+    wrong = {_item(detail["loc"]) for detail in error.errors(include_url=False)}
+    itemized = {section for section, number in wrong if number is not None}
+    sound = dict(document)
+    lost: set[str] = set()
+    for section, _ in wrong:
+        if section not in ("pools", "engines"):
+            sound.pop(section, None)
+        elif section not in itemized:
+            return []  # the section as a whole is wrong, such as text in place of a list
+    for section in ("pools", "engines"):
+        if isinstance(items := document.get(section), list):
+            sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
+            lost |= {
+                str(item.get("name"))
+                for number, item in enumerate(items)
+                if isinstance(item, dict) and (section, number) in wrong
+            }
+    try:
+        found = validation.problems(Cluster.model_validate(sound))
+    except ValidationError:
+        return []
+    return [problem for problem in found if not any(f"'{name}', which is not a pool" in problem for name in lost)]
+
+
+def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
+    """('engines', 'tuple[Engine, ...]', 2, 'gpus') -> ('engines', 2)."""
+    return str(location[0]), next((step for step in location if isinstance(step, int)), None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return documents.read_text(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."]
+        ) from error
+    except DocumentError as error:
+        raise ConfigError(path, [str(error)]) from error
+
+
+def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
+    return sentences(error.errors(include_url=False), document)
+
+
+def sentences(details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md") -> list[str]:
+    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most.
+
+    `settings`: where those there are can be looked up.
+    """
+    by_place: dict[str, list[ErrorDetails]] = {}
+    for detail in details[:MOST_DETAILS]:
+        by_place.setdefault(_place(detail["loc"], document), []).append(detail)
+    places = [
+        place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
+    ]
+    more = len(details) - MOST_DETAILS
+    rest = [f"{more} more problems are not listed; correct these first"] if more > 0 else []
+    return [*(_sentence(place, by_place[place], settings) for place in places), *rest]
+
+
+def _place(location: tuple[int | str, ...], document: Any) -> str:
+    """('engines', 0, 'gpus') -> engines[gpu-1].gpus: list items by their name where they have one."""
+    place, value = "", document
+    for step in location:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+            name = value.get("name", step) if isinstance(value, dict) else step
+            place += f"[{name}]"
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+            place += f".{step}" if place else step
+        elif not _is_union_branch(step):
+            value = None
+            place += f".{step}" if place else step
+    return place
+
+
+def _last_key(location: tuple[int | str, ...]) -> str:
+    keys = [step for step in location if isinstance(step, str) and not _is_union_branch(step)]
+    return keys[-1] if keys else ""
+
+
+def _is_union_branch(step: str) -> bool:
+    """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
+    return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
+
+
+def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
+    detail = details[0]
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"{place} is not a setting{_close_to(place)}. Settings are listed in {settings}."
+    if kind == "missing":
+        return f"{place} is missing"
+    wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
+    return f"{place} wants {wants}, found {_shown(detail['input'])}"
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(str(context["pattern"]), f"text like {context['pattern']}")
+    if kind in {"int_type", "int_parsing", "int_from_float"}:
+        return "a whole number"
+    if kind in {"float_type", "float_parsing"}:
+        return "a number"
+    if kind in {"bool_type", "bool_parsing"}:
+        return "true or false"
+    if kind in {"tuple_type", "list_type"}:
+        return LISTS.get(_last_key(detail["loc"]), "a list")
+    if kind == "string_type":
+        return "text"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "a section of settings"
+    message = detail["msg"]
+    for start in ("Input should be ", "Input is not ", "Value error, "):
+        message = message.removeprefix(start)
+    return message[:1].lower() + message[1:]
+
+
+def _close_to(place: str) -> str:
+    key = place.rsplit(".")[-1]
+    known = {name for _, section in sections() for name in section.model_fields} - {key}
+    return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
+
+
+MOST_DETAILS = 500
+"""More problems than this help nobody, and a hostile file has as many as it likes."""
+LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "a list of engines"}
+PATTERNS = {
+    r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",
+    r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
+    r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$": "an address such as host:8000",
+    r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
+    r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$": "a time such as 08:00",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
+    r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
+    r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
+    r"^[^\x00-\x1f\x7f]*$": "one line of text",
+    r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$": "letters, digits and . _ / : @ -, at most 128, a letter or digit first",
+    r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$": "letters, digits and . _ / : @ + -, at most 200, a letter, a digit or @ first",
+    r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$": (
+        "a model's id of letters, digits and . _ / : @ + -, at most 200, or an absolute path"
+    ),
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,293 @@
+"""Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.routes import AUTO
+from manyeyes.config.scaling_validation import gpus_are_handed_over_in_pairs, scaling_fits_the_engines
+
+Rule = Callable[[Cluster], Iterator[str]]
+
+
+def problems(cluster: Cluster) -> list[str]:
+    """Every broken rule, as sentences that start with the place."""
+    return [problem for rule in RULES for problem in rule(cluster)]
+
+
+def names_are_unique(cluster: Cluster) -> Iterator[str]:
+    for section, names in (
+        ("pools", [pool.name for pool in cluster.pools]),
+        ("engines", [engine.name for engine in _engines(cluster)]),
+    ):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
+
+
+def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
+    """A model name or alias must lead to one pool. Two pools may run the same model: then only their own names lead to them."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for pool in cluster.pools:
+        for name in (pool.name, *pool.aliases):
+            owners[name].append(pool.name)
+    for name, pools in owners.items():
+        for other in pools[1:]:
+            if other != pools[0]:
+                yield f"pools[{pools[0]}] and pools[{other}] both answer to '{name}'"
+
+
+def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
+    """nginx's map knows no case. Names of one pool may differ in case only: they lead to the same place."""
+    first: dict[str, tuple[str, str]] = {}
+    for pool in cluster.pools:
+        for name in pool.names:
+            other, owner = first.setdefault(name.lower(), (name, pool.name))
+            if other != name and owner != pool.name:
+                yield (
+                    f"pools[{owner}] answers to '{other}' and pools[{pool.name}] to '{name}', which differ in case only; "
+                    "nginx takes them for one name, so choose another"
+                )
+
+
+def pools_exist(cluster: Cluster) -> Iterator[str]:
+    known = [pool.name for pool in cluster.pools]
+    for engine in _engines(cluster):
+        if engine.pool not in known:
+            yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {_listed(known)}"
+    for pool in cluster.pools:
+        for field in ("fallback", "otherwise"):
+            target = getattr(pool, field)
+            if target is not None and target not in known:
+                yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {_listed(known)}"
+
+
+def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+    known = [pool.name for pool in cluster.pools]
+    for number, route in enumerate(cluster.auto, start=1):
+        if route.pool not in known:
+            yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {_listed(known)}"
+    for pool in cluster.pools:
+        for name in pool.names:
+            if name.lower() == AUTO:
+                yield f"pools[{pool.name}] is called '{name}', which means: choose by rule"
+
+
+def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        if pool.remote is None:
+            continue
+        if any(engine.pool == pool.name for engine in _engines(cluster)):
+            yield f"pools[{pool.name}] is remote, so no engine can serve it; give its engines a pool of their own"
+        if pool.is_tiny or pool.is_local:
+            yield f"pools[{pool.name}].model must be the model's name at {pool.remote.host}, found '{pool.model}'"
+
+
+def fallbacks_end(cluster: Cluster) -> Iterator[str]:
+    for field in ("fallback", "otherwise"):
+        following = {pool.name: getattr(pool, field) for pool in cluster.pools}
+        reported: set[str] = set()
+        for start in following:
+            path = [start]
+            while (following_name := following.get(path[-1])) and following_name not in path:
+                path.append(following_name)
+            if following_name == start and start not in reported:
+                reported.update(path)
+                yield f"pools[{start}].{field} makes a circle: {' -> '.join([*path, start])}"
+
+
+def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
+    for engine in _engines(cluster):
+        if engine.address:
+            if engine.gpus:
+                yield f"engines[{engine.name}] has an address, so it runs already; leave out its gpus"
+            continue
+        if engine.flavour == "cuda" and not engine.gpus:
+            yield f"engines[{engine.name}].gpus wants at least one GPU for flavour cuda, found none"
+        if engine.flavour != "cuda" and engine.gpus:
+            yield f"engines[{engine.name}].gpus must be empty for flavour {engine.flavour}"
+        if engine.flavour == "cuda" and engine.tensor_parallel not in (None, len(engine.gpus)):
+            yield (
+                f"engines[{engine.name}].tensor_parallel is {engine.tensor_parallel} "
+                f"but it has {len(engine.gpus)} GPU(s); leave it out to use them all"
+            )
+        if len(set(engine.gpus)) < len(engine.gpus):
+            yield f"engines[{engine.name}].gpus names a GPU twice"
+
+
+def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
+    takers: dict[str, list[Engine]] = defaultdict(list)
+    for engine in _engines(cluster):
+        if engine.instead_of is not None:
+            continue  # it runs only while the other one does not
+        for gpu in set(engine.gpus):
+            takers[gpu].append(engine)
+    for gpu, engines in takers.items():
+        shares = sum(engine.share for engine in engines)
+        if shares <= 1 + 1e-9:
+            continue
+        names = " and ".join(f"engines[{engine.name}]" for engine in engines)
+        if all(engine.share == 1 for engine in engines):
+            both = "both" if len(engines) == 2 else "all"
+            yield f"{names} {both} take all of GPU {gpu}"
+        else:
+            yield f"{names} together take {shares:.2f} of GPU {gpu}; shares must sum to at most 1"
+
+
+def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
+    """Each has a port of the adapter, and takes what its pool takes."""
+    owners: dict[str, str] = {}
+    for engine in _engines(cluster):
+        if engine.endpoint is None:
+            continue
+        if engine.address is None:
+            yield f"engines[{engine.name}] has an endpoint, so it wants the adapter's address, such as adapter:{cluster.adapter.first_port}"
+            continue
+        last = cluster.adapter.first_port + cluster.adapter.ports - 1
+        if not cluster.adapter.first_port <= engine.port <= last:
+            yield f"engines[{engine.name}].address wants a port of the adapter, {cluster.adapter.first_port} to {last}, found {engine.port}"
+        if (other := owners.setdefault(engine.address, engine.name)) != engine.name:
+            yield f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; each wants its own"
+        pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
+        if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
+            yield (
+                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, and pools[{pool.name}] takes pictures; "
+                "give it a pool with media.images_per_prompt 0"
+            )
+        if pool and pool.media.videos_per_prompt:
+            yield f"engines[{engine.name}] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
+
+
+def ports_differ(cluster: Cluster) -> Iterator[str]:
+    taken = {"gateway.port": cluster.gateway.port}
+    if cluster.monitoring.enabled:
+        taken["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
+        taken["monitoring.alertmanager_port"] = cluster.monitoring.alertmanager_port
+    if cluster.tracing.starts_jaeger:
+        taken["tracing.jaeger_port"] = cluster.tracing.jaeger_port
+    for one, other in itertools.combinations(taken, 2):
+        if taken[one] == taken[other]:
+            yield f"{one} and {other} are both {taken[one]}"
+
+
+def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+    for number, webhook in enumerate(cluster.monitoring.alerting.webhooks, start=1):
+        if (webhook.url is None) == (webhook.url_file is None):
+            yield f"monitoring.alerting.webhooks[{number}] wants a url or a url_file, and one of them only"
+
+
+def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
+    network = cluster.network
+    if network.subnet.num_addresses < 32:
+        yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
+        return  # what follows names addresses that such a subnet may not have
+    if network.controller_ip not in network.subnet:
+        yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
+    elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
+        yield f"network.controller_ip {network.controller_ip} is taken by the network itself; use {network.subnet[2]}"
+    elif network.controller_ip in network.handed_out:
+        yield (
+            f"network.controller_ip {network.controller_ip} is in {network.handed_out}, which Docker hands out; "
+            f"use {network.subnet[2]}"
+        )
+
+
+def shutdown_leaves_time(cluster: Cluster) -> Iterator[str]:
+    if cluster.shutdown.grace_s <= cluster.shutdown.drain_s:
+        yield (
+            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s {cluster.shutdown.drain_s}, "
+            "or Docker kills engines that still answer"
+        )
+
+
+def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        media = pool.media
+        if media.min_pixels > media.max_pixels:
+            yield f"pools[{pool.name}].media.min_pixels {media.min_pixels} exceeds max_pixels {media.max_pixels}"
+        elif media.images_per_prompt and media.max_pixels // 1024 > pool.max_model_len:
+            yield (
+                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens a picture, "
+                f"more than max_model_len {pool.max_model_len}"
+            )
+
+
+def decoded_pictures_reach_their_size(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        media = pool.media
+        if media.max_decoded_pixels < media.max_pixels:
+            yield (
+                f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels {media.max_pixels}; "
+                "larger pictures are refused before they are scaled down"
+            )
+
+
+def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
+    """A request that its own pool would take must not be refused by the pool that stands in for it."""
+    pools = {pool.name: pool for pool in cluster.pools}
+    for pool in cluster.pools:
+        other = pools.get(pool.fallback or "")
+        if other is None:
+            continue
+        for key in ("images_per_prompt", "videos_per_prompt"):
+            own, there = getattr(pool.media, key), getattr(other.media, key)
+            if there < own:
+                yield (
+                    f"pools[{other.name}].media.{key} is {there}, and pools[{pool.name}], which falls back to it, takes {own}; "
+                    f"give {other.name} at least {own}"
+                )
+
+
+def flags_are_flags(cluster: Cluster) -> Iterator[str]:
+    owners = [(f"pools[{pool.name}]", pool.vllm_flags) for pool in cluster.pools]
+    owners += [(f"engines[{engine.name}]", engine.vllm_flags) for engine in _engines(cluster)]
+    for owner, flags in owners:
+        for flag in flags:
+            name = flag.split("=")[0].split(" ")[0]
+            if not flag.startswith("--") or " " in flag.split("=")[0]:
+                yield f"{owner}.vllm_flags wants '--flag' or '--flag=value', found '{flag}'"
+            elif name in OWN_FLAGS:
+                yield f"{owner}.vllm_flags sets {name}, which ManyEyes sets itself{OWN_FLAGS[name]}"
+
+
+OWN_FLAGS = {
+    "--host": "",
+    "--port": "",
+    "--model": " from pools[].model",
+    "--served-model-name": " from the pool's name and aliases",
+    "--tensor-parallel-size": " from engines[].gpus",
+    "--api-key": "; keys belong to the gateway",
+}
+
+
+def _engines(cluster: Cluster) -> tuple[Engine, ...]:
+    return () if cluster.engines == "auto" else cluster.engines
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+RULES: tuple[Rule, ...] = (
+    names_are_unique,
+    client_names_are_unique,
+    client_names_differ_in_more_than_case,
+    pools_exist,
+    routes_lead_somewhere,
+    remote_pools_have_no_engines,
+    fallbacks_end,
+    gpus_fit_the_flavour,
+    gpus_are_not_taken_twice,
+    endpoints_are_the_adapters,
+    ports_differ,
+    webhooks_lead_somewhere,
+    network_holds_the_controller,
+    shutdown_leaves_time,
+    media_limits_make_sense,
+    decoded_pictures_reach_their_size,
+    fallbacks_take_as_many_media,
+    flags_are_flags,
+    gpus_are_handed_over_in_pairs,
+    scaling_fits_the_engines,
+)

@@ -1,0 +1,161 @@
+"""Scaling over HTTP: how many engines a pool has and why, and a count set by hand."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from manyeyes.config.pools import Pool
+from manyeyes.controller.autoscaling.autoscaler import Scaler
+from manyeyes.controller.autoscaling.policy import Decision
+from manyeyes.controller.autoscaling.reconcile import Stage
+from manyeyes.controller.registry.errors import Refusal, responses
+
+
+class Scale(BaseModel):
+    """How many engines."""
+
+    model_config = {"extra": "forbid", "json_schema_extra": {"examples": [{"engines": 2}]}}
+
+    engines: Annotated[int, Field(ge=1, le=10_000)] | None
+    """In force until it is null: then the pool's own policy decides again, or all engines run where it has none."""
+
+
+class EngineStage(BaseModel):
+    name: str
+    stage: str
+    """serving, coming, going, off, or away: started and of no use (down, drained by a person, or never up)."""
+    state: str
+    in_flight: int | None
+
+
+class Decided(BaseModel):
+    at: str
+    wanted: int
+    reason: str
+    sentence: str
+
+
+class PoolScale(BaseModel):
+    """One pool's scaling."""
+
+    pool: str
+    policy: dict[str, Any] | None
+    """pools[].scaling as it is in force. null: all engines always run."""
+    wanted: int | None
+    """null: nothing was decided yet."""
+    fixed: int | None
+    """The count set by hand."""
+    started: int
+    serving: int
+    trouble: str | None
+    """Why its engines cannot be started or stopped for now."""
+    load: dict[str, float | None] | None
+    """What the last decision saw."""
+    decision: Decided | None
+    engines: list[EngineStage]
+    history: list[Decided]
+    """Decisions that changed something, newest first."""
+
+
+def routes(scaler: Scaler) -> APIRouter:
+    router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=responses(401, 403, 404, 409, 422))
+
+    @router.get("/{pool}/scaling")
+    async def scaling(pool: str) -> PoolScale:
+        """How many engines the pool should have, how many it has, and why."""
+        return tell(scaler, _found(scaler, pool))
+
+    @router.post("/{pool}/scale")
+    async def scale(pool: str, wanted: Scale) -> PoolScale:
+        """Sets the count by hand, over restarts of the controller too. It takes effect with the next decision, in a few seconds."""
+        found = _found(scaler, pool)
+        _check(scaler, found, wanted.engines)
+        scaler.fix(found.name, _all_where_no_policy(scaler, found, wanted.engines))
+        scaler.fleet.tell(
+            f"{found.name} is set to {wanted.engines} engines by hand"
+            if wanted.engines is not None
+            else f"{found.name} is no longer set by hand",
+            pool=found.name,
+        )
+        return tell(scaler, found)
+
+    return router
+
+
+def _found(scaler: Scaler, name: str) -> Pool:
+    """Raises Refusal 404."""
+    for pool in scaler.fleet.cluster.pools:
+        if name in pool.names:
+            return pool
+    names = ", ".join(pool.name for pool in scaler.fleet.cluster.pools[:20])
+    raise Refusal(404, "pool_not_found", f"There is no pool '{name[:40]}'. There are: {names}.")
+
+
+def _check(scaler: Scaler, pool: Pool, wanted: int | None) -> None:
+    """Raises Refusal where the count cannot be had."""
+    if pool.remote:
+        raise Refusal(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
+    there = len(scaler.fleet.of_pool(pool.name))
+    if wanted is not None and wanted > there:
+        raise Refusal(
+            422,
+            "too_many_engines",
+            f"{pool.name} has {there} engine{'' if there == 1 else 's'}, {wanted} were asked for. Give it more in config/cluster.yaml "
+            "(`engines`, or with `engines: auto` more GPUs, `emulated_engines` or `cpu_engines`), then `make up`.",
+            "engines",
+        )
+    if not scaler.can_move(pool.name):
+        raise Refusal(
+            409,
+            "cannot_scale",
+            "The controller may not start or stop containers. Set controller.containers to true in config/cluster.yaml, then `make up`.",
+        )
+
+
+def _all_where_no_policy(scaler: Scaler, pool: Pool, wanted: int | None) -> int | None:
+    """Without a policy nobody would start what rests, so that `null` means all of them from here on."""
+    if wanted is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
+        return len(scaler.fleet.of_pool(pool.name))
+    return wanted
+
+
+def tell(scaler: Scaler, pool: Pool) -> PoolScale:
+    """The pool's scaling, for people and programs."""
+    state = scaler.pools[pool.name]
+    engines = scaler.engines(pool.name)
+    load = scaler.loads.get(pool.name)
+    decision = scaler.decisions.get(pool.name)
+    return PoolScale(
+        pool=pool.name,
+        policy=state.scaling.model_dump(mode="json") if state.scaling else None,
+        wanted=state.wanted or None,
+        fixed=state.fixed,
+        started=sum(one.stage is not Stage.OFF for one in engines),
+        serving=sum(one.stage is Stage.SERVING for one in engines),
+        trouble=scaler.trouble.get(pool.name),
+        load=None
+        if load is None
+        else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_s", "p95_s", "gpu")},
+        decision=None if decision is None else _decided(decision),
+        engines=[
+            EngineStage(
+                name=one.name,
+                stage=one.stage.value,
+                state=scaler.fleet.members[one.name].known.shown.value,
+                in_flight=one.in_flight,
+            )
+            for one in engines
+        ],
+        history=[_decided(one) for one in reversed(scaler.history[pool.name])],
+    )
+
+
+def _decided(decision: Decision) -> Decided:
+    return Decided(
+        at=datetime.fromtimestamp(decision.at_s, UTC).isoformat(timespec="seconds"),
+        wanted=decision.wanted,
+        reason=decision.reason.value,
+        sentence=decision.sentence,
+    )

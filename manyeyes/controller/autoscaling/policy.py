@@ -1,0 +1,190 @@
+"""How many engines a pool should have. Pure: policy, what was needed lately, what was changed lately, and the time.
+
+Taken from others:
+
+* A stabilisation window in each direction, and within it the most cautious answer (Kubernetes' HorizontalPodAutoscaler,
+  `behavior.scaleUp|scaleDown.stabilizationWindowSeconds`): up by the smallest need of a short window, down by the largest of a long one.
+* A limit on each step and a pause after it (the same, `policies`; KEDA's `cooldownPeriod`).
+
+Left out: Knative's panic mode (knative.dev/docs/serving/autoscaling/kpa-specific). It shortens the window when the load doubles, for
+instances that start in a second; here the window is 15 s and an engine takes a minute, so there is little to gain.
+
+Added: the window for fewer engines doubles for each time in the last hour that engines had to come back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+from manyeyes.config.scaling import Scaling
+from manyeyes.controller.autoscaling import schedule
+from manyeyes.controller.autoscaling.demand import Need
+
+MEMORY_S = 3600.0
+"""For so long it is remembered that engines had to come back."""
+LONGEST = 8
+"""The window for fewer engines grows to so many times its length at most."""
+
+
+class Reason(Enum):
+    """What a decision rests on."""
+
+    LOAD = "load"
+    HOURS = "hours"
+    LIMITS = "limits"
+    BY_HAND = "by_hand"
+    WINDOW = "window"
+    """The load asks for a change, but not for long enough."""
+    COOL_DOWN = "cool_down"
+    """The last change is too recent."""
+    UNKNOWN = "unknown"
+    """Too little is known of the load."""
+    ENOUGH = "enough"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The wanted count became another."""
+
+    at_s: float
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. `sentence` is for people: what is wanted and why."""
+
+    at_s: float
+    wanted: int
+    reason: Reason
+    sentence: str
+
+
+def decide(
+    scaling: Scaling,
+    most: int,
+    wanted: int,
+    needs: Sequence[Need],
+    changes: Sequence[Change],
+    now_s: float,
+    always: int = 0,
+) -> Decision:
+    """The count wanted from now on. `most`: engines there are; `wanted`: so far; `needs` and `changes`: oldest first;
+    `always`: engines that serve and cannot be stopped.
+    """
+    by_hour = schedule.kept(scaling, now_s)
+    least = min(most, max(scaling.min, by_hour, always))
+    most = max(least, min(most, scaling.max or most))
+    if wanted < least:
+        if least == always:
+            return _changed(now_s, wanted, least, Reason.LIMITS, f"{always} serve and cannot be stopped here")
+        if least == by_hour:
+            return _changed(now_s, wanted, least, Reason.HOURS, "these hours ask for it")
+        return _changed(now_s, wanted, least, Reason.LIMITS, f"min is {scaling.min}")
+    if wanted > most:
+        return _changed(now_s, wanted, most, Reason.LIMITS, f"there may be {most} at most")
+    if not needs:
+        return Decision(now_s, wanted, Reason.UNKNOWN, f"stays at {wanted}: nothing is known of its load yet")
+    up = _for_all_of(needs, now_s, scaling.up.window_s)
+    if up is not None and up > wanted:
+        return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
+    window_s = _down_window_s(scaling, changes, now_s)
+    down = _at_any_time_of(needs, now_s, window_s)
+    latest = needs[-1]
+    if down is None:
+        if latest.most is None:
+            return Decision(now_s, wanted, Reason.UNKNOWN, f"stays at {wanted}: {latest.why}")
+        return Decision(now_s, wanted, Reason.WINDOW, f"stays at {wanted}: watched for less than {window_s:.0f} s")
+    if max(down, least) < wanted:
+        return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
+    if latest.most is not None and max(latest.most, least) < wanted:
+        return Decision(
+            now_s, wanted, Reason.WINDOW, f"stays at {wanted}: {latest.why}, but within {window_s:.0f} s it needed more"
+        )
+    if latest.least is not None and latest.least > wanted:
+        held_by = Reason.LIMITS if wanted == most else Reason.WINDOW
+        but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.up.window_s:.0f} s"
+        return Decision(now_s, wanted, held_by, f"stays at {wanted}: {latest.why}, but {but}")
+    return Decision(now_s, wanted, Reason.ENOUGH, f"stays at {wanted}: {latest.why}")
+
+
+def by_hand(most: int, wanted: int, fixed: int, now_s: float) -> Decision:
+    """The count that a person asked for."""
+    count = min(most, fixed)
+    if count == wanted:
+        return Decision(now_s, count, Reason.BY_HAND, f"stays at {count}: set by hand")
+    return _changed(now_s, wanted, count, Reason.BY_HAND, "set by hand")
+
+
+def reversals(changes: Sequence[Change], now_s: float) -> int:
+    """Times in the last hour that engines were added after the change before had taken some out."""
+    recent = [change for change in changes if now_s - change.at_s <= MEMORY_S]
+    return sum(before.after < before.before and after.after > after.before for before, after in pairwise(recent))
+
+
+def _more(
+    scaling: Scaling, most: int, wanted: int, needed: int, latest: Need, changes: Sequence[Change], now_s: float
+) -> Decision:
+    if wanted == most:
+        return Decision(
+            now_s, wanted, Reason.LIMITS, f"stays at {wanted}: {latest.why}, but there may be {most} at most"
+        )
+    last = next((change for change in reversed(changes) if change.after > change.before), None)
+    if last and now_s - last.at_s < scaling.up.cool_down_s:
+        return Decision(
+            now_s, wanted, Reason.COOL_DOWN, f"stays at {wanted}: {latest.why}, but the last addition is too recent"
+        )
+    return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), Reason.LOAD, latest.why)
+
+
+def _fewer(
+    scaling: Scaling,
+    wanted: int,
+    needed: int,
+    latest: Need,
+    changes: Sequence[Change],
+    window_s: float,
+    now_s: float,
+) -> Decision:
+    last = changes[-1] if changes else None
+    # What was added for a moment's load stays for a whole window, even where the average never asked for it.
+    pause_s = max(window_s, scaling.down.cool_down_s) if last and last.after > last.before else scaling.down.cool_down_s
+    if last and now_s - last.at_s < pause_s:
+        return Decision(
+            now_s, wanted, Reason.COOL_DOWN, f"stays at {wanted}: {latest.why}, but the last change is too recent"
+        )
+    return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), Reason.LOAD, latest.why)
+
+
+def _changed(now_s: float, before: int, after: int, reason: Reason, why: str) -> Decision:
+    return Decision(now_s, after, reason, f"wants {after} engine{'' if after == 1 else 's'} instead of {before}: {why}")
+
+
+def _for_all_of(needs: Sequence[Need], now_s: float, window_s: float) -> int | None:
+    """What was needed throughout the window, by those looks that saw it; None where the last did not, or for want of time."""
+    smallest = needs[-1].least
+    if smallest is None:
+        return None
+    for need in reversed(needs):
+        smallest = smallest if need.least is None else min(smallest, need.least)
+        if now_s - need.at_s >= window_s:
+            return smallest
+    return None
+
+
+def _at_any_time_of(needs: Sequence[Need], now_s: float, window_s: float) -> int | None:
+    """What would have been enough at any time in the window; None while it is not known for all of it."""
+    largest: int | None = None
+    for need in reversed(needs):
+        if need.most is None:
+            return None
+        largest = need.most if largest is None else max(largest, need.most)
+        if now_s - need.at_s >= window_s:
+            return largest
+    return None
+
+
+def _down_window_s(scaling: Scaling, changes: Sequence[Change], now_s: float) -> float:
+    return scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))

@@ -1,0 +1,190 @@
+"""`python -m manyeyes.controller.autoscaling.replay FILE --pool POOL [--other POLICY.yaml]`: what scaling would have done with a recorded load.
+
+FILE holds what the controller wrote (`controller.record_load`, state volume, load/DATE.jsonl), or the answer of Prometheus to
+`/api/v1/query_range?query=manyeyes_scaling_load{pool="POOL"}`. Demand is taken as it was recorded: requests in flight do not depend on
+how many engines there were, times and GPU use do, so with those as a target a replay shows tendencies only.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from manyeyes.config.inventory import DEFAULT, Inventory
+from manyeyes.config.loader import ConfigError, load
+from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.scaling import Scaling
+from manyeyes.controller.autoscaling.demand import Load
+from manyeyes.controller.autoscaling.policy import Decision
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling, with_target
+
+KINDS = ("in_flight", "queue_s", "p95_s", "gpu")
+LONGEST_STEP_S = 60.0
+"""A longer gap in the record is a time of which nothing is known."""
+
+
+class Unreadable(Exception):
+    """The message says what is wrong with the record."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What one policy would have done."""
+
+    decisions: tuple[Decision, ...]
+    """Those that changed something."""
+    engine_hours: float
+    hours: float
+    overloaded: float
+    """Part of the time in which the engines that served had more in flight than the policy's target allows, with its tolerance."""
+
+    @property
+    def average(self) -> float:
+        return self.engine_hours / self.hours if self.hours else 0.0
+
+
+def read(text: str, pool: str) -> list[Load]:
+    """The record of one pool, oldest first. Raises Unreadable."""
+    loads = sorted(_loads(text, pool), key=lambda one: one.at_s)
+    if not loads:
+        raise Unreadable(f"it holds nothing of pool '{pool}'")
+    return loads
+
+
+def replay(scaling: Scaling, engines: int, loads: Sequence[Load]) -> Replayed:
+    """Plays the record with engines that take as long to start as the policy says. Pure."""
+    wanted = min(engines, max(scaling.min, loads[0].serving or 1))
+    scaler = PoolScaling(scaling, wanted)
+    up, coming = wanted, list[float]()
+    decisions: list[Decision] = []
+    engine_s = overloaded_s = total_s = 0.0
+    before_s = loads[0].at_s
+    for one in loads:
+        step_s = min(one.at_s - before_s, LONGEST_STEP_S)
+        before_s = one.at_s
+        up += sum(at_s <= one.at_s for at_s in coming)
+        coming = [at_s for at_s in coming if at_s > one.at_s]
+        engine_s += step_s * (up + len(coming))
+        total_s += step_s
+        target = scaling.target.in_flight
+        if target is not None and one.in_flight is not None and one.in_flight > up * target * (1 + scaling.tolerance):
+            overloaded_s += step_s
+        scaler.see(replace(one, serving=up))
+        before = scaler.wanted
+        decision = scaler.decide(engines, one.at_s)
+        if decision.wanted != before:
+            decisions.append(decision)
+        lacking = decision.wanted - up - len(coming)
+        if lacking > 0:
+            coming += [one.at_s + scaling.ready_s] * lacking
+        elif lacking < 0:
+            given_up = min(len(coming), -lacking)
+            coming = coming[: len(coming) - given_up]
+            up += lacking + given_up
+    return Replayed(tuple(decisions), engine_s / 3600, total_s / 3600, overloaded_s / total_s if total_s else 0.0)
+
+
+def _loads(text: str, pool: str) -> Iterable[Load]:
+    if text.lstrip().startswith('{"status"'):
+        return _from_prometheus(text, pool)
+    return _from_lines(text, pool)
+
+
+def _from_lines(text: str, pool: str) -> Iterable[Load]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            if fields.pop("pool") == pool:
+                yield Load(**fields)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # The last line of a controller that was killed is cut short.
+            if number == text.count("\n") + 1:
+                return
+            raise Unreadable(f"line {number} is no record: {line[:80]}") from error
+
+
+def _from_prometheus(text: str, pool: str) -> Iterable[Load]:
+    try:
+        document = json.loads(text)
+        series = document["data"]["result"]
+        at: dict[float, dict[str, Any]] = defaultdict(dict)
+        for one in series:
+            if one["metric"].get("pool") == pool:
+                for at_s, value in one["values"]:
+                    at[float(at_s)][one["metric"]["kind"]] = float(value)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Unreadable(f"it is no answer of Prometheus to a range query: {type(error).__name__} {error}") from error
+    for at_s, kinds in at.items():
+        yield Load(at_s, int(kinds.get("serving", 0)), *(kinds.get(kind) for kind in KINDS))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make autoscale-replay", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--pool", required=True)
+    parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    parser.add_argument(
+        "--inventory", type=Path, help="what the host has, for `engines: auto`; without it: two GPUs of 24 GiB"
+    )
+    parser.add_argument("--other", type=Path, help="a YAML file with another `scaling` section, to compare")
+    arguments = parser.parse_args()
+    try:
+        return _compare(arguments)
+    except (ConfigError, LayoutError) as error:
+        print(error, file=sys.stderr)
+    except (Unreadable, OSError) as error:
+        print(f"{arguments.file}: {error}", file=sys.stderr)
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"{arguments.other}: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
+    return 2
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    inventory = DEFAULT
+    if arguments.inventory:
+        inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
+    cluster = lay_out(load(arguments.config), inventory)
+    if arguments.pool not in [pool.name for pool in cluster.pools]:
+        print(f"{arguments.config} has no pool '{arguments.pool}'", file=sys.stderr)
+        return 2
+    pool = cluster.pool(arguments.pool)
+    engines = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
+    policies = {"as configured": pool.scaling or Scaling()}
+    if arguments.other:
+        policies[str(arguments.other)] = Scaling.model_validate(
+            yaml.safe_load(arguments.other.read_text(encoding="utf-8")) or {}
+        )
+    loads = read(arguments.file.read_text(encoding="utf-8"), pool.name)
+    for name, policy in policies.items():
+        filled = with_target(pool.model_copy(update={"scaling": policy}), cluster.explicit_engines)
+        assert filled is not None
+        _print(name, replay(filled, engines, loads), engines)
+    return 0
+
+
+def _print(name: str, replayed: Replayed, engines: int) -> None:
+    always = engines * replayed.hours
+    print(f"{name}:")
+    for decision in replayed.decisions:
+        print(f"  {datetime.fromtimestamp(decision.at_s, UTC):%Y-%m-%d %H:%M:%S}  {decision.sentence}")
+    share = f"{replayed.engine_hours / always:.0%}" if always else "-"
+    print(
+        f"  {replayed.hours:.1f} h, {len(replayed.decisions)} changes, {replayed.engine_hours:.1f} engine-hours "
+        f"({share} of {engines} always on), {replayed.average:.1f} engines on average, "
+        f"over target for {replayed.overloaded:.1%} of the time"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`python -m manyeyes.controller.autoscaling.set_replicas N|auto [--pool POOL]`: sets a pool's count and tells what happens, a line per engine.
+
+`make scale` runs it inside the controller's container. Exit codes: 0 done, 1 not within the time, 2 refused.
+"""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import httpx
+
+from manyeyes.controller.registry.admin_key import FILE
+from manyeyes.controller.settings import Settings
+
+POLL_S = 0.5
+WORDS = {
+    "serving": "serves",
+    "coming": "is on its way",
+    "going": "finishes what it has",
+    "off": "rests",
+    "away": "is started and of no use (down, or drained by a person)",
+}
+
+
+class Refused(Exception):
+    """The message says why."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
+    parser.add_argument("engines", help="how many, or auto")
+    parser.add_argument("--pool", default="", help="needed where there are several")
+    parser.add_argument("--wait-s", type=float, default=900.0)
+    arguments = parser.parse_args()
+    try:
+        return scale(Settings.from_environment(), arguments.engines, arguments.pool, arguments.wait_s)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def scale(settings: Settings, engines: str, pool: str, wait_s: float) -> int:
+    """Raises Refused."""
+    if not engines.isdecimal() and engines != "auto":
+        raise Refused("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
+    with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", timeout=10, trust_env=False) as client:
+        pool = pool or _only_pool(client)
+        count = None if engines == "auto" else int(engines)
+        state = _call(client, "POST", f"/api/pools/{pool}/scale", {"engines": count}, _key(settings))
+        if count is None and state["fixed"] is None:
+            print(f"{state['pool']}: its load decides again how many engines run; {state['serving']} serve")
+            return 0
+        return _follow(client, state, state["fixed"], time.monotonic() + wait_s)
+
+
+def _follow(client: httpx.Client, state: dict[str, Any], wanted: int, until_s: float) -> int:
+    told: dict[str, str] = {}
+    trouble = ""
+    while True:
+        if state["trouble"] and state["trouble"] != trouble:
+            trouble = state["trouble"]
+            print(f"  {trouble}", file=sys.stderr, flush=True)
+        for engine in state["engines"]:
+            if told.get(engine["name"]) != engine["stage"]:
+                told[engine["name"]] = engine["stage"]
+                busy = (
+                    f", {engine['in_flight']} in flight" if engine["stage"] == "going" and engine["in_flight"] else ""
+                )
+                print(f"  {engine['name']} {WORDS[engine['stage']]}{busy}", flush=True)
+        settled = not any(engine["stage"] in ("coming", "going") for engine in state["engines"])
+        if settled and state["serving"] == wanted == state["wanted"]:
+            print(f"{state['pool']}: {wanted} engine{' serves' if wanted == 1 else 's serve'}")
+            return 0
+        if time.monotonic() > until_s:
+            why = state["trouble"] or "`docker compose logs controller` tells more"
+            print(f"{state['pool']}: {state['serving']} of {wanted} engines serve; {why}", file=sys.stderr)
+            return 1
+        time.sleep(POLL_S)
+        state = _call(client, "GET", f"/api/pools/{state['pool']}/scaling")
+
+
+def _only_pool(client: httpx.Client) -> str:
+    names = [pool["name"] for pool in _call(client, "GET", "/status")["pools"] if pool["flavour"] != "remote"]
+    if len(names) == 1:
+        return str(names[0])
+    raise Refused(f"Which pool? make scale N=2 POOL=..., one of: {', '.join(names)}.")
+
+
+def _key(settings: Settings) -> str:
+    try:
+        return (settings.secrets / FILE).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refused(
+            f"The admin key in secrets/{FILE} cannot be read ({type(error).__name__}); `make up` makes one."
+        ) from error
+
+
+def _call(
+    client: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None, key: str = ""
+) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        reply = client.request(method, path, json=body, headers=headers)
+        document = reply.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise Refused(f"The controller does not answer: {type(error).__name__} {error}".strip()) from error
+    if reply.status_code != 200:
+        raise Refused(document.get("error", {}).get("message") or f"The controller answers {reply.status_code}.")
+    return dict(document)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

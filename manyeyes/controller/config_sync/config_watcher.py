@@ -1,0 +1,376 @@
+"""cluster.yaml and the API keys, watched: what is right comes into force, what is wrong is told whole and changes nothing.
+
+The files are read at every look and compared by content: no event of a file system is needed, so network mounts, bind mounts,
+editors that rename and scripts that write in place are all the same. What is in force is kept (manyeyes/controller/state_store.py), so that
+a restart while the file is broken goes on with it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from manyeyes.config import documents
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.documents import DocumentError
+from manyeyes.config.fingerprint import digest
+from manyeyes.config.gateway import Network
+from manyeyes.config.inventory import DEFAULT, Inventory
+from manyeyes.config.keys import Keys, KeysError, parse_keys
+from manyeyes.config.loader import ConfigError, keys_path, parse
+from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.controller.config_sync import compose_state
+from manyeyes.controller.config_sync.apply_plan import Reach, within_reach
+from manyeyes.controller.config_sync.compose_state import STARTED, Running
+from manyeyes.controller.config_sync.effective_config import InForce, Refused
+from manyeyes.controller.config_sync.nginx_publisher import GatewayFiles
+from manyeyes.controller.state_store import Kept
+from manyeyes.controller.telemetry import metrics
+
+log = structlog.get_logger()
+DOCUMENT = "configuration"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is there and cannot be read."""
+
+    why: str
+
+
+Text = str | Unreadable | None
+"""None where there is no such file."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What stands in the files."""
+
+    cluster: Text
+    keys: Text
+    inventory: Text
+    started: Text
+    """The services of engines as their containers were started."""
+    environment: Text
+
+    @property
+    def digest(self) -> str:
+        """Names what the operator wrote."""
+        cluster, keys = (
+            one if not isinstance(one, Unreadable) else f"unreadable: {one.why}" for one in (self.cluster, self.keys)
+        )
+        return digest(cluster, keys)
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A configuration that can be used."""
+
+    cluster: Cluster
+    """As written, laid out on this host."""
+    keys: Keys
+
+
+class Unusable(Exception):
+    """`problems` are lines as `make check-config` prints them; `reasons` say what kind they are."""
+
+    def __init__(self, problems: list[str], reasons: set[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+        self.reasons = reasons
+
+
+def read(config: Path, inventory: Path, keys_file: str) -> Texts:
+    """The files as they are at this moment. `keys_file` is the name of the one with the keys."""
+    rendered = inventory.parent
+    return Texts(
+        _text(config),
+        _text(config.parent / keys_file) if keys_file else None,
+        _text(inventory),
+        # `make up` writes down each engine as it starts it; a plain `docker compose up` starts what is rendered.
+        _text(rendered / STARTED) or _text(rendered / "engines.yaml"),
+        _text(rendered / "compose.env"),
+    )
+
+
+def understand(texts: Texts, config: Path, keys_before: Keys) -> Understood:
+    """Pure. Raises Unusable with everything that is wrong, and nothing else.
+
+    Where `keys_before` holds keys, a file with nothing in it is not taken at its word: it would let everybody in.
+    """
+    try:
+        return _understood(texts, config, keys_before)
+    except Unusable:
+        raise
+    except Exception as error:
+        log.exception("configuration_not_understood", file=str(config))
+        raise Unusable([f"{config}: {documents.bug(error)}"], {"bug"}) from error
+
+
+def _understood(texts: Texts, config: Path, keys_before: Keys) -> Understood:
+    if texts.cluster is None:
+        raise Unusable([f"{config}: does not exist"], {"cluster"})
+    if isinstance(texts.cluster, Unreadable):
+        raise Unusable([f"{config}: {texts.cluster.why}"], {"cluster"})
+    try:
+        cluster = parse(texts.cluster, config)
+    except ConfigError as error:
+        raise Unusable(str(error).splitlines(), {"cluster"}) from error
+    keys = Keys()
+    problems: list[str] = []
+    reasons: set[str] = set()
+    path = keys_path(config, cluster)
+    try:
+        keys = _keys(texts.keys, path, keys_before)
+    except KeysError as error:
+        problems += str(error).splitlines()
+        reasons.add("keys")
+    try:
+        cluster = lay_out(cluster, _inventory(texts.inventory))
+    except LayoutError as error:
+        problems.append(f"{config}: {error}")
+        reasons.add("layout")
+    if problems:
+        raise Unusable(problems, reasons)
+    return Understood(cluster, keys)
+
+
+def _keys(text: Text, path: Path, before: Keys) -> Keys:
+    if isinstance(text, Unreadable):
+        raise KeysError(path, [text.why])
+    keys = parse_keys(text or "", path)
+    if before.keys and "keys" not in keys.model_fields_set:  # comments alone, or {}, are no word either
+        found = "is gone" if text is None else "is empty"
+        raise KeysError(path, [f"{found} while there are keys in force; `keys: []` in it lets everybody in"])
+    return keys
+
+
+class Configuration:
+    """The files, what of them is in force, and what is wrong with the rest."""
+
+    def __init__(self, config: Path, inventory: Path, kept: Kept) -> None:
+        """Reads the files, or where they are wrong what was in force last. Raises Unusable when there is nothing to begin with."""
+        self.config, self.inventory, self.kept = config, inventory, kept
+        self.problems: list[str] = []
+        self.needs: tuple[str, ...] = ()
+        self.applied_at = datetime.now(UTC)
+        self._running: Running | None = None
+        """What the files that `make up` writes said last, while they could be read."""
+        self._not_known = ""
+        self._seen = self._read(None)
+        self._judged = self._applied = self._seen
+        last = self._last()
+        try:
+            understood = understand(self._seen, config, last.keys if last else Keys())
+        except Unusable as error:
+            if last is None:
+                raise
+            understood = last
+            self._applied = replace(self._seen, **self._kept_texts())
+            self._refuse(error)
+        self._taken = understood
+        self.network: Network = understood.cluster.network
+        self.keys = understood.keys
+        try:
+            self.reach = self._reach(understood)
+        except Exception:
+            # It is better to serve by what is written than not to start.
+            log.exception("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED)
+            self.reach = within_reach(understood.cluster, None, self.network)
+
+    def begin(self, in_force: InForce, gateway: GatewayFiles, tell: Callable[[str], None]) -> None:
+        """From here on changes reach `in_force`; what is in force at the start reaches the gateway."""
+        self.in_force, self.gateway, self.tell = in_force, gateway, tell
+        for problem in self.problems:
+            tell(f"configuration refused: {problem}")
+        self._tell_needs(())
+        gateway.keys = self.keys
+        gateway.apply(in_force.cluster)
+        self._keep()
+
+    async def watch(self) -> None:
+        """Looks at the files until cancelled."""
+        while True:
+            await asyncio.sleep(self.in_force.cluster.controller.config_interval_s)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("configuration_watch_failed", file=str(self.config))
+                self._refuse(Unusable([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"}))
+
+    async def look(self) -> None:
+        """One look. Texts are judged once two looks in a row saw them: a file that is being written is seen half."""
+        # In threads: a disk that hangs, or a file that takes long to read, must not stop DNS answers.
+        texts = await asyncio.to_thread(self._read, self._taken.cluster)
+        settled = texts == self._seen
+        self._seen = texts
+        if settled and texts != self._judged:
+            self._judged = texts
+            await self._judge(texts)
+
+    def status(self) -> dict[str, Any]:
+        """For people and `make up`: GET /api/configuration."""
+        return {
+            "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "digest": self._applied.digest},
+            "judged": self._judged.digest,
+            "refused": self.problems,
+            "gateway": self.gateway.status(),
+            "needs": list(self.needs),
+        }
+
+    async def _judge(self, texts: Texts) -> None:
+        try:
+            understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
+            if understood.cluster.gateway.keys_file != self._taken.cluster.gateway.keys_file:
+                # The keys that were read are those of another file.
+                texts = self._seen = self._judged = await asyncio.to_thread(self._read, understood.cluster)
+                understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
+            self._apply(texts, understood, await asyncio.to_thread(self._reach, understood))
+        except Unusable as error:
+            self._refuse(error)
+            for problem in error.problems:
+                self.tell(f"configuration refused: {problem}")
+
+    def _apply(self, texts: Texts, understood: Understood, reach: Reach) -> None:
+        """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
+        before = (self.gateway.keys, self.reach)
+        self.gateway.keys, self.reach = understood.keys, reach
+        try:
+            self.in_force.take_written(reach.cluster)
+        except Exception as error:
+            self.gateway.keys, self.reach = before
+            if not isinstance(error, Refused):
+                raise
+            raise Unusable([f"{self.config}: {problem}" for problem in error.problems], {"registered"}) from error
+        as_before = texts == replace(self._applied, started=texts.started, environment=texts.environment)
+        had_problems, needed = bool(self.problems), self.needs
+        self._applied, self._taken, self.problems = texts, understood, []
+        self.applied_at = datetime.now(UTC)
+        metrics.CONFIG_REFUSED.set(0)
+        metrics.CONFIG_APPLIED.set_to_current_time()
+        if not as_before:
+            self.tell(f"configuration applied: {self.config}")
+        elif had_problems:
+            self.tell(f"configuration applied: {self.config} is what is in force again")
+        self._tell_needs(needed)
+        self._keep()
+
+    def _reach(self, understood: Understood) -> Reach:
+        reach = within_reach(understood.cluster, self._runs(), self.network)
+        self.needs = reach.needs
+        metrics.CONFIG_NEEDS.set(len(reach.needs))
+        return reach
+
+    def _runs(self) -> Running | None:
+        """What Compose runs; while its files cannot be read, what they said last."""
+        started, environment = self._seen.started, self._seen.environment
+        try:
+            for text in (started, environment):
+                if isinstance(text, Unreadable):
+                    raise compose_state.Unknown(text.why)
+            assert not isinstance(started, Unreadable)
+            assert not isinstance(environment, Unreadable)
+            self._running, self._not_known = compose_state.read(started, environment), ""
+        except compose_state.Unknown as error:
+            if self._running is None:
+                self._running = self._kept_running()
+            if str(error) != self._not_known:
+                self._not_known = str(error)
+                log.error(
+                    "started_engines_not_known", folder=str(self.inventory.parent), file=STARTED, reason=str(error)
+                )
+        return self._running
+
+    def _kept_running(self) -> Running | None:
+        document = self._kept_document()
+        started, environment = document.get("started"), document.get("environment")
+        with contextlib.suppress(compose_state.Unknown):
+            if isinstance(started, str):
+                return compose_state.read(started, environment if isinstance(environment, str) else None)
+        return None
+
+    def _refuse(self, error: Unusable) -> None:
+        self.problems = error.problems
+        metrics.CONFIG_REFUSED.set(1)
+        for reason in error.reasons:
+            metrics.CONFIG_REFUSALS.labels(reason).inc()
+        log.error("configuration_refused", file=str(self.config), problems=error.problems)
+
+    def _tell_needs(self, before: tuple[str, ...]) -> None:
+        for need in self.needs:
+            if need not in before:
+                self.tell(f"configuration: {need}")
+
+    def _keep(self) -> None:
+        if self.problems:
+            return
+        applied, before = self._applied, self._kept_document()
+        document = {"file": str(self.config), "cluster": applied.cluster, "keys": applied.keys}
+        document["inventory"] = applied.inventory
+        for name, text in (("started", applied.started), ("environment", applied.environment)):
+            document[name] = before.get(name) if self._not_known else text
+        if before != document:
+            self.kept.write(DOCUMENT, document)
+
+    def _kept_document(self) -> dict[str, Any]:
+        """What was kept of this file; empty when there is none."""
+        document = self.kept.read(DOCUMENT)
+        if not isinstance(document, dict) or document.get("file") != str(self.config):
+            return {}
+        return document
+
+    def _kept_texts(self) -> dict[str, str | None]:
+        """What stood in the files when they were in force last; empty when that is not known."""
+        document = self._kept_document()
+        found = {name: document.get(name) for name in ("cluster", "keys")}
+        if not isinstance(found["cluster"], str) or not isinstance(found["keys"], str | None):
+            return {}
+        return found
+
+    def _last(self) -> Understood | None:
+        """What was in force last, None when that is not known or of no use any more."""
+        kept = self._kept_texts()
+        inventory = self._kept_document().get("inventory")
+        ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
+        for one in ways if kept else ():
+            with contextlib.suppress(Unusable):
+                return understand(replace(self._seen, **kept, inventory=one), self.config, Keys())
+        return None
+
+    def _read(self, cluster: Cluster | None) -> Texts:
+        """Before anything is in force the name of the keys file is the one that is written."""
+        if cluster is None:
+            try:
+                text = _text(self.config)
+                cluster = parse(text if isinstance(text, str) else "", self.config)
+            except ConfigError:
+                return replace(read(self.config, self.inventory, ""), keys=None)
+        return read(self.config, self.inventory, cluster.gateway.keys_file)
+
+
+def _text(path: Path) -> Text:
+    try:
+        return documents.read_text(path)
+    except FileNotFoundError:
+        return None
+    except DocumentError as error:
+        return Unreadable(str(error))
+
+
+def _inventory(text: Text) -> Inventory:
+    if text is None:
+        return DEFAULT
+    try:
+        if isinstance(text, Unreadable):
+            raise DocumentError(text.why)
+        return Inventory.model_validate(documents.parse(text))
+    except (ValidationError, DocumentError) as error:
+        raise LayoutError(
+            f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}"
+        ) from error

@@ -1,0 +1,124 @@
+"""The cluster in force: what cluster.yaml says, with what was registered at run time laid over it.
+
+The one place where it changes. A change that breaks a rule is refused whole; one that holds reaches every listener, in order:
+the fleet, the gateway's files, the request log.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from manyeyes.config import validation
+from manyeyes.config.capacity import fallen_into
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.config.pools import Pool
+from manyeyes.controller.supervision import failed
+
+
+class Refused(ValueError):
+    """The change breaks rules; one sentence each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What the API added to the written configuration."""
+
+    pools: tuple[Pool, ...] = ()
+    engines: tuple[Engine, ...] = ()
+    weights: tuple[tuple[str, int], ...] = ()
+    """Another weight for an engine, by name."""
+
+
+NOTHING = Registered()
+Found = dict[str, tuple[Engine, ...]]
+"""By pool, engines that were found running (manyeyes/controller/membership/service_discovery.py)."""
+
+
+def placed(written: Cluster, found: Found) -> Cluster:
+    """`written` with the found engines in place of those it lists for their pool; a pool without any keeps its listed ones. Pure."""
+    kept = [engine for engine in written.explicit_engines if not found.get(engine.pool)]
+    there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
+    return written.model_copy(update={"engines": (*kept, *there)})
+
+
+def merged(written: Cluster, registered: Registered) -> Cluster:
+    """The laid-out `written` with everything registered in it. Names in `written` win where both have them. Pure."""
+    pool_names = {pool.name for pool in written.pools}
+    engine_names = {engine.name for engine in written.explicit_engines}
+    weights = dict(registered.weights)
+    pools = (*written.pools, *(pool for pool in registered.pools if pool.name not in pool_names))
+    engines = [
+        *written.explicit_engines,
+        *(_fitted(engine, pools, written) for engine in registered.engines if engine.name not in engine_names),
+    ]
+    served = {engine.pool for engine in engines} | {pool.name for pool in pools if pool.remote}
+    return written.model_copy(
+        update={
+            "pools": (*written.pools, *(_led_on(pool, pools, served) for pool in pools[len(written.pools) :])),
+            "engines": tuple(
+                engine.model_copy(update={"weight": weights.get(engine.name, engine.weight)}) for engine in engines
+            ),
+        }
+    )
+
+
+def _fitted(engine: Engine, pools: tuple[Pool, ...], written: Cluster) -> Engine:
+    """With a capacity that the gateway's files have a name for: engines come and go by DNS alone."""
+    pool = next((pool for pool in pools if pool.name == engine.pool), None)
+    if pool is None:
+        return engine
+    return engine.model_copy(update={"max_in_flight": fallen_into(pool, engine, written.explicit_engines)})
+
+
+def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
+    """With the next pool of its chain that can answer as its fallback, as config.layout does for written pools."""
+    following = {one.name: one.fallback for one in pools}
+    seen: set[str] = set()
+    name = pool.fallback
+    while name in following and name not in served and name not in seen:
+        seen.add(name)
+        name = following[name]
+    return pool.model_copy(update={"fallback": name if name not in seen else pool.fallback})
+
+
+class InForce:
+    """Holds the cluster in force and tells listeners when it changes."""
+
+    def __init__(self, written: Cluster, registered: Registered = NOTHING) -> None:
+        self.written = written
+        self.registered = registered
+        self.found: Found = {}
+        self.cluster = merged(written, registered)
+        self._listeners: list[Callable[[Cluster], None]] = []
+
+    def listen(self, listener: Callable[[Cluster], None]) -> None:
+        """`listener` is called with every cluster that comes into force from here on. One that raises is logged and counted, and the
+        others are called all the same."""
+        self._listeners.append(listener)
+
+    def take_written(self, written: Cluster) -> None:
+        """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
+        self._take(written, self.registered, self.found)
+
+    def take_registered(self, registered: Registered) -> None:
+        """Another set of registrations. Raises Refused, and nothing changes, when it breaks a rule."""
+        self._take(self.written, registered, self.found)
+
+    def take_found(self, found: Found) -> None:
+        """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
+        self._take(self.written, self.registered, found)
+
+    def _take(self, written: Cluster, registered: Registered, found: Found) -> None:
+        cluster = merged(placed(written, found), registered)
+        if problems := validation.problems(cluster):
+            raise Refused(problems)
+        self.written, self.registered, self.found, self.cluster = written, registered, found, cluster
+        for listener in self._listeners:
+            try:
+                listener(cluster)
+            except Exception:
+                failed("cluster_listener", listener=getattr(listener, "__qualname__", repr(listener)))

@@ -1,0 +1,183 @@
+"""Keeps nginx's files in step with the cluster in force and the API keys, and sees that nginx takes them over.
+
+Every change is one generation of files and one reload. nginx itself says which generation it runs on; one that it refuses stays
+offered (a certificate may be what is missing) while nginx goes on with the one before.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.keys import Keys
+from manyeyes.controller.bounded import NoReply, call
+from manyeyes.controller.config_sync.config_generations import Offered
+from manyeyes.controller.supervision import failed
+from manyeyes.controller.telemetry import metrics
+from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+
+log = structlog.get_logger()
+ASK_PAUSE_S, QUIET_PAUSE_S, ASK_TIMEOUT_S = 0.3, 3.0, 2.0
+LONGEST_REASON = 500
+
+
+@dataclass(frozen=True)
+class Said:
+    """What nginx says of its files. Empty where it did not answer."""
+
+    generation: str = ""
+    refused: str = ""
+    reason: str = ""
+
+
+class GatewayFiles:
+    """Listens to the cluster in force (manyeyes/controller/config_sync/effective_config.py); `keys` and `naming` are set by whoever knows them."""
+
+    def __init__(self, offered: Offered, places: Places, gateway: str, tell: Callable[[str], None]) -> None:
+        self.keys = Keys()
+        self.naming: Callable[[Cluster], Naming] = lambda cluster: AS_WRITTEN
+        self.offered = offered
+        self.places = places
+        self.gateway = gateway
+        self.tell = tell
+        self.said = Said()
+        self.trouble = ""
+        """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
+        self._cluster: Cluster | None = None
+        self._wanted = ""
+        self._until_s: float | None = None
+        """When names that are answered for a time only end."""
+        self._unwritten: dict[str, str] | None = None
+        self._since = 0.0
+        self._changed = asyncio.Event()
+
+    @property
+    def in_force(self) -> bool:
+        """nginx runs on the newest files."""
+        return bool(self._wanted) and self.said.generation == self._wanted
+
+    def status(self) -> dict[str, Any]:
+        """For people: which generation is wanted, which runs, and why they differ."""
+        return {"wanted": self._wanted, "in_force": self.said.generation or None, "trouble": self.trouble or None}
+
+    def apply(self, cluster: Cluster) -> None:
+        """Offers what this cluster comes to, if it is not offered already."""
+        self._cluster = cluster
+        try:
+            naming = self.naming(cluster)
+            self._until_s = naming.until_s
+            name, files = as_generation(gateway_files(cluster, self.keys, self.places, naming))
+        except Exception:
+            failed("gateway_files")
+            self._in_trouble("its new files cannot be made; the controller's log says why")
+            return
+        if name == self._wanted:
+            return
+        self._wanted, self._unwritten, self._since, self.trouble = name, files, time.monotonic(), ""
+        self._write(files)
+        self._changed.set()
+
+    def apply_again(self) -> None:
+        """The same cluster, with other names known."""
+        if self._cluster is not None:
+            self.apply(self._cluster)
+
+    async def follow(self) -> None:
+        """Asks nginx which generation it runs on until cancelled: often while it has one to take over, and time to do so."""
+        async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
+            while True:
+                if self._until_s is not None and time.time() >= self._until_s:
+                    self.apply_again()
+                self.write_again()
+                self.learn(await _ask(client, self.gateway))
+                self._changed.clear()
+                pause_s = ASK_PAUSE_S if self._is_due else QUIET_PAUSE_S
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    def write_again(self) -> None:
+        """Offers what could not be written so far."""
+        if self._unwritten is not None:
+            self._write(self._unwritten)
+
+    def _write(self, files: dict[str, str]) -> None:
+        try:
+            self.offered.offer(self._wanted, files)
+        except OSError as error:
+            self._in_trouble(f"its new files cannot be written: {error}")
+        else:
+            self._unwritten = None
+            log.info("gateway_files_offered", generation=self._wanted)
+
+    def learn(self, said: Said) -> None:
+        """What nginx says at the moment."""
+        before, self.said = self.said, said
+        if self.in_force:
+            self._prove()
+            if before.generation != said.generation:
+                self.tell("the gateway runs on the configuration in force" + (" again" if self.trouble else ""))
+            self.trouble = ""
+        elif said.generation and said.refused == self._wanted:
+            self._in_trouble(f"it refuses them and goes on with those before: {said.reason}")
+        elif said.generation and time.monotonic() > self._since + self._deadline_s:
+            self._in_trouble(f"it did not take them over within {self._deadline_s:g} s and goes on with those before")
+        metrics.GATEWAY_BEHIND.set(not self.in_force)
+
+    def _prove(self) -> None:
+        try:
+            self.offered.prove(self._wanted)
+        except OSError as error:
+            log.error("gateway_files_not_kept", generation=self._wanted, error=str(error))
+
+    def _in_trouble(self, reason: str) -> None:
+        if reason != self.trouble:
+            self.trouble = reason
+            metrics.GATEWAY_REFUSALS.inc()
+            self.tell(f"the gateway does not run on its new files: {reason}")
+
+    @property
+    def _is_due(self) -> bool:
+        """nginx may take the newest files over any moment. One that is not there at all is not waited for so closely for ever."""
+        if self.in_force or self.trouble:
+            return False
+        return self._cluster is None or time.monotonic() <= self._since + self._deadline_s
+
+    @property
+    def _deadline_s(self) -> float:
+        assert self._cluster
+        return self._cluster.controller.takeover_deadline_s
+
+
+class FilesOfOthers(GatewayFiles):
+    """On Kubernetes and Swarm nginx's files come with its container, so the controller writes none and asks nobody for them."""
+
+    def status(self) -> dict[str, Any]:
+        return {"wanted": None, "in_force": None, "trouble": None}
+
+    def apply(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def follow(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def _ask(client: httpx.AsyncClient, gateway: str) -> Said:
+    try:
+        generation = await call(client, "GET", f"{gateway}/generation", ASK_TIMEOUT_S)
+        refused = await call(client, "GET", f"{gateway}/refused", ASK_TIMEOUT_S)
+    except NoReply:
+        return Said()
+    if generation.status != 200:
+        return Said()
+    name, _, reason = refused.text.partition("\n") if refused.status == 200 else ("", "", "")
+    return Said(generation.text.strip(), name.strip(), " ".join(reason.split())[:LONGEST_REASON])

@@ -1,0 +1,192 @@
+"""Follows one engine: looks, lets state.py decide, warms up, sends canaries. One task per engine."""
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from manyeyes.config.gateway import Controller
+from manyeyes.controller.config_sync import pool_renames
+from manyeyes.controller.health import state_machine
+from manyeyes.controller.health.probe import Probe
+from manyeyes.controller.health.state_machine import Canary, Look, Observation, State
+from manyeyes.controller.telemetry import metrics
+from manyeyes.engine.vllm_flags import served_names
+
+if TYPE_CHECKING:
+    from manyeyes.controller.membership.fleet import Fleet, Member
+
+log = structlog.get_logger()
+SOON_S = 0.5
+"""Pause between looks at an engine that is not up, or in doubt: a started one is found within a second."""
+SOON_FOR_S = 60.0
+"""An engine that is away for longer is looked at as seldom as one that is up."""
+LEAST_S = 0.1
+"""Between two looks, whatever happens: an engine that closes every connection costs no more than this."""
+TOGETHER_S = 0.1
+"""Looks that fall due within so long are made together."""
+MOST_WAIT_S = 1.0
+"""A look that has no answer by then is one of a silent engine; the answer is waited for on."""
+CANARY_PAUSE_S = 1.0
+CPU_PATIENCE = 3.0
+"""One step of an engine on CPU takes seconds, and its /health shares the cores."""
+
+
+class Watch:
+    """Until cancelled."""
+
+    def __init__(self, fleet: "Fleet", member: "Member") -> None:
+        self.fleet = fleet
+        self.member = member
+        self.probe = Probe(member.engine, self.wake, member.address)
+        self._woken: asyncio.Future[None] | None = None
+        self._wake_wanted = False
+        self._counters_at_s = 0.0
+        self._stands_still = False
+        self._canary: asyncio.Task[tuple[Canary, str]] | None = None
+        self._canary_at_s = float("-inf")
+        self._asked_names = False
+
+    def wake(self) -> None:
+        """Look at once: its connection was cut, or a request failed on it."""
+        self._wake_wanted = True
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def run(self) -> None:
+        """Looks at it again and again."""
+        try:
+            while True:
+                self._wake_wanted = False
+                rules = self.fleet.cluster.controller
+                began_s = time.monotonic()
+                try:
+                    await self._look(rules)
+                    if self.member.accepts is None and not self._asked_names and self.member.known.state is State.UP:
+                        await self._learn_accepted(rules)
+                    if self.member.known.state is State.WARMING:
+                        await self._warm_up(rules)
+                except Exception:
+                    # A bug. The other engines, and this one's next look, still count.
+                    log.exception("look_failed", engine=self.member.engine.name)
+                await self._pause(self._pause_s(rules))
+                await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
+        finally:
+            self.probe.close()
+            if self._canary is not None:
+                self._canary.cancel()
+
+    async def _look(self, rules: Controller) -> None:
+        member, known = self.member, self.member.known
+        now_s = time.monotonic()
+        in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
+        # Somebody waits for one that is held to have finished.
+        with_counters = in_doubt or known.held or now_s >= self._counters_at_s
+        seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
+        if self.probe.address != member.address and self.probe.address is not None:
+            self.fleet.moved(member, self.probe.address)
+        if seen.load is not None:
+            member.load = seen.load
+            self._counters_at_s = now_s + rules.load_interval_s * random.uniform(0.9, 1.0)
+            metrics.tell_load(member.engine, seen.load)
+        elif with_counters and seen.look is Look.HEALTHY:
+            self._counters_at_s = now_s + rules.load_interval_s
+        if seen.look in (Look.GONE, Look.DEAD):
+            member.load = None
+            metrics.forget_load(member.engine)
+        metrics.count_look(member.engine, seen.look, seen.waited_s)
+        canary, said = self._taken_canary()
+        if canary is Canary.PASSED:
+            member.failures = 0
+        load = member.load
+        observation = Observation(
+            at_s=time.monotonic(),
+            look=seen.look,
+            why=seen.why,
+            waited_s=seen.waited_s,
+            progressed=seen.progressed,
+            busy=load is not None and load.running + load.waiting > 0,
+            idle=load is None or load.in_flight == 0,
+            succeeded_at_s=member.succeeded_at_s,
+            failures=member.failures,
+            asleep=seen.asleep,
+            canary=canary,
+            canary_said=said,
+            others_serve=self.fleet.another_serves(member),
+            patience=CPU_PATIENCE if member.engine.flavour == "cpu" else 1.0,
+        )
+        if seen.progressed is not None:
+            self._stands_still = observation.busy and not seen.progressed
+        # Not `known`: somebody may have held it back while the answer was waited for.
+        self.fleet.take(member, state_machine.observe(member.known, observation, rules))
+        self._maybe_ask(observation, rules)
+
+    def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
+        is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
+        if self._canary is None and is_due and state_machine.wants_canary(self.member.known, observation, rules):
+            self._canary_at_s = observation.at_s
+            pool = self.fleet.cluster.pool(self.member.engine.pool)
+            asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
+            self._canary = asyncio.create_task(asking)
+            self._canary.add_done_callback(lambda _: self.wake())
+
+    def _taken_canary(self) -> tuple[Canary | None, str]:
+        if self._canary is None or not self._canary.done():
+            return None, ""
+        done, self._canary = self._canary, None
+        canary, said = done.result()
+        metrics.CANARIES.labels(self.member.engine.name, self.member.engine.pool, canary.value).inc()
+        return canary, said
+
+    async def _warm_up(self, rules: Controller) -> None:
+        pool = self.fleet.cluster.pool(self.member.engine.pool)
+        await self._learn_accepted(rules)
+        canary, said = await self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
+        error = "" if canary is Canary.PASSED else said
+        if not error:
+            self.member.failures = 0
+        self.fleet.take(self.member, state_machine.warmed(self.member.known, time.monotonic(), error))
+
+    async def _learn_accepted(self, rules: Controller) -> None:
+        self._asked_names = True
+        if names := await self.probe.names(rules.probe_timeout_s):
+            self.fleet.learn_accepted(self.member, names)
+
+    def _name(self) -> str:
+        """A `model` that the engine accepts: its pool's name, unless it was started when that was another one."""
+        cluster, pool = self.fleet.cluster, self.member.engine.pool
+        accepts = self.member.accepts
+        return pool_renames.accepted_name(served_names(cluster, cluster.pool(pool)), accepts) if accepts else pool
+
+    def _pause_s(self, rules: Controller) -> float:
+        known = self.member.known
+        is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad and not known.held
+        is_long_away = known.state in (State.STARTING, State.DOWN) and self.member.since_s > SOON_FOR_S
+        if is_calm or is_long_away:
+            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.
+            calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
+            now_s = asyncio.get_running_loop().time()
+            return max(LEAST_S, (now_s + calm_s) // TOGETHER_S * TOGETHER_S - now_s)
+        return min(rules.probe_interval_s, SOON_S)
+
+    async def _pause(self, seconds: float, heed: bool = True) -> None:
+        """Sleeps; with `heed` less when somebody wakes it."""
+        if seconds <= 0 or (heed and self._wake_wanted):
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        if heed:
+            self._woken = waiter
+        alarm = loop.call_later(seconds, _end, waiter)
+        try:
+            await waiter
+        finally:
+            alarm.cancel()
+            self._woken = None
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

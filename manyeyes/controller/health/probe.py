@@ -1,0 +1,321 @@
+"""Looks at one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
+
+import asyncio
+import base64
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from manyeyes.config import hosts
+from manyeyes.config.engines import Engine
+from manyeyes.config.gateway import Controller
+from manyeyes.controller.health import vllm_metrics
+from manyeyes.controller.health.http_connection import Connection, Cut, Odd, Reply
+from manyeyes.controller.health.state_machine import Canary, Look
+from manyeyes.controller.health.vllm_metrics import Load, Loads
+
+# A grey PNG of 32 x 32 pixels: one vision token, and the whole path of a picture.
+WARM_UP_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
+)
+MOST_HEALTH_BYTES = 64 << 10
+MOST_METRICS_BYTES = 4 << 20
+"""vLLM's metrics are about 100 KB, for each data-parallel rank."""
+MOST_ANSWER_BYTES = 1 << 20
+LONGEST_NAME = 256
+ADDRESS_FOR_S = 30.0
+"""After so long an engine's name is looked up anew, though its connection stands. A cut connection asks at once."""
+
+
+log = structlog.get_logger()
+
+
+class NoResolver(Exception):
+    """Nobody could be asked for the address, so nothing is known of the engine."""
+
+
+async def address_of(engine: Engine) -> str | None:
+    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
+    try:
+        return str((await hosts.look_up(engine.host, engine.port, socket.AF_INET))[0])
+    except hosts.NoAnswer:
+        raise NoResolver from None
+    except hosts.LookupFailed:
+        return None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one look found."""
+
+    look: Look
+    why: str
+    """What is odd."""
+    waited_s: float
+    """How long /health took, or is not answered so far."""
+    load: Load | None
+    """None where it was not read in this look."""
+    progressed: bool | None
+    asleep: bool | None
+
+
+class Probe:
+    """One engine's connections and the questions that are not answered yet: one of a busy engine is waited for, not asked again."""
+
+    def __init__(self, engine: Engine, lost: Callable[[], None], address: str | None = None) -> None:
+        self.engine = engine
+        self.address = address
+        """Where it was last reached for."""
+        self.loads = Loads()
+        self._lost = lost
+        self._address_at_s = float("-inf")
+        self._health: Connection | None = None
+        self._asked: asyncio.Future[Reply] | None = None
+        self._asked_at_s = 0.0
+        self._counters: asyncio.Task[Load | None] | None = None
+        self._connections: dict[str, Connection] = {}
+        """For the counters, by path."""
+        self._counters_odd = ""
+        self._taken: Load | None = None
+        """The last one that a look brought."""
+        self._asleep: bool | None = None
+
+    async def look(self, rules: Controller, wait_s: float, with_counters: bool) -> Seen:
+        """One look, in about `wait_s` seconds. With counters also /load and /metrics."""
+        if self._asked is None:
+            gone = await self._ask_health(rules)
+            if gone is not None:
+                self._drop_counters()
+                return gone
+        if with_counters and self._counters is None and self.address:
+            self._counters = asyncio.create_task(self._read_counters(rules))
+        assert self._asked is not None
+        waiting: set[asyncio.Future[Reply] | asyncio.Task[Load | None]] = {self._asked}
+        if self._counters is not None:
+            waiting.add(self._counters)
+        await asyncio.wait(waiting, timeout=wait_s)
+        before, found = self._taken, self._taken_counters()
+        self._taken = found or before
+        look, why = self._health_seen(rules)
+        waited_s = time.monotonic() - self._asked_at_s
+        progressed = None if found is None or before is None else found.progressed_since(before)
+        asleep = self._asleep if found is not None else None
+        if look in (Look.HEALTHY, Look.ODD) and self._counters_odd and not why:
+            look, why = Look.ODD, self._counters_odd
+        if look in (Look.GONE, Look.DEAD):
+            self._drop_counters()
+        return Seen(look, why, waited_s, found, progressed, asleep)
+
+    async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[Canary, str]:
+        """One token about one picture, on a connection of its own. What came of it, and in words what went wrong."""
+        if self.address is None:
+            return Canary.FAILED, "its name does not resolve"
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await Connection.open(self.address, self.engine.port, timeout_s, lambda: None)
+                reply = await connection.ask("/v1/chat/completions", MOST_ANSWER_BYTES, _question(name, pictures))
+        except TimeoutError:
+            return Canary.SILENT, f"no answer within {timeout_s:g} s"
+        except Odd as error:
+            return Canary.FAILED, f"it {error}"
+        except Cut:
+            return Canary.FAILED, "the connection was cut"
+        except OSError as error:
+            return Canary.FAILED, str(error)
+        finally:
+            if connection is not None:
+                connection.close()
+        return _canary(reply)
+
+    async def names(self, timeout_s: float) -> frozenset[str]:
+        """Every `model` that it accepts, as it lists them; empty where it does not say."""
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await Connection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
+                reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
+        except (TimeoutError, OSError, Odd, Cut):
+            return frozenset()
+        finally:
+            if connection is not None:
+                connection.close()
+        return _names(reply)
+
+    def close(self) -> None:
+        """Gives up whatever is under way."""
+        self._drop_health()
+        self._drop_counters()
+
+    async def _ask_health(self, rules: Controller) -> Seen | None:
+        """Asks /health; what was seen where it could not be asked."""
+        self._asked_at_s = time.monotonic()
+        if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
+            try:
+                address = await address_of(self.engine)
+            except NoResolver:
+                address = self.address  # the last one is still the best guess
+                if address is None:
+                    return self._seen(Look.SILENT)
+            if address is None:
+                return self._seen(Look.GONE)
+            if address != self.address and self._health is not None:
+                self._health.close()
+            self.address, self._address_at_s = address, self._asked_at_s
+        if self._health is None or not self._health.is_open:
+            try:
+                self._health = await Connection.open(
+                    self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
+                )
+            except TimeoutError:
+                return self._seen(Look.SILENT)
+            except OSError:
+                return self._seen(Look.GONE)
+        if not self._health.is_open:  # closed as soon as it was made
+            return self._seen(Look.ODD, "it closes connections unasked")
+        self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
+        return None
+
+    def _seen(self, look: Look, why: str = "") -> Seen:
+        return Seen(look, why, time.monotonic() - self._asked_at_s, None, None, None)
+
+    def _health_seen(self, rules: Controller) -> tuple[Look, str]:
+        asked, connection = self._asked, self._health
+        assert asked is not None
+        assert connection is not None
+        if not asked.done():
+            if connection.status is not None:
+                self._drop_health()
+                return Look.ODD, "its answer to /health does not end"
+            if time.monotonic() - self._asked_at_s >= rules.probe_timeout_s:
+                self._drop_health()
+            return Look.SILENT, ""
+        self._asked = None
+        try:
+            status = asked.result().status
+        except Odd as error:
+            return Look.ODD, f"it {error}"
+        except (Cut, asyncio.CancelledError):
+            return Look.SILENT, ""
+        if status == 200:
+            return Look.HEALTHY, ""
+        if status >= 500:
+            return Look.DEAD, ""
+        return Look.ODD, f"it answers /health with status {status}"
+
+    async def _read_counters(self, rules: Controller) -> Load | None:
+        """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
+
+        Raises Odd.
+        """
+        try:
+            async with asyncio.timeout(rules.probe_timeout_s):
+                metrics = (await self._connection("/metrics", rules)).ask("/metrics", MOST_METRICS_BYTES)
+                inside = (await self._connection("/load", rules)).ask("/load", MOST_HEALTH_BYTES)
+                reply, said = await asyncio.gather(metrics, inside)
+        except (TimeoutError, OSError, Cut):
+            is_endless = any(one.is_open and one.status is not None for one in self._connections.values())
+            self._close_counters()
+            if is_endless:
+                raise Odd("sends metrics that do not end") from None
+            return None
+        except Odd:
+            self._close_counters()
+            raise
+        counters = vllm_metrics.read(reply.body, self.loads.places) if reply.status == 200 else None
+        if counters is None:
+            return None
+        self._asleep = counters.asleep
+        return self.loads.take(time.monotonic(), counters, _server_load(said))
+
+    async def _connection(self, path: str, rules: Controller) -> Connection:
+        """The one for this path. Raises OSError, TimeoutError, Cut."""
+        found = self._connections.get(path)
+        if found is None or not found.is_open:
+            address = self.address or ""
+            found = await Connection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
+            self._connections[path] = found
+        if not found.is_open:
+            raise Cut
+        return found
+
+    def _taken_counters(self) -> Load | None:
+        if self._counters is None or not self._counters.done():
+            return None
+        done, self._counters = self._counters, None
+        self._counters_odd = ""
+        try:
+            return done.result()
+        except Odd as error:
+            self._counters_odd = f"it {error} at /metrics"
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            # A bug. What /health says still counts.
+            log.exception("counters_not_read", engine=self.engine.name)
+        return None
+
+    def _drop_health(self) -> None:
+        self._asked = None
+        if self._health is not None:
+            self._health.close()
+            self._health = None
+
+    def _drop_counters(self) -> None:
+        if self._counters is not None:
+            self._counters.cancel()
+            self._counters = None
+        self._close_counters()
+
+    def _close_counters(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+
+def _question(name: str, pictures: bool) -> bytes:
+    content: list[dict[str, object]] = [{"type": "text", "text": "Reply with one word."}]
+    if pictures:
+        url = "data:image/png;base64," + base64.b64encode(WARM_UP_PNG).decode()
+        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    return orjson.dumps({"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]})
+
+
+def _canary(reply: Reply) -> tuple[Canary, str]:
+    said = reply.body[:200].decode("utf-8", "replace")
+    if reply.status in (429, 503):
+        return Canary.BUSY, f"status {reply.status}: {said}"
+    if reply.status != 200:
+        return Canary.FAILED, f"status {reply.status}: {said}"
+    try:
+        reason = orjson.loads(reply.body)["choices"][0]["finish_reason"]
+    except (ValueError, LookupError, TypeError):
+        return Canary.FAILED, f"an answer that is no completion: {said}"
+    return (Canary.PASSED, "") if reason in ("length", "stop") else (Canary.FAILED, f"finish_reason {reason}")
+
+
+def _names(reply: Reply) -> frozenset[str]:
+    """vLLM: {"data": [{"id": "big"}, ...]}."""
+    if reply.status != 200:
+        return frozenset()
+    try:
+        listed = [entry["id"] for entry in orjson.loads(reply.body)["data"]]
+    except (ValueError, LookupError, TypeError):
+        return frozenset()
+    return frozenset(name for name in listed if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
+
+
+def _server_load(reply: Reply) -> int | None:
+    """vLLM: {"server_load": 3}."""
+    if reply.status != 200:
+        return None
+    try:
+        value = orjson.loads(reply.body)["server_load"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= vllm_metrics.MOST_REQUESTS
+    return value if is_count else None

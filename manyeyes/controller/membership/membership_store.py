@@ -1,0 +1,106 @@
+"""What the fleet remembers over a restart of the controller: members with their addresses, and who is held back and why.
+
+Until the first look at an engine is in, DNS goes by it, so that a restart changes nothing for the gateway.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from manyeyes.config.engines import Engine
+from manyeyes.config.hosts import address_of
+from manyeyes.controller.config_sync import pool_renames
+from manyeyes.controller.config_sync.pool_renames import Lineage
+from manyeyes.controller.health.state_machine import State
+from manyeyes.controller.state_store import Kept
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """One engine as it was last known."""
+
+    state: State
+    address: str | None
+    accepts: frozenset[str] | None = None
+    """Every `model` that it accepts."""
+
+
+class Memory:
+    """Three documents: `members`, written after each change; `held`, written before a hold takes effect; and `lineage`, written
+    before DNS answers by it."""
+
+    def __init__(self, kept: Kept | None) -> None:
+        self._kept = kept
+
+    def members(self, engines: tuple[Engine, ...], lineage: Lineage) -> dict[str, Remembered]:
+        """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
+        document = self._read("members")
+        if document.get("boot") != _boot():
+            return {}
+        rows = document.get("engines")
+        wanted = {engine.name: engine for engine in engines}
+        found = {}
+        for name, row in rows.items() if isinstance(rows, dict) else ():
+            if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name], lineage):
+                try:
+                    state = State(row.get("state"))
+                except (ValueError, TypeError):
+                    continue
+                address, names = row.get("address"), row.get("accepts")
+                is_address = isinstance(address, str) and isinstance(address_of(address), IPv4Address)
+                found[name] = Remembered(
+                    state,
+                    address if is_address else None,
+                    frozenset(str(each) for each in names) if isinstance(names, list) and names else None,
+                )
+        return found
+
+    def held(self) -> dict[str, str]:
+        """The reason by engine's name."""
+        return {str(name): str(reason) for name, reason in self._read("held").items()}
+
+    def keep_members(self, rows: dict[str, tuple[Engine, Remembered]], lineage: Lineage) -> bool:
+        """False when the disk refuses; the log says so."""
+        engines = {
+            name: {"at": _place(engine, lineage), "state": one.state.value, "address": one.address}
+            | ({"accepts": sorted(one.accepts)} if one.accepts else {})
+            for name, (engine, one) in rows.items()
+        }
+        return self._kept is None or self._kept.write("members", {"boot": _boot(), "engines": engines})
+
+    def keep_held(self, reasons: dict[str, str]) -> bool:
+        """The same."""
+        return self._kept is None or self._kept.write("held", reasons)
+
+    def lineage(self) -> Lineage:
+        """Which pool was called what before."""
+        return pool_renames.read(self._read("lineage"))
+
+    def keep_lineage(self, lineage: Lineage) -> bool:
+        """False when the disk refuses; the log says so."""
+        return self._kept is None or self._kept.write("lineage", lineage.document())
+
+    def _read(self, name: str) -> dict[str, Any]:
+        if self._kept is None:
+            return {}
+        document = self._kept.read(name)
+        if document is None:
+            return {}
+        if not isinstance(document, dict):
+            self._kept.set_aside(name, "it holds no mapping")
+            return {}
+        return document
+
+
+def _place(engine: Engine, lineage: Lineage) -> str:
+    return f"{lineage.upstreams.get(engine.pool, engine.pool)} {pool_renames.place(engine)}"
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,103 @@
+"""On Kubernetes and Swarm: who is in a pool, as the Service named after it tells by DNS. nginx asks for the same name.
+
+The controller keeps no membership there: what a Service names is watched, shown and counted, and nothing more. So it needs no
+access to Kubernetes' or Docker's API. A pool whose name nobody answers for keeps what was found last.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.rdatatype
+import dns.resolver
+
+from manyeyes.config.capacity import in_flight
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine
+from manyeyes.controller.config_sync.effective_config import Found, InForce, Refused
+
+WITHIN_S = 5.0
+
+
+class Services:
+    """Looks them up under `name`, with {} for the pool, and a port, such as {}.manyeyes.svc.cluster.local:8000."""
+
+    def __init__(self, name: str, resolver: str, in_force: InForce, tell: Callable[[str], None]) -> None:
+        self.name, _, port = name.rpartition(":")
+        self.port = int(port)
+        self.in_force = in_force
+        self.tell = tell
+        self._resolver = dns.asyncresolver.Resolver(configure=not resolver)
+        if resolver:
+            address, _, port = resolver.rpartition(":")
+            self._resolver.nameservers, self._resolver.port = [address], int(port)
+        self._resolver.lifetime = WITHIN_S
+        self._found: Found = {}
+
+    async def follow(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self.in_force.cluster.kubernetes.resolve_every_s)
+
+    async def look(self) -> None:
+        """One look at every pool; what changed comes into force at once."""
+        written = self.in_force.written
+        names = [pool.name for pool in written.pools if pool.remote is None]
+        members = await asyncio.gather(*(self._members(name) for name in names))
+        found = dict(self._found)
+        for name, addresses in zip(names, members, strict=True):
+            if addresses is not None:
+                found[name] = engines_at(written, name, addresses, self.port)
+        if found == self._found:
+            return
+        before, self._found = self._found, found
+        try:
+            self.in_force.take_found(found)
+        except Refused as error:
+            self.tell(f"what the Services name cannot be taken over: {error}")
+            return
+        for sentence in changes(before, found):
+            self.tell(sentence)
+
+    async def _members(self, pool: str) -> list[str] | None:
+        """The addresses of those that are ready; None when nobody answers."""
+        name = dns.name.from_text(f"{self.name.format(pool)}.")
+        try:
+            answer = await self._resolver.resolve(name, dns.rdatatype.A, raise_on_no_answer=False)
+        except dns.resolver.NXDOMAIN:
+            return []
+        except (dns.exception.DNSException, OSError, ValueError):
+            return None
+        return sorted(record.address for record in answer.rrset or ())
+
+
+def engines_at(written: Cluster, pool: str, addresses: list[str], port: int) -> tuple[Engine, ...]:
+    """Engines like the pool's first written one, where they were found; called by their addresses, as CoreDNS calls them."""
+    like = next((engine for engine in written.explicit_engines if engine.pool == pool), None)
+    flavour = like.flavour if like else "cuda"
+    most = in_flight(written.pool(pool), like) if like else None
+    return tuple(
+        Engine(
+            name=address.replace(".", "-"),
+            pool=pool,
+            flavour=flavour,
+            address=f"{address}:{port}",
+            max_in_flight=most,
+        )
+        for address in addresses
+    )
+
+
+def changes(before: Found, found: Found) -> list[str]:
+    """One sentence for each pool whose members changed."""
+    sentences = []
+    for pool, engines in found.items():
+        names, had = {engine.name for engine in engines}, {engine.name for engine in before.get(pool, ())}
+        came, left = sorted(names - had), sorted(had - names)
+        parts = ([f"names {', '.join(came)}"] if came else []) + ([f"names no more {', '.join(left)}"] if left else [])
+        if parts:
+            sentences.append(f"the Service {pool} {' and '.join(parts)}: {len(names)} in all")
+    return sentences

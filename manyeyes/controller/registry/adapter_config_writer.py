@@ -1,0 +1,55 @@
+"""What the adapter must know, as a document in the state folder: it goes on while the controller is away."""
+
+from typing import Any
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.controller.registry.errors import Refusal
+from manyeyes.controller.state_store import Kept
+
+DOCUMENT = "adapter"
+
+
+class AdapterBook:
+    """Writes the document whenever it changes."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        self._written: dict[str, Any] | None = None
+
+    def write(self, cluster: Cluster) -> None:
+        """Listens to the cluster in force."""
+        document = book(cluster)
+        if document != self._written and self.kept.write(DOCUMENT, document):
+            self._written = document
+
+
+def book(cluster: Cluster) -> dict[str, Any]:
+    """Limits, and every engine with an endpoint. Pure."""
+    return {
+        "max_body_mb": cluster.gateway.max_body_mb,
+        "limits": cluster.adapter.model_dump(mode="json"),
+        "engines": [
+            {
+                "name": engine.name,
+                "port": engine.port,
+                "pool": engine.pool,
+                "model": cluster.pool(engine.pool).model,
+                "names": list(cluster.pool(engine.pool).names),
+                "endpoint": engine.endpoint.model_dump(mode="json", exclude_defaults=True),
+            }
+            for engine in cluster.explicit_engines
+            if engine.endpoint
+        ],
+    }
+
+
+def free_port(cluster: Cluster) -> int:
+    """The first of the adapter's ports that no engine has. Raises Refusal."""
+    taken = {engine.port for engine in cluster.explicit_engines if engine.endpoint}
+    first, count = cluster.adapter.first_port, cluster.adapter.ports
+    for port in range(first, first + count):
+        if port not in taken:
+            return port
+    raise Refusal(
+        409, "adapter_full", f"The adapter's {count} ports are all taken; raise adapter.ports in cluster.yaml."
+    )

@@ -1,0 +1,174 @@
+"""/api/engines: register, look, change the weight, remove."""
+
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter
+
+from manyeyes.config.engines import Engine
+from manyeyes.config.hosts import wrong_host, wrong_port
+from manyeyes.config.pools import Pool
+from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.registry import addresses, model_check, response_models
+from manyeyes.controller.registry.adapter_config_writer import free_port
+from manyeyes.controller.registry.addresses import Own
+from manyeyes.controller.registry.drain_routes import found
+from manyeyes.controller.registry.errors import Refusal, responses
+from manyeyes.controller.registry.registrations import Registrations
+from manyeyes.controller.registry.response_models import Engines, ShownEngine
+from manyeyes.controller.registry.schemas import Change, NewEngine, Removed
+from manyeyes.controller.registry.secret_files import SecretFiles
+from manyeyes.engine.vllm_flags import served_names
+
+
+def routes(
+    fleet: Fleet,
+    in_force: InForce,
+    registrations: Registrations,
+    secret_files: SecretFiles,
+    own: Own,
+    adapter_name: str,
+) -> APIRouter:
+    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=responses(401, 403, 404, 409, 422, 507))
+
+    @router.get("")
+    async def engines() -> Engines:
+        """All engines with their states, those of cluster.yaml first."""
+        return Engines(engines=[response_models.engine(member, in_force) for member in fleet.members.values()])
+
+    @router.post("", status_code=201)
+    async def register(form: NewEngine) -> ShownEngine:
+        """Registers an engine. It is probed, warmed up with one picture, and then gets its part of the pool's requests."""
+        pool = _pool(form, in_force)
+        given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
+        if len(given) != 1:
+            raise Refusal(
+                422,
+                "invalid_request",
+                f"An engine wants one of address, url and endpoint, found {' and '.join(given) or 'none'}.",
+            )
+        notice = ""
+        if form.endpoint:
+            await _check_endpoint(form, in_force, own, secret_files)
+            engine = await registrations.add_engine(
+                lambda: _engine(form, pool, f"{adapter_name}:{free_port(in_force.cluster)}")
+            )
+            if not await addresses.resolves(adapter_name):
+                notice = "The adapter does not run: set adapter.enabled to true in cluster.yaml, then `make up`."
+        else:
+            address = form.address or _address(form.url or "")
+            host, _, port = address.rpartition(":")
+            await addresses.check(host, int(port), in_force.cluster, own, given[0])
+            engine = await registrations.add_engine(_engine(form, pool, address))
+            notice = model_check.notice(served_names(in_force.cluster, pool), await model_check.names(address))
+        fleet.tell(
+            f"{engine.name} is registered by API: {engine.address} in pool {engine.pool}",
+            engine=engine.name,
+            pool=engine.pool,
+        )
+        return response_models.engine(found(fleet, engine.name), in_force, notice)
+
+    @router.get("/{name}")
+    async def one(name: str) -> ShownEngine:
+        """One engine."""
+        return response_models.engine(found(fleet, name), in_force)
+
+    @router.patch("/{name}")
+    async def change(name: str, form: Change) -> ShownEngine:
+        """Gives an engine another part of its pool's requests. It holds until it is changed again, also for one of cluster.yaml."""
+        found(fleet, name)
+        await registrations.set_weight(name, form.weight)
+        fleet.tell(f"{name} has weight {form.weight} by API", engine=name)
+        return response_models.engine(found(fleet, name), in_force)
+
+    @router.delete("/{name}")
+    async def remove(name: str) -> Removed:
+        """Removes a registered engine. It gets no new request; those in flight finish. One of cluster.yaml can be drained instead."""
+        await registrations.remove_engine(name)
+        fleet.tell(f"{name} is removed by API", engine=name)
+        return Removed(name=name)
+
+    return router
+
+
+def _pool(form: NewEngine, in_force: InForce) -> Pool:
+    if (form.pool is None) == (form.model is None):
+        raise Refusal(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
+    pools = in_force.cluster.pools
+    if form.pool is not None:
+        found = next((pool for pool in pools if pool.name == form.pool), None)
+    else:
+        found = response_models.client_names(pools).get(form.model or "")
+    if found is None:
+        wanted = f"pool '{form.pool}'" if form.pool is not None else f"model '{form.model}'"
+        param = "pool" if form.pool is not None else "model"
+        there = ", ".join(pool.name for pool in pools)
+        raise Refusal(
+            422,
+            f"{param}_not_found",
+            f"There is no {wanted}; there are {there}. POST /api/pools makes a new one.",
+            param,
+        )
+    if found.remote:
+        raise Refusal(
+            409,
+            "pool_is_remote",
+            f"Pool '{found.name}' is served at {found.remote.host}, so no engine can join it.",
+            "pool",
+        )
+    return found
+
+
+def _engine(form: NewEngine, pool: Pool, address: str) -> Engine:
+    return Engine(
+        name=form.name,
+        pool=pool.name,
+        address=address,
+        flavour=form.flavour,
+        weight=form.weight,
+        gpu_memory_gb=form.gpu_memory_gb,
+        endpoint=form.endpoint,
+    )
+
+
+def _address(url: str) -> str:
+    """http://10.0.0.7:8000/v1 -> 10.0.0.7:8000. Raises Refusal."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError:
+        raise _wrong_url(url, "it is no URL") from None
+    if parts.scheme == "https":
+        raise _wrong_url(
+            url, "engines speak plain HTTP inside your network; register what speaks HTTPS as a pool with `remote`"
+        )
+    if parts.scheme != "http" or not parts.hostname:
+        raise _wrong_url(url, "it must begin with http://")
+    if parts.username is not None or parts.password is not None:
+        raise _wrong_url(url, "it must not hold a name or password")
+    if parts.path not in ("", "/", "/v1", "/v1/") or parts.query or parts.fragment:
+        raise _wrong_url(url, "an engine's API is under /v1; register what has another path as a pool with `remote`")
+    address = f"{parts.hostname}:{port}"
+    try:
+        Engine(name="x", pool="x", address=address)
+    except ValueError:
+        if wrong_host(parts.hostname).startswith("is not an address") and not wrong_port(str(port)):
+            return address  # addresses.check() refuses it, by where it leads
+        raise _wrong_url(url, "its host is neither a name nor an IPv4 address") from None
+    return address
+
+
+def _wrong_url(url: str, why: str) -> Refusal:
+    return Refusal(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
+
+
+async def _check_endpoint(form: NewEngine, in_force: InForce, own: Own, secret_files: SecretFiles) -> None:
+    assert form.endpoint
+    for param, url in (
+        ("endpoint.url", form.endpoint.url),
+        ("endpoint.stream.url", form.endpoint.stream and form.endpoint.stream.url),
+    ):
+        if url:
+            await addresses.check_url(url, in_force.cluster, own, param)
+    for name in form.endpoint.secret_files:
+        secret_files.check(name, "endpoint", authority=name == form.endpoint.ca_file)

@@ -1,0 +1,114 @@
+"""Who may call: changes want the admin key from everybody, and from outside reads want it too.
+
+nginx marks what comes through the gateway with a header, and takes a client's own one away by setting it.
+"""
+
+import base64
+import binascii
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from manyeyes.controller.registry.admin_key import AdminKey, NoAdminKey
+from manyeyes.controller.registry.errors import Refusal, response
+
+log = structlog.get_logger()
+OUTSIDE = "x-manyeyes-outside"
+READS = frozenset({"GET", "HEAD"})
+MOST_BODY_BYTES = 1 << 20
+TOO_LARGE = Refusal(413, "request_too_large", "The body is larger than 1 MiB, which no call of this API needs.")
+REALM = 'Basic realm="ManyEyes administration: any name, and the admin key as the password", charset="UTF-8"'
+
+
+class Guard:
+    """Around the whole application: no path can be forgotten."""
+
+    def __init__(self, app: ASGIApp, key: AdminKey) -> None:
+        self.app = app
+        self.key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        headers, reads = Headers(scope=scope), scope["method"] in READS
+        if OUTSIDE in headers or not reads:
+            try:
+                self._check(headers.get("authorization", ""), reads)
+            except Refusal as refusal:
+                client = headers.get("x-forwarded-for") or (scope["client"] or [""])[0]
+                log.warning(
+                    "api_call_refused",
+                    method=scope["method"],
+                    path=scope["path"][:200],
+                    code=refusal.code,
+                    client=client[:100],
+                )
+                asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
+                return await response(refusal, asks)(scope, receive, send)
+        return await _Limited(self.app, headers)(scope, receive, send)
+
+    def _check(self, authorization: str, reads: bool) -> None:
+        given = _bearer(authorization)
+        if given is None and reads:
+            # A browser that opens /api/docs. It sends its password along with whatever a page elsewhere makes it send, so
+            # a change wants the key in a header that only a program sets.
+            given = _password(authorization)
+        if given is None:
+            raise Refusal(
+                401,
+                "missing_admin_key",
+                "This call wants the admin key, as `Authorization: Bearer KEY`; `make admin-key` prints it.",
+            )
+        try:
+            right = self.key.matches(given)
+        except NoAdminKey as error:
+            raise Refusal(403, "no_admin_key", str(error)) from error
+        if not right:
+            raise Refusal(401, "wrong_admin_key", "This is not the admin key; `make admin-key` prints it.")
+
+
+def _bearer(authorization: str) -> str | None:
+    scheme, _, rest = authorization.partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" and rest.strip() else None
+
+
+def _password(authorization: str) -> str | None:
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+class _TooLarge(HTTPException):
+    """FastAPI takes any other exception while it reads a body for a body that is no JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(413)
+
+
+class _Limited:
+    """Reads at most 1 MiB of a body, whatever length it said it has."""
+
+    def __init__(self, app: ASGIApp, headers: Headers) -> None:
+        self.app = app
+        self.said = headers.get("content-length", "0")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.said.isdecimal() and int(self.said) > MOST_BODY_BYTES:
+            return await response(TOO_LARGE)(scope, receive, send)
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MOST_BODY_BYTES:
+                raise _TooLarge
+            return message
+
+        return await self.app(scope, receive_some, send)

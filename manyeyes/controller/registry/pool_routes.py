@@ -1,0 +1,82 @@
+"""/api/pools: a new model name, served by engines that are registered next, or elsewhere."""
+
+from fastapi import APIRouter
+
+from manyeyes.config.pools import Pool
+from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.registry import addresses, response_models
+from manyeyes.controller.registry.addresses import Own
+from manyeyes.controller.registry.errors import Refusal, not_found, responses
+from manyeyes.controller.registry.registrations import Registrations
+from manyeyes.controller.registry.response_models import Models, Pools, ShownPool
+from manyeyes.controller.registry.schemas import NewPool, Removed
+from manyeyes.controller.registry.secret_files import SecretFiles
+
+
+def routes(
+    fleet: Fleet, in_force: InForce, registrations: Registrations, secret_files: SecretFiles, own: Own
+) -> APIRouter:
+    router = APIRouter(prefix="/api", tags=["pools and models"], responses=responses(401, 403, 404, 409, 422, 507))
+
+    @router.get("/pools")
+    async def pools() -> Pools:
+        """All pools, also those that nobody serves yet."""
+        return Pools(pools=[response_models.pool(one, fleet, in_force) for one in in_force.cluster.pools])
+
+    @router.post("/pools", status_code=201)
+    async def register(form: NewPool) -> ShownPool:
+        """Registers a pool. With `remote` it answers at once; else as soon as an engine of it is up."""
+        if form.model == "tiny" or form.model.startswith("/"):
+            raise Refusal(
+                422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
+            )
+        pool = Pool.model_validate(form.model_dump(exclude_unset=True))
+        _refuse_fallback_to_strangers(pool, in_force)
+        if form.remote:
+            await addresses.check_url(form.remote.url, in_force.cluster, own, "remote.url")
+            if form.remote.key_file:
+                secret_files.check(form.remote.key_file, "remote.key_file")
+            if form.remote.ca_file:
+                secret_files.check(form.remote.ca_file, "remote.ca_file", authority=True)
+        await registrations.add_pool(pool)
+        fleet.tell(
+            f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),
+            pool=pool.name,
+        )
+        return response_models.pool(in_force.cluster.pool(pool.name), fleet, in_force)
+
+    @router.get("/pools/{name}")
+    async def one(name: str) -> ShownPool:
+        """One pool."""
+        try:
+            return response_models.pool(in_force.cluster.pool(name), fleet, in_force)
+        except KeyError:
+            raise not_found("pool", name, [pool.name for pool in in_force.cluster.pools]) from None
+
+    @router.delete("/pools/{name}")
+    async def remove(name: str) -> Removed:
+        """Removes a registered pool that has no engines."""
+        await registrations.remove_pool(name)
+        fleet.tell(f"pool {name} is removed by API", pool=name)
+        return Removed(name=name)
+
+    @router.get("/models")
+    async def models() -> Models:
+        """Every name a client may write in `model`, the pool it leads to, and the engines behind it."""
+        return response_models.models(fleet, in_force)
+
+    return router
+
+
+def _refuse_fallback_to_strangers(pool: Pool, in_force: InForce) -> None:
+    """Engines that Compose started know the names they were started with; a new pool's is not among them."""
+    strangers = [one.name for one in in_force.cluster.started_engines if one.pool == pool.fallback]
+    if strangers:
+        raise Refusal(
+            409,
+            "fallback_knows_no_such_name",
+            f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' and would answer 404. "
+            "Fall back to a pool served elsewhere, or write the pool into cluster.yaml and `make up`.",
+            "fallback",
+        )

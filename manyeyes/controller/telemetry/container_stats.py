@@ -1,0 +1,134 @@
+"""What each container takes of CPU and memory, and how often Docker started engines again: for Prometheus.
+
+Docker counts it in control groups; cAdvisor would want the whole of the host's /sys and Docker's socket for the same figures.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+
+from manyeyes.controller.bounded import NoReply, call
+from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.supervision import failed
+from manyeyes.controller.telemetry.metrics import (
+    CONTAINER_CPU,
+    CONTAINER_MEMORY,
+    CONTAINER_MEMORY_LIMIT,
+    CONTAINER_RESTARTS,
+)
+from manyeyes.render.docker_socket_filter import watched
+
+log = structlog.get_logger()
+ASK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Use:
+    """One look at a container."""
+
+    cpu_s: float
+    memory_bytes: int
+    limit_bytes: int
+
+
+def read(told: Any) -> Use | None:
+    """Docker's /stats. None where the container does not run: it has no memory then."""
+    try:
+        memory = told["memory_stats"]
+        counted = memory.get("stats", {})
+        # Control groups 1 call it total_inactive_file. `docker stats` leaves it out, too: it is given back when needed.
+        files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
+        numbers = [
+            _count(one)
+            for one in (told["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
+        ]
+    except (LookupError, TypeError, AttributeError):
+        return None
+    cpu_ns, usage, files, limit = numbers
+    if cpu_ns is None or usage is None or files is None or limit is None:
+        return None
+    return Use(cpu_s=cpu_ns / 1e9, memory_bytes=max(0, usage - files), limit_bytes=limit)
+
+
+def _count(value: Any) -> int | None:
+    """None for what is no count."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+    return value if is_count else None
+
+
+class ContainerUse:
+    """Keeps the metrics of one project's containers."""
+
+    def __init__(self, in_force: InForce, client: httpx.AsyncClient, url: str) -> None:
+        self.in_force = in_force
+        self.client = client
+        self.url = url
+        self._cpu_s: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self.in_force.cluster.controller.container_interval_s)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("container_use_failed")
+
+    async def look(self) -> None:
+        """Once at each container."""
+        cluster = self.in_force.cluster
+        engines = {engine.name for engine in cluster.started_engines}
+        for service in watched(cluster):
+            try:
+                await self._look_at(service, f"/containers/{cluster.name}-{service}-1", service in engines)
+            except Exception:
+                # One odd answer must not hide the other containers.
+                failed("container_use", service=service)
+
+    async def _look_at(self, service: str, container: str, is_engine: bool) -> None:
+        self._tell(service, read(await self._ask(f"{container}/stats")))
+        if is_engine:
+            told = await self._ask(f"{container}/json")
+            if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
+                CONTAINER_RESTARTS.labels(service).set(restarts)
+
+    def _tell(self, service: str, use: Use | None) -> None:
+        before_s = self._cpu_s.pop(service, None)
+        if use is None:
+            for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
+                metric.remove_by_labels({"service": service})
+            return
+        # Docker counts from 0 when a container starts. What it took before the first look is nobody's to count.
+        more_s = 0.0 if before_s is None else use.cpu_s - before_s
+        CONTAINER_CPU.labels(service).inc(more_s if more_s >= 0 else use.cpu_s)
+        CONTAINER_MEMORY.labels(service).set(use.memory_bytes)
+        CONTAINER_MEMORY_LIMIT.labels(service).set(use.limit_bytes)
+        self._cpu_s[service] = use.cpu_s
+
+    async def _ask(self, path: str) -> Any:
+        """None where there is no answer: scaling tells of a filter that is gone, and a container that is not there has no use."""
+        try:
+            reply = await call(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
+            return reply.json() if reply.status == 200 else None
+        except (NoReply, ValueError):
+            return None
+
+
+@contextlib.asynccontextmanager
+async def watching_containers(in_force: InForce, url: str) -> AsyncIterator[None]:
+    """While the context lasts; nothing with `controller.containers: false`."""
+    if not in_force.cluster.controller.containers:
+        yield
+        return
+    async with httpx.AsyncClient(trust_env=False) as client:
+        running = asyncio.create_task(ContainerUse(in_force, client, url).run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)

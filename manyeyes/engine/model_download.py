@@ -1,0 +1,188 @@
+"""Brings models into the volume, once, before any engine starts. Runs in the vLLM image as the `models` service.
+
+`python -m manyeyes.engine.model_download --wait` brings nothing and ends when all of them are there: what an engine's pod on Kubernetes does first.
+
+$MODELS is a JSON list of {"model", "revision", "folder"?}; a `folder` means: build the tiny random-weight model there.
+What is complete is marked and never asked for again, so a second start needs no network.
+"""
+
+import errno
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from manyeyes.observability.log_format import line
+
+PROGRESS_EVERY_S = 5.0
+LOOK_EVERY_S = 2.0
+
+
+def main() -> int:
+    """0 when every model is there; 1 with one sentence for the first that is not."""
+    home = Path(os.environ.get("HF_HOME", "/models"))
+    if sys.argv[1:] == ["--wait"]:
+        return _wait(json.loads(os.environ["MODELS"]), home)
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    for wanted in json.loads(os.environ["MODELS"]):
+        try:
+            _bring(wanted, home, offline)
+        except DownloadError as error:
+            _say(str(error), "error")
+            return 1
+    _hand_over_cache()
+    return 0
+
+
+def _hand_over_cache() -> None:
+    """A new volume is root's; engines that write to it are not root. A folder of this host is not named here and stays as it is."""
+    cache, user = os.environ.get("CACHE_DIR", ""), os.environ.get("ENGINE_USER", "")
+    if not user:
+        return
+    owner, group = (int(part) for part in user.split(":"))
+    if Path(cache).stat().st_uid == owner:
+        return
+    for folder, folders, files in os.walk(cache):
+        for name in (".", *folders, *files):
+            os.chown(Path(folder, name), owner, group, follow_symlinks=False)
+
+
+class DownloadError(Exception):
+    """The model cannot be had; the message says why and what to do."""
+
+
+def marker(home: Path, model: str, revision: str | None) -> Path:
+    """The file that says the model is complete."""
+    return home / "manyeyes" / f"{model.replace('/', '--')}@{revision or 'newest'}.complete"
+
+
+def _wait(models: list[dict[str, Any]], home: Path) -> int:
+    """Until each is there, whoever brings it."""
+    for wanted in models:
+        said = False
+        while not _is_there(wanted, home):
+            if not said:
+                _say(f"{wanted['model']}: waited for")
+                said = True
+            time.sleep(LOOK_EVERY_S)
+    _say("all there")
+    return 0
+
+
+def _is_there(wanted: dict[str, Any], home: Path) -> bool:
+    if folder := wanted.get("folder"):
+        return (Path(folder) / "config.json").exists()  # the folder appears whole (manyeyes/engine/tiny)
+    return marker(home, wanted["model"], wanted.get("revision")).exists()
+
+
+def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
+    model, revision = wanted["model"], wanted.get("revision")
+    if folder := wanted.get("folder"):
+        from manyeyes.engine.tiny.__main__ import build
+
+        started = time.monotonic()
+        build(Path(folder), seed=0)
+        _say(f"{model}: the random-weight model is there after {time.monotonic() - started:.0f} s")
+        return
+    done = marker(home, model, revision)
+    if done.exists():
+        _say(f"{model}: complete")
+        return
+    if offline:
+        raise DownloadError(
+            f"{model} is not complete in the volume and models.offline is true. "
+            "Set it to false once, or give the model as an absolute path."
+        )
+    _download(model, revision, home)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def _download(model: str, revision: str | None, home: Path) -> None:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=30)
+        total = sum(file.size or 0 for file in info.siblings or [])
+        free = shutil.disk_usage(home).free
+        have = _bytes_in(home, model)
+        if free < total - have:
+            raise DownloadError(
+                f"{model} needs {_gb(total - have)} more disk and {_gb(free)} are free. "
+                "Free some, or point models.volume at a larger disk."
+            )
+        stop = threading.Event()
+        reporter = threading.Thread(target=_report, args=(model, home, total, stop), daemon=True)
+        reporter.start()
+        try:
+            # By the name that engines will ask for: offline, a branch is found by the reference that this leaves behind.
+            snapshot_download(model, revision=revision, max_workers=8)
+        finally:
+            stop.set()
+            reporter.join()
+    except GatedRepoError as error:
+        raise DownloadError(
+            f"{model} wants a licence to be accepted; then set HF_TOKEN in .env ({_first(error)})"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        # The hub says the same of a name that is wrong and of a model that this token may not see.
+        raise DownloadError(
+            f"{model} (revision {revision or 'newest'}) is not on the hub: check its name, and HF_TOKEN in .env ({_first(error)})"
+        ) from error
+    except DownloadError:
+        raise
+    except Exception as error:  # httpx's errors are no OSError, and Xet raises RuntimeError
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DownloadError(
+                f"{model} could not be downloaded: the disk is full ({error}). "
+                "Free some, or point models.volume at a larger disk, then start again: it goes on where it stopped."
+            ) from error
+        if (status := getattr(getattr(error, "response", None), "status_code", 0)) in (401, 403):
+            raise DownloadError(
+                f"{model} could not be downloaded: the hub answers {status}. "
+                "Set HF_TOKEN in .env to a token that may read this model, then start again."
+            ) from error
+        raise DownloadError(
+            f"{model} could not be downloaded: {_first(error)}. "
+            "Check the network (HF_ENDPOINT in .env names a mirror), then start again: it goes on where it stopped."
+        ) from error
+    _say(f"{model}: complete, {_gb(total)}")
+
+
+def _first(error: Exception) -> str:
+    """The first line of what it says, else its name."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _report(model: str, home: Path, total: int, stop: threading.Event) -> None:
+    before, since = _bytes_in(home, model), time.monotonic()
+    while not stop.wait(PROGRESS_EVERY_S):
+        have, at = _bytes_in(home, model), time.monotonic()
+        speed = (have - before) / (at - since)
+        left = f", {(total - have) / speed / 60:.0f} min left" if speed > 0 and total > have else ""
+        percent = f" ({100 * have / total:.0f} %)" if total else ""
+        _say(f"{model}: {_gb(have)} of {_gb(total)}{percent}, {speed / 1e6:.0f} MB/s{left}")
+        before, since = have, at
+
+
+def _bytes_in(home: Path, model: str) -> int:
+    blobs = home / "hub" / f"models--{model.replace('/', '--')}" / "blobs"
+    return sum(file.stat().st_size for file in blobs.glob("*")) if blobs.exists() else 0
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def _say(sentence: str, level: str = "info") -> None:
+    event = "download_failed" if level == "error" else "download"
+    print(line(time.time(), level, "models", event, {"sentence": sentence}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Asks Prometheus for what the report shows. The figures of the table are over the whole time, the charts draw recorded series."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from manyeyes.monitoring.prometheus_client import Line, Number, Prometheus
+
+CHARTS = {
+    "requests": "pool:requests:rate1m",
+    "p95": "pool:request_seconds:p95",
+    "first_token": "pool:first_token_seconds:p95",
+    "errors": "pool:errors:ratio_rate5m",
+    "engines": "pool_engine:requests:rate1m",
+    "waiting": "pool:waiting:sum",
+    "hidden": "pool:hidden_queue:sum",
+    "prefix": "pool:prefix_cache_hits:ratio_rate5m",
+    "pictures": "pool:mm_cache_hits:ratio_rate5m",
+    "kv": "pool_engine:kv_cache_use:max",
+    "up": "pool:engines_up:sum",
+    "tokens": "pool:generation_tokens:rate1m",
+}
+POINTS = 240
+"""Of each line: about one for every two pixels of its chart."""
+LEAST_STEP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time from Unix second to Unix second, and what it was."""
+
+    text: str
+    start_s: float
+    end_s: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one pool's users got over the whole time. None: not known, or nobody asked."""
+
+    pool: str
+    requests: float
+    answered: float | None
+    """Share that did not fail (5xx)."""
+    answered_promised: float | None
+    in_time: float | None
+    """Share of the answers that kept the objective."""
+    in_time_promised: float | None
+    objective_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+    first_token_p95_s: float | None
+    fell_back: float
+
+    @property
+    def kept(self) -> bool | None:
+        """Both promises; None where nobody asked or nothing is promised."""
+        pairs = ((self.answered, self.answered_promised), (self.in_time, self.in_time_promised))
+        known = [seen >= promised for seen, promised in pairs if seen is not None and promised is not None]
+        return all(known) if known else None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All of it."""
+
+    start_s: float
+    end_s: float
+    step_s: float
+    pools: tuple[Told, ...]
+    answers: tuple[tuple[str, str, float], ...]
+    """(pool, engine, requests), the engines' names in order."""
+    lines: dict[str, list[Line]]
+    """By the names of CHARTS."""
+    alerts: tuple[Span, ...]
+    marks: tuple[Span, ...]
+
+
+def gather(prometheus: Prometheus, start_s: float, end_s: float) -> Gathered:
+    """Raises Unanswered."""
+    seconds = round(end_s - start_s)
+    step_s = max(LEAST_STEP_S, seconds / POINTS)
+
+    def over(query: str) -> list[Line]:
+        return prometheus.over(query, start_s, end_s, step_s)
+
+    def by_pool(query: str) -> dict[str, float]:
+        asked = query.replace("SPAN", f"{seconds}s")
+        return {one.labels.get("pool", ""): one.value for one in prometheus.now(asked)}
+
+    pools = _pools({name: by_pool(query) for name, query in FIGURES.items()})
+    place = {pool.pool: number for number, pool in enumerate(pools)}
+
+    def in_order(lines: list[Line]) -> list[Line]:
+        """Pools as in the table, engines by number, so that a colour means the same in each chart."""
+        return sorted(lines, key=lambda line: _order(place, line.labels.get("pool", ""), line.labels.get("engine", "")))
+
+    return Gathered(
+        start_s=start_s,
+        end_s=end_s,
+        step_s=step_s,
+        pools=pools,
+        answers=_answers(prometheus.now(ANSWERS.replace("SPAN", f"{seconds}s")), place),
+        lines={name: in_order(over(query)) for name, query in CHARTS.items()},
+        alerts=_alerts(over('ALERTS{alertstate="firing"}'), step_s),
+        marks=tuple(
+            Span(line.labels.get("text", ""), start, end)
+            for line in over("manyeyes_mark")
+            for start, end in spans(line.points, step_s)
+        ),
+    )
+
+
+def _increase(metric: str, where: str = "", by: str = "pool") -> str:
+    return f"sum by ({by}) (increase({metric}{where}[SPAN]))"
+
+
+def _quantile(share: float, histogram: str) -> str:
+    return f"histogram_quantile({share}, {_increase(f'{histogram}_bucket', by='pool, le')})"
+
+
+FIGURES = {
+    "requests": _increase("manyeyes_requests_total"),
+    "failed": _increase("manyeyes_requests_total", '{status=~"5.."}'),
+    "counted": _increase("manyeyes_requests_total", '{status=~"[235].."}'),
+    "answered": _increase("manyeyes_requests_total", '{status=~"[23].."}'),
+    "in_time": _increase("manyeyes_requests_within_slo_total"),
+    "fell_back": _increase("manyeyes_fallbacks_total"),
+    "p50": _quantile(0.5, "manyeyes_request_seconds"),
+    "p95": _quantile(0.95, "manyeyes_request_seconds"),
+    "p99": _quantile(0.99, "manyeyes_request_seconds"),
+    "first_token_p95": _quantile(0.95, "vllm:time_to_first_token_seconds"),
+    "success_promised": "manyeyes_slo_success_share",
+    "in_time_promised": "manyeyes_slo_within_share",
+    "objective_s": "manyeyes_slo_request_seconds",
+}
+ANSWERS = _increase("manyeyes_requests_total", '{engine!=""}', "pool, engine")
+FEWEST = 0.5
+"""`increase` extrapolates: less than half a request is none."""
+
+
+def _pools(found: dict[str, dict[str, float]]) -> tuple[Told, ...]:
+    # Requests that were refused before a pool was known have none.
+    known = {name for name in (*found["success_promised"], *found["requests"]) if name}
+    names = sorted(known, key=lambda name: (-found["requests"].get(name, 0.0), name))
+    return tuple(_told(name, {key: values[name] for key, values in found.items() if name in values}) for name in names)
+
+
+def _told(pool: str, seen: dict[str, float]) -> Told:
+    counted, answered = seen.get("counted", 0.0), seen.get("answered", 0.0)
+    return Told(
+        pool=pool,
+        requests=seen.get("requests", 0.0),
+        answered=1 - seen.get("failed", 0.0) / counted if counted >= FEWEST else None,
+        answered_promised=seen.get("success_promised"),
+        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= FEWEST else None,
+        in_time_promised=seen.get("in_time_promised"),
+        objective_s=seen.get("objective_s"),
+        p50_s=seen.get("p50"),
+        p95_s=seen.get("p95"),
+        p99_s=seen.get("p99"),
+        first_token_p95_s=seen.get("first_token_p95"),
+        fell_back=seen.get("fell_back", 0.0),
+    )
+
+
+def _answers(found: Sequence[Number], place: dict[str, int]) -> tuple[tuple[str, str, float], ...]:
+    rows = [(one.labels["pool"], one.labels["engine"], one.value) for one in found]
+    return tuple(sorted(rows, key=lambda row: _order(place, row[0], row[1])))
+
+
+def _order(place: dict[str, int], pool: str, engine: str) -> tuple[int, str, int, str]:
+    """gpu-2 before gpu-10."""
+    return place.get(pool, len(place)), pool, len(engine), engine
+
+
+def _alerts(lines: Sequence[Line], step_s: float) -> tuple[Span, ...]:
+    """Each time that one fired, the latest first."""
+    made = [
+        Span(
+            line.labels.get("alertname", "?"),
+            start,
+            end,
+            ", ".join(line.labels[key] for key in ("pool", "engine", "gpu", "severity") if key in line.labels),
+        )
+        for line in lines
+        for start, end in spans(line.points, step_s)
+    ]
+    return tuple(sorted(made, key=lambda span: span.start_s, reverse=True))
+
+
+def spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tuple[float, float]]:
+    """From when to when there were samples. A series that comes back begins another span."""
+    found: list[tuple[float, float]] = []
+    for at, _ in points:
+        if found and at - found[-1][1] <= 2.5 * step_s:
+            found[-1] = (found[-1][0], at)
+        else:
+            found.append((at, at))
+    return found

@@ -1,0 +1,63 @@
+"""vLLM's log in the one form. vLLM loads this by VLLM_LOGGING_CONFIG_PATH=manyeyes/observability/vllm.json, which uvicorn inside it takes over too.
+
+With `--enable-log-requests` vLLM 0.32 writes `Received request ID: params: ...`; the parameters may hold words of the client
+(stop strings, a JSON schema), so of a line about a request only its id and what became of it are kept.
+"""
+
+import logging
+import os
+import re
+
+from manyeyes.observability.log_format import JsonLines
+
+PROBES = frozenset({"/health", "/metrics", "/load", "/ping", "/version"})
+"""Asked every few seconds by the controller and Prometheus."""
+KINDS = "chatcmpl-", "cmpl-", "resp_", "generate-tokens-"
+"""What vLLM puts before the X-Request-Id, by the call."""
+ABOUT_REQUESTS = {
+    "Received request %s: params": "request_received",
+    "Request %s aborted": "request_aborted",
+    "Request %s failed": "request_failed",
+}
+"""How vLLM's messages begin (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our event."""
+SAID_TWICE = "Added request %s", "Aborted request(s) %s"
+PROMPT = re.compile(r"prompt|output|JSON body|Generated response|Dumping input", re.IGNORECASE)
+
+
+class Lines(JsonLines):
+    """Of one engine, named by MANYEYES_ENGINE and MANYEYES_POOL."""
+
+    def __init__(self) -> None:
+        super().__init__("engine", {"engine": os.environ["MANYEYES_ENGINE"], "pool": os.environ["MANYEYES_POOL"]})
+
+    def read(self, record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+        template = str(record.msg)
+        for beginning, event in ABOUT_REQUESTS.items():
+            if template.startswith(beginning) and isinstance(record.args, tuple) and record.args:
+                return event, {"request": own_id(str(record.args[0]))}
+        if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) >= 5:
+            client, method, path, _, status = record.args[:5]
+            return "http", {"client": client, "method": method, "path": str(path).partition("?")[0], "status": status}
+        return super().read(record)
+
+
+class Kept(logging.Filter):
+    """Leaves out probes, second lines about the same thing, and every line that could hold what somebody asked or was answered."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        template = str(record.msg)
+        if record.name == "uvicorn.access":
+            path = record.args[2] if isinstance(record.args, tuple) and len(record.args) >= 3 else ""
+            return str(path).partition("?")[0] not in PROBES
+        if template.startswith(SAID_TWICE):
+            return False
+        return not ("%" in template and record.name.startswith("vllm.entrypoints") and PROMPT.search(template))
+
+
+def own_id(vllm_id: str) -> str:
+    """The X-Request-Id in vLLM's id: chatcmpl-ID, cmpl-ID-0."""
+    for kind in KINDS:
+        if vllm_id.startswith(kind):
+            rest = vllm_id.removeprefix(kind)
+            return re.sub(r"-\d+$", "", rest) if kind == "cmpl-" else rest
+    return vllm_id

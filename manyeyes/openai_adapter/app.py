@@ -1,0 +1,274 @@
+"""One engine as the gateway sees it: OpenAI's chat completions on a port of its own, /health, and the counters of an engine."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from manyeyes.openai_adapter import request_mapping, template
+from manyeyes.openai_adapter.config import Book, Spoken
+from manyeyes.openai_adapter.errors import Refusal
+from manyeyes.openai_adapter.openai_response import DONE, Reply, event
+from manyeyes.openai_adapter.request_mapping import Question
+from manyeyes.openai_adapter.upstream import Upstream
+
+log = structlog.get_logger()
+HEALTH_TIMEOUT_S = 5.0
+T = TypeVar("T")
+
+
+QUOTES = frozenset({"endpoint_failed", "endpoint_refuses_request"})
+"""Refusals that hold what the endpoint said."""
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Speaker:
+    """The ASGI application of one port. `take` gives it another definition while requests run by the one they began with."""
+
+    def __init__(self, book: Book, spoken: Spoken, secrets: Path) -> None:
+        self.secrets = secrets
+        self.running = 0
+        self.answered = 0
+        self.tokens = 0
+        self.book, self.spoken = book, spoken
+        self.upstream = Upstream(spoken.endpoint, book.limits, secrets)
+        self._former: set[Upstream] = set()
+        """With requests that began before the last change."""
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def take(self, book: Book, spoken: Spoken) -> None:
+        if (spoken, book.limits) != (self.spoken, self.book.limits):
+            # Requests that run go on with the one they began with.
+            asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close, self.upstream)
+            self._former.add(self.upstream)
+            self.upstream = Upstream(spoken.endpoint, book.limits, self.secrets)
+        self.book, self.spoken = book, spoken
+
+    def _close(self, former: Upstream) -> None:
+        """Each after its own longest answer."""
+        if former in self._former:
+            self._former.discard(former)
+            closing = asyncio.get_running_loop().create_task(former.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Its connections, once no request runs any more."""
+        open_ones, self._former = [self.upstream, *self._former], set()
+        await asyncio.gather(*(one.close() for one in open_ones), *self._closing, return_exceptions=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        begun = False
+        tell = send
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await tell(message)
+
+        send = send_on
+        try:
+            await self._dispatch(scope["method"], scope["path"], scope, receive, send)
+        except Refusal as refusal:
+            if refusal.status >= 500:
+                self._warn("request_failed", scope, refusal)
+            await _respond(send, refusal.status, refusal.body)
+        except ClientLeft:
+            log.info("request_aborted", **self._of(scope))
+        except Exception:
+            # A bug. The client gets an error in OpenAI's form all the same, unless its answer has begun.
+            log.exception("request_failed", **self._of(scope))
+            if begun:
+                raise
+            await _respond(send, 500, Refusal(500, "internal_error", "The adapter failed. Its log says why.").body)
+
+    def _of(self, scope: Scope) -> dict[str, str]:
+        """What a line about this request says first."""
+        return {"request": request_id(scope), "engine": self.spoken.name, "pool": self.spoken.pool}
+
+    def _warn(self, event: str, scope: Scope, refusal: Refusal) -> None:
+        # An endpoint's own words may repeat the question; they are the client's to read.
+        said = {} if refusal.code in QUOTES else {"reason": refusal.message}
+        log.warning(event, **self._of(scope), code=refusal.code, **said)
+
+    async def _dispatch(self, method: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        match (method, path):
+            case ("POST", "/v1/chat/completions"):
+                await self._chat(scope, receive, send)
+            case ("GET", "/health"):
+                await self._health(send)
+            case ("GET", "/v1/models"):
+                await _respond(send, 200, orjson.dumps(self._models()))
+            case ("GET", "/load"):
+                await _respond(send, 200, orjson.dumps({"server_load": self.running}))
+            case ("GET", "/metrics"):
+                await _respond(send, 200, self._metrics().encode(), b"text/plain; version=0.0.4")
+            case _:
+                raise Refusal(404, "not_found", "This model answers /v1/chat/completions only.")
+
+    async def _health(self, send: Send) -> None:
+        """Whether the endpoint accepts connections: a question would cost money."""
+        url = urlsplit(self.spoken.endpoint.url)
+        try:
+            async with asyncio.timeout(min(HEALTH_TIMEOUT_S, self.book.limits.connect_timeout_s)):
+                _, writer = await asyncio.open_connection(
+                    url.hostname, url.port or (443 if url.scheme == "https" else 80)
+                )
+            writer.close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise Refusal(
+                503, "endpoint_unreachable", f"The endpoint cannot be connected to: {type(error).__name__}."
+            ) from error
+        await _respond(send, 200, b"{}")
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        log.info("request_received", **self._of(scope))
+        asked = request_mapping.read(_parsed(await _body(receive, self.book.max_body_mb << 20)))
+        self.running += 1
+        try:
+            await _unless_client_leaves(receive, self._answer(asked, scope, send))
+        finally:
+            self.running -= 1
+
+    async def _answer(self, asked: Question, scope: Scope, send: Send) -> None:
+        streams = asked.stream and self.spoken.endpoint.stream is not None
+        body = template.fill(self.spoken.endpoint, asked, self.spoken.model, streams)
+        reply = Reply(asked.model or self.spoken.pool)
+        deadline = asyncio.get_running_loop().time() + self.book.limits.answer_timeout_s
+        if not asked.stream:
+            piece = await _before(deadline, self.upstream.whole(body))
+            self._count(piece.usage)
+            whole = reply.whole(piece.text, piece.finish_reason or "stop", piece.usage)
+            await _respond(send, 200, orjson.dumps(whole))
+            return
+        async with contextlib.aclosing(self._streamed(asked, reply, body, streams)) as parts:
+            # Until the endpoint has said something, an error is an error with a status, and the gateway may ask another engine.
+            part: bytes | None = await _before(deadline, anext(parts))
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            try:
+                while part is not None:
+                    await _part(send, part)
+                    part = await _before(deadline, anext(parts, None))
+            except Refusal as refusal:
+                self._warn("stream_failed", scope, refusal)
+                # No [DONE] after it: clients tell an answer that was cut short by that.
+                await _part(send, event(refusal.document))
+            await _part(send, b"", more=False)
+
+    async def _streamed(self, asked: Question, reply: Reply, body: Any, streams: bool) -> AsyncGenerator[bytes, None]:
+        usage, reason, began = None, None, False
+        source = self.upstream.pieces(body) if streams else _once(self.upstream.whole(body))
+        async with contextlib.aclosing(source):
+            async for piece in source:
+                usage, reason = piece.usage or usage, piece.finish_reason or reason
+                if piece.text:
+                    yield (b"" if began else reply.first()) + reply.delta(piece.text)
+                    began = True
+        self._count(usage)
+        yield (b"" if began else reply.first()) + reply.last(reason or "stop")
+        if asked.include_usage and usage:
+            yield reply.usage(usage)
+        yield DONE
+
+    def _count(self, usage: dict[str, int] | None) -> None:
+        self.answered += 1
+        self.tokens += usage["completion_tokens"] if usage else 0
+
+    def _models(self) -> dict[str, Any]:
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "manyeyes"} for name in self.spoken.names]
+        return {"object": "list", "data": data}
+
+    def _metrics(self) -> str:
+        """What of vLLM's counters can be known of an endpoint, under vLLM's names."""
+        label = f'{{model_name="{self.spoken.pool}"}}'
+        return (
+            f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {self.running}\n"
+            f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0\n"
+            f"# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{label} {self.tokens}\n"
+            f"# TYPE vllm:request_success_total counter\nvllm:request_success_total{label} {self.answered}\n"
+        )
+
+
+async def _before(deadline: float, awaited: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await awaited
+    except TimeoutError as error:
+        raise Refusal(
+            504, "endpoint_timeout", "The endpoint's answer took too long (adapter.answer_timeout_s)."
+        ) from error
+
+
+async def _once(awaited: Awaitable[Any]) -> AsyncGenerator[Any, None]:
+    yield await awaited
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise Refusal(
+                413, "request_too_large", f"The request is larger than {most >> 20} MiB (gateway.max_body_mb)."
+            )
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except ValueError as error:
+        raise Refusal(400, "invalid_json", "The request body is not valid JSON.") from error
+
+
+async def _unless_client_leaves(receive: Callable[[], Awaitable[Message]], work: Any) -> None:
+    """Ends `work`, and with it the question to the endpoint, as soon as nobody waits for the answer. Raises ClientLeft."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _respond(send: Send, status: int, body: bytes, kind: bytes = b"application/json") -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    if status in (429, 503):
+        headers.append((b"retry-after", b"5"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await _part(send, body, more=False)
+
+
+async def _part(send: Send, part: bytes, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+def request_id(scope: Scope) -> str:
+    """What the gateway calls the request; empty where it does not."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")

@@ -1,0 +1,281 @@
+"""`python -m manyeyes.planner.plan_validation`: what the planner says beside what emulated engines behind the real nginx do.
+
+The same arrivals, sizes and pauses go through both. Engines are processes with a clock of their own (`--speed`); a slower
+one leaves a busy machine less to spoil. Every answer is kept in a .jsonl file; the tables are made from it.
+"""
+
+import argparse
+import base64
+import json
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loadtest.host_info import busy, machine
+from loadtest.http_client import Broken, Connection, target
+from loadtest.percentiles import percentile
+from loadtest.scaling_report.process_backend import MODEL, Processes
+from loadtest.stream import Streamed
+from manyeyes.planner.result import Outcome
+from manyeyes.planner.simulation import Simulation
+from manyeyes.planner.validation_cases import HELD, Held
+from manyeyes.planner.workload import Conversation, arrivals
+
+HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """One request on the engines' clock, seconds since the run began. `first_s` and `total_s` are 0 when it failed."""
+
+    arrived: float
+    first_s: float
+    total_s: float
+
+
+def picture(work_number: int, width: int, height: int) -> str:
+    """A PNG that is a header and eight bytes of its own: the emulator reads no more of a picture."""
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height) + struct.pack(">Q", work_number)
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+class Users:
+    """Starts each conversation when it is due, each in a thread of its own."""
+
+    def __init__(self, held: Held, seed: int, url: str, slowdown: float) -> None:
+        self.held, self.seed, self.slowdown = held, seed, slowdown
+        self.to = target(url)
+        self.told: list[Told] = []
+        self.failures: dict[str, int] = {}
+        self.latest_s = 0.0  # the longest that a conversation began after it was due
+
+    def run(self) -> None:
+        span, work = self.held.span, self.held.work
+        threads = []
+        self.began = time.perf_counter()
+        until = span.warm_s + span.measured_s
+        for number, at in enumerate(arrivals(self.seed, self.held.rps / work.turns, until)):
+            time.sleep(max(0.0, self.began + at * self.slowdown - time.perf_counter()))
+            self.latest_s = max(self.latest_s, time.perf_counter() - self.began - at * self.slowdown)
+            threads.append(threading.Thread(target=self.talk, args=(number, until), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def now(self) -> float:
+        return (time.perf_counter() - self.began) / self.slowdown
+
+    def talk(self, number: int, until: float) -> None:
+        work, conversation = self.held.work, Conversation(self.held.work, self.seed, number)
+        connection = Connection(self.to, TIMEOUT_S)
+        messages: list[dict[str, Any]] = []
+        try:
+            for turn in range(work.turns):
+                if turn:
+                    time.sleep(work.pause_s(self.seed, number, turn - 1) * self.slowdown)
+                    if self.now() >= until:
+                        return
+                answer = len(conversation.next_job().answer)
+                messages.append({"role": "user", "content": self.content(number, turn)})
+                said = self.ask(connection, messages, answer)
+                if said is None:
+                    return
+                messages.append({"role": "assistant", "content": said})
+        finally:
+            connection.close()
+
+    def content(self, number: int, turn: int) -> list[dict[str, Any]]:
+        work = self.held.work
+        urls = [picture(number * work.images + n, work.width, work.height) for n in range(work.images * (turn == 0))]
+        words = " ".join(f"w{number}.{turn}.{n}" for n in range(work.words))
+        return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": words}]
+
+    def ask(self, connection: Connection, messages: list[dict[str, Any]], tokens: int) -> str | None:
+        body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
+        at = self.now()
+        said, why = Streamed(), ""
+        try:
+            reply = connection.post("/v1/chat/completions", orjson.dumps(body), HEADERS)
+            for seen, piece in connection.pieces(reply):
+                said.feed(seen, piece)
+            why = said.failed if reply.status == 200 else f"status {reply.status}"
+        except (OSError, Broken) as error:
+            why = type(error).__name__
+        ended = self.now()
+        if why:
+            self.failures[why] = self.failures.get(why, 0) + 1
+            self.told.append(Told(at, 0.0, 0.0))
+            return None
+        first = (said.tokens_s[0] - self.began) / self.slowdown
+        self.told.append(Told(round(at, 4), round(first - at, 4), round(ended - at, 4)))
+        return "".join(said.text)
+
+
+def emulated(held: Held, seed: int, speed: float) -> Users:
+    """The configuration on real processes behind the real gateway."""
+    with (
+        tempfile.TemporaryDirectory(prefix="manyeyes-planner-") as folder,
+        Processes(speed, held.profile).at(held.engines, Path(folder)) as stood,
+    ):
+        users = Users(held, seed, stood.url, stood.slowdown)
+        users.run()
+    return users
+
+
+def figures(held: Held, told: Sequence[Told]) -> dict[str, float]:
+    """What counts of a run, over the requests that came in the measured time."""
+    span = held.span
+    ends = span.warm_s + span.measured_s
+    mine = [one for one in told if span.warm_s <= one.arrived < ends and one.total_s]
+    in_time = [one for one in told if one.total_s and span.warm_s <= one.arrived + one.total_s < ends]
+    return _figures(len(in_time) / span.measured_s, [one.total_s for one in mine], [one.first_s for one in mine])
+
+
+def planned(held: Held, seed: int) -> tuple[Outcome, dict[str, float]]:
+    outcome = Simulation(held.ask(seed), held.engines, held.span).run()
+    return outcome, _figures(outcome.rps, list(outcome.total_s), list(outcome.first_s))
+
+
+def _figures(rps: float, total: Sequence[float], first: Sequence[float]) -> dict[str, float]:
+    return {
+        "requests": len(total),
+        "requests/s": rps,
+        "P50": percentile(total, 0.5),
+        "P95": percentile(total, 0.95),
+        "P99": percentile(total, 0.99),
+        "first token P50": percentile(first, 0.5),
+        "first token P95": percentile(first, 0.95),
+    }
+
+
+COMPARED = ("requests/s", "P50", "P95", "P99", "first token P50", "first token P95")
+
+
+def tables(lines: Sequence[dict[str, Any]]) -> str:
+    """Markdown: emulated, planned, and the planner's error; then the error of each repeat."""
+    head = ("configuration", "requests", *COMPARED)
+    rows = [head, ("---",) * len(head)]
+    for held in HELD:
+        mine = [line for line in lines if line["name"] == held.name]
+        if not mine:
+            continue
+        cells = []
+        for what in COMPARED:
+            seen, said = (_mean([line[side][what] for line in mine]) for side in ("emulated", "planned"))
+            each = ", ".join(f"{line['planned'][what] / line['emulated'][what] - 1:+.1%}" for line in mine)
+            cells.append(f"{seen:.3g} / {said:.3g}<br>{each}")
+        rows.append((held.name, " + ".join(f"{line['emulated']['requests']:.0f}" for line in mine), *cells))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def worst(lines: Sequence[dict[str, Any]]) -> float:
+    """The largest error of requests/s and P95 over all repeats, as a share."""
+    errors = [line["planned"][what] / line["emulated"][what] - 1 for line in lines for what in ("requests/s", "P95")]
+    return float(max(map(abs, errors)))
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, file.read_text().splitlines()) if "name" in line]
+
+
+def main(arguments: Sequence[str]) -> int:
+    p = argparse.ArgumentParser(prog="python -m manyeyes.planner.plan_validation", description=__doc__)
+    p.add_argument("--repeats", type=int, default=2, help="each with another seed")
+    p.add_argument("--speed", type=float, default=1.0, help="the engines' clock against the wall's; below 1 is slower")
+    p.add_argument("--only", type=int, nargs="*", help="numbers of configurations, from 0")
+    p.add_argument("--out", type=Path, default=Path("build/plan/against.jsonl"))
+    p.add_argument("--resume", action="store_true", help="do only what --out does not have yet")
+    p.add_argument("--replan", action="store_true", help="leave what engines did in --out, plan it anew")
+    p.add_argument("--show", action="store_true", help="only make the table anew from --out")
+    a = p.parse_args(arguments)
+    code = 0
+    if a.replan:
+        _replan(a.out)
+    elif not a.show:
+        a.out.parent.mkdir(parents=True, exist_ok=True)
+        with a.out.open("a" if a.resume else "w") as file:
+            code = _run(a, file, {(line["name"], line["seed"]) for line in read(a.out)})
+    lines = read(a.out)
+    print(tables(lines))
+    if lines:
+        print(f"Largest error of requests/s and P95: {worst(lines):.1%}. Written: {a.out}")
+    return code
+
+
+def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int:
+    """0, or 130 at Ctrl-C: finished runs are kept, `--resume` does the others."""
+    wanted = [
+        (repeat, number, held)
+        for repeat in range(a.repeats)
+        for number, held in enumerate(HELD)
+        if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    here = asdict(machine(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
+    file.write(json.dumps({"machine": here}) + "\n")
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task("", total=len(wanted))
+        try:
+            for repeat, number, held in wanted:
+                bars.update(bar, description=f"{held.name}, repeat {repeat + 1}")
+                line = _compare(held, seed_of(repeat, number), a.speed)
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                bars.advance(bar)
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _replan(file: Path) -> None:
+    """After a change of the planner."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    by_name = {held.name: held for held in HELD}
+    for line in lines:
+        if "name" in line:
+            outcome, line["planned"] = planned(by_name[line["name"]], line["seed"])
+            line["planned_failures"] = outcome.refused + outcome.failed
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def seed_of(repeat: int, number: int) -> int:
+    return 100 * repeat + number + 1
+
+
+def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
+    """A line of the file."""
+    before = busy()
+    users = emulated(held, seed, speed)
+    told = sorted(users.told, key=lambda one: one.arrived)
+    outcome, said = planned(held, seed)
+    return {
+        "name": held.name,
+        "seed": seed,
+        "speed": speed,
+        "machine_busy": round(busy().share_since(before), 2),
+        "latest_start_s": round(users.latest_s, 3),
+        "failures": users.failures,
+        "emulated": figures(held, told),
+        "planned": said,
+        "planned_failures": outcome.refused + outcome.failed,
+        "answers": [[one.arrived, one.first_s, one.total_s] for one in told],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

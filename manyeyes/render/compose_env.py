@@ -1,0 +1,59 @@
+"""Cluster -> compose.env: what the hand-written Compose files take from the configuration."""
+
+from pathlib import Path
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.render.docker_logging import file_size
+from manyeyes.render.header import with_header
+
+
+def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
+    """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root.
+
+    `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
+    """
+    values = {
+        **settings_of(cluster),
+        "CONFIG_DIR": _compose_path(config_file.parent),
+        "CONFIG_NAME": config_file.name,
+        "RENDERED_DIR": _compose_path(rendered_dir),
+        **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
+    }
+    return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+def settings_of(cluster: Cluster) -> dict[str, str]:
+    """Those that come from the configuration."""
+    images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
+    return {
+        **images,
+        "CONTROLLER_IP": str(cluster.network.controller_ip),
+        "GATEWAY_ADDRESS": f"{cluster.gateway.host}:{cluster.gateway.port}",
+        "MAX_BODY_MB": str(cluster.gateway.max_body_mb),
+        "PROMETHEUS_PORT": str(cluster.monitoring.prometheus_port),
+        "ALERTMANAGER_PORT": str(cluster.monitoring.alertmanager_port),
+        "MODELS_DISK": _models_disk(cluster),
+        "GPU_EXPORTER_REPLICAS": "1" if cluster.watches_gpus else "0",
+        "SCRAPE_INTERVAL": f"{cluster.monitoring.scrape_interval_s}s",
+        "PROMETHEUS_RETENTION": f"{cluster.monitoring.retention_days}d",
+        "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
+        "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
+        "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
+        "WEBUI_COPIES": str(cluster.webui.copies),
+        "LOG_FILE_SIZE": file_size(cluster),
+        "LOKI_REPLICAS": "1" if cluster.logs.loki.enabled else "0",
+        "LOKI_KEEP": f"{24 * cluster.logs.loki.keep_days}h",
+        "JAEGER_REPLICAS": "1" if cluster.tracing.starts_jaeger else "0",
+        "JAEGER_PORT": str(cluster.tracing.jaeger_port),
+        "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",
+    }
+
+
+def _compose_path(path: Path) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"
+
+
+def _models_disk(cluster: Cluster) -> str:
+    """A volume, or a folder, on the disk that models are on. Docker's volumes are all on one; Prometheus' is always there."""
+    has_models = any(engine.flavour != "emulated" for engine in cluster.started_engines)
+    return cluster.models.volume if has_models and cluster.models.volume.startswith("/") else "prometheus"

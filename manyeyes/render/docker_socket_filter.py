@@ -1,0 +1,107 @@
+"""Cluster -> nginx.conf of the filter in front of Docker's socket: what the controller may ask of Docker, and nothing else.
+
+Whoever reaches Docker's socket is root on the host. So each allowed call has a location of its own (`location =`, matched after nginx
+has undone `..`, `//` and %-escapes), and what goes to Docker is written here: path, query, headers and body of the request are dropped.
+"""
+
+import json
+from urllib.parse import quote
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.render.header import with_header
+
+PORT = 2375
+SOCKET = "/run/docker.sock"
+"""Where the service mounts it."""
+
+
+def filter_conf(cluster: Cluster) -> str:
+    """The whole nginx.conf. Without `controller.containers` it allows nothing, and the service is not started."""
+    allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
+    if cluster.controller.containers:
+        allowed += [_use(cluster, service) for service in watched(cluster)]
+        for engine in cluster.started_engines:
+            container = f"/containers/{cluster.name}-{engine.name}-1"
+            allowed.append(_location("GET", f"{container}/json", f"{container}/json"))
+            allowed += [
+                _location("POST", f"{container}/{action}", f"{container}/{action}")
+                for action in ("start", "stop", "restart")
+            ]
+    return with_header(_TEMPLATE.replace("@ALLOWED@", "".join(allowed).rstrip()))
+
+
+def watched(cluster: Cluster) -> list[str]:
+    """The services whose use of CPU and memory may be asked for."""
+    parts = ["gateway", "controller", "webui", "containers"]
+    parts += ["adapter"] if cluster.starts_adapter else []
+    if cluster.monitoring.enabled:
+        parts += ["prometheus", "alertmanager", "grafana", "nginx-exporter", "node-exporter"]
+        parts += ["dcgm-exporter"] if cluster.watches_gpus else []
+    return [*parts, *(engine.name for engine in cluster.started_engines)]
+
+
+def _use(cluster: Cluster, service: str) -> str:
+    """Figures only, and one answer at once. What a container was started with, its secrets too, is in /json, and that of engines only."""
+    path = f"/containers/{cluster.name}-{service}-1/stats"
+    return _location("GET", path, path, "stream=false&one-shot=true")
+
+
+def _list(cluster: Cluster) -> str:
+    """Only this project's engines, whatever is asked for."""
+    labels = [f"com.docker.compose.project={cluster.name}", "manyeyes.engine"]
+    filters = quote(json.dumps({"label": labels}, separators=(",", ":")), safe="")
+    return _location("GET", "/containers/json", "/containers/json", f"all=1&filters={filters}")
+
+
+def _location(method: str, path: str, asked: str, query: str = "") -> str:
+    # limit_except GET lets HEAD pass too, which asks for less.
+    return (
+        f"        location = {path} {{\n"
+        f"            limit_except {method} {{ deny all; }}\n"
+        f'            set $args "{query}";\n'
+        f"            proxy_pass http://docker{asked};\n"
+        "        }\n"
+    )
+
+
+_TEMPLATE = f"""# Anything that is not listed here is answered with 403.
+worker_processes 1;
+# Root without capabilities: the socket belongs to root.
+user root;
+pid /tmp/nginx.pid;
+error_log /dev/stderr warn;
+
+events {{ worker_connections 64; }}
+
+http {{
+    access_log off;
+    server_tokens off;
+    client_body_temp_path /tmp/client_body;
+    proxy_temp_path /tmp/proxy;
+    fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi;
+    scgi_temp_path /tmp/scgi;
+
+    client_max_body_size 1k;
+    keepalive_timeout 65s;
+    # Stopping an engine may take as long as it may drain.
+    proxy_read_timeout 7300s;
+    proxy_http_version 1.1;
+    proxy_pass_request_headers off;
+    proxy_pass_request_body off;
+    proxy_set_header Host docker;
+    proxy_set_header Connection "";
+    proxy_set_header Content-Length "";
+    proxy_max_temp_file_size 0;
+
+    upstream docker {{ server unix:{SOCKET}; }}
+
+    server {{
+        listen {PORT};
+        merge_slashes on;
+
+        location / {{ return 403; }}
+@ALLOWED@
+    }}
+}}
+"""

@@ -1,0 +1,68 @@
+"""What every pod and object has in common."""
+
+from typing import Any
+
+from manyeyes.render.kubernetes.yaml_dump import Json
+
+OWN_USER = 10001
+GATEWAY_USER = 101
+PART_OF = {"app.kubernetes.io/part-of": "manyeyes"}
+
+
+def component(name: str) -> dict[str, str]:
+    """The label that Services, policies and budgets select by."""
+    return {"app.kubernetes.io/component": name}
+
+
+def labels(name: str) -> dict[str, str]:
+    return {**PART_OF, **component(name)}
+
+
+def thing(kind: str, name: str, spec: Json, version: str = "v1", marked: dict[str, str] | None = None) -> Json:
+    """One object. Its namespace comes with the overlay."""
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "labels": {**PART_OF, **(marked or {})}},
+        "spec": spec,
+    }
+
+
+def pod(user: int, **more: Any) -> Json:
+    """A pod's own fields, as Pod Security's level "restricted" wants them; nobody in it may ask the API server."""
+    return {
+        "automountServiceAccountToken": False,
+        # The variables that Kubernetes makes of Services' names are taken for settings: VLLM_PORT of a Service called vllm.
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **more,
+    }
+
+
+def closed() -> Json:
+    """A container's securityContext."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def memory(gb: float) -> str:
+    return f"{round(gb * 1024)}Mi"
+
+
+def scratch(name: str, gb: float) -> Json:
+    """A folder that goes with the pod."""
+    return {"name": name, "emptyDir": {"sizeLimit": memory(gb)}}
+
+
+def environment(values: dict[str, str]) -> list[Json]:
+    return [{"name": name, "value": value} for name, value in values.items()]

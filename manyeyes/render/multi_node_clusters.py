@@ -1,0 +1,82 @@
+"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.pools import Flavour
+
+LISTED = "listed"
+"""The name of what a configuration with a list of engines comes to."""
+ORDER: tuple[Flavour, ...] = ("cuda", "cpu", "emulated")
+
+
+def clusters(cluster: Cluster) -> dict[str, Cluster]:
+    """{cuda, cpu, emulated: laid out}, those that the pools allow; {listed: ...} where engines are a list.
+
+    Raises LayoutError with what cannot run there.
+    """
+    if cluster.engines != "auto":
+        return {LISTED: _fit(lay_out(cluster, Inventory()))}
+    found: dict[str, Cluster] = {}
+    for flavour in ORDER:
+        if any(flavour in pool.flavours and not pool.remote and pool.gpu_weight for pool in cluster.pools):
+            found[flavour] = _fit(lay_out(cluster, inventory(cluster, flavour)))
+    if not found:
+        raise LayoutError("no pool can have engines; give one a flavour and a gpu_weight above 0.")
+    return found
+
+
+def main_flavour(found: dict[str, Cluster]) -> str:
+    """The one for GPUs, else the first."""
+    return next(iter(found))
+
+
+def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
+    """All hosts as if they were one."""
+    if flavour != "cuda":
+        return Inventory(flavour=flavour)
+    settings = cluster.kubernetes
+    gpus = tuple(HostGpu(index=index, memory_gb=settings.gpu_memory_gb) for index in range(settings.gpus))
+    return Inventory(flavour=flavour, gpus=gpus)
+
+
+def _fit(cluster: Cluster) -> Cluster:
+    """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
+    problems = [*_refused(cluster)]
+    if problems:
+        raise LayoutError("\n".join(problems))
+    engines = tuple(engine for engine in cluster.explicit_engines if engine.instead_of is None)
+    return cluster.model_copy(
+        update={
+            "engines": engines,
+            # A share of a GPU is the device plugin's to arrange, MPS included.
+            "gpu_sharing": "time_slicing",
+            # Engines are added and drained by the orchestrator: membership is its Services'.
+            "controller": cluster.controller.model_copy(update={"containers": False, "published": False}),
+        }
+    )
+
+
+def _refused(cluster: Cluster) -> list[str]:
+    problems = []
+    for pool in cluster.served_pools:
+        if pool.is_local and not pool.remote:
+            problems.append(
+                f"pools[{pool.name}].model is a folder of one host; give a hub id, and a mirror where there is no hub."
+            )
+        if not pool.name[0].isalpha():
+            problems.append(f"pools[{pool.name}]: the name of a Service begins with a letter.")
+        if pool.scaling and pool.scaling.actuator == "sleep":
+            problems.append(
+                f"pools[{pool.name}].scaling.actuator is sleep, which needs the controller; use containers."
+            )
+    for engine in cluster.explicit_engines:
+        if engine.endpoint:
+            problems.append(
+                f"engines[{engine.name}].endpoint wants the adapter, which is not rendered for several hosts; use a pool with `remote`."
+            )
+        elif engine.address:
+            problems.append(
+                f"engines[{engine.name}] has an address; on several hosts engines are started. Give what runs elsewhere a pool with `remote`."
+            )
+    return problems

@@ -1,0 +1,168 @@
+"""Cluster -> nginx's http context: one upstream per pool, filled by DNS, and which model name leads to which pool."""
+
+from manyeyes.config.capacity import capacities
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.pools import Pool, Remote
+from manyeyes.render.header import for_gateway
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+
+
+def pools_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
+    """For nginx's http context."""
+    controller = places.controller or str(cluster.network.controller_ip)
+    pools = cluster.served_pools
+    parts = [
+        "# Who is in a pool comes by DNS; a pool that nobody answers for keeps its last members.",
+        f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
+        "resolver_timeout 2s;",
+        *_told_to_controller(cluster, f"{controller}:{places.controller_syslog_port}"),
+        "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
+        f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
+        "",
+        _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
+        _constant("$manyeyes_beside", places.beside),
+        _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),
+        _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
+        _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
+        *[
+            _remote_upstream(naming.upstream(pool.name), pool, pool.remote, places)
+            if pool.remote
+            else _upstream(naming.upstream(pool.name), cluster, pool, places)
+            for pool in pools
+        ],
+        # Its keys know no case: njs/gateway.js looks whether the name is written so.
+        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(names(pools, naming))),
+    ]
+    return for_gateway("\n".join(parts))
+
+
+COUNTED = """\
+log_format counted escape=json
+    '{"status":$manyeyes_status,"pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
+    '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
+    '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
+    '"total_s":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"cache":"$manyeyes_cache","stream":"$manyeyes_stream"}';"""
+"""What the controller counts by: half of what the log has, since both write and read it for each request. Spans need all of it."""
+
+
+def _told_to_controller(cluster: Cluster, address: str) -> list[str]:
+    if cluster.tracing.enabled:
+        return [f"access_log syslog:server={address},tag=manyeyes json;"]
+    return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
+
+
+def _upstream(name: str, cluster: Cluster, pool: Pool, places: Places) -> str:
+    return (
+        f"upstream {name} {{\n"
+        f"    zone pool-{name} 256k;\n"
+        + _balancing(name, cluster, pool)
+        # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
+        + "".join(
+            f"    server {members} max_conns={most} max_fails=0 resolve;\n"
+            for members, most in _servers(name, cluster, pool, places)
+        )
+        + "    keepalive 64;\n"
+        "    keepalive_timeout 60s;\n"
+        "}\n"
+    )
+
+
+def _balancing(name: str, cluster: Cluster, pool: Pool) -> str:
+    method = "" if pool.balancing == "round_robin" else "    least_conn;\n"
+    sessions = {
+        "conversation": ("$manyeyes_conversation", "$manyeyes_known_conversation"),
+        "image": ("$manyeyes_picture", "$manyeyes_picture"),
+    }.get(pool.balancing)
+    if sessions is None:
+        return method
+    create, lookup = sessions
+    timeout = cluster.gateway.conversation_timeout_s
+    return (
+        f"{method}    sticky learn create={create} lookup={lookup} zone=sticky-{name}:8m timeout={timeout}s header;\n"
+    )
+
+
+def _servers(name: str, cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
+    """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
+
+    max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
+    """
+    domain = cluster.network.domain
+    found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
+    if len(found) == 1:
+        return [(places.members(name, domain), found[0])]
+    return [(places.members_by_capacity(name, most, domain), most) for most in found]
+
+
+def _valid_s(cluster: Cluster, places: Places) -> int:
+    """How long nginx goes by an answer."""
+    return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
+
+
+def _remote_upstream(name: str, pool: Pool, remote: Remote, places: Places) -> str:
+    return (
+        f"upstream {name} {{\n"
+        f"    zone pool-{name} 256k;\n"
+        f"    resolver {places.outside_resolver} valid=30s ipv6=off;\n"
+        f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
+        "    keepalive 16;\n"
+        "    keepalive_timeout 30s;\n"
+        "}\n"
+    )
+
+
+def _constant(variable: str, value: str) -> str:
+    """A map has its value in every phase and in periodic handlers; `set` only after the rewrite phase."""
+    return f'map "" {variable} {{ default "{value}"; }}'
+
+
+def names(pools: tuple[Pool, ...], naming: Naming) -> dict[str, str]:
+    """Client's name -> pool. Where two pools run the same model, its id leads to the first of them; a name that a pool had before
+    leads to it where no other pool answers to it."""
+    found: dict[str, str] = {}
+    for pool in pools:
+        for name in (pool.name, *pool.aliases):
+            found[name] = pool.name
+    for pool in pools:
+        for name in pool.names:
+            found.setdefault(name, pool.name)
+    served = {pool.name for pool in pools}
+    owners = {name.lower(): pool for name, pool in found.items()}
+    for name, former in naming.former.items():
+        # nginx takes names that differ in case only for one: those in the file come first.
+        if former in served and owners.setdefault(name.lower(), former) == former:
+            found.setdefault(name, former)
+    return found
+
+
+def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
+    """The first of those names that differ in case only. They lead to one pool: manyeyes/config/validation.py."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, pool in pool_of_name.items():
+        found.setdefault(name.lower(), (name, pool))
+    return dict(found.values())
+
+
+MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
+
+
+def as_map(source: str, target: str, entries: dict[str, str]) -> str:
+    """An nginx map. Its keys know no case, so `entries` must differ in more than that."""
+    lines = [f"    {_map_key(key)} {quoted(value)};\n" for key, value in entries.items()]
+    return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'
+
+
+def _map_key(key: str) -> str:
+    """One of map's own words, a regular expression's mark and a backslash mean themselves behind a backslash."""
+    text = quoted(key)
+    is_special = key.lower() in MAP_WORDS or key.startswith(("~", "\\"))
+    return f'"\\{text[1:]}' if is_special else text
+
+
+def quoted(text: str) -> str:
+    """`text` as one parameter of nginx. Raises ValueError where nginx has no way to write it: a variable's mark, control characters."""
+    if "$" in text or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise ValueError(f"nginx cannot be given {text!r}: it has a $ or a control character")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

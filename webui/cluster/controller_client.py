@@ -1,0 +1,151 @@
+"""Asks the controller: states, events, counters; and tells it to drain, resume or scale, with the key a person typed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from webui.i18n.language import say
+from webui.user_error import Failure
+
+TIMEOUT_S = 3.0
+CHANGE_TIMEOUT_S = 15.0
+FRESH_S = 1.0
+"""Visitors who look within so long share one look."""
+GAUGES = {
+    "manyeyes_engine_tokens_per_second": "tokens_per_s",
+    "manyeyes_engine_kv_cache_share": "kv",
+}
+QUERIES = {
+    "cached": "sum by (engine) (rate(vllm:prefix_cache_hits_total[5m])) "
+    "/ sum by (engine) (rate(vllm:prefix_cache_queries_total[5m]))",
+    "gpu": "avg by (gpu) (DCGM_FI_DEV_GPU_UTIL)",
+}
+SAMPLE = re.compile(r'^(\w+)\{[^}]*?engine="([^"]*)"[^}]*\} ([0-9.eE+-]+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is known at the moment. `pools` is None where the controller did not answer."""
+
+    pools: list[dict[str, Any]] | None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    gauges: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By what (tokens_per_s, kv, cached) and engine; `gpu` by GPU number."""
+
+
+class Controller:
+    def __init__(self, url: str, prometheus_url: str) -> None:
+        self._url = url
+        self._prometheus_url = prometheus_url
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._looking = asyncio.Lock()
+        self._seen: tuple[float, Sight] | None = None
+
+    async def look(self, fresh: bool = False) -> Sight:
+        """Never raises."""
+        async with self._looking:
+            if self._seen is None or fresh or time.monotonic() - self._seen[0] > FRESH_S:
+                self._seen = time.monotonic(), await self._look()
+            return self._seen[1]
+
+    async def drain(self, engine: str, key: str) -> str:
+        """What came of it, in a sentence. Raises Failure."""
+        found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
+        return say(
+            "{engine} gets no new requests; {count} it has in flight goes on.",
+            engine=engine,
+            count=found.get("in_flight") or say("what"),
+        )
+
+    async def resume(self, engine: str, key: str) -> str:
+        """What came of it, in a sentence. Raises Failure."""
+        await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
+        return say("{engine} gets requests again as soon as it is up.", engine=engine)
+
+    async def scale(self, pool: str, engines: int | None, key: str) -> str:
+        """What came of it, in a sentence. Raises Failure."""
+        await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
+        if engines:
+            return say("{pool} is set to {engines} engines.", pool=pool, engines=engines)
+        return say("{pool} decides its engines by itself again.", pool=pool)
+
+    async def _look(self) -> Sight:
+        status, events, metrics, *queried = await asyncio.gather(
+            self._get(f"{self._url}/status"),
+            self._get(f"{self._url}/api/events"),
+            self._get(f"{self._url}/metrics"),
+            *(self._get(f"{self._prometheus_url}/api/v1/query", query=query) for query in QUERIES.values()),
+        )
+        pools = status.json().get("pools") if status else None
+        gauges = gauges_of(metrics.text if metrics else "")
+        for name, response in zip(QUERIES, queried, strict=True):
+            gauges[name] = queried_of(response.json() if response else None)
+        found = events.json() if events else []
+        return Sight(pools if isinstance(pools, list) else None, found if isinstance(found, list) else [], gauges)
+
+    async def _get(self, url: str, **query: str) -> httpx.Response | None:
+        try:
+            response = await self._client.get(url, params=query)
+            if response.status_code == 200 and (url.endswith("/metrics") or response.json() is not None):
+                return response
+        except (httpx.HTTPError, ValueError):
+            pass
+        return None
+
+    async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        if not key.strip():
+            raise Failure(say("This wants the admin key."), say("`make admin-key` prints it; type it above."))
+        headers = {"Authorization": f"Bearer {key.strip()}"}
+        try:
+            response = await self._client.post(
+                f"{self._url}{path}", json=body, headers=headers, timeout=CHANGE_TIMEOUT_S
+            )
+        except (httpx.HTTPError, UnicodeEncodeError):
+            raise Failure(
+                say("The controller does not answer."), say("See whether it runs (docker compose ps controller).")
+            ) from None
+        if response.status_code >= 400:
+            raise _refused(response)
+        found = response.json()
+        return found if isinstance(found, dict) else {}
+
+
+def gauges_of(metrics: str) -> dict[str, dict[str, float]]:
+    """The engines' gauges in Prometheus' text format."""
+    found: dict[str, dict[str, float]] = {name: {} for name in GAUGES.values()}
+    for name, engine, value in SAMPLE.findall(metrics):
+        if name in GAUGES:
+            found[GAUGES[name]][engine] = float(value)
+    return found
+
+
+def queried_of(body: object) -> dict[str, float]:
+    """The values of an instant query by their only label."""
+    found: dict[str, float] = {}
+    try:
+        for one in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
+            label = next(iter(one["metric"].values()), "")
+            value = float(one["value"][1])
+            if value == value:  # not a number: nothing was asked in that time
+                found[str(label)] = value
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+        return {}
+    return found
+
+
+def _refused(response: httpx.Response) -> Failure:
+    try:
+        said = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        said = say("The controller answered with status {status}.", status=response.status_code)
+        if response.status_code in (404, 405):
+            said = say("This controller has no such call; it may be older than the page.")
+    nexts = {401: say("Type the right key, then try again."), 403: say("Ask whoever runs the cluster.")}
+    return Failure(said, nexts.get(response.status_code, say("Nothing was changed.")))

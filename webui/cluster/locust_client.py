@@ -1,0 +1,104 @@
+"""Starts, watches and stops a load test, over the page that Locust has at /locust/."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import httpx
+
+from webui.i18n.language import later, say
+from webui.user_error import Failure
+
+TIMEOUT_S = 5.0
+MOST_PEOPLE = 500
+STATES = {
+    "ready": later("ready: no run yet"),
+    "spawning": later("people come"),
+    "running": later("running"),
+    "cleanup": later("tidying up"),
+    "stopping": later("stopping"),
+    "stopped": later("stopped"),
+    "missing": later("no worker"),
+}
+"""Locust's words for the state of a run."""
+
+
+def absent() -> Failure:
+    return Failure(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
+
+
+class LoadRun:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+
+    async def start(self, people: int, a_second: float) -> str:
+        """What came of it. Raises Failure."""
+        if not 1 <= people <= MOST_PEOPLE:
+            raise Failure(
+                say("A run from here has 1 to {most} people.", most=MOST_PEOPLE), say("For more, use `make loadtest`.")
+            )
+        found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
+        if not found.get("success", True):
+            raise Failure(
+                str(found.get("message") or say("The load test refused.")), say("See its own page at /locust/.")
+            )
+        return say("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
+
+    async def stop(self) -> str:
+        """What came of it. Raises Failure."""
+        await self._ask("GET", "/stop")
+        return say("The run ends.")
+
+    async def stats(self) -> dict[str, Any] | None:
+        """Locust's own figures; None where it does not run."""
+        try:
+            return await self._ask("GET", "/stats/requests")
+        except Failure:
+            return None
+
+    async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, f"{self._url}{path}", data=form)
+            response.raise_for_status()
+            found = response.json()
+        except (httpx.HTTPError, ValueError):
+            raise absent() from None
+        return found if isinstance(found, dict) else {}
+
+
+def shown(stats: dict[str, Any] | None) -> str:
+    """HTML: how the run goes, in one line."""
+    if stats is None:
+        return f'<p class="empty">{html.escape(str(absent()))}</p>'
+    state = str(stats.get("state", "unknown"))
+    found = _figures(stats)
+    words = [
+        say(STATES.get(state, state)),
+        say("{people} people", people=found["people"]),
+        say("{rps} requests/s", rps=f"{found['rps']:.1f}"),
+        f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
+        say("{share} % failed", share=f"{100 * found['failed']:.1f}"),
+    ]
+    return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
+
+
+def facts(stats: dict[str, Any] | None) -> dict[str, Any]:
+    """For programs."""
+    return {"state": "absent"} if stats is None else {"state": stats.get("state")} | _figures(stats)
+
+
+def _figures(stats: dict[str, Any]) -> dict[str, Any]:
+    percentiles = stats.get("current_response_time_percentiles")
+    p95 = percentiles.get("response_time_percentile_0.95") if isinstance(percentiles, dict) else None
+    return {
+        "people": _number(stats.get("user_count")) or 0,
+        "rps": _number(stats.get("total_rps")) or 0.0,
+        "p95_ms": _number(p95),
+        "failed": _number(stats.get("fail_ratio")) or 0.0,
+    }
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, int | float) and value == value else None

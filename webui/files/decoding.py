@@ -1,0 +1,94 @@
+"""How much the page decodes at once: a few kilobytes of a file may unfold to hundreds of megabytes.
+
+Judged from the size that a file says of itself, before anything of it is decoded. All visitors share one sum of bytes; who comes
+when it is used up waits. Files are read in threads, so that waiting here stops nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from webui.i18n.language import later, say
+from webui.user_error import Failure
+
+MOST_PIXELS = 50_000_000
+"""Of one picture, and of one frame of a video."""
+MOST_BYTES = 600_000_000
+"""Of all that is decoded at a time. The container has 2 GB, with the uploads in them."""
+WAIT_S = 60.0
+BYTES_A_PIXEL = 12
+"""Four as decoded, four in RGB or RGBA, four while it is scaled down."""
+M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 1024 * 1024
+SCALE_DOWN = later("Scale it down, then attach it again.")
+
+
+class Budget:
+    """A sum of bytes that threads share."""
+
+    def __init__(self, most: int, wait_s: float = WAIT_S) -> None:
+        self._left = self._most = most
+        self._wait_s = wait_s
+        self._changed = threading.Condition()
+        self._mine = threading.local()
+
+    @contextmanager
+    def holding(self, bytes_needed: int) -> Iterator[None]:
+        """Waits until there is room. Raises Failure after the deadline. What needs more than there is gets all of it, alone.
+
+        Inside another one of the same thread it takes nothing: two that hold a part and wait for more would wait for each other.
+        """
+        if getattr(self._mine, "holds", False):
+            yield
+            return
+        share = min(bytes_needed, self._most)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
+                raise Failure(
+                    say("The page is busy with large files of other visitors."), say("Try again in a minute.")
+                )
+            self._left -= share
+        self._mine.holds = True
+        try:
+            yield
+        finally:
+            self._mine.holds = False
+            with self._changed:
+                self._left += share
+                self._changed.notify_all()
+
+
+SHARED = Budget(MOST_BYTES)
+
+
+def give_memory_back() -> None:
+    """From here on what a decoded picture took goes back to the system when it is freed.
+
+    glibc otherwise learns from the first large picture to keep such blocks, in each thread for itself: six pictures that were
+    decoded one after the other in six threads held 2.5 GB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's own
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
+
+
+def judged(name: str, width: int, height: int) -> int:
+    """Its pixels. Raises Failure where they are too many."""
+    if width * height > MOST_PIXELS:
+        raise too_large(name, (width, height))
+    return width * height
+
+
+def too_large(name: str, found: tuple[int, int] | None = None) -> Failure:
+    sides = f" ({found[0]} × {found[1]})" if found else ""
+    return Failure(
+        say(
+            "{name} has too many pixels{sides}; the most is {most} million.",
+            name=name,
+            sides=sides,
+            most=MOST_PIXELS // 1_000_000,
+        ),
+        say(SCALE_DOWN),
+    )

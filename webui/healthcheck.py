@@ -1,0 +1,27 @@
+"""Container health check: exit code 0 when the page answers. python -m webui.healthcheck"""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+
+from webui import settings
+
+TIMEOUT_S = 3
+
+
+def main() -> int:
+    url = f"http://127.0.0.1:{settings.read(os.environ).port}/"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, headers={"Accept": "text/html"})  # with a login, its page is an answer too
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
+            return 0 if response.status == 200 else 1
+    except OSError as error:
+        print(f"{url} does not answer: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

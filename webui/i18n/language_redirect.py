@@ -1,0 +1,32 @@
+"""Sends a visitor who opens / to the page in their language: the one chosen on the page, else the browser's."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from webui.i18n import language
+
+COOKIE = "manyeyes-language"
+
+
+class ByLanguage:
+    """ASGI middleware. Programs ask for no language and get English."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+            wanted = of(Request(scope))
+            if wanted != language.ENGLISH:
+                # Relative, because the address that the visitor knows may have another port or scheme.
+                answer = RedirectResponse(f"{wanted}/", 303, {"Vary": "Cookie, Accept-Language"})
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def of(request: Request) -> str:
+    return language.wanted(request.cookies.get(COOKIE), request.headers.get("accept-language", ""))

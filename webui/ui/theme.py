@@ -1,0 +1,85 @@
+"""The theme: colours and the reader's own system fonts, so that nothing is fetched from anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+from webui.i18n.language import ZH, later, say, spoken
+
+CSS = Path(__file__).parents[1] / "page.css"
+SCRIPTS = (Path(__file__).parents[1] / "page.js", Path(__file__).parents[1] / "chats.js")
+
+WORDS = (
+    later("Your question"),
+    later("The question to all of them"),
+    later("More tabs"),
+    later("Enlarge the picture"),
+    later("Delete the chat {title}"),
+    later("Log out"),
+)
+"""What the scripts say."""
+
+
+def head() -> str:
+    """The scripts, with their words and Gradio's own texts in the language of the page."""
+    words = json.dumps({word: say(word) for word in WORDS}, ensure_ascii=False).replace("<", "\\u003c")
+    browser = "zh-CN" if spoken() == ZH else "en"
+    # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
+    begin = (
+        f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
+        "  Object.defineProperty(navigator, name, { get: () => value, configurable: true });"
+        f'document.documentElement.lang = "{browser}"; window.manyeyesWords = {words};'
+    )
+    scripts = (begin, *(script.read_text(encoding="utf-8") for script in SCRIPTS))
+    return "".join(f"<script>{script}</script>" for script in scripts)
+
+
+class SystemFont(gr.themes.Font):
+    """A CSS keyword such as system-ui, which is no family name and must not be quoted."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=colors.teal,
+        secondary_hue=colors.teal,
+        neutral_hue=colors.slate,
+        spacing_size=sizes.spacing_md,
+        radius_size=sizes.radius_md,
+        text_size=sizes.text_md,
+        font=[SystemFont("system-ui"), SystemFont("sans-serif")],
+        font_mono=[SystemFont("ui-monospace"), SystemFont("monospace")],
+    ).set(
+        body_background_fill="#f7f8fa",
+        body_background_fill_dark="#0e1318",
+        background_fill_primary_dark="#151b22",
+        background_fill_secondary_dark="#1a222b",
+        block_background_fill_dark="#151b22",
+        border_color_primary="#e2e6eb",
+        border_color_primary_dark="#27313b",
+        input_background_fill="#f7f8fa",
+        input_background_fill_dark="#0e1318",
+        input_border_color="#e2e6eb",
+        input_border_color_dark="#27313b",
+        input_border_width="1px",
+        body_text_color="#1c2733",
+        body_text_color_subdued="#5f6c7b",
+        body_text_color_dark="#e6eaef",
+        body_text_color_subdued_dark="#93a1b0",
+        block_label_text_color="#3b4855",
+        block_title_text_color="#3b4855",
+        block_title_text_color_dark="#c3cdd7",
+        color_accent="*primary_600",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        slider_color="*primary_600",
+    )

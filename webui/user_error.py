@@ -1,0 +1,93 @@
+"""What went wrong, and what to do next, in words for the person at the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import openai
+
+from webui.i18n.language import later, say
+
+RETRY = later("Press retry.")
+
+
+@dataclass(unsafe_hash=True)  # not frozen: Python writes the traceback into an exception that passes a context manager
+class Failure(Exception):
+    """`what` failed (one sentence) and what to do `next` (one sentence)."""
+
+    what: str
+    next: str = RETRY
+    cut: bool = False
+    """An answer that had begun broke off, so that another engine may go on with it."""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.next}"
+
+
+def was_cut() -> Failure:
+    return Failure(say("The answer was cut: the engine went away."), say(RETRY), cut=True)
+
+
+def explain(error: Exception, gateway_url: str, begun: bool = False) -> Failure:
+    """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
+    match error:
+        case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
+            return was_cut()
+        case Failure():
+            return error
+        case openai.APIStatusError():
+            return _refused(error)
+        case openai.APITimeoutError():
+            return Failure(say("The gateway did not answer in time."), say(RETRY))
+        case openai.APIConnectionError():
+            return unreachable(gateway_url)
+        case openai.APIError():  # an error object inside a stream that began well
+            return Failure(
+                say("The engine stopped with an error: {said}", said=_sentence(error.message)), say(RETRY), cut=True
+            )
+    return was_cut()  # the transport's own errors: the connection broke while the answer came
+
+
+def unreachable(gateway_url: str) -> Failure:
+    return Failure(
+        say("The gateway at {url} cannot be reached.", url=gateway_url),
+        say("See whether it runs (docker compose ps gateway), then press retry."),
+    )
+
+
+def _refused(error: openai.APIStatusError) -> Failure:
+    said = _sentence(_message(error))
+    match error.status_code:
+        case 400 | 422:
+            return Failure(said, say("Change the message or the settings, then send it again."))
+        case 401 | 403:
+            return Failure(said, say("Whoever runs this page sets its key in MANYEYES_API_KEY."))
+        case 404:
+            return Failure(said, say("Choose another model in the settings, then press retry."))
+        case 413:
+            return Failure(said, say("Remove a picture or a video, or begin a new chat, then send it again."))
+        case 429:
+            return Failure(said, say("Press retry {when}.", when=_when(error)))
+        case 502 | 503 | 504:
+            return Failure(said, say("The engines may be starting. Press retry {when}.", when=_when(error)))
+    return Failure(
+        say("The gateway answered with status {status}: {said}", status=error.status_code, said=said), say(RETRY)
+    )
+
+
+def _message(error: openai.APIStatusError) -> str:
+    """The message of OpenAI's error object; the client has already taken "error" off when it was there."""
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    if isinstance(message, str):
+        return message
+    return say("The gateway refused the request with status {status}", status=error.status_code)
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())[:500] or say("no reason was given")
+    return text if text.endswith((".", "!", "?", "。")) else f"{text}."
+
+
+def _when(error: openai.APIStatusError) -> str:
+    seconds = error.response.headers.get("retry-after", "")
+    return say("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else say("in a moment")
