@@ -148,8 +148,8 @@ test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on C
 
 .PHONY: test-long
 test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker engine of its own (root; some minutes, 3 GB of memory)
-	@$(HOST) images --config tests/long/cluster.yaml
-	@unshare --net --mount --propagation=private bash -c 'ip link set lo up && exec $(PY) -m pytest -s tests/long'
+	@$(HOST) images --config tests/nightly/cluster.yaml
+	@unshare --net --mount --propagation=private bash -c 'ip link set lo up && exec $(PY) -m pytest -s tests/nightly'
 
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
@@ -157,40 +157,40 @@ autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.js
 
 .PHONY: simulated-day
 simulated-day: $(VENV)/test ## Scaling on simulated days, to docs/scaling.md
-	@$(PY) -m tests.simulation
+	@$(PY) -m tests.autoscaling_simulation
 
 .PHONY: bench-gateway
 bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmarks.md: 2 hours (ARGS=--quick: 17 minutes)
 	@out=build/bench/results/$$(date +%Y%m%d-%H%M%S); \
-	tests/nginx/fetch build/nginx; \
+	manyeyes/devcluster/fetch/nginx build/nginx; \
 	$(PY) -m benchmarks --out "$$out" $(ARGS) && $(PY) -m benchmarks.report "$$out"
 
 .PHONY: bench-controller
 bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
 	@$(PY) -m benchmarks.controller $(ARGS)
-	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/process/test_saturated.py
+	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/integration/test_saturated.py
 	@cat build/saturated.txt
 
 .PHONY: alert-drill
 alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on processes, to docs/alert-drill.md: 10 minutes
-	@tests/nginx/fetch build/nginx
-	@tests/prometheus/fetch build/prometheus
-	@$(PY) -m tests.drill $(ARGS)
+	@manyeyes/devcluster/fetch/nginx build/nginx
+	@manyeyes/devcluster/fetch/prometheus build/prometheus
+	@$(PY) -m tests.alert_drill $(ARGS)
 
 .PHONY: bench-monitoring
 bench-monitoring: $(VENV)/test ## What Prometheus and the exporters cost at eight engines: 20 minutes
-	@tests/nginx/fetch build/nginx
-	@tests/prometheus/fetch build/prometheus
+	@manyeyes/devcluster/fetch/nginx build/nginx
+	@manyeyes/devcluster/fetch/prometheus build/prometheus
 	@$(PY) -m benchmarks.monitoring $(ARGS)
 
 .PHONY: k8s-proof
 k8s-proof: $(VENV)/test ## The gateway on Kubernetes' files, 3 -> 50 -> 3 pods again and again, without Kubernetes: 4 minutes
-	@tests/nginx/fetch build/nginx
-	@$(PY) -m tests.kubernetes.proof
+	@manyeyes/devcluster/fetch/nginx build/nginx
+	@$(PY) -m tests.kubernetes.cluster_e2e
 
 .PHONY: k8s-pod-proof
 k8s-pod-proof: $(VENV)/test ## A rendered pod's containers under its own security settings, by Docker: vLLM on CPU, its image present
-	@$(PY) -m tests.kubernetes.pod_proof
+	@$(PY) -m tests.kubernetes.pod_e2e
 
 .PHONY: swarm-proof
 swarm-proof: $(VENV)/test ## The emulated stack on a Docker Swarm of one node, which it makes and leaves: 5 minutes, images present
@@ -208,7 +208,7 @@ loadtest-page: $(VENV)/host ## Locust's page at /locust/ of the running cluster
 
 .PHONY: scale-proof
 scale-proof: $(VENV)/test ## What did more GPUs bring? COUNTS=1,2,3 emulated, no Docker; ARGS='--on compose' for the cluster
-	@tests/nginx/fetch build/nginx
+	@manyeyes/devcluster/fetch/nginx build/nginx
 	@$(if $(findstring compose,$(ARGS)),$(marked)) MANYEYES_API_KEY="$${KEY:-$${MANYEYES_API_KEY:-}}" $(PY) -m loadtest.scaling_report $(call given,counts) $(ARGS)
 
 .PHONY: chaos
@@ -233,7 +233,7 @@ plan-policies: $(VENV)/loadtest ## Balancing policies on thousands of simulated 
 
 .PHONY: plan-error
 plan-error: $(VENV)/test ## The planner beside emulated engines, five configurations: 35 minutes on a quiet machine
-	@tests/nginx/fetch build/nginx
+	@manyeyes/devcluster/fetch/nginx build/nginx
 	@$(PY) -m manyeyes.planner.plan_validation --speed 0.5 --repeats 2 $(ARGS)
 
 .PHONY: calibrate

@@ -2,5 +2,5 @@
 
 import os
 
-# tests/process/stand.py gives each test worker ports of its own; this is one more worker, beside any tests that run.
+# manyeyes/devcluster/cluster.py gives each test worker ports of its own; this is one more worker, beside any tests that run.
 os.environ.setdefault("PYTEST_XDIST_WORKER", "gw9")

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.gateways.gateway import MODEL
 from loadtest.host_info import ROOT
 from loadtest.process_group import started
-from tests.process.stand import free_port, nginx_binary
+from manyeyes.devcluster.cluster import free_port, nginx_binary
 
 
 @contextlib.contextmanager

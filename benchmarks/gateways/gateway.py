@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.process_group import members, started
-from tests.process.stand import free_port
+from manyeyes.devcluster.cluster import free_port
 
 MODEL = "qwen3-vl-4b"
 # What every client sends as its key, the same for all of them; LiteLLM does not start without one.

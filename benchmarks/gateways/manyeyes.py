@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL, Gateway, Running, Setting, answers
 from benchmarks.gateways.nginx_docs import nginx_version
+from manyeyes.devcluster.cluster import local_cluster
 from manyeyes.render.nginx.access import workers_for
-from tests.process.stand import stand
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def _run(folder: Path, engines: Sequence[str]) -> Iterator[Running]:
         "gateway": {"workers": workers_for(len(engines))},
     }
     # The stand prints its logs at the end, for tests; they stay in the folder.
-    with contextlib.redirect_stdout(io.StringIO()), stand(folder, document, addresses=addresses) as running:
+    with contextlib.redirect_stdout(io.StringIO()), local_cluster(folder, document, addresses=addresses) as running:
         address = f"127.0.0.1:{running.ports['gateway']}"
         answers(address, lambda: running.processes["nginx"].poll() is None, folder / "controller.log")
         running.answers_from(MODEL, set(addresses))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.gateways.gateway import Gateway, Setting, command
 from benchmarks.install_competitors import NotInstalled
-from tests.process.stand import nginx_binary
+from manyeyes.devcluster.cluster import nginx_binary
 
 DOCS = "https://docs.vllm.ai/en/latest/deployment/nginx.html"
 IMAGE = "nginx.conf of the nginx:latest image, which the page builds on"
@@ -74,6 +74,10 @@ GATEWAY = Gateway(
         Setting("least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "the page's", DOCS),
         Setting("worker_processes auto, keepalive_timeout 65, sendfile, access log on", "the image's", IMAGE),
         Setting("client_max_body_size 512m", "ours: with the default of 1 MB, pictures get 413", DOCS),
-        Setting("the nginx binary of tests/nginx/fetch", "the same as this gateway's", "tests/nginx/fetch"),
+        Setting(
+            "the nginx binary of manyeyes/devcluster/fetch/nginx",
+            "the same as this gateway's",
+            "manyeyes/devcluster/fetch/nginx",
+        ),
     ),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.gateways.gateway import Gateway, Setting, command
 from benchmarks.install_competitors import environment_for, from_pypi, pinned
-from tests.process.stand import free_port
+from manyeyes.devcluster.cluster import free_port
 
 
 def router(

@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from tests.process.crowd import crowd
-from tests.process.stand import ROOT, Stand, stand
-from tests.process.watched import PARTS, Watched, watched
-from tests.prometheus.promtool import program
+from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
+from manyeyes.devcluster.monitored_cluster import PARTS, Watched, watched
+from manyeyes.devcluster.promtool import program
 
 ENGINES = 8
 FIRST_PORT = 32_000
@@ -58,7 +58,7 @@ def as_many_series_as_vllm() -> Iterator[list[str]]:
         process.wait()
 
 
-def history(running: Stand) -> str:
+def history(running: LocalCluster) -> str:
     """OpenMetrics of what the hour-long rules read, for the hours before."""
     now = time.time()
     times = [now - HOURS * 3600 + EVERY_S * number for number in range(HOURS * 3600 // EVERY_S)]
@@ -154,7 +154,7 @@ def main() -> None:
             as_many_series_as_vllm() as targets,
             tempfile.TemporaryDirectory() as folder,
             contextlib.redirect_stdout(io.StringIO()),
-            stand(Path(folder), document()) as running,
+            local_cluster(Path(folder), document()) as running,
         ):
             running.all_up({f"gpu-{number}" for number in range(ENGINES)})
             with watched(running) as beside:

@@ -1,6 +1,6 @@
 """A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker, no GPU.
 
-Each visit starts a new one, so that no cache is warm from the visit before. `tests/process/stand.py` knows how the
+Each visit starts a new one, so that no cache is warm from the visit before. `manyeyes/devcluster/cluster.py` knows how the
 controller and nginx are started; it is the one thing outside this room that the load test uses, and only here.
 """
 
@@ -20,7 +20,7 @@ import yaml
 
 from loadtest.host_info import ROOT
 from loadtest.scaling_report.backends import Kind, NoCluster
-from tests.process.stand import Stand, free_port, stand
+from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 
 MODEL = "qwen3-vl-4b"
 PROFILE = "rtx4090d-qwen3-vl-4b"
@@ -181,7 +181,7 @@ class Processes:
             for engine in engines:
                 stack.callback(engine.end)
                 engine.start()
-            running = stack.enter_context(_quietly(stand(folder, document, addresses=addresses)))
+            running = stack.enter_context(_quietly(local_cluster(folder, document, addresses=addresses)))
             try:
                 running.all_up(set(addresses), within_s=60)
                 running.answers_from(MODEL, set(addresses), within_s=60)
@@ -193,7 +193,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def _quietly(standing: contextlib.AbstractContextManager[Stand]) -> Iterator[Stand]:
+def _quietly(standing: contextlib.AbstractContextManager[LocalCluster]) -> Iterator[LocalCluster]:
     """The stand prints its logs at the end, for tests; here they stay in the folder."""
     running = standing.__enter__()
     try:

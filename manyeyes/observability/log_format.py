@@ -1,6 +1,6 @@
 """The one form of a log line: a JSON object with these fields first. Needs Python's own library only, for it also runs inside vLLM.
 
-nginx writes the same form by its log_format (nginx/nginx.conf) and nginx/start.sh by printf; tests/process/test_log_lines.py
+nginx writes the same form by its log_format (nginx/nginx.conf) and nginx/start.sh by printf; tests/integration/test_log_lines.py
 holds every part to it.
 """
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser import grafana
-from tests.browser.visit import chromium
+from tests.browser.browser_session import chromium
 
 GRAFANA_RUNS = grafana.runs()
 collect_ignore = [] if GRAFANA_RUNS else ["test_grafana.py"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.page_stand import page_stand
-from tests.browser.visit import ANSWERS, DESK, QUESTIONS, Visit, chromium
+from tests.browser.browser_session import ANSWERS, DESK, QUESTIONS, Visit, chromium
+from tests.browser.webui_cluster import page_stand
 
 PRETEND = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 

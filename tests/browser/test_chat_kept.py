@@ -11,22 +11,22 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.page_stand import page_stand
-from tests.browser.visit import ANSWERS, NOTES, QUESTIONS, Visit, visiting
-from tests.process.stand import Stand
+from manyeyes.devcluster.cluster import LocalCluster
+from tests.browser.browser_session import ANSWERS, NOTES, QUESTIONS, Visit, visiting
+from tests.browser.webui_cluster import page_stand
 from webui import samples
 
 SLOW = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=60", "--faults")
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with page_stand(tmp_path_factory.mktemp("stand"), SLOW) as parts:
         yield parts
 
 
 @pytest.fixture
-def visit(browser: Browser, running: Stand) -> Iterator[Visit]:
+def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
     with visiting(browser, running.url) as opened:
         yield opened
 
@@ -133,7 +133,7 @@ def test_a_task_sets_the_sampling_and_the_system_prompt(visit: Visit) -> None:
     expect(visit.page.locator("#question textarea")).to_have_value("Transcribe all text in this picture.")
 
 
-def test_two_visits_at_once_get_each_their_own_answer(browser: Browser, running: Stand) -> None:
+def test_two_visits_at_once_get_each_their_own_answer(browser: Browser, running: LocalCluster) -> None:
     with visiting(browser, running.url) as one, visiting(browser, running.url) as two:
         one.ask("alpha")
         two.ask("beta gamma delta")
@@ -146,7 +146,7 @@ def test_two_visits_at_once_get_each_their_own_answer(browser: Browser, running:
         expect(two.page.locator("#chat-list-items .name")).to_have_text(["beta gamma delta"])
 
 
-def test_an_answer_goes_on_when_its_engine_is_killed(visit: Visit, running: Stand) -> None:
+def test_an_answer_goes_on_when_its_engine_is_killed(visit: Visit, running: LocalCluster) -> None:
     """Last in this file: an engine is gone afterwards."""
     visit.ask("Tell a long story about a lighthouse, please")
     expect(visit.page.locator(ANSWERS).last).to_have_text(re.compile(r"\w+ \w+ \w+"), timeout=20_000)
@@ -159,7 +159,7 @@ def test_an_answer_goes_on_when_its_engine_is_killed(visit: Visit, running: Stan
     expect(visit.page.locator(NOTES).last.locator("strong")).to_have_count(0)
 
 
-def _running(running: Stand, name: str) -> float:
+def _running(running: LocalCluster, name: str) -> float:
     text = httpx.get(f"http://127.0.0.1:{running.ports[name]}/metrics").text
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("vllm:num_requests_running{")

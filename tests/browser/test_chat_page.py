@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, expect
 
-from tests.browser.visit import DESK, PHONE, QUESTIONS, Visit, visiting
+from tests.browser.browser_session import DESK, PHONE, QUESTIONS, Visit, visiting
 
 URL = os.environ.get("MANYEYES_URL", "")
 

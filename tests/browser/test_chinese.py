@@ -9,9 +9,9 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
-from tests.browser.page_stand import page_stand
-from tests.browser.visit import DESK, PHONE, SCREENSHOTS, Visit, visiting
-from tests.process.stand import Stand
+from manyeyes.devcluster.cluster import LocalCluster
+from tests.browser.browser_session import DESK, PHONE, SCREENSHOTS, Visit, visiting
+from tests.browser.webui_cluster import page_stand
 
 TABS = ("对话", "文档", "对比", "回退", "分别提问", "智能体", "集群")
 
@@ -24,7 +24,7 @@ KEPT = r"""
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with page_stand(tmp_path_factory.mktemp("stand")) as parts:
         yield parts
 
@@ -53,7 +53,7 @@ def english_left(visit: Visit) -> list[str]:
 
 @pytest.mark.parametrize(("device", "size"), [("desk", DESK), ("phone", PHONE)])
 def test_no_tab_shows_english_to_a_browser_that_speaks_chinese(
-    browser: Browser, running: Stand, device: str, size: tuple[int, int]
+    browser: Browser, running: LocalCluster, device: str, size: tuple[int, int]
 ) -> None:
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, locale="zh-CN")
     visit = Visit(context.new_page(), running.url)
@@ -79,7 +79,7 @@ def test_no_tab_shows_english_to_a_browser_that_speaks_chinese(
     assert visit.complaints == []
 
 
-def test_an_answer_its_line_and_an_error_are_in_chinese(browser: Browser, running: Stand) -> None:
+def test_an_answer_its_line_and_an_error_are_in_chinese(browser: Browser, running: LocalCluster) -> None:
     context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]}, locale="zh-CN")
     visit = Visit(context.new_page(), running.url)
     visit.open()
@@ -96,7 +96,7 @@ def test_an_answer_its_line_and_an_error_are_in_chinese(browser: Browser, runnin
     context.close()
 
 
-def test_the_language_is_switched_on_the_page_and_remembered(browser: Browser, running: Stand) -> None:
+def test_the_language_is_switched_on_the_page_and_remembered(browser: Browser, running: LocalCluster) -> None:
     with visiting(browser, running.url) as visit:
         expect(visit.page.get_by_role("tab", name="Documents", exact=True)).to_be_visible()
         visit.page.get_by_role("link", name="中文").click()
@@ -107,7 +107,7 @@ def test_the_language_is_switched_on_the_page_and_remembered(browser: Browser, r
         expect(visit.page.get_by_role("tab", name="Documents", exact=True)).to_be_visible()
 
 
-def test_programs_choose_the_language_by_the_address(running: Stand) -> None:
+def test_programs_choose_the_language_by_the_address(running: LocalCluster) -> None:
     english, chinese = Client(running.url, verbose=False), Client(f"{running.url}/zh/", verbose=False)
     assert "Choose another model" in english.predict("hi", [], "no-such-model", api_name="/chat")["error"]
     assert "请在设置中选择其他模型" in chinese.predict("hi", [], "no-such-model", api_name="/chat")["error"]

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from manyeyes.monitoring.grafana import build
+from tests.browser.browser_session import SCREENSHOTS
 from tests.browser.grafana import GATEWAY, has_gpus
-from tests.browser.visit import SCREENSHOTS
 
 DASHBOARDS = sorted(file for file in build.FOLDER.glob("*.json") if file.stem != "gpu" or has_gpus())
 # Of Grafana's own end-to-end tests: https://www.npmjs.com/package/@grafana/e2e-selectors, 12.3.0

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.page_stand import page_stand
+from manyeyes.devcluster.cluster import LocalCluster
+from manyeyes.devcluster.eventually import eventually
+from tests.browser.browser_session import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
 from tests.browser.test_tabs import TABS
-from tests.browser.visit import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
-from tests.eventually import eventually
-from tests.process.stand import Stand
+from tests.browser.webui_cluster import page_stand
 from webui.i18n.chinese import CHINESE
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
@@ -23,13 +23,13 @@ ON_TOP = """(element, [x, y]) => {
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with page_stand(tmp_path_factory.mktemp("stand"), FLAGS) as parts:
         yield parts
 
 
 @pytest.fixture
-def visit(browser: Browser, running: Stand) -> Iterator[Visit]:
+def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
     with visiting(browser, running.url) as opened:
         yield opened
         assert opened.complaints == []
@@ -91,7 +91,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 360, 600, 700, 800])
-def test_every_tab_is_opened_by_a_tap(browser: Browser, running: Stand, width: int) -> None:
+def test_every_tab_is_opened_by_a_tap(browser: Browser, running: LocalCluster, width: int) -> None:
     with on_a_phone(browser, running.url, width) as page:
         for name in TABS:
             panel = tap_tab(page, name)
@@ -104,7 +104,7 @@ def test_every_tab_is_opened_by_a_tap(browser: Browser, running: Stand, width: i
                 shoot(page, f"tab-{name.lower()}-{width}")
 
 
-def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: Stand) -> None:
+def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: LocalCluster) -> None:
     with on_a_phone(browser, f"{running.url}/zh/") as page:
         for name in (CHINESE[name] for name in TABS):
             tap_tab(page, name)
@@ -113,7 +113,9 @@ def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: Stan
 
 
 @pytest.mark.parametrize("width", [390, 360, 800])
-def test_the_settings_open_by_a_tap_offer_a_model_and_close(browser: Browser, running: Stand, width: int) -> None:
+def test_the_settings_open_by_a_tap_offer_a_model_and_close(
+    browser: Browser, running: LocalCluster, width: int
+) -> None:
     with on_a_phone(browser, running.url, width) as page:
         tap(page.locator(".tools .side-toggle[data-side=chat-side]"))
         model = page.locator("#model input")
@@ -133,7 +135,7 @@ def test_the_settings_open_by_a_tap_offer_a_model_and_close(browser: Browser, ru
     [("chat-list", "#new-chat"), ("chat-code", "#language label >> nth=1"), ("chat-camera", "#snap")],
 )
 def test_every_sheet_opens_by_a_tap_shows_what_it_holds_and_closes(
-    browser: Browser, running: Stand, width: int, sheet: str, inner: str
+    browser: Browser, running: LocalCluster, width: int, sheet: str, inner: str
 ) -> None:
     with on_a_phone(browser, running.url, width) as page:
         openers = {
@@ -153,7 +155,7 @@ def test_every_sheet_opens_by_a_tap_shows_what_it_holds_and_closes(
         expect(shown).to_be_hidden()
 
 
-def test_a_long_title_in_the_list_of_chats_can_be_deleted(browser: Browser, running: Stand) -> None:
+def test_a_long_title_in_the_list_of_chats_can_be_deleted(browser: Browser, running: LocalCluster) -> None:
     with on_a_phone(browser, running.url) as page:
         page.evaluate(
             """localStorage.setItem("manyeyes-chats", JSON.stringify([{id: "1", title: "W".repeat(46), messages: [{}]}]))"""
@@ -171,7 +173,7 @@ def test_a_long_title_in_the_list_of_chats_can_be_deleted(browser: Browser, runn
 @pytest.mark.parametrize("keys", [["Enter"], [" ", " ", "Enter"], ["Enter", "Enter"]], ids=["Enter", "spaces", "twice"])
 @pytest.mark.parametrize("path", ["/", "/zh/"])
 def test_enter_in_an_empty_box_leaves_the_chat_as_it_is(
-    browser: Browser, running: Stand, path: str, keys: list[str]
+    browser: Browser, running: LocalCluster, path: str, keys: list[str]
 ) -> None:
     with visiting(browser, running.url + path) as visit:
         page = visit.page

@@ -16,8 +16,8 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
-from tests.browser.visit import ANSWER_MS, ANSWERS, Visit, visiting
-from tests.eventually import eventually
+from manyeyes.devcluster.eventually import eventually
+from tests.browser.browser_session import ANSWER_MS, ANSWERS, Visit, visiting
 from webui import samples
 
 URL = os.environ.get("MANYEYES_URL", "")

@@ -10,25 +10,25 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.visit import ANSWER_MS, ANSWERS, STOP, Visit, chromium, visiting
-from tests.eventually import eventually
-from tests.process.stand import Stand, stand
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+from tests.browser.browser_session import ANSWER_MS, ANSWERS, STOP, Visit, chromium, visiting
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Stand]:
+def running(tmp_path: Path) -> Iterator[LocalCluster]:
     document = {
         "pools": [{"name": "slow", "model": "org/Slow-VL"}],
         "engines": [{"name": "late-0", "pool": "slow"}],
     }
-    with stand(tmp_path, document) as parts:
+    with local_cluster(tmp_path, document) as parts:
         parts.start_engine("late-0", "--tpot-ms=200")
         parts.answers_from("slow", {"late-0"}, within_s=30)
         yield parts
 
 
 @pytest.fixture
-def visit(running: Stand) -> Iterator[Visit]:
+def visit(running: LocalCluster) -> Iterator[Visit]:
     running.start_page()
     with chromium() as browser, visiting(browser, running.page_url) as opened:
         yield opened
@@ -43,7 +43,7 @@ def test_an_answer_grows_word_by_word(visit: Visit) -> None:
     assert lengths == sorted(lengths)
 
 
-def test_stop_keeps_what_came_says_so_and_frees_the_engine(visit: Visit, running: Stand) -> None:
+def test_stop_keeps_what_came_says_so_and_frees_the_engine(visit: Visit, running: LocalCluster) -> None:
     visit.ask("Tell a very long story about a lighthouse.")
     expect(visit.page.locator(ANSWERS).last).to_have_text(re.compile(r"\S"), timeout=ANSWER_MS)
     visit.page.locator(STOP).click()

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Download, Locator, Page, expect
 
-from tests.browser.page_stand import page_stand
-from tests.browser.visit import DESK, PHONE, SCREENSHOTS, Visit, visiting
-from tests.eventually import eventually
-from tests.process.stand import Stand
+from manyeyes.devcluster.cluster import LocalCluster
+from manyeyes.devcluster.eventually import eventually
+from tests.browser.browser_session import DESK, PHONE, SCREENSHOTS, Visit, visiting
+from tests.browser.webui_cluster import page_stand
 
 TABS = ("Chat", "Documents", "Compare", "Fallback", "Individual", "Agent", "Cluster")
 FLAGS = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=12", "--faults")
@@ -22,7 +22,7 @@ KEY = "an-admin-key-for-these-tests"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("stand")
     (folder / "secrets").mkdir()
     (folder / "secrets/admin.key").write_text(f"{KEY}\n")
@@ -31,7 +31,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 @pytest.fixture
-def visit(browser: Browser, running: Stand) -> Iterator[Visit]:
+def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
     with visiting(browser, running.url) as opened:
         yield opened
         assert opened.complaints == []
@@ -146,7 +146,7 @@ def test_cluster_shows_engines_live_and_drains_one_with_the_key(visit: Visit) ->
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("device", "size"), [("desk", DESK), ("phone", PHONE)])
 def test_every_tab_fits_the_screen_and_every_control_has_a_name(
-    browser: Browser, running: Stand, device: str, size: tuple[int, int], scheme: str
+    browser: Browser, running: LocalCluster, device: str, size: tuple[int, int], scheme: str
 ) -> None:
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"

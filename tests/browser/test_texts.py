@@ -9,30 +9,30 @@ import pytest
 import yaml
 from playwright.sync_api import expect
 
-from tests.browser.visit import Visit, chromium, visiting
-from tests.process.stand import Stand, stand
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from tests.browser.browser_session import Visit, chromium, visiting
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Stand]:
+def running(tmp_path: Path) -> Iterator[LocalCluster]:
     document = {
         "pools": [{"name": "big", "model": "org/Big-VL"}],
         "engines": [{"name": "big-0", "pool": "big"}],
         "webui": {"title": "Our eyes", "greeting": "Good morning."},
     }
-    with stand(tmp_path, document) as parts:
+    with local_cluster(tmp_path, document) as parts:
         parts.answers_from("big", {"big-0"})
         yield parts
 
 
 @pytest.fixture
-def visit(running: Stand) -> Iterator[Visit]:
+def visit(running: LocalCluster) -> Iterator[Visit]:
     running.start_page()
     with chromium() as browser, visiting(browser, running.page_url) as opened:
         yield opened
 
 
-def test_the_next_visit_shows_the_texts_of_the_file(running: Stand, visit: Visit) -> None:
+def test_the_next_visit_shows_the_texts_of_the_file(running: LocalCluster, visit: Visit) -> None:
     expect(visit.page.locator("#brand h1")).to_have_text("Our eyes")
     expect(visit.page.get_by_text("Good morning.")).to_be_visible()
     running.configure({**running.document, "webui": {"title": "Other eyes", "greeting": "Good evening."}})

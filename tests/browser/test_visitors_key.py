@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 
 from manyeyes.config.keys import Key, Keys
-from tests.browser.visit import Visit, chromium
-from tests.eventually import eventually
-from tests.process.stand import stand
+from manyeyes.devcluster.cluster import local_cluster
+from manyeyes.devcluster.eventually import eventually
+from tests.browser.browser_session import Visit, chromium
 
 
 def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> None:
     document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "big-0", "pool": "big"}]}
     keys = Keys(keys=(Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest()),))
-    with stand(tmp_path, document, keys=keys) as running, chromium() as browser:
+    with local_cluster(tmp_path, document, keys=keys) as running, chromium() as browser:
         running.all_up({"big-0"})
         body = {"model": "big", "messages": [{"role": "user", "content": "Hello"}]}
         headers = {"Authorization": "Bearer secret"}

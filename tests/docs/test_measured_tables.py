@@ -6,8 +6,8 @@ from pathlib import Path
 from manyeyes.calibration import emulator_validation
 from manyeyes.monitoring.prometheus.alerts import ALERTS
 from manyeyes.planner import plan_validation
-from tests.drill import table
-from tests.drill.faults import FAULTS
+from tests.alert_drill import table
+from tests.alert_drill.faults import FAULTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -7,8 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.kubernetes import custom
-from tests.kubernetes.built import OVERLAYS, ROOT, Json, built, containers, kubectl, of_kind, overlay, pods
+from tests.kubernetes import crd_schemas
+from tests.kubernetes.kustomize_build import OVERLAYS, ROOT, Json, built, containers, kubectl, of_kind, overlay, pods
 
 OLDEST, NEWEST = "1.34", kubernetes_validate.latest_version()
 Invalid = (AssertionError, ValueError, kubernetes_validate.ValidationError)
@@ -17,8 +17,8 @@ PLAIN = [name for name in OVERLAYS if name != "many-nodes"]
 
 def valid(one: Json, version: str = NEWEST) -> None:
     """Raises one of Invalid."""
-    if custom.knows(one):
-        custom.check(one)
+    if crd_schemas.knows(one):
+        crd_schemas.check(one)
     else:
         kubernetes_validate.validate(one, version, strict=True)
 
@@ -27,15 +27,15 @@ def valid(one: Json, version: str = NEWEST) -> None:
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_of_an_overlay_is_valid_for_kubernetes(name: str, version: str) -> None:
     for one in overlay(name):
-        if not custom.knows(one):
+        if not crd_schemas.knows(one):
             valid(one, version)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_object_for_an_operator_has_only_fields_that_it_knows(name: str) -> None:
     for one in overlay(name):
-        if custom.knows(one):
-            custom.check(one)
+        if crd_schemas.knows(one):
+            crd_schemas.check(one)
 
 
 def test_the_checks_refuse_a_field_that_does_not_exist() -> None:
@@ -49,7 +49,7 @@ def test_the_checks_refuse_a_field_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_bare_cluster_needs_no_custom_resource_definitions(name: str) -> None:
-    assert not [one["kind"] for one in overlay(name) if custom.knows(one)]
+    assert not [one["kind"] for one in overlay(name) if crd_schemas.knows(one)]
 
 
 def test_a_plain_autoscaler_can_take_kedas_place(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from manyeyes.devcluster.promtool import ROOT, program, shipped
 from manyeyes.monitoring.prometheus.alerts import ALERTS
 from manyeyes.monitoring.prometheus.rule import Alert
 from manyeyes.monitoring.prometheus.rules import rules
-from tests.prometheus.promtool import ROOT, program, shipped
 
 CASES = ROOT / "tests/prometheus/cases"
 RUNBOOKS = ROOT / "docs/runbooks"

@@ -11,10 +11,10 @@ from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import lay_out
 from manyeyes.config.validation import problems
+from manyeyes.devcluster.promtool import ROOT, program, shipped
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.alertmanager import alertmanager_yml
 from manyeyes.render.prometheus import prometheus_yml, rules_yml
-from tests.prometheus.promtool import ROOT, program, shipped
 
 CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 POOL = "pools: [{name: big, model: m}]\nengines: [{name: gpu-0, pool: big, gpus: [0]}]\n"

@@ -12,7 +12,7 @@ from benchmarks.measure.users import busiest, joined
 from loadtest.host_info import Busy, busy
 from loadtest.percentiles import median, percentile
 from loadtest.process_group import cpu_s, members, memory_mb, started
-from tests.eventually import eventually
+from manyeyes.devcluster.eventually import eventually
 
 HITS, QUERIES = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from manyeyes.controller.state_store import Kept
-from tests.eventually import eventually
+from manyeyes.devcluster.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

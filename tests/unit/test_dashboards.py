@@ -1,4 +1,4 @@
-"""The dashboards as files; whether they show anything is asked of a real cluster in tests/compose."""
+"""The dashboards as files; whether they show anything is asked of a real cluster in tests/e2e."""
 
 import json
 import re

@@ -12,7 +12,7 @@ import pytest
 from manyeyes.cli import gateway_client
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
-from tests.process.certificate import certificate
+from tests.integration.certificate import certificate
 
 
 class Healthz(http.server.BaseHTTPRequestHandler):

@@ -1,5 +1,5 @@
 """manyeyes/engine/pod/media_memory.py: what pictures and videos may take of an engine's memory. vLLM's parts are stand-ins here;
-tests/compose/test_cluster.py asks the real one."""
+tests/e2e/test_cluster.py asks the real one."""
 
 import asyncio
 import importlib.util

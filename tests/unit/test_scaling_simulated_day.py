@@ -6,8 +6,8 @@ from manyeyes.config.loader import parse
 from manyeyes.config.scaling import Scaling, Target
 from manyeyes.controller.autoscaling.pool_autoscaler import with_target
 from manyeyes.simulator import profile
-from tests.simulation.day import Outcome, Setting, Traffic, play
-from tests.simulation.engine import AVERAGE, SimulatedEngine
+from tests.autoscaling_simulation.day import Outcome, Setting, Traffic, play
+from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine
 
 SEEDS = (0, 1, 2, 3, 4)
 RTX_4090 = """

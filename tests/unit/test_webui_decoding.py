@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from manyeyes.config.pools import Media
-from tests.eventually import eventually
+from manyeyes.devcluster.eventually import eventually
 from webui.chat.sampling_settings import Knobs
 from webui.files import attachments, decoding, images, pdf, videos
 from webui.files.attachments import Limits

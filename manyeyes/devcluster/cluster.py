@@ -1,0 +1,330 @@
+"""A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from manyeyes.cli import env_file
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.keys import Keys
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.devcluster.eventually import eventually
+from manyeyes.engine.vllm_flags import served_names
+from manyeyes.render.nginx.paths import Places
+from manyeyes.render.renderer import render
+from manyeyes.render.writer import write
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
+
+
+def nginx_binary() -> str:
+    """NGINX, or the one that manyeyes/devcluster/fetch/nginx unpacks."""
+    if named := os.environ.get("NGINX"):
+        return named
+    subprocess.run([ROOT / "manyeyes/devcluster/fetch/nginx", ROOT / "build/nginx"], check=True, capture_output=True)
+    return str(ROOT / "build/nginx/nginx")
+
+
+def modules_folder() -> str:
+    """Where that nginx finds its modules."""
+    fetched = ROOT / "build/nginx/root/usr/lib/nginx/modules"
+    return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "/usr/lib/nginx/modules"
+
+
+def own_user() -> str:
+    """Folders of tests are closed to nginx's own user."""
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+# Each test worker has ports of its own, below those that outgoing connections take: a part that is killed and started
+# again finds its port free.
+_PORTS = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+
+
+def free_port() -> int:
+    """One that nobody listens on, for TCP and UDP."""
+    for port in _PORTS:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("unreachable: the count has no end")
+
+
+@dataclass
+class LocalCluster:
+    """The running parts. `url` is the gateway's."""
+
+    folder: Path
+    document: dict[str, Any]
+    engine_flags: Sequence[str] = QUICK
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['gateway']}"
+
+    def log(self, part: str) -> str:
+        return (self.folder / f"{part}.log").read_text(errors="replace")
+
+    def start(self, part: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+        with (self.folder / f"{part}.log").open("a") as output:
+            self.processes[part] = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                text=True,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+
+    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+        process = self.processes.pop(part)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        process.wait(timeout=20)
+
+    def start_engine(self, name: str, *more: str) -> None:
+        engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
+        inventory = yaml.safe_load((self.folder / "rendered/inventory.yaml").read_text())
+        cluster = lay_out(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
+        names = served_names(cluster, cluster.pool(engine["pool"]))
+        flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
+        limits = [
+            "--enable-log-requests",
+            '--limit-mm-per-prompt={"image":4,"video":1}',
+            "--enable-server-load-tracking",
+        ]
+        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more]
+        self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
+
+    @property
+    def page_url(self) -> str:
+        """The page itself, past nginx, which would replace what a browser says of its key."""
+        return f"http://127.0.0.1:{self.ports['webui']}"
+
+    @property
+    def pages(self) -> list[str]:
+        """The copies of the page: webui, webui-2 and so on."""
+        copies = int(self.document.get("webui", {}).get("copies", 1))
+        return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
+
+    @property
+    def places(self) -> Places:
+        """What nginx's files name here in place of the containers' addresses and folders."""
+        return Places(
+            controller="127.0.0.1",
+            controller_dns_port=self.ports["dns"],
+            controller_http_port=self.ports["controller"],
+            controller_syslog_port=self.ports["syslog"],
+            outside_resolver=f"127.0.0.1:{self.ports['dns']}",
+            listen=f"127.0.0.1:{self.ports['gateway']}",
+            secrets=str(self.folder / "secrets"),
+            pages=tuple(f"127.0.0.1:{self.ports[page]}" for page in self.pages),
+            caches=str(self.folder / "nginx/tmp"),
+        )
+
+    def start_controller(self, more: dict[str, str] | None = None) -> None:
+        environment = {
+            "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_OFFERED": str(self.folder / "offered"),
+            "MANYEYES_PLACES": json.dumps(dataclasses.asdict(self.places)),
+            "MANYEYES_GATEWAY_INSIDE": f"http://127.0.0.1:{self.ports['inside']}",
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_NAME": "127.0.0.1",
+            "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
+            "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
+            "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
+            "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
+            **(more or {}),
+        }
+        self.start("controller", [sys.executable, "-m", "manyeyes.controller"], environment)
+
+    def start_page(self, page: str = "webui") -> None:
+        """The web page, behind nginx at /; not started with the others, because few tests open it."""
+        environment = {
+            "MANYEYES_GATEWAY_URL": f"http://127.0.0.1:{self.ports['page']}",
+            "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
+            "MANYEYES_WEBUI_PORT": str(self.ports[page]),
+            "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "GRADIO_TEMP_DIR": str(self.folder / f"uploads-{page}"),
+        }
+        self.start(page, [sys.executable, "-m", "webui"], environment)
+        eventually(lambda: listens(self.ports[page]), 60, 0.2, "the page listens")
+
+    def configure(self, document: dict[str, Any]) -> None:
+        """Replaces cluster.yaml as editors do: by a new file under the old name."""
+        self.document = document
+        fresh = self.folder / "cluster.yaml.new"
+        fresh.write_text(yaml.safe_dump(document))
+        fresh.replace(self.folder / "cluster.yaml")
+
+    def configuration(self) -> dict[str, Any]:
+        """What the controller says of it; empty while it does not answer."""
+        with contextlib.suppress(httpx.TransportError):
+            return dict(self.client.get(f"http://127.0.0.1:{self.ports['controller']}/api/configuration").json())
+        return {}
+
+    def reloads(self) -> int:
+        """How often nginx took over other files since it started."""
+        return self.log("nginx").count('"event":"configuration_taken_over"') - 1
+
+    def restart_nginx(self) -> None:
+        """After a kill, as its container does it."""
+        etc = self.folder / "nginx"
+        environment = {
+            "NGINX_BINARY": nginx_binary(),
+            "NGINX_FILES": str(etc),
+            "NGINX_GLOBALS": f"daemon off; {own_user()}",
+            "OFFERED": str(self.folder / "offered"),
+            "SECRETS": self.places.secrets,
+            "TAKEN": str(etc / "tmp/gateway"),
+        }
+        malloc = env_file.read(ROOT / "nginx/malloc.env")
+        self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
+        # Not merely listens: `nginx -t` does so too, for a moment.
+        eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")
+
+    def start_adapter(self) -> None:
+        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        environment = {
+            "MANYEYES_STATE": str(self.folder / "state"),
+            "MANYEYES_SECRETS": str(self.folder / "secrets"),
+            "MANYEYES_ADAPTER_HOST": "127.0.0.1",
+            "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
+        }
+        self.start("adapter", [sys.executable, "-m", "manyeyes.openai_adapter"], environment)
+        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
+
+    def ask(self, model: str = "big", **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
+        return self.client.post(f"{self.url}/v1/chat/completions", json=body)
+
+    def healthz(self) -> dict[str, Any]:
+        return dict(self.client.get(f"{self.url}/healthz").json())
+
+    def all_up(self, engines: set[str], within_s: float = 30) -> None:
+        """Waits until the gateway may send requests to each of `engines`."""
+        self._settled(engines, True, within_s)
+
+    def all_down(self, engines: set[str], within_s: float = 30) -> None:
+        """Waits until the gateway sends requests to none of `engines`."""
+        self._settled(engines, False, within_s)
+
+    def _settled(self, engines: set[str], up: bool, within_s: float) -> None:
+        def check() -> bool:
+            states = {one["name"]: one["state"] for pool in self.healthz()["pools"] for one in pool["engines"]}
+            assert all((states.get(name) == "up") is up for name in engines), states
+            return True
+
+        eventually(check, within_s, 0.1, f"{sorted(engines)} are {'up' if up else 'down'}")
+        time.sleep(1.3)  # nginx asks for members once a second
+
+    def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
+        """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
+
+        def check() -> bool:
+            seen = {self.ask(model).headers.get("X-ManyEyes-Engine") for _ in range(4 * len(engines))}
+            assert seen == engines, seen
+            return True
+
+        eventually(check, within_s, 0.2, f"answers from exactly {sorted(engines)}")
+
+
+@contextlib.contextmanager
+def local_cluster(
+    folder: Path,
+    document: dict[str, Any],
+    keys: Keys | None = None,
+    engine_flags: Sequence[str] = QUICK,
+    addresses: Mapping[str, str] | None = None,
+) -> Iterator[LocalCluster]:
+    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end.
+
+    With `addresses` (engine's name -> host:port) the engines run already, and none is started here.
+    """
+    running = LocalCluster(folder, document, engine_flags=engine_flags)
+    for engine in document["engines"]:
+        running.ports[engine["name"]] = int(addresses[engine["name"]].split(":")[1]) if addresses else free_port()
+        engine["address"] = f"127.0.0.1:{running.ports[engine['name']]}"
+        engine["flavour"] = "emulated"
+    for part in ("gateway", "page", "inside", "controller", "dns", "syslog", *running.pages):
+        running.ports[part] = free_port()
+    # Tests that start and stop the same engine again and again are about other things than flapping.
+    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+    if keys:
+        (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
+    inventory = Inventory(flavour="emulated")
+    write(render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r")), folder / "rendered")
+    try:
+        for engine in document["engines"]:
+            if not addresses and not engine["name"].startswith("late"):
+                running.start_engine(engine["name"])
+        running.start_controller()
+        start_nginx(running)
+        yield running
+    finally:
+        running.client.close()
+        for part in list(running.processes):
+            running.kill(part)
+        for log in sorted(folder.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+
+
+def start_nginx(running: LocalCluster) -> None:
+    """The project's own files, with this host's paths and ports in place of the container's, started as the container does."""
+    etc = running.folder / "nginx"
+    shutil.copytree(ROOT / "nginx", etc)
+    (etc / "tmp").mkdir()
+    ports = running.ports
+    swaps = [
+        ("/tmp/", f"{etc}/tmp/"),
+        ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
+        ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
+        ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
+        ("/run/secrets/manyeyes", running.places.secrets),
+        ("/dev/stdout", f"{running.folder}/access.log"),
+    ]
+    for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc"), *etc.rglob("*.js")):
+        text = file.read_text()
+        for before, after in swaps:
+            text = text.replace(before, after)
+        file.write_text(text)
+    running.restart_nginx()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False

@@ -1,0 +1,184 @@
+"""Prometheus, Alertmanager and the exporters beside a cluster of processes: the very files that are rendered, with this host's ports."""
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from manyeyes.config.inventory import Inventory
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.devcluster.cluster import LocalCluster, free_port, listens
+from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.promtool import program
+from manyeyes.render.alertmanager import alertmanager_yml
+from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
+
+DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
+"""Two minutes are two seconds."""
+PARTS = ("gateway", "node", "alertmanager", "prometheus")
+
+
+@dataclass
+class Pager:
+    """Takes what Alertmanager sends, or refuses it."""
+
+    port: int
+    got: list[dict[str, Any]] = field(default_factory=list)
+    refuses: bool = False
+
+    def told(self, status: str) -> set[str]:
+        """Names of the alerts that it was told are `firing` or `resolved`."""
+        return {
+            alert["labels"]["alertname"] for one in self.got for alert in one["alerts"] if alert["status"] == status
+        }
+
+
+@dataclass
+class Watched:
+    """A stand with its Prometheus."""
+
+    stand: LocalCluster
+    ports: dict[str, int]
+    pager: Pager
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['prometheus']}"
+
+    @property
+    def textfile(self) -> Path:
+        return self.stand.folder / "textfile"
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        answer = self.stand.client.get(f"{self.url}/api/v1/{path}", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def firing(self) -> set[tuple[str, str]]:
+        """(alert, the pool, engine or other thing it is about)."""
+        return {
+            (one["labels"]["alertname"], about(one["labels"])) for one in self._alerts() if one["state"] == "firing"
+        }
+
+    def _alerts(self) -> list[dict[str, Any]]:
+        return list(self.ask("alerts")["alerts"])
+
+    def wrong_rules(self) -> list[str]:
+        """Rules that Prometheus could not work out."""
+        groups = self.ask("rules")["groups"]
+        return [
+            f"{rule['name']}: {rule['lastError']}"
+            for group in groups
+            for rule in group["rules"]
+            if rule["health"] == "err"
+        ]
+
+    def start(self, part: str) -> None:
+        port = self.ports[part]
+        listen = f"127.0.0.1:{port}"
+        folder = self.stand.folder / "monitoring"
+        inside = self.stand.ports["inside"]
+        command = {
+            "gateway": [
+                program("prometheus-nginx-exporter"),
+                f"--nginx.scrape-uri=http://127.0.0.1:{inside}/stub_status",
+                f"--web.listen-address={listen}",
+            ],
+            "node": [
+                program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.loadavg", "--collector.textfile",
+                f"--collector.textfile.directory={self.textfile}", f"--web.listen-address={listen}",
+            ],
+            "alertmanager": [
+                program("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml",
+                f"--storage.path={folder}/alertmanager", "--cluster.listen-address=", f"--web.listen-address={listen}",
+            ],
+            "prometheus": [
+                program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/samples",
+                f"--web.listen-address={listen}",
+            ],
+        }[part]  # fmt: skip
+        self.stand.start(f"watch-{part}", command)
+        eventually(lambda: listens(port), 30, 0.1, f"{part} listens")
+
+    def kill(self, part: str) -> None:
+        self.stand.kill(f"watch-{part}")
+
+
+def about(labels: dict[str, str]) -> str:
+    """The most exact of the things that an alert can be about."""
+    names = ("engine", "pool", "gpu", "integration", "file", "job")
+    return next((labels[name] for name in names if name in labels), "")
+
+
+@contextlib.contextmanager
+def watched(running: LocalCluster) -> Iterator[Watched]:
+    """Beside a running stand whose document has `monitoring: DRILL`. Its processes end with the stand."""
+    with _pager() as pager:
+        ports = {part: free_port() for part in PARTS}
+        made = Watched(running, ports, pager)
+        folder = running.folder / "monitoring"
+        (folder / "samples").mkdir(parents=True)
+        made.textfile.mkdir()
+        cluster = lay_out(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
+        host = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
+        targets = dataclasses.replace(Targets(), controller=f"127.0.0.1:{running.ports['controller']}", **host)
+        webhook = {"webhooks": [{"url": f"http://127.0.0.1:{pager.port}/"}]}
+        alerting = cluster.monitoring.alerting.model_validate(webhook)
+        told = cluster.model_copy(update={"monitoring": cluster.monitoring.model_copy(update={"alerting": alerting})})
+        (folder / "prometheus.yml").write_text(prometheus_yml(cluster, targets))
+        (folder / "rules.yml").write_text(rules_yml(cluster))
+        (folder / "alertmanager.yml").write_text(_hurried(alertmanager_yml(told)))
+        for part in PARTS:
+            made.start(part)
+        eventually(
+            lambda: httpx.get(f"{made.url}/-/ready", trust_env=False).status_code == 200, 30, 0.2, "Prometheus is ready"
+        )
+        yield made
+
+
+def _hurried(text: str) -> str:
+    """alertmanager.yml whose messages leave within a second."""
+    for pause in ("group_wait: 10s", "group_interval: 1m"):
+        assert pause in text
+        text = text.replace(pause, pause.split()[0] + " 1s")
+    return text
+
+
+@contextlib.contextmanager
+def _pager() -> Iterator[Pager]:
+    pager = Pager(free_port())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if not pager.refuses:
+                pager.got.append(json.loads(body))
+            self.send_response(404 if pager.refuses else 200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", pager.port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield pager
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def seconds_until(check: Any, within_s: float, what: str) -> float:
+    """How long it took to come true."""
+    began_s = time.monotonic()
+    eventually(check, within_s, 0.2, what)
+    return time.monotonic() - began_s

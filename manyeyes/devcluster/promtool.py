@@ -1,0 +1,32 @@
+"""Prometheus' own programs, as Debian has them; and the rules as the shipped configuration renders them."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.inventory import DEFAULT
+from manyeyes.config.loader import load
+from manyeyes.config.placement import lay_out
+from manyeyes.render.prometheus import rules_yml
+
+ROOT = Path(__file__).resolve().parents[2]
+FETCHED = ROOT / "build/prometheus"
+
+
+@cache
+def program(name: str) -> str:
+    """prometheus, promtool, prometheus-alertmanager, amtool, prometheus-node-exporter or prometheus-nginx-exporter."""
+    subprocess.run([ROOT / "manyeyes/devcluster/fetch/prometheus", FETCHED], check=True, capture_output=True)
+    return str(FETCHED / name)
+
+
+def shipped() -> Cluster:
+    """config/cluster.yaml on a host with two GPUs."""
+    return lay_out(load(ROOT / "config/cluster.yaml"), DEFAULT)
+
+
+def write_rules(folder: Path, cluster: Cluster) -> Path:
+    file = folder / "rules.yml"
+    file.write_text(rules_yml(cluster))
+    return file

@@ -1,0 +1,67 @@
+"""Who is in rotation, asked where nginx asks: the controller's DNS. And what the controller says of its engines."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import httpx
+
+from manyeyes.devcluster.cluster import LocalCluster
+from manyeyes.devcluster.eventually import eventually
+
+SLACK = float(os.environ.get("MANYEYES_SLACK", "4"))
+"""Promised times are those of a machine that has time: 1 holds the tests to them (docs/operations.md), the suite shares its cores."""
+
+
+def asked(running: LocalCluster, pool: str = "big", tcp: bool = False, edns: bool = True) -> dns.message.Message:
+    """The answer to the question that nginx asks once a second."""
+    query = dns.message.make_query(f"_http._tcp.{pool}.pool.manyeyes.internal", "SRV", use_edns=edns)
+    ask = dns.query.tcp if tcp else dns.query.udp
+    return ask(query, "127.0.0.1", port=running.ports["dns"], timeout=5)
+
+
+def rotation(running: LocalCluster, pool: str = "big") -> set[str] | None:
+    """The engines that get requests; None while the controller says that it does not know, or nothing."""
+    try:
+        reply = asked(running, pool)
+        if reply.flags & dns.flags.TC:
+            reply = asked(running, pool, tcp=True)
+    except (dns.exception.Timeout, OSError):
+        return None
+    if reply.rcode() != dns.rcode.NOERROR:
+        return None
+    return {record.target.labels[0].decode() for rrset in reply.answer for record in rrset}
+
+
+def within(limit_s: float, since_s: float, check: Callable[[], bool], what: str) -> float:
+    """Waits until `check` holds, for longer than promised; then the promise, times SLACK, is held against the time that went by."""
+    eventually(check, limit_s * SLACK + 20, 0.02, what)
+    took_s = time.monotonic() - since_s
+    print(f"{what}: {took_s:.2f} s, promised {limit_s} s")
+    assert took_s <= limit_s * SLACK, f"{what} took {took_s:.2f} s"
+    return took_s
+
+
+def controller(running: LocalCluster, path: str) -> httpx.Response:
+    return running.client.get(f"http://127.0.0.1:{running.ports['controller']}{path}")
+
+
+def engines(running: LocalCluster) -> dict[str, dict[str, Any]]:
+    """What /status says of each engine."""
+    pools = controller(running, "/status").json()["pools"]
+    return {one["name"]: one for pool in pools for one in pool["engines"]}
+
+
+def states(running: LocalCluster) -> dict[str, str]:
+    return {name: one["state"] for name, one in engines(running).items()}
+
+
+def sentences(running: LocalCluster) -> list[str]:
+    """What happened, oldest first."""
+    return [event["sentence"] for event in reversed(controller(running, "/api/events").json())]

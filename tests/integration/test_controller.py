@@ -1,0 +1,100 @@
+"""The controller as a process: what it tells over HTTP, and that a wrong configuration ends it with a sentence."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+
+
+def one_pool() -> dict[str, Any]:
+    return {
+        "pools": [{"name": "big", "model": "org/Big-VL"}],
+        "engines": [{"name": "big-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
+    }
+
+
+def get(running: LocalCluster, path: str) -> httpx.Response:
+    return running.client.get(f"http://127.0.0.1:{running.ports['controller']}{path}")
+
+
+def test_it_tells_life_readiness_targets_metrics_and_events(tmp_path: Path) -> None:
+    with local_cluster(tmp_path, one_pool()) as running:
+        eventually(lambda: running.healthz()["controller"] == "ok", 15)
+        eventually(lambda: get(running, "/ready").status_code == 200, 15)
+        assert get(running, "/live").json() == {"status": "ok"}
+        targets = get(running, "/sd").json()
+        assert [target["labels"] for target in targets] == [
+            {"engine": "big-0", "pool": "big", "flavour": "emulated"},
+            {
+                "engine": "late-1",
+                "pool": "big",
+                "flavour": "emulated",
+            },  # a dead engine is a target too: it shows as up=0
+        ]
+        assert targets[0]["targets"] == [f"127.0.0.1:{running.ports['big-0']}"]
+        up = 'manyeyes_engine_state{engine="big-0",flavour="emulated",pool="big",state="up"} 1.0'
+        eventually(lambda: up in get(running, "/metrics").text, 15)
+        states = {engine["name"]: engine["state"] for engine in get(running, "/status").json()["pools"][0]["engines"]}
+        assert states == {"big-0": "up", "late-1": "starting"}
+        assert "big-0 is up: its warm-up picture was answered" in [
+            event["sentence"] for event in get(running, "/api/events").json()
+        ]
+
+
+def test_before_every_engine_was_seen_it_is_not_ready(tmp_path: Path) -> None:
+    document = one_pool()
+    document["controller"] = {"probe_interval_s": 0.5, "probe_timeout_s": 30, "fall": 5}
+    with local_cluster(tmp_path, document) as running:
+        # An engine that neither answers nor refuses leaves the question open.
+        running.start("late-1", [sys.executable, "-c", _SILENT, str(running.ports["late-1"])])
+        eventually(lambda: "listening" in running.log("late-1"), 10)
+        running.kill("controller")
+        shutil.rmtree(running.folder / "state", ignore_errors=True)  # what it remembers is an answer too
+        running.start_controller()
+        eventually(lambda: _status(running, "/live") == 200, 15)
+        assert _status(running, "/ready") == 503
+        assert get(running, "/ready").json()["unsettled"][-1] == "late-1"
+
+
+_SILENT = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listening", flush=True)
+kept = [server.accept() for _ in iter(int, 1)]
+"""
+
+
+def _status(running: LocalCluster, path: str) -> int:
+    try:
+        return get(running, path).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_sigterm_ends_it_in_time(tmp_path: Path) -> None:
+    with local_cluster(tmp_path, one_pool()) as running:
+        eventually(lambda: _status(running, "/live") == 200, 15)
+        process = running.processes["controller"]
+        running.kill("controller", signal.SIGTERM)
+        assert process.returncode == 0
+        assert "Traceback" not in running.log("controller")
+
+
+def test_a_wrong_configuration_ends_it_with_2_and_every_problem(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("pools: [{name: a, model: m, fallback: z}]\ngateway: {port: 9090}\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "manyeyes.controller"], cwd=ROOT, capture_output=True, text=True, timeout=30,
+        env={**os.environ, "MANYEYES_CONFIG": str(file)},
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 2
+    assert "Traceback" not in ended.stderr

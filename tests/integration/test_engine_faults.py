@@ -1,0 +1,196 @@
+"""Each fault of an engine with its promised time (docs/operations.md), with the settings that ship."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+from tests.integration.membership import controller, engines, rotation, sentences, states, within
+from tests.integration.test_membership import users
+
+BOTH = {"big-0", "big-1"}
+
+
+@contextmanager
+def two_engines(folder: Path, *flags: str, **settings: Any) -> Iterator[LocalCluster]:
+    document: dict[str, Any] = {
+        "pools": [{"name": "big", "model": "org/Big-VL"}],
+        "engines": [{"name": name, "pool": "big"} for name in sorted(BOTH)],
+        "controller": settings,
+    }
+    with local_cluster(folder, document, engine_flags=("--faults", *flags)) as running:
+        eventually(lambda: rotation(running) == BOTH, 30, 0.1, "both are in rotation")
+        yield running
+
+
+def fault(running: LocalCluster, name: str, **values: Any) -> None:
+    url = f"http://127.0.0.1:{running.ports[name]}/emulator/faults"
+    reply = httpx.post(url, json=values) if values else httpx.delete(url)
+    assert reply.status_code == 200, reply.text
+
+
+def listens_again(running: LocalCluster, name: str) -> None:
+    eventually(lambda: running.log(name).count('"event": "listening"') == 2, 30, 0.01, f"{name} listens a second time")
+
+
+def send(running: LocalCluster, name: str, number: int) -> float:
+    os.killpg(running.processes[name].pid, number)
+    return time.monotonic()
+
+
+def test_killed_it_is_out_within_2_s_and_back_within_3_s_of_its_warm_up(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        killed_s = time.monotonic()
+        running.kill("big-0")
+        within(2, killed_s, lambda: rotation(running) == {"big-1"}, "killed, out of rotation")
+        running.start_engine("big-0")
+        listens_again(running, "big-0")
+        within(3, time.monotonic(), lambda: rotation(running) == BOTH, "listening, warmed up, in rotation")
+        assert [sentence for sentence in sentences(running) if sentence.startswith("big-0")][-3:] == [
+            "big-0 is down: nothing listens there",
+            "big-0 answers /health and gets its warm-up picture",
+            "big-0 is up: its warm-up picture was answered",
+        ]
+
+
+def test_stopped_in_its_tracks_it_is_out_within_10_s_and_back_when_it_goes_on(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        stopped_s = send(running, "big-0", signal.SIGSTOP)
+        within(10, stopped_s, lambda: rotation(running) == {"big-1"}, "SIGSTOP, out of rotation")
+        assert states(running)["big-0"] == "down"
+        goes_on_s = send(running, "big-0", signal.SIGCONT)
+        within(3, goes_on_s, lambda: rotation(running) == BOTH, "SIGCONT, in rotation")
+        said = [sentence for sentence in sentences(running) if sentence.startswith("big-0 is")][-3:]
+        assert said[0].startswith("big-0 is suspect: /health is not answered")
+        assert said[1].startswith("big-0 is down: no answer to /health and no progress for")
+        assert said[2] == "big-0 is up: its warm-up picture was answered"
+
+
+def test_all_stopped_at_once_stay_because_silence_proves_nothing_and_all_killed_are_out(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        for name in BOTH:
+            send(running, name, signal.SIGSTOP)
+        eventually(lambda: set(states(running).values()) == {"down"}, 20, 0.1)
+        assert rotation(running) == BOTH
+        killed_s = time.monotonic()
+        for name in BOTH:
+            running.kill(name)
+        within(2, killed_s, lambda: rotation(running) == set(), "all killed, an empty answer")
+        assert controller(running, "/status").json()["pools"][0]["up"] == 0
+
+
+def test_a_slow_engine_stays(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        fault(running, "big-0", kind="slow", factor=100)
+        with users(running, "big", 4):
+            until_s = time.monotonic() + 15
+            while time.monotonic() < until_s:
+                assert rotation(running) == BOTH
+                time.sleep(0.2)
+        assert states(running) == dict.fromkeys(BOTH, "up")
+
+
+def test_500s_behind_a_healthy_face_take_it_out_within_5_s_and_back_when_they_end(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running, users(running, "big", 4) as seen:
+        eventually(lambda: seen[(200, "big-0")] > 20, 20)
+        began_s = time.monotonic()
+        fault(running, "big-0", kind="errors", status=500)
+        within(5, began_s, lambda: rotation(running) == {"big-1"}, "500s, out of rotation")
+        assert "it could not answer about a picture: status 500" in engines(running)["big-0"]["reason"]
+        assert rotation(running) == {"big-1"}
+        ended_s = time.monotonic()
+        fault(running, "big-0")
+        within(5, ended_s, lambda: rotation(running) == BOTH, "500s ended, in rotation")
+
+
+def test_hung_behind_a_healthy_face_it_is_asked_about_a_picture_and_out(tmp_path: Path) -> None:
+    """vLLM answers /health with 200 while its GPU work stands still. Settings a tenth of what ships."""
+    with two_engines(tmp_path, stalled_after_s=2, canary_timeout_s=1, load_interval_s=1) as running:
+        fault(running, "big-0", kind="hung", health=True)
+        began_s = time.monotonic()
+        url = f"http://127.0.0.1:{running.ports['big-0']}/v1/chat/completions"
+        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "stream": True}
+        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=body):
+            within(8, began_s, lambda: rotation(running) == {"big-1"}, "stalled, out of rotation")
+        said = sentences(running)
+        assert any(one.startswith("big-0 is suspect: it answers /health, but its work stands still") for one in said)
+        assert said[-1].startswith("big-0 is down: it did not answer about a picture in time") or "warm-up" in said[-1]
+        fault(running, "big-0")
+        eventually(lambda: rotation(running) == BOTH, 150, 0.2)
+
+
+def test_an_idle_engine_that_hangs_behind_a_healthy_face_is_found_by_its_canary(tmp_path: Path) -> None:
+    with two_engines(tmp_path, canary_interval_s=1, canary_timeout_s=1) as running:
+        eventually(lambda: 'seen="passed"' in controller(running, "/metrics").text, 20, 0.2)
+        fault(running, "big-0", kind="hung", health=True)
+        eventually(lambda: rotation(running) == {"big-1"}, 30, 0.1, "the idle hung engine is out")
+
+
+def test_refusing_connections_it_is_out_within_2_s_and_back_within_3_s(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        refused_s = time.monotonic()
+        fault(running, "big-0", kind="refuse", for_s=4)
+        within(2, refused_s, lambda: rotation(running) == {"big-1"}, "refused, out of rotation")
+        within(4 + 3, refused_s, lambda: rotation(running) == BOTH, "4 s refused, in rotation")
+
+
+def test_dead_inside_it_is_out_within_3_s(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        died_s = time.monotonic()
+        fault(running, "big-0", kind="dead", exit_s=30)
+        within(3, died_s, lambda: rotation(running) == {"big-1"}, "503 at /health, out of rotation")
+        assert "it answers that it cannot serve" in engines(running)["big-0"]["reason"]
+
+
+def test_starting_slowly_it_is_starting_and_in_within_3_s_of_listening(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running:
+        running.kill("big-0")
+        running.start_engine("big-0", "--start-seconds=6")
+        eventually(lambda: rotation(running) == {"big-1"}, 10)
+        listens_again(running, "big-0")
+        within(3, time.monotonic(), lambda: rotation(running) == BOTH, "slow start, in rotation")
+
+
+def test_flapping_it_has_to_stay_good_for_longer_before_it_is_in_again(tmp_path: Path) -> None:
+    with two_engines(tmp_path, flap_penalty_s=6) as running:
+        for _ in range(3):
+            running.kill("big-0")
+            eventually(lambda: rotation(running) == {"big-1"}, 10)
+            back_s = time.monotonic()
+            running.start_engine("big-0")
+            eventually(lambda: rotation(running) == BOTH, 30, 0.05)
+        assert time.monotonic() - back_s >= 6
+        assert "big-0 stays out: it went down 3 times in 10 minutes, so it has to stay good for 6 s" in sentences(
+            running
+        )
+
+
+def test_asleep_it_gets_nothing_until_it_is_woken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    with two_engines(tmp_path, "--enable-sleep-mode", load_interval_s=1) as running:
+        url = f"http://127.0.0.1:{running.ports['big-0']}"
+        httpx.post(f"{url}/sleep?level=1", timeout=30).raise_for_status()
+        eventually(lambda: rotation(running) == {"big-1"}, 10, 0.1)
+        assert states(running)["big-0"] == "sleeping"
+        httpx.post(f"{url}/wake_up", timeout=30).raise_for_status()
+        eventually(lambda: rotation(running) == BOTH, 10, 0.1)
+
+
+def test_how_much_work_an_engine_has_is_told_of_each(tmp_path: Path) -> None:
+    with two_engines(tmp_path, load_interval_s=0.5) as running:
+        fault(running, "big-0", kind="slow", factor=1000)
+        url = f"http://127.0.0.1:{running.ports['big-0']}/v1/chat/completions"
+        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "stream": True}
+        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=body):
+            eventually(lambda: engines(running)["big-0"]["in_flight"] == 1, 10)
+            assert (engines(running)["big-0"]["running"], engines(running)["big-0"]["hidden_queue"]) == (1, 0)
+            assert 'manyeyes_engine_in_flight{engine="big-0",pool="big"} 1.0' in controller(running, "/metrics").text
+        eventually(lambda: engines(running)["big-0"]["in_flight"] == 0, 10)

@@ -1,0 +1,100 @@
+"""Locust's page at /locust/: behind the gateway's key, under its own path, with first tokens in a table beside Locust's."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from manyeyes.config.keys import Key, Keys
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.eventually import eventually
+
+KEY = "sk-load"
+ALICE = Key(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
+
+
+@dataclass
+class Page:
+    cluster: LocalCluster
+    url: str
+    client: httpx.Client
+
+    def rows(self) -> list[dict[str, Any]]:
+        tables = self.client.get(f"{self.url}/stats/requests").json()["extendedStats"]
+        return list(tables[0]["data"])
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Locust as its container runs it, asking through the gateway's port for the page."""
+    folder = tmp_path_factory.mktemp("local_cluster")
+    document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "gpu-0", "pool": "big"}]}
+    with local_cluster(folder, document, keys=Keys(keys=(ALICE,))) as running, httpx.Client(timeout=30) as client:
+        running.all_up({"gpu-0"})
+        port = free_port()
+        inside = f"http://127.0.0.1:{running.ports['page']}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MANYEYES_GATEWAY_URL": inside, "MANYEYES_MODEL": "big"}
+        words = ["-m", "locust", "-f", "loadtest/locustfile.py", "--web-base-path", "/locust", "--host", inside]
+        with (folder / "locust.log").open("w") as log:
+            locust = subprocess.Popen(
+                [sys.executable, *words, "--web-host=127.0.0.1", f"--web-port={port}"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+        url = f"http://127.0.0.1:{port}/locust"
+        try:
+            eventually(lambda: _answers(client, url), 30, 0.2, "Locust's page answers")
+            yield Page(running, url, client)
+        finally:
+            locust.terminate()
+            locust.wait(timeout=20)
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_page_and_what_it_loads_lie_under_its_path_and_it_offers_scenarios(page: Page) -> None:
+    text = page.client.get(f"{page.url}/").text
+    assert "Tokens" in text
+    assert "image:3,video:1" in text
+    asset = text.split('src="')[1].split('"')[0]
+    assert page.client.get(f"{page.url}/{asset.removeprefix('./')}").status_code == 200
+
+
+def test_a_test_started_on_the_page_shows_first_tokens_and_engines(page: Page) -> None:
+    form = {"user_count": "4", "spawn_rate": "4", "scenario": "text", "model": "big"}
+    assert page.client.post(f"{page.url}/swarm", data=form).json()["success"] is True
+    rows = eventually(lambda: [row for row in page.rows() if row["answers"] > 3], 40, 0.5, "people are answered")
+    assert page.client.post(f"{page.url}/stop").status_code == 200
+    assert rows[0]["scenario"] == "text"
+    assert rows[0]["first_p50_ms"] > 0
+    assert rows[0]["engines"].startswith("gpu-0")
+
+
+def test_the_gateway_wants_a_key_for_it_and_says_when_it_does_not_run(page: Page) -> None:
+    outside = f"{page.cluster.url}/locust/"
+    assert page.client.get(outside).status_code == 401
+    known = page.client.get(outside, auth=("any", KEY))
+    assert known.status_code == 503
+    assert "make loadtest-page" in known.text
+    moved = page.client.get(f"{page.cluster.url}/locust")
+    assert (moved.status_code, moved.headers["location"]) == (301, "/locust/")
+
+
+def test_the_compose_service_is_off_unless_asked_for() -> None:
+    text = (Path(ROOT) / "compose/loadtest.yaml").read_text()
+    assert "profiles: [loadtest]" in text
+    assert "ports:" not in text

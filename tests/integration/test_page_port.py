@@ -1,0 +1,69 @@
+"""The page asks on behalf of its visitor, through the port that takes the name of a key for the key."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from manyeyes.config.keys import Key, Keys
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+from webui.chat.chat_request import Question
+from webui.chat.streamed_answer import Answer
+from webui.cluster.gateway_client import Gateway
+from webui.settings import Settings
+
+ALICE = Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    document = {
+        "pools": [{"name": "big", "model": "org/Big-VL"}, {"name": "small", "model": "org/Small-VL"}],
+        "engines": [{"name": "big-0", "pool": "big"}, {"name": "small-0", "pool": "small"}],
+        "auto": [{"pool": "small", "min_images": 1}, {"pool": "big"}],
+    }
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=Keys(keys=(ALICE,))) as running:
+        running.all_up({"big-0", "small-0"})
+        eventually(lambda: ask(running).failure is None, 20, 0.2, "the page is answered")
+        yield running
+
+
+def pages_gateway(cluster: LocalCluster) -> Gateway:
+    return Gateway(Settings(gateway_url=f"http://127.0.0.1:{cluster.ports['page']}"))
+
+
+def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> Answer:
+    async def asking() -> Answer:
+        answer = Answer(asked_s=time.monotonic())
+        messages = [{"role": "user", "content": "Hello"}]
+        async with contextlib.aclosing(pages_gateway(cluster)) as gateway:
+            await gateway.ask(Question(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
+        return answer
+
+    return asyncio.run(asking())
+
+
+def test_auto_is_offered_last(cluster: LocalCluster) -> None:
+    async def models() -> list[str]:
+        async with contextlib.aclosing(pages_gateway(cluster)) as gateway:
+            return await gateway.models()
+
+    assert asyncio.run(models()) == ["big", "org/Big-VL", "small", "org/Small-VL", "auto"]
+
+
+def test_the_answer_says_why_auto_chose(cluster: LocalCluster) -> None:
+    answer = ask(cluster, model="auto")
+    assert (answer.served.engine, answer.served.route) == ("big-0", "rule 2: any request")
+
+
+def test_a_visitors_requests_count_for_the_visitors_key(cluster: LocalCluster) -> None:
+    answers = [ask(cluster, "alice") for _ in range(6)]
+    assert answers[0].failure is None
+    assert answers[-1].failure is not None
+    assert "'alice'" in answers[-1].failure.what
+    eventually(lambda: '"key":"alice"' in cluster.log("access"), 5, 0.1, "the log names the visitor's key")
+    assert ask(cluster).failure is None, "a visitor without a key has no limit"

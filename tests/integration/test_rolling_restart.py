@@ -1,0 +1,121 @@
+"""Engines are restarted one after the other while thirty users chat: nobody notices, and an end in the middle leaves none out."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manyeyes.cli.rolling.runner import Look, NotBack, restart
+from manyeyes.cli.rolling.state_machine import Phase, Rules, Seen, Turn
+from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+
+NAMES = ["big-0", "big-1", "big-2"]
+RULES = Rules(leave_s=3.5, finish_s=60, stop_s=20, start_s=60)
+ADMIN_KEY = "me-admin-of-a-test"
+
+
+class Processes:
+    """Engines of the stand: processes that are ended and started."""
+
+    def __init__(self, running: LocalCluster) -> None:
+        self.running = running
+        self.done: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+        """Engines that end as soon as they are started."""
+
+    def look(self) -> dict[str, Look]:
+        pools = self.running.healthz()["pools"]
+        return {
+            one["name"]: Look(pool["name"], one["state"], one["in_flight"]) for pool in pools for one in pool["engines"]
+        }
+
+    def hold(self, name: str) -> None:
+        self._call(name, "drain")
+
+    def release(self, name: str) -> None:
+        self._call(name, "resume")
+
+    def stop(self, name: str) -> None:
+        self.done.append((name, "stop"))
+        self.running.kill(name, signal.SIGTERM)
+
+    def start(self, name: str) -> None:
+        self.done.append((name, "start"))
+        if name not in self.broken and name not in self.running.processes:
+            self.running.start_engine(name)
+
+    def why_not_up(self, name: str) -> str:
+        return "it ends again and again" if name in self.broken else ""
+
+    def _call(self, name: str, what: str) -> None:
+        self.done.append((name, what))
+        url = f"http://127.0.0.1:{self.running.ports['controller']}/api/engines/{name}/{what}"
+        reply = self.running.client.post(url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, json={"reason": "test"})
+        assert reply.status_code == 200, reply.text
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/admin.key").write_text(ADMIN_KEY)
+    document: dict[str, Any] = {
+        "pools": [{"name": "big", "model": "org/Big-VL"}],
+        "engines": [{"name": name, "pool": "big"} for name in NAMES],
+    }
+    with local_cluster(tmp_path, document, engine_flags=("--tpot-ms=20", "--shutdown-timeout=15")) as running:
+        running.answers_from("big", set(NAMES))
+        yield running
+
+
+def held(running: LocalCluster) -> list[str]:
+    return [name for name, one in Processes(running).look().items() if one.state == "draining"]
+
+
+def test_three_engines_restarted_under_thirty_users_fail_no_request(cluster: LocalCluster) -> None:
+    before = {name: cluster.processes[name].pid for name in NAMES}
+    engines = Processes(cluster)
+    with crowd(cluster.url, "big") as people:
+        eventually(lambda: len(people.seen) > 60, 60)
+        restart(NAMES, RULES, engines)
+        seen = len(people.seen)
+        eventually(lambda: set(people.answered_by(seen)) == set(NAMES), 30, 0.2, "every engine answers again")
+    people.assert_nothing_lost(cut_on=set())
+    assert people.ends["cut"] == 0
+    assert engines.done == [(name, what) for name in NAMES for what in ("drain", "stop", "start", "resume")], (
+        "one after the other"
+    )
+    assert not set(before.values()) & {cluster.processes[name].pid for name in NAMES}
+
+
+def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: LocalCluster) -> None:
+    engines = Processes(cluster)
+    engines.broken = {"big-1"}
+    with crowd(cluster.url, "big") as people:
+        eventually(lambda: len(people.seen) > 60, 60)
+        with pytest.raises(NotBack, match="big-1: it ends again and again"):
+            restart(NAMES, RULES, engines)
+    people.assert_nothing_lost(cut_on=set())
+    assert people.ends["cut"] == 0
+    assert ("big-2", "drain") not in engines.done
+    assert held(cluster) == []
+    cluster.answers_from("big", {"big-0", "big-2"})
+
+
+@pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.COMING, Phase.JOINING])
+def test_interrupted_anywhere_it_leaves_every_engine_in(cluster: LocalCluster, phase: Phase) -> None:
+    def interrupt(turn: Turn, seen: Seen) -> None:
+        if turn.phase is phase:
+            raise KeyboardInterrupt
+
+    with crowd(cluster.url, "big") as people:
+        eventually(lambda: len(people.seen) > 60, 60)
+        with pytest.raises(KeyboardInterrupt):
+            restart(["big-1"], RULES, Processes(cluster), tell=interrupt)
+        eventually(lambda: held(cluster) == [], 20, 0.2, "no engine is held")
+        seen = len(people.seen)
+        eventually(lambda: set(people.answered_by(seen)) == set(NAMES), 60, 0.2, "every engine answers")
+    people.assert_nothing_lost(cut_on=set())

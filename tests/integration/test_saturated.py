@@ -1,0 +1,141 @@
+"""A saturated engine: its queue full all the time, /health answered after up to half a minute. Busy is not hung.
+
+MANYEYES_SATURATED_S=600 makes it the ten minutes of the promise; `make bench-controller` does that and writes down the figures.
+"""
+
+import base64
+import io
+import itertools
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from PIL import Image
+
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
+from manyeyes.simulator import profile
+from tests.integration.membership import engines, rotation, sentences
+
+SECONDS = float(os.environ.get("MANYEYES_SATURATED_S", "45"))
+PLACES = 16
+"""Requests that the gateway gives it at a time."""
+USERS = 40
+HEALTH_MS = 2000
+"""What each request in rendering adds to the answer of /health: 30 s with 15 of them."""
+SHORTEST_HEALTH_S = 10
+"""Far above hung_after_s; vLLM's is reported at 30 to 40 s."""
+
+
+def one_engine() -> dict[str, Any]:
+    return {
+        "pools": [{"name": "big", "model": "org/Big-VL", "max_in_flight": PLACES}],
+        "engines": [{"name": "late-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
+        "controller": {},
+    }
+
+
+def start_saturable(running: LocalCluster, name: str) -> None:
+    """An emulator that prepares two pictures a second, and whose /health waits for them."""
+    document = yaml.safe_load((profile.FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
+    document |= {"preprocess_item_ms": 500.0, "health_ms": float(HEALTH_MS)}
+    file = running.folder / "saturable.yaml"
+    file.write_text(yaml.safe_dump(document))
+    flags = ["--host=127.0.0.1", f"--port={running.ports[name]}", "--served-model-name", "big", "auto"]
+    flags += [f"--profile={file}", f"--max-num-queued-reqs={PLACES}", "--start-seconds=0"]
+    flags.append("--enable-server-load-tracking")
+    running.start(name, [sys.executable, "-m", "manyeyes.emulator", *flags])
+
+
+def picture(number: int) -> str:
+    """Another one each time, so that no cache helps."""
+    file = io.BytesIO()
+    Image.new("RGB", (256, 256), (number % 256, number // 256 % 256, 77)).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+class Users:
+    """Ask about one picture after the other, and stream the answers, until told to stop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.ends: Counter[str] = Counter()
+        self.numbers = itertools.count()
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._one) for _ in range(USERS)]
+
+    def __enter__(self) -> "Users":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _one(self) -> None:
+        with httpx.Client(timeout=120) as client:
+            while not self.stop.is_set():
+                content = [
+                    {"type": "image_url", "image_url": {"url": picture(next(self.numbers))}},
+                    {"type": "text", "text": "What is this?"},
+                ]
+                body = {"model": "big", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+                try:
+                    reply = client.post(f"{self.url}/v1/chat/completions", json=body)
+                    self.ends[str(reply.status_code)] += 1
+                    if reply.status_code == 429:  # full, as it should be here
+                        self.stop.wait(0.5)
+                except httpx.HTTPError as error:
+                    self.ends[type(error).__name__] += 1
+
+
+def health_s(running: LocalCluster) -> float:
+    began_s = time.monotonic()
+    httpx.get(f"http://127.0.0.1:{running.ports['late-0']}/health", timeout=120).raise_for_status()
+    return time.monotonic() - began_s
+
+
+def test_a_saturated_engine_is_never_taken_out(tmp_path: Path) -> None:
+    with local_cluster(tmp_path, one_engine()) as running:
+        start_saturable(running, "late-0")
+        # A second engine, so that nothing keeps the first one in but its own signs of life.
+        start_saturable(running, "late-1")
+        eventually(lambda: rotation(running) == {"late-0", "late-1"}, 30)
+        with Users(running.url) as people:
+            health: list[float] = []
+            looks, in_flight, hidden = 0, [0], [0]
+            until_s = time.monotonic() + SECONDS
+            probe = threading.Thread(target=lambda: health.append(health_s(running)))
+            while time.monotonic() < until_s:
+                if not probe.is_alive():
+                    probe = threading.Thread(target=lambda: health.append(health_s(running)))
+                    probe.start()
+                assert rotation(running) == {"late-0", "late-1"}, sentences(running)
+                shown = engines(running)["late-0"]
+                assert shown["state"] in ("up", "suspect")
+                looks += 1
+                in_flight.append(shown["in_flight"] or 0)
+                hidden.append(shown["hidden_queue"] or 0)
+                time.sleep(0.25)
+        probe.join()
+        said = sentences(running)
+        figures = (
+            f"{SECONDS:.0f} s: in rotation at {looks} of {looks} looks; in flight {max(in_flight)} (most); "
+            f"hidden queue {max(hidden)} (most); /health {max(health):.1f} s (slowest of {len(health)}); "
+            f"answers {dict(people.ends)}; suspect {sum('is suspect' in one for one in said)} times, "
+            f"down {sum('is down' in one for one in said)} times (emulated)"
+        )
+        print(figures)
+        if folder := os.environ.get("MANYEYES_SATURATED_OUT"):
+            (ROOT / folder).write_text(figures + "\n")
+        assert not [one for one in said if "is down" in one]
+        assert max(health) >= SHORTEST_HEALTH_S
+        assert max(hidden) >= 3
