@@ -147,15 +147,15 @@ class AskLikeNginx:
 def cold_ms(document: dict[str, Any]) -> list[float]:
     """Time to make each pool's answer anew, in this process."""
     from manyeyes.config.loader import parse
-    from manyeyes.controller.health.state_machine import Engine, State
-    from manyeyes.controller.membership.dns import Answers
+    from manyeyes.controller.health.state_machine import EngineHealth, EngineState
+    from manyeyes.controller.membership.dns import DnsResponder
     from manyeyes.controller.membership.fleet import Fleet
 
     fleet = Fleet(parse(yaml.safe_dump(document)))
     for number, member in enumerate(fleet.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
-        member.known = Engine(state=State.UP, settled=True)
-    answers, took = Answers(fleet), []
+        member.known = EngineHealth(state=EngineState.UP, settled=True)
+    answers, took = DnsResponder(fleet), []
     for _ in range(20):
         fleet.version += 1
         for pool in document["pools"]:

@@ -31,7 +31,7 @@ from manyeyes.cli.up import plan, up
 from manyeyes.cli.upgrade import upgrade
 from manyeyes.config.keys import KeysError, load_keys
 from manyeyes.config.loader import ConfigError, keys_path, load
-from manyeyes.config.placement import LayoutError
+from manyeyes.config.placement import PlacementError
 
 ACTIONS = (
     *("up", "down", "clean", "status", "report", "scale", "drain", "resume", "restart-rolling", "upgrade"),
@@ -66,7 +66,7 @@ def main() -> int:
     _adopt_environment()
     try:
         return _act(arguments)
-    except (ConfigError, KeysError, LayoutError) as error:
+    except (ConfigError, KeysError, PlacementError) as error:
         say(str(error))
         return 2
     except Trouble as trouble:

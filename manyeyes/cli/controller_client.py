@@ -10,7 +10,7 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import attention, step
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.fingerprint import digest_of
+from manyeyes.config.loader import fingerprint_of_file
 
 PORT = 8081
 TIMEOUT_S = 10
@@ -53,7 +53,7 @@ def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any
 
 def take_configuration(compose: Compose, cluster: Cluster, config: Path) -> None:
     """Waits until the file as it stands is in force, in the gateway too. Raises Trouble when it is refused."""
-    wanted, started = digest_of(config), time.monotonic()
+    wanted, started = fingerprint_of_file(config), time.monotonic()
     with step("taking over the configuration") as current:
         while not _in_force(said := configuration(compose, cluster), wanted):
             if time.monotonic() - started > IN_FORCE_WITHIN_S:

@@ -14,9 +14,8 @@ from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import say
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.loader import keys_path, users_path
-from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.placement import Inventory, PlacementError, place_engines
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
@@ -51,8 +50,8 @@ def look(
     """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
     checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
     try:
-        laid_out = lay_out(cluster, inventory)
-    except LayoutError as error:
+        laid_out = place_engines(cluster, inventory)
+    except PlacementError as error:
         return [*checks, Check("engines", "a host for them", "none", str(error))]
     return [
         *checks,

@@ -13,7 +13,7 @@ from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import attention, ok
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import HostGpu, Inventory
+from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.config.pools import Flavour
 from manyeyes.engine.model_download import marker
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.config.inventory import HostGpu
+from manyeyes.config.placement import HostGpu
 
 OLDEST_DRIVER = 580
 """vLLM's image is built for CUDA 13, which wants it."""

@@ -9,7 +9,7 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.terminal import attention, say
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys
+from manyeyes.config.keys import ApiKeys
 from manyeyes.config.pools import Pool
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
@@ -38,7 +38,7 @@ def first_answer(cluster: Cluster, compose: Compose) -> tuple[str, float]:
         time.sleep(0.3)
 
 
-def show(cluster: Cluster, keys: Keys, grafana: bool) -> None:
+def show(cluster: Cluster, keys: ApiKeys, grafana: bool) -> None:
     """The end of `make up`."""
     base, trust = _address_and_trust(cluster)
     wanted = cluster.gateway.wants_key(keys)
@@ -88,7 +88,7 @@ def _address_and_trust(cluster: Cluster) -> tuple[str, str]:
     return base, ""
 
 
-def _keys(keys: Keys, wanted: bool) -> str:
+def _keys(keys: ApiKeys, wanted: bool) -> str:
     names = [key.name for key in keys.keys]
     listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
     if wanted:

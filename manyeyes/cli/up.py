@@ -32,13 +32,12 @@ from manyeyes.cli.rolling.state_machine import SERVING
 from manyeyes.cli.terminal import attention, ok, say, step
 from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.render.compose_engines import fetches_media
+from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
-from manyeyes.render.writer import write
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Plan:
 def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
     """Looks at the host. Raises LayoutError, Trouble."""
     found = gpu_discovery.take(written, docker, flavour, written.name, dict(os.environ))
-    return Plan(lay_out(written, found), found)
+    return Plan(place_engines(written, found), found)
 
 
 def up(config: Path, flavour: str) -> None:
@@ -80,7 +79,7 @@ def up(config: Path, flavour: str) -> None:
     admin_key.ensure()
     files = render(written, intended.inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
-    write(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
+    write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
     try:
         changed = _changed(cluster, compose) if ran_before else []
         _start(cluster, compose, set(outcome.missing), config, *_later(cluster, compose, changed))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from manyeyes.config.docs_generator import json_schema, markdown
-from manyeyes.config.keys import Key, KeysError, add_key, load_keys
+from manyeyes.config.keys import ApiKey, KeysError, add_key, load_keys
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 from manyeyes.config.users import UsersError, load_users, set_password
 
@@ -120,7 +120,7 @@ def _list_keys(config: Path) -> None:
         print(f"  {key.name}   {_limits(key)}")
 
 
-def _limits(key: Key) -> str:
+def _limits(key: ApiKey) -> str:
     limits = [f"{key.requests_per_minute} requests a minute"] if key.requests_per_minute else []
     limits += [f"{key.in_flight} at once"] if key.in_flight else []
     return ", ".join(limits) or "no limit"

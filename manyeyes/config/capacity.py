@@ -53,7 +53,7 @@ def _largest_item(pool: Pool) -> int:
     return -(-tokens // 1024) * 1024
 
 
-def fallen_into(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
+def nearest_rendered_capacity(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
     """Requests at a time for an engine that the gateway's files do not know.
 
     They name a pool's members by capacity, so an engine of another capacity would need other files. It takes the largest

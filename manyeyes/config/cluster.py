@@ -1,6 +1,7 @@
 """The whole of cluster.yaml."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -9,10 +10,8 @@ from manyeyes.config.custom_endpoint import Adapter
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
 from manyeyes.config.kubernetes import Kubernetes
-from manyeyes.config.monitoring import Monitoring
-from manyeyes.config.observability import Logs, Tracing
-from manyeyes.config.pools import Flavour, Pool
-from manyeyes.config.routes import Route
+from manyeyes.config.observability import Logs, Monitoring, Tracing
+from manyeyes.config.pools import Flavour, Pool, Route
 from manyeyes.config.webui import WebUi
 
 
@@ -107,3 +106,23 @@ class Cluster(Section):
         served = [pool.name for pool in self.served_pools]
         rules = tuple(rule for rule in self.auto if rule.pool in served)
         return rules or tuple(Route(pool=name) for name in served)
+
+
+PLURALS = {"pools": "pools[]", "engines": "engines[]"}
+
+
+def sections(place: str = "", section: type[Section] = Cluster) -> Iterator[tuple[str, type[Section]]]:
+    """('', Cluster), ('pools[]', Pool), ('pools[].media', Media) and so on, in the schema's order."""
+    yield place, section
+    for key, field in section.model_fields.items():
+        for inner in _section_types(field.annotation):
+            name = PLURALS.get(key, key)
+            yield from sections(f"{place}.{name}" if place else name, inner)
+
+
+def _section_types(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from _section_types(part)

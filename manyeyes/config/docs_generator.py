@@ -7,8 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pydantic.fields import FieldInfo
 
 from manyeyes.config.base import Section
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.schema_walk import sections
+from manyeyes.config.cluster import Cluster, sections
 
 
 def json_schema() -> str:

@@ -72,7 +72,7 @@ def read(path: Path) -> Any:
     return parse(read_text(path))
 
 
-def bug(error: Exception) -> str:
+def describe_bug(error: Exception) -> str:
     """A sentence for what no check foresaw."""
     return f"cannot be used: {type(error).__name__}: {_one_line(error)}. This is a bug in ManyEyes; please report it."
 

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from manyeyes.config.base import LONGEST_S, ImageReference, Port, Section
 from manyeyes.config.hosts import IsDomain, IsUrl, IsWritten
-from manyeyes.config.keys import Keys
+from manyeyes.config.keys import ApiKeys
 
 SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file in the secrets folder."""
@@ -55,7 +55,7 @@ class Gateway(Section):
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only while there are no keys."""
 
-    def wants_key(self, keys: Keys) -> bool:
+    def wants_key(self, keys: ApiKeys) -> bool:
         """Whether a request without a known key is refused."""
         return bool(keys.keys) if self.anonymous is None else not self.anonymous
 

@@ -23,7 +23,7 @@ class KeysError(Exception):
         super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
 
 
-class Key(Section):
+class ApiKey(Section):
     """Who may ask, and how much."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
@@ -36,10 +36,10 @@ class Key(Section):
     """Requests at the same time. null: no limit."""
 
 
-class Keys(Section):
+class ApiKeys(Section):
     """The whole file."""
 
-    keys: tuple[Key, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
 
 
 WANTED = {
@@ -51,33 +51,33 @@ WANTED = {
 }
 
 
-def load_keys(path: Path) -> Keys:
+def load_keys(path: Path) -> ApiKeys:
     """The keys of `path`; none when it does not exist. Raises KeysError."""
     try:
         text = documents.read_text(path)
     except FileNotFoundError:
-        return Keys()
+        return ApiKeys()
     except DocumentError as error:
         raise KeysError(path, [str(error)]) from error
     return parse_keys(text, path)
 
 
-def parse_keys(text: str, path: Path) -> Keys:
+def parse_keys(text: str, path: Path) -> ApiKeys:
     """As load_keys(), from text; `path` only names it in errors. Raises KeysError and nothing else, whatever the text is."""
     try:
         return _parsed(text, path)
     except KeysError:
         raise
     except Exception as error:
-        raise KeysError(path, [documents.bug(error)]) from error
+        raise KeysError(path, [documents.describe_bug(error)]) from error
 
 
-def _parsed(text: str, path: Path) -> Keys:
+def _parsed(text: str, path: Path) -> ApiKeys:
     try:
         document = documents.parse(text)
         if document is None:
             document = {}
-        keys = Keys.model_validate(document)
+        keys = ApiKeys.model_validate(document)
     except DocumentError as error:
         raise KeysError(path, [f"cannot be read: {error}"]) from error
     except ValidationError as error:
@@ -85,7 +85,7 @@ def _parsed(text: str, path: Path) -> Keys:
         raise KeysError(
             path,
             [
-                f"{named_entries.place(one, document, 'keys')} {named_entries.wants(one, Key, WANTED, 'keys')}"
+                f"{named_entries.place(one, document, 'keys')} {named_entries.wants(one, ApiKey, WANTED, 'keys')}"
                 for one in found
             ],
         ) from error
@@ -104,10 +104,10 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
-        made = Key(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
+        made = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{one['loc'][0]} {named_entries.wants(one, Key, WANTED, 'keys')}, found {one['input']!r}"
+            f"{one['loc'][0]} {named_entries.wants(one, ApiKey, WANTED, 'keys')}, found {one['input']!r}"
             for one in error.errors()
         ]
         raise KeysError(path, problems) from error
@@ -116,7 +116,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     return key
 
 
-def _repetitions(keys: Keys) -> Iterator[str]:
+def _repetitions(keys: ApiKeys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
     yield from named_entries.repeated(names, "keys")
     yield from named_entries.alike(names, "keys")

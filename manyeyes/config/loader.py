@@ -1,5 +1,6 @@
 """Reads cluster.yaml, or says everything that is wrong with it at once."""
 
+import hashlib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,9 +10,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from manyeyes.config import documents, validation
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.cluster import Cluster, sections
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.schema_walk import sections
 
 
 class ConfigError(Exception):
@@ -45,7 +45,7 @@ def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(path, [documents.bug(error)]) from error
+        raise ConfigError(path, [documents.describe_bug(error)]) from error
 
 
 def _parsed(text: str, path: Path) -> Cluster:
@@ -113,10 +113,12 @@ def _read(path: Path) -> str:
 
 
 def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
-    return sentences(error.errors(include_url=False), document)
+    return describe_errors(error.errors(include_url=False), document)
 
 
-def sentences(details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md") -> list[str]:
+def describe_errors(
+    details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md"
+) -> list[str]:
     """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most.
 
     `settings`: where those there are can be looked up.
@@ -225,3 +227,17 @@ PATTERNS = {
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def config_fingerprint(cluster: str | None, keys: str | None) -> str:
+    """Twelve hexadecimal digits; other texts, other digits. None where there is no such file."""
+    texts = (cluster or "", "" if keys is None else f"keys:{keys}")
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def fingerprint_of_file(config: Path) -> str:
+    """Of the file and the keys beside it. Raises ConfigError."""
+    keys = keys_path(config, load(config))
+    return config_fingerprint(
+        config.read_text(encoding="utf-8"), keys.read_text(encoding="utf-8") if keys.exists() else None
+    )

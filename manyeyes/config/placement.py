@@ -1,16 +1,46 @@
 """`engines: auto` made explicit: which engine runs where, as a pure function of configuration and host."""
 
+from pydantic import Field
+
+from manyeyes.config.base import Section
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.pools import Flavour, Pool
 
 
-class LayoutError(ValueError):
+class HostGpu(Section):
+    """One GPU as nvidia-smi tells it."""
+
+    index: int = Field(ge=0)
+    """Number in nvidia-smi."""
+    uuid: str = ""
+    """GPU-... or empty where unknown."""
+    name: str = "unknown GPU"
+    """Product name."""
+    memory_gb: float = Field(24, gt=0)
+    """Total memory in GiB."""
+
+
+class Inventory(Section):
+    """Read by `make up`, written beside what is rendered, so that every part lays out the same engines."""
+
+    flavour: Flavour = "cuda"
+    """What engines run on here."""
+    gpus: tuple[HostGpu, ...] = ()
+    """GPUs, in nvidia-smi's order."""
+    missing_models: tuple[str, ...] = ()
+    """Models whose weights can be had neither from the volume nor from the hub."""
+
+
+DEFAULT_INVENTORY = Inventory(flavour="cuda", gpus=(HostGpu(index=0), HostGpu(index=1)))
+"""What the committed rendering assumes, so that a plain `docker compose up` works: two GPUs of 24 GiB."""
+
+
+class PlacementError(ValueError):
     """This configuration cannot be laid out on this host; the message says what to do."""
 
 
-def lay_out(cluster: Cluster, inventory: Inventory) -> Cluster:
+def place_engines(cluster: Cluster, inventory: Inventory) -> Cluster:
     """The same cluster with a list of engines, only served pools' fallbacks, and GPU memory filled in.
 
     Raises LayoutError when there is nothing to run it on.
@@ -40,7 +70,7 @@ def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
     places: list[tuple[str, tuple[str, ...]]]
     if flavour == "cuda":
         if not inventory.gpus:
-            raise LayoutError("flavour cuda wants a GPU and none was found. Try FLAVOUR=cpu or FLAVOUR=emulated.")
+            raise PlacementError("flavour cuda wants a GPU and none was found. Try FLAVOUR=cpu or FLAVOUR=emulated.")
         places = [(f"gpu-{gpu.index}", (str(gpu.index),)) for gpu in inventory.gpus]
     elif flavour == "cpu":
         places = [(f"cpu-{number}", ()) for number in range(cluster.cpu_engines)]
@@ -65,7 +95,7 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
         if pool not in chosen:
             chosen.append(pool)
     if not chosen:
-        raise LayoutError(
+        raise PlacementError(
             f"no pool is for flavour {inventory.flavour}. "
             f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
         )

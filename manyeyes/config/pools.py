@@ -7,7 +7,38 @@ from pydantic import Field, StringConstraints
 from manyeyes.config.base import LONGEST_S, ModelAlias, Name, Section
 from manyeyes.config.hosts import Host, IsUrl
 from manyeyes.config.scaling import Scaling
-from manyeyes.config.slo import Slo
+
+AUTO = "auto"
+"""The name clients write to have the pool chosen."""
+
+
+class Route(Section):
+    """One rule. It fits when everything it names holds; the first that fits wins."""
+
+    pool: Name
+    """Where requests go that fit."""
+    min_images: int = Field(0, ge=0)
+    """Fits requests with at least so many pictures."""
+    min_videos: int = Field(0, ge=0)
+    """Fits requests with at least so many videos."""
+    min_text_bytes: int = Field(0, ge=0)
+    """Fits requests with at least so much text, all turns together."""
+    reasoning_effort: tuple[str, ...] = ()
+    """Fits requests that ask for one of these, such as [medium, high]."""
+
+
+class Slo(Section):
+    """What people may expect of a pool: alerts go by it, and the load test counts by the same figures unless told otherwise."""
+
+    first_s: float = Field(2, gt=0, le=600)
+    """Longest wait for the first byte of a streamed answer, in seconds."""
+    total_s: float = Field(5, gt=0, le=7200)
+    """Longest wait for a whole answer, in seconds. Raise it where answers are long: 500 tokens at 50 a second take 10 s."""
+    share: float = Field(0.95, gt=0, lt=1)
+    """Of the requests that are answered, this part has to keep both."""
+    success: float = Field(0.99, gt=0, lt=1)
+    """This part of requests has to be answered; one that the client got wrong (4xx) counts neither way."""
+
 
 Flavour = Literal["cuda", "cpu", "emulated"]
 

@@ -105,7 +105,7 @@ def parse_users(text: str, path: Path) -> Users:
     except UsersError:
         raise
     except Exception as error:
-        raise UsersError(path, [documents.bug(error)]) from error
+        raise UsersError(path, [documents.describe_bug(error)]) from error
 
 
 def _parsed(text: str, path: Path) -> Users:

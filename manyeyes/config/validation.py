@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.routes import AUTO
+from manyeyes.config.pools import AUTO
 from manyeyes.config.scaling_validation import gpus_are_handed_over_in_pairs, scaling_fits_the_engines
 
 Rule = Callable[[Cluster], Iterator[str]]

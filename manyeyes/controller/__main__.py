@@ -12,26 +12,27 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from manyeyes.controller.api import api
+from manyeyes.controller import api
+from manyeyes.controller.api import create_app
 from manyeyes.controller.autoscaling import api as scaling_api
-from manyeyes.controller.autoscaling.service import scaling
-from manyeyes.controller.config_sync import config_api, pool_renames
-from manyeyes.controller.config_sync.config_generations import Offered
-from manyeyes.controller.config_sync.config_watcher import Configuration, Unusable
-from manyeyes.controller.config_sync.effective_config import InForce
-from manyeyes.controller.config_sync.nginx_publisher import FilesOfOthers, GatewayFiles
+from manyeyes.controller.autoscaling.service import run_autoscaler
+from manyeyes.controller.config_sync import pool_renames
+from manyeyes.controller.config_sync.config_generations import GenerationStore
+from manyeyes.controller.config_sync.config_watcher import ConfigWatcher, InvalidConfiguration
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher, ReadOnlyPublisher
 from manyeyes.controller.membership import dns
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.service_discovery import Services
+from manyeyes.controller.membership.service_discovery import ServiceDiscovery
 from manyeyes.controller.registry import registrations
-from manyeyes.controller.registry.adapter_config_writer import AdapterBook
-from manyeyes.controller.registry.app import BEARER, mount
+from manyeyes.controller.registry.adapter_config_writer import AdapterConfigWriter
+from manyeyes.controller.registry.app import BEARER, mount_registry
 from manyeyes.controller.settings import Settings
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import access_log_receiver, certificate
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
-from manyeyes.controller.telemetry.container_stats import watching_containers
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
+from manyeyes.controller.telemetry.container_stats import collect_container_stats
 from manyeyes.observability import structlog_setup
 
 
@@ -43,7 +44,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-class CannotListen(Exception):
+class ListenError(Exception):
     """The message says where, why and what to do."""
 
 
@@ -59,8 +60,8 @@ def _bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _cannot_listen(what: str, host: str, port: int, error: OSError) -> CannotListen:
-    return CannotListen(
+def _cannot_listen(what: str, host: str, port: int, error: OSError) -> ListenError:
+    return ListenError(
         f"The controller cannot listen for {what} on {host} port {port}: {error.strerror or error}. "
         "End what listens there, or give the controller another port."
     )
@@ -81,32 +82,32 @@ async def _or_cannot_listen(
 
 async def run(settings: Settings) -> None:
     """Until uvicorn is told to stop."""
-    kept = Kept(settings.state)
-    configuration = Configuration(settings.config, settings.inventory, kept)
-    registered, left_out = registrations.read(kept, configuration.reach.cluster)
-    in_force = InForce(configuration.reach.cluster, registered)
+    kept = StateStore(settings.state)
+    configuration = ConfigWatcher(settings.config, settings.inventory, kept)
+    registered, left_out = registrations.load_registrations(kept, configuration.reach.cluster)
+    in_force = EffectiveConfig(configuration.reach.cluster, registered)
     cluster = in_force.cluster
     fleet = Fleet(cluster, kept)
     in_force.listen(fleet.apply)
-    kind = FilesOfOthers if settings.services else GatewayFiles
-    gateway = kind(Offered(settings.offered), settings.places, settings.gateway, fleet.tell)
+    kind = ReadOnlyPublisher if settings.services else NginxPublisher
+    gateway = kind(GenerationStore(settings.offered), settings.places, settings.gateway, fleet.tell)
     # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
-    gateway.naming = lambda cluster: pool_renames.naming(
+    gateway.naming = lambda cluster: pool_renames.pool_naming(
         cluster, fleet.lineage, {**fleet.accepted, **configuration.reach.accepted}
     )
     fleet.accepts_changed = gateway.apply_again
     in_force.listen(gateway.apply)
-    adapter_book = AdapterBook(kept)
+    adapter_book = AdapterConfigWriter(kept)
     adapter_book.write(cluster)
     in_force.listen(adapter_book.write)
     for sentence in left_out:
         fleet.tell(sentence)
     configuration.begin(in_force, gateway, fleet.tell)
-    requests = RequestLog(fleet)
+    requests = AccessLog(fleet)
     in_force.listen(requests.apply)
-    app = api(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
-    app.include_router(config_api.router(configuration))
-    mount(app, fleet, in_force, kept, settings)
+    app = create_app(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
+    app.include_router(api.configuration_router(configuration))
+    mount_registry(app, fleet, in_force, kept, settings)
     listening = _bound(settings.host, settings.http_port)
     server = QuietServer(
         uvicorn.Config(
@@ -124,16 +125,19 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     async with (
         _or_cannot_listen(
-            "DNS", settings.closed_host, settings.dns_port, dns.serving(fleet, settings.closed_host, settings.dns_port)
+            "DNS",
+            settings.closed_host,
+            settings.dns_port,
+            dns.serve_dns(fleet, settings.closed_host, settings.dns_port),
         ),
         _or_cannot_listen(
             "the gateway's log",
             settings.closed_host,
             settings.syslog_port,
-            access_log_receiver.receiving(requests, settings.closed_host, settings.syslog_port),
+            access_log_receiver.receive_access_log(requests, settings.closed_host, settings.syslog_port),
         ),
-        watching_containers(in_force, settings.containers),
-        scaling(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
+        collect_container_stats(in_force, settings.containers),
+        run_autoscaler(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
         tasks = {
@@ -143,7 +147,7 @@ async def run(settings: Settings) -> None:
             "spans": requests.spans.run,
         }
         if settings.services:
-            tasks["services"] = Services(settings.services, settings.resolver, in_force, fleet.tell).follow
+            tasks["services"] = ServiceDiscovery(settings.services, settings.resolver, in_force, fleet.tell).follow
         loops = [asyncio.create_task(keep_running(name, each)) for name, each in tasks.items()]
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
@@ -162,10 +166,10 @@ def main() -> int:
     structlog_setup.to_json("controller")
     try:
         uvloop.run(run(Settings.from_environment()))
-    except Unusable as error:
+    except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         return 2
-    except CannotListen as error:
+    except ListenError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -5,22 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from manyeyes.config.pools import Pool
-from manyeyes.controller.health.remote_monitor import Endpoint
-from manyeyes.controller.health.state_machine import SERVES, State
-from manyeyes.controller.membership.fleet import Fleet, Member
+from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
+from manyeyes.controller.health.engine_monitor import RemoteEndpoint
+from manyeyes.controller.health.state_machine import SERVES, EngineState
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
 from manyeyes.controller.supervision import failed
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
 
 
-def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: None) -> FastAPI:
+def create_app(fleet: Fleet, requests: AccessLog, look: Callable[[], None] = lambda: None) -> FastAPI:
     """The application over one fleet and what the gateway says of its requests. `look` is called before metrics are told."""
     # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
     app = FastAPIOffline(
@@ -47,7 +48,7 @@ def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: N
     @app.get("/status")
     async def status() -> Response:
         """Pools and engines with their states; what the gateway's /healthz and the page show."""
-        return Response(orjson.dumps(status_of(fleet, requests)), media_type="application/json")
+        return Response(orjson.dumps(cluster_status(fleet, requests)), media_type="application/json")
 
     @app.get("/sd")
     async def service_discovery() -> list[dict[str, Any]]:
@@ -79,12 +80,12 @@ def api(fleet: Fleet, requests: RequestLog, look: Callable[[], None] = lambda: N
     return app
 
 
-def status_of(fleet: Fleet, requests: RequestLog) -> dict[str, Any]:
+def cluster_status(fleet: Fleet, requests: AccessLog) -> dict[str, Any]:
     """{"pools": [{name, model, aliases, fallback, notice, up, total, p95_ms, ..., engines: [...]}, ...]} in the file's order."""
     return {"pools": [_pool_status(fleet, requests, pool) for pool in fleet.cluster.served_pools]}
 
 
-def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
+def _pool_status(fleet: Fleet, requests: AccessLog, pool: Pool) -> dict[str, Any]:
     served = _elsewhere(fleet.remotes[pool.name]) if pool.remote else _by_engines(fleet, requests, pool)
     return {
         "name": pool.name,
@@ -98,7 +99,7 @@ def _pool_status(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, An
     }
 
 
-def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any]:
+def _by_engines(fleet: Fleet, requests: AccessLog, pool: Pool) -> dict[str, Any]:
     members = fleet.of_pool(pool.name)
     flavours = sorted({member.engine.flavour for member in members})
     return {
@@ -110,11 +111,11 @@ def _by_engines(fleet: Fleet, requests: RequestLog, pool: Pool) -> dict[str, Any
     }
 
 
-def _elsewhere(there: Endpoint) -> dict[str, Any]:
+def _elsewhere(there: RemoteEndpoint) -> dict[str, Any]:
     """A pool that is served elsewhere counts as up unless nothing listens there; requests go there either way."""
     endpoint: dict[str, Any] = {
         "name": there.remote.host,
-        "state": State.REMOTE.value,
+        "state": EngineState.REMOTE.value,
         "reason": there.why,
         "reachable": there.reachable,
         "since": there.since.isoformat(timespec="seconds"),
@@ -133,7 +134,7 @@ def _elsewhere(there: Endpoint) -> dict[str, Any]:
     return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
 
 
-def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
+def _engine_status(member: FleetMember, requests: AccessLog) -> dict[str, Any]:
     last_success = requests.last_success.get(member.engine.name)
     load = member.load
     return {
@@ -152,3 +153,15 @@ def _engine_status(member: Member, requests: RequestLog) -> dict[str, Any]:
         "kv_cache_share": load.kv_cache_share if load else None,
         "tokens_per_s": load.tokens_per_s if load else None,
     }
+
+
+def configuration_router(configuration: ConfigWatcher) -> APIRouter:
+    """For the application of manyeyes/controller/api.py."""
+    routes = APIRouter()
+
+    @routes.get("/api/configuration")
+    async def status() -> dict[str, Any]:
+        """{applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, in_force, trouble}, needs: [sentence]}."""
+        return configuration.status()
+
+    return routes

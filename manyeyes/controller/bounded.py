@@ -10,12 +10,12 @@ import orjson
 MOST_BYTES = 4 << 20
 
 
-class NoReply(Exception):
+class RequestFailed(Exception):
     """There is no answer that could be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class BoundedResponse:
     status: int
     body: bytes
 
@@ -28,14 +28,14 @@ class Reply:
         return orjson.loads(self.body)
 
 
-async def call(
+async def bounded_request(
     client: httpx.AsyncClient,
     method: str,
     url: str,
     timeout_s: float,
     body: Any = None,
     most_bytes: int = MOST_BYTES,
-) -> Reply:
+) -> BoundedResponse:
     """`body` is sent as JSON. Raises NoReply and nothing else."""
     headers = {
         "Accept-Encoding": "identity"
@@ -53,11 +53,11 @@ async def call(
             async for part in reply.aiter_raw():
                 read += part
                 if len(read) > most_bytes:
-                    raise NoReply(f"its answer is larger than {most_bytes >> 10} KiB")
-            return Reply(reply.status_code, bytes(read))
-    except NoReply:
+                    raise RequestFailed(f"its answer is larger than {most_bytes >> 10} KiB")
+            return BoundedResponse(reply.status_code, bytes(read))
+    except RequestFailed:
         raise
     except TimeoutError as error:
-        raise NoReply(f"it gave no whole answer within {timeout_s:g} s") from error
+        raise RequestFailed(f"it gave no whole answer within {timeout_s:g} s") from error
     except Exception as error:  # httpx, and below it h11, anyio, ssl and idna, have many
-        raise NoReply(f"{type(error).__name__} {error}".strip()) from error
+        raise RequestFailed(f"{type(error).__name__} {error}".strip()) from error

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.naming import NginxPaths
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Settings:
     """What outlives a restart: see manyeyes/controller/state_store.py."""
     offered: Path
     """Where nginx's files are written: see manyeyes/controller/config_sync/config_generations.py."""
-    places: Places
+    places: NginxPaths
     """What those files name."""
     gateway: str
     """The port of the gateway that tells which files it runs on."""
@@ -50,7 +50,7 @@ class Settings:
             inventory=Path(os.environ.get("MANYEYES_INVENTORY", "compose/rendered/default/inventory.yaml")),
             state=Path(os.environ.get("MANYEYES_STATE", "build/state")),
             offered=Path(os.environ.get("MANYEYES_OFFERED", "build/offered")),
-            places=Places(**json.loads(os.environ.get("MANYEYES_PLACES", "{}"))),
+            places=NginxPaths(**json.loads(os.environ.get("MANYEYES_PLACES", "{}"))),
             gateway=os.environ.get("MANYEYES_GATEWAY_INSIDE", "http://gateway:8088"),
             secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
             adapter_name=os.environ.get("MANYEYES_ADAPTER_NAME", "adapter"),

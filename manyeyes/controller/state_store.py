@@ -21,7 +21,7 @@ log = structlog.get_logger()
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
-class Kept:
+class StateStore:
     """Documents in one folder, by name: `engines/gpu-9` is the file engines/gpu-9.yaml."""
 
     def __init__(self, folder: Path) -> None:

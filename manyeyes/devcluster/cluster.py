@@ -20,15 +20,14 @@ import httpx
 import yaml
 
 from manyeyes.cli import env_file
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.keys import Keys
+from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.engine.vllm_flags import served_names
-from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.naming import NginxPaths
+from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
-from manyeyes.render.writer import write
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
@@ -115,7 +114,7 @@ class LocalCluster:
     def start_engine(self, name: str, *more: str) -> None:
         engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
         inventory = yaml.safe_load((self.folder / "rendered/inventory.yaml").read_text())
-        cluster = lay_out(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
+        cluster = place_engines(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
         names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
         limits = [
@@ -138,9 +137,9 @@ class LocalCluster:
         return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
 
     @property
-    def places(self) -> Places:
+    def places(self) -> NginxPaths:
         """What nginx's files name here in place of the containers' addresses and folders."""
-        return Places(
+        return NginxPaths(
             controller="127.0.0.1",
             controller_dns_port=self.ports["dns"],
             controller_http_port=self.ports["controller"],
@@ -265,7 +264,7 @@ class LocalCluster:
 def local_cluster(
     folder: Path,
     document: dict[str, Any],
-    keys: Keys | None = None,
+    keys: ApiKeys | None = None,
     engine_flags: Sequence[str] = QUICK,
     addresses: Mapping[str, str] | None = None,
 ) -> Iterator[LocalCluster]:
@@ -286,7 +285,7 @@ def local_cluster(
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
     inventory = Inventory(flavour="emulated")
-    write(render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r")), folder / "rendered")
+    write_files(render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r")), folder / "rendered")
     try:
         for engine in document["engines"]:
             if not addresses and not engine["name"].startswith("late"):

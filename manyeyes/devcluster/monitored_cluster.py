@@ -13,14 +13,12 @@ from typing import Any
 
 import httpx
 
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.cluster import LocalCluster, free_port, listens
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.promtool import program
-from manyeyes.render.alertmanager import alertmanager_yml
-from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
+from manyeyes.render.monitoring import Targets, alertmanager_yml, prometheus_yml, rules_yml
 
 DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
 """Two minutes are two seconds."""
@@ -128,7 +126,7 @@ def watched(running: LocalCluster) -> Iterator[Watched]:
         folder = running.folder / "monitoring"
         (folder / "samples").mkdir(parents=True)
         made.textfile.mkdir()
-        cluster = lay_out(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
+        cluster = place_engines(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
         host = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
         targets = dataclasses.replace(Targets(), controller=f"127.0.0.1:{running.ports['controller']}", **host)
         webhook = {"webhooks": [{"url": f"http://127.0.0.1:{pager.port}/"}]}

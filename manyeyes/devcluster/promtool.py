@@ -5,10 +5,9 @@ from functools import cache
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
-from manyeyes.render.prometheus import rules_yml
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
+from manyeyes.render.monitoring import rules_yml
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCHED = ROOT / "build/prometheus"
@@ -23,7 +22,7 @@ def program(name: str) -> str:
 
 def shipped() -> Cluster:
     """config/cluster.yaml on a host with two GPUs."""
-    return lay_out(load(ROOT / "config/cluster.yaml"), DEFAULT)
+    return place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)
 
 
 def write_rules(folder: Path, cluster: Cluster) -> Path:

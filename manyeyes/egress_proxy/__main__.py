@@ -5,7 +5,7 @@ import json
 import os
 import signal
 
-from manyeyes.egress_proxy.proxy import serving
+from manyeyes.egress_proxy.proxy import serve_proxy
 from manyeyes.observability import structlog_setup
 
 
@@ -14,7 +14,7 @@ async def run() -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with serving("0.0.0.0", int(os.environ.get("MEDIA_PORT", "3128")), domains):
+    async with serve_proxy("0.0.0.0", int(os.environ.get("MEDIA_PORT", "3128")), domains):
         await ended.wait()
 
 

@@ -3,13 +3,63 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import structlog
 
 from manyeyes.config.hosts import LookupFailed, look_up
 from manyeyes.controller.registry.addresses import Address
 from manyeyes.egress_proxy.address_policy import addresses_refused, host_refused
-from manyeyes.egress_proxy.request_parser import Request, Unreadable, read
+
+
+class InvalidProxyRequest(Exception):
+    """Not a request that a proxy takes; one sentence."""
+
+
+@dataclass(frozen=True)
+class ProxyRequest:
+    """`head` is what the origin gets; empty for CONNECT, where the client and the origin speak TLS themselves."""
+
+    host: str
+    port: int
+    head: bytes
+
+
+def parse_proxy_request(head: bytes) -> ProxyRequest:
+    """Raises Unreadable."""
+    try:
+        line, _, rest = head.decode("ascii").partition("\r\n")
+        method, target, version = line.split(" ")
+    except ValueError:
+        raise InvalidProxyRequest("the request line is not one of HTTP") from None
+    if method == "CONNECT":
+        host, colon, port = target.rpartition(":")
+        if not colon or not port.isdigit() or len(port) > 5:
+            raise InvalidProxyRequest("CONNECT wants host:port")
+        return ProxyRequest(host.strip("[]"), _port(int(port)), b"")
+    if method not in ("GET", "HEAD"):
+        raise InvalidProxyRequest(f"{method[:10]} fetches nothing")
+    try:
+        parts = urlsplit(target)
+        host, wanted = parts.hostname or "", parts.port or 80
+    except ValueError:
+        raise InvalidProxyRequest("the URL cannot be read") from None
+    if parts.scheme != "http" or not host or parts.username is not None:
+        raise InvalidProxyRequest("the URL wants to be http://host/...")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    # One request for each connection, so that the second one cannot name another host unseen.
+    dropped = ("connection:", "proxy-", "host:", "keep-alive:", "transfer-encoding:", "content-length:", "upgrade:")
+    kept = [field for field in rest.split("\r\n") if field and not field.lower().startswith(dropped)]
+    lines = [f"{method} {path} {version}", f"Host: {parts.netloc}", *kept, "Connection: close", "", ""]
+    return ProxyRequest(host, _port(wanted), "\r\n".join(lines).encode())
+
+
+def _port(number: int) -> int:
+    if not 1 <= number <= 65_535:
+        raise InvalidProxyRequest(f"{number} is no port")
+    return number
+
 
 HEAD_BYTES = 16_384
 HEAD_S = 10.0
@@ -33,7 +83,7 @@ async def lookup(host: str, port: int) -> Sequence[Address]:
 
 
 @contextlib.asynccontextmanager
-async def serving(
+async def serve_proxy(
     host: str, port: int, domains: Mapping[str, bool], find: Lookup = lookup, connect: Connect = asyncio.open_connection
 ) -> AsyncIterator[asyncio.Server]:
     """Listens until the end of the context."""
@@ -65,8 +115,8 @@ async def _serve(
     async with asyncio.timeout(HEAD_S):
         head = await reader.readuntil(b"\r\n\r\n")
     try:
-        asked = read(head)
-    except Unreadable as error:
+        asked = parse_proxy_request(head)
+    except InvalidProxyRequest as error:
         return await _refuse(writer, "", 400, str(error))
     addresses, why = await _judged(asked, domains, find)
     if why:
@@ -89,7 +139,7 @@ async def _serve(
         back.close()
 
 
-async def _judged(asked: Request, domains: Mapping[str, bool], find: Lookup) -> tuple[Sequence[Address], str]:
+async def _judged(asked: ProxyRequest, domains: Mapping[str, bool], find: Lookup) -> tuple[Sequence[Address], str]:
     if why := host_refused(asked.host, domains):
         return (), why
     try:

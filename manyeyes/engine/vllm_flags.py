@@ -9,8 +9,7 @@ import re
 from manyeyes.config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT, Engine
-from manyeyes.config.pools import Pool
-from manyeyes.config.routes import AUTO
+from manyeyes.config.pools import AUTO, Pool
 
 MODELS_DIR = "/models"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"

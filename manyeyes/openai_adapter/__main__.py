@@ -10,9 +10,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from manyeyes.observability import structlog_setup
-from manyeyes.openai_adapter.config import Reader
-from manyeyes.openai_adapter.listeners import Ports, serve
-from manyeyes.openai_adapter.settings import Settings
+from manyeyes.openai_adapter.config import AdapterSettings, ConfigReader
+from manyeyes.openai_adapter.listeners import EndpointListeners, serve
 
 LOOK_EVERY_S = 0.5
 
@@ -24,13 +23,18 @@ async def live(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b'{"status":"ok"}'})
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: AdapterSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     own, own_task = serve(live, settings.host, settings.port)
-    reader, ports, book, complete = Reader(settings.state), Ports(settings.host, settings.secrets), None, True
+    reader, ports, book, complete = (
+        ConfigReader(settings.state),
+        EndpointListeners(settings.host, settings.secrets),
+        None,
+        True,
+    )
     structlog.get_logger().info("adapter_started", port=settings.port)
     while not stop.is_set():
         try:
@@ -50,7 +54,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> int:
     structlog_setup.to_json("adapter")
-    uvloop.run(run(Settings.from_environment()))
+    uvloop.run(run(AdapterSettings.from_environment()))
     return 0
 
 

@@ -11,12 +11,12 @@ import orjson
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from manyeyes.openai_adapter import request_mapping, template
-from manyeyes.openai_adapter.config import Book, Spoken
+from manyeyes.openai_adapter import request_mapping
+from manyeyes.openai_adapter.config import AdaptedEngine, AdapterConfig
 from manyeyes.openai_adapter.errors import Refusal
-from manyeyes.openai_adapter.openai_response import DONE, Reply, event
-from manyeyes.openai_adapter.request_mapping import Question
-from manyeyes.openai_adapter.upstream import Upstream
+from manyeyes.openai_adapter.openai_response import DONE, ChatCompletion, sse_event
+from manyeyes.openai_adapter.request_mapping import ChatRequest
+from manyeyes.openai_adapter.upstream import EndpointClient
 
 log = structlog.get_logger()
 HEALTH_TIMEOUT_S = 5.0
@@ -31,29 +31,29 @@ class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Speaker:
+class EndpointApp:
     """The ASGI application of one port. `take` gives it another definition while requests run by the one they began with."""
 
-    def __init__(self, book: Book, spoken: Spoken, secrets: Path) -> None:
+    def __init__(self, book: AdapterConfig, spoken: AdaptedEngine, secrets: Path) -> None:
         self.secrets = secrets
         self.running = 0
         self.answered = 0
         self.tokens = 0
         self.book, self.spoken = book, spoken
-        self.upstream = Upstream(spoken.endpoint, book.limits, secrets)
-        self._former: set[Upstream] = set()
+        self.upstream = EndpointClient(spoken.endpoint, book.limits, secrets)
+        self._former: set[EndpointClient] = set()
         """With requests that began before the last change."""
         self._closing: set[asyncio.Task[None]] = set()
 
-    def take(self, book: Book, spoken: Spoken) -> None:
+    def take(self, book: AdapterConfig, spoken: AdaptedEngine) -> None:
         if (spoken, book.limits) != (self.spoken, self.book.limits):
             # Requests that run go on with the one they began with.
             asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close, self.upstream)
             self._former.add(self.upstream)
-            self.upstream = Upstream(spoken.endpoint, book.limits, self.secrets)
+            self.upstream = EndpointClient(spoken.endpoint, book.limits, self.secrets)
         self.book, self.spoken = book, spoken
 
-    def _close(self, former: Upstream) -> None:
+    def _close(self, former: EndpointClient) -> None:
         """Each after its own longest answer."""
         if former in self._former:
             self._former.discard(former)
@@ -134,17 +134,17 @@ class Speaker:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         log.info("request_received", **self._of(scope))
-        asked = request_mapping.read(_parsed(await _body(receive, self.book.max_body_mb << 20)))
+        asked = request_mapping.parse_chat_request(_parsed(await _body(receive, self.book.max_body_mb << 20)))
         self.running += 1
         try:
             await _unless_client_leaves(receive, self._answer(asked, scope, send))
         finally:
             self.running -= 1
 
-    async def _answer(self, asked: Question, scope: Scope, send: Send) -> None:
+    async def _answer(self, asked: ChatRequest, scope: Scope, send: Send) -> None:
         streams = asked.stream and self.spoken.endpoint.stream is not None
-        body = template.fill(self.spoken.endpoint, asked, self.spoken.model, streams)
-        reply = Reply(asked.model or self.spoken.pool)
+        body = request_mapping.fill_template(self.spoken.endpoint, asked, self.spoken.model, streams)
+        reply = ChatCompletion(asked.model or self.spoken.pool)
         deadline = asyncio.get_running_loop().time() + self.book.limits.answer_timeout_s
         if not asked.stream:
             piece = await _before(deadline, self.upstream.whole(body))
@@ -164,10 +164,12 @@ class Speaker:
             except Refusal as refusal:
                 self._warn("stream_failed", scope, refusal)
                 # No [DONE] after it: clients tell an answer that was cut short by that.
-                await _part(send, event(refusal.document))
+                await _part(send, sse_event(refusal.document))
             await _part(send, b"", more=False)
 
-    async def _streamed(self, asked: Question, reply: Reply, body: Any, streams: bool) -> AsyncGenerator[bytes, None]:
+    async def _streamed(
+        self, asked: ChatRequest, reply: ChatCompletion, body: Any, streams: bool
+    ) -> AsyncGenerator[bytes, None]:
         usage, reason, began = None, None, False
         source = self.upstream.pieces(body) if streams else _once(self.upstream.whole(body))
         async with contextlib.aclosing(source):

@@ -11,8 +11,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from manyeyes.openai_adapter.app import Speaker
-from manyeyes.openai_adapter.config import Book
+from manyeyes.openai_adapter.app import EndpointApp
+from manyeyes.openai_adapter.config import AdapterConfig
 
 log = structlog.get_logger()
 KEEP_ALIVE_S = 75
@@ -20,7 +20,7 @@ KEEP_ALIVE_S = 75
 GRACE_S = 20
 
 
-class Server(uvicorn.Server):
+class EndpointServer(uvicorn.Server):
     """Several run in one process, so none takes the process's signals."""
 
     @contextlib.contextmanager
@@ -29,22 +29,22 @@ class Server(uvicorn.Server):
 
 
 @dataclass
-class Open:
-    speaker: Speaker
-    server: Server
+class OpenListener:
+    speaker: EndpointApp
+    server: EndpointServer
     task: asyncio.Task[None]
 
 
-class Ports:
+class EndpointListeners:
     """All that are open."""
 
     def __init__(self, host: str, secrets: Path) -> None:
         self.host = host
         self.secrets = secrets
-        self.open: dict[int, Open] = {}
+        self.open: dict[int, OpenListener] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def follow(self, book: Book) -> bool:
+    def follow(self, book: AdapterConfig) -> bool:
         """Makes the ports those of the book. False when one is taken by another process: to be tried again."""
         wanted = {spoken.port: spoken for spoken in book.engines}
         for port in [port for port in self.open if port not in wanted]:
@@ -54,14 +54,14 @@ class Ports:
             if port in self.open:
                 self.open[port].speaker.take(book, spoken)
                 continue
-            speaker = Speaker(book, spoken, self.secrets)
+            speaker = EndpointApp(book, spoken, self.secrets)
             try:
                 server, task = serve(speaker, self.host, port)
             except OSError as error:
                 log.error("port_unusable", engine=spoken.name, port=port, reason=str(error))
                 complete = False
                 continue
-            self.open[port] = Open(speaker, server, task)
+            self.open[port] = OpenListener(speaker, server, task)
             log.info("speaks_for", engine=spoken.name, port=port, endpoint=spoken.endpoint.url.partition("?")[0])
         return complete
 
@@ -80,13 +80,13 @@ class Ports:
         log.info("speaks_no_more_for", engine=one.speaker.spoken.name, port=port)
 
 
-async def _end(one: Open) -> None:
+async def _end(one: OpenListener) -> None:
     """Its connections to the endpoint outlast its requests."""
     await asyncio.gather(one.task, return_exceptions=True)
     await one.speaker.close()
 
 
-def serve(app: ASGIApp, host: str, port: int) -> tuple[Server, asyncio.Task[None]]:
+def serve(app: ASGIApp, host: str, port: int) -> tuple[EndpointServer, asyncio.Task[None]]:
     """Raises OSError when the port cannot be had."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -105,5 +105,5 @@ def serve(app: ASGIApp, host: str, port: int) -> tuple[Server, asyncio.Task[None
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = Server(config)
+    server = EndpointServer(config)
     return server, asyncio.create_task(server.serve(sockets=[listening]))

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 
-class Reply:
+class ChatCompletion:
     """One answer, whole or in chunks."""
 
     def __init__(self, model: str) -> None:
@@ -30,17 +30,17 @@ class Reply:
         return self._chunk({}, finish_reason)
 
     def usage(self, usage: dict[str, int]) -> bytes:
-        return event(self._head("chat.completion.chunk") | {"choices": [], "usage": usage})
+        return sse_event(self._head("chat.completion.chunk") | {"choices": [], "usage": usage})
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return event(self._head("chat.completion.chunk") | {"choices": [choice]})
+        return sse_event(self._head("chat.completion.chunk") | {"choices": [choice]})
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def event(document: Any) -> bytes:
+def sse_event(document: Any) -> bytes:
     return b"data: " + orjson.dumps(document) + b"\n\n"
 
 

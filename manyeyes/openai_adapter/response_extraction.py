@@ -1,14 +1,73 @@
 """What is read out of an endpoint's answer, by the paths it was registered with. Pure."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import jsonpath
+import orjson
 
 from manyeyes.config.custom_endpoint import Endpoint
 
+DONE = "[DONE]"
+LONGEST_LINE_BYTES = 1 << 20
 
-class NoAnswer(ValueError):
+
+class StreamError(ValueError):
+    """What came is neither."""
+
+
+class StreamParser:
+    """Takes bytes as they come."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._rest = b""
+        self._data: list[str] = []
+
+    def take(self, piece: bytes) -> Iterator[Any]:
+        """The documents that are complete with these bytes. Raises Unreadable."""
+        lines = (self._rest + piece).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_LINE_BYTES:
+            raise StreamError("a line of it is longer than 1 MiB")
+        for line in lines:
+            yield from self._line(line)
+
+    def end(self) -> Iterator[Any]:
+        """What is left when no more bytes come: a last line may lack its end."""
+        rest, self._rest = self._rest, b""
+        yield from self._line(rest)
+        yield from self._line(b"")
+
+    def _line(self, raw: bytes) -> Iterator[Any]:
+        try:
+            line = raw.decode().rstrip("\r")
+        except UnicodeDecodeError as error:
+            raise StreamError("it is not UTF-8") from error
+        if not line:
+            data, self._data = "\n".join(self._data), []
+            if data:
+                yield from self._document(data)
+        elif line.startswith("data:"):
+            self._data.append(line[5:].removeprefix(" "))
+        elif line[0] in "{[":
+            yield from self._document(line)
+        # Anything else of an event (its name, its id, a comment) says nothing about the answer.
+
+    def _document(self, text: str) -> Iterator[Any]:
+        if self.done:
+            return
+        if text.strip() == DONE:
+            self.done = True
+            return
+        try:
+            yield orjson.loads(text)
+        except ValueError as error:
+            raise StreamError(f"an event is no JSON: {text[:100]}") from error
+
+
+class ExtractionError(ValueError):
     """The path leads to nothing, or to what is no text."""
 
 
@@ -24,26 +83,26 @@ def _found(path: str, document: Any) -> list[Any]:
     try:
         return list(_compiled(path).findall(document))
     except (jsonpath.JSONPathError, RecursionError, TypeError, ValueError) as error:
-        raise NoAnswer(f"{path} cannot be followed in it: {' '.join(str(error).split())[:200]}") from error
+        raise ExtractionError(f"{path} cannot be followed in it: {' '.join(str(error).split())[:200]}") from error
 
 
 def _found_if_any(path: str, document: Any) -> list[Any]:
     """For what an answer can do without."""
     try:
         return _found(path, document)
-    except NoAnswer:
+    except ExtractionError:
         return []
 
 
-def text(path: str, document: Any) -> str | None:
+def extract_text(path: str, document: Any) -> str | None:
     """The text at `path`, several matches joined; None where there is none. Raises NoAnswer for what is no text."""
     found = [value for value in _found(path, document) if value is not None]
     if any(isinstance(value, dict | list) for value in found):
-        raise NoAnswer(f"{path} leads to a {type(found[0]).__name__}, not to text")
+        raise ExtractionError(f"{path} leads to a {type(found[0]).__name__}, not to text")
     return "".join(value if isinstance(value, str) else str(value) for value in found) if found else None
 
 
-def usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
+def extract_usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
     """OpenAI's usage, where both numbers are there."""
     asked, answered = (
         _number(path, document) for path in (endpoint.usage.prompt_tokens, endpoint.usage.completion_tokens)
@@ -53,7 +112,7 @@ def usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
-def finish_reason(endpoint: Endpoint, document: Any) -> str | None:
+def extract_finish_reason(endpoint: Endpoint, document: Any) -> str | None:
     """stop or length; None where the endpoint does not say."""
     if endpoint.finish_reason is None:
         return None

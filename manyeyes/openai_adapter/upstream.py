@@ -13,14 +13,13 @@ import orjson
 from manyeyes.config.custom_endpoint import SECRET, Adapter, Endpoint
 from manyeyes.openai_adapter import response_extraction
 from manyeyes.openai_adapter.errors import Refusal
-from manyeyes.openai_adapter.response_extraction import NoAnswer
-from manyeyes.openai_adapter.stream_parser import Events, Unreadable
+from manyeyes.openai_adapter.response_extraction import ExtractionError, StreamError, StreamParser
 
 SHOWN = 300
 
 
 @dataclass
-class Piece:
+class AnswerPart:
     """A part of an answer, or all of it."""
 
     text: str = ""
@@ -28,7 +27,7 @@ class Piece:
     finish_reason: str | None = None
 
 
-class Upstream:
+class EndpointClient:
     """One endpoint, with its connections."""
 
     def __init__(self, endpoint: Endpoint, limits: Adapter, secrets: Path) -> None:
@@ -41,28 +40,30 @@ class Upstream:
         if self._client:
             await self._client.aclose()
 
-    async def whole(self, body: Any) -> Piece:
+    async def whole(self, body: Any) -> AnswerPart:
         """The answer in one piece. Raises Refusal."""
         async with self._asked(self.endpoint.url, body) as response:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
             document = orjson.loads(raw)
-            text = response_extraction.text(self.endpoint.answer, document)
+            text = response_extraction.extract_text(self.endpoint.answer, document)
         except ValueError as error:
-            raise _unreadable(str(error) if isinstance(error, NoAnswer) else f"it is no JSON: {_start(raw)}") from error
+            raise _unreadable(
+                str(error) if isinstance(error, ExtractionError) else f"it is no JSON: {_start(raw)}"
+            ) from error
         if text is None:
             raise _unreadable(f"{self.endpoint.answer} leads to nothing in {_start(raw)}")
-        return Piece(
+        return AnswerPart(
             text,
-            response_extraction.usage(self.endpoint, document),
-            response_extraction.finish_reason(self.endpoint, document),
+            response_extraction.extract_usage(self.endpoint, document),
+            response_extraction.extract_finish_reason(self.endpoint, document),
         )
 
-    async def pieces(self, body: Any) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, body: Any) -> AsyncGenerator[AnswerPart, None]:
         """The answer as it comes. Raises Refusal, also between pieces."""
         stream = self.endpoint.stream
         assert stream
-        events = Events()
+        events = StreamParser()
         spoke = False
         async with self._asked(stream.url or self.endpoint.url, body) as response:
             try:
@@ -77,16 +78,16 @@ class Upstream:
                     piece = self._piece(stream.delta, document)
                     spoke = spoke or bool(piece.text)
                     yield piece
-            except (Unreadable, NoAnswer) as error:
+            except (StreamError, ExtractionError) as error:
                 raise _unreadable(str(error)) from error
         if not spoke:
             raise _unreadable(f"no event had a text at {stream.delta}")
 
-    def _piece(self, path: str, document: Any) -> Piece:
-        return Piece(
-            response_extraction.text(path, document) or "",
-            response_extraction.usage(self.endpoint, document),
-            response_extraction.finish_reason(self.endpoint, document),
+    def _piece(self, path: str, document: Any) -> AnswerPart:
+        return AnswerPart(
+            response_extraction.extract_text(path, document) or "",
+            response_extraction.extract_usage(self.endpoint, document),
+            response_extraction.extract_finish_reason(self.endpoint, document),
         )
 
     @asynccontextmanager

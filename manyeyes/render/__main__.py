@@ -6,11 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from manyeyes.config.inventory import DEFAULT, Inventory
 from manyeyes.config.loader import ConfigError, load
-from manyeyes.config.placement import LayoutError
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError
+from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
-from manyeyes.render.writer import write
 
 COMMITTED = Path("compose/rendered/default")
 
@@ -21,16 +20,16 @@ def main() -> int:
     parser.add_argument("--inventory", type=Path, help="what the host has; without it: two GPUs of 24 GiB")
     parser.add_argument("--out", type=Path, default=COMMITTED)
     arguments = parser.parse_args()
-    inventory = DEFAULT
+    inventory = DEFAULT_INVENTORY
     try:
         if arguments.inventory:
             inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
         cluster = load(arguments.config)
         files = render(cluster, inventory, arguments.config, arguments.out)
-    except (ConfigError, LayoutError) as error:
+    except (ConfigError, PlacementError) as error:
         print(error, file=sys.stderr)
         return 2
-    for name in write(files, arguments.out):
+    for name in write_files(files, arguments.out):
         print(f"{arguments.out / name}: written")
     return 0
 

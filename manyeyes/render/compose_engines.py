@@ -10,8 +10,8 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT, Engine
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, model_path, serve_flags, sleeps
-from manyeyes.render.docker_logging import container_logs
-from manyeyes.render.header import as_yaml
+from manyeyes.render.compose_env import container_logs
+from manyeyes.render.rendered_file import as_yaml
 
 CACHE_DIR = "/cache"
 STAND_INS = "stand-ins"

@@ -1,10 +1,28 @@
 """Cluster -> compose.env: what the hand-written Compose files take from the configuration."""
 
 from pathlib import Path
+from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.render.docker_logging import file_size
-from manyeyes.render.header import with_header
+from manyeyes.render.rendered_file import with_header
+
+FILES = 3
+"""As the hand-written Compose files have it."""
+
+
+def file_size(cluster: Cluster) -> str:
+    """Of one of them, as Docker spells sizes."""
+    return f"{cluster.logs.keep_mb * 1000 // FILES}k"
+
+
+def container_logs(cluster: Cluster) -> dict[str, Any]:
+    """A service's `logging`."""
+    kept = {"max-size": file_size(cluster), "max-file": str(FILES)}
+    labels = "com.docker.compose.project,com.docker.compose.service"
+    return {
+        "driver": "json-file",
+        "options": {**kept, "mode": "non-blocking", "max-buffer-size": "4m", "labels": labels},
+    }
 
 
 def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ import json
 from urllib.parse import quote
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.render.header import with_header
+from manyeyes.render.rendered_file import with_header
 
 PORT = 2375
 SOCKET = "/run/docker.sock"
@@ -19,7 +19,7 @@ def filter_conf(cluster: Cluster) -> str:
     """The whole nginx.conf. Without `controller.containers` it allows nothing, and the service is not started."""
     allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
     if cluster.controller.containers:
-        allowed += [_use(cluster, service) for service in watched(cluster)]
+        allowed += [_use(cluster, service) for service in watched_services(cluster)]
         for engine in cluster.started_engines:
             container = f"/containers/{cluster.name}-{engine.name}-1"
             allowed.append(_location("GET", f"{container}/json", f"{container}/json"))
@@ -30,7 +30,7 @@ def filter_conf(cluster: Cluster) -> str:
     return with_header(_TEMPLATE.replace("@ALLOWED@", "".join(allowed).rstrip()))
 
 
-def watched(cluster: Cluster) -> list[str]:
+def watched_services(cluster: Cluster) -> list[str]:
     """The services whose use of CPU and memory may be asked for."""
     parts = ["gateway", "controller", "webui", "containers"]
     parts += ["adapter"] if cluster.starts_adapter else []

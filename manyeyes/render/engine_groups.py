@@ -11,7 +11,7 @@ from manyeyes.render.compose_engines import environment_of
 
 
 @dataclass(frozen=True)
-class Shape:
+class EngineGroup:
     """Engines of one pool that differ in nothing but their GPU."""
 
     pool: Pool
@@ -29,7 +29,7 @@ class Shape:
         return self.pool.name if self.number == 1 else f"{self.pool.name}-{self.number}"
 
 
-def shapes(cluster: Cluster) -> list[Shape]:
+def group_engines(cluster: Cluster) -> list[EngineGroup]:
     """In the order of pools, then of engines."""
     found = []
     for pool in cluster.pools:
@@ -38,13 +38,13 @@ def shapes(cluster: Cluster) -> list[Shape]:
             if engine.pool == pool.name:
                 alike.setdefault(_key(cluster, pool, engine), []).append(engine)
         for number, engines in enumerate(alike.values(), start=1):
-            found.append(Shape(pool, number, engines[0], len(engines), in_flight(pool, engines[0])))
+            found.append(EngineGroup(pool, number, engines[0], len(engines), in_flight(pool, engines[0])))
     return found
 
 
-def of_one_shape(cluster: Cluster) -> list[Shape]:
+def uniform_pools(cluster: Cluster) -> list[EngineGroup]:
     """Those that are the whole of their pool: what the pool as a whole has to do can be told of them."""
-    every = shapes(cluster)
+    every = group_engines(cluster)
     return [shape for shape in every if sum(other.pool is shape.pool for other in every) == 1]
 
 

@@ -1,9 +1,9 @@
 """One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
+from manyeyes.render.rendered_file import plain_yaml
 
 LISTED = "listed"
 """The name of what a configuration with a list of engines comes to."""
@@ -16,13 +16,13 @@ def clusters(cluster: Cluster) -> dict[str, Cluster]:
     Raises LayoutError with what cannot run there.
     """
     if cluster.engines != "auto":
-        return {LISTED: _fit(lay_out(cluster, Inventory()))}
+        return {LISTED: _fit(place_engines(cluster, Inventory()))}
     found: dict[str, Cluster] = {}
     for flavour in ORDER:
         if any(flavour in pool.flavours and not pool.remote and pool.gpu_weight for pool in cluster.pools):
-            found[flavour] = _fit(lay_out(cluster, inventory(cluster, flavour)))
+            found[flavour] = _fit(place_engines(cluster, inventory(cluster, flavour)))
     if not found:
-        raise LayoutError("no pool can have engines; give one a flavour and a gpu_weight above 0.")
+        raise PlacementError("no pool can have engines; give one a flavour and a gpu_weight above 0.")
     return found
 
 
@@ -44,7 +44,7 @@ def _fit(cluster: Cluster) -> Cluster:
     """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
     problems = [*_refused(cluster)]
     if problems:
-        raise LayoutError("\n".join(problems))
+        raise PlacementError("\n".join(problems))
     engines = tuple(engine for engine in cluster.explicit_engines if engine.instead_of is None)
     return cluster.model_copy(
         update={
@@ -80,3 +80,10 @@ def _refused(cluster: Cluster) -> list[str]:
                 f"engines[{engine.name}] has an address; on several hosts engines are started. Give what runs elsewhere a pool with `remote`."
             )
     return problems
+
+
+def multi_node_config(cluster: Cluster) -> str:
+    """Engines by name, nothing that the controller does on one host alone."""
+    pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
+    document = cluster.model_copy(update={"pools": pools}).model_dump(mode="json", exclude_defaults=True)
+    return plain_yaml(document)

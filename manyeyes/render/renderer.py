@@ -7,15 +7,12 @@ import hashlib
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.placement import lay_out
-from manyeyes.render.alertmanager import alertmanager_yml
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import compose_env
 from manyeyes.render.docker_socket_filter import filter_conf
-from manyeyes.render.grafana import more_datasources
-from manyeyes.render.header import as_yaml
-from manyeyes.render.prometheus import prometheus_yml, rules_yml
+from manyeyes.render.monitoring import alertmanager_yml, more_datasources, prometheus_yml, rules_yml
+from manyeyes.render.rendered_file import as_yaml
 
 
 def render(
@@ -29,7 +26,7 @@ def render(
 
     `checkout` stands for the hand-written files that services mount; another value starts those services anew.
     """
-    laid_out = lay_out(cluster, inventory)
+    laid_out = place_engines(cluster, inventory)
     files = {
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),
         "engines.yaml": engines_yaml(laid_out),

@@ -13,10 +13,10 @@ from operator import attrgetter
 from random import Random
 
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.policy import Change
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling
-from manyeyes.controller.autoscaling.reconcile import Engine, Stage, moves
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import ReplicaChange
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.reconcile import LifecycleStage, ScaledEngine, plan_moves
 from manyeyes.simulator import profile
 from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine, Work
 
@@ -91,7 +91,7 @@ class Outcome:
     engine_hours: float
     """Of engines that were started, those that start and those that drain included."""
     always_on_hours: float
-    changes: tuple[Change, ...]
+    changes: tuple[ReplicaChange, ...]
     slowest_minute_s: float
 
     @property
@@ -132,14 +132,16 @@ class _Day:
         times = profile.load(setting.profile)
         batch_s = [setting.work.batch_s(times, running) for running in range(setting.batch + 1)]
         self.engines = {f"gpu-{number}": SimulatedEngine(f"gpu-{number}", batch_s) for number in range(setting.engines)}
-        first = Stage.SERVING if setting.start_all else Stage.OFF
+        first = LifecycleStage.SERVING if setting.start_all else LifecycleStage.OFF
         self.stages = dict.fromkeys(self.engines, (first, 0.0))
         if not setting.start_all:
-            self.stages["gpu-0"] = (Stage.SERVING, 0.0)
-        self.serving = [engine for name, engine in self.engines.items() if self.stages[name][0] is Stage.SERVING]
-        self.scaler = PoolScaling(setting.scaling, len(self.serving))
+            self.stages["gpu-0"] = (LifecycleStage.SERVING, 0.0)
+        self.serving = [
+            engine for name, engine in self.engines.items() if self.stages[name][0] is LifecycleStage.SERVING
+        ]
+        self.scaler = PoolAutoscaler(setting.scaling, len(self.serving))
         self.recent: deque[tuple[float, float]] = deque()
-        self.changes: list[Change] = []
+        self.changes: list[ReplicaChange] = []
         self.engine_s = 0.0
         self.refused = 0
         self.by_minute: list[list[float]] = [[] for _ in range(DAY_S // MINUTE_S + 30)]
@@ -205,33 +207,36 @@ class _Day:
     def _look(self, now_s: float) -> None:
         scaling = self.setting.scaling
         for name, (stage, since_s) in self.stages.items():
-            if stage is Stage.COMING and now_s - since_s >= scaling.ready_s:
-                self.stages[name] = (Stage.SERVING, now_s)
-        self.engine_s += LOOK_S * sum(stage is not Stage.OFF for stage, _ in self.stages.values())
+            if stage is LifecycleStage.COMING and now_s - since_s >= scaling.ready_s:
+                self.stages[name] = (LifecycleStage.SERVING, now_s)
+        self.engine_s += LOOK_S * sum(stage is not LifecycleStage.OFF for stage, _ in self.stages.values())
         while self.recent and now_s - self.recent[0][0] > MINUTE_S:
             self.recent.popleft()
         taken = sorted(took for _, took in self.recent)
         p95_s = taken[int(0.95 * (len(taken) - 1))] if len(taken) >= 20 else None
-        serving = sum(stage is Stage.SERVING for stage, _ in self.stages.values())
+        serving = sum(stage is LifecycleStage.SERVING for stage, _ in self.stages.values())
         in_flight = sum(engine.in_flight for engine in self.engines.values())
-        self.scaler.see(Load(MONDAY_S + now_s, serving, in_flight, None, p95_s))
+        self.scaler.see(PoolLoad(MONDAY_S + now_s, serving, in_flight, None, p95_s))
         before = self.scaler.wanted
         decision = self.scaler.decide(len(self.engines), MONDAY_S + now_s)
         if decision.wanted != before:
-            self.changes.append(Change(now_s, before, decision.wanted))
+            self.changes.append(ReplicaChange(now_s, before, decision.wanted))
         seen = [
-            Engine(name, stage, self.engines[name].in_flight, since_s) for name, (stage, since_s) in self.stages.items()
+            ScaledEngine(name, stage, self.engines[name].in_flight, since_s)
+            for name, (stage, since_s) in self.stages.items()
         ]
-        todo = moves(seen, decision.wanted, now_s, scaling.down.drain_s, SETTLE_S)
+        todo = plan_moves(seen, decision.wanted, now_s, scaling.down.drain_s, SETTLE_S)
         for names, stage in (
-            (todo.take_back, Stage.SERVING),
-            (todo.start, Stage.COMING),
-            (todo.hold, Stage.GOING),
-            (todo.rest, Stage.OFF),
+            (todo.take_back, LifecycleStage.SERVING),
+            (todo.start, LifecycleStage.COMING),
+            (todo.hold, LifecycleStage.GOING),
+            (todo.rest, LifecycleStage.OFF),
         ):
             for name in names:
                 self.stages[name] = (stage, now_s)
-        self.serving = [engine for name, engine in self.engines.items() if self.stages[name][0] is Stage.SERVING]
+        self.serving = [
+            engine for name, engine in self.engines.items() if self.stages[name][0] is LifecycleStage.SERVING
+        ]
 
     def _outcome(self, requests: int) -> Outcome:
         minutes = held = 0

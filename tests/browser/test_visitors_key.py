@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.browser.browser_session import Visit, chromium
@@ -15,7 +15,7 @@ from tests.browser.browser_session import Visit, chromium
 
 def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> None:
     document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "big-0", "pool": "big"}]}
-    keys = Keys(keys=(Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest()),))
+    keys = ApiKeys(keys=(ApiKey(name="alice", sha256=hashlib.sha256(b"secret").hexdigest()),))
     with local_cluster(tmp_path, document, keys=keys) as running, chromium() as browser:
         running.all_up({"big-0"})
         body = {"model": "big", "messages": [{"role": "user", "content": "Hello"}]}

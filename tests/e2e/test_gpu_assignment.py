@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from manyeyes.config.gateway import Images
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load
+from manyeyes.config.placement import DEFAULT_INVENTORY
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.renderer import render
 
@@ -107,7 +107,7 @@ def start(own: OwnEngine, config: Path, folder: Path) -> dict[str, str]:
 
     The file is taken as rendered, but for the downloader and the MPS server, which the sleeping image cannot be.
     """
-    text = render(load(config), DEFAULT, Path("c.yaml"), Path("r"))["engines.yaml"]
+    text = render(load(config), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))["engines.yaml"]
     document = yaml.safe_load(text)
     example = config.stem
     services = {name: service for name, service in document["services"].items() if name not in ("models", "mps")}

@@ -10,14 +10,13 @@ import pytest
 import yaml
 
 from manyeyes.config.gateway import Images
-from manyeyes.config.inventory import DEFAULT
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.engine.vllm_flags import serve_flags
-from manyeyes.render.nginx.files import as_generation, gateway_files
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
-from manyeyes.render.writer import write
 from tests.integration.certificate import certificate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +37,12 @@ for name, flags in json.load(sys.stdin).items():
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     cluster = load(request.param)
-    keys = Keys(keys=(Key(name="alice", sha256="a" * 64, requests_per_minute=60, in_flight=4),))
-    _, gateway = as_generation(gateway_files(lay_out(cluster, DEFAULT), keys))
-    files = render(cluster, DEFAULT, request.param, folder) | {f"nginx/{name}": text for name, text in gateway.items()}
-    write(files, folder)
+    keys = ApiKeys(keys=(ApiKey(name="alice", sha256="a" * 64, requests_per_minute=60, in_flight=4),))
+    _, gateway = build_generation(gateway_files(place_engines(cluster, DEFAULT_INVENTORY), keys))
+    files = render(cluster, DEFAULT_INVENTORY, request.param, folder) | {
+        f"nginx/{name}": text for name, text in gateway.items()
+    }
+    write_files(files, folder)
     return folder
 
 
@@ -92,7 +93,7 @@ def test_promtool_accepts_it(rendered: Path) -> None:
 def test_vllms_own_parser_accepts_every_command_line() -> None:
     lines = {}
     for path in CONFIGS:
-        cluster = lay_out(load(path), DEFAULT)
+        cluster = place_engines(load(path), DEFAULT_INVENTORY)
         for engine in cluster.explicit_engines:
             if engine.flavour != "emulated":
                 lines[f"{path.stem}/{engine.name}"] = serve_flags(cluster, engine)

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.promtool import shipped
 from manyeyes.monitoring.grafana import build
@@ -67,7 +66,7 @@ def test_a_panel_shows_metrics_and_labels_that_are_there(held: contract.Contract
 
 def test_prometheus_runs_the_rules_of_this_cluster_and_can_work_out_each() -> None:
     told = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
-    cluster = lay_out(load(CLUSTER), Inventory(flavour="cpu"))
+    cluster = place_engines(load(CLUSTER), Inventory(flavour="cpu"))
     assert {one["name"] for one in told} == {
         rule.get("record") or rule["alert"] for group in rules(cluster)["groups"] for rule in group["rules"]
     }

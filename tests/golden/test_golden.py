@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load
+from manyeyes.config.placement import DEFAULT_INVENTORY
 from manyeyes.render.renderer import render
 from tests.golden.make import EXAMPLES, GOLDEN, ROOT, rendered
 
@@ -23,7 +23,7 @@ def test_every_golden_folder_has_its_example() -> None:
 
 def test_the_committed_default_is_what_the_committed_configuration_renders_to() -> None:
     config_file, folder = Path("config/cluster.yaml"), Path("compose/rendered/default")
-    expected = render(load(ROOT / config_file), DEFAULT, config_file, folder)
+    expected = render(load(ROOT / config_file), DEFAULT_INVENTORY, config_file, folder)
     assert expected == committed(ROOT / folder), "`make render`"
 
 

@@ -15,10 +15,9 @@ from manyeyes.config.loader import load
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, listens, start_nginx
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.kubernetes import gateway
-from manyeyes.render.multi_node_clusters import clusters
-from manyeyes.render.multi_node_config import told_cluster
-from manyeyes.render.nginx.files import NO_KEYS, as_generation
-from manyeyes.render.nginx.paths import Places
+from manyeyes.render.multi_node_clusters import clusters, multi_node_config
+from manyeyes.render.nginx.files import NO_KEYS, build_generation
+from manyeyes.render.nginx.naming import NginxPaths
 from tests.integration.headless_dns import HeadlessDns, serving
 
 ANSWERS_IN_S = 0.03
@@ -36,7 +35,7 @@ class Namespace(LocalCluster):
     """Requests that were inside pods when they ended, where there were any."""
 
     @property
-    def places(self) -> Places:
+    def places(self) -> NginxPaths:
         """As rendered for Kubernetes, with this host's ports and folders."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
         return replace(
@@ -83,7 +82,9 @@ class Namespace(LocalCluster):
         files = gateway.files(cluster, NO_KEYS, self.places)
         if self.by_srv:
             files["pools.conf"] = files["pools.conf"].replace(f":{self.dns.engine_port} max", " service=http max")
-            files = as_generation({name: text for name, text in files.items() if not name.startswith("generation")})[1]
+            files = build_generation({name: text for name, text in files.items() if not name.startswith("generation")})[
+                1
+            ]
         current = self.folder / "offered/current"
         fresh = current / f"..{len(list(current.glob('..20*')))}20"
         fresh.mkdir(parents=True)
@@ -93,7 +94,7 @@ class Namespace(LocalCluster):
                 (current / name).symlink_to(f"..data/{name}")
         (current / "..data_tmp").symlink_to(fresh.name)
         (current / "..data_tmp").replace(current / "..data")
-        (self.folder / "told.yaml").write_text(told_cluster(cluster))
+        (self.folder / "told.yaml").write_text(multi_node_config(cluster))
 
 
 @contextlib.contextmanager

@@ -7,14 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.cluster import LocalCluster, free_port
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.promtool import program
 from manyeyes.monitoring.prometheus_client import Prometheus
-from manyeyes.render.prometheus import Targets, prometheus_yml, rules_yml
+from manyeyes.render.monitoring import Targets, prometheus_yml, rules_yml
 
 DCGM = """\
 DCGM_FI_DEV_GPU_UTIL{gpu="0"} 87
@@ -33,7 +32,7 @@ DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0"} 0
 @contextlib.contextmanager
 def prometheus_beside(running: LocalCluster) -> Iterator[Prometheus]:
     """Looks once a second. Engines and the controller are its targets, and a stand-in for the exporter of GPUs."""
-    cluster = lay_out(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
+    cluster = place_engines(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
     seconds = cluster.monitoring.model_copy(update={"scrape_interval_s": 1, "gpu_exporter": True})
     cluster = cluster.model_copy(update={"monitoring": seconds})
     with _exporter() as gpus:

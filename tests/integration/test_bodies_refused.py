@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from tests.integration.scan.server import Modules, modules
 
@@ -247,7 +247,7 @@ def png(width: int, height: int) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-KEYS = Keys(keys=tuple(Key(name=name, sha256=digest) for name, digest in (
+KEYS = ApiKeys(keys=tuple(ApiKey(name=name, sha256=digest) for name, digest in (
     ("alice", "4d6b6bd5a1b1d0d7a9f4b9d7f4a7d6d4c7c8f4b7e9d1f1a0c1f6f0b4b3a2e1d0"),
     ("bob", "5d6b6bd5a1b1d0d7a9f4b9d7f4a7d6d4c7c8f4b7e9d1f1a0c1f6f0b4b3a2e1d0"),
 )))  # fmt: skip

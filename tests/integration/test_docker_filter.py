@@ -10,10 +10,9 @@ from prometheus_client import REGISTRY
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
-from manyeyes.controller.autoscaling.actuator import CannotMove
-from manyeyes.controller.autoscaling.container_actuator import Containers
-from manyeyes.controller.config_sync.effective_config import InForce
-from manyeyes.controller.telemetry.container_stats import ContainerUse
+from manyeyes.controller.autoscaling.actuators import ActuatorError, ContainerActuator
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.telemetry.container_stats import ContainerStats
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
 
 CLUSTER = """
@@ -69,7 +68,7 @@ async def test_use_and_restarts_of_containers_become_metrics(behind: tuple[FakeD
     docker, url = behind
     looked = parse(CLUSTER)
     async with httpx.AsyncClient() as client:
-        use = ContainerUse(InForce(looked), client, url)
+        use = ContainerStats(EffectiveConfig(looked), client, url)
         for seconds in (10, 12.5, 1):  # the third time it began anew
             docker.stats["mine-gpu-0-1"] = {
                 "cpu_stats": {"cpu_usage": {"total_usage": int(seconds * 1e9)}},
@@ -204,19 +203,19 @@ async def test_the_controllers_client_says_what_is_wrong(behind: tuple[FakeDocke
     docker.states["mine-gpu-1-1"] = "exited"
     engines = parse(CLUSTER).explicit_engines
     async with httpx.AsyncClient(trust_env=False) as client:
-        mine = Containers(client, url, "mine", 10)
+        mine = ContainerActuator(client, url, "mine", 10)
         assert await mine.at_rest(engines) == {"gpu-0": False, "gpu-1": True, "elsewhere": False}
         await mine.bring_back(engines[1])
         await mine.bring_back(engines[1])  # 304 is as good
         assert docker.states["mine-gpu-1-1"] == "running"
         assert (await mine.started_at("gpu-0")).year == 2020
-        with pytest.raises(CannotMove, match="not allowed by the filter"):
+        with pytest.raises(ActuatorError, match="not allowed by the filter"):
             await mine.lay_to_rest(engines[2])
         del docker.states["mine-gpu-0-1"]
-        with pytest.raises(CannotMove, match="no such container"):
+        with pytest.raises(ActuatorError, match="no such container"):
             await mine.restart("gpu-0")
-        with pytest.raises(CannotMove, match="does not answer"):
-            await Containers(client, "http://127.0.0.1:9", "mine", 10).states()
+        with pytest.raises(ActuatorError, match="does not answer"):
+            await ContainerActuator(client, "http://127.0.0.1:9", "mine", 10).states()
 
 
 def _raw(url: str, method: str, path: str) -> bytes:

@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.certificate import certificate
 
 
-def key(name: str, **limits: int) -> Key:
-    return Key(name=name, sha256=hashlib.sha256(f"secret-{name}".encode()).hexdigest(), **limits)
+def key(name: str, **limits: int) -> ApiKey:
+    return ApiKey(name=name, sha256=hashlib.sha256(f"secret-{name}".encode()).hexdigest(), **limits)
 
 
 def one_pool(**gateway: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def open_to_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClust
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    keys = Keys(keys=(key("alice"), key("bob", requests_per_minute=6), key("carol", in_flight=2)))
+    keys = ApiKeys(keys=(key("alice"), key("bob", requests_per_minute=6), key("carol", in_flight=2)))
     with local_cluster(tmp_path_factory.mktemp("local_cluster"), one_pool(), keys=keys) as running:
         running.all_up({"big-0", "linked-0"})
         eventually(lambda: ask(running, "alice").status_code == 200, 20, 0.2, "alice is answered")
@@ -141,7 +141,7 @@ def test_the_page_asks_for_its_visitor_by_the_name_of_the_key(locked: LocalClust
 
 
 def test_keys_are_let_in_beside_everybody_where_the_operator_says_so(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, one_pool(anonymous=True), keys=Keys(keys=(key("alice"),))) as running:
+    with local_cluster(tmp_path, one_pool(anonymous=True), keys=ApiKeys(keys=(key("alice"),))) as running:
         running.answers_from("big", {"big-0"})
         assert ask(running, "alice").status_code == 200
 

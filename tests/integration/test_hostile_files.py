@@ -11,7 +11,7 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from manyeyes.config.fingerprint import digest
+from manyeyes.config.loader import config_fingerprint
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.membership import asked, controller, rotation, states
@@ -89,7 +89,7 @@ def test_a_hostile_cluster_yaml_is_refused_and_the_members_stay(cluster: LocalCl
     right = path.read_text()
     for text in TEXTS:
         replaced(path, right + text)
-        eventually(refused(cluster, digest(right + text, None)), 20, 0.05, f"{text[:40]!r} is refused")
+        eventually(refused(cluster, config_fingerprint(right + text, None)), 20, 0.05, f"{text[:40]!r} is refused")
         lives_on(cluster)
     for content in (b"\xff\xfe", None):
         replaced(path, content)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from manyeyes.config.fingerprint import digest_of
+from manyeyes.config.loader import fingerprint_of_file
 from manyeyes.devcluster.chat_load import crowd
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.render.nginx.files import as_generation
+from manyeyes.render.nginx.files import build_generation
 from tests.integration.certificate import certificate
 
 SOON_S = 20
@@ -68,7 +68,7 @@ def in_force(running: LocalCluster) -> None:
     def check() -> bool:
         said = running.configuration()
         assert said, "the controller does not answer"
-        assert said["applied"]["digest"] == digest_of(running.folder / "cluster.yaml"), said
+        assert said["applied"]["digest"] == fingerprint_of_file(running.folder / "cluster.yaml"), said
         assert not said["refused"], said
         assert said["gateway"]["wanted"] == said["gateway"]["in_force"], said
         return True
@@ -310,7 +310,7 @@ def test_files_that_are_being_replaced_are_left_alone_until_they_are_whole(clust
     generation = current.resolve()
     current.unlink()
     shutil.copytree(generation, current)
-    name, files = as_generation(
+    name, files = build_generation(
         {file.name: file.read_text() for file in current.iterdir() if not file.name.startswith("generation")}
         | {"settings.inc": "client_max_body_size 1m;\n"}
     )

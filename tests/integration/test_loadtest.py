@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from loadtest.sample import Sample, read
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
 KEY = "sk-load"
-ALICE = Key(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
+ALICE = ApiKey(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         "pools": [{"name": "big", "model": "org/Big-VL"}],
         "engines": [{"name": "gpu-0", "pool": "big"}, {"name": "gpu-1", "pool": "big"}],
     }
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=Keys(keys=(ALICE,))) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=ApiKeys(keys=(ALICE,))) as running:
         running.all_up({"gpu-0", "gpu-1"})
         running.client.headers["Authorization"] = f"Bearer {KEY}"
         running.answers_from("big", {"gpu-0", "gpu-1"})

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
 KEY = "sk-load"
-ALICE = Key(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
+ALICE = ApiKey(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
 
 
 @dataclass
@@ -36,7 +36,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """Locust as its container runs it, asking through the gateway's port for the page."""
     folder = tmp_path_factory.mktemp("local_cluster")
     document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "gpu-0", "pool": "big"}]}
-    with local_cluster(folder, document, keys=Keys(keys=(ALICE,))) as running, httpx.Client(timeout=30) as client:
+    with local_cluster(folder, document, keys=ApiKeys(keys=(ALICE,))) as running, httpx.Client(timeout=30) as client:
         running.all_up({"gpu-0"})
         port = free_port()
         inside = f"http://127.0.0.1:{running.ports['page']}"

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.observability.log_format import ALWAYS, LEVELS
@@ -54,8 +54,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalClu
         "adapter": {"first_port": adapter_port, "ports": 2},
         "tracing": {"enabled": True, "endpoint": f"http://127.0.0.1:{free_port()}", "sampled_percent": 0},
     }
-    keys = Keys(
-        keys=(Key(name="alice", sha256=hashlib.sha256(SECRET.encode()).hexdigest()),),
+    keys = ApiKeys(
+        keys=(ApiKey(name="alice", sha256=hashlib.sha256(SECRET.encode()).hexdigest()),),
     )
     port = int(document["tracing"]["endpoint"].rsplit(":", 1)[1])  # type: ignore[index]
     with (

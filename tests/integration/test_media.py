@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from manyeyes.controller.registry.addresses import Address
-from manyeyes.egress_proxy.proxy import serving
+from manyeyes.egress_proxy.proxy import serve_proxy
 
 PUBLIC, METADATA = "93.184.216.34", "169.254.169.254"
 
@@ -61,7 +61,7 @@ async def way(names: Names, answer: bytes = PICTURE, private: bool = False) -> A
         connected.append(f"{host}:{port}")
         return await asyncio.open_connection("127.0.0.1", origin.sockets[0].getsockname()[1])
 
-    async with origin, serving("127.0.0.1", 0, {"pictures.example.com": private}, names, connect) as server:
+    async with origin, serve_proxy("127.0.0.1", 0, {"pictures.example.com": private}, names, connect) as server:
         yield Way(server.sockets[0].getsockname()[1], connected)
 
 
@@ -177,7 +177,7 @@ async def test_a_client_that_has_said_all_it_has_to_say_still_gets_the_whole_ans
         return await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
 
     domains = {"pictures.example.com": False}
-    async with server, serving("127.0.0.1", 0, domains, Names([PUBLIC]), connect) as proxy:
+    async with server, serve_proxy("127.0.0.1", 0, domains, Names([PUBLIC]), connect) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.sockets[0].getsockname()[1])
         writer.write(b"CONNECT pictures.example.com:443 HTTP/1.1\r\n\r\n")
         assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)

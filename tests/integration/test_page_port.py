@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from webui.chat.chat_request import Question
@@ -16,7 +16,7 @@ from webui.chat.streamed_answer import Answer
 from webui.cluster.gateway_client import Gateway
 from webui.settings import Settings
 
-ALICE = Key(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)
+ALICE = ApiKey(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         "engines": [{"name": "big-0", "pool": "big"}, {"name": "small-0", "pool": "small"}],
         "auto": [{"pool": "small", "min_images": 1}, {"pool": "big"}],
     }
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=Keys(keys=(ALICE,))) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=ApiKeys(keys=(ALICE,))) as running:
         running.all_up({"big-0", "small-0"})
         eventually(lambda: ask(running).failure is None, 20, 0.2, "the page is answered")
         yield running

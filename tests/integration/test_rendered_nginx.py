@@ -14,14 +14,13 @@ import yaml
 from pydantic import ValidationError
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.keys import Key, Keys, KeysError, parse_keys
+from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, parse_keys
 from manyeyes.config.loader import ConfigError, parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.controller.registry.schemas import NewPool
 from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
-from manyeyes.render.nginx.files import as_generation, gateway_files
-from manyeyes.render.nginx.paths import Places
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.nginx.upstreams import as_map, quoted
 
 HOSTILE = [
@@ -83,14 +82,16 @@ class Judge:
                 text = text.replace(before, after)
             file.write_text(text)
 
-    def says(self, cluster: Cluster, keys: Keys = Keys()) -> str:  # noqa: B008
+    def says(self, cluster: Cluster, keys: ApiKeys = ApiKeys()) -> str:  # noqa: B008
         """Empty when nginx accepts what is rendered for the cluster."""
         # A port of 0 is none to nginx, so nothing here can be taken by somebody else.
-        places = Places(controller="127.0.0.1", listen=f"unix:{self.folder}/tmp/listen", outside_resolver="127.0.0.1")
+        places = NginxPaths(
+            controller="127.0.0.1", listen=f"unix:{self.folder}/tmp/listen", outside_resolver="127.0.0.1"
+        )
         rendered = self.folder / "rendered"
         shutil.rmtree(rendered, ignore_errors=True)
         rendered.mkdir()
-        for name, text in as_generation(gateway_files(cluster, keys, places))[1].items():
+        for name, text in build_generation(gateway_files(cluster, keys, places))[1].items():
             (rendered / name).write_text(text)
         command = [nginx_binary(), "-t", "-q", "-p", f"{self.folder}/", "-c", "nginx.conf", "-g", own_user()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -123,7 +124,7 @@ def document(**pool: Any) -> dict[str, Any]:
 
 
 def laid_out(described: dict[str, Any]) -> Cluster:
-    return lay_out(parse(yaml.safe_dump(described)), Inventory(flavour="emulated"))
+    return place_engines(parse(yaml.safe_dump(described)), Inventory(flavour="emulated"))
 
 
 def with_setting(section: str, **values: Any) -> dict[str, Any]:
@@ -268,8 +269,10 @@ def test_an_alias_may_be_the_pools_own_name_in_another_case(nginx: Judge) -> Non
 
 
 def test_keys_that_validation_takes_nginx_takes_with_their_limits(nginx: Judge) -> None:
-    keys = Keys(
-        keys=tuple(Key(**key(f"k{n}", requests_per_minute=most, in_flight=most)) for n, most in enumerate((1, 65_535)))
+    keys = ApiKeys(
+        keys=tuple(
+            ApiKey(**key(f"k{n}", requests_per_minute=most, in_flight=most)) for n, most in enumerate((1, 65_535))
+        )
     )
     assert nginx.says(laid_out(document()), keys) == ""
 

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load, parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.config.validation import problems
 from manyeyes.devcluster.promtool import ROOT, program, shipped
 from manyeyes.monitoring.prometheus.rules import rules
-from manyeyes.render.alertmanager import alertmanager_yml
-from manyeyes.render.prometheus import prometheus_yml, rules_yml
+from manyeyes.render.monitoring import alertmanager_yml, prometheus_yml, rules_yml
 
 CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 POOL = "pools: [{name: big, model: m}]\nengines: [{name: gpu-0, pool: big, gpus: [0]}]\n"
@@ -35,7 +33,7 @@ monitoring:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, tmp_path: Path) -> None:
-    cluster = lay_out(load(path), DEFAULT)
+    cluster = place_engines(load(path), DEFAULT_INVENTORY)
     (tmp_path / "prometheus.yml").write_text(prometheus_yml(cluster))
     (tmp_path / "rules.yml").write_text(rules_yml(cluster))
     told = subprocess.run(
@@ -98,7 +96,7 @@ def test_a_drill_looks_back_on_less_and_waits_less_by_the_same_rules() -> None:
 
 def test_figures_of_gpus_are_there_where_engines_run_on_them() -> None:
     names = {group["name"] for group in rules(shipped())["groups"]}
-    emulated = lay_out(load(ROOT / "config/examples/emulated.yaml"), DEFAULT)
+    emulated = place_engines(load(ROOT / "config/examples/emulated.yaml"), DEFAULT_INVENTORY)
     assert {"gpus", "gpu_alerts"} <= names
     assert not {"gpus", "gpu_alerts"} & {group["name"] for group in rules(emulated)["groups"]}
     assert "job_name: gpu\n" in prometheus_yml(shipped())

@@ -8,11 +8,13 @@ import pytest
 from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.openai_adapter import request_mapping, response_extraction
 from manyeyes.openai_adapter.errors import Refusal
-from manyeyes.openai_adapter.stream_parser import Events, Unreadable
+from manyeyes.openai_adapter.response_extraction import StreamError, StreamParser
 
 
 def prompt(*messages: tuple[str, Any]) -> str:
-    return request_mapping.read({"messages": [{"role": role, "content": content} for role, content in messages]}).prompt
+    return request_mapping.parse_chat_request(
+        {"messages": [{"role": role, "content": content} for role, content in messages]}
+    ).prompt
 
 
 def test_one_user_turn_is_its_text_after_the_instructions() -> None:
@@ -32,12 +34,12 @@ def test_several_turns_are_written_one_after_the_other_and_the_assistant_goes_on
 )  # fmt: skip
 def test_what_is_no_chat_request_is_refused(body: Any) -> None:
     with pytest.raises(Refusal) as refused:
-        request_mapping.read(body)
+        request_mapping.parse_chat_request(body)
     assert refused.value.status == 400
 
 
 def read(stream: bytes, at_a_time: int) -> list[Any]:
-    events = Events()
+    events = StreamParser()
     found = [
         document
         for start in range(0, len(stream), at_a_time)
@@ -66,7 +68,7 @@ def test_events_and_lines_are_read_however_the_bytes_are_cut(stream: bytes, at_a
     [b"data: {\n\n", b"{\n", b"data: \xff\n\n", b"[" * 50_000 + b"\n", b'{"t": "\\ud800"}\n', b"x" * (2 << 20)],
 )
 def test_what_is_no_stream_of_json_is_told(stream: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(StreamError):
         read(stream, 65_536)
 
 
@@ -91,33 +93,33 @@ def test_the_answer_is_found_by_its_path(path: str, expected: str | None) -> Non
         "a": "x", "parts": [{"kind": "a", "text": "one"}, {"kind": "b", "text": "two"}], "number": 7, "null": None,
         "quoted name": "q",
     }  # fmt: skip
-    assert response_extraction.text(path, document) == expected
+    assert response_extraction.extract_text(path, document) == expected
 
 
 def test_a_path_to_what_is_no_text_is_told() -> None:
-    with pytest.raises(response_extraction.NoAnswer, match="leads to a dict"):
-        response_extraction.text("$.a", {"a": {}})
+    with pytest.raises(response_extraction.ExtractionError, match="leads to a dict"):
+        response_extraction.extract_text("$.a", {"a": {}})
 
 
 @pytest.mark.parametrize("document", ['"{\\"a\\": 1}"', "7", "null", "[]"])
 def test_a_document_without_the_path_has_no_answer(document: str) -> None:
-    assert response_extraction.text("$.a", json.loads(document)) is None
+    assert response_extraction.extract_text("$.a", json.loads(document)) is None
 
 
 def test_usage_is_told_only_where_both_numbers_are_there() -> None:
     counted = endpoint(usage={"prompt_tokens": "$.u.in", "completion_tokens": "$.u.out"})
-    assert response_extraction.usage(counted, {"u": {"in": 3, "out": 4}}) == {
+    assert response_extraction.extract_usage(counted, {"u": {"in": 3, "out": 4}}) == {
         "prompt_tokens": 3,
         "completion_tokens": 4,
         "total_tokens": 7,
     }
     for wrong in ({"in": 3}, {"in": 3, "out": "4"}, {"in": True, "out": 1}, {"in": -1, "out": 1}):
-        assert response_extraction.usage(counted, {"u": wrong}) is None
-    assert response_extraction.usage(endpoint(), {"u": {"in": 3, "out": 4}}) is None
+        assert response_extraction.extract_usage(counted, {"u": wrong}) is None
+    assert response_extraction.extract_usage(endpoint(), {"u": {"in": 3, "out": 4}}) is None
 
 
 @pytest.mark.parametrize(
     ("said", "expected"), [("MAX_TOKENS", "length"), ("length", "length"), ("EOS", "stop"), (None, None)]
 )
 def test_why_it_stopped_is_length_or_stop(said: str | None, expected: str | None) -> None:
-    assert response_extraction.finish_reason(endpoint(finish_reason="$.why"), {"why": said}) == expected
+    assert response_extraction.extract_finish_reason(endpoint(finish_reason="$.why"), {"why": said}) == expected

@@ -9,21 +9,20 @@ from pydantic import ValidationError
 
 from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.openai_adapter.errors import Refusal
-from manyeyes.openai_adapter.request_mapping import Question
-from manyeyes.openai_adapter.template import fill
+from manyeyes.openai_adapter.request_mapping import ChatRequest, fill_template
 
 
 def endpoint(template: Any, **more: Any) -> Endpoint:
     return Endpoint(url="http://h/generate", template=template, answer="$.text", **more)
 
 
-def question(prompt: str = "Hello", pictures: tuple[str, ...] = (), **more: Any) -> Question:
+def question(prompt: str = "Hello", pictures: tuple[str, ...] = (), **more: Any) -> ChatRequest:
     fields = {"model": "m", "temperature": None, "max_tokens": None, "stream": False, "include_usage": False} | more
-    return Question(prompt=prompt, pictures=pictures, **fields)
+    return ChatRequest(prompt=prompt, pictures=pictures, **fields)
 
 
-def filled(template: Any, asked: Question, stream: bool = False) -> Any:
-    return fill(endpoint(template), asked, "vendor-2", stream)
+def filled(template: Any, asked: ChatRequest, stream: bool = False) -> Any:
+    return fill_template(endpoint(template), asked, "vendor-2", stream)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from manyeyes.cli.backup import restore
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import closed_file
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.keys import add_key, load_keys
 from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import Inventory
 from manyeyes.config.users import load_users, set_password
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import DEFAULT, HostGpu, Inventory
 from manyeyes.config.loader import ConfigError, load, parse
-from manyeyes.config.placement import LayoutError, deal, lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, HostGpu, Inventory, PlacementError, deal, place_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"
@@ -30,7 +29,7 @@ def gpus(count: int, memory_gb: float = 24) -> Inventory:
     "path", [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))], ids=lambda p: p.stem
 )
 def test_every_shipped_configuration_is_right(path: Path) -> None:
-    lay_out(load(path), DEFAULT)
+    place_engines(load(path), DEFAULT_INVENTORY)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_gpus_are_dealt_by_weight_and_every_pool_gets_one_while_they_last(places
 
 
 def test_the_shipped_configuration_lays_out_one_engine_per_gpu() -> None:
-    cluster = lay_out(load(ROOT / "config/cluster.yaml"), gpus(3, memory_gb=47.5))
+    cluster = place_engines(load(ROOT / "config/cluster.yaml"), gpus(3, memory_gb=47.5))
     assert [(engine.name, engine.pool, engine.gpus) for engine in cluster.explicit_engines] == [
         ("gpu-0", "qwen3-vl-8b", ("0",)),
         ("gpu-1", "qwen3-vl-8b", ("1",)),
@@ -138,7 +137,7 @@ def test_the_shipped_configuration_lays_out_one_engine_per_gpu() -> None:
 
 
 def test_on_one_gpu_only_the_first_pool_is_served_and_its_fallback_is_dropped() -> None:
-    cluster = lay_out(load(ROOT / "config/cluster.yaml"), gpus(1))
+    cluster = place_engines(load(ROOT / "config/cluster.yaml"), gpus(1))
     assert [pool.name for pool in cluster.served_pools] == ["qwen3-vl-8b"]
     assert cluster.served_pools[0].fallback is None
 
@@ -147,24 +146,24 @@ def test_on_one_gpu_only_the_first_pool_is_served_and_its_fallback_is_dropped() 
     ("missing", "served"), [((), "qwen3-vl-2b"), (("Qwen/Qwen3-VL-2B-Instruct",), "qwen3-vl-tiny")]
 )
 def test_without_a_gpu_the_small_model_is_served_or_the_tiny_one(missing: tuple[str, ...], served: str) -> None:
-    cluster = lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cpu", missing_models=missing))
+    cluster = place_engines(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cpu", missing_models=missing))
     assert [(engine.name, engine.pool) for engine in cluster.explicit_engines] == [("cpu-0", served), ("cpu-1", served)]
 
 
 def test_no_gpu_for_cuda_says_what_to_try() -> None:
-    with pytest.raises(LayoutError, match="Try FLAVOUR=cpu or FLAVOUR=emulated"):
-        lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cuda"))
+    with pytest.raises(PlacementError, match="Try FLAVOUR=cpu or FLAVOUR=emulated"):
+        place_engines(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cuda"))
 
 
 def test_no_pool_for_a_flavour_says_what_to_add() -> None:
-    with pytest.raises(LayoutError, match="Add cpu to the `flavours` of a pool"):
-        lay_out(parse(TWO), Inventory(flavour="cpu"))
+    with pytest.raises(PlacementError, match="Add cpu to the `flavours` of a pool"):
+        place_engines(parse(TWO), Inventory(flavour="cpu"))
 
 
 def test_a_listed_engine_takes_the_memory_of_the_gpu_it_names_by_uuid() -> None:
     uuid = "GPU-0a1b2c3d-0000-0000-0000-000000000001"
     cluster: Cluster = parse(TWO + f"engines: [{{name: e, pool: a, gpus: ['{uuid}']}}]")
-    laid_out = lay_out(cluster, Inventory(gpus=(HostGpu(index=0, uuid=uuid, memory_gb=80),)))
+    laid_out = place_engines(cluster, Inventory(gpus=(HostGpu(index=0, uuid=uuid, memory_gb=80),)))
     assert laid_out.explicit_engines[0].gpu_memory_gb == 80
 
 
@@ -178,7 +177,7 @@ pools:
 
 
 def fallbacks(engines: str) -> dict[str, str | None]:
-    cluster = lay_out(parse(f"{CHAIN}engines: [{engines}]"), DEFAULT)
+    cluster = place_engines(parse(f"{CHAIN}engines: [{engines}]"), DEFAULT_INVENTORY)
     return {pool.name: pool.fallback for pool in cluster.served_pools}
 
 
@@ -189,12 +188,12 @@ def test_a_fallback_that_nobody_serves_is_skipped_to_the_next_one_of_the_chain()
 
 def test_a_chain_that_leads_to_no_served_pool_is_none() -> None:
     text = "pools: [{name: a, model: org/A, fallback: b}, {name: b, model: org/B}]\n"
-    cluster = lay_out(parse(text + "engines: [{name: e, pool: a, gpus: [0]}]"), DEFAULT)
+    cluster = place_engines(parse(text + "engines: [{name: e, pool: a, gpus: [0]}]"), DEFAULT_INVENTORY)
     assert cluster.served_pools[0].fallback is None
 
 
 def test_engines_are_never_dealt_to_a_remote_pool() -> None:
-    cluster = lay_out(parse(CHAIN), gpus(8))
+    cluster = place_engines(parse(CHAIN), gpus(8))
     assert {engine.pool for engine in cluster.explicit_engines} == {"a", "b", "c"}
 
 
@@ -202,9 +201,9 @@ def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_witho
     None
 ):
     engines = "engines: [{name: e, pool: c, gpus: [0]}]\n"
-    cluster = lay_out(parse(CHAIN + engines + "auto: [{pool: b, min_images: 1}, {pool: d}]"), DEFAULT)
+    cluster = place_engines(parse(CHAIN + engines + "auto: [{pool: b, min_images: 1}, {pool: d}]"), DEFAULT_INVENTORY)
     assert [route.pool for route in cluster.routes] == ["d"]
-    assert [route.pool for route in lay_out(parse(CHAIN + engines), DEFAULT).routes] == ["c", "d"]
+    assert [route.pool for route in place_engines(parse(CHAIN + engines), DEFAULT_INVENTORY).routes] == ["c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.keys import Key, Keys
-from manyeyes.controller.config_sync.config_watcher import Texts, Unreadable, Unusable, understand
+from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.controller.config_sync.config_watcher import ConfigTexts, InvalidConfiguration, UnreadableFile, validate
 
 CONFIG = Path("config/cluster.yaml")
 RIGHT = "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 ALICE = f"keys: [{{name: alice, sha256: {'a' * 64}}}]\n"
-HAD = Keys(keys=(Key(name="alice", sha256="a" * 64),))
+HAD = ApiKeys(keys=(ApiKey(name="alice", sha256="a" * 64),))
 
 
-def texts(cluster: str | None = RIGHT, keys: str | None = None, inventory: str | None = None) -> Texts:
-    return Texts(cluster, keys, inventory, None, None)
+def texts(cluster: str | None = RIGHT, keys: str | None = None, inventory: str | None = None) -> ConfigTexts:
+    return ConfigTexts(cluster, keys, inventory, None, None)
 
 
-def refused(found: Texts, before: Keys | None = None) -> tuple[list[str], set[str]]:
-    with pytest.raises(Unusable) as caught:
-        understand(found, CONFIG, before or Keys())
+def refused(found: ConfigTexts, before: ApiKeys | None = None) -> tuple[list[str], set[str]]:
+    with pytest.raises(InvalidConfiguration) as caught:
+        validate(found, CONFIG, before or ApiKeys())
     return caught.value.problems, caught.value.reasons
 
 
 def test_right_texts_are_a_cluster_and_its_keys() -> None:
-    found = understand(texts(keys=ALICE), CONFIG, Keys())
+    found = validate(texts(keys=ALICE), CONFIG, ApiKeys())
     assert [pool.name for pool in found.cluster.pools] == ["a"]
     assert [key.name for key in found.keys.keys] == ["alice"]
 
@@ -45,7 +45,7 @@ def test_every_problem_is_told_as_check_config_tells_it() -> None:
     [
         (None, "config/cluster.yaml: does not exist"),
         ("", "config/cluster.yaml: wants sections such as `pools:`, found nothing"),
-        (Unreadable("cannot be read: permission denied"), "config/cluster.yaml: cannot be read: permission denied"),
+        (UnreadableFile("cannot be read: permission denied"), "config/cluster.yaml: cannot be read: permission denied"),
     ],
 )
 def test_a_file_that_is_missing_empty_or_closed_is_refused(cluster: str | None, said: str) -> None:
@@ -57,8 +57,8 @@ def test_a_keys_file_that_is_gone_or_empty_does_not_let_everybody_in(keys: str |
     problems, reasons = refused(texts(keys=keys), HAD)
     assert "while there are keys in force; `keys: []` in it lets everybody in" in problems[0]
     assert reasons == {"keys"}
-    assert understand(texts(keys=keys), CONFIG, Keys()).keys == Keys()
-    assert understand(texts(keys="keys: []"), CONFIG, HAD).keys == Keys()
+    assert validate(texts(keys=keys), CONFIG, ApiKeys()).keys == ApiKeys()
+    assert validate(texts(keys="keys: []"), CONFIG, HAD).keys == ApiKeys()
 
 
 def test_a_host_that_cannot_be_read_is_a_problem_like_any_other() -> None:

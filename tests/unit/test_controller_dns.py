@@ -8,8 +8,8 @@ import pytest
 
 from manyeyes.config.loader import parse
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import Engine, Look, State, Step
-from manyeyes.controller.membership.dns import MOST_KEPT, Answers, answer
+from manyeyes.controller.health.state_machine import EngineHealth, EngineState, ProbeResult, Transition
+from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.telemetry import metrics
 
@@ -21,13 +21,13 @@ def fleet(count: int = 2) -> Fleet:
     made = Fleet(parse(f"pools: [{{name: big, model: m}}, {{name: idle, model: n}}]\nengines:\n{engines}"))
     for number, member in enumerate(made.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
-        member.known = Engine(state=State.UP, settled=True)
+        member.known = EngineHealth(state=EngineState.UP, settled=True)
     return made
 
 
 def ask(of: Fleet, name: str, kind: str = "SRV", over_udp: bool = True, edns: bool = True) -> dns.message.Message:
     query = dns.message.make_query(name, kind, use_edns=edns, payload=4096)
-    made = answer(query.to_wire(), of, over_udp)
+    made = build_response(query.to_wire(), of, over_udp)
     assert made
     return dns.message.from_wire(made[0])
 
@@ -55,14 +55,14 @@ def test_names_of_pools_and_engines_have_addresses() -> None:
 
 def test_an_engine_that_is_down_is_not_among_them() -> None:
     of = fleet()
-    of.members["e-0"].known = Engine(state=State.DOWN, last=Look.GONE, settled=True)
+    of.members["e-0"].known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
     assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9001 e-1.engine.manyeyes.internal."]
 
 
 def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
     of = fleet()
     for member in of.members.values():
-        member.known = Engine(state=State.DOWN, last=Look.GONE, settled=True)
+        member.known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
     assert (ask(of, SRV).rcode(), ask(of, SRV).answer) == (dns.rcode.NOERROR, [])
     idle = ask(of, "_http._tcp.idle.pool.manyeyes.internal")
     assert (idle.rcode(), idle.answer) == (dns.rcode.NOERROR, [])
@@ -70,7 +70,7 @@ def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
 
 def test_while_nothing_is_known_the_answer_is_servfail_so_that_nginx_keeps_its_members() -> None:
     of = fleet()
-    of.members["e-1"].known = Engine()
+    of.members["e-1"].known = EngineHealth()
     assert ask(of, SRV).rcode() == dns.rcode.SERVFAIL
 
 
@@ -97,12 +97,12 @@ def test_an_answer_too_large_for_udp_is_truncated_and_whole_over_tcp() -> None:
 
 @pytest.mark.parametrize("wire", [b"", b"x", b"\0" * 12, b"\xff" * 40, bytes(range(64))])
 def test_bytes_that_are_no_query_get_no_answer_or_an_error_and_never_raise(wire: bytes) -> None:
-    answer(wire, fleet(), over_udp=True)
+    build_response(wire, fleet(), over_udp=True)
 
 
 def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
     of = fleet()
-    answers = Answers(of)
+    answers = DnsResponder(of)
     query = dns.message.make_query(SRV, "SRV")
     first = answers.to(query.to_wire(), over_udp=True)
     query.id = 4242
@@ -110,7 +110,7 @@ def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
     assert first is not None
     assert second is not None
     assert (second[:2], second[2:]) == ((4242).to_bytes(2, "big"), first[2:])
-    of.take(of.members["e-0"], Step(Engine(state=State.DOWN, last=Look.GONE, settled=True)))
+    of.take(of.members["e-0"], Transition(EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)))
     third = answers.to(query.to_wire(), over_udp=True)
     assert third is not None
     assert [record.to_text() for record in dns.message.from_wire(third).answer[0]] == [
@@ -119,7 +119,7 @@ def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
 
 
 def test_udp_and_tcp_are_kept_apart_and_every_answer_counts() -> None:
-    answers = Answers(fleet(40))
+    answers = DnsResponder(fleet(40))
     wire = dns.message.make_query(SRV, "SRV", use_edns=False).to_wire()
     before = metrics.DNS_ANSWERS.labels("big", "NOERROR")._value.get()
     for over_udp in (True, False, True, False):
@@ -130,7 +130,7 @@ def test_udp_and_tcp_are_kept_apart_and_every_answer_counts() -> None:
 
 
 def test_ever_new_names_do_not_fill_the_memory() -> None:
-    answers = Answers(fleet())
+    answers = DnsResponder(fleet())
     for number in range(MOST_KEPT + 100):
         answers.to(dns.message.make_query(f"n{number}.pool.manyeyes.internal", "A").to_wire(), over_udp=True)
     assert len(answers._kept) <= MOST_KEPT
@@ -139,6 +139,6 @@ def test_ever_new_names_do_not_fill_the_memory() -> None:
 
 def test_a_suspect_engine_is_still_among_them_and_a_sleeping_one_is_not() -> None:
     of = fleet()
-    of.members["e-0"].known = Engine(state=State.SUSPECT, settled=True)
-    of.members["e-1"].known = state_machine.remembered(State.SLEEPING, 0.0)
+    of.members["e-0"].known = EngineHealth(state=EngineState.SUSPECT, settled=True)
+    of.members["e-1"].known = state_machine.restore(EngineState.SLEEPING, 0.0)
     assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9000 e-0.engine.manyeyes.internal."]

@@ -8,10 +8,10 @@ from pathlib import Path
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import Look, Observation, State
-from manyeyes.controller.health.vllm_metrics import Load
+from manyeyes.controller.health.state_machine import EngineState, Observation, ProbeResult
+from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.telemetry import metrics
 
 
@@ -25,8 +25,8 @@ def engine(name: str, address: str = "127.0.0.1:9", pool: str = "big", weight: i
 
 def with_all_up(fleet: Fleet) -> Fleet:
     for member in fleet.members.values():
-        healthy = state_machine.observe(member.known, Observation(0.0, Look.HEALTHY), fleet.cluster.controller)
-        fleet.take(member, state_machine.warmed(healthy.engine, 0.0))
+        healthy = state_machine.observe(member.known, Observation(0.0, ProbeResult.HEALTHY), fleet.cluster.controller)
+        fleet.take(member, state_machine.finish_warm_up(healthy.engine, 0.0))
         fleet.moved(member, "127.0.0.1")
     return fleet
 
@@ -35,15 +35,15 @@ def test_an_engine_that_stays_keeps_its_state_and_takes_its_new_weight() -> None
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.apply(cluster(engine("b", weight=3), engine("c")))
     assert list(fleet.members) == ["b", "c"]
-    assert fleet.members["b"].known.state is State.UP
+    assert fleet.members["b"].known.state is EngineState.UP
     assert fleet.members["b"].engine.weight == 3
-    assert fleet.members["c"].known.state is State.UNKNOWN
+    assert fleet.members["c"].known.state is EngineState.UNKNOWN
 
 
 def test_another_process_under_the_same_name_begins_anew() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"))))
     fleet.apply(cluster(engine("a", address="127.0.0.1:10")))
-    assert fleet.members["a"].known.state is State.UNKNOWN
+    assert fleet.members["a"].known.state is EngineState.UNKNOWN
 
 
 RENAMED = "pools: [{name: large, model: m}, {name: small, model: n}]\nengines:\n"
@@ -55,7 +55,7 @@ def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
     rows = [engine("a", pool="large"), engine("c", "127.0.0.1:10", pool="large")]
     fleet.apply(parse(RENAMED + "\n".join(rows)))
     assert [member.engine.name for member in fleet.serving("large") or []] == ["a"]
-    assert fleet.members["c"].known.shown is State.DRAINING
+    assert fleet.members["c"].known.shown is EngineState.DRAINING
     # nginx asks by the name that it knows.
     assert fleet.serving_upstream("big") == ("large", fleet.serving("large"))
 
@@ -70,9 +70,9 @@ def test_a_pool_that_is_gone_is_answered_for_until_nginx_has_the_new_files() -> 
 
 
 def test_a_controller_that_starts_after_a_pool_was_renamed_knows_its_engines(tmp_path: Path) -> None:
-    asyncio.run(kept_members(with_all_up(Fleet(cluster(engine("a")), Kept(tmp_path))), tmp_path))
-    again = Fleet(parse(RENAMED + engine("a", pool="large")), Kept(tmp_path))
-    assert again.members["a"].known.state is State.UP
+    asyncio.run(kept_members(with_all_up(Fleet(cluster(engine("a")), StateStore(tmp_path))), tmp_path))
+    again = Fleet(parse(RENAMED + engine("a", pool="large")), StateStore(tmp_path))
+    assert again.members["a"].known.state is EngineState.UP
     assert again.serving_upstream("big") == ("large", [again.members["a"]])
 
 
@@ -80,7 +80,7 @@ def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.hold("a", "drained by ops")
     assert [member.engine.name for member in fleet.serving("big") or []] == ["b"]
-    assert fleet.members["a"].known.shown is State.DRAINING
+    assert fleet.members["a"].known.shown is EngineState.DRAINING
     assert fleet.events[-1]["sentence"] == "a is held back: drained by ops"
     fleet.hold("b", "drained by ops")
     assert fleet.serving("big") == []
@@ -106,30 +106,30 @@ async def kept_members(fleet: Fleet, folder: Path) -> None:
 
 def test_members_outlive_the_controller_with_their_addresses(tmp_path: Path) -> None:
     both = cluster(engine("a"), engine("b", address="127.0.0.1:10"))
-    asyncio.run(kept_members(with_all_up(Fleet(both, Kept(tmp_path))), tmp_path))
-    again = Fleet(both, Kept(tmp_path))
+    asyncio.run(kept_members(with_all_up(Fleet(both, StateStore(tmp_path))), tmp_path))
+    again = Fleet(both, StateStore(tmp_path))
     assert names(again) == ["a", "b"]
     assert again.members["a"].address == "127.0.0.1"
     moved = cluster(engine("a"), engine("b", address="127.0.0.1:11"))
-    assert Fleet(moved, Kept(tmp_path)).members["b"].known.state is State.UNKNOWN
+    assert Fleet(moved, StateStore(tmp_path)).members["b"].known.state is EngineState.UNKNOWN
     assert names(Fleet(both)) is None
 
 
 def test_addresses_of_another_boot_are_not_used(tmp_path: Path) -> None:
     both = cluster(engine("a"), engine("b", address="127.0.0.1:10"))
-    asyncio.run(kept_members(with_all_up(Fleet(both, Kept(tmp_path))), tmp_path))
+    asyncio.run(kept_members(with_all_up(Fleet(both, StateStore(tmp_path))), tmp_path))
     text = (tmp_path / "members.yaml").read_text()
     (tmp_path / "members.yaml").write_text("boot: another\n" + text.partition("\n")[2])
-    assert names(Fleet(both, Kept(tmp_path))) is None
+    assert names(Fleet(both, StateStore(tmp_path))) is None
 
 
 def test_held_engines_stay_held_over_a_restart_of_the_controller(tmp_path: Path) -> None:
-    with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path))).hold("a", "drained by ops")
-    again = with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path)))
+    with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path))).hold("a", "drained by ops")
+    again = with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))
     assert names(again) == ["b"]
     assert again.members["a"].known.held_for == "drained by ops"
     again.release("a", "resumed by ops")
-    assert names(with_all_up(Fleet(cluster(engine("a"), engine("b")), Kept(tmp_path)))) == ["a", "b"]
+    assert names(with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))) == ["a", "b"]
 
 
 def test_a_held_engine_that_moves_stays_held() -> None:
@@ -142,13 +142,13 @@ def test_a_held_engine_that_moves_stays_held() -> None:
 def test_what_is_kept_and_corrupt_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> None:
     (tmp_path / "members.yaml").write_text("- what\n- is this")
     (tmp_path / "held.yaml").write_text("{: \0")
-    fleet = Fleet(cluster(engine("a")), Kept(tmp_path))
+    fleet = Fleet(cluster(engine("a")), StateStore(tmp_path))
     assert names(fleet) is None
     assert len(list(tmp_path.glob("*.bad"))) == 2
     for rows in ("3", "{a: 3}", "{a: {at: 'big 127.0.0.1:9', state: odd}}", "{z: {}}"):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         (tmp_path / "members.yaml").write_text(f"boot: {boot}\nengines: {rows}\n")
-        assert names(Fleet(cluster(engine("a")), Kept(tmp_path))) is None
+        assert names(Fleet(cluster(engine("a")), StateStore(tmp_path))) is None
 
 
 def test_an_engine_that_is_added_while_others_are_watched_leaves_the_pool_answerable() -> None:
@@ -177,13 +177,13 @@ def test_series_of_an_engine_that_is_gone_are_dropped() -> None:
         ]
 
     fleet = with_all_up(Fleet(cluster(engine("gone-1"), engine("b"))))
-    metrics.tell_load(fleet.members["gone-1"].engine, Load(0.0, 3))
-    metrics.count_look(fleet.members["gone-1"].engine, Look.HEALTHY, 0.1)
+    metrics.record_load(fleet.members["gone-1"].engine, EngineLoad(0.0, 3))
+    metrics.count_probe(fleet.members["gone-1"].engine, ProbeResult.HEALTHY, 0.1)
     assert "manyeyes_engine_in_flight" in told()
     fleet.apply(cluster(engine("b")))
     assert told() == []
     fleet.apply(cluster(engine("gone-1"), engine("b")))
-    metrics.count_look(fleet.members["gone-1"].engine, Look.HEALTHY, 0.1)
+    metrics.count_probe(fleet.members["gone-1"].engine, ProbeResult.HEALTHY, 0.1)
     assert "manyeyes_probes_total" in told()
 
 
@@ -197,21 +197,25 @@ def test_the_version_changes_with_whatever_changes_an_answer() -> None:
         lambda: fleet.apply(cluster(engine("a", weight=2), engine("b"))),
         lambda: fleet.take(
             fleet.members["a"],
-            state_machine.observe(fleet.members["a"].known, Observation(1.0, Look.GONE), fleet.cluster.controller),
+            state_machine.observe(
+                fleet.members["a"].known, Observation(1.0, ProbeResult.GONE), fleet.cluster.controller
+            ),
         ),
     ]
     for change in changes:
         change()
         assert fleet.version not in seen
         seen.append(fleet.version)
-    healthy = state_machine.observe(fleet.members["b"].known, Observation(2.0, Look.HEALTHY), fleet.cluster.controller)
+    healthy = state_machine.observe(
+        fleet.members["b"].known, Observation(2.0, ProbeResult.HEALTHY), fleet.cluster.controller
+    )
     fleet.take(fleet.members["b"], healthy)
     assert fleet.version == seen[-1]
 
 
 async def looked_at(fleet: Fleet) -> None:
     async with asyncio.timeout(10):
-        while any(member.known.state is State.UNKNOWN for member in fleet.members.values()):  # noqa: ASYNC110 it has no event
+        while any(member.known.state is EngineState.UNKNOWN for member in fleet.members.values()):  # noqa: ASYNC110 it has no event
             await asyncio.sleep(0.01)
 
 

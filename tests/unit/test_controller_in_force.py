@@ -8,7 +8,13 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.loader import parse
 from manyeyes.config.pools import Pool
-from manyeyes.controller.config_sync.effective_config import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.controller.config_sync.effective_config import (
+    NO_REGISTRATIONS,
+    ChangeRejected,
+    EffectiveConfig,
+    Registrations,
+    with_registrations,
+)
 
 
 def written() -> Cluster:
@@ -20,30 +26,30 @@ def engine(name: str, pool: str = "big") -> Engine:
 
 
 def test_a_registered_engine_stands_beside_the_written_ones() -> None:
-    cluster = merged(written(), Registered(engines=(engine("b"), engine("a"))))
+    cluster = with_registrations(written(), Registrations(engines=(engine("b"), engine("a"))))
     assert [(one.name, one.host) for one in cluster.explicit_engines] == [("a", "h"), ("b", "b")]
 
 
 def test_a_weight_said_at_run_time_wins() -> None:
-    assert merged(written(), Registered(weights=(("a", 3),))).explicit_engines[0].weight == 3
+    assert with_registrations(written(), Registrations(weights=(("a", 3),))).explicit_engines[0].weight == 3
 
 
 def test_listeners_hear_of_every_change_and_of_no_refused_one() -> None:
-    held = InForce(written())
+    held = EffectiveConfig(written())
     heard: list[Cluster] = []
     held.listen(heard.append)
-    held.take_registered(Registered(engines=(engine("b"),)))
-    with pytest.raises(Refused) as refused:
-        held.take_registered(Registered(engines=(engine("c", pool="nowhere"),)))
+    held.take_registered(Registrations(engines=(engine("b"),)))
+    with pytest.raises(ChangeRejected) as refused:
+        held.take_registered(Registrations(engines=(engine("c", pool="nowhere"),)))
     assert refused.value.problems == ["engines[c].pool is 'nowhere', which is not a pool; there are big"]
     assert [one.name for one in held.cluster.explicit_engines] == ["a", "b"]
     assert heard == [held.cluster]
-    held.take_registered(NOTHING)
+    held.take_registered(NO_REGISTRATIONS)
     assert held.cluster == held.written
 
 
 def test_a_pool_that_registered_engines_need_cannot_go() -> None:
     small = Pool(name="small", model="n")
-    held = InForce(written(), Registered(pools=(small,), engines=(engine("b", pool="small"),)))
-    with pytest.raises(Refused):
+    held = EffectiveConfig(written(), Registrations(pools=(small,), engines=(engine("b", pool="small"),)))
+    with pytest.raises(ChangeRejected):
         held.take_registered(replace(held.registered, pools=()))

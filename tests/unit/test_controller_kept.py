@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 from manyeyes.devcluster.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "state")
+    kept = StateStore(tmp_path / "state")
     assert kept.read("engines/gpu-9") is None
     assert kept.write("engines/gpu-9", {"name": "gpu-9", "weight": 2})
     assert kept.read("engines/gpu-9") == {"name": "gpu-9", "weight": 2}
@@ -28,7 +28,7 @@ def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_corrupt_document_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "held.yaml").write_bytes(b"{: \xff")
-    kept = Kept(tmp_path)
+    kept = StateStore(tmp_path)
     assert kept.read("held") is None
     assert not (tmp_path / "held.yaml").exists()
     assert [path.name.endswith(".bad") for path in tmp_path.iterdir()] == [True]
@@ -37,9 +37,9 @@ def test_a_corrupt_document_is_set_aside(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="wants Linux's always-full device")
 def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    kept = Kept(tmp_path / "file")
+    kept = StateStore(tmp_path / "file")
     assert kept.write("held", {"a": 1}) is False
-    full = Kept(tmp_path)
+    full = StateStore(tmp_path)
     (tmp_path / ".held.yaml.new").symlink_to("/dev/full")
     assert full.write("held", {"a": 1}) is False
     assert full.read("held") is None

@@ -1,6 +1,6 @@
 """What is read of an engine's metrics and /load, and what is made of it."""
 
-from manyeyes.controller.health.vllm_metrics import Load, Loads, read
+from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads, read
 from manyeyes.emulator.metrics import Metrics
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -24,7 +24,7 @@ vllm:request_queue_time_seconds_sum{engine="0",model_name="m"} 1.5
 """
 
 
-def loads(text: bytes = VLLM, server_load: int | None = None, at_s: float = 1.0, of: Loads | None = None) -> Load:
+def loads(text: bytes = VLLM, server_load: int | None = None, at_s: float = 1.0, of: Loads | None = None) -> EngineLoad:
     of = of or Loads()
     counters = read(text, of.places)
     assert counters
@@ -32,7 +32,7 @@ def loads(text: bytes = VLLM, server_load: int | None = None, at_s: float = 1.0,
 
 
 def test_the_few_numbers_are_found_and_ranks_are_added_up() -> None:
-    assert loads() == Load(
+    assert loads() == EngineLoad(
         at_s=1.0,
         in_flight=12,
         running=5,
@@ -107,7 +107,7 @@ def test_a_load_that_stays_while_an_engine_rests_is_its_new_zero_after_a_minute(
 
 
 def test_progress_is_tokens_and_steps_and_not_requests_that_end() -> None:
-    before = Load(1.0, 5, running=5, generation_tokens_total=9)
-    assert not Load(2.0, 0, running=0, generation_tokens_total=9).progressed_since(before)
-    assert Load(2.0, 5, running=5, generation_tokens_total=10).progressed_since(before)
-    assert Load(2.0, 0).progressed_since(before)  # a new process
+    before = EngineLoad(1.0, 5, running=5, generation_tokens_total=9)
+    assert not EngineLoad(2.0, 0, running=0, generation_tokens_total=9).progressed_since(before)
+    assert EngineLoad(2.0, 5, running=5, generation_tokens_total=10).progressed_since(before)
+    assert EngineLoad(2.0, 0).progressed_since(before)  # a new process

@@ -6,10 +6,10 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
-from manyeyes.controller.config_sync.config_generations import Offered
-from manyeyes.controller.config_sync.nginx_publisher import GatewayFiles, Said
-from manyeyes.render.nginx.files import as_generation
-from manyeyes.render.nginx.paths import CONTAINERS
+from manyeyes.controller.config_sync.config_generations import GenerationStore
+from manyeyes.controller.config_sync.nginx_publisher import GenerationStatus, NginxPublisher
+from manyeyes.render.nginx.files import build_generation
+from manyeyes.render.nginx.naming import CONTAINER_PATHS
 
 
 def names(folder: Path) -> set[str]:
@@ -17,7 +17,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_generation_is_whole_before_it_is_current_and_others_are_swept_away(tmp_path: Path) -> None:
-    offered = Offered(tmp_path)
+    offered = GenerationStore(tmp_path)
     assert (offered.current, offered.proven) == ("", "")
     offered.offer("one", {"a.conf": "1"})
     offered.prove("one")
@@ -31,7 +31,7 @@ def test_a_generation_is_whole_before_it_is_current_and_others_are_swept_away(tm
 
 
 def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
-    offered = Offered(tmp_path)
+    offered = GenerationStore(tmp_path)
     offered.offer("one", {"a.conf": "1"})
     with pytest.raises(OSError, match="Not a directory"):
         offered.offer("two", {"a.conf": "2", "a.conf/b": "3"})
@@ -40,15 +40,15 @@ def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_its_files_are_readable_whatever_the_umask(tmp_path: Path) -> None:
-    Offered(tmp_path).offer("one", {"a.conf": "1"})
+    GenerationStore(tmp_path).offer("one", {"a.conf": "1"})
     generation = tmp_path / "generations/one"
     assert (generation.stat().st_mode & 0o777, (generation / "a.conf").stat().st_mode & 0o777) == (0o755, 0o644)
 
 
 def test_a_generation_is_named_by_its_texts_and_tells_its_name_and_sums() -> None:
-    name, files = as_generation({"a.conf": "1\n"})
-    assert as_generation({"a.conf": "1\n"}) == (name, files)
-    assert as_generation({"a.conf": "2\n"})[0] != name
+    name, files = build_generation({"a.conf": "1\n"})
+    assert build_generation({"a.conf": "1\n"}) == (name, files)
+    assert build_generation({"a.conf": "2\n"})[0] != name
     assert files["generation"] == f"{name}\n"
     assert f'"{name}"' in files["generation.conf"]
     assert [line.split()[1] for line in files["generation.sha256"].splitlines()] == [
@@ -67,8 +67,8 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def files(tmp_path: Path, told: list[str]) -> GatewayFiles:
-    return GatewayFiles(Offered(tmp_path), CONTAINERS, "http://gateway:8088", told.append)
+def files(tmp_path: Path, told: list[str]) -> NginxPublisher:
+    return NginxPublisher(GenerationStore(tmp_path), CONTAINER_PATHS, "http://gateway:8088", told.append)
 
 
 def cluster(name: str, deadline_s: float = 60) -> Cluster:
@@ -78,45 +78,47 @@ def cluster(name: str, deadline_s: float = 60) -> Cluster:
     )
 
 
-def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: GatewayFiles, told: list[str]) -> None:
+def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: NginxPublisher, told: list[str]) -> None:
     files.apply(cluster("a"))
     first = files.offered.current
-    files.learn(Said(first))
+    files.learn(GenerationStatus(first))
     assert (files.in_force, files.offered.proven) == (True, first)
     files.apply(cluster("b"))
     second = files.offered.current
     for _ in range(3):
-        files.learn(Said(first, refused=second, reason="[emerg] no such file"))
+        files.learn(GenerationStatus(first, refused=second, reason="[emerg] no such file"))
     assert not files.in_force
     assert files.offered.proven == first
     assert told == [
         "the gateway runs on the configuration in force",
         "the gateway does not run on its new files: it refuses them and goes on with those before: [emerg] no such file",
     ]
-    files.learn(Said(second))
+    files.learn(GenerationStatus(second))
     assert told[-1] == "the gateway runs on the configuration in force again"
     assert (files.trouble, files.offered.proven) == ("", second)
 
 
-def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(files: GatewayFiles, told: list[str]) -> None:
+def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(
+    files: NginxPublisher, told: list[str]
+) -> None:
     files.apply(cluster("a", deadline_s=0.001))
-    files.learn(Said())
-    files.learn(Said())
+    files.learn(GenerationStatus())
+    files.learn(GenerationStatus())
     assert told == []
-    files.learn(Said("another"))
-    files.learn(Said("another"))
+    files.learn(GenerationStatus("another"))
+    files.learn(GenerationStatus("another"))
     assert [sentence for sentence in told if "did not take them over within" in sentence] == told
     assert len(told) == 1
 
 
-def test_the_same_cluster_is_no_new_generation(files: GatewayFiles, told: list[str]) -> None:
+def test_the_same_cluster_is_no_new_generation(files: NginxPublisher, told: list[str]) -> None:
     files.apply(cluster("a"))
-    files.learn(Said(files.offered.current))
+    files.learn(GenerationStatus(files.offered.current))
     files.apply(cluster("a"))
     assert files.in_force
 
 
-def test_a_full_disk_is_told_and_tried_again(files: GatewayFiles, told: list[str], tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_tried_again(files: NginxPublisher, told: list[str], tmp_path: Path) -> None:
     files.apply(cluster("a"))
     before = files.offered.current
     (tmp_path / "generations").rename(tmp_path / "elsewhere")

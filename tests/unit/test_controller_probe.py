@@ -12,7 +12,7 @@ import pytest
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health.probe import MOST_METRICS_BYTES, Probe, Seen
-from manyeyes.controller.health.state_machine import Canary, Look
+from manyeyes.controller.health.state_machine import CanaryResult, ProbeResult
 
 RULES = Controller(probe_timeout_s=1, connect_timeout_s=1)
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
@@ -76,17 +76,17 @@ async def look(probe: Probe, wait_s: float = 5, counters: bool = False) -> Seen:
 @pytest.mark.parametrize(
     ("reply", "expected", "why"),
     [
-        (http(200), Look.HEALTHY, ""),
-        (http(503), Look.DEAD, ""),
-        (http(500), Look.DEAD, ""),
-        (http(404), Look.ODD, "it answers /health with status 404"),
-        (http(302, b"", "Location: http://169.254.169.254/"), Look.ODD, "it answers /health with status 302"),
-        (b"\xff\x00what\r\n\r\n", Look.ODD, "it does not speak HTTP"),
-        (http(200, b"x" * 200_000), Look.ODD, "it sends more than 64 KB"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Look.ODD, "it does not speak HTTP"),
+        (http(200), ProbeResult.HEALTHY, ""),
+        (http(503), ProbeResult.DEAD, ""),
+        (http(500), ProbeResult.DEAD, ""),
+        (http(404), ProbeResult.ODD, "it answers /health with status 404"),
+        (http(302, b"", "Location: http://169.254.169.254/"), ProbeResult.ODD, "it answers /health with status 302"),
+        (b"\xff\x00what\r\n\r\n", ProbeResult.ODD, "it does not speak HTTP"),
+        (http(200, b"x" * 200_000), ProbeResult.ODD, "it sends more than 64 KB"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", ProbeResult.ODD, "it does not speak HTTP"),
     ],
 )
-async def test_each_answer_to_health(reply: bytes, expected: Look, why: str) -> None:
+async def test_each_answer_to_health(reply: bytes, expected: ProbeResult, why: str) -> None:
     async with engine(says(reply)) as (probe, asked, _):
         seen = await look(probe)
         assert (seen.look, seen.why) == (expected, why)
@@ -96,7 +96,7 @@ async def test_each_answer_to_health(reply: bytes, expected: Look, why: str) -> 
 async def test_an_answer_without_an_end_is_given_up() -> None:
     async with engine(says(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx")) as (probe, _, _):
         seen = await look(probe, 0.2)
-        assert (seen.look, seen.why) == (Look.ODD, "its answer to /health does not end")
+        assert (seen.look, seen.why) == (ProbeResult.ODD, "its answer to /health does not end")
 
 
 async def test_an_answer_that_ends_with_its_connection_is_an_answer() -> None:
@@ -105,14 +105,14 @@ async def test_an_answer_that_ends_with_its_connection_is_an_answer() -> None:
         writer.close()
 
     async with engine(answer) as (probe, _, _):
-        assert (await look(probe)).look is Look.HEALTHY
-        assert (await look(probe)).look is Look.HEALTHY
+        assert (await look(probe)).look is ProbeResult.HEALTHY
+        assert (await look(probe)).look is ProbeResult.HEALTHY
 
 
 async def test_where_nothing_listens_it_is_gone_and_a_name_that_does_not_resolve_too() -> None:
     for address in ("127.0.0.1:1", "no-such-engine.invalid:8000"):
         probe = Probe(Engine(name="a", pool="p", address=address, flavour="emulated"), lambda: None)
-        assert (await look(probe)).look is Look.GONE
+        assert (await look(probe)).look is ProbeResult.GONE
 
 
 async def test_a_silent_engine_is_asked_once_and_waited_for() -> None:
@@ -123,19 +123,19 @@ async def test_a_silent_engine_is_asked_once_and_waited_for() -> None:
         writer.write(http(200))
 
     async with engine(answer) as (probe, asked, _):
-        assert (await look(probe, 0.1)).look is Look.SILENT
+        assert (await look(probe, 0.1)).look is ProbeResult.SILENT
         assert (await look(probe, 0.1)).waited_s >= 0.2
         answered.set()
-        assert (await look(probe)).look is Look.HEALTHY
+        assert (await look(probe)).look is ProbeResult.HEALTHY
         assert len(asked) == 1
-        assert (await look(probe)).look is Look.HEALTHY
+        assert (await look(probe)).look is ProbeResult.HEALTHY
         assert len(asked) == 2
 
 
 async def test_a_probe_that_reached_its_deadline_is_asked_anew() -> None:
     async with engine(silence) as (probe, asked, _):
         for _ in range(4):
-            assert (await look(probe, 0.6)).look is Look.SILENT
+            assert (await look(probe, 0.6)).look is ProbeResult.SILENT
         assert len(asked) == 2
 
 
@@ -145,7 +145,7 @@ async def test_a_connection_that_the_engine_cuts_is_told_at_once() -> None:
         asyncio.get_running_loop().call_later(0.05, writer.transport.abort)
 
     async with engine(answer) as (probe, _, lost):
-        assert (await look(probe)).look is Look.HEALTHY
+        assert (await look(probe)).look is ProbeResult.HEALTHY
         assert lost == []
         async with asyncio.timeout(10):
             while not lost:  # noqa: ASYNC110 it has no event
@@ -176,7 +176,7 @@ async def test_load_and_metrics_are_read_when_asked_for() -> None:
 async def test_an_engine_without_such_metrics_is_healthy_all_the_same(metrics: bytes) -> None:
     async with engine(says(http(200), metrics)) as (probe, _, _):
         seen = await look(probe, counters=True)
-        assert (seen.look, seen.load) == (Look.HEALTHY, None)
+        assert (seen.look, seen.load) == (ProbeResult.HEALTHY, None)
 
 
 async def test_ten_megabytes_of_metrics_are_not_taken_in() -> None:
@@ -185,7 +185,10 @@ async def test_ten_megabytes_of_metrics_are_not_taken_in() -> None:
 
     async with engine(answer) as (probe, _, _):
         seen = await look(probe, counters=True)
-        assert (seen.look, seen.why) == (Look.ODD, f"it sends more than {MOST_METRICS_BYTES >> 10} KB at /metrics")
+        assert (seen.look, seen.why) == (
+            ProbeResult.ODD,
+            f"it sends more than {MOST_METRICS_BYTES >> 10} KB at /metrics",
+        )
 
 
 async def test_metrics_without_an_end_are_odd_after_the_deadline_and_silent_ones_are_not() -> None:
@@ -196,9 +199,9 @@ async def test_metrics_without_an_end_are_odd_after_the_deadline_and_silent_ones
         if path != "/metrics":
             writer.write(http(200, b"{}"))
 
-    for answer, expected in ((endless, Look.ODD), (silent, Look.HEALTHY)):
+    for answer, expected in ((endless, ProbeResult.ODD), (silent, ProbeResult.HEALTHY)):
         async with engine(answer) as (probe, _, _):
-            assert (await look(probe, 0.1, counters=True)).look is Look.HEALTHY
+            assert (await look(probe, 0.1, counters=True)).look is ProbeResult.HEALTHY
             async with asyncio.timeout(10):
                 while probe._counters is not None:
                     seen = await look(probe, 0.1)
@@ -208,20 +211,20 @@ async def test_metrics_without_an_end_are_odd_after_the_deadline_and_silent_ones
 @pytest.mark.parametrize(
     ("reply", "outcome", "said"),
     [
-        (http(200, json.dumps({"choices": [{"finish_reason": "length"}]}).encode()), Canary.PASSED, ""),
+        (http(200, json.dumps({"choices": [{"finish_reason": "length"}]}).encode()), CanaryResult.PASSED, ""),
         (
             http(200, json.dumps({"choices": [{"finish_reason": "abort"}]}).encode()),
-            Canary.FAILED,
+            CanaryResult.FAILED,
             "finish_reason abort",
         ),
-        (http(500, b"broken"), Canary.FAILED, "status 500: broken"),
-        (http(503, b"full"), Canary.BUSY, "status 503: full"),
-        (http(200, b"<html>"), Canary.FAILED, "an answer that is no completion: <html>"),
-        (http(200, b"[]"), Canary.FAILED, "an answer that is no completion: []"),
-        (b"what\r\n\r\n", Canary.FAILED, "it does not speak HTTP"),
+        (http(500, b"broken"), CanaryResult.FAILED, "status 500: broken"),
+        (http(503, b"full"), CanaryResult.BUSY, "status 503: full"),
+        (http(200, b"<html>"), CanaryResult.FAILED, "an answer that is no completion: <html>"),
+        (http(200, b"[]"), CanaryResult.FAILED, "an answer that is no completion: []"),
+        (b"what\r\n\r\n", CanaryResult.FAILED, "it does not speak HTTP"),
     ],
 )
-async def test_each_outcome_of_a_picture(reply: bytes, outcome: Canary, said: str) -> None:
+async def test_each_outcome_of_a_picture(reply: bytes, outcome: CanaryResult, said: str) -> None:
     async with engine(says(http(200), reply)) as (probe, _, _):
         await look(probe)
         assert await probe.picture("m", True, 5) == (outcome, said)
@@ -230,7 +233,7 @@ async def test_each_outcome_of_a_picture(reply: bytes, outcome: Canary, said: st
 async def test_a_picture_that_is_not_answered_is_given_up() -> None:
     async with engine(silence) as (probe, _, _):
         await look(probe, 0.05)
-        assert await probe.picture("m", True, 0.2) == (Canary.SILENT, "no answer within 0.2 s")
+        assert await probe.picture("m", True, 0.2) == (CanaryResult.SILENT, "no answer within 0.2 s")
 
 
 async def test_a_picture_is_sent_where_the_pool_takes_pictures() -> None:

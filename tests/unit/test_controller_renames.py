@@ -2,7 +2,13 @@
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
-from manyeyes.controller.config_sync.pool_renames import FORMER_FOR_S, Lineage, following, naming, read
+from manyeyes.controller.config_sync.pool_renames import (
+    FORMER_FOR_S,
+    PoolLineage,
+    next_lineage,
+    parse_lineage,
+    pool_naming,
+)
 
 
 def cluster(pools: str, **engines: str) -> Cluster:
@@ -13,11 +19,11 @@ def cluster(pools: str, **engines: str) -> Cluster:
 
 
 TWO = cluster("a:M b:N", e0="a", e1="a", e2="b")
-BEFORE = following(Lineage(), TWO, 0)
+BEFORE = next_lineage(PoolLineage(), TWO, 0)
 
 
 def upstreams(after: Cluster) -> dict[str, str]:
-    return dict(following(BEFORE, after, 0).upstreams)
+    return dict(next_lineage(BEFORE, after, 0).upstreams)
 
 
 def test_a_pool_keeps_its_upstream_under_another_name() -> None:
@@ -42,20 +48,20 @@ def test_a_pool_that_gives_most_of_its_engines_away_stays_what_it_is() -> None:
 
 def test_an_old_name_is_answered_until_all_engines_accept_the_new_one_and_no_connection_is_older() -> None:
     renamed = cluster("x:M b:N", e0="x", e1="x", e2="b")
-    lineage = following(BEFORE, renamed, 100)
+    lineage = next_lineage(BEFORE, renamed, 100)
     old, new = frozenset({"a", "M", "auto"}), frozenset({"x", "M", "auto"})
-    found = naming(renamed, lineage, {"e0": old, "e1": old}, 999)
+    found = pool_naming(renamed, lineage, {"e0": old, "e1": old}, 999)
     assert (found.upstreams, found.asked, found.former) == ({"x": "a"}, {"x": "M"}, {"a": "x"})
-    assert naming(renamed, lineage, {"e0": new, "e1": old}, 999).asked == {"x": "M"}
-    found = naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S - 1)
+    assert pool_naming(renamed, lineage, {"e0": new, "e1": old}, 999).asked == {"x": "M"}
+    found = pool_naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S - 1)
     assert (found.asked, found.former, found.until_s) == ({}, {"a": "x"}, 100 + FORMER_FOR_S)
-    found = naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S)
+    found = pool_naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S)
     assert (found.former, found.until_s) == ({}, None)
 
 
 def test_what_was_before_outlives_the_controller() -> None:
-    lineage = following(BEFORE, cluster("x:M b:N", e0="x", e1="x", e2="b"), 5)
-    assert read(lineage.document()) == lineage
+    lineage = next_lineage(BEFORE, cluster("x:M b:N", e0="x", e1="x", e2="b"), 5)
+    assert parse_lineage(lineage.document()) == lineage
     documents: tuple[object, ...] = (None, [], {"upstreams": 3}, {"upstreams": {"a": "a"}}, "x")
     for broken in documents:
-        assert read(broken) == Lineage()
+        assert parse_lineage(broken) == PoolLineage()

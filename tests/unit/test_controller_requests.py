@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, Outcome, Request, read
+from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, LoggedRequest, Outcome, parse_datagram
 
 ONE: dict[str, Any] = {
     "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",
@@ -21,13 +21,13 @@ def datagram(**changed: Any) -> bytes:
     return b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(ONE | changed).encode()
 
 
-def told(**changed: Any) -> Request:
-    request = read(datagram(**changed))
+def told(**changed: Any) -> LoggedRequest:
+    request = parse_datagram(datagram(**changed))
     assert request is not None
     return request
 
 
-def outcomes(request: Request) -> list[tuple[str, str]]:
+def outcomes(request: LoggedRequest) -> list[tuple[str, str]]:
     return [(attempt.address, attempt.outcome.value) for attempt in request.attempts]
 
 
@@ -141,19 +141,21 @@ def test_a_handing_on_that_never_asked_anyone() -> None:
 
 
 def test_a_status_that_nginx_does_not_have_is_000() -> None:
-    request = read(datagram().replace(b'"status": 200', b'"status":000'))
+    request = parse_datagram(datagram().replace(b'"status": 200', b'"status":000'))
     assert request is not None
     assert request.status == 0
 
 
 def test_without_a_host_name_in_front() -> None:
-    assert read(b"<190>Nov 21 13:00:00 manyeyes: " + json.dumps(ONE).encode()) is not None
-    assert read(json.dumps(ONE).encode()) is not None
+    assert parse_datagram(b"<190>Nov 21 13:00:00 manyeyes: " + json.dumps(ONE).encode()) is not None
+    assert parse_datagram(json.dumps(ONE).encode()) is not None
 
 
 @pytest.mark.parametrize("field", sorted(set(ONE) - {"status"}))
 def test_any_field_may_be_missing(field: str) -> None:
-    assert read(json.dumps({name: value for name, value in ONE.items() if name != field}).encode()) is not None
+    assert (
+        parse_datagram(json.dumps({name: value for name, value in ONE.items() if name != field}).encode()) is not None
+    )
 
 
 def test_lists_of_unequal_length_are_filled_up_with_nothing() -> None:
@@ -188,7 +190,7 @@ def test_lists_of_unequal_length_are_filled_up_with_nothing() -> None:
     ],
 )
 def test_what_tells_of_no_request_is_none(wrong: bytes) -> None:
-    assert read(wrong) is None
+    assert parse_datagram(wrong) is None
 
 
 @pytest.mark.parametrize("value", [None, True, -1, "1.5", [], {}, float("nan"), float("inf"), 10**400, 1e300])
@@ -210,7 +212,7 @@ def test_times_that_are_none_count_as_missing() -> None:
 
 
 def test_bytes_that_are_no_text_do_not_hide_the_rest() -> None:
-    request = read(datagram(path="/v1/?").replace(b"/v1/?", b"/v1/\xff\xc3"))
+    request = parse_datagram(datagram(path="/v1/?").replace(b"/v1/?", b"/v1/\xff\xc3"))
     assert request is not None
     assert request.pool == "qwen3-vl-8b"
 
@@ -227,6 +229,6 @@ def test_no_damage_makes_it_raise() -> None:
         for _ in range(chance.randint(1, 6)):
             at = chance.randrange(len(damaged))
             damaged[at : at + chance.randint(0, 4)] = chance.randbytes(chance.randint(0, 4))
-        request = read(bytes(damaged))
+        request = parse_datagram(bytes(damaged))
         if request:
             assert request.first_byte_s is None or request.first_byte_s >= 0

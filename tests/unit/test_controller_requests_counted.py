@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.slo import Slo
+from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.telemetry import metric_labels, metrics
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.telemetry import metrics, request_metrics
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from tests.unit.test_controller_requests import NOBODY, ONE
 
 CLUSTER = Cluster.model_validate(
@@ -37,7 +37,7 @@ LABELLED = [
 
 
 @pytest.fixture
-def log() -> RequestLog:
+def log() -> AccessLog:
     """Over a fleet whose engines were seen at their addresses, and metrics as of a fresh start."""
     for metric in LABELLED:
         metric.clear()
@@ -46,10 +46,10 @@ def log() -> RequestLog:
     fleet = Fleet(CLUSTER)
     for member in fleet.members.values():
         member.address = member.engine.host
-    return RequestLog(fleet)
+    return AccessLog(fleet)
 
 
-def take(log: RequestLog, **changed: Any) -> None:
+def take(log: AccessLog, **changed: Any) -> None:
     log.take(b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(PLAIN | changed).encode())
 
 
@@ -62,7 +62,7 @@ def series() -> set[tuple[str, tuple[tuple[str, str], ...]]]:
     return {(sample.name, tuple(sorted(sample.labels.items()))) for metric in ours for sample in metric.samples}
 
 
-def test_an_answer_is_counted_and_timed(log: RequestLog) -> None:
+def test_an_answer_is_counted_and_timed(log: AccessLog) -> None:
     take(log)
     assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 1
     assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="ok") == 1
@@ -88,7 +88,7 @@ def counted() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         {"event": "other"}, {"pool": "small", "fallback": "big"}, {"connect_s": "-"},
     ],
 )  # fmt: skip
-def test_what_is_counted_together_counts_as_what_is_read_by_itself(log: RequestLog, changed: dict[str, Any]) -> None:
+def test_what_is_counted_together_counts_as_what_is_read_by_itself(log: AccessLog, changed: dict[str, Any]) -> None:
     before = counted()
     take(log, **changed)
     together = {name: value - before.get(name, 0) for name, value in counted().items()}
@@ -99,7 +99,7 @@ def test_what_is_counted_together_counts_as_what_is_read_by_itself(log: RequestL
     assert together == pytest.approx(by_itself)
 
 
-def test_what_was_gathered_is_told_when_it_is_settled(log: RequestLog) -> None:
+def test_what_was_gathered_is_told_when_it_is_settled(log: AccessLog) -> None:
     line = json.dumps(PLAIN).encode()
     for _ in range(3):
         log.gather(line)
@@ -111,7 +111,7 @@ def test_what_was_gathered_is_told_when_it_is_settled(log: RequestLog) -> None:
     assert "big-0" in log.last_success
 
 
-def test_a_success_before_a_failure_does_not_excuse_it(log: RequestLog) -> None:
+def test_a_success_before_a_failure_does_not_excuse_it(log: AccessLog) -> None:
     failed = PLAIN | {"status": 502, "attempt_status": "502", "header_s": "-"}
     log.gather(json.dumps(failed).encode())
     log.gather(json.dumps(PLAIN).encode())
@@ -120,7 +120,7 @@ def test_a_success_before_a_failure_does_not_excuse_it(log: RequestLog) -> None:
     assert log.fleet.members["big-0"].failures == 1
 
 
-def test_a_retry_and_a_fallback_are_counted_where_they_happened(log: RequestLog) -> None:
+def test_a_retry_and_a_fallback_are_counted_where_they_happened(log: AccessLog) -> None:
     take(
         log, pool="small", fallback="big", engine="small-0",
         attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.9:8000", attempt_status="502, 503 : 200",
@@ -136,14 +136,14 @@ def test_a_retry_and_a_fallback_are_counted_where_they_happened(log: RequestLog)
     assert value("manyeyes_first_byte_seconds_sum", pool="small", engine="small-0") == pytest.approx(0.19)
 
 
-def test_a_refusal_counts_for_the_pool_that_was_asked_for(log: RequestLog) -> None:
+def test_a_refusal_counts_for_the_pool_that_was_asked_for(log: AccessLog) -> None:
     take(log, status=429, pool="", **NOBODY)
     assert value("manyeyes_refused_total", status="429") == 1
     assert value("manyeyes_requests_total", pool="big", engine="", status="429", fallback="", cache="") == 1
     assert value("manyeyes_request_seconds_count", pool="big", engine="") is None
 
 
-def test_an_engines_own_error_is_no_refusal_and_not_timed(log: RequestLog) -> None:
+def test_an_engines_own_error_is_no_refusal_and_not_timed(log: AccessLog) -> None:
     before = {sample for sample in series() if sample[0].startswith("manyeyes_refused")}
     take(log, status=400, attempt_status="400")
     assert all(value(name, **dict(labels)) == 0 for name, labels in before)
@@ -151,12 +151,12 @@ def test_an_engines_own_error_is_no_refusal_and_not_timed(log: RequestLog) -> No
     assert "big-0" not in log.last_success
 
 
-def test_a_client_that_left_before_an_engine_was_asked_was_not_refused(log: RequestLog) -> None:
+def test_a_client_that_left_before_an_engine_was_asked_was_not_refused(log: AccessLog) -> None:
     take(log, status=499, pool="", **NOBODY)
     assert value("manyeyes_refused_total", status="499") is None
 
 
-def test_the_cache_is_timed_apart_and_says_nothing_of_the_engines(log: RequestLog) -> None:
+def test_the_cache_is_timed_apart_and_says_nothing_of_the_engines(log: AccessLog) -> None:
     for _ in range(30):
         take(log, cache="HIT", total_s=0.002, **NOBODY)
     assert value("manyeyes_requests_total", pool="big", engine="", status="200", fallback="", cache="HIT") == 30
@@ -164,7 +164,7 @@ def test_the_cache_is_timed_apart_and_says_nothing_of_the_engines(log: RequestLo
     assert log.p95_ms("big") is None
 
 
-def test_the_status_page_gets_percentiles_and_last_successes(log: RequestLog) -> None:
+def test_the_status_page_gets_percentiles_and_last_successes(log: AccessLog) -> None:
     for number in range(1, 101):
         take(log, total_s=number / 100)
     assert log.p95_ms("big") == 950
@@ -173,7 +173,7 @@ def test_the_status_page_gets_percentiles_and_last_successes(log: RequestLog) ->
     assert set(log.last_success) == {"big-0"}
 
 
-def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: RequestLog) -> None:
+def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: AccessLog) -> None:
     before = datetime.now(UTC)
     take(log, header_s="0.100", response_s="60.100")
     assert abs(before - timedelta(seconds=60) - log.last_success["big-0"]) < timedelta(seconds=5)
@@ -185,12 +185,12 @@ def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: RequestLo
     take(log, header_s="0", response_s="9999999")
 
 
-def test_an_engine_is_found_by_its_address_before_its_name_is_known_to_the_gateway(log: RequestLog) -> None:
+def test_an_engine_is_found_by_its_address_before_its_name_is_known_to_the_gateway(log: AccessLog) -> None:
     take(log, engine="10.0.0.3:8000", attempts="10.0.0.3:8000")
     assert value("manyeyes_request_seconds_count", pool="big", engine="big-1") == 1
 
 
-def test_names_that_nobody_configured_are_other(log: RequestLog) -> None:
+def test_names_that_nobody_configured_are_other(log: AccessLog) -> None:
     for number in range(50):
         take(
             log, asked_pool=f"a{number}", pool=f"p{number}", engine=f"e{number}", fallback=f"f{number}",
@@ -207,29 +207,29 @@ def test_names_that_nobody_configured_are_other(log: RequestLog) -> None:
     assert all(str(number) not in text for number in range(50, 100) for _, pairs in grown for _, text in pairs)
 
 
-def test_keys_are_counted_by_name_and_their_number_is_bounded(log: RequestLog) -> None:
+def test_keys_are_counted_by_name_and_their_number_is_bounded(log: AccessLog) -> None:
     take(log, key="alice")
     take(log, key="alice", status=429, pool="", **NOBODY)
     assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 1
     assert value("manyeyes_key_requests_total", key="alice", status_class="4xx") == 1
     take(log, key="\ud800\n")
-    for number in range(2 * metric_labels.MOST_KEYS):
+    for number in range(2 * request_metrics.MOST_KEYS):
         take(log, key=f"k{number}")
     keys = {dict(pairs)["key"] for name, pairs in series() if name == "manyeyes_key_requests_total"}
     assert {"alice", "other"} <= keys
-    assert len(keys) <= metric_labels.MOST_KEYS + 1
+    assert len(keys) <= request_metrics.MOST_KEYS + 1
     take(log, key="alice")
     assert value("manyeyes_key_requests_total", key="alice", status_class="2xx") == 2
 
 
-def test_what_cannot_be_read_is_counted(log: RequestLog) -> None:
+def test_what_cannot_be_read_is_counted(log: AccessLog) -> None:
     before = value("manyeyes_request_log_unreadable_total") or 0
     for wrong in (b"", b"\xff\0", b"{", b"{}"):
         log.take(wrong)
     assert value("manyeyes_request_log_unreadable_total") == before + 4
 
 
-def test_configured_pools_and_engines_start_at_zero(log: RequestLog) -> None:
+def test_configured_pools_and_engines_start_at_zero(log: AccessLog) -> None:
     for engine, pool in (("big-0", "big"), ("big-1", "big"), ("small-0", "small")):
         assert value("manyeyes_requests_total", pool=pool, engine=engine, status="200", fallback="", cache="") == 0
         assert value("manyeyes_request_seconds_count", pool=pool, engine=engine) == 0
@@ -238,7 +238,7 @@ def test_configured_pools_and_engines_start_at_zero(log: RequestLog) -> None:
     assert value("manyeyes_refused_total", status="429") == 0
 
 
-def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forgiven(log: RequestLog) -> None:
+def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forgiven(log: AccessLog) -> None:
     member, other = log.fleet.members["big-0"], log.fleet.members["big-1"]
     lost = {"attempts": "10.0.0.2:8000, 10.0.0.3:8000", "connect_s": "-, 0.001", "header_s": "-, 0.080"}
     take(log, engine="big-1", attempt_status="502, 200", response_s="0.000, 0.090", **lost)
@@ -254,12 +254,12 @@ def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forg
     assert member.succeeded_at_s is not None
 
 
-def within(log: RequestLog, **changed: Any) -> float | None:
+def within(log: AccessLog, **changed: Any) -> float | None:
     take(log, **changed)
     return value("manyeyes_requests_within_slo_total", pool="big", engine="big-0")
 
 
-def test_an_answer_keeps_the_pools_objective_or_does_not(log: RequestLog) -> None:
+def test_an_answer_keeps_the_pools_objective_or_does_not(log: AccessLog) -> None:
     assert within(log) == 1
     assert within(log, total_s=5.01) == 1  # too long as a whole
     assert within(log, header_s="2.01") == 1  # its first byte came late
@@ -267,7 +267,7 @@ def test_an_answer_keeps_the_pools_objective_or_does_not(log: RequestLog) -> Non
     assert within(log, status=502, attempt_status="502") == 2  # failed
 
 
-def test_another_objective_counts_from_then_on(log: RequestLog) -> None:
+def test_another_objective_counts_from_then_on(log: AccessLog) -> None:
     longer = CLUSTER.pools[0].model_copy(update={"slo": Slo(total_s=60)})
     log.apply(CLUSTER.model_copy(update={"pools": (longer, *CLUSTER.pools[1:])}))
     assert value("manyeyes_slo_request_seconds", pool="big") == 60
@@ -275,7 +275,7 @@ def test_another_objective_counts_from_then_on(log: RequestLog) -> None:
     assert within(log, total_s=30) == 1
 
 
-def test_failures_start_at_0_so_that_the_first_one_is_a_change(log: RequestLog) -> None:
+def test_failures_start_at_0_so_that_the_first_one_is_a_change(log: AccessLog) -> None:
     assert log.fleet.members
     assert value("manyeyes_requests_total", pool="big", engine="big-0", status="500", fallback="", cache="") == 0
     assert value("manyeyes_requests_total", pool="big", engine="", status="503", fallback="", cache="") == 0

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Network
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.controller.config_sync import compose_state
-from manyeyes.controller.config_sync.apply_plan import Reach, within_reach
-from manyeyes.controller.config_sync.compose_state import Running
+from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
+from manyeyes.controller.config_sync.compose_state import ComposeState
 from manyeyes.render.renderer import render
 
 POOLS = """
@@ -25,19 +24,19 @@ engines:
 
 
 def written(text: str) -> Cluster:
-    return lay_out(parse(text), DEFAULT)
+    return place_engines(parse(text), DEFAULT_INVENTORY)
 
 
-def runs(text: str = POOLS) -> Running:
+def runs(text: str = POOLS) -> ComposeState:
     """As Compose started it."""
-    files = render(parse(text), DEFAULT, Path("c.yaml"), Path("r"))
-    found = compose_state.read(files["engines.yaml"], files["compose.env"])
+    files = render(parse(text), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))
+    found = compose_state.parse_compose_state(files["engines.yaml"], files["compose.env"])
     assert found
     return found
 
 
-def reach(text: str, network: Network | None = None, was: str = POOLS) -> Reach:
-    return within_reach(written(text), runs(was), network or Network())
+def reach(text: str, network: Network | None = None, was: str = POOLS) -> ApplyPlan:
+    return plan_apply(written(text), runs(was), network or Network())
 
 
 def test_what_runs_as_written_needs_nothing() -> None:
@@ -66,7 +65,7 @@ def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() ->
     assert "engine e-1 still serves big: `make up` gives it to small" in found.needs
 
 
-def pools_of(found: Reach) -> dict[str, str]:
+def pools_of(found: ApplyPlan) -> dict[str, str]:
     return {engine.name: engine.pool for engine in found.cluster.explicit_engines}
 
 
@@ -149,4 +148,4 @@ def test_ports_images_and_the_network_wait_for_make_up() -> None:
 
 def test_without_containers_all_of_it_is_in_force() -> None:
     cluster = written(POOLS)
-    assert within_reach(cluster, None, cluster.network) == Reach(cluster, frozenset(), ())
+    assert plan_apply(cluster, None, cluster.network) == ApplyPlan(cluster, frozenset(), ())

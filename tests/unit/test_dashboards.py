@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from manyeyes.controller.health.state_machine import State
+from manyeyes.controller.health.state_machine import EngineState
 from manyeyes.controller.telemetry import metrics as controller_metrics
 from manyeyes.monitoring.grafana import build, engines
 from manyeyes.monitoring.prometheus import recording
@@ -167,7 +167,9 @@ def test_the_first_row_of_the_first_dashboard_is_one_look() -> None:
 
 
 def test_the_timeline_names_every_state_of_the_controller() -> None:
-    assert {state.value for state in State if state is not State.REMOTE} <= {name for _, name, _ in engines.STATES}
+    assert {state.value for state in EngineState if state is not EngineState.REMOTE} <= {
+        name for _, name, _ in engines.STATES
+    }
 
 
 def test_grafana_reads_dashboards_where_compose_puts_them() -> None:

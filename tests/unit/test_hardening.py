@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load, parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +28,9 @@ engines: [{name: e, pool: a, gpus: [0], share: 0.5}, {name: f, pool: a, gpus: [0
 
 def clusters() -> Iterator[tuple[str, Cluster]]:
     for path in [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]:
-        yield path.stem, lay_out(load(path), DEFAULT)
-    yield "fetching", lay_out(parse(FETCHING), DEFAULT)
-    yield "shared", lay_out(parse(SHARED), DEFAULT)
+        yield path.stem, place_engines(load(path), DEFAULT_INVENTORY)
+    yield "fetching", place_engines(parse(FETCHING), DEFAULT_INVENTORY)
+    yield "shared", place_engines(parse(SHARED), DEFAULT_INVENTORY)
 
 
 def services() -> Iterator[tuple[str, Service]]:
@@ -152,13 +151,18 @@ def test_nothing_leads_out_of_the_networks_that_engines_are_in(example: str, clu
 
 
 def test_only_engines_that_may_fetch_reach_the_way_out_and_are_told_of_it() -> None:
-    fetching = yaml.safe_load(engines_yaml(lay_out(parse(FETCHING), DEFAULT)))["services"]
+    fetching = yaml.safe_load(engines_yaml(place_engines(parse(FETCHING), DEFAULT_INVENTORY)))["services"]
     assert fetching["e"]["networks"] == ["cluster", "media"]
     assert fetching["e"]["environment"]["https_proxy"] == "http://media:3128"
     assert fetching["f"]["networks"] == ["cluster"]
     assert "https_proxy" not in fetching["f"]["environment"]
     assert fetching["media"]["environment"]["MEDIA_DOMAINS"] == '{"pictures.example.com": false}'
-    assert "media" not in yaml.safe_load(engines_yaml(lay_out(load(ROOT / "config/cluster.yaml"), DEFAULT)))["services"]
+    assert (
+        "media"
+        not in yaml.safe_load(engines_yaml(place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)))[
+            "services"
+        ]
+    )
 
 
 def test_the_rules_can_fail() -> None:

@@ -10,8 +10,8 @@ import pytest
 from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
-from manyeyes.config.inventory import HostGpu, Inventory
 from manyeyes.config.loader import parse
+from manyeyes.config.placement import HostGpu, Inventory
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)

@@ -11,8 +11,8 @@ import pytest
 from manyeyes.cli import doctor, gpu_discovery, host_info
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
-from manyeyes.config.inventory import HostGpu, Inventory
 from manyeyes.config.loader import parse
+from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.render.compose_engines import engines_yaml
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated]}]\n"

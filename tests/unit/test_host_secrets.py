@@ -9,10 +9,9 @@ import pytest
 
 from manyeyes.cli import certificate, doctor, host_info, secrets, smoke_test
 from manyeyes.cli.host_info import Docker
-from manyeyes.config.inventory import Inventory
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/")
 ENGINES = "engines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -69,20 +68,20 @@ def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
         "pools: [{name: a, model: m, media: {images_per_prompt: 0, videos_per_prompt: 0}}]\n"
         f"engines: [{{name: e, pool: a, address: 'adapter:9100', endpoint: {endpoint}}}]\n"
     )
-    assert secrets.of_pools(lay_out(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
+    assert secrets.of_pools(place_engines(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
 
 
 def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
     alerting = "{webhooks: [{url: 'http://h/'}, {url_file: pager.url}], emails: [{to: a@b, sender: c@d, server: 'e:25', password_file: mail}]}"
     text = "pools: [{name: a, model: m}]\nmonitoring: {alerting: " + alerting + "}\n" + ENGINES
-    assert secrets.of_alerting(lay_out(parse(text), EMULATED)) == {
+    assert secrets.of_alerting(place_engines(parse(text), EMULATED)) == {
         "monitoring.alerting.webhooks[2].url_file": "pager.url",
         "monitoring.alerting.emails[1].password_file": "mail",
     }
 
 
 def make(text: str = TLS) -> None:
-    certificate.ensure(lay_out(parse(text + ENGINES), EMULATED))
+    certificate.ensure(place_engines(parse(text + ENGINES), EMULATED))
 
 
 def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
@@ -172,15 +171,15 @@ def signed_by_somebody(folder: Path, name: str) -> None:
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
-def said(text: str, keys: Keys, capsys: pytest.CaptureFixture[str]) -> str:
-    smoke_test.show(lay_out(parse(text + ENGINES), EMULATED), keys, grafana=False)
+def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
+    smoke_test.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
     return capsys.readouterr().out
 
 
 def test_the_first_lines_name_the_keys_and_how_to_send_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = "pools: [{name: a, model: org/A}]\n"
-    assert "any key will do" in said(plain, Keys(), capsys)
-    keys = Keys(keys=tuple(Key(name=f"k{n}", sha256=f"{n:064x}") for n in range(7)))
+    assert "any key will do" in said(plain, ApiKeys(), capsys)
+    keys = ApiKeys(keys=tuple(ApiKey(name=f"k{n}", sha256=f"{n:064x}") for n in range(7)))
     text = said(plain, keys, capsys)
     assert "keys: k0, k1, k2, k3, k4 and 2 more" in text
     assert "Authorization: Bearer YOUR-KEY" in text
@@ -193,7 +192,7 @@ def test_with_a_self_signed_certificate_curl_is_told_to_trust_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
-    text = said(TLS, Keys(), capsys)
+    text = said(TLS, ApiKeys(), capsys)
     assert f"curl --cacert {folder}/tls.crt https://localhost:8080/v1/chat/completions" in text
     assert "http://localhost:8080" not in text
 
@@ -202,7 +201,7 @@ def test_with_the_operators_certificate_the_address_is_the_name_it_is_for(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signed_by_somebody(folder, "eyes.example.com")
-    text = said(TLS, Keys(), capsys)
+    text = said(TLS, ApiKeys(), capsys)
     assert "curl https://eyes.example.com:8080/v1/chat/completions" in text
 
 
@@ -214,7 +213,7 @@ pools:
   - {name: r, model: m, remote: {url: "https://api.example.com/v1"}}
   - {name: a, model: org/A}
 """
-    shown = said(text, Keys(), capsys)
+    shown = said(text, ApiKeys(), capsys)
     assert "r   (m, at api.example.com)" in shown
     assert '"model": "a"' in shown
 

@@ -21,27 +21,27 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.loader import parse
 from manyeyes.controller.autoscaling import store as scaling_memory
-from manyeyes.controller.autoscaling.actuator import CannotMove
+from manyeyes.controller.autoscaling.actuators import ActuatorError
 from manyeyes.controller.autoscaling.hung_restart import HungRestarts
-from manyeyes.controller.bounded import NoReply, call
+from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync import compose_state
-from manyeyes.controller.config_sync.effective_config import InForce, Refused
-from manyeyes.controller.health import remote_monitor, vllm_metrics
-from manyeyes.controller.health.state_machine import Engine, Look, State
-from manyeyes.controller.membership.dns import Answers
+from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
+from manyeyes.controller.health import engine_monitor, vllm_metrics
+from manyeyes.controller.health.state_machine import EngineHealth, EngineState, ProbeResult
+from manyeyes.controller.membership.dns import DnsResponder
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.membership_store import Memory
+from manyeyes.controller.membership.membership_store import MembershipStore
 from manyeyes.controller.registry.errors import Refusal
-from manyeyes.controller.registry.registrations import Registrations
-from manyeyes.controller.registry.registrations import read as registered
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.registry.registrations import RegistrationService
+from manyeyes.controller.registry.registrations import load_registrations as registered
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import metrics
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
-from manyeyes.controller.telemetry.container_stats import read as container_use
-from manyeyes.openai_adapter.config import Reader
-from manyeyes.openai_adapter.response_extraction import NoAnswer
-from manyeyes.openai_adapter.upstream import Upstream
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
+from manyeyes.controller.telemetry.container_stats import parse_usage as container_use
+from manyeyes.openai_adapter.config import ConfigReader
+from manyeyes.openai_adapter.response_extraction import ExtractionError
+from manyeyes.openai_adapter.upstream import EndpointClient
 from tests.unit.test_controller_dns import SRV, fleet
 
 ODD: list[Any] = [
@@ -102,7 +102,7 @@ def rcode(wire: bytes | None) -> int:
 def test_a_member_with_no_address_is_left_out_and_the_others_stay(address: str) -> None:
     of = fleet()
     of.members["e-0"].address = address
-    reply = Answers(of).to(dns.message.make_query(SRV, "SRV").to_wire(), over_udp=True)
+    reply = DnsResponder(of).to(dns.message.make_query(SRV, "SRV").to_wire(), over_udp=True)
     assert reply
     assert [record.to_text() for rrset in dns.message.from_wire(reply).answer for record in rrset] == [
         "0 1 9001 e-1.engine.manyeyes.internal."
@@ -114,7 +114,7 @@ def test_an_answer_that_cannot_be_made_is_servfail_with_the_question(monkeypatch
     monkeypatch.setattr(of, "serving", lambda pool: 1 / 0)
     for edns in (False, True):
         query = dns.message.make_query(SRV, "SRV", use_edns=edns)
-        reply = Answers(of).to(query.to_wire(), over_udp=True)
+        reply = DnsResponder(of).to(query.to_wire(), over_udp=True)
         assert reply
         read = dns.message.from_wire(reply)
         assert (read.id, read.rcode(), read.question) == (query.id, dns.rcode.SERVFAIL, query.question)
@@ -123,7 +123,7 @@ def test_an_answer_that_cannot_be_made_is_servfail_with_the_question(monkeypatch
 def test_random_queries_get_an_answer_or_none_and_never_an_exception() -> None:
     chance = random.Random(3)
     of = fleet()
-    answers = Answers(of)
+    answers = DnsResponder(of)
     seeds = [dns.message.make_query(name, kind, use_edns=edns).to_wire()
              for name in (SRV, "big.pool.manyeyes.internal", ".", "e-0.engine.manyeyes.internal") for kind in ("SRV", "A", "ANY", "AXFR") for edns in (None, 0)]  # fmt: skip
     seeds += [
@@ -158,7 +158,7 @@ def test_random_log_datagrams_end_nothing_and_no_metric_is_wrong() -> None:
     made.cluster = parse(
         "pools: [{name: big, model: m}]\nengines: [{name: e-0, pool: big, address: 'h:9000'}]\ntracing: {enabled: true, endpoint: 'http://h:1'}"
     )
-    log = RequestLog(made)
+    log = AccessLog(made)
     raw: list[bytes] = [
         b"",
         b"{",
@@ -233,8 +233,8 @@ async def answering(raw: bytes) -> AsyncIterator[str]:
 async def test_an_odd_http_answer_is_a_bounded_reply_or_none(raw: bytes) -> None:
     async with answering(raw) as url, httpx.AsyncClient(trust_env=False) as client:
         try:
-            reply = await call(client, "GET", f"{url}/x", 5, most_bytes=64 << 10)
-        except NoReply:
+            reply = await bounded_request(client, "GET", f"{url}/x", 5, most_bytes=64 << 10)
+        except RequestFailed:
             return
         assert len(reply.body) <= 64 << 10
         with contextlib.suppress(ValueError):
@@ -246,8 +246,8 @@ async def test_an_odd_http_answer_is_a_bounded_reply_or_none(raw: bytes) -> None
 )
 async def test_a_url_that_is_none_is_no_reply(url: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        with pytest.raises(NoReply):
-            await call(client, "GET", url, 5)
+        with pytest.raises(RequestFailed):
+            await bounded_request(client, "GET", url, 5)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "10.1", "0x7f000001", "1", "a\0b", "\u00fc" * 70, "-", ""])
@@ -257,7 +257,7 @@ async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
-    assert await remote_monitor.look(there, 5)
+    assert await engine_monitor.look(there, 5)
 
 
 def test_docker_statistics_of_any_form_are_numbers_or_nothing() -> None:
@@ -292,7 +292,7 @@ class Docker:
 
     async def started_at(self, name: str) -> datetime:
         if name == "a":
-            raise CannotMove("there is no such container")
+            raise ActuatorError("there is no such container")
         return datetime.now(UTC) - timedelta(hours=1)
 
     async def restart(self, name: str) -> None:
@@ -302,7 +302,7 @@ class Docker:
 async def test_an_engine_without_a_container_keeps_no_other_hung_one_from_its_restart() -> None:
     of = Fleet(cluster())
     for member in of.members.values():
-        member.known = Engine(state=State.DOWN, last=Look.SILENT, settled=True)
+        member.known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT, settled=True)
         member.since = datetime.now(UTC) - timedelta(hours=1)
     docker = Docker()
     await HungRestarts(of, docker, lambda name: False).tick()  # type: ignore[arg-type]
@@ -337,7 +337,7 @@ async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(mo
 
 
 def test_a_listener_that_raises_keeps_no_other_from_the_new_cluster() -> None:
-    in_force, heard = InForce(cluster()), []
+    in_force, heard = EffectiveConfig(cluster()), []
 
     def broken(_: Cluster) -> None:
         raise ZeroDivisionError
@@ -355,15 +355,15 @@ def texts(folder: Path) -> dict[str, str]:
 async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, in_force = Kept(tmp_path), InForce(cluster())
-    registrations = Registrations(in_force, kept)
+    kept, in_force = StateStore(tmp_path), EffectiveConfig(cluster())
+    registrations = RegistrationService(in_force, kept)
     one = in_force.cluster.explicit_engines[0].model_copy(update={"name": "new", "address": "127.0.0.1:11"})
     await registrations.add_engine(one)
     await registrations.set_weight("a", 3)
     before = texts(tmp_path)
 
     def refuse(_: Any) -> None:
-        raise Refused(["cluster.yaml changed meanwhile"])
+        raise ChangeRejected(["cluster.yaml changed meanwhile"])
 
     monkeypatch.setattr(in_force, "take_registered", refuse)
     other = one.model_copy(update={"name": "other"})
@@ -384,27 +384,27 @@ def test_damaged_state_is_set_aside_or_empty(tmp_path: Path, content: bytes) -> 
     for name in ("held", "members", "scaling", "weights", "configuration", "adapter"):
         (tmp_path / f"{name}.yaml").write_bytes(content)
     (tmp_path / "started.yaml").write_bytes(content)
-    kept = Kept(tmp_path)
+    kept = StateStore(tmp_path)
     assert Fleet(cluster(), kept).members["a"].address is None
-    assert scaling_memory.read(kept).wanted == {}
+    assert scaling_memory.load_state(kept).wanted == {}
     found, _ = registered(kept, cluster())
     assert (found.engines, found.pools, found.weights) == ((), (), ())
-    assert Reader(tmp_path).changed() is None
+    assert ConfigReader(tmp_path).changed() is None
     assert started_services.services(tmp_path) == {}
-    with contextlib.suppress(compose_state.Unknown):
-        compose_state.read(content.decode("utf-8", "replace"), None)
+    with contextlib.suppress(compose_state.UnknownComposeState):
+        compose_state.parse_compose_state(content.decode("utf-8", "replace"), None)
 
 
 def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
     chance = random.Random(2)
     for _ in range(25):
-        kept = Kept(tmp_path)
+        kept = StateStore(tmp_path)
         for name, document in (
             ("held", {"a": "why"}),
             (
                 "members",
                 {
-                    "boot": Memory(None)._read("x") or "",
+                    "boot": MembershipStore(None)._read("x") or "",
                     "engines": {"a": {"at": "big 127.0.0.1:9", "state": "up", "address": "10.1"}},
                 },
             ),
@@ -418,13 +418,13 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
             kept.write(name, chance.choice([changed, changed, chance.choice(ODD)]))
         of = Fleet(cluster(), kept)
         assert all(member.address is None or hosts.address_of(member.address) for member in of.members.values())
-        scaling_memory.read(kept)
+        scaling_memory.load_state(kept)
         registered(kept, cluster())
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
             kept.write("started", other)
             path = tmp_path / "started.yaml"
-            with contextlib.suppress(compose_state.Unknown, FileNotFoundError):
-                compose_state.read(path.read_text(), None)
+            with contextlib.suppress(compose_state.UnknownComposeState, FileNotFoundError):
+                compose_state.parse_compose_state(path.read_text(), None)
             started_services.services(tmp_path)
 
 
@@ -438,18 +438,18 @@ def endpoint() -> Endpoint:
 async def test_each_former_connection_of_the_adapter_is_closed_after_its_own_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from manyeyes.openai_adapter.app import Speaker
-    from manyeyes.openai_adapter.config import Book, Spoken
+    from manyeyes.openai_adapter.app import EndpointApp
+    from manyeyes.openai_adapter.config import AdaptedEngine, AdapterConfig
 
     closed: list[float] = []
 
-    async def close(self: Upstream) -> None:
+    async def close(self: EndpointClient) -> None:
         closed.append(self.limits.answer_timeout_s)
 
-    monkeypatch.setattr(Upstream, "close", close)
-    spoken = Spoken(name="e", port=9100, pool="big", model="m", names=("big",), endpoint=endpoint())
-    book = Book(max_body_mb=1, limits=Adapter(answer_timeout_s=3600), engines=(spoken,))
-    speaker = Speaker(book, spoken, tmp_path)
+    monkeypatch.setattr(EndpointClient, "close", close)
+    spoken = AdaptedEngine(name="e", port=9100, pool="big", model="m", names=("big",), endpoint=endpoint())
+    book = AdapterConfig(max_body_mb=1, limits=Adapter(answer_timeout_s=3600), engines=(spoken,))
+    speaker = EndpointApp(book, spoken, tmp_path)
     short = replace_limits(book, 0.01)
     speaker.take(short, spoken)
     speaker.take(replace_limits(book, 50), spoken)
@@ -476,6 +476,6 @@ def test_a_path_that_cannot_be_followed_is_no_answer(monkeypatch: pytest.MonkeyP
             raise jsonpath.JSONPathError("too deep", token=None)
 
     monkeypatch.setattr(response_extraction, "_compiled", lambda path: Broken())
-    with pytest.raises(NoAnswer):
-        response_extraction.text("$.a", {"a": 1})
-    assert response_extraction.usage(endpoint(), {"a": 1}) is None
+    with pytest.raises(ExtractionError):
+        response_extraction.extract_text("$.a", {"a": 1})
+    assert response_extraction.extract_usage(endpoint(), {"a": 1}) is None

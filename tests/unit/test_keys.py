@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manyeyes.config.keys import Key, Keys, KeysError, add_key, load_keys
+from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, add_key, load_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, TWO = "1a" * 32, "2b" * 32
@@ -28,8 +28,8 @@ def problems(folder: Path, text: str) -> list[str]:
 
 
 def test_without_a_file_and_in_an_empty_one_there_is_no_key(tmp_path: Path) -> None:
-    assert load_keys(tmp_path / "none.yaml") == Keys()
-    assert load_keys(written(tmp_path, "# nothing\n")) == Keys()
+    assert load_keys(tmp_path / "none.yaml") == ApiKeys()
+    assert load_keys(written(tmp_path, "# nothing\n")) == ApiKeys()
 
 
 def test_a_new_key_is_kept_as_its_hash_beside_the_others(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_a_new_key_is_kept_as_its_hash_beside_the_others(tmp_path: Path) -> None
     second = add_key(path, "bob@example.com", None, None)
     assert first != second
     assert load_keys(path).keys == (
-        Key(name="alice", sha256=hashlib.sha256(first.encode()).hexdigest(), requests_per_minute=600, in_flight=8),
-        Key(name="bob@example.com", sha256=hashlib.sha256(second.encode()).hexdigest()),
+        ApiKey(name="alice", sha256=hashlib.sha256(first.encode()).hexdigest(), requests_per_minute=600, in_flight=8),
+        ApiKey(name="bob@example.com", sha256=hashlib.sha256(second.encode()).hexdigest()),
     )
     assert first not in path.read_text()
 

@@ -7,12 +7,11 @@ import pytest
 import yaml
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import HostGpu, Inventory
 from manyeyes.config.loader import load, parse
-from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
 from manyeyes.render.compose_engines import engines_yaml, telling_environment, telling_flags
-from manyeyes.render.engine_groups import shapes
+from manyeyes.render.engine_groups import group_engines
 from manyeyes.render.kubernetes import models, production_stack
 from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.kubernetes.models import CODE
@@ -35,7 +34,7 @@ def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
     names: dict[str, Flavour] = {"cuda": "cuda", "cpu": "cpu", "emulated": "emulated"}
     gpus = tuple(HostGpu(index=index) for index in range(cluster.kubernetes.gpus)) if flavour == "cuda" else ()
     inventory = Inventory(flavour=names.get(flavour, "cuda"), gpus=gpus)
-    laid_out = lay_out(cluster, inventory)
+    laid_out = place_engines(cluster, inventory)
     started = yaml.safe_load(engines_yaml(laid_out))["services"]
     for engine in laid_out.started_engines:
         # How Compose's engines write their logs is left to the cluster's own way there.
@@ -95,7 +94,7 @@ def test_every_setting_that_compose_gives_an_engine_is_there_but_mps_and_those_o
 
 @pytest.mark.parametrize("name", NOT_THERE)
 def test_what_kubernetes_cannot_run_is_refused_by_name(name: str) -> None:
-    with pytest.raises(LayoutError) as refused:
+    with pytest.raises(PlacementError) as refused:
         tree(load(ROOT / f"config/examples/{name}.yaml"))
     assert NOT_THERE[name] in str(refused.value)
 
@@ -105,7 +104,7 @@ def test_every_problem_is_told_at_once() -> None:
     pools: [{name: 8b, model: /data/model}]
     engines: [{name: one, pool: 8b, address: "10.0.0.1:8000", flavour: cuda}]
     """
-    with pytest.raises(LayoutError) as refused:
+    with pytest.raises(PlacementError) as refused:
         tree(parse(text))
     assert len(str(refused.value).splitlines()) == 3
 
@@ -122,7 +121,10 @@ def test_engines_that_take_unequal_numbers_have_a_service_each_and_nginx_knows_b
     files = tree(cluster)
     found = list(yaml.safe_load_all(files["engines/listed/pools.yaml"]))
     assert [one["metadata"]["name"] for one in found if one["kind"] == "Service"] == ["big", "big-c512", "big-c96"]
-    assert [(shape.name, shape.count) for shape in shapes(clusters(cluster)["listed"])] == [("big", 2), ("big-2", 1)]
+    assert [(shape.name, shape.count) for shape in group_engines(clusters(cluster)["listed"])] == [
+        ("big", 2),
+        ("big-2", 1),
+    ]
     pools = files["engines/listed/gateway/pools.conf"]
     assert "server big-c512.manyeyes.svc.cluster.local:8000 max_conns=512 max_fails=0 resolve;" in pools
     assert "server big-c96.manyeyes.svc.cluster.local:8000 max_conns=96 max_fails=0 resolve;" in pools

@@ -14,7 +14,7 @@ from loadtest.shapes import STAGED
 from loadtest.shapes.stage import length_s, level
 from loadtest.slo import Slo, slo
 from loadtest.users import ALL, mix
-from manyeyes.config.slo import Slo as PromisedSlo
+from manyeyes.config.pools import Slo as PromisedSlo
 
 ONE = Sample("image", 1, 0, 100.0, 0.0, 0.5, 2.0, 11, 600, 300, False, 200, "", "gpu-0", "big")
 

@@ -9,8 +9,8 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.loader import parse
 from manyeyes.config.pools import Pool
-from manyeyes.controller.config_sync.effective_config import NOTHING, Registered, merged
-from manyeyes.render.nginx.paths import CONTAINERS
+from manyeyes.controller.config_sync.effective_config import NO_REGISTRATIONS, Registrations, with_registrations
+from manyeyes.render.nginx.naming import CONTAINER_PATHS
 from manyeyes.render.nginx.upstreams import pools_conf
 
 MIXED = """
@@ -40,30 +40,36 @@ def test_a_registered_engine_takes_a_capacity_that_the_gateway_has_a_name_for(
 ) -> None:
     written = parse(MIXED)
     assert [capacity(written, name) for name in "ab"] == [512, 96]
-    cluster = merged(written, Registered(engines=(engine("c", gpu_memory_gb),)))
+    cluster = with_registrations(written, Registrations(engines=(engine("c", gpu_memory_gb),)))
     assert capacity(cluster, "c") == expected
-    assert pools_conf(cluster, CONTAINERS) == pools_conf(written, CONTAINERS)
+    assert pools_conf(cluster, CONTAINER_PATHS) == pools_conf(written, CONTAINER_PATHS)
 
 
 def test_in_a_pool_without_written_engines_all_have_the_same_capacity() -> None:
     written = parse(MIXED)
-    first = Registered(engines=(engine("c", 80, "lonely"),))
+    first = Registrations(engines=(engine("c", 80, "lonely"),))
     second = replace(first, engines=(*first.engines, engine("d", 8, "lonely")))
-    assert pools_conf(merged(written, first), CONTAINERS) == pools_conf(merged(written, second), CONTAINERS)
-    assert capacity(merged(written, second), "c") == capacity(merged(written, second), "d") == 96
+    assert pools_conf(with_registrations(written, first), CONTAINER_PATHS) == pools_conf(
+        with_registrations(written, second), CONTAINER_PATHS
+    )
+    assert (
+        capacity(with_registrations(written, second), "c") == capacity(with_registrations(written, second), "d") == 96
+    )
 
 
 def test_a_registered_pool_says_itself_how_much_its_engines_take() -> None:
     pool = Pool(name="new", model="n", max_in_flight=7)
-    cluster = merged(parse(MIXED), Registered(pools=(pool,), engines=(engine("c", 80, "new"),)))
+    cluster = with_registrations(parse(MIXED), Registrations(pools=(pool,), engines=(engine("c", 80, "new"),)))
     assert capacity(cluster, "c") == 7
 
 
 def test_a_registered_pools_fallback_passes_over_pools_that_nobody_serves() -> None:
     pool = Pool(name="new", model="n", fallback="middle")
     middle = Pool(name="middle", model="n", fallback="big")
-    registered = replace(NOTHING, pools=(pool, middle), engines=(engine("c", pool="new"),))
-    cluster = merged(parse(MIXED), registered)
+    registered = replace(NO_REGISTRATIONS, pools=(pool, middle), engines=(engine("c", pool="new"),))
+    cluster = with_registrations(parse(MIXED), registered)
     assert cluster.pool("new").fallback == "big"
-    alone = merged(parse(MIXED), replace(registered, pools=(pool.model_copy(update={"fallback": "lonely"}),)))
+    alone = with_registrations(
+        parse(MIXED), replace(registered, pools=(pool.model_copy(update={"fallback": "lonely"}),))
+    )
     assert alone.pool("new").fallback is None

@@ -5,44 +5,44 @@ import hashlib
 import pytest
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Key, Keys
+from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
 from manyeyes.render.nginx.access import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
-from manyeyes.render.nginx.paths import CONTAINERS
+from manyeyes.render.nginx.naming import CONTAINER_PATHS
 
 
 def cluster(gateway: str = "{}") -> Cluster:
     return parse(f"pools: [{{name: a, model: org/A}}]\ngateway: {gateway}\n")
 
 
-def key(name: str, **limits: int) -> Key:
-    return Key(name=name, sha256=hashlib.sha256(name.encode()).hexdigest(), **limits)
+def key(name: str, **limits: int) -> ApiKey:
+    return ApiKey(name=name, sha256=hashlib.sha256(name.encode()).hexdigest(), **limits)
 
 
 @pytest.mark.parametrize(
     ("gateway", "keys", "anonymous"),
     [
-        ("{}", Keys(), "1"),
-        ("{}", Keys(keys=(key("alice"),)), "0"),
-        ("{anonymous: true}", Keys(keys=(key("alice"),)), "1"),
-        ("{anonymous: false}", Keys(), "0"),
+        ("{}", ApiKeys(), "1"),
+        ("{}", ApiKeys(keys=(key("alice"),)), "0"),
+        ("{anonymous: true}", ApiKeys(keys=(key("alice"),)), "1"),
+        ("{anonymous: false}", ApiKeys(), "0"),
     ],
 )
 def test_strangers_are_let_in_while_there_are_no_keys_or_where_the_operator_says_so(
-    gateway: str, keys: Keys, anonymous: str
+    gateway: str, keys: ApiKeys, anonymous: str
 ) -> None:
     assert f'map "" $manyeyes_anonymous {{ default "{anonymous}"; }}' in keys_conf(cluster(gateway), keys)
 
 
 def test_a_key_is_known_by_its_hash_and_to_the_page_by_its_name() -> None:
     alice = key("alice")
-    text = keys_conf(cluster(), Keys(keys=(alice,)))
+    text = keys_conf(cluster(), ApiKeys(keys=(alice,)))
     assert f'"{alice.sha256}" "alice";' in text
     assert '"name:alice" "alice";' in text
 
 
 def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
-    keys = Keys(
+    keys = ApiKeys(
         keys=(
             key("alice", requests_per_minute=60),
             key("bob", requests_per_minute=60, in_flight=4),
@@ -67,17 +67,17 @@ def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
 
 
 def test_without_keys_nothing_is_limited() -> None:
-    assert limits_conf(Keys()).count("\n") == 1
+    assert limits_conf(ApiKeys()).count("\n") == 1
 
 
 def test_a_key_named_as_one_of_nginxs_own_words_is_a_key() -> None:
-    text = keys_conf(cluster(), Keys(keys=(key("default", in_flight=1),)))
+    text = keys_conf(cluster(), ApiKeys(keys=(key("default", in_flight=1),)))
     assert '"\\default" "default";' in text
 
 
 def test_https_is_spoken_where_there_is_a_tls_section_with_files_of_the_secrets_folder() -> None:
-    assert "listen 8080 reuseport;" in listen_conf(cluster(), CONTAINERS)
-    text = listen_conf(cluster("{tls: {certificate: eyes.pem}}"), CONTAINERS)
+    assert "listen 8080 reuseport;" in listen_conf(cluster(), CONTAINER_PATHS)
+    text = listen_conf(cluster("{tls: {certificate: eyes.pem}}"), CONTAINER_PATHS)
     assert "listen 8080 ssl reuseport;" in text
     assert "ssl_certificate /run/secrets/manyeyes/eyes.pem;" in text
     assert "ssl_certificate_key /run/secrets/manyeyes/tls.key;" in text

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from manyeyes.config.scaling import Down, Keep, Scaling, Target, Up
-from manyeyes.controller.autoscaling import demand, schedule
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.policy import Change, Decision, Reason, reversals
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling
+from manyeyes.controller.autoscaling import demand, policy
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import DecisionReason, ReplicaChange, ScalingDecision, reversals
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 TEN = Target(in_flight=10)
@@ -18,16 +18,16 @@ class Played:
     """A pool whose load is told every five seconds; engines come at once."""
 
     def __init__(self, scaling: Scaling, wanted: int = 1, most: int = 6) -> None:
-        self.pool = PoolScaling(scaling, wanted)
+        self.pool = PoolAutoscaler(scaling, wanted)
         self.most = most
         self.now_s = MONDAY
 
-    def goes_on(self, seconds: float, in_flight: float | None, **more: float | None) -> Decision:
+    def goes_on(self, seconds: float, in_flight: float | None, **more: float | None) -> ScalingDecision:
         """With this load; the last decision."""
         until_s = self.now_s + seconds
         while self.now_s < until_s:
             self.now_s += 5
-            self.pool.see(Load(self.now_s, self.pool.wanted, in_flight, **more))
+            self.pool.see(PoolLoad(self.now_s, self.pool.wanted, in_flight, **more))
             last = self.pool.decide(self.most, self.now_s)
         return last
 
@@ -41,14 +41,14 @@ def test_more_engines_come_when_the_load_lasts_and_a_sentence_says_why() -> None
     played.goes_on(60, 8)
     assert played.wanted == 1
     decision = played.goes_on(20, 25)
-    assert (decision.wanted, decision.reason) == (3, Reason.LOAD)
+    assert (decision.wanted, decision.reason) == (3, DecisionReason.LOAD)
     assert decision.sentence == "wants 3 engines instead of 1: 25 in flight at 10 an engine"
 
 
 def test_a_spike_shorter_than_the_window_starts_nothing() -> None:
     played = Played(Scaling(target=TEN, up=Up(window_s=30)))
     played.goes_on(60, 5)
-    assert played.goes_on(25, 50).reason is Reason.WINDOW
+    assert played.goes_on(25, 50).reason is DecisionReason.WINDOW
     played.goes_on(60, 5)
     assert played.wanted == 1
 
@@ -63,7 +63,7 @@ def test_within_the_tolerance_nothing_changes() -> None:
 def test_a_step_is_limited_and_the_next_one_waits() -> None:
     played = Played(Scaling(target=TEN, up=Up(window_s=0, step=2, cool_down_s=60)))
     assert played.goes_on(5, 60).wanted == 3
-    assert played.goes_on(55, 60).reason is Reason.COOL_DOWN
+    assert played.goes_on(55, 60).reason is DecisionReason.COOL_DOWN
     assert played.goes_on(5, 60).wanted == 5
 
 
@@ -71,7 +71,7 @@ def test_fewer_engines_only_after_the_whole_window_and_one_at_a_time() -> None:
     played = Played(Scaling(target=TEN, down=Down(window_s=600, cool_down_s=120)), wanted=4)
     assert played.goes_on(595, 5).wanted == 4
     assert played.goes_on(10, 5).wanted == 3
-    assert played.goes_on(110, 5).reason is Reason.COOL_DOWN
+    assert played.goes_on(110, 5).reason is DecisionReason.COOL_DOWN
     assert played.goes_on(15, 5).wanted == 2
 
 
@@ -79,7 +79,7 @@ def test_a_rise_within_the_window_keeps_the_engines() -> None:
     played = Played(Scaling(target=TEN), wanted=3)
     played.goes_on(300, 5)
     played.goes_on(120, 28)
-    assert played.goes_on(500, 5).reason is Reason.WINDOW
+    assert played.goes_on(500, 5).reason is DecisionReason.WINDOW
     assert played.wanted == 3
 
 
@@ -103,7 +103,13 @@ def test_a_load_between_two_sizes_makes_it_patient() -> None:
 
 
 def test_reversals_are_counted_for_an_hour() -> None:
-    changes = [Change(0, 2, 1), Change(100, 1, 2), Change(200, 2, 1), Change(300, 1, 3), Change(400, 3, 4)]
+    changes = [
+        ReplicaChange(0, 2, 1),
+        ReplicaChange(100, 1, 2),
+        ReplicaChange(200, 2, 1),
+        ReplicaChange(300, 1, 3),
+        ReplicaChange(400, 3, 4),
+    ]
     assert reversals(changes, 500) == 2
     assert reversals(changes, 3750) == 1
     assert reversals(changes, 9999) == 0
@@ -118,48 +124,48 @@ def test_limits_hold_whatever_the_load() -> None:
 
 def test_while_nothing_is_known_of_the_load_nothing_changes() -> None:
     played = Played(Scaling(target=TEN), wanted=3)
-    assert played.goes_on(5000, None).reason is Reason.UNKNOWN
+    assert played.goes_on(5000, None).reason is DecisionReason.UNKNOWN
     assert played.wanted == 3
 
 
 def test_a_pool_of_which_nobody_serves_keeps_its_engines() -> None:
-    found = demand.of(Load(0, 0, 0), TEN, 0.1)
+    found = demand.compute_demand(PoolLoad(0, 0, 0), TEN, 0.1)
     assert (found.least, found.most) == (None, None)
 
 
 def test_a_missing_measure_may_add_engines_and_never_take_any() -> None:
     target = Target(in_flight=10, gpu=0.5)
-    assert demand.of(Load(0, 2, 40), target, 0.1).least == 4
-    assert demand.of(Load(0, 2, 4), target, 0.1).most is None
+    assert demand.compute_demand(PoolLoad(0, 2, 40), target, 0.1).least == 4
+    assert demand.compute_demand(PoolLoad(0, 2, 4), target, 0.1).most is None
 
 
 def test_the_measure_that_asks_for_most_wins() -> None:
     target = Target(in_flight=10, p95_s=4, gpu=0.5)
-    found = demand.of(Load(0, 2, 10, None, 12, 0.6), target, 0.1)
+    found = demand.compute_demand(PoolLoad(0, 2, 10, None, 12, 0.6), target, 0.1)
     assert (found.least, found.why) == (6, "95 % of requests take up to 12 s, wanted 4 s")
-    assert demand.of(Load(0, 2, 10, None, 3, 0.9), target, 0.1).least == 4
+    assert demand.compute_demand(PoolLoad(0, 2, 10, None, 3, 0.9), target, 0.1).least == 4
 
 
 def test_times_ask_for_fewer_only_at_half_their_target_and_one_at_a_time() -> None:
     target = Target(p95_s=10)
-    assert demand.of(Load(0, 4, None, None, 6), target, 0.1).most == 4
-    assert demand.of(Load(0, 4, None, None, 5), target, 0.1).most == 3
-    assert demand.of(Load(0, 4, None, None, None), target, 0.1).most == 3
+    assert demand.compute_demand(PoolLoad(0, 4, None, None, 6), target, 0.1).most == 4
+    assert demand.compute_demand(PoolLoad(0, 4, None, None, 5), target, 0.1).most == 3
+    assert demand.compute_demand(PoolLoad(0, 4, None, None, None), target, 0.1).most == 3
 
 
 def test_times_of_before_a_change_do_not_count() -> None:
     target = Target(p95_s=10)
-    assert demand.of(Load(0, 4, None, None, 40), target, 0.1, times_count=False).least == 1
+    assert demand.compute_demand(PoolLoad(0, 4, None, None, 40), target, 0.1, times_count=False).least == 1
 
 
 def test_beside_requests_in_flight_times_never_keep_engines() -> None:
-    assert demand.of(Load(0, 4, 5, None, 9), Target(in_flight=10, p95_s=10), 0.1).most == 1
+    assert demand.compute_demand(PoolLoad(0, 4, 5, None, 9), Target(in_flight=10, p95_s=10), 0.1).most == 1
 
 
 def test_a_count_set_by_hand_is_in_force_until_it_is_taken_back() -> None:
     played = Played(Scaling(target=TEN))
     played.pool.fixed = 3
-    assert played.goes_on(5, 0).reason is Reason.BY_HAND
+    assert played.goes_on(5, 0).reason is DecisionReason.BY_HAND
     assert played.goes_on(5000, 60).wanted == 3
     played.pool.fixed = None
     assert played.goes_on(5, 60).wanted == 5
@@ -194,7 +200,7 @@ def test_hours_ask_for_engines_in_their_time_zone(day: str, clock: str, engines:
         ),
         time_zone="Europe/Berlin",
     )
-    assert schedule.kept(scaling, datetime.fromisoformat(f"{day}T{clock}+01:00").timestamp()) == engines
+    assert policy.scheduled_engines(scaling, datetime.fromisoformat(f"{day}T{clock}+01:00").timestamp()) == engines
 
 
 def test_a_decision_for_the_hour_says_so() -> None:

@@ -9,16 +9,16 @@ import pytest
 
 from manyeyes.cli.up import engines_to_start
 from manyeyes.config.loader import parse
-from manyeyes.controller.autoscaling import gpu_utilization, store
+from manyeyes.controller.autoscaling import signals, store
 from manyeyes.controller.autoscaling.hung_restart import is_hung
-from manyeyes.controller.autoscaling.pool_autoscaler import with_target
-from manyeyes.controller.autoscaling.signals import Observer
+from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
+from manyeyes.controller.autoscaling.signals import PoolSignals
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import Look, State
-from manyeyes.controller.health.vllm_metrics import Load
-from manyeyes.controller.membership.fleet import Fleet, Member
-from manyeyes.controller.state_store import Kept
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.health.vllm_metrics import EngineLoad
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.state_store import StateStore
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 CLUSTER = """
 pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]
@@ -30,7 +30,7 @@ engines:
 """
 
 
-def members(*loads: Load | None) -> list[Member]:
+def members(*loads: EngineLoad | None) -> list[FleetMember]:
     fleet = Fleet(parse(CLUSTER))
     found = list(fleet.members.values())[: len(loads)]
     for member, load in zip(found, loads, strict=True):
@@ -38,13 +38,13 @@ def members(*loads: Load | None) -> list[Member]:
     return found
 
 
-def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0) -> Load:
-    return Load(time.monotonic() - age_s, in_flight, queue_s_total=waited_s, queue_requests_total=left)
+def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0) -> EngineLoad:
+    return EngineLoad(time.monotonic() - age_s, in_flight, queue_s_total=waited_s, queue_requests_total=left)
 
 
-def observed(serving: list[Member], draining: list[Member], observer: Observer | None = None) -> object:
-    requests = RequestLog(Fleet(parse(CLUSTER)))
-    return (observer or Observer("big")).look(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
+def observed(serving: list[FleetMember], draining: list[FleetMember], observer: PoolSignals | None = None) -> object:
+    requests = AccessLog(Fleet(parse(CLUSTER)))
+    return (observer or PoolSignals("big")).look(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
 
 
 def test_requests_in_flight_are_those_of_all_engines_the_draining_ones_too() -> None:
@@ -60,7 +60,7 @@ def test_an_engine_that_says_nothing_counts_as_the_others_do() -> None:
 
 
 def test_queue_time_is_the_average_since_the_look_before() -> None:
-    observer = Observer("big")
+    observer = PoolSignals("big")
     a, b = members(load(1, 10, 5), load(1, 0, 0))
     assert observed([a, b], [], observer).queue_s is None  # type: ignore[attr-defined]
     a.load, b.load = load(1, 16, 7), load(1, 2, 2)
@@ -81,17 +81,17 @@ def test_the_exporters_text_is_read_by_number_and_by_uuid() -> None:
         'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-bb"} 100\n'
         'DCGM_FI_DEV_GPU_UTIL{gpu="2"} nonsense\nDCGM_FI_DEV_GPU_TEMP{gpu="3"} 50\n'
     )
-    use = gpu_utilization.read(text)
+    use = signals.parse_gpu_utilization(text)
     assert use == {"0": 0.37, "GPU-aa": 0.37, "1": 1.0, "GPU-bb": 1.0}
-    assert gpu_utilization.of(use, ["0", "GPU-bb"]) == pytest.approx(0.685)
-    assert gpu_utilization.of(use, ["0", "9"]) is None
+    assert signals.average_utilization(use, ["0", "GPU-bb"]) == pytest.approx(0.685)
+    assert signals.average_utilization(use, ["0", "9"]) is None
 
 
 def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
-    wanted = store.Memory({"big": 2}, {"big": 1}, {"b"}, {"a"})
+    kept = StateStore(tmp_path)
+    wanted = store.AutoscalerState({"big": 2}, {"big": 1}, {"b"}, {"a"})
     kept.write(store.DOCUMENT, wanted.document())
-    assert store.read(kept) == wanted
+    assert store.load_state(kept) == wanted
     documents: tuple[object, ...] = (
         [1],
         {"wanted": {"big": 0}, "fixed": {}, "going": [], "resting": []},
@@ -99,7 +99,7 @@ def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path
     )
     for nonsense in documents:
         kept.write(store.DOCUMENT, nonsense)
-        assert store.read(kept) == store.Memory()
+        assert store.load_state(kept) == store.AutoscalerState()
     assert len(list(tmp_path.glob("*.bad"))) >= 1
 
 
@@ -107,29 +107,29 @@ def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path
     ("change", "hung"),
     [
         ({}, True),
-        ({"last": Look.DEAD}, True),
-        ({"last": Look.GONE}, False),  # it loads its model, or does not run
-        ({"state": State.SUSPECT}, False),
+        ({"last": ProbeResult.DEAD}, True),
+        ({"last": ProbeResult.GONE}, False),  # it loads its model, or does not run
+        ({"state": EngineState.SUSPECT}, False),
         ({"held": True}, False),  # a person looks after it
     ],
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
     (member,) = members(None)
-    member.known = replace(state_machine.Engine(state=State.DOWN, last=Look.SILENT), **change)  # type: ignore[arg-type]
+    member.known = replace(state_machine.EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT), **change)  # type: ignore[arg-type]
     member.since = datetime.now(UTC) - timedelta(seconds=130)
     assert is_hung(member, 120) is hung
     assert not is_hung(member, 140)
 
 
 def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() -> None:
-    known = state_machine.rest(state_machine.Engine(state=State.DOWN, held=True)).engine
-    assert known.shown is State.SLEEPING
-    assert state_machine.expect(known).engine.shown is State.STARTING
+    known = state_machine.rest(state_machine.EngineHealth(state=EngineState.DOWN, held=True)).engine
+    assert known.shown is EngineState.SLEEPING
+    assert state_machine.expect(known).engine.shown is EngineState.STARTING
 
 
 def test_without_a_target_a_fifth_of_what_an_engine_runs_at_once_is_taken() -> None:
     cluster = parse(CLUSTER)
-    scaling = with_target(cluster.pools[0], cluster.explicit_engines)
+    scaling = with_default_target(cluster.pools[0], cluster.explicit_engines)
     assert scaling is not None
     assert scaling.target.in_flight == 9
 

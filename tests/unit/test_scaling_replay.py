@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.scaling import Scaling, Target
-from manyeyes.controller.autoscaling.decision_log import Record
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.replay import Unreadable, read, replay
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.replay import InvalidRecord, parse_record, replay
+from manyeyes.controller.autoscaling.store import LoadRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = Scaling(target=Target(in_flight=10))
 
 
-def recorded() -> list[Load]:
+def recorded() -> list[PoolLoad]:
     """An hour: quiet, twenty minutes with 35 in flight, quiet."""
-    return [Load(1_800_000_000.0 + 5 * step, 1, 35 if 240 <= step < 480 else 4) for step in range(960)]
+    return [PoolLoad(1_800_000_000.0 + 5 * step, 1, 35 if 240 <= step < 480 else 4) for step in range(960)]
 
 
-def lines(loads: list[Load], pool: str = "big") -> str:
+def lines(loads: list[PoolLoad], pool: str = "big") -> str:
     return "".join(
         json.dumps({"pool": pool, "at_s": one.at_s, "serving": one.serving, "in_flight": one.in_flight}) + "\n"
         for one in loads
@@ -29,23 +29,23 @@ def lines(loads: list[Load], pool: str = "big") -> str:
 
 
 def test_what_the_controller_records_is_what_a_replay_reads(tmp_path: Path) -> None:
-    record = Record(tmp_path)
-    wanted = [Load(1.0, 2, 7, 0.5, None, 0.25), Load(6.0, 2, 9)]
+    record = LoadRecorder(tmp_path)
+    wanted = [PoolLoad(1.0, 2, 7, 0.5, None, 0.25), PoolLoad(6.0, 2, 9)]
     for one in wanted:
-        record.add([("big", one), ("small", Load(one.at_s, 1, 0))])
+        record.add([("big", one), ("small", PoolLoad(one.at_s, 1, 0))])
     (file,) = tmp_path.glob("*.jsonl")
-    assert read(file.read_text(), "big") == wanted
+    assert parse_record(file.read_text(), "big") == wanted
 
 
 def test_a_record_that_was_cut_short_is_read_to_its_last_whole_line() -> None:
-    assert read(lines(recorded()[:3])[:-20], "big") == recorded()[:2]
+    assert parse_record(lines(recorded()[:3])[:-20], "big") == recorded()[:2]
 
 
 def test_anything_else_is_told_with_its_line() -> None:
-    with pytest.raises(Unreadable, match="line 2 is no record"):
-        read(lines(recorded()[:1]) + "nonsense\n" + lines(recorded()[:1]), "big")
-    with pytest.raises(Unreadable, match="nothing of pool 'small'"):
-        read(lines(recorded()), "small")
+    with pytest.raises(InvalidRecord, match="line 2 is no record"):
+        parse_record(lines(recorded()[:1]) + "nonsense\n" + lines(recorded()[:1]), "big")
+    with pytest.raises(InvalidRecord, match="nothing of pool 'small'"):
+        parse_record(lines(recorded()), "small")
 
 
 def test_prometheus_exports_are_read_too() -> None:
@@ -54,7 +54,7 @@ def test_prometheus_exports_are_read_too() -> None:
         for kind, value in (("in_flight", "12"), ("serving", "2"))
     ]
     text = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}})
-    assert read(text, "big") == [Load(100, 2, 12), Load(105, 2, 12)]
+    assert parse_record(text, "big") == [PoolLoad(100, 2, 12), PoolLoad(105, 2, 12)]
 
 
 def test_decisions_and_engine_hours_follow_from_the_record() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from manyeyes.config.loader import parse
 from manyeyes.config.scaling import Scaling, Target
-from manyeyes.controller.autoscaling.pool_autoscaler import with_target
+from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
 from manyeyes.simulator import profile
 from tests.autoscaling_simulation.day import Outcome, Setting, Traffic, play
 from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine
@@ -19,7 +19,7 @@ engines: [{name: gpu-0, pool: big, gpus: [0]}]
 def default(actuator: str) -> Scaling:
     """What `scaling: {}` comes to for this model on this GPU."""
     cluster = parse(RTX_4090.replace("ACTUATOR", actuator))
-    scaling = with_target(cluster.pools[0], cluster.explicit_engines)
+    scaling = with_default_target(cluster.pools[0], cluster.explicit_engines)
     assert scaling is not None
     return scaling
 

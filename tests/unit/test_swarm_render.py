@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.config.inventory import HostGpu, Inventory
-from manyeyes.config.keys import Keys
+from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import load, parse
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import HostGpu, Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml, telling_flags
 from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.swarm.__main__ import stacks
@@ -31,13 +30,13 @@ PASSED_OVER = {
 
 
 def default(flavour: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(stacks(load(ROOT / "config/cluster.yaml"), Keys())[f"{flavour}/stack.yaml"]))
+    return dict(yaml.safe_load(stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())[f"{flavour}/stack.yaml"]))
 
 
 @pytest.mark.parametrize("flavour", ["cuda", "cpu", "emulated"])
 def test_pools_flags_and_images_are_composes(flavour: Any) -> None:
     gpus = (HostGpu(index=0), HostGpu(index=1)) if flavour == "cuda" else ()
-    laid_out = lay_out(load(ROOT / "config/cluster.yaml"), Inventory(flavour=flavour, gpus=gpus))
+    laid_out = place_engines(load(ROOT / "config/cluster.yaml"), Inventory(flavour=flavour, gpus=gpus))
     compose = yaml.safe_load(engines_yaml(laid_out))["services"]
     there = sorted(
         (
@@ -81,7 +80,7 @@ def test_another_text_is_another_config_and_the_same_text_the_same() -> None:
     }
 
     def name(files: dict[str, str]) -> str:
-        document = yaml.safe_load(stack(cluster, files, Keys(), "..")["stack.yaml"])
+        document = yaml.safe_load(stack(cluster, files, ApiKeys(), "..")["stack.yaml"])
         return str(document["configs"]["nginx-nginx.conf"]["name"])
 
     assert name(own) == name(own) != name({**own, "nginx/nginx.conf": "b"})
@@ -89,7 +88,7 @@ def test_another_text_is_another_config_and_the_same_text_the_same() -> None:
 
 
 def test_the_gateway_asks_docker_who_is_in_a_pool() -> None:
-    files = stacks(load(ROOT / "config/cluster.yaml"), Keys())
+    files = stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())
     pools = files["cuda/gateway/pools.conf"]
     assert "resolver 127.0.0.11 " in pools
     assert "server tasks.qwen3-vl-8b:8000 max_conns=96 max_fails=0 resolve;" in pools

@@ -8,7 +8,7 @@ import openai
 from openai import AsyncOpenAI
 from openai._types import RequestOptions
 
-from manyeyes.config.routes import AUTO
+from manyeyes.config.pools import AUTO
 from webui import log
 from webui.chat import completion_stream
 from webui.chat.chat_request import Question

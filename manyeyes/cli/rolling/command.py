@@ -14,12 +14,11 @@ from manyeyes.cli.rolling.runner import LeftOut, NotBack, in_words, restart
 from manyeyes.cli.rolling.state_machine import HELD, Phase, Seen, Turn
 from manyeyes.cli.terminal import Step, attention, ok, say, step
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.inventory import Inventory
 from manyeyes.config.loader import load
-from manyeyes.config.placement import lay_out
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import settings_of
-from manyeyes.render.writer import write
+from manyeyes.render.rendered_file import write_files
 
 IMAGES_OF_ENGINES = ("VLLM_CUDA_IMAGE", "VLLM_CPU_IMAGE", "EMULATOR_IMAGE")
 MODELS = "models"
@@ -55,7 +54,7 @@ def running(config: Path) -> tuple[Cluster, Compose]:
     if not inventory_file.exists():
         raise Trouble("this cluster was not started by `make up`; run that first")
     inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
-    cluster = lay_out(written, inventory)
+    cluster = place_engines(written, inventory)
     if compose.subnet() != str(cluster.network.subnet):
         raise Trouble(f"network.subnet is {cluster.network.subnet} and the cluster runs in another one: make up")
     render_engines(cluster, ROOT / compose.rendered)
@@ -76,7 +75,7 @@ def render_engines(cluster: Cluster, folder: Path) -> None:
         next((f"{name}{value}\n" for name, value in images.items() if line.startswith(name)), f"{line}\n")
         for line in lines
     )
-    write(files, folder, kept=frozenset({started_services.NAME}))
+    write_files(files, folder, kept=frozenset({started_services.NAME}))
 
 
 def roll(cluster: Cluster, compose: Compose, names: Sequence[str]) -> None:

@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from manyeyes.config.pools import Pool
-from manyeyes.controller.autoscaling.autoscaler import Scaler
-from manyeyes.controller.autoscaling.policy import Decision
-from manyeyes.controller.autoscaling.reconcile import Stage
+from manyeyes.controller.autoscaling.autoscaler import Autoscaler
+from manyeyes.controller.autoscaling.policy import ScalingDecision
+from manyeyes.controller.autoscaling.reconcile import LifecycleStage
 from manyeyes.controller.registry.errors import Refusal, responses
 
 
-class Scale(BaseModel):
+class ScaleRequest(BaseModel):
     """How many engines."""
 
     model_config = {"extra": "forbid", "json_schema_extra": {"examples": [{"engines": 2}]}}
@@ -22,7 +22,7 @@ class Scale(BaseModel):
     """In force until it is null: then the pool's own policy decides again, or all engines run where it has none."""
 
 
-class EngineStage(BaseModel):
+class EngineStageResponse(BaseModel):
     name: str
     stage: str
     """serving, coming, going, off, or away: started and of no use (down, drained by a person, or never up)."""
@@ -30,14 +30,14 @@ class EngineStage(BaseModel):
     in_flight: int | None
 
 
-class Decided(BaseModel):
+class DecisionResponse(BaseModel):
     at: str
     wanted: int
     reason: str
     sentence: str
 
 
-class PoolScale(BaseModel):
+class PoolScalingResponse(BaseModel):
     """One pool's scaling."""
 
     pool: str
@@ -53,22 +53,22 @@ class PoolScale(BaseModel):
     """Why its engines cannot be started or stopped for now."""
     load: dict[str, float | None] | None
     """What the last decision saw."""
-    decision: Decided | None
-    engines: list[EngineStage]
-    history: list[Decided]
+    decision: DecisionResponse | None
+    engines: list[EngineStageResponse]
+    history: list[DecisionResponse]
     """Decisions that changed something, newest first."""
 
 
-def routes(scaler: Scaler) -> APIRouter:
+def routes(scaler: Autoscaler) -> APIRouter:
     router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=responses(401, 403, 404, 409, 422))
 
     @router.get("/{pool}/scaling")
-    async def scaling(pool: str) -> PoolScale:
+    async def scaling(pool: str) -> PoolScalingResponse:
         """How many engines the pool should have, how many it has, and why."""
-        return tell(scaler, _found(scaler, pool))
+        return pool_scaling_response(scaler, _found(scaler, pool))
 
     @router.post("/{pool}/scale")
-    async def scale(pool: str, wanted: Scale) -> PoolScale:
+    async def scale(pool: str, wanted: ScaleRequest) -> PoolScalingResponse:
         """Sets the count by hand, over restarts of the controller too. It takes effect with the next decision, in a few seconds."""
         found = _found(scaler, pool)
         _check(scaler, found, wanted.engines)
@@ -79,12 +79,12 @@ def routes(scaler: Scaler) -> APIRouter:
             else f"{found.name} is no longer set by hand",
             pool=found.name,
         )
-        return tell(scaler, found)
+        return pool_scaling_response(scaler, found)
 
     return router
 
 
-def _found(scaler: Scaler, name: str) -> Pool:
+def _found(scaler: Autoscaler, name: str) -> Pool:
     """Raises Refusal 404."""
     for pool in scaler.fleet.cluster.pools:
         if name in pool.names:
@@ -93,7 +93,7 @@ def _found(scaler: Scaler, name: str) -> Pool:
     raise Refusal(404, "pool_not_found", f"There is no pool '{name[:40]}'. There are: {names}.")
 
 
-def _check(scaler: Scaler, pool: Pool, wanted: int | None) -> None:
+def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
     """Raises Refusal where the count cannot be had."""
     if pool.remote:
         raise Refusal(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
@@ -114,33 +114,33 @@ def _check(scaler: Scaler, pool: Pool, wanted: int | None) -> None:
         )
 
 
-def _all_where_no_policy(scaler: Scaler, pool: Pool, wanted: int | None) -> int | None:
+def _all_where_no_policy(scaler: Autoscaler, pool: Pool, wanted: int | None) -> int | None:
     """Without a policy nobody would start what rests, so that `null` means all of them from here on."""
     if wanted is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
         return len(scaler.fleet.of_pool(pool.name))
     return wanted
 
 
-def tell(scaler: Scaler, pool: Pool) -> PoolScale:
+def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse:
     """The pool's scaling, for people and programs."""
     state = scaler.pools[pool.name]
     engines = scaler.engines(pool.name)
     load = scaler.loads.get(pool.name)
     decision = scaler.decisions.get(pool.name)
-    return PoolScale(
+    return PoolScalingResponse(
         pool=pool.name,
         policy=state.scaling.model_dump(mode="json") if state.scaling else None,
         wanted=state.wanted or None,
         fixed=state.fixed,
-        started=sum(one.stage is not Stage.OFF for one in engines),
-        serving=sum(one.stage is Stage.SERVING for one in engines),
+        started=sum(one.stage is not LifecycleStage.OFF for one in engines),
+        serving=sum(one.stage is LifecycleStage.SERVING for one in engines),
         trouble=scaler.trouble.get(pool.name),
         load=None
         if load is None
         else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_s", "p95_s", "gpu")},
         decision=None if decision is None else _decided(decision),
         engines=[
-            EngineStage(
+            EngineStageResponse(
                 name=one.name,
                 stage=one.stage.value,
                 state=scaler.fleet.members[one.name].known.shown.value,
@@ -152,8 +152,8 @@ def tell(scaler: Scaler, pool: Pool) -> PoolScale:
     )
 
 
-def _decided(decision: Decision) -> Decided:
-    return Decided(
+def _decided(decision: ScalingDecision) -> DecisionResponse:
+    return DecisionResponse(
         at=datetime.fromtimestamp(decision.at_s, UTC).isoformat(timespec="seconds"),
         wanted=decision.wanted,
         reason=decision.reason.value,

@@ -15,23 +15,25 @@ import structlog
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling import gpu_utilization, metrics, reconcile, store
-from manyeyes.controller.autoscaling.actuator import Actuator, CannotMove
-from manyeyes.controller.autoscaling.container_actuator import Containers
-from manyeyes.controller.autoscaling.decision_log import Record
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.lifecycle import Facts, Moving, stage
-from manyeyes.controller.autoscaling.policy import Decision
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling, with_target
-from manyeyes.controller.autoscaling.reconcile import Moves, Stage
-from manyeyes.controller.autoscaling.signals import Observer
-from manyeyes.controller.autoscaling.sleep_actuator import Sleep
-from manyeyes.controller.autoscaling.store import Memory
+from manyeyes.controller.autoscaling import metrics, reconcile, signals, store
+from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import ScalingDecision
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler, with_default_target
+from manyeyes.controller.autoscaling.reconcile import (
+    ActuatorCall,
+    EngineFacts,
+    LifecycleStage,
+    MovePlan,
+    lifecycle_stage,
+)
+from manyeyes.controller.autoscaling.signals import PoolSignals
+from manyeyes.controller.autoscaling.store import AutoscalerState, LoadRecorder
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.membership.fleet import Fleet, Member
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import failed
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()
 SETTLE_S = 3.0
@@ -42,17 +44,17 @@ MANUAL = Scaling()
 """What holds for a pool without a policy whose count is set by hand: how long an engine drains, and the like."""
 
 
-class Scaler:
+class Autoscaler:
     """All pools' scaling. `containers`: None without Docker."""
 
     def __init__(
         self,
         fleet: Fleet,
-        requests: RequestLog,
-        kept: Kept,
+        requests: AccessLog,
+        kept: StateStore,
         client: httpx.AsyncClient,
-        containers: Containers | None,
-        record: Record | None = None,
+        containers: ContainerActuator | None,
+        record: LoadRecorder | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.fleet = fleet
@@ -62,16 +64,16 @@ class Scaler:
         self.containers = containers
         self.record = record
         self.clock = clock
-        self.memory: Memory = store.read(kept)
-        self.pools: dict[str, PoolScaling] = {}
-        self.decisions: dict[str, Decision] = {}
-        self.loads: dict[str, Load] = {}
-        self.history: dict[str, deque[Decision]] = {}
+        self.memory: AutoscalerState = store.load_state(kept)
+        self.pools: dict[str, PoolAutoscaler] = {}
+        self.decisions: dict[str, ScalingDecision] = {}
+        self.loads: dict[str, PoolLoad] = {}
+        self.history: dict[str, deque[ScalingDecision]] = {}
         """Decisions that changed something, by pool."""
         self.trouble: dict[str, str] = {}
         """By pool: why its engines cannot be moved; absent while they can."""
-        self._observers: dict[str, Observer] = {}
-        self._moving: dict[str, tuple[Moving, asyncio.Task[None]]] = {}
+        self._observers: dict[str, PoolSignals] = {}
+        self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
         self._at_rest: dict[str, bool] = {}
         self._out_since_s: dict[str, float] = {}
         self._held_since_s: dict[str, float] = {}
@@ -125,7 +127,7 @@ class Scaler:
         self._follow_members(now_s)
         self._settle_pairs()
         url = self.fleet.cluster.controller.gpu_metrics_url
-        gpus = await gpu_utilization.ask(self.client, url) if url else {}
+        gpus = await signals.fetch_gpu_utilization(self.client, url) if url else {}
         for name, scaling in list(self.pools.items()):
             try:
                 self._decide(name, scaling, now_s, gpus)
@@ -135,17 +137,17 @@ class Scaler:
         if self.record:
             await asyncio.to_thread(self.record.add, list(self.loads.items()))
 
-    def engines(self, pool: str, now_s: float | None = None) -> list[reconcile.Engine]:
+    def engines(self, pool: str, now_s: float | None = None) -> list[reconcile.ScaledEngine]:
         """The pool's engines as scaling sees them, in the file's order."""
         now_s = self.clock() if now_s is None else now_s
         return [self._engine(member, now_s) for member in self.fleet.of_pool(pool)]
 
-    def stage_of(self, name: str, now_s: float | None = None) -> Stage:
+    def stage_of(self, name: str, now_s: float | None = None) -> LifecycleStage:
         """KeyError if there is no such engine."""
         now_s = self.clock() if now_s is None else now_s
         member = self.fleet.members[name]
         policy = self._policy(member.engine.pool)
-        facts = Facts(
+        facts = EngineFacts(
             state=member.known.state,
             serves=member.known.serves,
             held=member.known.held,
@@ -156,24 +158,24 @@ class Scaler:
             started=name in self._started,
         )
         if facts.held and name in self.memory.resting and facts.at_rest:
-            return Stage.OFF
-        return stage(facts, policy.ready_s, policy.up.window_s)
+            return LifecycleStage.OFF
+        return lifecycle_stage(facts, policy.ready_s, policy.up.window_s)
 
     def _apply(self, cluster: Cluster) -> None:
         engines = cluster.explicit_engines
         for pool in cluster.pools:
-            policy = with_target(pool, engines)
+            policy = with_default_target(pool, engines)
             if pool.name not in self.pools:
                 fixed = self.memory.fixed.get(pool.name)
-                self.pools[pool.name] = PoolScaling(policy, self.memory.wanted.get(pool.name, 0), fixed)
-                self._observers[pool.name] = Observer(pool.name)
+                self.pools[pool.name] = PoolAutoscaler(policy, self.memory.wanted.get(pool.name, 0), fixed)
+                self._observers[pool.name] = PoolSignals(pool.name)
                 self.history[pool.name] = deque(maxlen=200)
-                metrics.start_pool(pool.name)
+                metrics.initialize_pool(pool.name)
             self.pools[pool.name].scaling = policy
         for name in self.pools.keys() - {pool.name for pool in cluster.pools}:
             for kept in (self.pools, self.decisions, self.loads, self.history, self.trouble, self._observers):
                 kept.pop(name, None)
-            metrics.forget_pool(name)
+            metrics.remove_pool(name)
         self._partners = {}
         for one, other in self._pairs():
             self._partners.setdefault(one, other)
@@ -184,7 +186,7 @@ class Scaler:
 
     def _actuator(self, pool: Pool) -> Actuator | None:
         if self._policy(pool.name).actuator == "sleep":
-            return Sleep(self.client, {pool.name: self._policy(pool.name).sleep_level})
+            return SleepActuator(self.client, {pool.name: self._policy(pool.name).sleep_level})
         return self.containers
 
     def _is_scaled(self, pool: str) -> bool:
@@ -206,7 +208,7 @@ class Scaler:
                 continue
             try:
                 found = await actuator.at_rest(engines)
-            except CannotMove as error:
+            except ActuatorError as error:
                 self._tell_trouble(pool.name, str(error))
                 continue
             if found:
@@ -250,8 +252,8 @@ class Scaler:
         for name, other in self._pairs():
             if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
                 continue
-            loser = other if self.stage_of(name) in (Stage.SERVING, Stage.GOING) else name
-            if self.stage_of(loser) is Stage.GOING or self._at_rest.get(loser) is None:
+            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.GOING) else name
+            if self.stage_of(loser) is LifecycleStage.GOING or self._at_rest.get(loser) is None:
                 continue
             winner = name if loser == other else other
             self._hold(loser, f"{winner} has its GPU")
@@ -272,27 +274,27 @@ class Scaler:
             return False
         if name in self._at_rest:
             return self._at_rest[name]
-        return self.fleet.members[name].known.last is state_machine.Look.GONE
+        return self.fleet.members[name].known.last is state_machine.ProbeResult.GONE
 
-    def _engine(self, member: Member, now_s: float) -> reconcile.Engine:
+    def _engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
         name = member.engine.name
         where = self.stage_of(name, now_s)
         partner = self._partners.get(name)
         failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
         cannot = name in self._moving or name not in self._at_rest or failed_s < FAILED_PAUSE_S
-        return reconcile.Engine(
+        return reconcile.ScaledEngine(
             name=name,
             stage=where,
             in_flight=self._in_flight(member, where, now_s),
-            since_s=self._held_since_s.get(name, 0.0) if where is Stage.GOING else now_s,
+            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.GOING else now_s,
             blocked=cannot or (partner is not None and not self._is_off(partner)),
             waited_for=partner is not None and self._missing.get(self.fleet.members[partner].engine.pool, 0) > 0,
             fixed=name not in self._at_rest,
         )
 
-    def _in_flight(self, member: Member, where: Stage, now_s: float) -> int | None:
+    def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
         """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
-        if where is Stage.GOING:
+        if where is LifecycleStage.GOING:
             if not member.known.serves:
                 return 0
             if member.load is None:
@@ -302,17 +304,17 @@ class Scaler:
                 return None
         return None if member.load is None else member.load.in_flight
 
-    def _decide(self, name: str, scaling: PoolScaling, now_s: float, gpus: dict[str, float]) -> None:
+    def _decide(self, name: str, scaling: PoolAutoscaler, now_s: float, gpus: dict[str, float]) -> None:
         members = {member.engine.name: member for member in self.fleet.of_pool(name)}
         if not members:
             return
         engines = self.engines(name, now_s)
-        serving = [members[one.name] for one in engines if one.stage is Stage.SERVING]
-        draining = [members[one.name] for one in engines if one.stage is Stage.GOING]
+        serving = [members[one.name] for one in engines if one.stage is LifecycleStage.SERVING]
+        draining = [members[one.name] for one in engines if one.stage is LifecycleStage.GOING]
         load = self._observers[name].look(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
-        metrics.tell_load(name, load)
-        started = sum(one.stage is not Stage.OFF for one in engines)
+        metrics.record_load(name, load)
+        started = sum(one.stage is not LifecycleStage.OFF for one in engines)
         metrics.STARTED.labels(name).set(started)
         scaling.see(load)
         if not self._is_scaled(name) or not any(member.known.settled for member in members.values()):
@@ -326,19 +328,21 @@ class Scaler:
                 name, before, f"has {scaling.wanted} engines up, more than the {before} wanted; they stay while needed"
             )
             before = scaling.wanted
-        decision = scaling.decide(len(engines), now_s, sum(one.fixed for one in engines if one.stage is Stage.SERVING))
+        decision = scaling.decide(
+            len(engines), now_s, sum(one.fixed for one in engines if one.stage is LifecycleStage.SERVING)
+        )
         self.decisions[name] = decision
         metrics.WANTED.labels(name).set(decision.wanted)
         metrics.FIXED.labels(name).set(scaling.fixed is not None)
         metrics.DECIDED.labels(name).set(now_s)
-        metrics.tell_reason(name, decision.reason)
+        metrics.record_reason(name, decision.reason)
         if decision.wanted != before:
             self.history[name].append(decision)
             self._tell_change(name, before, decision.sentence)
         if self.memory.wanted.get(name) != scaling.wanted:
             self.memory.wanted[name] = scaling.wanted
             self._keep()
-        todo = reconcile.moves(engines, decision.wanted, now_s, self._policy(name).down.drain_s, SETTLE_S)
+        todo = reconcile.plan_moves(engines, decision.wanted, now_s, self._policy(name).down.drain_s, SETTLE_S)
         self._missing[name] = todo.missing
         self._carry_out(name, todo, decision)
 
@@ -346,7 +350,7 @@ class Scaler:
         metrics.CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
         self.fleet.tell(f"{pool} {sentence}", pool=pool)
 
-    def _carry_out(self, pool: str, todo: Moves, decision: Decision) -> None:
+    def _carry_out(self, pool: str, todo: MovePlan, decision: ScalingDecision) -> None:
         for name in todo.take_back:
             self._let_go(name)
             self.fleet.release(name, f"{pool} {decision.sentence}")
@@ -377,7 +381,7 @@ class Scaler:
             self.fleet.release(name, "scaling brought it back")
             self.fleet.look_now(name)
 
-        self._move(name, Moving.STARTING, start)
+        self._move(name, ActuatorCall.STARTING, start)
 
     def _rest(self, name: str) -> None:
         member = self.fleet.members[name]
@@ -390,9 +394,9 @@ class Scaler:
             self._at_rest[name] = True
             self._take(name, state_machine.rest)
 
-        self._move(name, Moving.RESTING, rest)
+        self._move(name, ActuatorCall.RESTING, rest)
 
-    def _move(self, name: str, moving: Moving, call: Callable[[Actuator], Awaitable[None]]) -> None:
+    def _move(self, name: str, moving: ActuatorCall, call: Callable[[Actuator], Awaitable[None]]) -> None:
         """Calls the actuator beside the passes, one call an engine at a time."""
         if name in self._moving:
             return
@@ -405,7 +409,7 @@ class Scaler:
     async def _moved(self, name: str, pool: str, call: Awaitable[None]) -> None:
         try:
             await call
-        except CannotMove as error:
+        except ActuatorError as error:
             self._failed_at_s[name] = self.clock()
             metrics.FAILURES.labels(pool).inc()
             self.fleet.tell(f"{name} could not be moved: {error}", engine=name, pool=pool)
@@ -415,7 +419,7 @@ class Scaler:
         finally:
             self._moving.pop(name, None)
 
-    def _take(self, name: str, change: Callable[[state_machine.Engine], state_machine.Step]) -> None:
+    def _take(self, name: str, change: Callable[[state_machine.EngineHealth], state_machine.Transition]) -> None:
         if member := self.fleet.members.get(name):
             self.fleet.take(member, change(member.known))
 

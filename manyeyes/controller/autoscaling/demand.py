@@ -19,7 +19,7 @@ CALM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PoolLoad:
     """What one look saw of a whole pool. None: not known."""
 
     at_s: float
@@ -37,7 +37,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Demand:
     """What a load asks for. Between `least` and `most` nothing need change; both None: it says nothing."""
 
     at_s: float
@@ -49,23 +49,23 @@ class Need:
     """The measure that asks for most, with its numbers."""
 
 
-def of(load: Load, target: Target, tolerance: float, times_count: bool = True) -> Need:
+def compute_demand(load: PoolLoad, target: Target, tolerance: float, times_count: bool = True) -> Demand:
     """The engines that `load` needs. `times_count`: False while times still tell of another number of engines."""
     if load.serving == 0:
         # Nobody serves, so nothing is in flight and nothing is slow: that is no reason to have fewer engines.
-        return Need(load.at_s, None, None, "no engine serves, so its load says nothing")
+        return Demand(load.at_s, None, None, "no engine serves, so its load says nothing")
     asked = list(_by_measure(load, target, tolerance, times_count))
     known = [(least, most, why) for least, most, why in asked if least is not None and most is not None]
     if not known or len(known) < len(asked):
         # A measure that is missing might be the one that is high. More engines on what is known, fewer on no account.
         least, why = max(((least, why) for least, _, why in known), default=(None, "nothing is known of its load"))
-        return Need(load.at_s, least, None, why)
+        return Demand(load.at_s, least, None, why)
     least, _, why = max(known)
-    return Need(load.at_s, least, max(most for _, most, _ in known), why)
+    return Demand(load.at_s, least, max(most for _, most, _ in known), why)
 
 
 def _by_measure(
-    load: Load, target: Target, tolerance: float, times_count: bool
+    load: PoolLoad, target: Target, tolerance: float, times_count: bool
 ) -> Iterator[tuple[int | None, int | None, str]]:
     if target.in_flight is not None:
         if load.in_flight is None:

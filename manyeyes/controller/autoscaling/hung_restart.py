@@ -7,26 +7,25 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from manyeyes.controller.autoscaling import metrics
-from manyeyes.controller.autoscaling.actuator import CannotMove
-from manyeyes.controller.autoscaling.container_actuator import RUNNING, Containers
-from manyeyes.controller.health.state_machine import Look, State
-from manyeyes.controller.membership.fleet import Fleet, Member
+from manyeyes.controller.autoscaling.actuators import RUNNING, ActuatorError, ContainerActuator
+from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
 
 log = structlog.get_logger()
-HUNG = frozenset({Look.SILENT, Look.DEAD, Look.ODD})
+HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
 """Something listens there. One that refuses connections is loading its model, or is not running."""
 
 
-def is_hung(member: Member, after_s: float) -> bool:
+def is_hung(member: FleetMember, after_s: float) -> bool:
     """It is out of rotation, not on somebody's word, for at least `after_s`, and its process still holds the port. Pure."""
     known = member.known
-    return known.state is State.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
+    return known.state is EngineState.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
 
 
 class HungRestarts:
     """Restarts containers of hung engines."""
 
-    def __init__(self, fleet: Fleet, containers: Containers, is_moving: Callable[[str], bool]) -> None:
+    def __init__(self, fleet: Fleet, containers: ContainerActuator, is_moving: Callable[[str], bool]) -> None:
         self.fleet = fleet
         self.containers = containers
         self.is_moving = is_moving
@@ -39,7 +38,7 @@ class HungRestarts:
                 await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
                 try:
                     await self.tick()
-                except CannotMove as error:
+                except ActuatorError as error:
                     log.warning("hung_engines_not_restarted", reason=str(error))
                 except Exception:
                     log.exception("hung_engines_not_restarted")
@@ -66,7 +65,7 @@ class HungRestarts:
                 continue
             try:
                 started_at = await self.containers.started_at(name)
-            except CannotMove as error:
+            except ActuatorError as error:
                 # One whose container is missing must not keep the others from being restarted.
                 log.warning("hung_engine_not_restarted", engine=name, reason=str(error))
                 continue
@@ -75,7 +74,7 @@ class HungRestarts:
                 continue
             self._under_way[name] = asyncio.create_task(self._restart(member))
 
-    async def _restart(self, member: Member) -> None:
+    async def _restart(self, member: FleetMember) -> None:
         engine = member.engine
         try:
             self.fleet.tell(
@@ -85,7 +84,7 @@ class HungRestarts:
             )
             metrics.RESTARTS.labels(engine.name, engine.pool).inc()
             await self.containers.restart(engine.name)
-        except CannotMove as error:
+        except ActuatorError as error:
             self.fleet.tell(f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool)
         finally:
             self._under_way.pop(engine.name, None)

@@ -2,8 +2,8 @@
 
 import contextlib
 
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.policy import Reason
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import DecisionReason
 from manyeyes.controller.telemetry.metrics import HUNG_RESTARTS as RESTARTS
 from manyeyes.controller.telemetry.metrics import SCALING_CHANGES as CHANGES
 from manyeyes.controller.telemetry.metrics import SCALING_DECIDED as DECIDED
@@ -19,14 +19,14 @@ __all__ = ["CHANGES", "DECIDED", "FAILURES", "FIXED", "RESTARTS", "STARTED", "WA
 KINDS = ("in_flight", "serving", "queue_s", "p95_s", "gpu")
 
 
-def start_pool(pool: str) -> None:
+def initialize_pool(pool: str) -> None:
     """Counters that are 0 and not missing."""
     for direction in ("up", "down"):
         CHANGES.labels(pool, direction)
     FAILURES.labels(pool)
 
 
-def tell_load(pool: str, load: Load) -> None:
+def record_load(pool: str, load: PoolLoad) -> None:
     for kind in KINDS:
         value = getattr(load, kind)
         if value is None:
@@ -36,17 +36,17 @@ def tell_load(pool: str, load: Load) -> None:
             LOAD.labels(pool, kind).set(value)
 
 
-def tell_reason(pool: str, current: Reason) -> None:
-    for reason in Reason:
+def record_reason(pool: str, current: DecisionReason) -> None:
+    for reason in DecisionReason:
         REASON.labels(pool, reason.value).set(reason is current)
 
 
-def forget_pool(pool: str) -> None:
+def remove_pool(pool: str) -> None:
     """Drops the series of a pool that is no longer there."""
     for gauge in (WANTED, STARTED, FIXED, DECIDED):
         with contextlib.suppress(KeyError):
             gauge.remove(pool)
-    for reason in Reason:
+    for reason in DecisionReason:
         with contextlib.suppress(KeyError):
             REASON.remove(pool, reason.value)
     for kind in KINDS:

@@ -14,12 +14,44 @@ Added: the window for fewer engines doubles for each time in the last hour that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
-from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling import schedule
-from manyeyes.controller.autoscaling.demand import Need
+from manyeyes.config.scaling import EVERY_DAY, Keep, Scaling
+from manyeyes.controller.autoscaling.demand import Demand
+
+
+def scheduled_engines(scaling: Scaling, at_s: float) -> int:
+    """Engines that `keep` asks for at a time, in seconds since 1970; those that take long to start are asked for so much earlier."""
+    return max((_scheduled_at(scaling, at_s + ahead_s) for ahead_s in (0.0, scaling.ready_s)), default=0)
+
+
+def _scheduled_at(scaling: Scaling, at_s: float) -> int:
+    local = datetime.fromtimestamp(at_s, ZoneInfo(scaling.time_zone))
+    return max((keep.engines for keep in scaling.keep if _holds(keep, local)), default=0)
+
+
+def _holds(keep: Keep, local: datetime) -> bool:
+    """Clock times are compared, so that a day on which the clocks change has its hours all the same."""
+    now, begin, end = local.hour * 60 + local.minute, _minutes(keep.begin), _minutes(keep.end)
+    if begin < end:
+        return _day(local) in keep.days and begin <= now < end
+    # It ends on the next day.
+    if now >= begin:
+        return _day(local) in keep.days
+    return now < end and _day(local - timedelta(days=1)) in keep.days
+
+
+def _day(local: datetime) -> str:
+    return EVERY_DAY[local.weekday()]
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return int(hours) * 60 + int(minutes)
+
 
 MEMORY_S = 3600.0
 """For so long it is remembered that engines had to come back."""
@@ -27,7 +59,7 @@ LONGEST = 8
 """The window for fewer engines grows to so many times its length at most."""
 
 
-class Reason(Enum):
+class DecisionReason(Enum):
     """What a decision rests on."""
 
     LOAD = "load"
@@ -44,7 +76,7 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ReplicaChange:
     """The wanted count became another."""
 
     at_s: float
@@ -53,12 +85,12 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ScalingDecision:
     """One decision. `sentence` is for people: what is wanted and why."""
 
     at_s: float
     wanted: int
-    reason: Reason
+    reason: DecisionReason
     sentence: str
 
 
@@ -66,27 +98,29 @@ def decide(
     scaling: Scaling,
     most: int,
     wanted: int,
-    needs: Sequence[Need],
-    changes: Sequence[Change],
+    needs: Sequence[Demand],
+    changes: Sequence[ReplicaChange],
     now_s: float,
     always: int = 0,
-) -> Decision:
+) -> ScalingDecision:
     """The count wanted from now on. `most`: engines there are; `wanted`: so far; `needs` and `changes`: oldest first;
     `always`: engines that serve and cannot be stopped.
     """
-    by_hour = schedule.kept(scaling, now_s)
+    by_hour = scheduled_engines(scaling, now_s)
     least = min(most, max(scaling.min, by_hour, always))
     most = max(least, min(most, scaling.max or most))
     if wanted < least:
         if least == always:
-            return _changed(now_s, wanted, least, Reason.LIMITS, f"{always} serve and cannot be stopped here")
+            return _changed(now_s, wanted, least, DecisionReason.LIMITS, f"{always} serve and cannot be stopped here")
         if least == by_hour:
-            return _changed(now_s, wanted, least, Reason.HOURS, "these hours ask for it")
-        return _changed(now_s, wanted, least, Reason.LIMITS, f"min is {scaling.min}")
+            return _changed(now_s, wanted, least, DecisionReason.HOURS, "these hours ask for it")
+        return _changed(now_s, wanted, least, DecisionReason.LIMITS, f"min is {scaling.min}")
     if wanted > most:
-        return _changed(now_s, wanted, most, Reason.LIMITS, f"there may be {most} at most")
+        return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"there may be {most} at most")
     if not needs:
-        return Decision(now_s, wanted, Reason.UNKNOWN, f"stays at {wanted}: nothing is known of its load yet")
+        return ScalingDecision(
+            now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: nothing is known of its load yet"
+        )
     up = _for_all_of(needs, now_s, scaling.up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
@@ -95,74 +129,93 @@ def decide(
     latest = needs[-1]
     if down is None:
         if latest.most is None:
-            return Decision(now_s, wanted, Reason.UNKNOWN, f"stays at {wanted}: {latest.why}")
-        return Decision(now_s, wanted, Reason.WINDOW, f"stays at {wanted}: watched for less than {window_s:.0f} s")
+            return ScalingDecision(now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: {latest.why}")
+        return ScalingDecision(
+            now_s, wanted, DecisionReason.WINDOW, f"stays at {wanted}: watched for less than {window_s:.0f} s"
+        )
     if max(down, least) < wanted:
         return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
     if latest.most is not None and max(latest.most, least) < wanted:
-        return Decision(
-            now_s, wanted, Reason.WINDOW, f"stays at {wanted}: {latest.why}, but within {window_s:.0f} s it needed more"
+        return ScalingDecision(
+            now_s,
+            wanted,
+            DecisionReason.WINDOW,
+            f"stays at {wanted}: {latest.why}, but within {window_s:.0f} s it needed more",
         )
     if latest.least is not None and latest.least > wanted:
-        held_by = Reason.LIMITS if wanted == most else Reason.WINDOW
+        held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
         but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.up.window_s:.0f} s"
-        return Decision(now_s, wanted, held_by, f"stays at {wanted}: {latest.why}, but {but}")
-    return Decision(now_s, wanted, Reason.ENOUGH, f"stays at {wanted}: {latest.why}")
+        return ScalingDecision(now_s, wanted, held_by, f"stays at {wanted}: {latest.why}, but {but}")
+    return ScalingDecision(now_s, wanted, DecisionReason.ENOUGH, f"stays at {wanted}: {latest.why}")
 
 
-def by_hand(most: int, wanted: int, fixed: int, now_s: float) -> Decision:
+def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDecision:
     """The count that a person asked for."""
     count = min(most, fixed)
     if count == wanted:
-        return Decision(now_s, count, Reason.BY_HAND, f"stays at {count}: set by hand")
-    return _changed(now_s, wanted, count, Reason.BY_HAND, "set by hand")
+        return ScalingDecision(now_s, count, DecisionReason.BY_HAND, f"stays at {count}: set by hand")
+    return _changed(now_s, wanted, count, DecisionReason.BY_HAND, "set by hand")
 
 
-def reversals(changes: Sequence[Change], now_s: float) -> int:
+def reversals(changes: Sequence[ReplicaChange], now_s: float) -> int:
     """Times in the last hour that engines were added after the change before had taken some out."""
     recent = [change for change in changes if now_s - change.at_s <= MEMORY_S]
     return sum(before.after < before.before and after.after > after.before for before, after in pairwise(recent))
 
 
 def _more(
-    scaling: Scaling, most: int, wanted: int, needed: int, latest: Need, changes: Sequence[Change], now_s: float
-) -> Decision:
+    scaling: Scaling,
+    most: int,
+    wanted: int,
+    needed: int,
+    latest: Demand,
+    changes: Sequence[ReplicaChange],
+    now_s: float,
+) -> ScalingDecision:
     if wanted == most:
-        return Decision(
-            now_s, wanted, Reason.LIMITS, f"stays at {wanted}: {latest.why}, but there may be {most} at most"
+        return ScalingDecision(
+            now_s, wanted, DecisionReason.LIMITS, f"stays at {wanted}: {latest.why}, but there may be {most} at most"
         )
     last = next((change for change in reversed(changes) if change.after > change.before), None)
     if last and now_s - last.at_s < scaling.up.cool_down_s:
-        return Decision(
-            now_s, wanted, Reason.COOL_DOWN, f"stays at {wanted}: {latest.why}, but the last addition is too recent"
+        return ScalingDecision(
+            now_s,
+            wanted,
+            DecisionReason.COOL_DOWN,
+            f"stays at {wanted}: {latest.why}, but the last addition is too recent",
         )
-    return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), Reason.LOAD, latest.why)
+    return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), DecisionReason.LOAD, latest.why)
 
 
 def _fewer(
     scaling: Scaling,
     wanted: int,
     needed: int,
-    latest: Need,
-    changes: Sequence[Change],
+    latest: Demand,
+    changes: Sequence[ReplicaChange],
     window_s: float,
     now_s: float,
-) -> Decision:
+) -> ScalingDecision:
     last = changes[-1] if changes else None
     # What was added for a moment's load stays for a whole window, even where the average never asked for it.
     pause_s = max(window_s, scaling.down.cool_down_s) if last and last.after > last.before else scaling.down.cool_down_s
     if last and now_s - last.at_s < pause_s:
-        return Decision(
-            now_s, wanted, Reason.COOL_DOWN, f"stays at {wanted}: {latest.why}, but the last change is too recent"
+        return ScalingDecision(
+            now_s,
+            wanted,
+            DecisionReason.COOL_DOWN,
+            f"stays at {wanted}: {latest.why}, but the last change is too recent",
         )
-    return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), Reason.LOAD, latest.why)
+    return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), DecisionReason.LOAD, latest.why)
 
 
-def _changed(now_s: float, before: int, after: int, reason: Reason, why: str) -> Decision:
-    return Decision(now_s, after, reason, f"wants {after} engine{'' if after == 1 else 's'} instead of {before}: {why}")
+def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why: str) -> ScalingDecision:
+    return ScalingDecision(
+        now_s, after, reason, f"wants {after} engine{'' if after == 1 else 's'} instead of {before}: {why}"
+    )
 
 
-def _for_all_of(needs: Sequence[Need], now_s: float, window_s: float) -> int | None:
+def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
     """What was needed throughout the window, by those looks that saw it; None where the last did not, or for want of time."""
     smallest = needs[-1].least
     if smallest is None:
@@ -174,7 +227,7 @@ def _for_all_of(needs: Sequence[Need], now_s: float, window_s: float) -> int | N
     return None
 
 
-def _at_any_time_of(needs: Sequence[Need], now_s: float, window_s: float) -> int | None:
+def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
     """What would have been enough at any time in the window; None while it is not known for all of it."""
     largest: int | None = None
     for need in reversed(needs):
@@ -186,5 +239,5 @@ def _at_any_time_of(needs: Sequence[Need], now_s: float, window_s: float) -> int
     return None
 
 
-def _down_window_s(scaling: Scaling, changes: Sequence[Change], now_s: float) -> float:
+def _down_window_s(scaling: Scaling, changes: Sequence[ReplicaChange], now_s: float) -> float:
     return scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))

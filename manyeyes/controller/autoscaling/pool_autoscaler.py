@@ -8,8 +8,8 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling, Target
 from manyeyes.controller.autoscaling import demand, policy
-from manyeyes.controller.autoscaling.demand import Load, Need
-from manyeyes.controller.autoscaling.policy import MEMORY_S, Change, Decision, Reason
+from manyeyes.controller.autoscaling.demand import Demand, PoolLoad
+from manyeyes.controller.autoscaling.policy import MEMORY_S, DecisionReason, ReplicaChange, ScalingDecision
 
 MEAN_S = 60.0
 """In-flight counts are averaged over this time before fewer engines are considered: requests come in bunches, and the largest
@@ -20,7 +20,7 @@ PART_OF_BATCH = 5
 """Without any target, an engine should have a fifth of the requests in flight that it runs at once: the GPU is then used well, and there is room for what comes while another engine starts (docs/scaling.md has the simulated day)."""
 
 
-def with_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | None:
+def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | None:
     """The pool's policy, its default target filled in from what its smallest engine runs at once. None: it is not scaled."""
     scaling = pool.scaling
     if scaling is None or not scaling.target.is_unset:
@@ -29,20 +29,20 @@ def with_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | None:
     return scaling.model_copy(update={"target": Target(in_flight=max(1, batch // PART_OF_BATCH))})
 
 
-class PoolScaling:
+class PoolAutoscaler:
     """Takes looks, gives decisions. `fixed` is a count set by hand; it is in force until it is None again."""
 
     def __init__(self, scaling: Scaling | None, wanted: int, fixed: int | None = None) -> None:
         self.scaling = scaling
         self.wanted = wanted
         self.fixed = fixed
-        self.changes: deque[Change] = deque(maxlen=500)
-        self._loads: deque[Load] = deque()
-        self._needs: deque[Need] = deque()
+        self.changes: deque[ReplicaChange] = deque(maxlen=500)
+        self._loads: deque[PoolLoad] = deque()
+        self._needs: deque[Demand] = deque()
         self._serving: tuple[int, float] = (-1, 0.0)
         """How many serve, and since when."""
 
-    def see(self, load: Load) -> None:
+    def see(self, load: PoolLoad) -> None:
         """One look, later than all before."""
         if load.serving != self._serving[0]:
             self._serving = (load.serving, load.at_s)
@@ -56,16 +56,18 @@ class PoolScaling:
         while self._needs[0].at_s < oldest_s:
             self._needs.popleft()
 
-    def decide(self, most: int, now_s: float, always: int = 0) -> Decision:
+    def decide(self, most: int, now_s: float, always: int = 0) -> ScalingDecision:
         """`most`: engines there are; `always`: engines that serve and cannot be stopped. What it wants from now on is remembered as `wanted`."""
         if self.fixed is not None:
-            decision = policy.by_hand(most, self.wanted, self.fixed, now_s)
+            decision = policy.decide_manual(most, self.wanted, self.fixed, now_s)
         elif self.scaling is None:
-            decision = Decision(now_s, self.wanted, Reason.ENOUGH, "is not scaled: pools[].scaling is null")
+            decision = ScalingDecision(
+                now_s, self.wanted, DecisionReason.ENOUGH, "is not scaled: pools[].scaling is null"
+            )
         else:
             decision = policy.decide(self.scaling, most, self.wanted, self._needs, self.changes, now_s, always)
         if decision.wanted != self.wanted:
-            self.changes.append(Change(now_s, self.wanted, decision.wanted))
+            self.changes.append(ReplicaChange(now_s, self.wanted, decision.wanted))
             self.wanted = decision.wanted
         while self.changes and now_s - self.changes[0].at_s > 2 * MEMORY_S:
             self.changes.popleft()
@@ -77,14 +79,16 @@ class PoolScaling:
         They stay, as if they had been added for load, and go again when they are not needed. A count set by hand stays in force.
         """
         if self.fixed is None and self.scaling is not None and serving > self.wanted:
-            self.changes.append(Change(now_s, self.wanted, serving))
+            self.changes.append(ReplicaChange(now_s, self.wanted, serving))
             self.wanted = serving
 
-    def _need(self, scaling: Scaling, load: Load) -> Need:
+    def _need(self, scaling: Scaling, load: PoolLoad) -> Demand:
         settled = load.at_s - self._serving[1] >= TIMES_SETTLE_S
-        now = demand.of(load, scaling.target, scaling.tolerance, settled)
+        now = demand.compute_demand(load, scaling.target, scaling.tolerance, settled)
         if load.in_flight is None or now.most is None:
             return now
         counts = [one.in_flight for one in self._loads if one.in_flight is not None]
-        mean = Load(load.at_s, load.serving, sum(counts) / len(counts), load.queue_s, load.p95_s, load.gpu)
-        return Need(now.at_s, now.least, demand.of(mean, scaling.target, scaling.tolerance, settled).most, now.why)
+        mean = PoolLoad(load.at_s, load.serving, sum(counts) / len(counts), load.queue_s, load.p95_s, load.gpu)
+        return Demand(
+            now.at_s, now.least, demand.compute_demand(mean, scaling.target, scaling.tolerance, settled).most, now.why
+        )

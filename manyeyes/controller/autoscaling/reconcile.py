@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from manyeyes.controller.health.state_machine import EngineState
 
-class Stage(Enum):
+
+class LifecycleStage(Enum):
     """Where an engine is, as far as scaling goes."""
 
     SERVING = "serving"
@@ -25,11 +27,11 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class ScaledEngine:
     """One engine as scaling sees it."""
 
     name: str
-    stage: Stage
+    stage: LifecycleStage
     in_flight: int | None = 0
     """None: not known."""
     since_s: float = 0.0
@@ -43,7 +45,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class MovePlan:
     """What to do at once, by engines' names."""
 
     take_back: tuple[str, ...] = ()
@@ -55,22 +57,22 @@ class Moves:
     """Engines that are wanted and cannot be had."""
 
 
-def moves(engines: Sequence[Engine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> Moves:
+def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> MovePlan:
     """`engines` in the order of the file. One that is held rests when it is idle, or after `drain_s`; not before `settle_s`,
     while the gateway may not have heard of it yet."""
-    coming = [engine for engine in engines if engine.stage is Stage.COMING]
-    serving = [engine for engine in engines if engine.stage is Stage.SERVING]
+    coming = [engine for engine in engines if engine.stage is LifecycleStage.COMING]
+    serving = [engine for engine in engines if engine.stage is LifecycleStage.SERVING]
     going = sorted(
-        (engine for engine in engines if engine.stage is Stage.GOING),
+        (engine for engine in engines if engine.stage is LifecycleStage.GOING),
         key=lambda engine: -(engine.in_flight or 0),
     )
     lacking = max(0, wanted - len(serving) - len(coming))
     back = going[:lacking]
-    able = [engine for engine in engines if engine.stage is Stage.OFF and not engine.blocked]
+    able = [engine for engine in engines if engine.stage is LifecycleStage.OFF and not engine.blocked]
     start = able[: lacking - len(back)]
     hold = _to_hold(serving, len(serving) - wanted)
     rest = [engine for engine in going[lacking:] if _is_done(engine, now_s, drain_s, settle_s)]
-    return Moves(
+    return MovePlan(
         take_back=_names(back),
         start=_names(start),
         hold=_names(hold),
@@ -79,7 +81,7 @@ def moves(engines: Sequence[Engine], wanted: int, now_s: float, drain_s: float, 
     )
 
 
-def _to_hold(serving: Sequence[Engine], surplus: int) -> list[Engine]:
+def _to_hold(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine]:
     """Those with the least to do, later ones in the file first: so the first ones keep their conversations over days.
 
     Engines that are coming do not count here, so the last one up is never held.
@@ -96,10 +98,59 @@ def _to_hold(serving: Sequence[Engine], surplus: int) -> list[Engine]:
     return [engine for _, engine in able[: max(0, min(surplus, len(serving) - 1))]]
 
 
-def _is_done(engine: Engine, now_s: float, drain_s: float, settle_s: float) -> bool:
+def _is_done(engine: ScaledEngine, now_s: float, drain_s: float, settle_s: float) -> bool:
     held_s = now_s - engine.since_s
     return held_s >= drain_s or (engine.in_flight == 0 and held_s >= settle_s)
 
 
-def _names(engines: Sequence[Engine]) -> tuple[str, ...]:
+def _names(engines: Sequence[ScaledEngine]) -> tuple[str, ...]:
     return tuple(engine.name for engine in engines)
+
+
+START_TIMEOUT_FACTOR = 3
+"""An engine that takes so many times as long as expected to come up counts as broken."""
+SHORTEST_START_TIMEOUT_S = 30.0
+
+
+class ActuatorCall(Enum):
+    """A call to the actuator that is under way."""
+
+    STARTING = "starting"
+    RESTING = "resting"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What is known of one engine."""
+
+    state: EngineState
+    serves: bool
+    """It is up, whether it is held back or not."""
+    held: bool
+    going: bool = False
+    """Held back by scaling, to rest when it is idle."""
+    at_rest: bool = False
+    moving: ActuatorCall | None = None
+    out_for_s: float = 0.0
+    """How long it has not served, or since it was started."""
+    started: bool = False
+    """By scaling, and not up since."""
+
+
+def lifecycle_stage(facts: EngineFacts, ready_s: float, blip_s: float) -> LifecycleStage:
+    """`ready_s`: what a start should take; `blip_s`: an engine that is away for less gets no stand-in yet."""
+    if facts.held and not facts.going and facts.moving is None:
+        return LifecycleStage.AWAY  # a person's word
+    if facts.moving is ActuatorCall.STARTING:
+        return LifecycleStage.COMING
+    if facts.moving is ActuatorCall.RESTING or facts.at_rest:
+        return LifecycleStage.OFF
+    if facts.going:
+        return LifecycleStage.GOING
+    if facts.serves:
+        return LifecycleStage.SERVING
+    patience_s = max(SHORTEST_START_TIMEOUT_S, START_TIMEOUT_FACTOR * ready_s)
+    if facts.state is EngineState.DOWN and not facts.started:
+        patience_s = blip_s
+    return LifecycleStage.COMING if facts.out_for_s < patience_s else LifecycleStage.AWAY

@@ -18,28 +18,27 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from manyeyes.config.inventory import DEFAULT, Inventory
 from manyeyes.config.loader import ConfigError, load
-from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.autoscaling.policy import Decision
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolScaling, with_target
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import ScalingDecision
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler, with_default_target
 
 KINDS = ("in_flight", "queue_s", "p95_s", "gpu")
 LONGEST_STEP_S = 60.0
 """A longer gap in the record is a time of which nothing is known."""
 
 
-class Unreadable(Exception):
+class InvalidRecord(Exception):
     """The message says what is wrong with the record."""
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """What one policy would have done."""
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[ScalingDecision, ...]
     """Those that changed something."""
     engine_hours: float
     hours: float
@@ -51,20 +50,20 @@ class Replayed:
         return self.engine_hours / self.hours if self.hours else 0.0
 
 
-def read(text: str, pool: str) -> list[Load]:
+def parse_record(text: str, pool: str) -> list[PoolLoad]:
     """The record of one pool, oldest first. Raises Unreadable."""
     loads = sorted(_loads(text, pool), key=lambda one: one.at_s)
     if not loads:
-        raise Unreadable(f"it holds nothing of pool '{pool}'")
+        raise InvalidRecord(f"it holds nothing of pool '{pool}'")
     return loads
 
 
-def replay(scaling: Scaling, engines: int, loads: Sequence[Load]) -> Replayed:
+def replay(scaling: Scaling, engines: int, loads: Sequence[PoolLoad]) -> ReplayResult:
     """Plays the record with engines that take as long to start as the policy says. Pure."""
     wanted = min(engines, max(scaling.min, loads[0].serving or 1))
-    scaler = PoolScaling(scaling, wanted)
+    scaler = PoolAutoscaler(scaling, wanted)
     up, coming = wanted, list[float]()
-    decisions: list[Decision] = []
+    decisions: list[ScalingDecision] = []
     engine_s = overloaded_s = total_s = 0.0
     before_s = loads[0].at_s
     for one in loads:
@@ -89,31 +88,31 @@ def replay(scaling: Scaling, engines: int, loads: Sequence[Load]) -> Replayed:
             given_up = min(len(coming), -lacking)
             coming = coming[: len(coming) - given_up]
             up += lacking + given_up
-    return Replayed(tuple(decisions), engine_s / 3600, total_s / 3600, overloaded_s / total_s if total_s else 0.0)
+    return ReplayResult(tuple(decisions), engine_s / 3600, total_s / 3600, overloaded_s / total_s if total_s else 0.0)
 
 
-def _loads(text: str, pool: str) -> Iterable[Load]:
+def _loads(text: str, pool: str) -> Iterable[PoolLoad]:
     if text.lstrip().startswith('{"status"'):
         return _from_prometheus(text, pool)
     return _from_lines(text, pool)
 
 
-def _from_lines(text: str, pool: str) -> Iterable[Load]:
+def _from_lines(text: str, pool: str) -> Iterable[PoolLoad]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             fields = json.loads(line)
             if fields.pop("pool") == pool:
-                yield Load(**fields)
+                yield PoolLoad(**fields)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             # The last line of a controller that was killed is cut short.
             if number == text.count("\n") + 1:
                 return
-            raise Unreadable(f"line {number} is no record: {line[:80]}") from error
+            raise InvalidRecord(f"line {number} is no record: {line[:80]}") from error
 
 
-def _from_prometheus(text: str, pool: str) -> Iterable[Load]:
+def _from_prometheus(text: str, pool: str) -> Iterable[PoolLoad]:
     try:
         document = json.loads(text)
         series = document["data"]["result"]
@@ -123,9 +122,11 @@ def _from_prometheus(text: str, pool: str) -> Iterable[Load]:
                 for at_s, value in one["values"]:
                     at[float(at_s)][one["metric"]["kind"]] = float(value)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Unreadable(f"it is no answer of Prometheus to a range query: {type(error).__name__} {error}") from error
+        raise InvalidRecord(
+            f"it is no answer of Prometheus to a range query: {type(error).__name__} {error}"
+        ) from error
     for at_s, kinds in at.items():
-        yield Load(at_s, int(kinds.get("serving", 0)), *(kinds.get(kind) for kind in KINDS))
+        yield PoolLoad(at_s, int(kinds.get("serving", 0)), *(kinds.get(kind) for kind in KINDS))
 
 
 def main() -> int:
@@ -140,9 +141,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return _compare(arguments)
-    except (ConfigError, LayoutError) as error:
+    except (ConfigError, PlacementError) as error:
         print(error, file=sys.stderr)
-    except (Unreadable, OSError) as error:
+    except (InvalidRecord, OSError) as error:
         print(f"{arguments.file}: {error}", file=sys.stderr)
     except ValidationError as error:
         first = error.errors()[0]
@@ -151,10 +152,10 @@ def main() -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    inventory = DEFAULT
+    inventory = DEFAULT_INVENTORY
     if arguments.inventory:
         inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
-    cluster = lay_out(load(arguments.config), inventory)
+    cluster = place_engines(load(arguments.config), inventory)
     if arguments.pool not in [pool.name for pool in cluster.pools]:
         print(f"{arguments.config} has no pool '{arguments.pool}'", file=sys.stderr)
         return 2
@@ -165,15 +166,15 @@ def _compare(arguments: argparse.Namespace) -> int:
         policies[str(arguments.other)] = Scaling.model_validate(
             yaml.safe_load(arguments.other.read_text(encoding="utf-8")) or {}
         )
-    loads = read(arguments.file.read_text(encoding="utf-8"), pool.name)
+    loads = parse_record(arguments.file.read_text(encoding="utf-8"), pool.name)
     for name, policy in policies.items():
-        filled = with_target(pool.model_copy(update={"scaling": policy}), cluster.explicit_engines)
+        filled = with_default_target(pool.model_copy(update={"scaling": policy}), cluster.explicit_engines)
         assert filled is not None
         _print(name, replay(filled, engines, loads), engines)
     return 0
 
 
-def _print(name: str, replayed: Replayed, engines: int) -> None:
+def _print(name: str, replayed: ReplayResult, engines: int) -> None:
     always = engines * replayed.hours
     print(f"{name}:")
     for decision in replayed.decisions:

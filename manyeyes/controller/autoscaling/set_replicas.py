@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from manyeyes.controller.registry.admin_key import FILE
+from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE
 from manyeyes.controller.settings import Settings
 
 POLL_S = 0.5
@@ -23,7 +23,7 @@ WORDS = {
 }
 
 
-class Refused(Exception):
+class SetReplicasError(Exception):
     """The message says why."""
 
 
@@ -35,7 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return scale(Settings.from_environment(), arguments.engines, arguments.pool, arguments.wait_s)
-    except Refused as error:
+    except SetReplicasError as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -43,7 +43,7 @@ def main() -> int:
 def scale(settings: Settings, engines: str, pool: str, wait_s: float) -> int:
     """Raises Refused."""
     if not engines.isdecimal() and engines != "auto":
-        raise Refused("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
+        raise SetReplicasError("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
     with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", timeout=10, trust_env=False) as client:
         pool = pool or _only_pool(client)
         count = None if engines == "auto" else int(engines)
@@ -84,15 +84,15 @@ def _only_pool(client: httpx.Client) -> str:
     names = [pool["name"] for pool in _call(client, "GET", "/status")["pools"] if pool["flavour"] != "remote"]
     if len(names) == 1:
         return str(names[0])
-    raise Refused(f"Which pool? make scale N=2 POOL=..., one of: {', '.join(names)}.")
+    raise SetReplicasError(f"Which pool? make scale N=2 POOL=..., one of: {', '.join(names)}.")
 
 
 def _key(settings: Settings) -> str:
     try:
-        return (settings.secrets / FILE).read_text(encoding="utf-8").strip()
+        return (settings.secrets / ADMIN_KEY_FILE).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise Refused(
-            f"The admin key in secrets/{FILE} cannot be read ({type(error).__name__}); `make up` makes one."
+        raise SetReplicasError(
+            f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}); `make up` makes one."
         ) from error
 
 
@@ -104,9 +104,11 @@ def _call(
         reply = client.request(method, path, json=body, headers=headers)
         document = reply.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise Refused(f"The controller does not answer: {type(error).__name__} {error}".strip()) from error
+        raise SetReplicasError(f"The controller does not answer: {type(error).__name__} {error}".strip()) from error
     if reply.status_code != 200:
-        raise Refused(document.get("error", {}).get("message") or f"The controller answers {reply.status_code}.")
+        raise SetReplicasError(
+            document.get("error", {}).get("message") or f"The controller answers {reply.status_code}."
+        )
     return dict(document)
 
 

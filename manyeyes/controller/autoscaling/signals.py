@@ -1,20 +1,61 @@
 """What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter tells."""
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from manyeyes.controller.autoscaling import gpu_utilization
-from manyeyes.controller.autoscaling.demand import Load
-from manyeyes.controller.health.vllm_metrics import Load as EngineLoad
-from manyeyes.controller.membership.fleet import Member
-from manyeyes.controller.telemetry.access_log_receiver import RequestLog
+import httpx
+
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.bounded import RequestFailed, bounded_request
+from manyeyes.controller.health.vllm_metrics import EngineLoad as EngineLoad
+from manyeyes.controller.membership.fleet import FleetMember
+from manyeyes.controller.telemetry.access_log_receiver import AccessLog
+
+METRIC = "DCGM_FI_DEV_GPU_UTIL"
+TIMEOUT_S = 5.0
+MOST_BYTES = 4 << 20
+_SAMPLE = re.compile(rf"^{METRIC}\{{(?P<labels>[^}}]*)\}}\s+(?P<value>[0-9.eE+-]+)", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+async def fetch_gpu_utilization(client: httpx.AsyncClient, url: str) -> dict[str, float]:
+    """{GPU by its number, and by its UUID: busy part from 0 to 1}; empty when the exporter does not answer."""
+    try:
+        reply = await bounded_request(client, "GET", url, TIMEOUT_S, most_bytes=MOST_BYTES)
+    except RequestFailed:
+        return {}
+    return parse_gpu_utilization(reply.text) if reply.status == 200 else {}
+
+
+def parse_gpu_utilization(text: str) -> dict[str, float]:
+    """The exporter's text."""
+    found: dict[str, float] = {}
+    for sample in _SAMPLE.finditer(text):
+        labels = dict(_LABEL.findall(sample["labels"]))
+        try:
+            busy = min(1.0, max(0.0, float(sample["value"]) / 100))
+        except ValueError:
+            continue
+        for name in (labels.get("gpu"), labels.get("UUID")):
+            if name:
+                found[name] = busy
+    return found
+
+
+def average_utilization(use: dict[str, float], gpus: Iterable[str]) -> float | None:
+    """The average of some GPUs; None where one is not known."""
+    values = [use.get(gpu) for gpu in gpus]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
 
 STALE_S = 60.0
 """A saturated engine tells its load late; after this long it says nothing any more."""
 TIMES_OF_S = 60.0
 
 
-class Observer:
+class PoolSignals:
     """One pool's. Keeps the engines' totals of the look before."""
 
     def __init__(self, pool: str) -> None:
@@ -24,18 +65,18 @@ class Observer:
     def look(
         self,
         now_s: float,
-        serving: Sequence[Member],
-        started: Sequence[Member],
-        requests: RequestLog,
+        serving: Sequence[FleetMember],
+        started: Sequence[FleetMember],
+        requests: AccessLog,
         gpus: dict[str, float],
-    ) -> Load:
+    ) -> PoolLoad:
         """`serving` get new requests; `started` are these and those that drain."""
         gpu = (
-            gpu_utilization.of(gpus, dict.fromkeys(gpu for member in serving for gpu in member.engine.gpus))
+            average_utilization(gpus, dict.fromkeys(gpu for member in serving for gpu in member.engine.gpus))
             if gpus
             else None
         )
-        return Load(
+        return PoolLoad(
             at_s=now_s,
             serving=len(serving),
             in_flight=_in_flight(serving, started),
@@ -44,7 +85,7 @@ class Observer:
             gpu=gpu,
         )
 
-    def _queue_s(self, members: Sequence[Member]) -> float | None:
+    def _queue_s(self, members: Sequence[FleetMember]) -> float | None:
         """Average wait of the requests that left the queues since the look before."""
         waited_s = count = 0.0
         for member in members:
@@ -59,7 +100,7 @@ class Observer:
         return max(0.0, waited_s / count) if count else None
 
 
-def _in_flight(serving: Sequence[Member], started: Sequence[Member]) -> float | None:
+def _in_flight(serving: Sequence[FleetMember], started: Sequence[FleetMember]) -> float | None:
     """All engines'. One that says nothing counts as the others do on average; None where no serving one says anything."""
     known = [load.in_flight for member in serving if (load := _fresh(member)) is not None]
     if not known:
@@ -69,6 +110,6 @@ def _in_flight(serving: Sequence[Member], started: Sequence[Member]) -> float | 
     return sum(known) * len(serving) / len(known) + going
 
 
-def _fresh(member: Member) -> EngineLoad | None:
+def _fresh(member: FleetMember) -> EngineLoad | None:
     load = member.load
     return load if load is not None and time.monotonic() - load.at_s <= STALE_S else None

@@ -1,16 +1,23 @@
 """What of scaling outlives the controller: the counts wanted, and the engines that scaling itself holds back."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from manyeyes.controller.state_store import Kept
+import structlog
+
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.state_store import StateStore
 
 DOCUMENT = "scaling"
 MOST_ENGINES = 1_000_000
 
 
 @dataclass
-class Memory:
+class AutoscalerState:
     """Read once, written after every change. `going` engines are drained, `resting` ones stopped or asleep."""
 
     wanted: dict[str, int] = field(default_factory=dict)
@@ -29,15 +36,15 @@ class Memory:
         }
 
 
-def read(kept: Kept) -> Memory:
+def load_state(kept: StateStore) -> AutoscalerState:
     """What was kept; nothing where there is none, or where it makes no sense (it is then set aside)."""
     document = kept.read(DOCUMENT)
     if document is None:
-        return Memory()
+        return AutoscalerState()
     try:
         if not isinstance(document, dict):
             raise TypeError("it holds no mapping")
-        return Memory(
+        return AutoscalerState(
             wanted=_counts(document["wanted"]),
             fixed=_counts(document["fixed"]),
             going=_names(document["going"]),
@@ -45,7 +52,7 @@ def read(kept: Kept) -> Memory:
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         kept.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
-        return Memory()
+        return AutoscalerState()
 
 
 def _counts(document: Any) -> dict[str, int]:
@@ -61,3 +68,34 @@ def _names(document: Any) -> set[str]:
     if not isinstance(document, list):
         raise TypeError("names of engines are no list")
     return {str(name) for name in document}
+
+
+log = structlog.get_logger()
+KEPT_DAYS = 14
+
+
+class LoadRecorder:
+    """Appends to FOLDER/2026-11-21.jsonl and removes the oldest files. A full disk costs the record, nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._failed = False
+
+    def add(self, looks: Iterable[tuple[str, PoolLoad]]) -> None:
+        """(pool, what was seen of it) of one moment."""
+        lines = [json.dumps({"pool": pool, **asdict(load)}, separators=(",", ":")) + "\n" for pool, load in looks]
+        if not lines:
+            return
+        path = self.folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
+        try:
+            if not path.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for old in sorted(self.folder.glob("*.jsonl"))[: -(KEPT_DAYS - 1)]:
+                    old.unlink()
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+            self._failed = False
+        except (OSError, ValueError) as error:
+            if not self._failed:
+                log.error("load_not_recorded", file=str(path), error=str(error))
+            self._failed = True

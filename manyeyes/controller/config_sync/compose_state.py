@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 from manyeyes.config import documents
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.pools import Flavour
-from manyeyes.config.routes import AUTO
+from manyeyes.config.pools import AUTO, Flavour
 from manyeyes.engine.vllm_flags import TINY_DIR
 
 SERVED_NAMES = "--served-model-name"
@@ -19,7 +18,7 @@ STARTED = "started.yaml"
 
 
 @dataclass(frozen=True)
-class Running:
+class ComposeState:
     """Services of engines by the engine's name, as rendered, and the values of compose.env."""
 
     services: Mapping[str, Mapping[str, Any]]
@@ -55,38 +54,38 @@ class Running:
         return {str(one["target"]): str(one["source"]) for one in self.services[engine].get("volumes", ())}
 
 
-class Unknown(ValueError):
+class UnknownComposeState(ValueError):
     """The files do not say what runs; the message says why."""
 
 
-def read(engines_yaml: str | None, compose_env: str | None) -> Running | None:
+def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> ComposeState | None:
     """None where nothing was rendered: the controller runs without Compose. Raises Unknown and nothing else."""
     if engines_yaml is None:
         return None
     try:
         document = documents.parse(engines_yaml)
     except DocumentError as error:
-        raise Unknown(str(error)) from error
+        raise UnknownComposeState(str(error)) from error
     found = document.get("services") if isinstance(document, dict) else document
     if not isinstance(document, dict | None) or not isinstance(found, dict | None):
-        raise Unknown("it wants a mapping of services")
+        raise UnknownComposeState("it wants a mapping of services")
     services = {}
     for name, service in (found or {}).items():
         if not isinstance(service, dict):
-            raise Unknown(f"services.{str(name)[:60]} wants a mapping")
+            raise UnknownComposeState(f"services.{str(name)[:60]} wants a mapping")
         labels = service.get("labels", {})
         if not isinstance(labels, dict):
-            raise Unknown(f"services.{str(name)[:60]}.labels wants a mapping")
+            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants a mapping")
         if "manyeyes.engine" not in labels:
             continue
         command = service.get("command")
         flavour = labels.get("manyeyes.flavour")
         if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-            raise Unknown(f"services.{str(name)[:60]}.command wants a list of words")
+            raise UnknownComposeState(f"services.{str(name)[:60]}.command wants a list of words")
         if not isinstance(name, str) or "manyeyes.pool" not in labels or flavour not in get_args(Flavour):
-            raise Unknown(f"services.{str(name)[:60]}.labels wants manyeyes.pool and manyeyes.flavour")
+            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants manyeyes.pool and manyeyes.flavour")
         services[name] = service
-    return Running(services, environment(compose_env or ""))
+    return ComposeState(services, environment(compose_env or ""))
 
 
 def environment(text: str) -> dict[str, str]:

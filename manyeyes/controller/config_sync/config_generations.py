@@ -16,7 +16,7 @@ from pathlib import Path
 CURRENT, PROVEN = "current", "proven"
 
 
-class Offered:
+class GenerationStore:
     """One such folder."""
 
     def __init__(self, folder: Path) -> None:

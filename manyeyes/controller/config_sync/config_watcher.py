@@ -19,18 +19,16 @@ from pydantic import ValidationError
 from manyeyes.config import documents
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.fingerprint import digest
 from manyeyes.config.gateway import Network
-from manyeyes.config.inventory import DEFAULT, Inventory
-from manyeyes.config.keys import Keys, KeysError, parse_keys
-from manyeyes.config.loader import ConfigError, keys_path, parse
-from manyeyes.config.placement import LayoutError, lay_out
+from manyeyes.config.keys import ApiKeys, KeysError, parse_keys
+from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
 from manyeyes.controller.config_sync import compose_state
-from manyeyes.controller.config_sync.apply_plan import Reach, within_reach
-from manyeyes.controller.config_sync.compose_state import STARTED, Running
-from manyeyes.controller.config_sync.effective_config import InForce, Refused
-from manyeyes.controller.config_sync.nginx_publisher import GatewayFiles
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
+from manyeyes.controller.config_sync.compose_state import STARTED, ComposeState
+from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
+from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
@@ -38,18 +36,18 @@ DOCUMENT = "configuration"
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableFile:
     """A file that is there and cannot be read."""
 
     why: str
 
 
-Text = str | Unreadable | None
+Text = str | UnreadableFile | None
 """None where there is no such file."""
 
 
 @dataclass(frozen=True)
-class Texts:
+class ConfigTexts:
     """What stands in the files."""
 
     cluster: Text
@@ -63,21 +61,22 @@ class Texts:
     def digest(self) -> str:
         """Names what the operator wrote."""
         cluster, keys = (
-            one if not isinstance(one, Unreadable) else f"unreadable: {one.why}" for one in (self.cluster, self.keys)
+            one if not isinstance(one, UnreadableFile) else f"unreadable: {one.why}"
+            for one in (self.cluster, self.keys)
         )
-        return digest(cluster, keys)
+        return config_fingerprint(cluster, keys)
 
 
 @dataclass(frozen=True)
-class Understood:
+class ValidConfiguration:
     """A configuration that can be used."""
 
     cluster: Cluster
     """As written, laid out on this host."""
-    keys: Keys
+    keys: ApiKeys
 
 
-class Unusable(Exception):
+class InvalidConfiguration(Exception):
     """`problems` are lines as `make check-config` prints them; `reasons` say what kind they are."""
 
     def __init__(self, problems: list[str], reasons: set[str]) -> None:
@@ -86,10 +85,10 @@ class Unusable(Exception):
         self.reasons = reasons
 
 
-def read(config: Path, inventory: Path, keys_file: str) -> Texts:
+def read_files(config: Path, inventory: Path, keys_file: str) -> ConfigTexts:
     """The files as they are at this moment. `keys_file` is the name of the one with the keys."""
     rendered = inventory.parent
-    return Texts(
+    return ConfigTexts(
         _text(config),
         _text(config.parent / keys_file) if keys_file else None,
         _text(inventory),
@@ -99,30 +98,30 @@ def read(config: Path, inventory: Path, keys_file: str) -> Texts:
     )
 
 
-def understand(texts: Texts, config: Path, keys_before: Keys) -> Understood:
+def validate(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> ValidConfiguration:
     """Pure. Raises Unusable with everything that is wrong, and nothing else.
 
     Where `keys_before` holds keys, a file with nothing in it is not taken at its word: it would let everybody in.
     """
     try:
         return _understood(texts, config, keys_before)
-    except Unusable:
+    except InvalidConfiguration:
         raise
     except Exception as error:
         log.exception("configuration_not_understood", file=str(config))
-        raise Unusable([f"{config}: {documents.bug(error)}"], {"bug"}) from error
+        raise InvalidConfiguration([f"{config}: {documents.describe_bug(error)}"], {"bug"}) from error
 
 
-def _understood(texts: Texts, config: Path, keys_before: Keys) -> Understood:
+def _understood(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> ValidConfiguration:
     if texts.cluster is None:
-        raise Unusable([f"{config}: does not exist"], {"cluster"})
-    if isinstance(texts.cluster, Unreadable):
-        raise Unusable([f"{config}: {texts.cluster.why}"], {"cluster"})
+        raise InvalidConfiguration([f"{config}: does not exist"], {"cluster"})
+    if isinstance(texts.cluster, UnreadableFile):
+        raise InvalidConfiguration([f"{config}: {texts.cluster.why}"], {"cluster"})
     try:
         cluster = parse(texts.cluster, config)
     except ConfigError as error:
-        raise Unusable(str(error).splitlines(), {"cluster"}) from error
-    keys = Keys()
+        raise InvalidConfiguration(str(error).splitlines(), {"cluster"}) from error
+    keys = ApiKeys()
     problems: list[str] = []
     reasons: set[str] = set()
     path = keys_path(config, cluster)
@@ -132,17 +131,17 @@ def _understood(texts: Texts, config: Path, keys_before: Keys) -> Understood:
         problems += str(error).splitlines()
         reasons.add("keys")
     try:
-        cluster = lay_out(cluster, _inventory(texts.inventory))
-    except LayoutError as error:
+        cluster = place_engines(cluster, _inventory(texts.inventory))
+    except PlacementError as error:
         problems.append(f"{config}: {error}")
         reasons.add("layout")
     if problems:
-        raise Unusable(problems, reasons)
-    return Understood(cluster, keys)
+        raise InvalidConfiguration(problems, reasons)
+    return ValidConfiguration(cluster, keys)
 
 
-def _keys(text: Text, path: Path, before: Keys) -> Keys:
-    if isinstance(text, Unreadable):
+def _keys(text: Text, path: Path, before: ApiKeys) -> ApiKeys:
+    if isinstance(text, UnreadableFile):
         raise KeysError(path, [text.why])
     keys = parse_keys(text or "", path)
     if before.keys and "keys" not in keys.model_fields_set:  # comments alone, or {}, are no word either
@@ -151,24 +150,24 @@ def _keys(text: Text, path: Path, before: Keys) -> Keys:
     return keys
 
 
-class Configuration:
+class ConfigWatcher:
     """The files, what of them is in force, and what is wrong with the rest."""
 
-    def __init__(self, config: Path, inventory: Path, kept: Kept) -> None:
+    def __init__(self, config: Path, inventory: Path, kept: StateStore) -> None:
         """Reads the files, or where they are wrong what was in force last. Raises Unusable when there is nothing to begin with."""
         self.config, self.inventory, self.kept = config, inventory, kept
         self.problems: list[str] = []
         self.needs: tuple[str, ...] = ()
         self.applied_at = datetime.now(UTC)
-        self._running: Running | None = None
+        self._running: ComposeState | None = None
         """What the files that `make up` writes said last, while they could be read."""
         self._not_known = ""
         self._seen = self._read(None)
         self._judged = self._applied = self._seen
         last = self._last()
         try:
-            understood = understand(self._seen, config, last.keys if last else Keys())
-        except Unusable as error:
+            understood = validate(self._seen, config, last.keys if last else ApiKeys())
+        except InvalidConfiguration as error:
             if last is None:
                 raise
             understood = last
@@ -182,9 +181,9 @@ class Configuration:
         except Exception:
             # It is better to serve by what is written than not to start.
             log.exception("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED)
-            self.reach = within_reach(understood.cluster, None, self.network)
+            self.reach = plan_apply(understood.cluster, None, self.network)
 
-    def begin(self, in_force: InForce, gateway: GatewayFiles, tell: Callable[[str], None]) -> None:
+    def begin(self, in_force: EffectiveConfig, gateway: NginxPublisher, tell: Callable[[str], None]) -> None:
         """From here on changes reach `in_force`; what is in force at the start reaches the gateway."""
         self.in_force, self.gateway, self.tell = in_force, gateway, tell
         for problem in self.problems:
@@ -202,7 +201,9 @@ class Configuration:
                 await self.look()
             except Exception:
                 log.exception("configuration_watch_failed", file=str(self.config))
-                self._refuse(Unusable([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"}))
+                self._refuse(
+                    InvalidConfiguration([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"})
+                )
 
     async def look(self) -> None:
         """One look. Texts are judged once two looks in a row saw them: a file that is being written is seen half."""
@@ -224,20 +225,20 @@ class Configuration:
             "needs": list(self.needs),
         }
 
-    async def _judge(self, texts: Texts) -> None:
+    async def _judge(self, texts: ConfigTexts) -> None:
         try:
-            understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
+            understood = await asyncio.to_thread(validate, texts, self.config, self._taken.keys)
             if understood.cluster.gateway.keys_file != self._taken.cluster.gateway.keys_file:
                 # The keys that were read are those of another file.
                 texts = self._seen = self._judged = await asyncio.to_thread(self._read, understood.cluster)
-                understood = await asyncio.to_thread(understand, texts, self.config, self._taken.keys)
+                understood = await asyncio.to_thread(validate, texts, self.config, self._taken.keys)
             self._apply(texts, understood, await asyncio.to_thread(self._reach, understood))
-        except Unusable as error:
+        except InvalidConfiguration as error:
             self._refuse(error)
             for problem in error.problems:
                 self.tell(f"configuration refused: {problem}")
 
-    def _apply(self, texts: Texts, understood: Understood, reach: Reach) -> None:
+    def _apply(self, texts: ConfigTexts, understood: ValidConfiguration, reach: ApplyPlan) -> None:
         """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
         before = (self.gateway.keys, self.reach)
         self.gateway.keys, self.reach = understood.keys, reach
@@ -245,9 +246,11 @@ class Configuration:
             self.in_force.take_written(reach.cluster)
         except Exception as error:
             self.gateway.keys, self.reach = before
-            if not isinstance(error, Refused):
+            if not isinstance(error, ChangeRejected):
                 raise
-            raise Unusable([f"{self.config}: {problem}" for problem in error.problems], {"registered"}) from error
+            raise InvalidConfiguration(
+                [f"{self.config}: {problem}" for problem in error.problems], {"registered"}
+            ) from error
         as_before = texts == replace(self._applied, started=texts.started, environment=texts.environment)
         had_problems, needed = bool(self.problems), self.needs
         self._applied, self._taken, self.problems = texts, understood, []
@@ -261,23 +264,23 @@ class Configuration:
         self._tell_needs(needed)
         self._keep()
 
-    def _reach(self, understood: Understood) -> Reach:
-        reach = within_reach(understood.cluster, self._runs(), self.network)
+    def _reach(self, understood: ValidConfiguration) -> ApplyPlan:
+        reach = plan_apply(understood.cluster, self._runs(), self.network)
         self.needs = reach.needs
         metrics.CONFIG_NEEDS.set(len(reach.needs))
         return reach
 
-    def _runs(self) -> Running | None:
+    def _runs(self) -> ComposeState | None:
         """What Compose runs; while its files cannot be read, what they said last."""
         started, environment = self._seen.started, self._seen.environment
         try:
             for text in (started, environment):
-                if isinstance(text, Unreadable):
-                    raise compose_state.Unknown(text.why)
-            assert not isinstance(started, Unreadable)
-            assert not isinstance(environment, Unreadable)
-            self._running, self._not_known = compose_state.read(started, environment), ""
-        except compose_state.Unknown as error:
+                if isinstance(text, UnreadableFile):
+                    raise compose_state.UnknownComposeState(text.why)
+            assert not isinstance(started, UnreadableFile)
+            assert not isinstance(environment, UnreadableFile)
+            self._running, self._not_known = compose_state.parse_compose_state(started, environment), ""
+        except compose_state.UnknownComposeState as error:
             if self._running is None:
                 self._running = self._kept_running()
             if str(error) != self._not_known:
@@ -287,15 +290,15 @@ class Configuration:
                 )
         return self._running
 
-    def _kept_running(self) -> Running | None:
+    def _kept_running(self) -> ComposeState | None:
         document = self._kept_document()
         started, environment = document.get("started"), document.get("environment")
-        with contextlib.suppress(compose_state.Unknown):
+        with contextlib.suppress(compose_state.UnknownComposeState):
             if isinstance(started, str):
-                return compose_state.read(started, environment if isinstance(environment, str) else None)
+                return compose_state.parse_compose_state(started, environment if isinstance(environment, str) else None)
         return None
 
-    def _refuse(self, error: Unusable) -> None:
+    def _refuse(self, error: InvalidConfiguration) -> None:
         self.problems = error.problems
         metrics.CONFIG_REFUSED.set(1)
         for reason in error.reasons:
@@ -333,25 +336,25 @@ class Configuration:
             return {}
         return found
 
-    def _last(self) -> Understood | None:
+    def _last(self) -> ValidConfiguration | None:
         """What was in force last, None when that is not known or of no use any more."""
         kept = self._kept_texts()
         inventory = self._kept_document().get("inventory")
         ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
         for one in ways if kept else ():
-            with contextlib.suppress(Unusable):
-                return understand(replace(self._seen, **kept, inventory=one), self.config, Keys())
+            with contextlib.suppress(InvalidConfiguration):
+                return validate(replace(self._seen, **kept, inventory=one), self.config, ApiKeys())
         return None
 
-    def _read(self, cluster: Cluster | None) -> Texts:
+    def _read(self, cluster: Cluster | None) -> ConfigTexts:
         """Before anything is in force the name of the keys file is the one that is written."""
         if cluster is None:
             try:
                 text = _text(self.config)
                 cluster = parse(text if isinstance(text, str) else "", self.config)
             except ConfigError:
-                return replace(read(self.config, self.inventory, ""), keys=None)
-        return read(self.config, self.inventory, cluster.gateway.keys_file)
+                return replace(read_files(self.config, self.inventory, ""), keys=None)
+        return read_files(self.config, self.inventory, cluster.gateway.keys_file)
 
 
 def _text(path: Path) -> Text:
@@ -360,17 +363,17 @@ def _text(path: Path) -> Text:
     except FileNotFoundError:
         return None
     except DocumentError as error:
-        return Unreadable(str(error))
+        return UnreadableFile(str(error))
 
 
 def _inventory(text: Text) -> Inventory:
     if text is None:
-        return DEFAULT
+        return DEFAULT_INVENTORY
     try:
-        if isinstance(text, Unreadable):
+        if isinstance(text, UnreadableFile):
             raise DocumentError(text.why)
         return Inventory.model_validate(documents.parse(text))
     except (ValidationError, DocumentError) as error:
-        raise LayoutError(
+        raise PlacementError(
             f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}"
         ) from error

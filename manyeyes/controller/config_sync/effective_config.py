@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manyeyes.config import validation
-from manyeyes.config.capacity import fallen_into
+from manyeyes.config.capacity import nearest_rendered_capacity
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.pools import Pool
 from manyeyes.controller.supervision import failed
 
 
-class Refused(ValueError):
+class ChangeRejected(ValueError):
     """The change breaks rules; one sentence each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True)
-class Registered:
+class Registrations:
     """What the API added to the written configuration."""
 
     pools: tuple[Pool, ...] = ()
@@ -33,19 +33,19 @@ class Registered:
     """Another weight for an engine, by name."""
 
 
-NOTHING = Registered()
-Found = dict[str, tuple[Engine, ...]]
+NO_REGISTRATIONS = Registrations()
+DiscoveredEngines = dict[str, tuple[Engine, ...]]
 """By pool, engines that were found running (manyeyes/controller/membership/service_discovery.py)."""
 
 
-def placed(written: Cluster, found: Found) -> Cluster:
+def with_discovered(written: Cluster, found: DiscoveredEngines) -> Cluster:
     """`written` with the found engines in place of those it lists for their pool; a pool without any keeps its listed ones. Pure."""
     kept = [engine for engine in written.explicit_engines if not found.get(engine.pool)]
     there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
     return written.model_copy(update={"engines": (*kept, *there)})
 
 
-def merged(written: Cluster, registered: Registered) -> Cluster:
+def with_registrations(written: Cluster, registered: Registrations) -> Cluster:
     """The laid-out `written` with everything registered in it. Names in `written` win where both have them. Pure."""
     pool_names = {pool.name for pool in written.pools}
     engine_names = {engine.name for engine in written.explicit_engines}
@@ -71,7 +71,9 @@ def _fitted(engine: Engine, pools: tuple[Pool, ...], written: Cluster) -> Engine
     pool = next((pool for pool in pools if pool.name == engine.pool), None)
     if pool is None:
         return engine
-    return engine.model_copy(update={"max_in_flight": fallen_into(pool, engine, written.explicit_engines)})
+    return engine.model_copy(
+        update={"max_in_flight": nearest_rendered_capacity(pool, engine, written.explicit_engines)}
+    )
 
 
 def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
@@ -85,14 +87,14 @@ def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
     return pool.model_copy(update={"fallback": name if name not in seen else pool.fallback})
 
 
-class InForce:
+class EffectiveConfig:
     """Holds the cluster in force and tells listeners when it changes."""
 
-    def __init__(self, written: Cluster, registered: Registered = NOTHING) -> None:
+    def __init__(self, written: Cluster, registered: Registrations = NO_REGISTRATIONS) -> None:
         self.written = written
         self.registered = registered
-        self.found: Found = {}
-        self.cluster = merged(written, registered)
+        self.found: DiscoveredEngines = {}
+        self.cluster = with_registrations(written, registered)
         self._listeners: list[Callable[[Cluster], None]] = []
 
     def listen(self, listener: Callable[[Cluster], None]) -> None:
@@ -104,18 +106,18 @@ class InForce:
         """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
         self._take(written, self.registered, self.found)
 
-    def take_registered(self, registered: Registered) -> None:
+    def take_registered(self, registered: Registrations) -> None:
         """Another set of registrations. Raises Refused, and nothing changes, when it breaks a rule."""
         self._take(self.written, registered, self.found)
 
-    def take_found(self, found: Found) -> None:
+    def take_found(self, found: DiscoveredEngines) -> None:
         """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
         self._take(self.written, self.registered, found)
 
-    def _take(self, written: Cluster, registered: Registered, found: Found) -> None:
-        cluster = merged(placed(written, found), registered)
+    def _take(self, written: Cluster, registered: Registrations, found: DiscoveredEngines) -> None:
+        cluster = with_registrations(with_discovered(written, found), registered)
         if problems := validation.problems(cluster):
-            raise Refused(problems)
+            raise ChangeRejected(problems)
         self.written, self.registered, self.found, self.cluster = written, registered, found, cluster
         for listener in self._listeners:
             try:

@@ -14,14 +14,13 @@ import httpx
 import structlog
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys
-from manyeyes.controller.bounded import NoReply, call
-from manyeyes.controller.config_sync.config_generations import Offered
+from manyeyes.config.keys import ApiKeys
+from manyeyes.controller.bounded import RequestFailed, bounded_request
+from manyeyes.controller.config_sync.config_generations import GenerationStore
 from manyeyes.controller.supervision import failed
 from manyeyes.controller.telemetry import metrics
-from manyeyes.render.nginx.files import as_generation, gateway_files
-from manyeyes.render.nginx.paths import Places
-from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
 
 log = structlog.get_logger()
 ASK_PAUSE_S, QUIET_PAUSE_S, ASK_TIMEOUT_S = 0.3, 3.0, 2.0
@@ -29,7 +28,7 @@ LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
-class Said:
+class GenerationStatus:
     """What nginx says of its files. Empty where it did not answer."""
 
     generation: str = ""
@@ -37,17 +36,17 @@ class Said:
     reason: str = ""
 
 
-class GatewayFiles:
+class NginxPublisher:
     """Listens to the cluster in force (manyeyes/controller/config_sync/effective_config.py); `keys` and `naming` are set by whoever knows them."""
 
-    def __init__(self, offered: Offered, places: Places, gateway: str, tell: Callable[[str], None]) -> None:
-        self.keys = Keys()
-        self.naming: Callable[[Cluster], Naming] = lambda cluster: AS_WRITTEN
+    def __init__(self, offered: GenerationStore, places: NginxPaths, gateway: str, tell: Callable[[str], None]) -> None:
+        self.keys = ApiKeys()
+        self.naming: Callable[[Cluster], PoolNaming] = lambda cluster: AS_WRITTEN
         self.offered = offered
         self.places = places
         self.gateway = gateway
         self.tell = tell
-        self.said = Said()
+        self.said = GenerationStatus()
         self.trouble = ""
         """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
         self._cluster: Cluster | None = None
@@ -73,7 +72,7 @@ class GatewayFiles:
         try:
             naming = self.naming(cluster)
             self._until_s = naming.until_s
-            name, files = as_generation(gateway_files(cluster, self.keys, self.places, naming))
+            name, files = build_generation(gateway_files(cluster, self.keys, self.places, naming))
         except Exception:
             failed("gateway_files")
             self._in_trouble("its new files cannot be made; the controller's log says why")
@@ -119,7 +118,7 @@ class GatewayFiles:
             self._unwritten = None
             log.info("gateway_files_offered", generation=self._wanted)
 
-    def learn(self, said: Said) -> None:
+    def learn(self, said: GenerationStatus) -> None:
         """What nginx says at the moment."""
         before, self.said = self.said, said
         if self.in_force:
@@ -158,7 +157,7 @@ class GatewayFiles:
         return self._cluster.controller.takeover_deadline_s
 
 
-class FilesOfOthers(GatewayFiles):
+class ReadOnlyPublisher(NginxPublisher):
     """On Kubernetes and Swarm nginx's files come with its container, so the controller writes none and asks nobody for them."""
 
     def status(self) -> dict[str, Any]:
@@ -171,13 +170,13 @@ class FilesOfOthers(GatewayFiles):
         await asyncio.Event().wait()
 
 
-async def _ask(client: httpx.AsyncClient, gateway: str) -> Said:
+async def _ask(client: httpx.AsyncClient, gateway: str) -> GenerationStatus:
     try:
-        generation = await call(client, "GET", f"{gateway}/generation", ASK_TIMEOUT_S)
-        refused = await call(client, "GET", f"{gateway}/refused", ASK_TIMEOUT_S)
-    except NoReply:
-        return Said()
+        generation = await bounded_request(client, "GET", f"{gateway}/generation", ASK_TIMEOUT_S)
+        refused = await bounded_request(client, "GET", f"{gateway}/refused", ASK_TIMEOUT_S)
+    except RequestFailed:
+        return GenerationStatus()
     if generation.status != 200:
-        return Said()
+        return GenerationStatus()
     name, _, reason = refused.text.partition("\n") if refused.status == 200 else ("", "", "")
-    return Said(generation.text.strip(), name.strip(), " ".join(reason.split())[:LONGEST_REASON])
+    return GenerationStatus(generation.text.strip(), name.strip(), " ".join(reason.split())[:LONGEST_REASON])

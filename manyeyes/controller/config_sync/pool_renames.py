@@ -14,7 +14,7 @@ from typing import Any
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.engine.vllm_flags import served_names
-from manyeyes.render.nginx.pool_names import Naming
+from manyeyes.render.nginx.naming import PoolNaming
 
 FORMER_FOR_S = 20.0
 """An old name is answered for so long at least: a client's open connections lead to nginx's processes of before and after the reload
@@ -24,7 +24,7 @@ MOST_FORMER = 8
 
 
 @dataclass(frozen=True)
-class Lineage:
+class PoolLineage:
     """Pools by name, and what they were before."""
 
     upstreams: Mapping[str, str] = field(default_factory=dict)
@@ -48,14 +48,14 @@ class Lineage:
         }
 
 
-def place(engine: Engine) -> str:
+def engine_address(engine: Engine) -> str:
     return f"{engine.host}:{engine.port}"
 
 
-def read(document: Any) -> Lineage:
+def parse_lineage(document: Any) -> PoolLineage:
     """What `document()` gave. Nothing is known where it is something else."""
     if not isinstance(document, dict):
-        return Lineage()
+        return PoolLineage()
     upstreams, models, places = (_texts(document.get(key)) for key in ("upstreams", "models", "places"))
     former = document.get("former")
     names = {
@@ -69,18 +69,18 @@ def read(document: Any) -> Lineage:
         for pool, at_s in (found.items() if isinstance(found, dict) else ())
         if isinstance(at_s, int | float)
     }
-    return Lineage(upstreams, names, times, models, places) if set(upstreams) == set(models) else Lineage()
+    return PoolLineage(upstreams, names, times, models, places) if set(upstreams) == set(models) else PoolLineage()
 
 
 def _texts(found: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def following(before: Lineage, cluster: Cluster, now_s: float | None = None) -> Lineage:
+def next_lineage(before: PoolLineage, cluster: Cluster, now_s: float | None = None) -> PoolLineage:
     """The lineage once `cluster` is in force."""
     now_s = time.time() if now_s is None else now_s
     pools = [pool.name for pool in cluster.pools]
-    places = {place(engine): engine.pool for engine in cluster.explicit_engines}
+    places = {engine_address(engine): engine.pool for engine in cluster.explicit_engines}
     parents = _parents(before, cluster, places)
     upstreams: dict[str, str] = {}
     former: dict[str, tuple[str, ...]] = {}
@@ -98,10 +98,10 @@ def following(before: Lineage, cluster: Cluster, now_s: float | None = None) -> 
         else:
             upstreams[pool] = _free(pool, taken)
             taken.add(upstreams[pool])
-    return Lineage(upstreams, former, renamed_at_s, {pool.name: pool.model for pool in cluster.pools}, places)
+    return PoolLineage(upstreams, former, renamed_at_s, {pool.name: pool.model for pool in cluster.pools}, places)
 
 
-def _parents(before: Lineage, cluster: Cluster, places: Mapping[str, str]) -> dict[str, str]:
+def _parents(before: PoolLineage, cluster: Cluster, places: Mapping[str, str]) -> dict[str, str]:
     """{pool: what it was called before}; nothing for a pool that is new."""
     shared = Counter((pool, before.places[where]) for where, pool in places.items() if where in before.places)
     parents: dict[str, str] = {}
@@ -129,14 +129,14 @@ def _free(pool: str, taken: set[str]) -> str:
     return next(name for name in candidates if name not in taken)
 
 
-def naming(
-    cluster: Cluster, lineage: Lineage, accepted: Mapping[str, frozenset[str]], now_s: float | None = None
-) -> Naming:
+def pool_naming(
+    cluster: Cluster, lineage: PoolLineage, accepted: Mapping[str, frozenset[str]], now_s: float | None = None
+) -> PoolNaming:
     """What the gateway has to know. `accepted` are the names that an engine accepts, by its name; without an entry it is asked as clients ask."""
     asked = {pool.name: name for pool in cluster.pools if (name := _asked(cluster, pool.name, accepted))}
     now_s = time.time() if now_s is None else now_s
     ends_s = {pool: at_s + FORMER_FOR_S for pool, at_s in lineage.renamed_at_s.items() if pool not in asked}
-    return Naming(
+    return PoolNaming(
         {pool: upstream for pool, upstream in lineage.upstreams.items() if upstream != pool},
         asked,
         {

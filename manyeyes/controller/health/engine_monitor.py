@@ -3,20 +3,81 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
 from manyeyes.config.gateway import Controller
+from manyeyes.config.hosts import LookupFailed, look_up
+from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
-from manyeyes.controller.health.state_machine import Canary, Look, Observation, State
+from manyeyes.controller.health.state_machine import CanaryResult, EngineState, Observation, ProbeResult
 from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 
+
+@dataclass
+class RemoteEndpoint:
+    """One pool's endpoint, and what the last look found."""
+
+    pool: str
+    remote: Remote
+    reachable: bool | None = None
+    """None while it was not looked at."""
+    why: str = ""
+    """Why not."""
+    misses: int = 0
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+async def look(remote: Remote, timeout_s: float) -> str:
+    """Empty when something listens there, else what is wrong."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await look_up(remote.host, remote.port)
+            _, writer = await asyncio.open_connection(str(found[0]), remote.port)
+            writer.close()
+    except LookupFailed as error:
+        return str(error)
+    except TimeoutError:
+        return f"{remote.host}:{remote.port} does not answer within {timeout_s:g} s"
+    except (OSError, OverflowError):
+        return f"nothing listens at {remote.host}:{remote.port}"
+    return ""
+
+
+def judged(endpoint: RemoteEndpoint, why: str, rules: Controller) -> str:
+    """Takes one look's outcome; one sentence when it changes what is known."""
+    endpoint.misses = endpoint.misses + 1 if why else 0
+    if why and endpoint.reachable and endpoint.misses < rules.fall:
+        return ""
+    before, endpoint.reachable, endpoint.why = endpoint.reachable, not why, why
+    metrics.REMOTE_REACHABLE.labels(endpoint.pool).set(endpoint.reachable)
+    if before is endpoint.reachable:
+        return ""
+    endpoint.since = datetime.now(UTC)
+    return f"cannot be reached: {why}" if why else "can be reached"
+
+
+async def monitor_remote(
+    endpoint: RemoteEndpoint, rules: Callable[[], Controller], tell: Callable[[str], None]
+) -> None:
+    """Looks at it until cancelled."""
+    while True:
+        why = await look(endpoint.remote, rules().connect_timeout_s + 3)
+        if sentence := judged(endpoint, why, rules()):
+            tell(sentence)
+        in_doubt = bool(why) and endpoint.misses < rules().fall
+        await asyncio.sleep(1 if in_doubt else rules().remote_interval_s)
+
+
 if TYPE_CHECKING:
-    from manyeyes.controller.membership.fleet import Fleet, Member
+    from manyeyes.controller.membership.fleet import Fleet, FleetMember
 
 log = structlog.get_logger()
 SOON_S = 0.5
@@ -34,10 +95,10 @@ CPU_PATIENCE = 3.0
 """One step of an engine on CPU takes seconds, and its /health shares the cores."""
 
 
-class Watch:
+class EngineMonitor:
     """Until cancelled."""
 
-    def __init__(self, fleet: "Fleet", member: "Member") -> None:
+    def __init__(self, fleet: "Fleet", member: "FleetMember") -> None:
         self.fleet = fleet
         self.member = member
         self.probe = Probe(member.engine, self.wake, member.address)
@@ -45,7 +106,7 @@ class Watch:
         self._wake_wanted = False
         self._counters_at_s = 0.0
         self._stands_still = False
-        self._canary: asyncio.Task[tuple[Canary, str]] | None = None
+        self._canary: asyncio.Task[tuple[CanaryResult, str]] | None = None
         self._canary_at_s = float("-inf")
         self._asked_names = False
 
@@ -64,9 +125,13 @@ class Watch:
                 began_s = time.monotonic()
                 try:
                     await self._look(rules)
-                    if self.member.accepts is None and not self._asked_names and self.member.known.state is State.UP:
+                    if (
+                        self.member.accepts is None
+                        and not self._asked_names
+                        and self.member.known.state is EngineState.UP
+                    ):
                         await self._learn_accepted(rules)
-                    if self.member.known.state is State.WARMING:
+                    if self.member.known.state is EngineState.WARMING:
                         await self._warm_up(rules)
                 except Exception:
                     # A bug. The other engines, and this one's next look, still count.
@@ -81,7 +146,7 @@ class Watch:
     async def _look(self, rules: Controller) -> None:
         member, known = self.member, self.member.known
         now_s = time.monotonic()
-        in_doubt = known.state is not State.UP or known.bad > 0 or self._stands_still or member.failures > 0
+        in_doubt = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
         # Somebody waits for one that is held to have finished.
         with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
@@ -90,15 +155,15 @@ class Watch:
         if seen.load is not None:
             member.load = seen.load
             self._counters_at_s = now_s + rules.load_interval_s * random.uniform(0.9, 1.0)
-            metrics.tell_load(member.engine, seen.load)
-        elif with_counters and seen.look is Look.HEALTHY:
+            metrics.record_load(member.engine, seen.load)
+        elif with_counters and seen.look is ProbeResult.HEALTHY:
             self._counters_at_s = now_s + rules.load_interval_s
-        if seen.look in (Look.GONE, Look.DEAD):
+        if seen.look in (ProbeResult.GONE, ProbeResult.DEAD):
             member.load = None
-            metrics.forget_load(member.engine)
-        metrics.count_look(member.engine, seen.look, seen.waited_s)
+            metrics.remove_load(member.engine)
+        metrics.count_probe(member.engine, seen.look, seen.waited_s)
         canary, said = self._taken_canary()
-        if canary is Canary.PASSED:
+        if canary is CanaryResult.PASSED:
             member.failures = 0
         load = member.load
         observation = Observation(
@@ -125,14 +190,14 @@ class Watch:
 
     def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
         is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
-        if self._canary is None and is_due and state_machine.wants_canary(self.member.known, observation, rules):
+        if self._canary is None and is_due and state_machine.needs_canary(self.member.known, observation, rules):
             self._canary_at_s = observation.at_s
             pool = self.fleet.cluster.pool(self.member.engine.pool)
             asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
             self._canary = asyncio.create_task(asking)
             self._canary.add_done_callback(lambda _: self.wake())
 
-    def _taken_canary(self) -> tuple[Canary | None, str]:
+    def _taken_canary(self) -> tuple[CanaryResult | None, str]:
         if self._canary is None or not self._canary.done():
             return None, ""
         done, self._canary = self._canary, None
@@ -144,10 +209,10 @@ class Watch:
         pool = self.fleet.cluster.pool(self.member.engine.pool)
         await self._learn_accepted(rules)
         canary, said = await self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
-        error = "" if canary is Canary.PASSED else said
+        error = "" if canary is CanaryResult.PASSED else said
         if not error:
             self.member.failures = 0
-        self.fleet.take(self.member, state_machine.warmed(self.member.known, time.monotonic(), error))
+        self.fleet.take(self.member, state_machine.finish_warm_up(self.member.known, time.monotonic(), error))
 
     async def _learn_accepted(self, rules: Controller) -> None:
         self._asked_names = True
@@ -162,8 +227,8 @@ class Watch:
 
     def _pause_s(self, rules: Controller) -> float:
         known = self.member.known
-        is_calm = known.state in (State.UP, State.SLEEPING) and not known.bad and not known.held
-        is_long_away = known.state in (State.STARTING, State.DOWN) and self.member.since_s > SOON_FOR_S
+        is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.held
+        is_long_away = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
             # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.
             calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)

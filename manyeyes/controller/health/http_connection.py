@@ -13,11 +13,11 @@ from typing import cast
 import httptools
 
 
-class Odd(Exception):
+class ProtocolError(Exception):
     """The engine answers, but not as HTTP has it, or too much; the message says what, in words that follow 'it'."""
 
 
-class Cut(Exception):
+class ConnectionClosed(Exception):
     """The connection ended before the answer did."""
 
 
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
             assert self._parser is not None
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(Odd("does not speak HTTP"))
+            self._fail(ProtocolError("does not speak HTTP"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         said_so = self._closing
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
             if self.status is not None and self._ends_with_connection:
                 self._answer.set_result(Reply(self.status, b"".join(self._body)))
             else:
-                self._answer.set_exception(Cut(str(exc or "")))
+                self._answer.set_exception(ConnectionClosed(str(exc or "")))
         if not said_so:
             self._lost()
 
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()  # type: ignore[union-attr]
 
     def _too_much(self) -> None:
-        self._fail(Odd(f"sends more than {self._most_bytes >> 10} KB"))
+        self._fail(ProtocolError(f"sends more than {self._most_bytes >> 10} KB"))
 
     def _fail(self, error: Exception) -> None:
         self._closing = True

@@ -14,9 +14,9 @@ from manyeyes.config import hosts
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health import vllm_metrics
-from manyeyes.controller.health.http_connection import Connection, Cut, Odd, Reply
-from manyeyes.controller.health.state_machine import Canary, Look
-from manyeyes.controller.health.vllm_metrics import Load, Loads
+from manyeyes.controller.health.http_connection import Connection, ConnectionClosed, ProtocolError, Reply
+from manyeyes.controller.health.state_machine import CanaryResult, ProbeResult
+from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads
 
 # A grey PNG of 32 x 32 pixels: one vision token, and the whole path of a picture.
 WARM_UP_PNG = base64.b64decode(
@@ -52,12 +52,12 @@ async def address_of(engine: Engine) -> str | None:
 class Seen:
     """What one look found."""
 
-    look: Look
+    look: ProbeResult
     why: str
     """What is odd."""
     waited_s: float
     """How long /health took, or is not answered so far."""
-    load: Load | None
+    load: EngineLoad | None
     """None where it was not read in this look."""
     progressed: bool | None
     asleep: bool | None
@@ -76,11 +76,11 @@ class Probe:
         self._health: Connection | None = None
         self._asked: asyncio.Future[Reply] | None = None
         self._asked_at_s = 0.0
-        self._counters: asyncio.Task[Load | None] | None = None
+        self._counters: asyncio.Task[EngineLoad | None] | None = None
         self._connections: dict[str, Connection] = {}
         """For the counters, by path."""
         self._counters_odd = ""
-        self._taken: Load | None = None
+        self._taken: EngineLoad | None = None
         """The last one that a look brought."""
         self._asleep: bool | None = None
 
@@ -94,7 +94,7 @@ class Probe:
         if with_counters and self._counters is None and self.address:
             self._counters = asyncio.create_task(self._read_counters(rules))
         assert self._asked is not None
-        waiting: set[asyncio.Future[Reply] | asyncio.Task[Load | None]] = {self._asked}
+        waiting: set[asyncio.Future[Reply] | asyncio.Task[EngineLoad | None]] = {self._asked}
         if self._counters is not None:
             waiting.add(self._counters)
         await asyncio.wait(waiting, timeout=wait_s)
@@ -104,29 +104,29 @@ class Probe:
         waited_s = time.monotonic() - self._asked_at_s
         progressed = None if found is None or before is None else found.progressed_since(before)
         asleep = self._asleep if found is not None else None
-        if look in (Look.HEALTHY, Look.ODD) and self._counters_odd and not why:
-            look, why = Look.ODD, self._counters_odd
-        if look in (Look.GONE, Look.DEAD):
+        if look in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
+            look, why = ProbeResult.ODD, self._counters_odd
+        if look in (ProbeResult.GONE, ProbeResult.DEAD):
             self._drop_counters()
         return Seen(look, why, waited_s, found, progressed, asleep)
 
-    async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[Canary, str]:
+    async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
         """One token about one picture, on a connection of its own. What came of it, and in words what went wrong."""
         if self.address is None:
-            return Canary.FAILED, "its name does not resolve"
+            return CanaryResult.FAILED, "its name does not resolve"
         connection: Connection | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 connection = await Connection.open(self.address, self.engine.port, timeout_s, lambda: None)
                 reply = await connection.ask("/v1/chat/completions", MOST_ANSWER_BYTES, _question(name, pictures))
         except TimeoutError:
-            return Canary.SILENT, f"no answer within {timeout_s:g} s"
-        except Odd as error:
-            return Canary.FAILED, f"it {error}"
-        except Cut:
-            return Canary.FAILED, "the connection was cut"
+            return CanaryResult.SILENT, f"no answer within {timeout_s:g} s"
+        except ProtocolError as error:
+            return CanaryResult.FAILED, f"it {error}"
+        except ConnectionClosed:
+            return CanaryResult.FAILED, "the connection was cut"
         except OSError as error:
-            return Canary.FAILED, str(error)
+            return CanaryResult.FAILED, str(error)
         finally:
             if connection is not None:
                 connection.close()
@@ -139,7 +139,7 @@ class Probe:
             async with asyncio.timeout(timeout_s):
                 connection = await Connection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
                 reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
-        except (TimeoutError, OSError, Odd, Cut):
+        except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
         finally:
             if connection is not None:
@@ -160,9 +160,9 @@ class Probe:
             except NoResolver:
                 address = self.address  # the last one is still the best guess
                 if address is None:
-                    return self._seen(Look.SILENT)
+                    return self._seen(ProbeResult.SILENT)
             if address is None:
-                return self._seen(Look.GONE)
+                return self._seen(ProbeResult.GONE)
             if address != self.address and self._health is not None:
                 self._health.close()
             self.address, self._address_at_s = address, self._asked_at_s
@@ -172,42 +172,42 @@ class Probe:
                     self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
                 )
             except TimeoutError:
-                return self._seen(Look.SILENT)
+                return self._seen(ProbeResult.SILENT)
             except OSError:
-                return self._seen(Look.GONE)
+                return self._seen(ProbeResult.GONE)
         if not self._health.is_open:  # closed as soon as it was made
-            return self._seen(Look.ODD, "it closes connections unasked")
+            return self._seen(ProbeResult.ODD, "it closes connections unasked")
         self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
         return None
 
-    def _seen(self, look: Look, why: str = "") -> Seen:
+    def _seen(self, look: ProbeResult, why: str = "") -> Seen:
         return Seen(look, why, time.monotonic() - self._asked_at_s, None, None, None)
 
-    def _health_seen(self, rules: Controller) -> tuple[Look, str]:
+    def _health_seen(self, rules: Controller) -> tuple[ProbeResult, str]:
         asked, connection = self._asked, self._health
         assert asked is not None
         assert connection is not None
         if not asked.done():
             if connection.status is not None:
                 self._drop_health()
-                return Look.ODD, "its answer to /health does not end"
+                return ProbeResult.ODD, "its answer to /health does not end"
             if time.monotonic() - self._asked_at_s >= rules.probe_timeout_s:
                 self._drop_health()
-            return Look.SILENT, ""
+            return ProbeResult.SILENT, ""
         self._asked = None
         try:
             status = asked.result().status
-        except Odd as error:
-            return Look.ODD, f"it {error}"
-        except (Cut, asyncio.CancelledError):
-            return Look.SILENT, ""
+        except ProtocolError as error:
+            return ProbeResult.ODD, f"it {error}"
+        except (ConnectionClosed, asyncio.CancelledError):
+            return ProbeResult.SILENT, ""
         if status == 200:
-            return Look.HEALTHY, ""
+            return ProbeResult.HEALTHY, ""
         if status >= 500:
-            return Look.DEAD, ""
-        return Look.ODD, f"it answers /health with status {status}"
+            return ProbeResult.DEAD, ""
+        return ProbeResult.ODD, f"it answers /health with status {status}"
 
-    async def _read_counters(self, rules: Controller) -> Load | None:
+    async def _read_counters(self, rules: Controller) -> EngineLoad | None:
         """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
 
         Raises Odd.
@@ -217,13 +217,13 @@ class Probe:
                 metrics = (await self._connection("/metrics", rules)).ask("/metrics", MOST_METRICS_BYTES)
                 inside = (await self._connection("/load", rules)).ask("/load", MOST_HEALTH_BYTES)
                 reply, said = await asyncio.gather(metrics, inside)
-        except (TimeoutError, OSError, Cut):
+        except (TimeoutError, OSError, ConnectionClosed):
             is_endless = any(one.is_open and one.status is not None for one in self._connections.values())
             self._close_counters()
             if is_endless:
-                raise Odd("sends metrics that do not end") from None
+                raise ProtocolError("sends metrics that do not end") from None
             return None
-        except Odd:
+        except ProtocolError:
             self._close_counters()
             raise
         counters = vllm_metrics.read(reply.body, self.loads.places) if reply.status == 200 else None
@@ -240,17 +240,17 @@ class Probe:
             found = await Connection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
             self._connections[path] = found
         if not found.is_open:
-            raise Cut
+            raise ConnectionClosed
         return found
 
-    def _taken_counters(self) -> Load | None:
+    def _taken_counters(self) -> EngineLoad | None:
         if self._counters is None or not self._counters.done():
             return None
         done, self._counters = self._counters, None
         self._counters_odd = ""
         try:
             return done.result()
-        except Odd as error:
+        except ProtocolError as error:
             self._counters_odd = f"it {error} at /metrics"
         except asyncio.CancelledError:
             pass
@@ -285,17 +285,19 @@ def _question(name: str, pictures: bool) -> bytes:
     return orjson.dumps({"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]})
 
 
-def _canary(reply: Reply) -> tuple[Canary, str]:
+def _canary(reply: Reply) -> tuple[CanaryResult, str]:
     said = reply.body[:200].decode("utf-8", "replace")
     if reply.status in (429, 503):
-        return Canary.BUSY, f"status {reply.status}: {said}"
+        return CanaryResult.BUSY, f"status {reply.status}: {said}"
     if reply.status != 200:
-        return Canary.FAILED, f"status {reply.status}: {said}"
+        return CanaryResult.FAILED, f"status {reply.status}: {said}"
     try:
         reason = orjson.loads(reply.body)["choices"][0]["finish_reason"]
     except (ValueError, LookupError, TypeError):
-        return Canary.FAILED, f"an answer that is no completion: {said}"
-    return (Canary.PASSED, "") if reason in ("length", "stop") else (Canary.FAILED, f"finish_reason {reason}")
+        return CanaryResult.FAILED, f"an answer that is no completion: {said}"
+    return (
+        (CanaryResult.PASSED, "") if reason in ("length", "stop") else (CanaryResult.FAILED, f"finish_reason {reason}")
+    )
 
 
 def _names(reply: Reply) -> frozenset[str]:

@@ -13,11 +13,11 @@ from enum import Enum
 
 from manyeyes.config.gateway import Controller
 
-LONGEST_PATIENCE_S = 60.0
+LONGEST_TIMEOUT_S = 60.0
 LONGEST_PENALTY_S = 300.0
 
 
-class State(Enum):
+class EngineState(Enum):
     """An engine's place in its life. `up` and `suspect` get new requests."""
 
     UNKNOWN = "unknown"
@@ -40,11 +40,11 @@ class State(Enum):
     """Runs elsewhere, and nobody here looks after it."""
 
 
-SERVES = frozenset({State.UP, State.SUSPECT})
-STATES_BEFORE_UP = frozenset({State.UNKNOWN, State.STARTING, State.DOWN})
+SERVES = frozenset({EngineState.UP, EngineState.SUSPECT})
+STATES_BEFORE_UP = frozenset({EngineState.UNKNOWN, EngineState.STARTING, EngineState.DOWN})
 
 
-class Look(Enum):
+class ProbeResult(Enum):
     """What one probe of /health saw."""
 
     HEALTHY = "healthy"
@@ -59,7 +59,7 @@ class Look(Enum):
     """It answers, but not as an engine does: a redirect, something that is not HTTP, a body without an end."""
 
 
-class Canary(Enum):
+class CanaryResult(Enum):
     """What came of asking it about one picture, for one token."""
 
     PASSED = "passed"
@@ -71,7 +71,7 @@ class Canary(Enum):
     """No answer in time."""
 
 
-class Doubt(Enum):
+class SuspectReason(Enum):
     """Why an engine is suspect."""
 
     SILENT = "silent"
@@ -86,7 +86,7 @@ class Observation:
     """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
 
     at_s: float
-    look: Look
+    look: ProbeResult
     why: str = ""
     """What is odd, in words."""
     waited_s: float = 0.0
@@ -102,7 +102,7 @@ class Observation:
     failures: int = 0
     """Attempts of the gateway that it failed, since its last success."""
     asleep: bool | None = None
-    canary: Canary | None = None
+    canary: CanaryResult | None = None
     canary_said: str = ""
     others_serve: bool = True
     """Another engine of its pool gets requests."""
@@ -111,15 +111,15 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineHealth:
     """Everything that decides whether one engine gets requests."""
 
-    state: State = State.UNKNOWN
+    state: EngineState = EngineState.UNKNOWN
     good: int = 0
     """Healthy looks in a row."""
     bad: int = 0
     """Other looks in a row."""
-    last: Look | None = None
+    last: ProbeResult | None = None
     settled: bool = False
     """It is known whether it gets requests: seen since this controller started, remembered from before, or added later."""
     held: bool = False
@@ -128,7 +128,7 @@ class Engine:
     """That word."""
     at_rest: bool = False
     """Scaling stopped it or put it to sleep: nothing is wrong with it."""
-    doubt: Doubt | None = None
+    doubt: SuspectReason | None = None
     """Why it is suspect."""
     on_doubt: bool = False
     """It is down because it was silent, which proves nothing."""
@@ -146,11 +146,11 @@ class Engine:
     """When it went down, within the window of flap damping."""
 
     @property
-    def shown(self) -> State:
+    def shown(self) -> EngineState:
         """The state that people are told."""
         if self.at_rest and not self.serves:
-            return State.SLEEPING
-        return State.DRAINING if self.held and self.serves else self.state
+            return EngineState.SLEEPING
+        return EngineState.DRAINING if self.held and self.serves else self.state
 
     @property
     def serves(self) -> bool:
@@ -158,87 +158,91 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Step:
+class Transition:
     """The engine after an observation, and one sentence when its state changed."""
 
-    engine: Engine
+    engine: EngineHealth
     sentence: str = ""
 
 
-def observe(engine: Engine, seen: Observation, rules: Controller) -> Step:
+def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """The engine after one observation."""
     after = _count(engine, seen)
-    if seen.look in (Look.GONE, Look.DEAD):
-        return _away(after, seen, rules)
-    if seen.asleep and after.state is not State.SLEEPING:
-        return Step(_enter(after, State.SLEEPING), "sleeps: it gets nothing until it is woken")
-    if after.state is State.SLEEPING:
-        if seen.look is Look.HEALTHY and seen.asleep is False:
+    if seen.look in (ProbeResult.GONE, ProbeResult.DEAD):
+        return _leave(after, seen, rules)
+    if seen.asleep and after.state is not EngineState.SLEEPING:
+        return Transition(_enter(after, EngineState.SLEEPING), "sleeps: it gets nothing until it is woken")
+    if after.state is EngineState.SLEEPING:
+        if seen.look is ProbeResult.HEALTHY and seen.asleep is False:
             return _admit(after, seen, rules, "is awake again")
-        return Step(after)
+        return Transition(after)
     if after.serves:
-        return _judge(after, seen, rules)
-    if seen.look is Look.HEALTHY:
-        return _return(after, seen, rules)
-    if after.state is State.UNKNOWN and after.bad >= rules.fall:
-        return Step(_enter(after, State.STARTING), f"is not up yet: {_words(seen)}")
-    return Step(after)
+        return _check_serving(after, seen, rules)
+    if seen.look is ProbeResult.HEALTHY:
+        return _consider_admission(after, seen, rules)
+    if after.state is EngineState.UNKNOWN and after.bad >= rules.fall:
+        return Transition(_enter(after, EngineState.STARTING), f"is not up yet: {_words(seen)}")
+    return Transition(after)
 
 
-def warmed(engine: Engine, at_s: float, error: str = "") -> Step:
+def finish_warm_up(engine: EngineHealth, at_s: float, error: str = "") -> Transition:
     """The engine after its warm-up picture; a failed one is tried again after the next good look."""
-    if engine.state is not State.WARMING:
-        return Step(engine)
+    if engine.state is not EngineState.WARMING:
+        return Transition(engine)
     if error:
-        return Step(replace(engine, good=0, last=Look.DEAD), f"stays out: its warm-up failed: {error}")
-    return Step(_up(engine, at_s), "is up: its warm-up picture was answered")
+        return Transition(replace(engine, good=0, last=ProbeResult.DEAD), f"stays out: its warm-up failed: {error}")
+    return Transition(_up(engine, at_s), "is up: its warm-up picture was answered")
 
 
-def wants_canary(engine: Engine, seen: Observation, rules: Controller) -> bool:
+def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> bool:
     """Whether a picture should tell more than /health does. Never for an engine that is only slow: it has enough to do."""
-    if seen.look not in (Look.HEALTHY, Look.ODD):
+    if seen.look not in (ProbeResult.HEALTHY, ProbeResult.ODD):
         return False
     proof_s = seen.at_s - engine.proved_at_s if engine.proved_at_s is not None else float("inf")
-    if engine.state is State.SUSPECT:
-        return engine.doubt is not Doubt.SILENT and (engine.doubt is not Doubt.ODD or proof_s >= rules.hung_after_s)
+    if engine.state is EngineState.SUSPECT:
+        return engine.doubt is not SuspectReason.SILENT and (
+            engine.doubt is not SuspectReason.ODD or proof_s >= rules.hung_after_s
+        )
     is_due = 0 < rules.canary_interval_s <= proof_s
-    return engine.state is State.UP and seen.idle and is_due
+    return engine.state is EngineState.UP and seen.idle and is_due
 
 
-def hold(engine: Engine, reason: str) -> Step:
+def hold(engine: EngineHealth, reason: str) -> Transition:
     """Takes an engine out on somebody's word. What it has in flight goes on."""
     if engine.held:
-        return Step(engine)
-    return Step(replace(engine, held=True, held_for=reason), f"is held back: {reason}")
+        return Transition(engine)
+    return Transition(replace(engine, held=True, held_for=reason), f"is held back: {reason}")
 
 
-def release(engine: Engine, reason: str) -> Step:
+def release(engine: EngineHealth, reason: str) -> Transition:
     """Lets an engine in again, as soon as it is up."""
     if not engine.held:
-        return Step(engine)
-    return Step(replace(engine, held=False, held_for=""), f"is let in again: {reason}")
+        return Transition(engine)
+    return Transition(replace(engine, held=False, held_for=""), f"is let in again: {reason}")
 
 
-def rest(engine: Engine) -> Step:
+def rest(engine: EngineHealth) -> Transition:
     """Scaling stopped it or put it to sleep."""
-    return Step(engine) if engine.at_rest else Step(replace(engine, at_rest=True), "rests: it is not needed")
+    return (
+        Transition(engine) if engine.at_rest else Transition(replace(engine, at_rest=True), "rests: it is not needed")
+    )
 
 
-def expect(engine: Engine) -> Step:
+def expect(engine: EngineHealth) -> Transition:
     """It was started or woken and will be up soon."""
-    state = State.STARTING if engine.state is State.DOWN else engine.state
-    return Step(replace(engine, at_rest=False, state=state), "is on its way")
+    state = EngineState.STARTING if engine.state is EngineState.DOWN else engine.state
+    return Transition(replace(engine, at_rest=False, state=state), "is on its way")
 
 
-def remembered(state: State, at_s: float) -> Engine:
+def restore(state: EngineState, at_s: float) -> EngineHealth:
     """An engine as the controller knew it before it was started again; the first look corrects it."""
     if state in SERVES:
-        return replace(_up(Engine(), at_s), settled=True)
-    kept = state if state in (State.DOWN, State.SLEEPING) else State.STARTING
-    return Engine(state=kept, settled=True)
+        return replace(_up(EngineHealth(), at_s), settled=True)
+    kept = state if state in (EngineState.DOWN, EngineState.SLEEPING) else EngineState.STARTING
+    return EngineHealth(state=kept, settled=True)
 
 
-def members(pool: dict[str, Engine]) -> list[str] | None:
+def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
     """The engines of one pool that get new requests, by name. None while nothing is known (nginx then keeps its own).
 
     A pool is never emptied on doubt: when no engine serves, those that are merely silent stay in.
@@ -247,22 +251,22 @@ def members(pool: dict[str, Engine]) -> list[str] | None:
     if not all(engine.settled for engine in wanted.values()):
         return None
     serving = [name for name, engine in wanted.items() if engine.serves]
-    return serving or [name for name, engine in wanted.items() if engine.state is State.DOWN and engine.on_doubt]
+    return serving or [name for name, engine in wanted.items() if engine.state is EngineState.DOWN and engine.on_doubt]
 
 
-def _count(engine: Engine, seen: Observation) -> Engine:
+def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
     """The same state, with what this observation says of life and work."""
-    healthy = seen.look is Look.HEALTHY and not seen.why
+    healthy = seen.look is ProbeResult.HEALTHY and not seen.why
     at_s = seen.at_s
     success_s = seen.succeeded_at_s
-    alive = at_s if seen.look in (Look.HEALTHY, Look.ODD) or seen.progressed else engine.alive_at_s
-    if seen.progressed or (seen.progressed is False and not seen.busy) or seen.canary is Canary.PASSED:
+    alive = at_s if seen.look in (ProbeResult.HEALTHY, ProbeResult.ODD) or seen.progressed else engine.alive_at_s
+    if seen.progressed or (seen.progressed is False and not seen.busy) or seen.canary is CanaryResult.PASSED:
         moved: float | None = at_s
     else:
         moved = engine.moved_at_s
-    proved = at_s if seen.canary is Canary.PASSED else engine.proved_at_s
-    failed = engine.canaries_failed + (seen.canary in (Canary.FAILED, Canary.SILENT))
-    answered = seen.look is Look.HEALTHY
+    proved = at_s if seen.canary is CanaryResult.PASSED else engine.proved_at_s
+    failed = engine.canaries_failed + (seen.canary in (CanaryResult.FAILED, CanaryResult.SILENT))
+    answered = seen.look is ProbeResult.HEALTHY
     return _with(
         engine,
         good=engine.good + 1 if healthy else 0,
@@ -272,113 +276,115 @@ def _count(engine: Engine, seen: Observation) -> Engine:
         moved_at_s=_later(moved, success_s),
         proved_at_s=_later(proved, success_s),
         slow_s=max(seen.waited_s, engine.slow_s / 2) if answered else engine.slow_s,
-        canaries_failed=0 if seen.canary is Canary.PASSED else failed,
+        canaries_failed=0 if seen.canary is CanaryResult.PASSED else failed,
         good_since_s=(engine.good_since_s if engine.good_since_s is not None else at_s) if healthy else None,
     )
 
 
-def _with(engine: Engine, **changes: object) -> Engine:
+def _with(engine: EngineHealth, **changes: object) -> EngineHealth:
     """dataclasses.replace() for the one place that every look passes: a fifth of its cost."""
-    after = object.__new__(Engine)
+    after = object.__new__(EngineHealth)
     after.__dict__.update(engine.__dict__, **changes)
     return after
 
 
-def _away(engine: Engine, seen: Observation, rules: Controller) -> Step:
+def _leave(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """Nothing listens, or it says that it cannot serve."""
-    if engine.state is State.UNKNOWN:
-        return Step(_enter(engine, State.STARTING), f"is not up yet: {_words(seen)}")
-    if engine.state is State.WARMING:
-        return Step(_enter(engine, State.STARTING), f"went away while warming up: {_words(seen)}")
-    if engine.serves or engine.state is State.SLEEPING:
+    if engine.state is EngineState.UNKNOWN:
+        return Transition(_enter(engine, EngineState.STARTING), f"is not up yet: {_words(seen)}")
+    if engine.state is EngineState.WARMING:
+        return Transition(_enter(engine, EngineState.STARTING), f"went away while warming up: {_words(seen)}")
+    if engine.serves or engine.state is EngineState.SLEEPING:
         # What somebody takes out and stops on purpose is no fault.
         what = "went away while it was held back" if engine.held else "is down"
-        return Step(_down(engine, seen, rules, on_doubt=False), f"{what}: {_words(seen)}")
-    return Step(replace(engine, on_doubt=False))
+        return Transition(_down(engine, seen, rules, on_doubt=False), f"{what}: {_words(seen)}")
+    return Transition(replace(engine, on_doubt=False))
 
 
-def _judge(engine: Engine, seen: Observation, rules: Controller) -> Step:
+def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """An engine in rotation: does it stay, and is it beyond suspicion?"""
-    if seen.look is Look.SILENT:
-        patience_s = max(rules.hung_after_s * seen.patience, min(2 * engine.slow_s, LONGEST_PATIENCE_S))
+    if seen.look is ProbeResult.SILENT:
+        patience_s = max(rules.hung_after_s * seen.patience, min(2 * engine.slow_s, LONGEST_TIMEOUT_S))
         quiet_s = seen.at_s - (engine.alive_at_s if engine.alive_at_s is not None else seen.at_s)
         if quiet_s >= patience_s:
             why = f"no answer to /health and no progress for {quiet_s:.0f} s"
-            return Step(_down(engine, seen, rules, on_doubt=True), f"is down: {why}")
+            return Transition(_down(engine, seen, rules, on_doubt=True), f"is down: {why}")
     # A picture that is answered late or not at all decides where there was doubt; two in a row do where there was none.
-    if engine.canaries_failed >= (1 if engine.doubt is Doubt.STALLED else 2) and seen.canary is not None:
-        on_doubt = seen.canary is Canary.SILENT
-        return Step(_down(engine, seen, rules, on_doubt), f"is down: {_canary_words(seen)}")
-    found, why = _doubts(engine, seen, rules)
+    if engine.canaries_failed >= (1 if engine.doubt is SuspectReason.STALLED else 2) and seen.canary is not None:
+        on_doubt = seen.canary is CanaryResult.SILENT
+        return Transition(_down(engine, seen, rules, on_doubt), f"is down: {_canary_words(seen)}")
+    found, why = _find_suspicion(engine, seen, rules)
     if found is None:
-        if engine.state is State.UP:
-            return Step(engine)
-        return Step(replace(_up(engine, None), proved_at_s=engine.proved_at_s), "is up again: it works as it should")
-    if engine.state is State.UP:
-        return Step(replace(engine, state=State.SUSPECT, doubt=found, settled=True), f"is suspect: {why}")
+        if engine.state is EngineState.UP:
+            return Transition(engine)
+        return Transition(
+            replace(_up(engine, None), proved_at_s=engine.proved_at_s), "is up again: it works as it should"
+        )
+    if engine.state is EngineState.UP:
+        return Transition(replace(engine, state=EngineState.SUSPECT, doubt=found, settled=True), f"is suspect: {why}")
     # The first doubt stays the one told, unless there is a graver one.
-    graver = found is Doubt.STALLED and engine.doubt in (Doubt.SILENT, Doubt.ODD)
-    milder = engine.doubt is Doubt.SILENT and found is not Doubt.SILENT
-    return Step(replace(engine, doubt=found) if graver or milder else engine)
+    graver = found is SuspectReason.STALLED and engine.doubt in (SuspectReason.SILENT, SuspectReason.ODD)
+    milder = engine.doubt is SuspectReason.SILENT and found is not SuspectReason.SILENT
+    return Transition(replace(engine, doubt=found) if graver or milder else engine)
 
 
-def _doubts(engine: Engine, seen: Observation, rules: Controller) -> tuple[Doubt | None, str]:
+def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) -> tuple[SuspectReason | None, str]:
     """What is wrong with an engine in rotation, and the same in words."""
     moved_s = seen.at_s - (engine.moved_at_s if engine.moved_at_s is not None else seen.at_s)
-    passed = seen.canary is Canary.PASSED
+    passed = seen.canary is CanaryResult.PASSED
     if engine.canaries_failed:
-        return Doubt.CANARY, _canary_words(seen)
+        return SuspectReason.CANARY, _canary_words(seen)
     if seen.progressed is False and seen.busy and not passed and moved_s >= rules.stalled_after_s * seen.patience:
-        return Doubt.STALLED, f"it answers /health, but its work stands still since {moved_s:.0f} s"
-    if seen.progressed is None and engine.doubt is Doubt.STALLED and not passed:
-        return Doubt.STALLED, "nothing new is known of its work"
+        return SuspectReason.STALLED, f"it answers /health, but its work stands still since {moved_s:.0f} s"
+    if seen.progressed is None and engine.doubt is SuspectReason.STALLED and not passed:
+        return SuspectReason.STALLED, "nothing new is known of its work"
     if seen.failures >= rules.fall and not passed:
-        return Doubt.FAILING, f"{seen.failures} requests in a row failed on it"
-    if seen.look is Look.SILENT and (engine.bad >= rules.fall or engine.state is State.SUSPECT):
-        return Doubt.SILENT, f"/health is not answered since {seen.waited_s:.0f} s; it works on, or lately did"
-    if seen.why and (engine.bad >= rules.fall or engine.state is State.SUSPECT):
-        return Doubt.ODD, seen.why
-    if engine.state is State.SUSPECT and engine.good < rules.rise and not passed:
+        return SuspectReason.FAILING, f"{seen.failures} requests in a row failed on it"
+    if seen.look is ProbeResult.SILENT and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
+        return SuspectReason.SILENT, f"/health is not answered since {seen.waited_s:.0f} s; it works on, or lately did"
+    if seen.why and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
+        return SuspectReason.ODD, seen.why
+    if engine.state is EngineState.SUSPECT and engine.good < rules.rise and not passed:
         return engine.doubt, ""
     return None, ""
 
 
-def _return(engine: Engine, seen: Observation, rules: Controller) -> Step:
+def _consider_admission(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """A healthy look at an engine that is not in rotation."""
     if engine.state not in STATES_BEFORE_UP or engine.good < rules.rise:
-        return Step(engine)
+        return Transition(engine)
     downs = _recent(engine.downs, seen.at_s, rules)
-    if engine.state is State.DOWN and len(downs) >= rules.flap_downs and seen.others_serve:
+    if engine.state is EngineState.DOWN and len(downs) >= rules.flap_downs and seen.others_serve:
         wanted_s = min(rules.flap_penalty_s * 2.0 ** (len(downs) - rules.flap_downs), LONGEST_PENALTY_S)
         good_s = seen.at_s - (engine.good_since_s if engine.good_since_s is not None else seen.at_s)
         if good_s < wanted_s:
             why = f"it went down {len(downs)} times in {rules.flap_window_s / 60:.0f} minutes"
             first = engine.good == rules.rise
-            return Step(engine, f"stays out: {why}, so it has to stay good for {wanted_s:.0f} s" if first else "")
+            return Transition(engine, f"stays out: {why}, so it has to stay good for {wanted_s:.0f} s" if first else "")
     return _admit(engine, seen, rules, "answers /health")
 
 
-def _admit(engine: Engine, seen: Observation, rules: Controller, why: str) -> Step:
+def _admit(engine: EngineHealth, seen: Observation, rules: Controller, why: str) -> Transition:
     if not rules.warm_up:
-        return Step(_up(engine, seen.at_s), f"is up: it {why}" if why.startswith("answers") else f"is up: {why}")
-    warming = replace(engine, state=State.WARMING, doubt=None, on_doubt=False, canaries_failed=0)
-    return Step(warming, f"{why} and gets its warm-up picture")
+        return Transition(_up(engine, seen.at_s), f"is up: it {why}" if why.startswith("answers") else f"is up: {why}")
+    warming = replace(engine, state=EngineState.WARMING, doubt=None, on_doubt=False, canaries_failed=0)
+    return Transition(warming, f"{why} and gets its warm-up picture")
 
 
-def _up(engine: Engine, at_s: float | None) -> Engine:
+def _up(engine: EngineHealth, at_s: float | None) -> EngineHealth:
     """In rotation, without a doubt. `at_s`: it has just proved itself; None: go by what was seen."""
-    fresh = replace(_enter(engine, State.UP), bad=0)
+    fresh = replace(_enter(engine, EngineState.UP), bad=0)
     return replace(fresh, alive_at_s=at_s, moved_at_s=at_s, proved_at_s=at_s) if at_s is not None else fresh
 
 
-def _down(engine: Engine, seen: Observation, rules: Controller, on_doubt: bool) -> Engine:
+def _down(engine: EngineHealth, seen: Observation, rules: Controller, on_doubt: bool) -> EngineHealth:
     recent = _recent(engine.downs, seen.at_s, rules)
     # What somebody takes out and stops on purpose is no flap.
-    downs = recent if engine.held or engine.state is State.SLEEPING else (*recent, seen.at_s)
-    return replace(_enter(engine, State.DOWN), on_doubt=on_doubt, downs=downs, good=0, good_since_s=None)
+    downs = recent if engine.held or engine.state is EngineState.SLEEPING else (*recent, seen.at_s)
+    return replace(_enter(engine, EngineState.DOWN), on_doubt=on_doubt, downs=downs, good=0, good_since_s=None)
 
 
-def _enter(engine: Engine, state: State) -> Engine:
+def _enter(engine: EngineHealth, state: EngineState) -> EngineHealth:
     return replace(engine, state=state, settled=True, doubt=None, on_doubt=False, canaries_failed=0)
 
 
@@ -394,15 +400,15 @@ def _later(one: float | None, other: float | None) -> float | None:
 
 def _words(seen: Observation) -> str:
     return {
-        Look.GONE: "nothing listens there",
-        Look.DEAD: "it answers that it cannot serve",
-        Look.SILENT: "/health was not answered in time",
-        Look.HEALTHY: "it is healthy",
-        Look.ODD: seen.why or "it does not answer as an engine does",
+        ProbeResult.GONE: "nothing listens there",
+        ProbeResult.DEAD: "it answers that it cannot serve",
+        ProbeResult.SILENT: "/health was not answered in time",
+        ProbeResult.HEALTHY: "it is healthy",
+        ProbeResult.ODD: seen.why or "it does not answer as an engine does",
     }[seen.look]
 
 
 def _canary_words(seen: Observation) -> str:
-    if seen.canary is Canary.SILENT:
+    if seen.canary is CanaryResult.SILENT:
         return "it did not answer about a picture in time"
     return f"it could not answer about a picture: {seen.canary_said}" if seen.canary_said else "a picture went wrong"

@@ -7,7 +7,7 @@ SETTLED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EngineLoad:
     """One look at an engine's own counters. Totals count since its process started and begin anew with it."""
 
     at_s: float
@@ -40,7 +40,7 @@ class Load:
         """Requests that neither run nor wait: their pictures are being prepared on the CPU, where the engine's own counters read 0."""
         return max(0, self.in_flight - self.running - self.waiting)
 
-    def progressed_since(self, before: "Load") -> bool:
+    def progressed_since(self, before: "EngineLoad") -> bool:
         """Its work went on, or its process is another one. A request that ends or is given up is no work."""
         return (self.generation_tokens_total, self.prompt_tokens_total, self.iterations_total) != (
             before.generation_tokens_total,
@@ -126,19 +126,19 @@ class Loads:
     """
 
     def __init__(self) -> None:
-        self.last: Load | None = None
+        self.last: EngineLoad | None = None
         self.places: dict[str, int] = {}
         self._zero = 0
         self._resting: tuple[int, float] | None = None
         """What /load said while nothing ran, waited or moved, and since when it says so."""
 
-    def take(self, at_s: float, counters: Counters, server_load: int | None) -> Load:
+    def take(self, at_s: float, counters: Counters, server_load: int | None) -> EngineLoad:
         """The load now. `server_load`: what /load says, None where there is no such path."""
         self.places = counters.places
         values, before = counters.values, self.last
         running, waiting = int(values.get("running", 0)), int(values.get("waiting", 0))
         tokens = values.get("generation_tokens", 0.0)
-        load = Load(
+        load = EngineLoad(
             at_s=at_s,
             in_flight=running + waiting,
             running=running,
@@ -171,12 +171,12 @@ class Loads:
         return server_load - self._zero
 
 
-def _with_in_flight(load: Load, in_flight: int) -> Load:
-    values = {name: getattr(load, name) for name in Load.__slots__}
-    return Load(**values | {"in_flight": in_flight})
+def _with_in_flight(load: EngineLoad, in_flight: int) -> EngineLoad:
+    values = {name: getattr(load, name) for name in EngineLoad.__slots__}
+    return EngineLoad(**values | {"in_flight": in_flight})
 
 
-def _rate(before: Load | None, at_s: float, tokens: float) -> float | None:
+def _rate(before: EngineLoad | None, at_s: float, tokens: float) -> float | None:
     if before is None or at_s <= before.at_s:
         return None
     # A counter that went back belongs to a new process.

@@ -32,7 +32,7 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
-from manyeyes.controller.membership.fleet import Fleet, Member
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
 from manyeyes.controller.supervision import failed, keep_running
 from manyeyes.controller.telemetry import metrics
 
@@ -52,7 +52,7 @@ MOST_KEPT_BYTES = 512
 HEAD_BYTES = 12
 
 
-class Answers:
+class DnsResponder:
     """Answers queries, and keeps each answer until the fleet changes: nginx asks the same things every second.
 
     An answer about ten engines takes 1.2 ms to make (benchmarks/controller), and a look-up in a table to repeat.
@@ -75,7 +75,7 @@ class Answers:
             counted.inc()
             return wire[:2] + rest
         try:
-            made = answer(wire, self.fleet, over_udp)
+            made = build_response(wire, self.fleet, over_udp)
         except Exception:
             # nginx keeps its members when it is told that something went wrong, and asks again.
             failed("dns_answer")
@@ -103,7 +103,7 @@ def _error(wire: bytes, code: dns.rcode.Rcode) -> bytes | None:
     return head + bytes([0, bool(question)]) + bytes(6) + question
 
 
-def answer(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Counter] | None:
+def build_response(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Counter] | None:
     """The response to one query and where it is counted, or None for bytes that are no query."""
     try:
         query = dns.message.from_wire(wire, ignore_trailing=True)
@@ -133,7 +133,7 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> str:
     domain = dns.name.from_text(network.domain)
     labels = [label.decode("ascii", "replace").lower() for label in question.name.relativize(domain).labels]
     kind = labels[-1] if question.name.is_subdomain(domain) and labels else ""
-    members: list[Member] | None = None
+    members: list[FleetMember] | None = None
     as_srv = False
     label = ""
     if kind == "pool" and (asked := _pool_question(labels[:-1])) and (found := fleet.serving_upstream(asked.pool)):
@@ -184,7 +184,7 @@ def _address_record(address: str) -> A | None:
 def _add(
     response: dns.message.Message,
     question: dns.rrset.RRset,
-    members: list[Member],
+    members: list[FleetMember],
     as_srv: bool,
     ttl: int,
     domain: dns.name.Name,
@@ -222,7 +222,7 @@ def _truncated(query: dns.message.Message) -> bytes:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: DnsResponder) -> None:
         self.answers = answers
         self.transport: asyncio.DatagramTransport | None = None
         self.lost = asyncio.Event()
@@ -242,10 +242,10 @@ class _Udp(asyncio.DatagramProtocol):
 
 
 @contextlib.asynccontextmanager
-async def serving(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
+async def serve_dns(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
     """Answers on UDP and TCP while the context lasts."""
     loop = asyncio.get_running_loop()
-    answers = Answers(fleet)
+    answers = DnsResponder(fleet)
     transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
     server = await asyncio.start_server(lambda r, w: _tcp(answers, r, w), host, port)
 
@@ -266,7 +266,7 @@ async def serving(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
         server.close()
 
 
-async def _tcp(answers: Answers, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _tcp(answers: DnsResponder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             async with asyncio.timeout(TCP_TIMEOUT_S):

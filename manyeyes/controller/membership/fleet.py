@@ -13,14 +13,13 @@ from manyeyes.config.capacity import in_flight
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import Lineage
-from manyeyes.controller.health import remote_monitor, state_machine
-from manyeyes.controller.health.engine_monitor import Watch
-from manyeyes.controller.health.remote_monitor import Endpoint
-from manyeyes.controller.health.state_machine import State, Step
-from manyeyes.controller.health.vllm_metrics import Load
-from manyeyes.controller.membership.membership_store import Memory, Remembered
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.config_sync.pool_renames import PoolLineage
+from manyeyes.controller.health import engine_monitor, state_machine
+from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
+from manyeyes.controller.health.state_machine import EngineState, Transition
+from manyeyes.controller.health.vllm_metrics import EngineLoad
+from manyeyes.controller.membership.membership_store import MembershipStore, StoredMember
+from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import metrics
 
@@ -32,16 +31,16 @@ RETIRED_FOR_S = 60.0
 
 
 @dataclass
-class Member:
+class FleetMember:
     """One engine, its state, and the address it was last seen at."""
 
     engine: Engine
     in_flight: int
     """Requests it is given at a time."""
-    known: state_machine.Engine = field(default_factory=state_machine.Engine)
+    known: state_machine.EngineHealth = field(default_factory=state_machine.EngineHealth)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    load: Load | None = None
+    load: EngineLoad | None = None
     """What it last said of its work; None while it said nothing."""
     succeeded_at_s: float | None = None
     """When it last began an answer that succeeded, as the gateway's log says; on the monotonic clock."""
@@ -61,28 +60,28 @@ class Member:
 class Fleet:
     """The engines of the cluster in force, each watched by its own task."""
 
-    def __init__(self, cluster: Cluster, kept: Kept | None = None) -> None:
+    def __init__(self, cluster: Cluster, kept: StateStore | None = None) -> None:
         self.cluster = cluster
-        self.members: dict[str, Member] = {}
-        self.remotes: dict[str, Endpoint] = {}
+        self.members: dict[str, FleetMember] = {}
+        self.remotes: dict[str, RemoteEndpoint] = {}
         """Pools that are served elsewhere, by their name."""
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         self.version = 0
         """Another one whenever a DNS answer may be another one."""
-        self.lineage = Lineage()
+        self.lineage = PoolLineage()
         """Which pool was called what before."""
         self.accepts_changed: Callable[[], None] = lambda: None
         """Called when an engine accepts other names than before."""
-        self._by_pool: dict[str, list[Member]] = {}
+        self._by_pool: dict[str, list[FleetMember]] = {}
         self._by_upstream: dict[str, str] = {}
-        self._retired: dict[str, tuple[float, list[Member]]] = {}
+        self._retired: dict[str, tuple[float, list[FleetMember]]] = {}
         """Members of pools that are gone, by upstream, and until when DNS answers for them."""
-        self._memory = Memory(kept)
+        self._memory = MembershipStore(kept)
         self.lineage = self._memory.lineage()
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, EngineMonitor] = {}
         self._changed = asyncio.Event()
         self.apply(cluster)
         self._remember()
@@ -95,10 +94,10 @@ class Fleet:
     def apply(self, cluster: Cluster) -> None:
         """Takes over another cluster. Engines that stay the same process keep their state; the others begin anew."""
         before, self.cluster = self.cluster, cluster
-        earlier, self.lineage = self.lineage, pool_renames.following(self.lineage, cluster)
+        earlier, self.lineage = self.lineage, pool_renames.next_lineage(self.lineage, cluster)
         self._retire(earlier)
         wanted = {engine.name: engine for engine in cluster.explicit_engines}
-        gone: dict[str, Member] = {}
+        gone: dict[str, FleetMember] = {}
         known_as = Counter(self._process(member.engine, earlier) for member in self.members.values())
         for name, member in list(self.members.items()):
             if name not in wanted or self._process(member.engine, earlier) != self._process(wanted[name], self.lineage):
@@ -121,7 +120,7 @@ class Fleet:
             self._by_pool[member.engine.pool].append(member)
         self._apply_remotes()
         for pool in {pool.name for pool in before.pools} - self.pool_names:
-            metrics.forget_pool(pool)
+            metrics.remove_pool(pool)
         for name in self._held.keys() - wanted.keys():
             del self._held[name]
         self._change()
@@ -141,7 +140,7 @@ class Fleet:
             self._memory.keep_held(self._held)
         self.take(member, state_machine.release(member.known, reason))
 
-    def of_pool(self, pool: str) -> list[Member]:
+    def of_pool(self, pool: str) -> list[FleetMember]:
         return self._by_pool.get(pool, [])
 
     @property
@@ -149,7 +148,7 @@ class Fleet:
         """Every `model` that an engine accepts, by its name; nothing for one that did not say."""
         return {name: member.accepts for name, member in self.members.items() if member.accepts}
 
-    def serving_upstream(self, upstream: str) -> tuple[str, list[Member] | None] | None:
+    def serving_upstream(self, upstream: str) -> tuple[str, list[FleetMember] | None] | None:
         """The pool that nginx knows by this name, and its members that get new requests; None where there is no such pool."""
         if pool := self._by_upstream.get(upstream):
             return pool, self.serving(pool)
@@ -158,13 +157,13 @@ class Fleet:
             return (upstream, members) if time.monotonic() < until_s else None
         return (upstream, self.serving(upstream)) if upstream in self.pool_names else None
 
-    def serving(self, pool: str) -> list[Member] | None:
+    def serving(self, pool: str) -> list[FleetMember] | None:
         """The members of a pool that get new requests; None while nothing is known."""
         known = {member.engine.name: member.known for member in self.of_pool(pool)}
-        names = state_machine.members(known)
+        names = state_machine.eligible_members(known)
         return None if names is None else [self.members[name] for name in names if self.members[name].address]
 
-    def another_serves(self, one: Member) -> bool:
+    def another_serves(self, one: FleetMember) -> bool:
         """Whether the pool of `one` would go on without it."""
         return any(
             member is not one and member.known.serves and not member.known.held
@@ -211,7 +210,7 @@ class Fleet:
         if not self.events or self.events[-1]["sentence"] != sentence:
             self.events.append({"at": at, **fields, "sentence": sentence})
 
-    def take(self, member: Member, step: Step) -> None:
+    def take(self, member: FleetMember, step: Transition) -> None:
         """What is known of a member from here on."""
         before, member.known = member.known, step.engine
         engine, current = member.engine, step.engine.shown
@@ -219,58 +218,58 @@ class Fleet:
             self._change()
         if current is not before.shown:
             member.since = datetime.now(UTC)
-            metrics.tell_state(engine, current)
+            metrics.record_transition(engine, current)
         if step.sentence:
             member.reason = step.sentence
             self.tell(f"{engine.name} {step.sentence}", engine=engine.name, pool=engine.pool, state=current.value)
 
-    def moved(self, member: Member, address: str) -> None:
+    def moved(self, member: FleetMember, address: str) -> None:
         """It was found at an address, or at another one."""
         member.address = address
         self._change()
 
-    def learn_accepted(self, member: Member, names: frozenset[str]) -> None:
+    def learn_accepted(self, member: FleetMember, names: frozenset[str]) -> None:
         """The engine said which `model`s it accepts."""
         if member.accepts != names:
             member.accepts = names
             self._changed.set()
             self.accepts_changed()
 
-    def _add(self, engine: Engine, most: int, before: Member | None = None) -> None:
+    def _add(self, engine: Engine, most: int, before: FleetMember | None = None) -> None:
         """`before` is the same process under the name that it had."""
         # One that comes while the others are watched was no member before, so there is nothing to wait for.
-        known = before.known if before else state_machine.Engine(settled=self._tasks is not None)
+        known = before.known if before else state_machine.EngineHealth(settled=self._tasks is not None)
         if before and (reason := self._held.pop(before.engine.name, None)):
             self._held[engine.name] = reason
             self._memory.keep_held(self._held)
         if (reason := self._held.get(engine.name)) and not known.held:
             known = state_machine.hold(known, reason).engine
-        member = Member(engine, most, known)
+        member = FleetMember(engine, most, known)
         if before:
             member.address, member.since, member.load = before.address, before.since, before.load
             member.succeeded_at_s, member.reason, member.accepts = before.succeeded_at_s, before.reason, before.accepts
         self.members[engine.name] = member
-        metrics.start_engine(engine, known.shown)
+        metrics.record_state(engine, known.shown)
         self._begin(engine.name)
 
-    def _rename(self, member: Member, engine: Engine) -> None:
+    def _rename(self, member: FleetMember, engine: Engine) -> None:
         """The same engine as it is written now, perhaps in a pool that got another name."""
         before, member.engine = member.engine, engine
         if before.pool != engine.pool:
-            metrics.forget_engine(before)
-            metrics.start_engine(engine, member.known.shown)
+            metrics.remove_engine(before)
+            metrics.record_state(engine, member.known.shown)
 
-    def _retire(self, earlier: Lineage) -> None:
+    def _retire(self, earlier: PoolLineage) -> None:
         now_s = time.monotonic()
         self._retired = {name: one for name, one in self._retired.items() if now_s < one[0]}
         for pool, upstream in earlier.upstreams.items():
             if upstream not in self.lineage.upstreams.values() and pool in self._by_pool:
                 self._retired[upstream] = (now_s + RETIRED_FOR_S, self.serving(pool) or [])
 
-    def _process(self, engine: Engine, lineage: Lineage) -> str:
+    def _process(self, engine: Engine, lineage: PoolLineage) -> str:
         """Equal for the same process in the same pool, whatever they are called."""
         upstream = lineage.upstreams.get(engine.pool, engine.pool)
-        return f"{upstream} {pool_renames.place(engine)} {engine.flavour}"
+        return f"{upstream} {pool_renames.engine_address(engine)} {engine.flavour}"
 
     def _remember(self) -> None:
         """Goes on where the controller before this one stopped."""
@@ -278,10 +277,10 @@ class Fleet:
         for name, one in self._memory.members(self.cluster.explicit_engines, self.lineage).items():
             member = self.members[name]
             member.address, member.accepts = one.address, one.accepts
-            known = state_machine.remembered(one.state, now_s)
+            known = state_machine.restore(one.state, now_s)
             if member.known.held:
                 known = state_machine.hold(known, member.known.held_for).engine
-            self.take(member, Step(known))
+            self.take(member, Transition(known))
 
     def _change(self) -> None:
         self.version += 1
@@ -293,16 +292,16 @@ class Fleet:
             await self._changed.wait()
             self._changed.clear()
             rows = {
-                name: (member.engine, Remembered(member.known.state, member.address, member.accepts))
+                name: (member.engine, StoredMember(member.known.state, member.address, member.accepts))
                 for name, member in self.members.items()
-                if member.known.settled and member.known.state is not State.UNKNOWN
+                if member.known.settled and member.known.state is not EngineState.UNKNOWN
             }
             await asyncio.to_thread(self._memory.keep_members, rows, self.lineage)
             await asyncio.sleep(KEEP_PAUSE_S)
 
     def _begin(self, name: str) -> None:
         if self._tasks:
-            self._watches[name] = Watch(self, self.members[name])
+            self._watches[name] = EngineMonitor(self, self.members[name])
             self._watching[name] = self._tasks.create_task(keep_running("engine", self._watches[name].run, engine=name))
 
     def _forget(self, name: str) -> None:
@@ -310,7 +309,7 @@ class Fleet:
         self._watches.pop(name, None)
         if task := self._watching.pop(name, None):
             task.cancel()
-        metrics.forget_engine(member.engine)
+        metrics.remove_engine(member.engine)
 
     def _apply_remotes(self) -> None:
         wanted = {pool.name: pool.remote for pool in self.cluster.pools if pool.remote}
@@ -319,27 +318,27 @@ class Fleet:
                 del self.remotes[name]
                 if task := self._watching.pop(_remote_key(name), None):
                     task.cancel()
-                metrics.forget_remote(name)
+                metrics.remove_remote(name)
         for name, there in wanted.items():
             if name not in self.remotes:
-                self.remotes[name] = Endpoint(name, there)
+                self.remotes[name] = RemoteEndpoint(name, there)
                 self._begin_remote(self.remotes[name])
 
-    def _begin_remote(self, endpoint: Endpoint) -> None:
+    def _begin_remote(self, endpoint: RemoteEndpoint) -> None:
         if self._tasks:
 
             def tell(sentence: str) -> None:
-                fields = {"pool": endpoint.pool, "state": State.REMOTE.value}
+                fields = {"pool": endpoint.pool, "state": EngineState.REMOTE.value}
                 self.tell(f"{endpoint.remote.host} of pool {endpoint.pool} {sentence}", **fields)
 
             async def watch() -> None:
-                await remote_monitor.watch(endpoint, lambda: self.cluster.controller, tell)
+                await engine_monitor.monitor_remote(endpoint, lambda: self.cluster.controller, tell)
 
             watching = keep_running("remote", watch, pool=endpoint.pool)
             self._watching[_remote_key(endpoint.pool)] = self._tasks.create_task(watching)
 
 
-def _membership(known: state_machine.Engine) -> tuple[State, bool, bool, bool]:
+def _membership(known: state_machine.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
     return known.state, known.held, known.settled, known.on_doubt
 
 

@@ -11,31 +11,31 @@ from typing import Any
 from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import address_of
 from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import Lineage
-from manyeyes.controller.health.state_machine import State
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.config_sync.pool_renames import PoolLineage
+from manyeyes.controller.health.state_machine import EngineState
+from manyeyes.controller.state_store import StateStore
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
-class Remembered:
+class StoredMember:
     """One engine as it was last known."""
 
-    state: State
+    state: EngineState
     address: str | None
     accepts: frozenset[str] | None = None
     """Every `model` that it accepts."""
 
 
-class Memory:
+class MembershipStore:
     """Three documents: `members`, written after each change; `held`, written before a hold takes effect; and `lineage`, written
     before DNS answers by it."""
 
-    def __init__(self, kept: Kept | None) -> None:
+    def __init__(self, kept: StateStore | None) -> None:
         self._kept = kept
 
-    def members(self, engines: tuple[Engine, ...], lineage: Lineage) -> dict[str, Remembered]:
+    def members(self, engines: tuple[Engine, ...], lineage: PoolLineage) -> dict[str, StoredMember]:
         """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
         document = self._read("members")
         if document.get("boot") != _boot():
@@ -46,12 +46,12 @@ class Memory:
         for name, row in rows.items() if isinstance(rows, dict) else ():
             if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name], lineage):
                 try:
-                    state = State(row.get("state"))
+                    state = EngineState(row.get("state"))
                 except (ValueError, TypeError):
                     continue
                 address, names = row.get("address"), row.get("accepts")
                 is_address = isinstance(address, str) and isinstance(address_of(address), IPv4Address)
-                found[name] = Remembered(
+                found[name] = StoredMember(
                     state,
                     address if is_address else None,
                     frozenset(str(each) for each in names) if isinstance(names, list) and names else None,
@@ -62,7 +62,7 @@ class Memory:
         """The reason by engine's name."""
         return {str(name): str(reason) for name, reason in self._read("held").items()}
 
-    def keep_members(self, rows: dict[str, tuple[Engine, Remembered]], lineage: Lineage) -> bool:
+    def keep_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> bool:
         """False when the disk refuses; the log says so."""
         engines = {
             name: {"at": _place(engine, lineage), "state": one.state.value, "address": one.address}
@@ -75,11 +75,11 @@ class Memory:
         """The same."""
         return self._kept is None or self._kept.write("held", reasons)
 
-    def lineage(self) -> Lineage:
+    def lineage(self) -> PoolLineage:
         """Which pool was called what before."""
-        return pool_renames.read(self._read("lineage"))
+        return pool_renames.parse_lineage(self._read("lineage"))
 
-    def keep_lineage(self, lineage: Lineage) -> bool:
+    def keep_lineage(self, lineage: PoolLineage) -> bool:
         """False when the disk refuses; the log says so."""
         return self._kept is None or self._kept.write("lineage", lineage.document())
 
@@ -95,8 +95,8 @@ class Memory:
         return document
 
 
-def _place(engine: Engine, lineage: Lineage) -> str:
-    return f"{lineage.upstreams.get(engine.pool, engine.pool)} {pool_renames.place(engine)}"
+def _place(engine: Engine, lineage: PoolLineage) -> str:
+    return f"{lineage.upstreams.get(engine.pool, engine.pool)} {pool_renames.engine_address(engine)}"
 
 
 def _boot() -> str:

@@ -16,15 +16,15 @@ import dns.resolver
 from manyeyes.config.capacity import in_flight
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.controller.config_sync.effective_config import Found, InForce, Refused
+from manyeyes.controller.config_sync.effective_config import ChangeRejected, DiscoveredEngines, EffectiveConfig
 
 WITHIN_S = 5.0
 
 
-class Services:
+class ServiceDiscovery:
     """Looks them up under `name`, with {} for the pool, and a port, such as {}.manyeyes.svc.cluster.local:8000."""
 
-    def __init__(self, name: str, resolver: str, in_force: InForce, tell: Callable[[str], None]) -> None:
+    def __init__(self, name: str, resolver: str, in_force: EffectiveConfig, tell: Callable[[str], None]) -> None:
         self.name, _, port = name.rpartition(":")
         self.port = int(port)
         self.in_force = in_force
@@ -34,7 +34,7 @@ class Services:
             address, _, port = resolver.rpartition(":")
             self._resolver.nameservers, self._resolver.port = [address], int(port)
         self._resolver.lifetime = WITHIN_S
-        self._found: Found = {}
+        self._found: DiscoveredEngines = {}
 
     async def follow(self) -> None:
         """Looks until cancelled."""
@@ -56,10 +56,10 @@ class Services:
         before, self._found = self._found, found
         try:
             self.in_force.take_found(found)
-        except Refused as error:
+        except ChangeRejected as error:
             self.tell(f"what the Services name cannot be taken over: {error}")
             return
-        for sentence in changes(before, found):
+        for sentence in describe_changes(before, found):
             self.tell(sentence)
 
     async def _members(self, pool: str) -> list[str] | None:
@@ -91,7 +91,7 @@ def engines_at(written: Cluster, pool: str, addresses: list[str], port: int) -> 
     )
 
 
-def changes(before: Found, found: Found) -> list[str]:
+def describe_changes(before: DiscoveredEngines, found: DiscoveredEngines) -> list[str]:
     """One sentence for each pool whose members changed."""
     sentences = []
     for pool, engines in found.items():

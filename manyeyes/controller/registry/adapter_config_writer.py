@@ -4,26 +4,26 @@ from typing import Any
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.controller.registry.errors import Refusal
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 
 DOCUMENT = "adapter"
 
 
-class AdapterBook:
+class AdapterConfigWriter:
     """Writes the document whenever it changes."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: StateStore) -> None:
         self.kept = kept
         self._written: dict[str, Any] | None = None
 
     def write(self, cluster: Cluster) -> None:
         """Listens to the cluster in force."""
-        document = book(cluster)
+        document = adapter_document(cluster)
         if document != self._written and self.kept.write(DOCUMENT, document):
             self._written = document
 
 
-def book(cluster: Cluster) -> dict[str, Any]:
+def adapter_document(cluster: Cluster) -> dict[str, Any]:
     """Limits, and every engine with an endpoint. Pure."""
     return {
         "max_body_mb": cluster.gateway.max_body_mb,

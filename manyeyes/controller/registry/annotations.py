@@ -12,24 +12,24 @@ from pydantic import Field
 
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.registry.errors import Refusal, not_found, responses
-from manyeyes.controller.registry.schemas import Form, Removed
+from manyeyes.controller.registry.schemas import Removed, RequestModel
 from manyeyes.controller.telemetry.metrics import MARK
 
 MOST = 20
 """At a time: each is a series in Prometheus for as long as that keeps samples."""
-Text = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+AnnotationText = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 
 
-class NewMark(Form):
+class NewAnnotation(RequestModel):
     """A time to find again."""
 
-    text: Text
+    text: AnnotationText
     """What is going on, in a few words. It is the mark's name."""
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
     """It ends by itself then, should nobody end it before."""
 
 
-class Mark(Form):
+class Annotation(RequestModel):
     """A mark that lasts."""
 
     text: str
@@ -37,14 +37,14 @@ class Mark(Form):
     """When it ends by itself."""
 
 
-class Marks:
+class AnnotationRegistry:
     """Those that last. They are not kept over a restart of the controller."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._ends: dict[str, tuple[Mark, asyncio.TimerHandle]] = {}
+        self._ends: dict[str, tuple[Annotation, asyncio.TimerHandle]] = {}
 
-    def begin(self, text: str, seconds: float) -> Mark:
+    def begin(self, text: str, seconds: float) -> Annotation:
         """Begins it, or lets one that lasts go on for so long from here. Raises Refusal when there are too many."""
         if before := self._ends.pop(text, None):
             before[1].cancel()
@@ -53,7 +53,7 @@ class Marks:
         else:
             self._fleet.tell(f"began: {text}")
         MARK.labels(text).set(1)
-        mark = Mark(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
+        mark = Annotation(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
         self._ends[text] = (mark, asyncio.get_running_loop().call_later(seconds, self.end, text))
         return mark
 
@@ -65,21 +65,21 @@ class Marks:
         MARK.remove(text)
         self._fleet.tell(f"ended: {text}")
 
-    def all(self) -> list[Mark]:
+    def all(self) -> list[Annotation]:
         return [mark for mark, _ in self._ends.values()]
 
 
 def routes(fleet: Fleet) -> APIRouter:
     router = APIRouter(prefix="/api/marks", tags=["marks"], responses=responses(401, 403, 404, 409, 422))
-    marks = Marks(fleet)
+    marks = AnnotationRegistry(fleet)
 
     @router.get("")
-    async def show() -> list[Mark]:
+    async def show() -> list[Annotation]:
         """The marks that last."""
         return marks.all()
 
     @router.post("", status_code=201)
-    async def begin(new: NewMark) -> Mark:
+    async def begin(new: NewAnnotation) -> Annotation:
         """Begins a mark, or prolongs the one of this name."""
         return marks.begin(new.text, new.seconds)
 

@@ -6,31 +6,30 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from manyeyes.config.loader import sentences
-from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.config.loader import describe_errors
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import annotations, drain_routes, engine_routes, pool_routes
+from manyeyes.controller.registry import annotations, engine_routes, pool_routes
 from manyeyes.controller.registry.addresses import Own
-from manyeyes.controller.registry.admin_key import AdminKey
 from manyeyes.controller.registry.errors import Refusal, response
-from manyeyes.controller.registry.middleware import TOO_LARGE, Guard
-from manyeyes.controller.registry.registrations import Registrations
+from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
+from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.secret_files import SecretFiles
 from manyeyes.controller.settings import Settings
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 
 BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-key` prints it.")
 """Only told here, so that the OpenAPI page has its button; guard.py asks for it."""
 
 
-def mount(app: FastAPI, fleet: Fleet, in_force: InForce, kept: Kept, settings: Settings) -> None:
+def mount_registry(app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: StateStore, settings: Settings) -> None:
     """Adds the calls, the guard and the form of errors to `app`."""
-    registrations = Registrations(in_force, kept)
+    registrations = RegistrationService(in_force, kept)
     secret_files = SecretFiles(settings.secrets, in_force)
     own = Own(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
     for router in (
         engine_routes.routes(fleet, in_force, registrations, secret_files, own, settings.adapter_name),
-        drain_routes.routes(fleet),
+        engine_routes.drain_routes(fleet),
         pool_routes.routes(fleet, in_force, registrations, secret_files, own),
         annotations.routes(fleet),
     ):
@@ -38,7 +37,7 @@ def mount(app: FastAPI, fleet: Fleet, in_force: InForce, kept: Kept, settings: S
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _wrong_fields)
-    app.add_middleware(Guard, key=AdminKey(settings.secrets))
+    app.add_middleware(AdminAuthMiddleware, key=AdminKey(settings.secrets))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -66,6 +65,6 @@ async def _wrong_fields(request: Request, error: Exception) -> Response:
     if any(detail["type"] == "json_invalid" for detail in details):
         return response(Refusal(422, "invalid_json", "The body is not valid JSON."))
     placed = [detail | {"loc": detail["loc"][1:]} for detail in details]
-    found = sentences(placed, error.body, "/api/docs")
+    found = describe_errors(placed, error.body, "/api/docs")
     first = next((str(step) for step in placed[0]["loc"] if isinstance(step, str)), None)
     return response(Refusal(422, "invalid_request", "; ".join(found), first))

@@ -1,30 +1,94 @@
 """/api/engines: register, look, change the weight, remove."""
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import wrong_host, wrong_port
 from manyeyes.config.pools import Pool
-from manyeyes.controller.config_sync.effective_config import InForce
-from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import addresses, model_check, response_models
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.registry import addresses, model_check, schemas
 from manyeyes.controller.registry.adapter_config_writer import free_port
 from manyeyes.controller.registry.addresses import Own
-from manyeyes.controller.registry.drain_routes import found
-from manyeyes.controller.registry.errors import Refusal, responses
-from manyeyes.controller.registry.registrations import Registrations
-from manyeyes.controller.registry.response_models import Engines, ShownEngine
-from manyeyes.controller.registry.schemas import Change, NewEngine, Removed
+from manyeyes.controller.registry.errors import Refusal, not_found, responses
+from manyeyes.controller.registry.registrations import RegistrationService
+from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange
 from manyeyes.controller.registry.secret_files import SecretFiles
 from manyeyes.engine.vllm_flags import served_names
+
+DEFAULT_REASON = "by API"
+
+
+class DrainRequest(BaseModel):
+    """Why, for the log and for colleagues."""
+
+    model_config = {"extra": "forbid", "json_schema_extra": {"examples": [{"reason": "another driver for GPU 1"}]}}
+
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = DEFAULT_REASON
+
+
+class DrainResponse(BaseModel):
+    """One engine after a drain or a resume."""
+
+    name: str
+    state: str
+    """`draining` while it is up and held back; any other state it is in by itself."""
+    held: bool
+    """Out of rotation on somebody's word."""
+    in_flight: int | None
+    """Requests it still works on. null: not known."""
+
+
+def drain_routes(fleet: Fleet) -> APIRouter:
+    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=responses(401, 403, 404, 422))
+
+    @router.post("/{name}/drain")
+    async def drain(name: str, why: DrainRequest | None = None) -> DrainResponse:
+        """Takes the engine out of rotation: it gets no new request, and finishes those it has. Twice is as good as once."""
+        member = find_member(fleet, name)
+        fleet.hold(name, (why or DrainRequest()).reason)
+        return _drain_response(member)
+
+    @router.post("/{name}/resume")
+    async def resume(name: str, why: DrainRequest | None = None) -> DrainResponse:
+        """Lets a drained engine in again, as soon as it is up."""
+        member = find_member(fleet, name)
+        fleet.release(name, (why or DrainRequest()).reason)
+        return _drain_response(member)
+
+    return router
+
+
+def find_member(fleet: Fleet, name: str) -> FleetMember:
+    """The engine of that name. Raises Refusal 404."""
+    if member := fleet.members.get(name):
+        return member
+    raise not_found("engine", name, list(fleet.members))
+
+
+def in_flight(member: FleetMember) -> int | None:
+    """Requests it works on, where they are counted."""
+    value = getattr(getattr(member, "load", None), "in_flight", None)
+    return int(value) if value is not None else None
+
+
+def _drain_response(member: FleetMember) -> DrainResponse:
+    return DrainResponse(
+        name=member.engine.name,
+        state=member.known.shown.value,
+        held=member.known.held,
+        in_flight=in_flight(member),
+    )
 
 
 def routes(
     fleet: Fleet,
-    in_force: InForce,
-    registrations: Registrations,
+    in_force: EffectiveConfig,
+    registrations: RegistrationService,
     secret_files: SecretFiles,
     own: Own,
     adapter_name: str,
@@ -32,12 +96,12 @@ def routes(
     router = APIRouter(prefix="/api/engines", tags=["engines"], responses=responses(401, 403, 404, 409, 422, 507))
 
     @router.get("")
-    async def engines() -> Engines:
+    async def engines() -> EngineList:
         """All engines with their states, those of cluster.yaml first."""
-        return Engines(engines=[response_models.engine(member, in_force) for member in fleet.members.values()])
+        return EngineList(engines=[schemas.engine_response(member, in_force) for member in fleet.members.values()])
 
     @router.post("", status_code=201)
-    async def register(form: NewEngine) -> ShownEngine:
+    async def register(form: NewEngine) -> EngineResponse:
         """Registers an engine. It is probed, warmed up with one picture, and then gets its part of the pool's requests."""
         pool = _pool(form, in_force)
         given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
@@ -66,20 +130,20 @@ def routes(
             engine=engine.name,
             pool=engine.pool,
         )
-        return response_models.engine(found(fleet, engine.name), in_force, notice)
+        return schemas.engine_response(find_member(fleet, engine.name), in_force, notice)
 
     @router.get("/{name}")
-    async def one(name: str) -> ShownEngine:
+    async def one(name: str) -> EngineResponse:
         """One engine."""
-        return response_models.engine(found(fleet, name), in_force)
+        return schemas.engine_response(find_member(fleet, name), in_force)
 
     @router.patch("/{name}")
-    async def change(name: str, form: Change) -> ShownEngine:
+    async def change(name: str, form: WeightChange) -> EngineResponse:
         """Gives an engine another part of its pool's requests. It holds until it is changed again, also for one of cluster.yaml."""
-        found(fleet, name)
+        find_member(fleet, name)
         await registrations.set_weight(name, form.weight)
         fleet.tell(f"{name} has weight {form.weight} by API", engine=name)
-        return response_models.engine(found(fleet, name), in_force)
+        return schemas.engine_response(find_member(fleet, name), in_force)
 
     @router.delete("/{name}")
     async def remove(name: str) -> Removed:
@@ -91,14 +155,14 @@ def routes(
     return router
 
 
-def _pool(form: NewEngine, in_force: InForce) -> Pool:
+def _pool(form: NewEngine, in_force: EffectiveConfig) -> Pool:
     if (form.pool is None) == (form.model is None):
         raise Refusal(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
     pools = in_force.cluster.pools
     if form.pool is not None:
         found = next((pool for pool in pools if pool.name == form.pool), None)
     else:
-        found = response_models.client_names(pools).get(form.model or "")
+        found = schemas.client_names(pools).get(form.model or "")
     if found is None:
         wanted = f"pool '{form.pool}'" if form.pool is not None else f"model '{form.model}'"
         param = "pool" if form.pool is not None else "model"
@@ -162,7 +226,7 @@ def _wrong_url(url: str, why: str) -> Refusal:
     return Refusal(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
 
 
-async def _check_endpoint(form: NewEngine, in_force: InForce, own: Own, secret_files: SecretFiles) -> None:
+async def _check_endpoint(form: NewEngine, in_force: EffectiveConfig, own: Own, secret_files: SecretFiles) -> None:
     assert form.endpoint
     for param, url in (
         ("endpoint.url", form.endpoint.url),

@@ -5,14 +5,54 @@ nginx marks what comes through the gateway with a header, and takes a client's o
 
 import base64
 import binascii
+import secrets
+from pathlib import Path
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from manyeyes.controller.registry.admin_key import AdminKey, NoAdminKey
 from manyeyes.controller.registry.errors import Refusal, response
+
+ADMIN_KEY_FILE = "admin.key"
+LEAST_CHARACTERS = 16
+"""A file that is empty, or holds a word somebody tried out, lets nobody in."""
+
+
+class NoAdminKey(Exception):
+    """There is no key to compare with; the message says why and what to do."""
+
+
+class AdminKey:
+    """The key in the secrets folder, known to the controller only by reading it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / ADMIN_KEY_FILE
+
+    def matches(self, given: str) -> bool:
+        """Whether `given` is the key, in a time that does not depend on how much of it is right. Raises NoAdminKey."""
+        return secrets.compare_digest(given.encode(), self._read().encode())
+
+    def _read(self) -> str:
+        try:
+            key = self.file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise NoAdminKey(
+                f"There is no admin key, so nothing can be changed by API. `make up` makes one in secrets/{ADMIN_KEY_FILE}."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise NoAdminKey(
+                f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}), so nothing can be changed by API. "
+                "`make doctor` says how to open it to the controller."
+            ) from error
+        if len(key) < LEAST_CHARACTERS:
+            raise NoAdminKey(
+                f"The admin key in secrets/{ADMIN_KEY_FILE} has fewer than {LEAST_CHARACTERS} characters, so nothing can be changed by API. "
+                "Remove the file, and `make up` makes one."
+            )
+        return key
+
 
 log = structlog.get_logger()
 OUTSIDE = "x-manyeyes-outside"
@@ -22,7 +62,7 @@ TOO_LARGE = Refusal(413, "request_too_large", "The body is larger than 1 MiB, wh
 REALM = 'Basic realm="ManyEyes administration: any name, and the admin key as the password", charset="UTF-8"'
 
 
-class Guard:
+class AdminAuthMiddleware:
     """Around the whole application: no path can be forgotten."""
 
     def __init__(self, app: ASGIApp, key: AdminKey) -> None:

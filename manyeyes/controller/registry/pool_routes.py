@@ -3,29 +3,28 @@
 from fastapi import APIRouter
 
 from manyeyes.config.pools import Pool
-from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import addresses, response_models
+from manyeyes.controller.registry import addresses, schemas
 from manyeyes.controller.registry.addresses import Own
 from manyeyes.controller.registry.errors import Refusal, not_found, responses
-from manyeyes.controller.registry.registrations import Registrations
-from manyeyes.controller.registry.response_models import Models, Pools, ShownPool
-from manyeyes.controller.registry.schemas import NewPool, Removed
+from manyeyes.controller.registry.registrations import RegistrationService
+from manyeyes.controller.registry.schemas import ModelList, NewPool, PoolList, PoolResponse, Removed
 from manyeyes.controller.registry.secret_files import SecretFiles
 
 
 def routes(
-    fleet: Fleet, in_force: InForce, registrations: Registrations, secret_files: SecretFiles, own: Own
+    fleet: Fleet, in_force: EffectiveConfig, registrations: RegistrationService, secret_files: SecretFiles, own: Own
 ) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["pools and models"], responses=responses(401, 403, 404, 409, 422, 507))
 
     @router.get("/pools")
-    async def pools() -> Pools:
+    async def pools() -> PoolList:
         """All pools, also those that nobody serves yet."""
-        return Pools(pools=[response_models.pool(one, fleet, in_force) for one in in_force.cluster.pools])
+        return PoolList(pools=[schemas.pool_response(one, fleet, in_force) for one in in_force.cluster.pools])
 
     @router.post("/pools", status_code=201)
-    async def register(form: NewPool) -> ShownPool:
+    async def register(form: NewPool) -> PoolResponse:
         """Registers a pool. With `remote` it answers at once; else as soon as an engine of it is up."""
         if form.model == "tiny" or form.model.startswith("/"):
             raise Refusal(
@@ -44,13 +43,13 @@ def routes(
             f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),
             pool=pool.name,
         )
-        return response_models.pool(in_force.cluster.pool(pool.name), fleet, in_force)
+        return schemas.pool_response(in_force.cluster.pool(pool.name), fleet, in_force)
 
     @router.get("/pools/{name}")
-    async def one(name: str) -> ShownPool:
+    async def one(name: str) -> PoolResponse:
         """One pool."""
         try:
-            return response_models.pool(in_force.cluster.pool(name), fleet, in_force)
+            return schemas.pool_response(in_force.cluster.pool(name), fleet, in_force)
         except KeyError:
             raise not_found("pool", name, [pool.name for pool in in_force.cluster.pools]) from None
 
@@ -62,14 +61,14 @@ def routes(
         return Removed(name=name)
 
     @router.get("/models")
-    async def models() -> Models:
+    async def models() -> ModelList:
         """Every name a client may write in `model`, the pool it leads to, and the engines behind it."""
-        return response_models.models(fleet, in_force)
+        return schemas.models_response(fleet, in_force)
 
     return router
 
 
-def _refuse_fallback_to_strangers(pool: Pool, in_force: InForce) -> None:
+def _refuse_fallback_to_strangers(pool: Pool, in_force: EffectiveConfig) -> None:
     """Engines that Compose started know the names they were started with; a new pool's is not among them."""
     strangers = [one.name for one in in_force.cluster.started_engines if one.pool == pool.fallback]
     if strangers:

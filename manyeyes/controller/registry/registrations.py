@@ -14,11 +14,17 @@ from pydantic import BaseModel, ValidationError
 from manyeyes.config import documents, validation
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.loader import sentences
+from manyeyes.config.loader import describe_errors
 from manyeyes.config.pools import Pool
-from manyeyes.controller.config_sync.effective_config import NOTHING, InForce, Refused, Registered, merged
+from manyeyes.controller.config_sync.effective_config import (
+    NO_REGISTRATIONS,
+    ChangeRejected,
+    EffectiveConfig,
+    Registrations,
+    with_registrations,
+)
 from manyeyes.controller.registry.errors import Refusal, not_found
-from manyeyes.controller.state_store import Kept
+from manyeyes.controller.state_store import StateStore
 
 log = structlog.get_logger()
 WEIGHTS = "weights"
@@ -26,13 +32,13 @@ HEAVIEST = 100
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def read(kept: Kept, written: Cluster) -> tuple[Registered, list[str]]:
+def load_registrations(kept: StateStore, written: Cluster) -> tuple[Registrations, list[str]]:
     """What the state folder holds, and a sentence for each document of it that is not in force.
 
     A document that is no engine or pool is set aside. One that breaks a rule together with today's cluster.yaml stays where it
     is: another cluster.yaml may have room for it again.
     """
-    registered, left_out = NOTHING, []
+    registered, left_out = NO_REGISTRATIONS, []
     for pool in _documents(kept, "pools", Pool):
         registered, problem = _with(written, registered, replace(registered, pools=(*registered.pools, pool)))
         left_out += [f"pool {pool.name}, registered by API, is left out: {problem}"] if problem else []
@@ -42,16 +48,16 @@ def read(kept: Kept, written: Cluster) -> tuple[Registered, list[str]]:
     return replace(registered, weights=_weights(kept)), left_out
 
 
-def _with(written: Cluster, before: Registered, after: Registered) -> tuple[Registered, str]:
+def _with(written: Cluster, before: Registrations, after: Registrations) -> tuple[Registrations, str]:
     try:
-        problems = validation.problems(merged(written, after))
+        problems = validation.problems(with_registrations(written, after))
     except Exception as error:
         log.exception("registration_not_understood")
-        problems = [documents.bug(error)]
+        problems = [documents.describe_bug(error)]
     return (before, "; ".join(problems)) if problems else (after, "")
 
 
-def _documents(kept: Kept, folder: str, section: type[Section]) -> list[Section]:
+def _documents(kept: StateStore, folder: str, section: type[Section]) -> list[Section]:
     found = []
     for name in kept.names(folder):
         document = kept.read(name)
@@ -62,7 +68,7 @@ def _documents(kept: Kept, folder: str, section: type[Section]) -> list[Section]
         try:
             one = section.model_validate(document)
         except ValidationError as error:
-            kept.set_aside(name, "; ".join(sentences(error.errors(include_url=False), document)))
+            kept.set_aside(name, "; ".join(describe_errors(error.errors(include_url=False), document)))
             continue
         if f"{folder}/{getattr(one, 'name', '')}" != name:
             kept.set_aside(name, "its name is not its file's")
@@ -71,7 +77,7 @@ def _documents(kept: Kept, folder: str, section: type[Section]) -> list[Section]
     return found
 
 
-def _weights(kept: Kept) -> tuple[tuple[str, int], ...]:
+def _weights(kept: StateStore) -> tuple[tuple[str, int], ...]:
     document = kept.read(WEIGHTS)
     if document is None:
         return ()
@@ -83,16 +89,16 @@ def _weights(kept: Kept) -> tuple[tuple[str, int], ...]:
     return ()
 
 
-class Registrations:
+class RegistrationService:
     """Changes them, one at a time. Every method raises Refusal, and then nothing was changed."""
 
-    def __init__(self, in_force: InForce, kept: Kept) -> None:
+    def __init__(self, in_force: EffectiveConfig, kept: StateStore) -> None:
         self.in_force = in_force
         self.kept = kept
         self._one_at_a_time = asyncio.Lock()
 
     @property
-    def now(self) -> Registered:
+    def now(self) -> Registrations:
         return self.in_force.registered
 
     def is_written(self, kind: str, name: str) -> bool:
@@ -154,9 +160,9 @@ class Registrations:
             after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
             await self._take(after, f"pools/{name}", lambda: self.kept.remove(f"pools/{name}"))
 
-    async def _take(self, after: Registered, document: str, store: Callable[[], bool]) -> None:
+    async def _take(self, after: Registrations, document: str, store: Callable[[], bool]) -> None:
         """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
-        if problems := validation.problems(merged(self.in_force.written, after)):
+        if problems := validation.problems(with_registrations(self.in_force.written, after)):
             raise Refusal(409, "breaks_rules", f"{'; '.join(problems)}.")
         # In a thread: a disk that hangs must not stop DNS answers.
         former = await asyncio.to_thread(self.kept.read, document)
@@ -168,7 +174,7 @@ class Registrations:
             )
         try:
             self.in_force.take_registered(after)
-        except Refused as refused:
+        except ChangeRejected as refused:
             await asyncio.to_thread(self.kept.restore, document, former)
             raise Refusal(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
 

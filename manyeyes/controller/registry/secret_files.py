@@ -4,15 +4,15 @@ import ssl
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.controller.config_sync.effective_config import InForce
-from manyeyes.controller.registry.admin_key import FILE as ADMIN_KEY
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.errors import Refusal
+from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
 
 
 class SecretFiles:
     """The folder, as the gateway and the adapter see it too."""
 
-    def __init__(self, folder: Path, in_force: InForce) -> None:
+    def __init__(self, folder: Path, in_force: EffectiveConfig) -> None:
         self.folder = folder
         self.in_force = in_force
 

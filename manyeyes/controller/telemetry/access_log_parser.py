@@ -56,7 +56,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoggedRequest:
     """One request as the gateway saw it."""
 
     status: int
@@ -107,13 +107,13 @@ class Request:
         return max(0.0, (last.response_s or 0.0) - (last.header_s or 0.0))
 
 
-def read(datagram: bytes) -> Request | None:
+def parse_datagram(datagram: bytes) -> LoggedRequest | None:
     """The request that a datagram tells of; None for anything else. A missing field is empty, 0 or None; the status must be there."""
-    found = fields(datagram)
-    return None if found is None else request(found)
+    found = parse_fields(datagram)
+    return None if found is None else parse_request(found)
 
 
-def fields(datagram: bytes) -> dict[str, object] | None:
+def parse_fields(datagram: bytes) -> dict[str, object] | None:
     """The line's fields, whatever they are; None where there is no object of JSON."""
     start = datagram.find(b"{")
     if start < 0:
@@ -125,7 +125,7 @@ def fields(datagram: bytes) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def request(fields: dict[str, object]) -> Request | None:
+def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
     """The same as `read`, of fields."""
     if fields.get("event", "request") != "request":
         return None
@@ -139,7 +139,7 @@ def request(fields: dict[str, object]) -> Request | None:
         _text(fields.get("header_s")),
         _text(fields.get("response_s")),
     )
-    return Request(
+    return LoggedRequest(
         status=int(status),
         total_s=_number(fields.get("total_s"), MOST_S),
         key=_text(fields.get("key")),

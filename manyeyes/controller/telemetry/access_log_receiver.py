@@ -11,15 +11,14 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.slo import Slo
+from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import failed
-from manyeyes.controller.telemetry import access_log_parser, metric_labels, metrics, request_aggregator, request_metrics
-from manyeyes.controller.telemetry.access_log_parser import Outcome, Request
-from manyeyes.controller.telemetry.latency_window import Recent
-from manyeyes.controller.telemetry.metric_labels import Known
-from manyeyes.controller.telemetry.otlp_exporter import SpanExport
-from manyeyes.controller.telemetry.request_aggregator import Kind
+from manyeyes.controller.telemetry import access_log_parser, metrics, request_aggregator, request_metrics
+from manyeyes.controller.telemetry.access_log_parser import LoggedRequest, Outcome
+from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
+from manyeyes.controller.telemetry.request_aggregator import RequestGroup
+from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
@@ -38,12 +37,12 @@ SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 """Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
 
 
-class RequestLog:
+class AccessLog:
     """What the requests so far say."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.recent: dict[str, Recent] = {}
+        self.recent: dict[str, LatencyWindow] = {}
         """By pool. Answers from the cache are not in it: they say nothing of how long an engine takes."""
         self.last_success: dict[str, datetime] = {}
         """By engine: when it last began an answer that succeeded.
@@ -53,7 +52,7 @@ class RequestLog:
         self._keys = {""}
         self._known = _known(fleet)
         self._known_at_s = time.monotonic()
-        self.spans = SpanExport(
+        self.spans = SpanExporter(
             lambda: self.fleet.cluster.tracing, lambda address: self._known.engine_at.get(address, "")
         )
         self.receiver: socket.socket | None = None
@@ -61,8 +60,8 @@ class RequestLog:
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
-        self._kinds: dict[request_aggregator.Key, Kind] = {}
-        self._gathered: list[Kind] = []
+        self._kinds: dict[request_aggregator.GroupKey, RequestGroup] = {}
+        self._gathered: list[RequestGroup] = []
         """Kinds of which `settle` has to tell."""
         self.apply(fleet.cluster)
 
@@ -70,7 +69,7 @@ class RequestLog:
         """Another cluster is in force."""
         self._forget_kinds()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}
-        request_metrics.start_at_zero(cluster)
+        request_metrics.initialize_series(cluster)
 
     def take(self, datagram: bytes) -> None:
         """Counts one datagram, whatever is in it."""
@@ -82,7 +81,7 @@ class RequestLog:
         now_s = time.monotonic()
         if now_s > self._known_at_s + KNOWN_FOR_S:
             self._learn(now_s)
-        fields = access_log_parser.fields(datagram)
+        fields = access_log_parser.parse_fields(datagram)
         if fields is None:
             metrics.UNREADABLE.inc()
         elif not self._gather_ordinary(fields, now_s):
@@ -91,8 +90,8 @@ class RequestLog:
 
     def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
         """False where the request has to be read by itself."""
-        key = request_aggregator.key(fields)
-        figures = request_aggregator.figures(fields)
+        key = request_aggregator.group_key(fields)
+        figures = request_aggregator.parse_figures(fields)
         if key is None or figures is None:
             return False
         try:
@@ -107,13 +106,13 @@ class RequestLog:
         self._recent_of(kind.pool).add(now_s, figures.total_s, figures.first_byte_s)
         return True
 
-    def _kind(self, key: request_aggregator.Key, fields: dict[str, object]) -> Kind | None:
-        request = access_log_parser.request(fields)
+    def _kind(self, key: request_aggregator.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
+        request = access_log_parser.parse_request(fields)
         if request is None:
             return None
-        client = metric_labels.key(request.key, self._keys)
+        client = request_metrics.key_label(request.key, self._keys)
         self._keys.add(client)
-        kind = request_aggregator.kind(request, self._known, client, self._slos.get(self._known.asked(request)))
+        kind = request_aggregator.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
         if kind and len(self._kinds) < MOST_KINDS:
             self._kinds[key] = kind
             return kind
@@ -142,13 +141,13 @@ class RequestLog:
 
     def _take(self, datagram: bytes, fields: dict[str, object], now_s: float) -> None:
         self.spans.take(datagram)
-        request = access_log_parser.request(fields)
+        request = access_log_parser.parse_request(fields)
         if request is None:
             metrics.UNREADABLE.inc()
             return
-        key = metric_labels.key(request.key, self._keys)
+        key = request_metrics.key_label(request.key, self._keys)
         self._keys.add(key)
-        request_metrics.count(request, self._known, key, self._slos.get(self._known.asked(request)))
+        request_metrics.count_request(request, self._known, key, self._slos.get(self._known.asked(request)))
         engine = self._known.engine(request)
         self._tell_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
@@ -159,13 +158,13 @@ class RequestLog:
     def _succeeded(self, engine: str, began: datetime) -> None:
         self.last_success[engine] = max(began, self.last_success.get(engine, began))
 
-    def _recent_of(self, pool: str) -> Recent:
+    def _recent_of(self, pool: str) -> LatencyWindow:
         recent = self.recent.get(pool)
         if recent is None:
-            recent = self.recent[pool] = Recent()
+            recent = self.recent[pool] = LatencyWindow()
         return recent
 
-    def _tell_fleet(self, request: Request, now_s: float) -> None:
+    def _tell_fleet(self, request: LoggedRequest, now_s: float) -> None:
         """Which engines worked and which failed; the fleet looks at the latter at once."""
         for number, attempt in enumerate(request.attempts, start=1):
             engine = self._known.engine_at.get(attempt.address, "")
@@ -197,8 +196,8 @@ class RequestLog:
         return recent.first_byte_ms(0.95, time.monotonic()) if recent else None
 
 
-def _known(fleet: Fleet) -> Known:
-    return Known(
+def _known(fleet: Fleet) -> ClusterLabels:
+    return ClusterLabels(
         pools=frozenset(fleet.pool_names),
         # An endpoint elsewhere goes by its host's name, as the gateway writes it.
         pool_of={pool.remote.host: pool.name for pool in fleet.cluster.pools if pool.remote}
@@ -213,7 +212,7 @@ class _Reader:
     At 1,000 requests a second the controller takes 6.9 % of a core so, and 9.3 % with asyncio's datagram protocol, which wakes up for each.
     """
 
-    def __init__(self, request_log: RequestLog, receiver: socket.socket) -> None:
+    def __init__(self, request_log: AccessLog, receiver: socket.socket) -> None:
         self.request_log = request_log
         self.receiver = receiver
         self.loop = asyncio.get_running_loop()
@@ -249,7 +248,7 @@ class _Reader:
 
 
 @contextlib.asynccontextmanager
-async def receiving(request_log: RequestLog, host: str, port: int) -> AsyncIterator[None]:
+async def receive_access_log(request_log: AccessLog, host: str, port: int) -> AsyncIterator[None]:
     """Takes datagrams on UDP while the context lasts."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)

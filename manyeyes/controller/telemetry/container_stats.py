@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import structlog
 
-from manyeyes.controller.bounded import NoReply, call
-from manyeyes.controller.config_sync.effective_config import InForce
+from manyeyes.controller.bounded import RequestFailed, bounded_request
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.supervision import failed
 from manyeyes.controller.telemetry.metrics import (
     CONTAINER_CPU,
@@ -21,14 +21,14 @@ from manyeyes.controller.telemetry.metrics import (
     CONTAINER_MEMORY_LIMIT,
     CONTAINER_RESTARTS,
 )
-from manyeyes.render.docker_socket_filter import watched
+from manyeyes.render.docker_socket_filter import watched_services
 
 log = structlog.get_logger()
 ASK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Use:
+class ContainerUsage:
     """One look at a container."""
 
     cpu_s: float
@@ -36,7 +36,7 @@ class Use:
     limit_bytes: int
 
 
-def read(told: Any) -> Use | None:
+def parse_usage(told: Any) -> ContainerUsage | None:
     """Docker's /stats. None where the container does not run: it has no memory then."""
     try:
         memory = told["memory_stats"]
@@ -52,7 +52,7 @@ def read(told: Any) -> Use | None:
     cpu_ns, usage, files, limit = numbers
     if cpu_ns is None or usage is None or files is None or limit is None:
         return None
-    return Use(cpu_s=cpu_ns / 1e9, memory_bytes=max(0, usage - files), limit_bytes=limit)
+    return ContainerUsage(cpu_s=cpu_ns / 1e9, memory_bytes=max(0, usage - files), limit_bytes=limit)
 
 
 def _count(value: Any) -> int | None:
@@ -61,10 +61,10 @@ def _count(value: Any) -> int | None:
     return value if is_count else None
 
 
-class ContainerUse:
+class ContainerStats:
     """Keeps the metrics of one project's containers."""
 
-    def __init__(self, in_force: InForce, client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, in_force: EffectiveConfig, client: httpx.AsyncClient, url: str) -> None:
         self.in_force = in_force
         self.client = client
         self.url = url
@@ -83,7 +83,7 @@ class ContainerUse:
         """Once at each container."""
         cluster = self.in_force.cluster
         engines = {engine.name for engine in cluster.started_engines}
-        for service in watched(cluster):
+        for service in watched_services(cluster):
             try:
                 await self._look_at(service, f"/containers/{cluster.name}-{service}-1", service in engines)
             except Exception:
@@ -91,13 +91,13 @@ class ContainerUse:
                 failed("container_use", service=service)
 
     async def _look_at(self, service: str, container: str, is_engine: bool) -> None:
-        self._tell(service, read(await self._ask(f"{container}/stats")))
+        self._tell(service, parse_usage(await self._ask(f"{container}/stats")))
         if is_engine:
             told = await self._ask(f"{container}/json")
             if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
                 CONTAINER_RESTARTS.labels(service).set(restarts)
 
-    def _tell(self, service: str, use: Use | None) -> None:
+    def _tell(self, service: str, use: ContainerUsage | None) -> None:
         before_s = self._cpu_s.pop(service, None)
         if use is None:
             for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
@@ -113,20 +113,20 @@ class ContainerUse:
     async def _ask(self, path: str) -> Any:
         """None where there is no answer: scaling tells of a filter that is gone, and a container that is not there has no use."""
         try:
-            reply = await call(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
+            reply = await bounded_request(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
             return reply.json() if reply.status == 200 else None
-        except (NoReply, ValueError):
+        except (RequestFailed, ValueError):
             return None
 
 
 @contextlib.asynccontextmanager
-async def watching_containers(in_force: InForce, url: str) -> AsyncIterator[None]:
+async def collect_container_stats(in_force: EffectiveConfig, url: str) -> AsyncIterator[None]:
     """While the context lasts; nothing with `controller.containers: false`."""
     if not in_force.cluster.controller.containers:
         yield
         return
     async with httpx.AsyncClient(trust_env=False) as client:
-        running = asyncio.create_task(ContainerUse(in_force, client, url).run())
+        running = asyncio.create_task(ContainerStats(in_force, client, url).run())
         try:
             yield
         finally:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from manyeyes.config.engines import Engine
-from manyeyes.controller.health.state_machine import Look, State
-from manyeyes.controller.health.vllm_metrics import Load
+from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.telemetry.access_log_parser import Outcome
 
 # A second series for each, with the time of its first value, that nothing reads.
@@ -213,54 +213,54 @@ def histogram(metric: Histogram, *labels: str) -> Histogram:
     return metric.labels(*labels)
 
 
-def start_engine(engine: Engine, current: State) -> None:
+def record_state(engine: Engine, current: EngineState) -> None:
     """Sets the engine's state gauge, all other states to 0."""
-    for state in State:
-        if state is not State.REMOTE:
+    for state in EngineState:
+        if state is not EngineState.REMOTE:
             ENGINE_STATE.labels(engine.name, engine.pool, engine.flavour, state.value).set(state is current)
     # From 0 on, so that the first one is a change that an alert sees.
-    TRANSITIONS.labels(engine.name, engine.pool, State.DOWN.value)
+    TRANSITIONS.labels(engine.name, engine.pool, EngineState.DOWN.value)
     HUNG_RESTARTS.labels(engine.name, engine.pool)
 
 
-def tell_state(engine: Engine, current: State) -> None:
+def record_transition(engine: Engine, current: EngineState) -> None:
     """The same for a change, which counts."""
-    start_engine(engine, current)
+    record_state(engine, current)
     TRANSITIONS.labels(engine.name, engine.pool, current.value).inc()
 
 
-def count_look(engine: Engine, seen: Look, waited_s: float) -> None:
+def count_probe(engine: Engine, seen: ProbeResult, waited_s: float) -> None:
     """One look at /health."""
     counter(PROBES, engine.name, seen.value).inc()
     gauge(PROBE_SECONDS, engine.name, engine.pool).set(round(waited_s, 6))
 
 
-def tell_load(engine: Engine, load: Load) -> None:
+def record_load(engine: Engine, load: EngineLoad) -> None:
     """What an engine says of its work."""
     values = (load.in_flight, load.running, load.waiting, load.hidden_queue, load.kv_cache_share, load.tokens_per_s)
     for metric, value in zip(OF_LOAD, values, strict=True):
         gauge(metric, engine.name, engine.pool).set(value or 0)
 
 
-def forget_load(engine: Engine) -> None:
+def remove_load(engine: Engine) -> None:
     """It says nothing any more."""
     _drop(OF_LOAD, {"engine": engine.name})
 
 
-def forget_engine(engine: Engine) -> None:
+def remove_engine(engine: Engine) -> None:
     """Drops the series of an engine that is no longer there."""
     _drop(ALL, {"engine": engine.name})
     _drop((DNS_ANSWERS,), {"name": engine.name})
 
 
-def forget_pool(pool: str) -> None:
+def remove_pool(pool: str) -> None:
     """Drops the series of a pool that is no longer there."""
     _drop(ALL, {"pool": pool})
     _drop((FALLBACKS,), {"to": pool})
     _drop((DNS_ANSWERS,), {"name": pool})
 
 
-def forget_remote(pool: str) -> None:
+def remove_remote(pool: str) -> None:
     """Drops what is known of an endpoint elsewhere."""
     _drop((REMOTE_REACHABLE,), {"pool": pool})
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-from manyeyes.controller.health.state_machine import State
+from manyeyes.controller.health.state_machine import EngineState
 from manyeyes.controller.telemetry import metrics
 
 HEAD = """# Metrics of the controller
@@ -28,7 +28,7 @@ def markdown() -> str:
         name = described.name + ("_total" if kind == "counter" else "")
         labels = ", ".join(f"`{label}`" for label in metric._labelnames)
         rows.append(f"| `{name}` | {kind} | {labels} | {described.documentation} |")
-    states = ", ".join(f"`{state.value}`" for state in State if state is not State.REMOTE)
+    states = ", ".join(f"`{state.value}`" for state in EngineState if state is not EngineState.REMOTE)
     return HEAD + "\n".join(rows) + "\n" + TAIL.format(states=states)
 
 

@@ -1,8 +1,10 @@
 """Sends the gateway's spans to whoever takes them. What cannot be sent in time is dropped and counted; no request waits for it."""
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -10,18 +12,103 @@ import orjson
 import structlog
 
 from manyeyes.config.observability import Tracing
-from manyeyes.controller.bounded import NoReply, call
+from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.telemetry import access_log_parser, metrics
-from manyeyes.controller.telemetry.request_spans import TRACED, document, spans
+from manyeyes.controller.telemetry.access_log_parser import Attempt, LoggedRequest, Outcome
+
+SERVER, CLIENT = 2, 3
+ERROR = 2
+TRACED = b'"traced":"1"'
+"""In lines of requests that are to have spans."""
+
+
+def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callable[[str], str]) -> list[dict[str, Any]]:
+    """The request's span, then one for each engine asked. Raises KeyError or ValueError for a line that nginx did not write."""
+    ended_s = datetime.fromisoformat(line["at"]).timestamp()
+    began_s = ended_s - (request.total_s or 0.0)
+    trace, own, parent = str(line["trace"]), str(line["span"]), str(line["parent"])
+    if len(bytes.fromhex(trace)) != 16 or len(bytes.fromhex(own)) != 8:
+        raise ValueError(f"no ids of a trace: {trace!r}, {own!r}")
+    told = {
+        "http.request.method": line["method"],
+        "url.path": line["path"],
+        "http.response.status_code": request.status,
+        "manyeyes.request": line["request"],
+        "manyeyes.model": line["model"],
+        "manyeyes.pool": request.pool,
+        "manyeyes.engine": request.engine,
+        "manyeyes.fallback": request.fallback,
+        "manyeyes.cache": request.cache,
+    }
+    whole = _span(
+        trace, own, f"{line['method']} {line['path']}", SERVER, (began_s, ended_s), told, request.status >= 500
+    )
+    if parent:
+        whole["parentSpanId"] = parent
+    found = [whole]
+    at_s = began_s
+    for number, attempt in enumerate(request.attempts):
+        until_s = min(at_s + (attempt.response_s or 0.0), ended_s)
+        told = {
+            "manyeyes.engine": engine_at(attempt.address),
+            "server.address": attempt.address,
+            "manyeyes.outcome": attempt.outcome.value,
+            "manyeyes.first_byte_s": attempt.header_s,
+        }
+        made = _span(trace, _child(own, number), "ask an engine", CLIENT, (at_s, until_s), told, _failed(attempt))
+        found.append(made | {"parentSpanId": own})
+        at_s = until_s
+    return found
+
+
+def otlp_document(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an OTLP receiver takes."""
+    resource = {"attributes": _attributes({"service.name": "gateway"})}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "manyeyes"}, "spans": found}]}]}
+
+
+def _span(
+    trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], told: dict[str, Any], failed: bool
+) -> dict[str, Any]:
+    begin, end = (str(round(one * 1e9)) for one in time_s)
+    made = {
+        "traceId": trace,
+        "spanId": own,
+        "name": name,
+        "kind": kind,
+        "startTimeUnixNano": begin,
+        "endTimeUnixNano": end,
+    }
+    return made | {"attributes": _attributes(told)} | ({"status": {"code": ERROR}} if failed else {})
+
+
+def _attributes(told: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in told.items() if value not in ("", None)]
+
+
+def _value(value: Any) -> dict[str, Any]:
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
+
+
+def _child(own: str, number: int) -> str:
+    """An attempt has no number of its own in the log: one that follows from the request's."""
+    return hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
+
+
+def _failed(attempt: Attempt) -> bool:
+    return attempt.outcome not in (Outcome.OK, Outcome.LEFT)
+
 
 log = structlog.get_logger()
-EVERY_S = 1.0
+EXPORT_INTERVAL_S = 1.0
 MOST_AT_ONCE = 500
-MOST_WAITING = 5_000
+QUEUE_SIZE = 5_000
 TIMEOUT_S = 5.0
 
 
-class SpanExport:
+class SpanExporter:
     """`tracing` is asked each time: it may change while the controller runs."""
 
     def __init__(self, tracing: Callable[[], Tracing], engine_at: Callable[[str], str]) -> None:
@@ -34,13 +121,15 @@ class SpanExport:
         """One line of the gateway's log."""
         if TRACED not in datagram or not self.tracing().enabled:
             return
-        request = access_log_parser.read(datagram)
+        request = access_log_parser.parse_datagram(datagram)
         try:
-            made = spans(orjson.loads(datagram[datagram.index(b"{") :]), request, self.engine_at) if request else []
+            made = (
+                build_spans(orjson.loads(datagram[datagram.index(b"{") :]), request, self.engine_at) if request else []
+            )
         except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
             metrics.UNREADABLE.inc()
             return
-        room = MOST_WAITING - len(self._waiting)
+        room = QUEUE_SIZE - len(self._waiting)
         self._waiting.extend(made[:room])
         metrics.SPANS.labels("dropped").inc(max(0, len(made) - room))
 
@@ -48,7 +137,7 @@ class SpanExport:
         """Until it is cancelled."""
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
             while True:
-                await asyncio.sleep(EVERY_S)
+                await asyncio.sleep(EXPORT_INTERVAL_S)
                 while self._waiting:
                     await self._send(
                         client, [self._waiting.popleft() for _ in range(min(MOST_AT_ONCE, len(self._waiting)))]
@@ -57,10 +146,10 @@ class SpanExport:
     async def _send(self, client: httpx.AsyncClient, found: list[dict[str, Any]]) -> None:
         collector = self.tracing().collector
         try:
-            reply = await call(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, document(found))
+            reply = await bounded_request(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, otlp_document(found))
             if not 200 <= reply.status < 300:
-                raise NoReply(f"it answers {reply.status}")
-        except NoReply as error:
+                raise RequestFailed(f"it answers {reply.status}")
+        except RequestFailed as error:
             metrics.SPANS.labels("dropped").inc(len(found))
             if self._works:
                 log.warning("spans_not_taken", collector=collector, error=str(error))

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
-from manyeyes.config.slo import Slo
-from manyeyes.controller.telemetry import metric_labels
-from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, Outcome, Request
-from manyeyes.controller.telemetry.metric_labels import Known
+from manyeyes.config.pools import Slo
+from manyeyes.controller.telemetry import request_metrics
+from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, LoggedRequest, Outcome
 from manyeyes.controller.telemetry.metrics import (
     ATTEMPTS,
     BYTES_IN,
@@ -24,14 +23,15 @@ from manyeyes.controller.telemetry.metrics import (
     counter,
     histogram,
 )
+from manyeyes.controller.telemetry.request_metrics import ClusterLabels
 
-TELLING = ("attempts", "pool", "asked_pool", "engine", "cache", "key", "stream")
+GROUPING_FIELDS = ("attempts", "pool", "asked_pool", "engine", "cache", "key", "stream")
 """Fields that decide what a request counts as, but for its times and sizes."""
 
-Key = tuple[object, ...]
+GroupKey = tuple[object, ...]
 
 
-class Figures(NamedTuple):
+class RequestFigures(NamedTuple):
     """In what requests of one kind differ."""
 
     total_s: float
@@ -42,7 +42,7 @@ class Figures(NamedTuple):
 
 
 @dataclass(slots=True)
-class Kind:
+class RequestGroup:
     """Requests that differ in nothing but times and sizes, since they were last told to Prometheus. Times in seconds."""
 
     engine: str
@@ -64,7 +64,7 @@ class Kind:
     began_at_s: float = 0.0
     """When the last answer began, on the clock that `take` was given."""
 
-    def take(self, now_s: float, figures: Figures) -> None:
+    def take(self, now_s: float, figures: RequestFigures) -> None:
         total_s, first_byte_s, response_s, bytes_in, bytes_out = figures
         self.number += 1
         self.seconds.observe(total_s)
@@ -85,21 +85,21 @@ class Kind:
         self.number = self.kept_slo = self.bytes_in_sum = self.bytes_out_sum = 0
 
 
-def key(fields: dict[str, object]) -> Key | None:
+def group_key(fields: dict[str, object]) -> GroupKey | None:
     """What kind of request the fields tell of; None for any that has to be looked at by itself."""
     get = fields.get
     if get("status") != 200 or get("attempt_status") != "200" or get("fallback") or get("traced") == "1":
         return None
     if get("event", "request") != "request":
         return None
-    return tuple(map(get, TELLING))
+    return tuple(map(get, GROUPING_FIELDS))
 
 
-def figures(fields: dict[str, object]) -> Figures | None:
+def parse_figures(fields: dict[str, object]) -> RequestFigures | None:
     """None where any of them is not what nginx writes."""
     get = fields.get
     try:
-        found = Figures(
+        found = RequestFigures(
             get("total_s"),  # type: ignore[arg-type]
             float(get("header_s")),  # type: ignore[arg-type]
             float(get("response_s")),  # type: ignore[arg-type]
@@ -113,21 +113,21 @@ def figures(fields: dict[str, object]) -> Figures | None:
         return None
 
 
-def kind(request: Request, known: Known, client: str, slo: Slo | None) -> Kind | None:
+def open_group(request: LoggedRequest, known: ClusterLabels, client: str, slo: Slo | None) -> RequestGroup | None:
     """Where requests like this one are counted; None where it is not ordinary. `client` is its key's label."""
     engine = known.engine(request)
     ordinary = len(request.attempts) == 1 and request.attempts[0].outcome is Outcome.OK and not request.fallback
     if not (ordinary and request.ok and engine in known.pool_of and known.engine_at.get(request.attempts[0].address)):
         return None
-    pool, status = known.asked(request), metric_labels.status(request.status)
+    pool, status = known.asked(request), request_metrics.status_label(request.status)
     once = [
-        counter(REQUESTS, pool, engine, status, "", metric_labels.cache(request.cache)),
+        counter(REQUESTS, pool, engine, status, "", request_metrics.cache_label(request.cache)),
         counter(ATTEMPTS, *known.attempted(request, request.attempts[0]), Outcome.OK.value),
     ]
     if client:
-        once.append(counter(KEY_REQUESTS, client, metric_labels.status_class(request.status)))
+        once.append(counter(KEY_REQUESTS, client, request_metrics.status_class(request.status)))
     never, always = -1.0, MOST_S
-    return Kind(
+    return RequestGroup(
         engine=engine,
         pool=known.pool_of[engine],
         counted_once=tuple(once),

@@ -3,13 +3,16 @@
 Series: requests x engines x few statuses, and per engine 2 x 24 buckets. What is configured starts at 0, so that a rate is 0 and not missing.
 """
 
+from bisect import bisect_left, insort
 from collections import Counter as Tally
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from math import ceil
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.slo import Slo
-from manyeyes.controller.telemetry import metric_labels
-from manyeyes.controller.telemetry.access_log_parser import Outcome, Request
-from manyeyes.controller.telemetry.metric_labels import Known
+from manyeyes.config.pools import Slo
+from manyeyes.controller.telemetry.access_log_parser import Attempt, LoggedRequest, Outcome
 from manyeyes.controller.telemetry.metrics import (
     ATTEMPTS,
     BYTES_IN,
@@ -30,13 +33,74 @@ from manyeyes.controller.telemetry.metrics import (
     histogram,
 )
 
+OTHER = "other"
+NGINX_OWN = (444, 494, 495, 496, 497, 499)
+"""Codes that only nginx writes; 499 is a client that left first."""
+STATUSES = frozenset({*(int(status) for status in HTTPStatus), *NGINX_OWN})
+CACHE_STATUSES = frozenset({"MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT"})
+MOST_KEYS = 500
+
+
+@dataclass(frozen=True)
+class ClusterLabels:
+    """What there is in the cluster."""
+
+    pools: frozenset[str]
+    pool_of: dict[str, str]
+    """The pool of each engine, by the engine's name."""
+    engine_at: dict[str, str]
+    """An engine's name by host:port."""
+
+    def pool(self, name: str) -> str:
+        """A known pool's name, `other` for any other, empty for none."""
+        return name if name in self.pools or not name else OTHER
+
+    def asked(self, request: LoggedRequest) -> str:
+        """The pool that answered, or where none did, the one asked for."""
+        return self.pool(request.pool or request.asked_pool)
+
+    def engine(self, request: LoggedRequest) -> str:
+        """The engine that answered, or where none did, the last one asked; empty when no engine was asked."""
+        if not request.attempts:
+            return ""
+        name = self.engine_at.get(request.attempts[-1].address, request.engine)
+        return name if name in self.pool_of else OTHER
+
+    def attempted(self, request: LoggedRequest, attempt: Attempt) -> tuple[str, str]:
+        """Pool and engine of one attempt. An address that is not an engine's (yet, or any more) counts for the request's pool."""
+        engine = self.engine_at.get(attempt.address, OTHER)
+        if engine in self.pool_of:
+            return self.pool_of[engine], engine
+        handed_on_to_another = attempt.handed_on and request.fallback
+        return self.pool(request.fallback) if handed_on_to_another else self.asked(request), OTHER
+
+
+def status_label(code: int) -> str:
+    """The code as text; `other` for one that no standard knows."""
+    return str(code) if code in STATUSES else OTHER
+
+
+def status_class(code: int) -> str:
+    """2xx, 4xx, ..."""
+    return f"{code // 100}xx" if 100 <= code < 600 else OTHER
+
+
+def cache_label(word: str) -> str:
+    return word if word in CACHE_STATUSES or not word else OTHER
+
+
+def key_label(name: str, seen: set[str]) -> str:
+    """The name of a client's key. The gateway writes only names from its key file; the number of series stays bounded without that."""
+    return name if name in seen or (len(seen) < MOST_KEYS and name.isascii() and name.isprintable()) else OTHER
+
+
 CLIENT_LEFT = 499
 USUAL_FAILURES = (500, 502, 503, 504)
 """From 0 on, so that the first of them is a change that a rate sees, and an alert."""
 USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 429, 503)
 
 
-def start_at_zero(cluster: Cluster) -> None:
+def initialize_series(cluster: Cluster) -> None:
     """Every series that a configured pool or engine will have on an ordinary day."""
     for engine in cluster.explicit_engines:
         for status in (200, *USUAL_FAILURES):
@@ -62,12 +126,12 @@ def start_at_zero(cluster: Cluster) -> None:
         REFUSED.labels(str(status))
 
 
-def count(request: Request, known: Known, key: str, slo: Slo | None = None) -> None:
+def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: Slo | None = None) -> None:
     """One request. `key` is its label, empty for none; `slo` what its pool promises."""
     pool, engine = known.asked(request), known.engine(request)
-    status = metric_labels.status(request.status)
+    status = status_label(request.status)
     fallback = "1" if request.fallback else ""
-    counter(REQUESTS, pool, engine, status, fallback, metric_labels.cache(request.cache)).inc()
+    counter(REQUESTS, pool, engine, status, fallback, cache_label(request.cache)).inc()
     counter(BYTES_IN, pool).inc(request.bytes_in)
     counter(BYTES_OUT, pool).inc(request.bytes_out)
     if request.ok and (request.attempts or request.cached):
@@ -75,7 +139,7 @@ def count(request: Request, known: Known, key: str, slo: Slo | None = None) -> N
             histogram(SECONDS, pool, engine).observe(request.total_s)
         if request.first_byte_s is not None:
             histogram(FIRST_BYTE_SECONDS, pool, engine).observe(request.first_byte_s)
-        if slo and keeps(request, slo):
+        if slo and is_within_slo(request, slo):
             counter(WITHIN_SLO, pool, engine).inc()
     if request.attempts:
         _count_attempts(request, known)
@@ -84,17 +148,17 @@ def count(request: Request, known: Known, key: str, slo: Slo | None = None) -> N
     if request.fallback:
         counter(FALLBACKS, known.pool(request.fallback), pool).inc()
     if key:
-        counter(KEY_REQUESTS, key, metric_labels.status_class(request.status)).inc()
+        counter(KEY_REQUESTS, key, status_class(request.status)).inc()
 
 
-def keeps(request: Request, slo: Slo) -> bool:
+def is_within_slo(request: LoggedRequest, slo: Slo) -> bool:
     """Whether a successful request took no longer than its pool's objective allows."""
     if request.total_s is None or request.total_s > slo.total_s:
         return False
     return not request.streamed or request.first_byte_s is None or request.first_byte_s <= slo.first_s
 
 
-def _count_attempts(request: Request, known: Known) -> None:
+def _count_attempts(request: LoggedRequest, known: ClusterLabels) -> None:
     asked: Tally[str] = Tally()
     for attempt in request.attempts:
         pool, engine = known.attempted(request, attempt)
@@ -103,3 +167,65 @@ def _count_attempts(request: Request, known: Known) -> None:
     for pool, times in asked.items():
         if times > 1:
             counter(RETRIES, pool).inc()
+
+
+WINDOW_S = 300.0
+WINDOW_REQUESTS = 500
+FEWEST_FOR_QUANTILE = 20
+"""Fewer requests than this say nothing about a 95th percentile."""
+
+
+class LatencyWindow:
+    """Successful requests of the last five minutes, the last 500 at most."""
+
+    def __init__(self) -> None:
+        self._taken: deque[tuple[float, float, float | None]] = deque()
+        self._totals: list[float] = []
+        self._first_bytes: list[float] = []
+
+    def add(self, now_s: float, total_s: float, first_byte_s: float | None) -> None:
+        """One request that ended at `now_s`, on any clock that never goes back."""
+        self._taken.append((now_s, total_s, first_byte_s))
+        insort(self._totals, total_s)
+        if first_byte_s is not None:
+            insort(self._first_bytes, first_byte_s)
+        if len(self._taken) > WINDOW_REQUESTS:
+            self._drop_oldest()
+
+    def total_ms(self, share: float, now_s: float) -> int | None:
+        """What this share of requests took at most, whole, in milliseconds; None while there are fewer than 20."""
+        self._forget(now_s)
+        return _quantile_ms(self._totals, share)
+
+    def first_byte_ms(self, share: float, now_s: float) -> int | None:
+        """The same until the first byte."""
+        self._forget(now_s)
+        return _quantile_ms(self._first_bytes, share)
+
+    def total_s_since(self, share: float, since_s: float) -> float | None:
+        """What this share of the requests that ended since then took at most, in seconds; None while there are fewer than 20."""
+        totals = sorted(total_s for at_s, total_s, _ in self._taken if at_s >= since_s)
+        if len(totals) < FEWEST_FOR_QUANTILE:
+            return None
+        return totals[max(0, ceil(share * len(totals)) - 1)]
+
+    def _forget(self, now_s: float) -> None:
+        while self._taken and self._taken[0][0] < now_s - WINDOW_S:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, total_s, first_byte_s = self._taken.popleft()
+        _remove(self._totals, total_s)
+        if first_byte_s is not None:
+            _remove(self._first_bytes, first_byte_s)
+
+
+def _remove(ordered: list[float], value: float) -> None:
+    del ordered[bisect_left(ordered, value)]
+
+
+def _quantile_ms(ordered: list[float], share: float) -> int | None:
+    """Nearest rank: a time that was really measured, never one between two."""
+    if len(ordered) < FEWEST_FOR_QUANTILE:
+        return None
+    return round(1000 * ordered[max(0, ceil(share * len(ordered)) - 1)])

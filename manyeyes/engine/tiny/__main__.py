@@ -40,11 +40,11 @@ def is_finished(folder: Path, seed: int) -> bool:
 def fill(folder: Path, seed: int) -> None:
     """Write every file of the model into `folder`, the marker last."""
     # torch and transformers take seconds to import: only when there is something to build.
-    from manyeyes.engine.tiny import model, processors, tokenizer
+    from manyeyes.engine.tiny import model, tokenizer
 
     ids = tokenizer.save(folder)
     parameters = model.save(folder, ids, seed)
-    processors.save(folder)
+    model.save_processors(folder)
     content = {"version": recipe_version(), "seed": seed, "parameters": parameters}
     (folder / MARKER).write_text(json.dumps(content, indent=2) + "\n")
     for file in folder.iterdir():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from manyeyes.config.keys import KeysError, load_keys
 from manyeyes.config.loader import ConfigError, keys_path, load
-from manyeyes.config.placement import LayoutError
+from manyeyes.config.placement import PlacementError
 from manyeyes.render.kubernetes.kustomize import tree
-from manyeyes.render.writer import write
+from manyeyes.render.rendered_file import write_files
 
 COMMITTED = Path("deploy/kubernetes")
 BY_HAND = frozenset({"README.md"})
@@ -24,10 +24,10 @@ def main() -> int:
         cluster = load(given.config)
         root = os.path.relpath(Path.cwd(), given.out)
         files = tree(cluster, load_keys(keys_path(given.config, cluster)), root)
-    except (ConfigError, KeysError, LayoutError) as error:
+    except (ConfigError, KeysError, PlacementError) as error:
         print(error, file=sys.stderr)
         return 2
-    for name in write(files, given.out, kept=BY_HAND):
+    for name in write_files(files, given.out, kept=BY_HAND):
         print(f"{given.out / name}: written")
     return 0
 

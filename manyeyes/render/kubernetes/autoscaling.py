@@ -7,10 +7,9 @@ how slowly. A pool whose engines differ is left as it is laid out.
 from manyeyes.config.capacity import max_num_seqs
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.scaling import Scaling
-from manyeyes.render.engine_groups import Shape, of_one_shape
+from manyeyes.render.engine_groups import EngineGroup, uniform_pools
 from manyeyes.render.kubernetes.engines import POOL
-from manyeyes.render.kubernetes.pod_spec import thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import Json, thing
 
 BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""
@@ -18,12 +17,12 @@ BUSY_SHARE = 5
 
 def scaled_objects(cluster: Cluster) -> list[Json]:
     """For KEDA. Where Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it."""
-    return [_scaled_object(cluster, shape) for shape in of_one_shape(cluster)]
+    return [_scaled_object(cluster, shape) for shape in uniform_pools(cluster)]
 
 
 def autoscalers(cluster: Cluster) -> list[Json]:
     """Plain ones, on metrics of pods that prometheus-adapter serves (adapter_rules())."""
-    return [_autoscaler(cluster, shape) for shape in of_one_shape(cluster)]
+    return [_autoscaler(cluster, shape) for shape in uniform_pools(cluster)]
 
 
 def adapter_rules() -> Json:
@@ -31,7 +30,7 @@ def adapter_rules() -> Json:
     return {"rules": {"default": False, "custom": [_adapter_rule("waiting"), _adapter_rule("running")]}}
 
 
-def _scaled_object(cluster: Cluster, shape: Shape) -> Json:
+def _scaled_object(cluster: Cluster, shape: EngineGroup) -> Json:
     scaling, name = _scaling(shape), shape.pool.name
     settings = cluster.kubernetes.autoscaling
     one = f'pool="{name}"'
@@ -77,7 +76,7 @@ def _trigger(cluster: Cluster, name: str, query: str, threshold: float, kind: st
     }
 
 
-def _autoscaler(cluster: Cluster, shape: Shape) -> Json:
+def _autoscaler(cluster: Cluster, shape: EngineGroup) -> Json:
     scaling = _scaling(shape)
     return thing(
         "HorizontalPodAutoscaler",
@@ -115,16 +114,16 @@ def _adapter_rule(kind: str) -> Json:
     }
 
 
-def _scaling(shape: Shape) -> Scaling:
+def _scaling(shape: EngineGroup) -> Scaling:
     return shape.pool.scaling or Scaling()
 
 
-def _bounds(cluster: Cluster, shape: Shape, scaling: Scaling, least: str, most: str) -> Json:
+def _bounds(cluster: Cluster, shape: EngineGroup, scaling: Scaling, least: str, most: str) -> Json:
     top = scaling.max or cluster.kubernetes.autoscaling.max_engines or 2 * shape.count
     return {least: min(scaling.min, top), most: top}
 
 
-def _in_flight(shape: Shape) -> float:
+def _in_flight(shape: EngineGroup) -> float:
     return _scaling(shape).target.in_flight or max(1, max_num_seqs(shape.pool, shape.engine) / BUSY_SHARE)
 
 

@@ -2,8 +2,17 @@
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.render.kubernetes.gateway import places
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, component, environment, labels, pod, scratch, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import (
+    OWN_USER,
+    Json,
+    closed,
+    component,
+    environment,
+    labels,
+    pod,
+    scratch,
+    thing,
+)
 
 HTTP, LOG = 8081, 5140
 CONFIG = "cluster-config"

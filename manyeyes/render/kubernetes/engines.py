@@ -12,10 +12,9 @@ from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.compose_engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
-from manyeyes.render.engine_groups import Shape, shapes
+from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes import models
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
@@ -29,7 +28,7 @@ ASKED_AGAIN_S = 3
 
 def pools(cluster: Cluster) -> list[Json]:
     """Everything that engines are."""
-    found = shapes(cluster)
+    found = group_engines(cluster)
     documents = []
     for pool in cluster.pools:
         own = [shape for shape in found if shape.pool is pool]
@@ -77,7 +76,7 @@ def _budget(pool: Pool) -> Json:
     )
 
 
-def deployment(cluster: Cluster, shape: Shape) -> Json:
+def deployment(cluster: Cluster, shape: EngineGroup) -> Json:
     """Engines that are alike."""
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
     return thing(
@@ -111,7 +110,7 @@ def _announced_s(cluster: Cluster) -> int:
     return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_every_s + ASKED_AGAIN_S
 
 
-def _pod(cluster: Cluster, shape: Shape) -> Json:
+def _pod(cluster: Cluster, shape: EngineGroup) -> Json:
     vllm = shape.engine.flavour != "emulated"
     more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
     if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
@@ -142,7 +141,7 @@ def _pod(cluster: Cluster, shape: Shape) -> Json:
     return pod(OWN_USER, **more)
 
 
-def _container(cluster: Cluster, shape: Shape) -> Json:
+def _container(cluster: Cluster, shape: EngineGroup) -> Json:
     engine, pool = shape.engine, shape.pool
     mounts: list[Json] = [
         {"name": "scripts", "mountPath": SCRIPTS_DIR, "readOnly": True},
@@ -183,14 +182,14 @@ def _container(cluster: Cluster, shape: Shape) -> Json:
     }
 
 
-def _without_a_name(shape: Shape) -> dict[str, str]:
+def _without_a_name(shape: EngineGroup) -> dict[str, str]:
     """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_memory.py."""
     if shape.engine.flavour == "emulated":
         return {}
     return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
 
 
-def _resources(cluster: Cluster, shape: Shape) -> Json:
+def _resources(cluster: Cluster, shape: EngineGroup) -> Json:
     engine = shape.engine
     cores = {
         "cuda": cluster.kubernetes.engine_cores,
@@ -206,7 +205,7 @@ def _resources(cluster: Cluster, shape: Shape) -> Json:
     }
 
 
-def _startup(cluster: Cluster, shape: Shape) -> Json:
+def _startup(cluster: Cluster, shape: EngineGroup) -> Json:
     rules = cluster.controller
     command = [
         "python3",

@@ -2,11 +2,10 @@
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
-from manyeyes.config.keys import Keys
-from manyeyes.render.kubernetes.pod_spec import GATEWAY_USER, closed, component, labels, pod, scratch, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
-from manyeyes.render.nginx.files import as_generation, gateway_files
-from manyeyes.render.nginx.paths import Places
+from manyeyes.config.keys import ApiKeys
+from manyeyes.render.kubernetes.pod_spec import GATEWAY_USER, Json, closed, component, labels, pod, scratch, thing
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.nginx.naming import NginxPaths
 
 PUBLIC, PAGE, INSIDE, COUNTERS = 8080, 8079, 8088, 9113
 UNANNOUNCED_S = 10
@@ -14,11 +13,11 @@ UNANNOUNCED_S = 10
 FILES = "gateway-files"
 
 
-def places(cluster: Cluster) -> Places:
+def places(cluster: Cluster) -> NginxPaths:
     """What the rendered files name here: Services instead of fixed addresses."""
     settings = cluster.kubernetes
     services = f"{settings.namespace}.svc.{settings.cluster_domain}"
-    return Places(
+    return NginxPaths(
         controller=f"controller.{services}",
         resolver=settings.dns,
         outside_resolver=settings.dns,
@@ -27,9 +26,9 @@ def places(cluster: Cluster) -> Places:
     )
 
 
-def files(cluster: Cluster, keys: Keys, where: Places | None = None) -> dict[str, str]:
+def files(cluster: Cluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
     """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
-    return as_generation(gateway_files(cluster, keys, where or places(cluster)))[1]
+    return build_generation(gateway_files(cluster, keys, where or places(cluster)))[1]
 
 
 def objects(cluster: Cluster) -> list[Json]:
@@ -173,3 +172,21 @@ def _budget() -> Json:
         version="policy/v1",
         marked=labels("gateway"),
     )
+
+
+def http_route(cluster: Cluster) -> Json:
+    settings = cluster.kubernetes
+    spec: Json = {
+        "parentRefs": [{"name": settings.route_parent, "namespace": settings.route_parent_namespace}],
+        "rules": [
+            {
+                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "backendRefs": [{"name": "gateway", "port": PUBLIC}],
+                # None: an answer may stream for minutes, and nginx has its own deadlines.
+                "timeouts": {"request": "0s", "backendRequest": "0s"},
+            }
+        ],
+    }
+    if settings.hostnames:
+        spec["hostnames"] = list(settings.hostnames)
+    return thing("HTTPRoute", "gateway", spec, version="gateway.networking.k8s.io/v1")

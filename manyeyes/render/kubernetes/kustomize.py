@@ -8,9 +8,8 @@ production-stack/   values for another stack's Helm chart
 """
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys
-from manyeyes.render.engine_groups import of_one_shape
-from manyeyes.render.header import plain_yaml
+from manyeyes.config.keys import ApiKeys
+from manyeyes.render.engine_groups import uniform_pools
 from manyeyes.render.kubernetes import (
     autoscaling,
     controller,
@@ -22,18 +21,17 @@ from manyeyes.render.kubernetes import (
     webui,
 )
 from manyeyes.render.kubernetes.engines import pools
-from manyeyes.render.kubernetes.http_route import http_route
-from manyeyes.render.kubernetes.pod_spec import PART_OF
-from manyeyes.render.kubernetes.yaml_dump import HEADER, Json, kustomization, objects
-from manyeyes.render.multi_node_clusters import clusters, main_flavour
-from manyeyes.render.multi_node_config import told_cluster
+from manyeyes.render.kubernetes.gateway import http_route
+from manyeyes.render.kubernetes.pod_spec import HEADER, PART_OF, Json, kustomization, objects
+from manyeyes.render.multi_node_clusters import clusters, main_flavour, multi_node_config
 from manyeyes.render.nginx.files import NO_KEYS
+from manyeyes.render.rendered_file import plain_yaml
 
 UNHASHED = {"disableNameSuffixHash": True}
 """Changed in place: what reads them looks for changes itself, so that a change starts no pod anew."""
 
 
-def tree(cluster: Cluster, keys: Keys = NO_KEYS, root: str = "../..") -> dict[str, str]:
+def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
     """{path: text}. Raises LayoutError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
     found = clusters(cluster)
     main = main_flavour(found)
@@ -68,7 +66,7 @@ def _base(cluster: Cluster, root: str) -> dict[str, str]:
     }
 
 
-def _engines(cluster: Cluster, keys: Keys, root: str) -> dict[str, str]:
+def _engines(cluster: Cluster, keys: ApiKeys, root: str) -> dict[str, str]:
     parts = {"pools.yaml": pools(cluster)}
     if storage := models.storage(cluster):
         parts["models.yaml"] = storage
@@ -82,7 +80,7 @@ def _engines(cluster: Cluster, keys: Keys, root: str) -> dict[str, str]:
     return {
         **{name: objects(documents) for name, documents in parts.items()},
         **{f"gateway/{name}": text for name, text in rendered.items()},
-        "controller/cluster.yaml": HEADER + told_cluster(cluster),
+        "controller/cluster.yaml": HEADER + multi_node_config(cluster),
         "kustomization.yaml": kustomization(
             resources=[*parts, f"../../{root}/manyeyes/engine", f"../../{root}/manyeyes/observability"],
             configMapGenerator=maps,
@@ -118,7 +116,7 @@ def _replicas_are_free(cluster: Cluster) -> list[Json]:
             "target": {"kind": "Deployment", "name": shape.name},
             "patch": plain_yaml([{"op": "remove", "path": "/spec/replicas"}]),
         }
-        for shape in of_one_shape(cluster)
+        for shape in uniform_pools(cluster)
     ]
 
 

@@ -6,9 +6,8 @@ import json
 from manyeyes.config.cluster import Cluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
 from manyeyes.render.compose_engines import download_environment, image_of, runs_vllm, wanted_models
-from manyeyes.render.engine_groups import Shape
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, environment, labels, memory, pod, scratch, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.engine_groups import EngineGroup
+from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing
 
 CODE_DIR = "/app"
 CODE = {
@@ -18,8 +17,8 @@ CODE = {
     "tiny.__main__.py": "manyeyes/engine/tiny/__main__.py",
     "tiny.chat_template.jinja": "manyeyes/engine/tiny/chat_template.jinja",
     "tiny.model.py": "manyeyes/engine/tiny/model.py",
-    "tiny.processors.py": "manyeyes/engine/tiny/processors.py",
-    "tiny.corpus.py": "manyeyes/engine/tiny/corpus.py",
+    "tiny.processors.py": "manyeyes/engine/tiny/model.py",
+    "tiny.corpus.py": "manyeyes/engine/tiny/tokenizer.py",
     "tiny.tokenizer.py": "manyeyes/engine/tiny/tokenizer.py",
 }
 """{key in the ConfigMap: file}. A key has no slashes."""
@@ -45,7 +44,7 @@ def code_volume() -> Json:
     return {"name": "code", "projected": {"sources": sources}}
 
 
-def wait(cluster: Cluster, shape: Shape) -> Json:
+def wait(cluster: Cluster, shape: EngineGroup) -> Json:
     """The init container of an engine: it ends when the pool's model is there."""
     wanted = [one for one in wanted_models(cluster) if one["model"] == shape.pool.model]
     return {

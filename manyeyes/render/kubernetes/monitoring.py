@@ -3,8 +3,7 @@
 from manyeyes.config.cluster import Cluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.kubernetes.engines import FLAVOUR, POOL
-from manyeyes.render.kubernetes.pod_spec import component, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import Json, component, thing
 
 VERSION = "monitoring.coreos.com/v1"
 

@@ -9,8 +9,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.render.kubernetes import controller, webui
 from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
-from manyeyes.render.kubernetes.pod_spec import PART_OF, component, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, thing
 
 DNS_NAMESPACE = "kube-system"
 NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]

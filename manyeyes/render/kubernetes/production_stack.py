@@ -7,9 +7,8 @@ with --host and --port, and adds flags of its own where vllmConfig says somethin
 from manyeyes.config.cluster import Cluster
 from manyeyes.engine.vllm_flags import serve_flags
 from manyeyes.render.compose_engines import environment_of, image_of, memory_gb, shm_gb
-from manyeyes.render.engine_groups import Shape, shapes
-from manyeyes.render.kubernetes.pod_spec import environment
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.engine_groups import EngineGroup, group_engines
+from manyeyes.render.kubernetes.pod_spec import Json, environment
 
 CHARTS_OWN = ("--host=", "--port=")
 OURS = ("--middleware=media_memory.",)
@@ -18,7 +17,7 @@ OURS = ("--middleware=media_memory.",)
 
 def values(cluster: Cluster) -> Json:
     """Raises nothing: emulated engines, which are no vLLM, are left out."""
-    models = [_model(cluster, shape) for shape in shapes(cluster) if shape.engine.flavour != "emulated"]
+    models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
     return {
         "servingEngineSpec": {
             "enableEngine": True,
@@ -31,7 +30,7 @@ def values(cluster: Cluster) -> Json:
     }
 
 
-def _model(cluster: Cluster, shape: Shape) -> Json:
+def _model(cluster: Cluster, shape: EngineGroup) -> Json:
     engine, pool = shape.engine, shape.pool
     repository, _, tag = image_of(cluster, engine).rpartition(":")
     model, *flags = serve_flags(cluster, engine)

@@ -3,8 +3,17 @@
 from manyeyes.config.cluster import Cluster
 from manyeyes.render.kubernetes.controller import CONFIG
 from manyeyes.render.kubernetes.gateway import PAGE
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, closed, component, environment, labels, pod, scratch, thing
-from manyeyes.render.kubernetes.yaml_dump import Json
+from manyeyes.render.kubernetes.pod_spec import (
+    OWN_USER,
+    Json,
+    closed,
+    component,
+    environment,
+    labels,
+    pod,
+    scratch,
+    thing,
+)
 
 PORT = 7860
 

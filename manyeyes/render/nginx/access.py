@@ -1,13 +1,13 @@
 """Keys and gateway settings -> who may ask, how much, and how the gateway listens."""
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Key, Keys
-from manyeyes.render.header import for_gateway
-from manyeyes.render.nginx.paths import Places
+from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.nginx.upstreams import as_map
+from manyeyes.render.rendered_file import with_gateway_header
 
 
-def keys_conf(cluster: Cluster, keys: Keys) -> str:
+def keys_conf(cluster: Cluster, keys: ApiKeys) -> str:
     """For nginx's http context: names of keys, and a zone for every distinct limit."""
     allowed = not cluster.gateway.wants_key(keys)
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
@@ -22,25 +22,25 @@ def keys_conf(cluster: Cluster, keys: Keys) -> str:
     for most, limited in _by_limit(keys, "in_flight").items():
         parts.append(as_map("$manyeyes_key", f"$manyeyes_in_flight_{most}", {key.name: key.name for key in limited}))
         parts.append(f"limit_conn_zone $manyeyes_in_flight_{most} zone=in-flight-{most}:1m;\n")
-    return for_gateway("".join(parts))
+    return with_gateway_header("".join(parts))
 
 
-def access_conf(cluster: Cluster, keys: Keys) -> str:
+def access_conf(cluster: Cluster, keys: ApiKeys) -> str:
     """For the locations that ask for a key: nothing where nobody needs one."""
-    return for_gateway("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
+    return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
 
 
-def limits_conf(keys: Keys) -> str:
+def limits_conf(keys: ApiKeys) -> str:
     """For the location of API calls. A request whose key has no such limit has an empty name there, and is not counted."""
     lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
     lines += [f"limit_conn in-flight-{most} {most};\n" for most in _by_limit(keys, "in_flight")]
-    return for_gateway("".join(lines))
+    return with_gateway_header("".join(lines))
 
 
 def settings_conf(cluster: Cluster) -> str:
     """For every server block that takes API calls."""
     gateway = cluster.gateway
-    return for_gateway(
+    return with_gateway_header(
         f"client_max_body_size {gateway.max_body_mb}m;\n"
         f"proxy_connect_timeout {_time(gateway.connect_timeout_s)};\n"
         f"proxy_read_timeout {gateway.read_timeout_s}s;\n"
@@ -67,7 +67,7 @@ def workers_for(engines: int) -> int:
 def workers_conf(cluster: Cluster) -> str:
     """For nginx's outermost context. Engines at an `address` count for none: they come and go without a reload."""
     workers = cluster.gateway.workers or workers_for(len(cluster.started_engines))
-    return for_gateway(f"worker_processes {workers};\n")
+    return with_gateway_header(f"worker_processes {workers};\n")
 
 
 def _time(seconds: float) -> str:
@@ -75,12 +75,12 @@ def _time(seconds: float) -> str:
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{max(1, round(1000 * seconds))}ms"
 
 
-def listen_conf(cluster: Cluster, places: Places) -> str:
+def listen_conf(cluster: Cluster, places: NginxPaths) -> str:
     """For the server that the world reaches."""
     tls = cluster.gateway.tls
     if tls is None:
-        return for_gateway(f"listen {places.listen} reuseport;\n")
-    return for_gateway(
+        return with_gateway_header(f"listen {places.listen} reuseport;\n")
+    return with_gateway_header(
         f"listen {places.listen} ssl reuseport;\n"
         f"ssl_certificate {places.secrets}/{tls.certificate};\n"
         f"ssl_certificate_key {places.secrets}/{tls.key};\n"
@@ -90,16 +90,16 @@ def listen_conf(cluster: Cluster, places: Places) -> str:
     )
 
 
-def beside_conf(places: Places) -> str:
+def beside_conf(places: NginxPaths) -> str:
     """For locations that lead to a part beside the gateway: who knows its address. Found again under a new one when it was restarted."""
-    return for_gateway(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
+    return with_gateway_header(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
 
 
-def controller_conf(cluster: Cluster, places: Places) -> str:
+def controller_conf(cluster: Cluster, places: NginxPaths) -> str:
     """For the server that the world reaches: the controller's API, or nothing of it."""
     if not cluster.controller.published:
-        return for_gateway("location /api/ {\n    return 404;\n}\n")
-    return for_gateway(
+        return with_gateway_header("location /api/ {\n    return 404;\n}\n")
+    return with_gateway_header(
         "location /api/ {\n"
         f"    proxy_pass http://{places.controller or cluster.network.controller_ip}:{places.controller_http_port};\n"
         "    include conf.d/controller.inc;\n"
@@ -107,8 +107,8 @@ def controller_conf(cluster: Cluster, places: Places) -> str:
     )
 
 
-def _by_limit(keys: Keys, field: str) -> dict[int, list[Key]]:
-    limits: dict[int, list[Key]] = {}
+def _by_limit(keys: ApiKeys, field: str) -> dict[int, list[ApiKey]]:
+    limits: dict[int, list[ApiKey]] = {}
     for key in keys.keys:
         if (limit := getattr(key, field)) is not None:
             limits.setdefault(limit, []).append(key)

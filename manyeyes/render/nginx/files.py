@@ -4,10 +4,12 @@ The controller writes them (manyeyes/controller/config_sync/config_generations.p
 """
 
 import hashlib
+import json
+from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys
-from manyeyes.render.header import for_gateway
+from manyeyes.config.keys import ApiKeys
+from manyeyes.config.pools import Pool
 from manyeyes.render.nginx.access import (
     access_conf,
     beside_conf,
@@ -19,19 +21,44 @@ from manyeyes.render.nginx.access import (
     workers_conf,
 )
 from manyeyes.render.nginx.locations import caches_conf, locations_conf
-from manyeyes.render.nginx.njs_config import cluster_js
-from manyeyes.render.nginx.paths import CONTAINERS, Places
-from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+from manyeyes.render.nginx.naming import AS_WRITTEN, CONTAINER_PATHS, NginxPaths, PoolNaming
 from manyeyes.render.nginx.tracing import tracing_conf
-from manyeyes.render.nginx.upstreams import pools_conf
-from manyeyes.render.nginx.webui import page_conf
+from manyeyes.render.nginx.upstreams import model_names, page_conf, pools_conf
+from manyeyes.render.rendered_file import GATEWAY_HEADER, with_gateway_header
 
-NO_KEYS = Keys()
+
+def cluster_js(cluster: Cluster, naming: PoolNaming = AS_WRITTEN) -> str:
+    """A JavaScript module that exports one object."""
+    pools = cluster.served_pools
+    pool_of_name = model_names(pools, naming)
+    facts = {
+        "pools": {pool.name: _pool(pool, pool_of_name, naming) for pool in pools},
+        "auto": [route.model_dump(mode="json") for route in cluster.routes],
+        "hash_pictures": any(pool.balancing == "image" for pool in pools),
+    }
+    return f"// {GATEWAY_HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
+
+
+def _pool(pool: Pool, pool_of_name: dict[str, str], naming: PoolNaming) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "names": [name for name, owner in pool_of_name.items() if owner == pool.name],
+        "next": pool.fallback or "",
+        "domains": [domain.lower() for domain in pool.media.allowed_domains],
+        "cache": {"shared": pool.cache.shared} if pool.cache else None,
+    }
+    if pool.remote:
+        facts |= {"model": pool.model, "host": pool.remote.host, "key_file": pool.remote.key_file or ""}
+    if pool.name in naming.asked:
+        facts["asked"] = naming.asked[pool.name]
+    return facts
+
+
+NO_KEYS = ApiKeys()
 GENERATION, SUMS = "generation", "generation.sha256"
 
 
 def gateway_files(
-    cluster: Cluster, keys: Keys = NO_KEYS, places: Places = CONTAINERS, naming: Naming = AS_WRITTEN
+    cluster: Cluster, keys: ApiKeys = NO_KEYS, places: NginxPaths = CONTAINER_PATHS, naming: PoolNaming = AS_WRITTEN
 ) -> dict[str, str]:
     """{file: text} for a laid-out cluster."""
     return {
@@ -52,10 +79,10 @@ def gateway_files(
     }
 
 
-def as_generation(files: dict[str, str]) -> tuple[str, dict[str, str]]:
+def build_generation(files: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The generation's name, and the files with those that carry it: for nginx to tell, and to see that a copy is whole."""
     name = hashlib.sha256("\0".join(part for pair in sorted(files.items()) for part in pair).encode()).hexdigest()[:12]
-    told = for_gateway(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
+    told = with_gateway_header(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
     complete = {**files, "generation.conf": told, GENERATION: f"{name}\n"}
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {file}\n" for file, text in sorted(complete.items()))
     return name, {**complete, SUMS: sums}

@@ -10,31 +10,30 @@ The same begin with @rewritten- for requests whose body is not passed on as it c
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.pools import Cache, Pool, Remote
-from manyeyes.render.header import for_gateway
-from manyeyes.render.nginx.paths import Places
-from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
+from manyeyes.render.rendered_file import with_gateway_header
 
 AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def locations_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
+def locations_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For every server block that takes API calls."""
-    return for_gateway(
+    return with_gateway_header(
         "".join(location for pool in cluster.served_pools for location in _locations(pool, places, naming))
     )
 
 
-def caches_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
+def caches_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
-    return for_gateway(
+    return with_gateway_header(
         "".join(
             _cache_path(naming.upstream(pool.name), pool.cache, places) for pool in cluster.served_pools if pool.cache
         )
     )
 
 
-def _locations(pool: Pool, places: Places, naming: Naming) -> list[str]:
+def _locations(pool: Pool, places: NginxPaths, naming: PoolNaming) -> list[str]:
     upstream, renamed = naming.upstream(pool.name), pool.name in naming.asked
     ask = _ask_remote(upstream, pool.remote, places) if pool.remote else _ask(upstream, renamed)
     # Under another model's name a body is written anew in any case.
@@ -65,7 +64,7 @@ def _ask(upstream: str, renamed: bool) -> list[str]:
     return [f"proxy_pass http://{upstream};", "include conf.d/engine.inc;", *rename]
 
 
-def _ask_remote(upstream: str, remote: Remote, places: Places) -> list[str]:
+def _ask_remote(upstream: str, remote: Remote, places: NginxPaths) -> list[str]:
     scheme = "https" if remote.is_tls else "http"
     default_port = 443 if remote.is_tls else 80
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
@@ -94,7 +93,7 @@ def _cached(upstream: str, cache: Cache) -> list[str]:
     ]
 
 
-def _cache_path(upstream: str, cache: Cache, places: Places) -> str:
+def _cache_path(upstream: str, cache: Cache, places: NginxPaths) -> str:
     return (
         f"proxy_cache_path {places.caches}/answers-{upstream} levels=1:2 keys_zone=answers-{upstream}:1m "
         f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"

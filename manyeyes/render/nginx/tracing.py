@@ -1,12 +1,12 @@
 """Cluster -> where a request's trace comes from, for nginx's http context.
 
 Stock nginx has no OpenTelemetry module, and needs none: a trace's id is the request's own random number or the client's, which
-the engine gets as `traceparent` and the log tells; the controller makes the gateway's spans from that (manyeyes/controller/telemetry/request_spans.py).
+the engine gets as `traceparent` and the log tells; the controller makes the gateway's spans from that (manyeyes/controller/telemetry/otlp_exporter.py).
 The form is W3C's: https://www.w3.org/TR/trace-context/
 """
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.render.header import for_gateway
+from manyeyes.render.rendered_file import with_gateway_header
 
 # A number of zeros only is none.
 TRACE, SPAN = r"(?!0{32})[0-9a-f]{32}", r"(?!0{16})[0-9a-f]{16}"
@@ -29,7 +29,7 @@ def tracing_conf(cluster: Cluster) -> str:
     if not tracing.enabled:
         constants = "".join(f'map "" ${name} {{ default ""; }}\n' for name in ("manyeyes_span", "manyeyes_traced"))
         whole = _from_client("$manyeyes_traceparent", f'"~^00-{TRACE}-{SPAN}-[0-9a-f]{{2}}$" $http_traceparent', "")
-        return for_gateway("".join([*parts, constants, whole]))
+        return with_gateway_header("".join([*parts, constants, whole]))
     parts += [
         _drawn(tracing.sampled_percent),
         _from_client(
@@ -41,7 +41,7 @@ def tracing_conf(cluster: Cluster) -> str:
         'map $request_id $manyeyes_span {\n    default "";\n    "~^.{8}(?<manyeyes_own_span>.{16})" $manyeyes_own_span;\n}\n',
         'map "" $manyeyes_traceparent { default "00-$manyeyes_trace-$manyeyes_span-0$manyeyes_traced"; }\n',
     ]
-    return for_gateway("".join(parts))
+    return with_gateway_header("".join(parts))
 
 
 def _from_client(variable: str, matches: str, otherwise: str) -> str:

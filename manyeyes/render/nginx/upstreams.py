@@ -3,12 +3,11 @@
 from manyeyes.config.capacity import capacities
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.pools import Pool, Remote
-from manyeyes.render.header import for_gateway
-from manyeyes.render.nginx.paths import Places
-from manyeyes.render.nginx.pool_names import AS_WRITTEN, Naming
+from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
+from manyeyes.render.rendered_file import with_gateway_header
 
 
-def pools_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) -> str:
+def pools_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
     controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
@@ -32,9 +31,9 @@ def pools_conf(cluster: Cluster, places: Places, naming: Naming = AS_WRITTEN) ->
             for pool in pools
         ],
         # Its keys know no case: njs/gateway.js looks whether the name is written so.
-        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(names(pools, naming))),
+        as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(model_names(pools, naming))),
     ]
-    return for_gateway("\n".join(parts))
+    return with_gateway_header("\n".join(parts))
 
 
 COUNTED = """\
@@ -52,7 +51,7 @@ def _told_to_controller(cluster: Cluster, address: str) -> list[str]:
     return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
 
 
-def _upstream(name: str, cluster: Cluster, pool: Pool, places: Places) -> str:
+def _upstream(name: str, cluster: Cluster, pool: Pool, places: NginxPaths) -> str:
     return (
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
@@ -83,7 +82,7 @@ def _balancing(name: str, cluster: Cluster, pool: Pool) -> str:
     )
 
 
-def _servers(name: str, cluster: Cluster, pool: Pool, places: Places) -> list[tuple[str, int]]:
+def _servers(name: str, cluster: Cluster, pool: Pool, places: NginxPaths) -> list[tuple[str, int]]:
     """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
 
     max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
@@ -95,12 +94,12 @@ def _servers(name: str, cluster: Cluster, pool: Pool, places: Places) -> list[tu
     return [(places.members_by_capacity(name, most, domain), most) for most in found]
 
 
-def _valid_s(cluster: Cluster, places: Places) -> int:
+def _valid_s(cluster: Cluster, places: NginxPaths) -> int:
     """How long nginx goes by an answer."""
     return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
-def _remote_upstream(name: str, pool: Pool, remote: Remote, places: Places) -> str:
+def _remote_upstream(name: str, pool: Pool, remote: Remote, places: NginxPaths) -> str:
     return (
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
@@ -117,7 +116,7 @@ def _constant(variable: str, value: str) -> str:
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
-def names(pools: tuple[Pool, ...], naming: Naming) -> dict[str, str]:
+def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
     """Client's name -> pool. Where two pools run the same model, its id leads to the first of them; a name that a pool had before
     leads to it where no other pool answers to it."""
     found: dict[str, str] = {}
@@ -166,3 +165,26 @@ def quoted(text: str) -> str:
         raise ValueError(f"nginx cannot be given {text!r}: it has a $ or a control character")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def page_conf(cluster: Cluster, places: NginxPaths) -> str:
+    """For nginx's http context. Copies are found by their one name, as they come and go."""
+    named = (page.rpartition(":") for page in places.pages)
+    servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)
+    return with_gateway_header(
+        # A browser's first request goes anywhere and is then held by its cookie; programs keep no cookie, so that all that
+        # one address asks goes to one copy.
+        "map $http_accept $manyeyes_page_copy {\n"
+        "    default $remote_addr;\n"
+        "    ~text/html $request_id;\n"
+        "}\n"
+        "upstream page {\n"
+        "    zone page 64k;\n"
+        f"    resolver {places.outside_resolver} valid=5s ipv6=off;\n"
+        f"{servers}"
+        "    hash $manyeyes_page_copy consistent;\n"
+        "    sticky cookie manyeyes-copy path=/ httponly samesite=lax;\n"
+        "}\n"
+        if len(places.pages) > 1 or cluster.webui.copies > 1
+        else f"upstream page {{\n    zone page 64k;\n    resolver {places.outside_resolver} valid=5s ipv6=off;\n{servers}}}\n"
+    )

@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import Keys, KeysError, load_keys
+from manyeyes.config.keys import ApiKeys, KeysError, load_keys
 from manyeyes.config.loader import ConfigError, keys_path, load
-from manyeyes.config.placement import LayoutError
+from manyeyes.config.placement import PlacementError
 from manyeyes.render.multi_node_clusters import clusters
+from manyeyes.render.rendered_file import write_files
 from manyeyes.render.swarm.stack import read_of_repository, stack
-from manyeyes.render.writer import write
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = Path("deploy/swarm")
 
 
-def stacks(cluster: Cluster, keys: Keys, out: Path = COMMITTED) -> dict[str, str]:
+def stacks(cluster: Cluster, keys: ApiKeys, out: Path = COMMITTED) -> dict[str, str]:
     """{FLAVOUR/file: text} for every flavour, to be written to `out`."""
     paths = [
         str(path.relative_to(ROOT))
@@ -40,10 +40,10 @@ def main() -> int:
     try:
         cluster = load(given.config)
         files = stacks(cluster, load_keys(keys_path(given.config, cluster)), given.out)
-    except (ConfigError, KeysError, LayoutError) as error:
+    except (ConfigError, KeysError, PlacementError) as error:
         print(error, file=sys.stderr)
         return 2
-    for name in write(files, given.out):
+    for name in write_files(files, given.out):
         print(f"{given.out / name}: written")
     return 0
 

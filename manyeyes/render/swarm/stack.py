@@ -3,11 +3,14 @@
 A pool is a service; Docker's DNS names its tasks that are healthy, as tasks.<pool>, and the gateway asks it for them.
 """
 
+import hashlib
+from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
-from manyeyes.config.keys import Keys
+from manyeyes.config.keys import ApiKeys
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.compose_engines import (
     CACHE_DIR,
@@ -19,12 +22,40 @@ from manyeyes.render.compose_engines import (
     shm_gb,
     wanted_models,
 )
-from manyeyes.render.engine_groups import Shape, shapes
-from manyeyes.render.header import plain_yaml
-from manyeyes.render.multi_node_config import told_cluster
-from manyeyes.render.nginx.files import as_generation, gateway_files
-from manyeyes.render.nginx.paths import Places
-from manyeyes.render.swarm.configs import Files, Json
+from manyeyes.render.engine_groups import EngineGroup, group_engines
+from manyeyes.render.multi_node_clusters import multi_node_config
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.nginx.naming import NginxPaths
+from manyeyes.render.rendered_file import plain_yaml
+
+Json = dict[str, Any]
+
+
+@dataclass
+class SwarmConfigs:
+    """The configs of one stack, collected while its services are made. `own` are the repository's files, by path."""
+
+    own: dict[str, str]
+    up: str
+    """From the stack's file to the repository."""
+    rendered: dict[str, str] = field(default_factory=dict)
+    """{path beside the stack's file: text}"""
+    configs: dict[str, Json] = field(default_factory=dict)
+
+    def of_repository(self, path: str, target: str) -> Json:
+        return self._config(path, f"{self.up}/{path}", self.own[path], target)
+
+    def made(self, path: str, text: str, target: str) -> Json:
+        self.rendered[path] = text
+        return self._config(path, f"./{path}", text, target)
+
+    def _config(self, path: str, file: str, text: str, target: str) -> Json:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        key = path.replace("/", "-").replace("_", "-")
+        # Names end at 64 characters.
+        self.configs[key] = {"file": file, "name": f"manyeyes-{key[-40:].lstrip('-.')}-{digest}"}
+        return {"source": key, "target": target, "mode": 0o444}
+
 
 HEADER = "# Made by `make swarm` from config/cluster.yaml. Do not edit: the next `make swarm` writes it anew.\n"
 MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
@@ -55,10 +86,10 @@ def read_of_repository(paths: list[str]) -> list[str]:
     return sorted([path for path in paths if path.startswith(wanted) or path in (*engines, *logs)] + tiny)
 
 
-def stack(cluster: Cluster, own: dict[str, str], keys: Keys, up: str) -> dict[str, str]:
+def stack(cluster: Cluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
     """{file: text}, stack.yaml and what it reads beside it. `cluster` is render.flavours'; `own` are the
     repository's files, by path, and `up` leads to it."""
-    files = Files(own, up)
+    files = SwarmConfigs(own, up)
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
         "controller": _controller(cluster, files),
@@ -66,7 +97,7 @@ def stack(cluster: Cluster, own: dict[str, str], keys: Keys, up: str) -> dict[st
     }
     if runs_vllm(cluster):
         services["models"] = _models(cluster, files)
-    for shape in shapes(cluster):
+    for shape in group_engines(cluster):
         services[shape.name] = _engine(cluster, shape, files)
     document: Json = {
         "services": services,
@@ -81,8 +112,8 @@ def stack(cluster: Cluster, own: dict[str, str], keys: Keys, up: str) -> dict[st
     return {"stack.yaml": HEADER + plain_yaml(document), **files.rendered}
 
 
-def _places() -> Places:
-    return Places(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS)
+def _places() -> NginxPaths:
+    return NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS)
 
 
 def _common(memory: str, pids: int) -> Json:
@@ -99,8 +130,8 @@ def _common(memory: str, pids: int) -> Json:
     }
 
 
-def _gateway(cluster: Cluster, keys: Keys, files: Files) -> Json:
-    rendered = as_generation(gateway_files(cluster, keys, _places()))[1]
+def _gateway(cluster: Cluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
+    rendered = build_generation(gateway_files(cluster, keys, _places()))[1]
     own = [path for path in files.own if path.startswith("nginx/") and not path.endswith("malloc.env")]
     service = _common("3G", 1024) | {
         "image": cluster.images.nginx,
@@ -142,7 +173,7 @@ def _malloc(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _controller(cluster: Cluster, files: Files) -> Json:
+def _controller(cluster: Cluster, files: SwarmConfigs) -> Json:
     return _common("256M", 64) | {
         "image": cluster.images.controller,
         "environment": {
@@ -151,7 +182,7 @@ def _controller(cluster: Cluster, files: Files) -> Json:
             "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
         },
-        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 32)],
         "read_only": True,
         "init": True,
@@ -160,11 +191,11 @@ def _controller(cluster: Cluster, files: Files) -> Json:
     }
 
 
-def _webui(cluster: Cluster, files: Files) -> Json:
+def _webui(cluster: Cluster, files: SwarmConfigs) -> Json:
     return _common("2G", 256) | {
         "image": cluster.images.webui,
         "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
-        "configs": [files.made("controller/cluster.yaml", HEADER + told_cluster(cluster), "/config/cluster.yaml")],
+        "configs": [files.made("controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml")],
         "volumes": [_tmpfs("/tmp", 1024)],
         "read_only": True,
         "init": True,
@@ -173,7 +204,7 @@ def _webui(cluster: Cluster, files: Files) -> Json:
     }
 
 
-def _models(cluster: Cluster, files: Files) -> Json:
+def _models(cluster: Cluster, files: SwarmConfigs) -> Json:
     """Once on each node, which keeps its own copy."""
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     service = _common("4096M", 512) | {
@@ -193,13 +224,13 @@ def _models(cluster: Cluster, files: Files) -> Json:
     return service
 
 
-def _code(files: Files) -> list[Json]:
+def _code(files: SwarmConfigs) -> list[Json]:
     rooms = ("manyeyes/engine/", "manyeyes/observability/")
     paths = [path for path in files.own if path.startswith(rooms) and not path.startswith("manyeyes/engine/pod/")]
     return [files.of_repository(path, f"{CODE_DIR}/{path}") for path in paths]
 
 
-def _engine(cluster: Cluster, shape: Shape, files: Files) -> Json:
+def _engine(cluster: Cluster, shape: EngineGroup, files: SwarmConfigs) -> Json:
     engine, pool = shape.engine, shape.pool
     vllm = engine.flavour != "emulated"
     rules, shutdown = cluster.controller, cluster.shutdown

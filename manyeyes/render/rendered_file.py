@@ -1,5 +1,6 @@
 """A rendered file: its first line says how to remake it."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ def with_header(text: str) -> str:
     return f"# {HEADER}\n{text}"
 
 
-def for_gateway(text: str) -> str:
+def with_gateway_header(text: str) -> str:
     """As with_header(), for a file that the controller writes for nginx."""
     return f"# {GATEWAY_HEADER}\n{text}"
 
@@ -31,3 +32,26 @@ def plain_yaml(document: Any) -> str:
 class _PlainDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = frozenset()) -> list[str]:
+    """The names of the files that changed. `kept` are somebody else's, and stay."""
+    changed = []
+    for name, text in files.items():
+        path = folder / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        temporary.write_text(text, encoding="utf-8")
+        # Containers read it as users of their own, whatever this one's umask is.
+        temporary.chmod(0o644)
+        path.parent.chmod(0o755)
+        temporary.replace(path)
+        changed.append(name)
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name not in files and name not in kept:
+            path.unlink()
+            changed.append(name)
+    return changed

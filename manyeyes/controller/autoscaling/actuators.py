@@ -1,0 +1,183 @@
+"""How engines rest and come back: one small protocol, two ways."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import httpx
+
+from manyeyes.config.engines import Engine
+from manyeyes.controller.bounded import BoundedResponse, RequestFailed, bounded_request
+
+
+class ActuatorError(Exception):
+    """An engine could not be brought to rest or back; the message says why and what to do."""
+
+
+class Actuator(Protocol):
+    """Starts and stops engines, or puts them to sleep and wakes them."""
+
+    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+        """Whether each of them rests, by name; without those that this actuator cannot move. Raises CannotMove when it knows nothing."""
+        ...
+
+    async def bring_back(self, engine: Engine) -> None:
+        """Returns when it is on its way; it is up only when its warm-up picture is answered. Raises CannotMove."""
+        ...
+
+    async def lay_to_rest(self, engine: Engine) -> None:
+        """Returns when it rests. What it has in flight is lost, so it is drained before. Raises CannotMove."""
+        ...
+
+
+CONTAINER_TIMEOUT_S = 10.0
+STOP_MARGIN_S = 30.0
+RUNNING = frozenset({"running", "restarting", "paused"})
+
+
+class ContainerActuator:
+    """The engines' containers of one Compose project."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, project: str, grace_s: float) -> None:
+        self.client = client
+        self.url = url
+        self.project = project
+        self.grace_s = grace_s
+
+    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+        states = await self.states()
+        return {engine.name: states[engine.name] not in RUNNING for engine in engines if engine.name in states}
+
+    async def states(self) -> dict[str, str]:
+        """{engine: running, exited, created, ...} of every container that the project has for an engine. Raises CannotMove."""
+        reply = await self._call("GET", "/containers/json", CONTAINER_TIMEOUT_S)
+        try:
+            return {
+                row["Labels"]["manyeyes.engine"]: str(row["State"])
+                for row in reply.json()
+                if f"/{self._container(row['Labels']['manyeyes.engine'])}" in row["Names"]
+            }
+        except (ValueError, LookupError, TypeError) as error:
+            raise ActuatorError(
+                f"Docker's list of containers cannot be read: {type(error).__name__} {error}"
+            ) from error
+
+    async def started_at(self, engine: str) -> datetime:
+        """When its container was started last. Raises CannotMove."""
+        reply = await self._call("GET", f"/containers/{self._container(engine)}/json", CONTAINER_TIMEOUT_S)
+        try:
+            # 2026-11-21T16:30:00.123456789Z: Python takes six digits.
+            text = str(reply.json()["State"]["StartedAt"])
+            return datetime.fromisoformat(text[:19] + "+00:00")
+        except (ValueError, LookupError, TypeError) as error:
+            raise ActuatorError(
+                f"what Docker says of {engine} cannot be read: {type(error).__name__} {error}"
+            ) from error
+
+    async def bring_back(self, engine: Engine) -> None:
+        await self._call(
+            "POST", f"/containers/{self._container(engine.name)}/start", CONTAINER_TIMEOUT_S + STOP_MARGIN_S
+        )
+
+    async def lay_to_rest(self, engine: Engine) -> None:
+        await self._call("POST", f"/containers/{self._container(engine.name)}/stop", self.grace_s + STOP_MARGIN_S)
+
+    async def restart(self, engine: str) -> None:
+        """Ends what it has in flight. Raises CannotMove."""
+        await self._call("POST", f"/containers/{self._container(engine)}/restart", self.grace_s + STOP_MARGIN_S)
+
+    def _container(self, engine: str) -> str:
+        return f"{self.project}-{engine}-1"
+
+    async def _call(self, method: str, path: str, timeout_s: float) -> BoundedResponse:
+        try:
+            reply = await bounded_request(self.client, method, self.url + path, timeout_s)
+        except RequestFailed as error:
+            raise ActuatorError(f"the filter in front of Docker's socket does not answer: {error}") from error
+        # 304: it is started, or stopped, already.
+        if reply.status in (200, 204, 304):
+            return reply
+        if reply.status == 403:
+            raise ActuatorError(f"{method} {path} is not allowed by the filter; `make up` renders it anew")
+        if reply.status == 404:
+            raise ActuatorError(f"there is no such container as in {path}; `make up` makes it")
+        raise ActuatorError(f"Docker answers {reply.status} to {method} {path}: {_message(reply)}")
+
+
+@contextlib.asynccontextmanager
+async def open_container_actuator(url: str, project: str, grace_s: float) -> AsyncIterator[ContainerActuator]:
+    """Open while the context lasts."""
+    async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as client:
+        yield ContainerActuator(client, url, project, grace_s)
+
+
+def _message(reply: BoundedResponse) -> str:
+    try:
+        said: Any = reply.json()["message"]
+    except (ValueError, LookupError, TypeError):
+        said = reply.text
+    return str(said)[:300]
+
+
+SLEEPING_TIMEOUT_S = 5.0
+SLEEP_TIMEOUT_S = 120.0
+"""Weights of tens of gigabytes are copied to host memory."""
+WAKE_TIMEOUT_S = 300.0
+"""Level 2 reads the weights from disk again."""
+
+
+class SleepActuator:
+    """Puts engines to sleep and wakes them."""
+
+    def __init__(self, client: httpx.AsyncClient, levels: dict[str, int]) -> None:
+        self.client = client
+        self.levels = levels
+        """By pool: 1 or 2."""
+
+    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+        asked = await asyncio.gather(*(self._is_asleep(engine) for engine in engines))
+        return {engine.name: asleep for engine, asleep in zip(engines, asked, strict=True) if asleep is not None}
+
+    async def bring_back(self, engine: Engine) -> None:
+        if self.levels.get(engine.pool, 1) == 2:
+            # vLLM's order for level 2: memory for the weights, the weights, memory for the KV cache; its caches are of before.
+            await self._post(engine, "/wake_up?tags=weights", WAKE_TIMEOUT_S)
+            await self._post(engine, "/collective_rpc", WAKE_TIMEOUT_S, {"method": "reload_weights"})
+            await self._post(engine, "/wake_up?tags=kv_cache", WAKE_TIMEOUT_S)
+            await self._post(engine, "/reset_prefix_cache", WAKE_TIMEOUT_S)
+        else:
+            await self._post(engine, "/wake_up", WAKE_TIMEOUT_S)
+
+    async def lay_to_rest(self, engine: Engine) -> None:
+        await self._post(engine, f"/sleep?level={self.levels.get(engine.pool, 1)}", SLEEP_TIMEOUT_S)
+
+    async def _is_asleep(self, engine: Engine) -> bool | None:
+        """None for an engine without sleep mode. One that does not answer is not asleep: whether it serves, its probes tell."""
+        try:
+            reply = await bounded_request(self.client, "GET", f"{_url(engine)}/is_sleeping", SLEEPING_TIMEOUT_S)
+        except RequestFailed:
+            return False
+        if reply.status == 404:
+            return None
+        try:
+            return bool(reply.json()["is_sleeping"])
+        except (ValueError, LookupError, TypeError):
+            return False
+
+    async def _post(self, engine: Engine, path: str, timeout_s: float, body: dict[str, str] | None = None) -> None:
+        try:
+            reply = await bounded_request(self.client, "POST", _url(engine) + path, timeout_s, body)
+        except RequestFailed as error:
+            raise ActuatorError(f"{engine.name} does not answer {path}: {error}") from error
+        if reply.status == 404:
+            raise ActuatorError(
+                f"{engine.name} has no {path}: it runs without --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+            )
+        if reply.status != 200:
+            raise ActuatorError(f"{engine.name} answers {reply.status} to {path}: {reply.text[:200]}")
+
+
+def _url(engine: Engine) -> str:
+    return f"http://{engine.host}:{engine.port}"

@@ -1,0 +1,148 @@
+"""Cluster -> prometheus.yml and rules.yml: engines come from the controller's /sd, so they come and go without a restart."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from manyeyes.config.cluster import Cluster
+from manyeyes.config.observability import Email, Webhook
+from manyeyes.monitoring.prometheus.rules import rules
+from manyeyes.render.rendered_file import as_yaml
+
+
+@dataclass(frozen=True)
+class Targets:
+    """host:port of what is scraped. The defaults are those of the containers."""
+
+    controller: str = "controller:8081"
+    gateway: str = "nginx-exporter:9113"
+    node: str = "node-exporter:9100"
+    alertmanager: str = "alertmanager:9093"
+    gpu: str = "dcgm-exporter:9400"
+    prometheus: str = "localhost:9090"
+
+
+CONTAINER_TARGETS = Targets()
+
+
+def prometheus_yml(cluster: Cluster, targets: Targets = CONTAINER_TARGETS) -> str:
+    """The text of prometheus.yml."""
+    interval = f"{cluster.monitoring.scrape_interval_s}s"
+    jobs = ["controller", "gateway", "node", "alertmanager", *(["gpu"] if cluster.watches_gpus else []), "prometheus"]
+    return as_yaml(
+        {
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+                "external_labels": {"cluster": cluster.name},
+            },
+            "rule_files": ["rules.yml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [targets.alertmanager]}]}]},
+            "scrape_configs": [
+                {
+                    "job_name": "engines",
+                    "http_sd_configs": [{"url": f"http://{targets.controller}/sd", "refresh_interval": "5s"}],
+                },
+                *({"job_name": job, "static_configs": [{"targets": [getattr(targets, job)]}]} for job in jobs),
+            ],
+        }
+    )
+
+
+def rules_yml(cluster: Cluster) -> str:
+    """The text of rules.yml."""
+    return as_yaml(rules(cluster))
+
+
+SECRETS = "/run/secrets/manyeyes"
+"""Where the service mounts the secrets folder."""
+SEVERITIES = ("page", "ticket")
+
+
+def alertmanager_yml(cluster: Cluster) -> str:
+    """The text of alertmanager.yml."""
+    return as_yaml(alertmanager(cluster))
+
+
+def alertmanager(cluster: Cluster) -> dict[str, Any]:
+    """The same as a document."""
+    alerting = cluster.monitoring.alerting
+    return {
+        "route": {
+            "receiver": "ticket",
+            # One message for all engines of a pool that have the same.
+            "group_by": ["alertname", "pool"],
+            "group_wait": "10s",
+            "group_interval": "1m",
+            "repeat_interval": f"{round(alerting.repeat_h * 60)}m",
+            "routes": [{"matchers": ['severity="page"'], "receiver": "page"}],
+        },
+        "receivers": [_receiver(cluster, severity) for severity in SEVERITIES],
+        "inhibit_rules": [
+            _silences("ErrorBurnFast", "ErrorBurnSlow", "pool"),
+            _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
+            # Nobody reaches a pool: what its users see says nothing new.
+            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayBehind"),
+            # What it is asked while it goes down fails.
+            _silences("EngineFlapping", "EngineFailing", "pool", "engine"),
+            _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
+        ],
+    }
+
+
+def _receiver(cluster: Cluster, severity: str) -> dict[str, Any]:
+    alerting = cluster.monitoring.alerting
+    webhooks = [_webhook(one) for one in alerting.webhooks if severity in one.severities]
+    emails = [_email(one) for one in alerting.emails if severity in one.severities]
+    there = {"webhook_configs": webhooks, "email_configs": emails}
+    return {"name": severity, **{kind: configs for kind, configs in there.items() if configs}}
+
+
+def _webhook(webhook: Webhook) -> dict[str, Any]:
+    where = {"url": webhook.url} if webhook.url else {"url_file": f"{SECRETS}/{webhook.url_file}"}
+    return {**where, "send_resolved": True}
+
+
+def _email(email: Email) -> dict[str, Any]:
+    login = {"auth_username": email.user} if email.user else {}
+    if email.password_file:
+        login["auth_password_file"] = f"{SECRETS}/{email.password_file}"
+    return {
+        "to": email.to,
+        "from": email.sender,
+        "smarthost": email.server,
+        "require_tls": email.tls,
+        **login,
+        "send_resolved": True,
+    }
+
+
+def _silences(alert: str, others: str, *same: str) -> dict[str, Any]:
+    """While `alert` is told, `others` are not."""
+    return {
+        "source_matchers": [f'alertname="{alert}"'],
+        "target_matchers": [f'alertname=~"{others}"'],
+        **({"equal": list(same)} if same else {}),
+    }
+
+
+def more_datasources(cluster: Cluster) -> str:
+    """The text of grafana/more.yaml."""
+    sources: list[dict[str, Any]] = []
+    if cluster.tracing.starts_jaeger:
+        sources.append(_source("jaeger", "Jaeger", "http://jaeger:16686", {}))
+    if cluster.logs.loki.enabled:
+        field = {
+            "name": "trace",
+            "matcherRegex": r'"trace": ?"([0-9a-f]{32})"',
+            "datasourceUid": "jaeger",
+            "url": "$${__value.raw}",
+        }
+        to_traces = {"derivedFields": [field]} if cluster.tracing.starts_jaeger else {}
+        sources.append(_source("loki", "Loki", "http://loki:3100", to_traces))
+    return as_yaml({"apiVersion": 1, "datasources": sources})
+
+
+def _source(kind: str, name: str, url: str, more: dict[str, Any]) -> dict[str, Any]:
+    source = {"name": name, "uid": kind, "type": kind, "access": "proxy", "url": url, "editable": False}
+    return source | ({"jsonData": more} if more else {})
