@@ -1,4 +1,4 @@
-"""Settings of logs and traces."""
+"""Settings of logs, traces, Prometheus with its exporters and alerts, and Grafana."""
 
 from typing import Annotated, Literal
 

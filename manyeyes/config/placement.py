@@ -1,4 +1,4 @@
-"""`engines: auto` made explicit: which engine runs where, as a pure function of configuration and host."""
+"""Places engines on a host's GPUs: `engines: auto` made explicit, as a pure function of configuration and host."""
 
 from pydantic import Field
 

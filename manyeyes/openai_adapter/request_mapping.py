@@ -1,4 +1,4 @@
-"""A chat completion request, as one prompt and its pictures. Pure.
+"""A chat completion request as one prompt and its pictures, and the endpoint's request template filled with them. Pure.
 
 A request of one user turn is its text, after the system messages' where there are any. Several turns are written one after the
 other, each after its speaker, and the last line is where the assistant goes on:

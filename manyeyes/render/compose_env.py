@@ -1,4 +1,4 @@
-"""Cluster -> compose.env: what the hand-written Compose files take from the configuration."""
+"""Cluster -> compose.env, what the hand-written Compose files take from the configuration; and how Docker keeps containers' logs."""
 
 from pathlib import Path
 from typing import Any

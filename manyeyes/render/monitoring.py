@@ -1,4 +1,4 @@
-"""Cluster -> prometheus.yml and rules.yml: engines come from the controller's /sd, so they come and go without a restart."""
+"""Cluster -> the files of Prometheus, Alertmanager and Grafana. Secrets are named as files, never written here."""
 
 from dataclasses import dataclass
 from typing import Any

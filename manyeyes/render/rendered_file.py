@@ -1,4 +1,4 @@
-"""A rendered file: its first line says how to remake it."""
+"""Rendered files: their header, their YAML, and writing them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How engines rest and come back: one small protocol, two ways."""
+"""How engines are stopped and started: as containers through the filter in front of Docker's socket, or by vLLM's sleep mode."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Which engines start and which go, so that as many are up as are wanted. Pure.
+"""An engine's lifecycle stage, and which engines to start and stop so that as many serve as are wanted. Pure.
 
 off -> coming -> serving -> going -> off: a started engine counts as one that serves, because it will soon; one that goes is taken back
 before another is started, because its caches are warm.

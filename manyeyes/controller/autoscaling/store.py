@@ -1,4 +1,4 @@
-"""What of scaling outlives the controller: the counts wanted, and the engines that scaling itself holds back."""
+"""Persisted autoscaler state (wanted counts, engines that scaling drained or stopped) and the log of loads."""
 
 import json
 from collections.abc import Iterable

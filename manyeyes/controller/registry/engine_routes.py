@@ -1,4 +1,4 @@
-"""/api/engines: register, look, change the weight, remove."""
+"""/api/engines: register, show, change the weight, drain, resume, remove."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from manyeyes.controller.registry.adapter_config_writer import free_port
 from manyeyes.controller.registry.addresses import Own
 from manyeyes.controller.registry.errors import Refusal, not_found, responses
 from manyeyes.controller.registry.registrations import RegistrationService
-from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange
+from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange, in_flight
 from manyeyes.controller.registry.secret_files import SecretFiles
 from manyeyes.engine.vllm_flags import served_names
 
@@ -68,12 +68,6 @@ def find_member(fleet: Fleet, name: str) -> FleetMember:
     if member := fleet.members.get(name):
         return member
     raise not_found("engine", name, list(fleet.members))
-
-
-def in_flight(member: FleetMember) -> int | None:
-    """Requests it works on, where they are counted."""
-    value = getattr(getattr(member, "load", None), "in_flight", None)
-    return int(value) if value is not None else None
 
 
 def _drain_response(member: FleetMember) -> DrainResponse:

@@ -1,4 +1,4 @@
-"""What callers send."""
+"""Bodies of the registry's requests and responses. No secret is in a response: of headers only the names."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,6 @@ from manyeyes.config.pools import AUTO, Balancing, Cache, Flavour, Media, Pool, 
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.health.state_machine import SERVES
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
-from manyeyes.controller.registry.engine_routes import in_flight
 from manyeyes.engine.vllm_flags import served_names
 
 
@@ -230,6 +229,12 @@ class ModelList(BaseModel):
     """Every name a client may use."""
 
     models: list[ModelResponse]
+
+
+def in_flight(member: FleetMember) -> int | None:
+    """Requests it works on, where they are counted."""
+    value = getattr(getattr(member, "load", None), "in_flight", None)
+    return int(value) if value is not None else None
 
 
 def engine_response(member: FleetMember, in_force: EffectiveConfig, notice: str = "") -> EngineResponse:

@@ -1,4 +1,9 @@
-"""Sends the gateway's spans to whoever takes them. What cannot be sent in time is dropped and counted; no request waits for it."""
+"""Makes the gateway's spans of its log lines (stock nginx writes none) and sends them to an OTLP collector.
+
+What cannot be sent in time is dropped and counted; no request waits for it. The form is OpenTelemetry's JSON:
+https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Ids are hexadecimal there, numbers of 64 bits strings. The engine's
+own span has the same parent as those of the attempts.
+"""
 
 import asyncio
 import hashlib

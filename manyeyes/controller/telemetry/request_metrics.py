@@ -1,6 +1,7 @@
-"""What the gateway's request log tells Prometheus: who asked, who answered, how long it took. Names and help are in metrics.py.
+"""Counts the gateway's requests for Prometheus, and keeps the latencies of the last minutes. Names and help are in metrics.py.
 
-Series: requests x engines x few statuses, and per engine 2 x 24 buckets. What is configured starts at 0, so that a rate is 0 and not missing.
+Only what is configured becomes a label value, so that no client can make a series. Series: requests x engines x few statuses, and per
+engine 2 x 24 buckets. What is configured starts at 0, so that a rate is 0 and not missing.
 """
 
 from bisect import bisect_left, insort

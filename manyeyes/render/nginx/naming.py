@@ -1,4 +1,4 @@
-"""Names that the gateway uses beside those in cluster.yaml: they let a pool get another name while its engines serve."""
+"""Names, addresses, ports and folders in nginx's rendered files. The defaults are those of the containers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
