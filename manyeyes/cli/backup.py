@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from manyeyes.atomic_write import atomic_copy, atomic_write
 from manyeyes.cli import archive, docker_install, env_file, secrets, started_services
 from manyeyes.cli.archive import About, BadArchive, Member
 from manyeyes.cli.compose import Compose
@@ -138,10 +139,10 @@ def _install(member: Member, target: Path, stamp: str, group: int | None = None)
         if target.read_bytes() == member.path.read_bytes():
             return
         aside = target.with_name(f"{target.name}.before-{stamp}")
-        closed_file.copy(target, aside)
+        atomic_copy(target, aside)
         ok(f"{target.name} was another one here: kept as {aside.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    closed_file.replace(target, member.path.read_bytes(), member.mode if group is None else 0o600)
+    atomic_write(target, member.path.read_bytes(), member.mode if group is None else 0o600)
     if group is not None:
         with contextlib.suppress(PermissionError):
             os.chown(target, -1, group)

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.process import ROOT
-from manyeyes.config import closed_file
 
 BEGIN = "# --- kept by `make up`: what this host runs; `make down` removes it ---"
 END = "# --- end ---"
@@ -26,7 +26,7 @@ def keep(values: dict[str, str], path: Path = PATH) -> None:
     block = "\n".join([BEGIN, *(f"{key}={value}" for key, value in values.items()), END, ""]) if values else ""
     text = (own.rstrip("\n") + "\n" if own.strip() else "") + block
     if text:
-        closed_file.replace(path, text)  # it may hold HF_TOKEN and passwords
+        atomic_write(path, text)  # it may hold HF_TOKEN and passwords
     else:
         path.unlink(missing_ok=True)
 

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import attention, ok, step
 from manyeyes.cli.upgrade import with_image
-from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load
@@ -39,7 +39,7 @@ def pin_images(config: Path) -> None:
             continue
         text = with_image(text, config, key, f'"{pinned}"')
         ok(f"{key}: {pinned}")
-    closed_file.replace(config, text)
+    atomic_write(config, text)
     for key in wanted.keys() - found.keys():
         attention(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
 

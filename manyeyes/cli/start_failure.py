@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.config import closed_file
 from manyeyes.observability.log_parser import COLOURS
 
 LINES = 400
@@ -118,7 +118,7 @@ def kept_log(compose: Compose, service: str) -> Path | None:
         said = compose("logs", "--no-log-prefix", "--no-color", service, timeout_s=60)
         path = FOLDER / f"{compose.project}-{STAMP}" / f"{service}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        closed_file.replace(path, said)
+        atomic_write(path, said)
     except (CommandFailed, OSError):
         return None
     return path

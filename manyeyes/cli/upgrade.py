@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.cli import controller_client, images
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_containers import Containers
@@ -14,7 +15,6 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.rolling.command import roll, running
 from manyeyes.cli.rolling.state_machine import HELD
 from manyeyes.cli.terminal import attention, ok, say
-from manyeyes.config import closed_file
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load, parse
 
@@ -97,5 +97,5 @@ def _other_image(cluster: Cluster, key: str, image: str) -> Cluster:
 
 
 def _write(config: Path, text: str) -> None:
-    closed_file.replace(config, text)
+    atomic_write(config, text)
     load(config)

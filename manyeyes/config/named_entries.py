@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.config import closed_file
 
 
@@ -53,5 +54,5 @@ def alike(names: Sequence[str], section: str) -> Iterator[str]:
 def write(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
     new = not path.exists()
-    closed_file.replace(path, head + yaml.safe_dump(document, sort_keys=False))
+    atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))
     closed_file.hand_over(path, new=new)

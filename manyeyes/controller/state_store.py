@@ -5,7 +5,6 @@ aside under another name and the reason told; a full or missing disk costs the m
 """
 
 import contextlib
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import structlog
 import yaml
 
+from manyeyes.atomic_write import atomic_write, sync_folder
 from manyeyes.config import documents
 from manyeyes.config.documents import DocumentError
 
@@ -51,19 +51,12 @@ class StateStore:
     def write(self, name: str, document: Any) -> bool:
         """Replaces the document. False, with the reason in the log, when the disk does not take it."""
         path = self._path(name)
-        fresh = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("w", encoding="utf-8") as file:
-                yaml.safe_dump(document, file, sort_keys=False, allow_unicode=True)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-            _sync_folder(path.parent)
+            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+            atomic_write(path, text, mode=0o644, fsync=True)
         except (OSError, ValueError, yaml.YAMLError) as error:
             log.error("state_not_kept", document=name, error=str(error))
-            with contextlib.suppress(OSError):
-                fresh.unlink()
             return False
         return True
 
@@ -73,7 +66,7 @@ class StateStore:
         try:
             path.unlink(missing_ok=True)
             if path.parent.exists():
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
             log.error("state_not_kept", document=name, error=str(error))
             return False
@@ -95,11 +88,3 @@ class StateStore:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.yaml"
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

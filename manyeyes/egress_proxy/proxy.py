@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from manyeyes.config.hosts import LookupFailed, look_up
-from manyeyes.controller.registry.addresses import Address
-from manyeyes.egress_proxy.address_policy import addresses_refused, host_refused
+from manyeyes.netpolicy import Address, deny_media_addresses, deny_media_host
 
 
 class InvalidProxyRequest(Exception):
@@ -140,14 +139,14 @@ async def _serve(
 
 
 async def _judged(asked: ProxyRequest, domains: Mapping[str, bool], find: Lookup) -> tuple[Sequence[Address], str]:
-    if why := host_refused(asked.host, domains):
+    if why := deny_media_host(asked.host, domains):
         return (), why
     try:
         async with asyncio.timeout(LOOKUP_S):
             addresses = await find(asked.host, asked.port)
     except TimeoutError:
         return (), "the name could not be looked up in time"
-    return addresses, addresses_refused(addresses, asked.port, domains[asked.host.lower().rstrip(".")])
+    return addresses, deny_media_addresses(addresses, asked.port, domains[asked.host.lower().rstrip(".")])
 
 
 async def _both(

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from manyeyes.atomic_write import atomic_write
+
 HEADER = "Made by `make render` from config/cluster.yaml. Do not edit: the next `make up` writes it anew."
 GATEWAY_HEADER = "Made by the controller from config/cluster.yaml. Do not edit: the next change writes it anew."
 
@@ -42,12 +44,9 @@ def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = froz
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        temporary.write_text(text, encoding="utf-8")
         # Containers read it as users of their own, whatever this one's umask is.
-        temporary.chmod(0o644)
         path.parent.chmod(0o755)
-        temporary.replace(path)
+        atomic_write(path, text, mode=0o644)
         changed.append(name)
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from manyeyes.controller.registry.addresses import Address
 from manyeyes.egress_proxy.proxy import serve_proxy
+from manyeyes.netpolicy import Address
 
 PUBLIC, METADATA = "93.184.216.34", "169.254.169.254"
 

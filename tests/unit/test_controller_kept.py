@@ -1,5 +1,7 @@
 """Documents that outlive the controller."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -34,21 +36,27 @@ def test_a_corrupt_document_is_set_aside(tmp_path: Path) -> None:
     assert [path.name.endswith(".bad") for path in tmp_path.iterdir()] == [True]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="wants Linux's always-full device")
-def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     kept = StateStore(tmp_path / "file")
     assert kept.write("held", {"a": 1}) is False
     full = StateStore(tmp_path)
-    (tmp_path / ".held.yaml.new").symlink_to("/dev/full")
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
     assert full.write("held", {"a": 1}) is False
     assert full.read("held") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_killed_at_any_instant_it_leaves_the_old_document_or_the_new_one(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from manyeyes.controller.state_store import Kept\n"
-        "kept = Kept(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; from manyeyes.controller.state_store import StateStore\n"
+        "kept = StateStore(Path(sys.argv[1]))\n"
         "for n in range(10**9): kept.write('held', {'first': n, 'rows': ['x' * 50] * 200, 'last': n})\n"
     )
     for round_ in range(8):

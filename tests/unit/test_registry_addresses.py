@@ -7,8 +7,13 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.loader import parse
-from manyeyes.controller.registry.addresses import Own, check, forbidden
+from manyeyes.controller.registry.addresses import Own, check
 from manyeyes.controller.registry.errors import Refusal
+from manyeyes.netpolicy import Address, deny_registration
+
+
+def forbidden(address: Address, rules: Controller) -> str:
+    return deny_registration(address, rules.register_loopback, rules.register_private)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ Judged is what a name resolves to, and every way of writing an address (0x7f0000
 import asyncio
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.gateway import Controller
 from manyeyes.config.hosts import address_of, wrong_host
 from manyeyes.controller.registry.errors import Refusal
+from manyeyes.netpolicy import Address, deny_registration
 
 RESOLVE_TIMEOUT_S = 5
 PARTS = frozenset(
@@ -22,21 +22,6 @@ PARTS = frozenset(
     }
 )
 """Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""
-METADATA = frozenset(
-    ip_address(text)
-    for text in (
-        "100.100.100.200",  # Alibaba Cloud
-        "168.63.129.16",  # Azure's host agent
-        "192.0.0.192",  # Oracle Cloud
-        "fd00:ec2::254",  # AWS by IPv6; its 169.254.169.254 is link-local, as Google's and Azure's
-    )
-)
-CARRIER = ip_network("100.64.0.0/10")
-"""Shared address space (RFC 6598), which Python counts neither as private nor as global."""
-
-NAT64 = ip_network("64:ff9b::/96")
-
-Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -66,40 +51,15 @@ async def check(host: str, port: int, cluster: Cluster, own: Own, param: str) ->
         *await _resolve("gateway", 80),
         *await _resolve("controller", 80),
     }
+    rules = cluster.controller
     for address in found:
         if address in parts - {ip_address("127.0.0.1")} or _is_own(address, port, cluster, own):
             raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
-        if reason := forbidden(address, cluster.controller):
+        if reason := deny_registration(address, rules.register_loopback, rules.register_private):
             raise _refused(_shown(host, address), reason, param)
     if address_of(host) is None and (why := wrong_host(host)):
         written = f"; write it as {found.pop()}" if len(found) == 1 else ""
         raise Refusal(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
-
-
-def forbidden(address: Address, rules: Controller) -> str:
-    """Why nothing may be registered at this address; empty when it may. Pure."""
-    if isinstance(address, IPv6Address) and (inner := meant(address)):
-        return forbidden(inner, rules)
-    if address.is_unspecified or address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
-        return "is no address of one machine"
-    if address.is_link_local or address in METADATA:
-        return "is link-local or a cloud's metadata service"
-    if address.is_loopback:
-        return (
-            ""
-            if rules.register_loopback
-            else "is loopback, which in the controller's container is the controller itself"
-        )
-    if (address.is_private or address in CARRIER) and not rules.register_private:
-        return "is private, and controller.register_private is false"
-    return ""
-
-
-def meant(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for."""
-    if address in NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour
 
 
 def _is_own(address: Address, port: int, cluster: Cluster, own: Own) -> bool:
