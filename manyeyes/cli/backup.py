@@ -16,7 +16,7 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT, CommandFailed, run
 from manyeyes.cli.terminal import attention, ok, step
 from manyeyes.cli.volumes import Volumes
-from manyeyes.config import closed_file
+from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 
@@ -61,10 +61,10 @@ def restore(config: Path, source: str) -> None:
             _install(members["config/cluster.yaml"], config, stamp)
             if "config/keys.yaml" in members:
                 _install(members["config/keys.yaml"], config.parent / names["keys"], stamp)
-                closed_file.hand_over(config.parent / names["keys"])
+                secret_files.grant_container_access(config.parent / names["keys"])
             if "config/users.yaml" in members:
                 _install(members["config/users.yaml"], users_path(config, cluster), stamp)
-                closed_file.hand_over(users_path(config, cluster))
+                secret_files.grant_container_access(users_path(config, cluster))
             for name, member in members.items():
                 if name.startswith("secrets/"):
                     _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())

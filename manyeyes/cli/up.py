@@ -30,7 +30,7 @@ from manyeyes.cli.rolling.command import MODELS, roll
 from manyeyes.cli.rolling.replacement import replace, replaced
 from manyeyes.cli.rolling.state_machine import SERVING
 from manyeyes.cli.terminal import attention, ok, say, step
-from manyeyes.config import closed_file
+from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
@@ -66,7 +66,7 @@ def up(config: Path, flavour: str) -> None:
     ran_before = compose.runs()
     for file in (keys_path(config, written), users_path(config, written)):
         if file.exists():
-            closed_file.hand_over(file)
+            secret_files.grant_container_access(file)
     if not compose.network_is_closed():
         # Compose would replace the network under engines that keep the old one.
         raise Trouble(

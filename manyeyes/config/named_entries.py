@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from manyeyes.atomic_write import atomic_write
-from manyeyes.config import closed_file
+from manyeyes.config import secret_files
 
 
 def place(error: ErrorDetails, document: Any, section: str) -> str:
@@ -55,4 +55,4 @@ def write(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
     new = not path.exists()
     atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))
-    closed_file.hand_over(path, new=new)
+    secret_files.grant_container_access(path, new=new)

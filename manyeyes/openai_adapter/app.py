@@ -13,10 +13,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from manyeyes.openai_adapter import request_mapping
 from manyeyes.openai_adapter.config import AdaptedEngine, AdapterConfig
-from manyeyes.openai_adapter.errors import Refusal
 from manyeyes.openai_adapter.openai_response import DONE, ChatCompletion, sse_event
 from manyeyes.openai_adapter.request_mapping import ChatRequest
 from manyeyes.openai_adapter.upstream import EndpointClient
+from manyeyes.openai_error import ApiError
 
 log = structlog.get_logger()
 HEALTH_TIMEOUT_S = 5.0
@@ -80,7 +80,7 @@ class EndpointApp:
         send = send_on
         try:
             await self._dispatch(scope["method"], scope["path"], scope, receive, send)
-        except Refusal as refusal:
+        except ApiError as refusal:
             if refusal.status >= 500:
                 self._warn("request_failed", scope, refusal)
             await _respond(send, refusal.status, refusal.body)
@@ -91,13 +91,13 @@ class EndpointApp:
             log.exception("request_failed", **self._of(scope))
             if begun:
                 raise
-            await _respond(send, 500, Refusal(500, "internal_error", "The adapter failed. Its log says why.").body)
+            await _respond(send, 500, ApiError(500, "internal_error", "The adapter failed. Its log says why.").body)
 
     def _of(self, scope: Scope) -> dict[str, str]:
         """What a line about this request says first."""
         return {"request": request_id(scope), "engine": self.spoken.name, "pool": self.spoken.pool}
 
-    def _warn(self, event: str, scope: Scope, refusal: Refusal) -> None:
+    def _warn(self, event: str, scope: Scope, refusal: ApiError) -> None:
         # An endpoint's own words may repeat the question; they are the client's to read.
         said = {} if refusal.code in QUOTES else {"reason": refusal.message}
         log.warning(event, **self._of(scope), code=refusal.code, **said)
@@ -115,7 +115,7 @@ class EndpointApp:
             case ("GET", "/metrics"):
                 await _respond(send, 200, self._metrics().encode(), b"text/plain; version=0.0.4")
             case _:
-                raise Refusal(404, "not_found", "This model answers /v1/chat/completions only.")
+                raise ApiError(404, "not_found", "This model answers /v1/chat/completions only.")
 
     async def _health(self, send: Send) -> None:
         """Whether the endpoint accepts connections: a question would cost money."""
@@ -127,7 +127,7 @@ class EndpointApp:
                 )
             writer.close()
         except (OSError, ValueError, OverflowError) as error:
-            raise Refusal(
+            raise ApiError(
                 503, "endpoint_unreachable", f"The endpoint cannot be connected to: {type(error).__name__}."
             ) from error
         await _respond(send, 200, b"{}")
@@ -161,7 +161,7 @@ class EndpointApp:
                 while part is not None:
                     await _part(send, part)
                     part = await _before(deadline, anext(parts, None))
-            except Refusal as refusal:
+            except ApiError as refusal:
                 self._warn("stream_failed", scope, refusal)
                 # No [DONE] after it: clients tell an answer that was cut short by that.
                 await _part(send, sse_event(refusal.document))
@@ -208,7 +208,7 @@ async def _before(deadline: float, awaited: Awaitable[T]) -> T:
         async with asyncio.timeout_at(deadline):
             return await awaited
     except TimeoutError as error:
-        raise Refusal(
+        raise ApiError(
             504, "endpoint_timeout", "The endpoint's answer took too long (adapter.answer_timeout_s)."
         ) from error
 
@@ -226,7 +226,7 @@ async def _body(receive: Receive, most: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise Refusal(
+            raise ApiError(
                 413, "request_too_large", f"The request is larger than {most >> 20} MiB (gateway.max_body_mb)."
             )
         if not message.get("more_body"):
@@ -237,7 +237,7 @@ def _parsed(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except ValueError as error:
-        raise Refusal(400, "invalid_json", "The request body is not valid JSON.") from error
+        raise ApiError(400, "invalid_json", "The request body is not valid JSON.") from error
 
 
 async def _unless_client_leaves(receive: Callable[[], Awaitable[Message]], work: Any) -> None:

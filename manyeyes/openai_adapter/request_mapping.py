@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyeyes.config.custom_endpoint import ALONE, PLACEHOLDER, Endpoint
-from manyeyes.openai_adapter.errors import Refusal
+from manyeyes.openai_error import ApiError
 
 INSTRUCTING = ("system", "developer")
 SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool", "function": "Tool"}
@@ -118,8 +118,8 @@ def _count(body: dict[str, Any], key: str) -> int | None:
     return value
 
 
-def _wrong(message: str) -> Refusal:
-    return Refusal(400, "invalid_request", message)
+def _wrong(message: str) -> ApiError:
+    return ApiError(400, "invalid_request", message)
 
 
 _LEFT_OUT: Any = object()
@@ -128,7 +128,7 @@ _LEFT_OUT: Any = object()
 def fill_template(endpoint: Endpoint, question: ChatRequest, model: str, stream: bool) -> Any:
     """The body that the endpoint wants. Raises Refusal 400 for pictures that it has no place for."""
     if question.pictures and not endpoint.takes_pictures:
-        raise Refusal(400, "no_pictures", "This model takes no pictures.")
+        raise ApiError(400, "no_pictures", "This model takes no pictures.")
     values = {
         "USER_PROMPT": question.prompt,
         "MODEL_NAME": endpoint.model or model,
@@ -163,7 +163,7 @@ def _fill_text(text: str, values: dict[str, Any], pictures: list[str]) -> Any:
         return _LEFT_OUT if value is None else value
     if "IMAGE_URL" in names:
         if len(pictures) > 1:
-            raise Refusal(400, "too_many_pictures", "This model takes one picture in a request.")
+            raise ApiError(400, "too_many_pictures", "This model takes one picture in a request.")
         if not pictures and "USER_PROMPT" not in names:
             return _LEFT_OUT
     texts = values | {"IMAGE_URL": pictures[0] if pictures else ""}

@@ -12,8 +12,8 @@ import orjson
 
 from manyeyes.config.custom_endpoint import SECRET, Adapter, Endpoint
 from manyeyes.openai_adapter import response_extraction
-from manyeyes.openai_adapter.errors import Refusal
 from manyeyes.openai_adapter.response_extraction import ExtractionError, StreamError, StreamParser
+from manyeyes.openai_error import ApiError
 
 SHOWN = 300
 
@@ -105,17 +105,17 @@ class EndpointClient:
                     await self._refuse(response)
                 yield response
         except httpx.ConnectTimeout as error:
-            raise Refusal(504, "endpoint_timeout", "The endpoint accepted no connection in time.") from error
+            raise ApiError(504, "endpoint_timeout", "The endpoint accepted no connection in time.") from error
         except httpx.TimeoutException as error:
-            raise Refusal(504, "endpoint_timeout", "The endpoint gave no answer in time.") from error
+            raise ApiError(504, "endpoint_timeout", "The endpoint gave no answer in time.") from error
         except httpx.ConnectError as error:
-            raise Refusal(
+            raise ApiError(
                 502, "endpoint_unreachable", f"The endpoint cannot be connected to: {_start(str(error).encode())}."
             ) from error
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise Refusal(502, "endpoint_unreachable", "The endpoint's address or a header cannot be used.") from error
+            raise ApiError(502, "endpoint_unreachable", "The endpoint's address or a header cannot be used.") from error
         except httpx.HTTPError as error:
-            raise Refusal(502, "endpoint_lost", f"The endpoint broke off: {type(error).__name__}.") from error
+            raise ApiError(502, "endpoint_lost", f"The endpoint broke off: {type(error).__name__}.") from error
 
     async def _refuse(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -125,27 +125,27 @@ class EndpointClient:
             if len(said) >= SHOWN:
                 break
         if status in (401, 403):
-            raise Refusal(502, "endpoint_refuses_key", f"The endpoint refuses the key it was given ({status}).")
+            raise ApiError(502, "endpoint_refuses_key", f"The endpoint refuses the key it was given ({status}).")
         if status == 429:
-            raise Refusal(429, "overloaded", "The endpoint is at its limit. Try again after Retry-After seconds.")
+            raise ApiError(429, "overloaded", "The endpoint is at its limit. Try again after Retry-After seconds.")
         if 300 <= status < 400:
-            raise Refusal(
+            raise ApiError(
                 502,
                 "endpoint_redirects",
                 f"The endpoint sends the request elsewhere ({status}), which is not followed.",
             )
         if status in (400, 413, 422):
-            raise Refusal(
+            raise ApiError(
                 400, "endpoint_refuses_request", f"The endpoint refuses the request ({status}): {_start(said)}"
             )
-        raise Refusal(502, "endpoint_failed", f"The endpoint answered {status}: {_start(said)}")
+        raise ApiError(502, "endpoint_failed", f"The endpoint answered {status}: {_start(said)}")
 
     async def _bounded(self, response: httpx.Response) -> AsyncIterator[bytes]:
         read, most = 0, self.limits.max_answer_mb << 20
         async for part in response.aiter_bytes():
             read += len(part)
             if read > most:
-                raise Refusal(
+                raise ApiError(
                     502,
                     "endpoint_answer_too_large",
                     f"The endpoint's answer exceeds {self.limits.max_answer_mb} MiB (adapter.max_answer_mb).",
@@ -163,9 +163,9 @@ class EndpointClient:
         try:
             text = (self.secrets / name).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise Refusal(502, "secret_unreadable", f"The adapter cannot read secrets/{name}.") from error
+            raise ApiError(502, "secret_unreadable", f"The adapter cannot read secrets/{name}.") from error
         if not text or any(character < " " for character in text):
-            raise Refusal(502, "secret_unreadable", f"secrets/{name} wants one line, the key and nothing else.")
+            raise ApiError(502, "secret_unreadable", f"secrets/{name} wants one line, the key and nothing else.")
         return text
 
     def _connected(self) -> httpx.AsyncClient:
@@ -176,7 +176,7 @@ class EndpointClient:
                     cafile=str(self.secrets / self.endpoint.ca_file) if self.endpoint.ca_file else None
                 )
             except (OSError, ssl.SSLError) as error:
-                raise Refusal(
+                raise ApiError(
                     502, "secret_unreadable", f"The adapter cannot read secrets/{self.endpoint.ca_file}."
                 ) from error
             self._client = httpx.AsyncClient(
@@ -191,8 +191,8 @@ class EndpointClient:
         return self._client
 
 
-def _unreadable(why: str) -> Refusal:
-    return Refusal(502, "endpoint_answer_unreadable", f"The endpoint's answer cannot be read: {why}")
+def _unreadable(why: str) -> ApiError:
+    return ApiError(502, "endpoint_answer_unreadable", f"The endpoint's answer cannot be read: {why}")
 
 
 def _start(raw: bytes) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.openai_adapter import request_mapping, response_extraction
-from manyeyes.openai_adapter.errors import Refusal
 from manyeyes.openai_adapter.response_extraction import StreamError, StreamParser
+from manyeyes.openai_error import ApiError
 
 
 def prompt(*messages: tuple[str, Any]) -> str:
@@ -33,7 +33,7 @@ def test_several_turns_are_written_one_after_the_other_and_the_assistant_goes_on
              {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}],
 )  # fmt: skip
 def test_what_is_no_chat_request_is_refused(body: Any) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         request_mapping.parse_chat_request(body)
     assert refused.value.status == 400
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from manyeyes.config.custom_endpoint import Endpoint
-from manyeyes.openai_adapter.errors import Refusal
 from manyeyes.openai_adapter.request_mapping import ChatRequest, fill_template
+from manyeyes.openai_error import ApiError
 
 
 def endpoint(template: Any, **more: Any) -> Endpoint:
@@ -60,7 +60,7 @@ def test_an_item_that_also_holds_the_prompt_is_never_repeated_or_lost() -> None:
     template = [{"prompt": "{USER_PROMPT}", "image": "{IMAGE_URL}"}]
     assert filled(template, question(pictures=("u",))) == [{"prompt": "Hello", "image": "u"}]
     assert filled(template, question()) == [{"prompt": "Hello"}]
-    with pytest.raises(Refusal, match="one picture"):
+    with pytest.raises(ApiError, match="one picture"):
         filled(template, question(pictures=("u1", "u2")))
 
 
@@ -71,7 +71,7 @@ def test_a_picture_inside_the_prompts_own_string_is_empty_where_there_is_none() 
 
 
 def test_pictures_without_a_place_are_refused() -> None:
-    with pytest.raises(Refusal, match="takes no pictures"):
+    with pytest.raises(ApiError, match="takes no pictures"):
         filled({"p": "{USER_PROMPT}"}, question(pictures=("u",)))
 
 

@@ -31,7 +31,7 @@ from manyeyes.controller.health.state_machine import EngineHealth, EngineState, 
 from manyeyes.controller.membership.dns import DnsResponder
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import MembershipStore
-from manyeyes.controller.registry.errors import Refusal
+from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.registrations import load_registrations as registered
 from manyeyes.controller.state_store import StateStore
@@ -368,7 +368,7 @@ async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
     monkeypatch.setattr(in_force, "take_registered", refuse)
     other = one.model_copy(update={"name": "other"})
     for change in (registrations.remove_engine("new"), registrations.set_weight("new", 7), registrations.set_weight("a", 9), registrations.add_engine(other)):  # fmt: skip
-        with pytest.raises(Refusal, match="changed meanwhile"):
+        with pytest.raises(ApiError, match="changed meanwhile"):
             await change
     assert texts(tmp_path) == before
 

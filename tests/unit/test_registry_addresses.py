@@ -7,8 +7,8 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.loader import parse
-from manyeyes.controller.registry.addresses import Own, check
-from manyeyes.controller.registry.errors import Refusal
+from manyeyes.controller.registry.errors import ApiError
+from manyeyes.controller.registry.registration_checks import OwnListeners, check_address
 from manyeyes.netpolicy import Address, deny_registration
 
 
@@ -51,8 +51,8 @@ def cluster(**controller: bool) -> Cluster:
 
 async def code(host: str, port: int = 8000, **controller: bool) -> str:
     try:
-        await check(host, port, cluster(**controller), Own("127.0.0.1", (8081, 5353)), "address")
-    except Refusal as refusal:
+        await check_address(host, port, cluster(**controller), OwnListeners("127.0.0.1", (8081, 5353)), "address")
+    except ApiError as refusal:
         return refusal.code
     return ""
 

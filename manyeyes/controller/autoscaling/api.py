@@ -10,7 +10,7 @@ from manyeyes.config.pools import Pool
 from manyeyes.controller.autoscaling.autoscaler import Autoscaler
 from manyeyes.controller.autoscaling.policy import ScalingDecision
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage
-from manyeyes.controller.registry.errors import Refusal, responses
+from manyeyes.controller.registry.errors import ApiError, error_responses
 
 
 class ScaleRequest(BaseModel):
@@ -60,7 +60,7 @@ class PoolScalingResponse(BaseModel):
 
 
 def routes(scaler: Autoscaler) -> APIRouter:
-    router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=responses(401, 403, 404, 409, 422))
+    router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=error_responses(401, 403, 404, 409, 422))
 
     @router.get("/{pool}/scaling")
     async def scaling(pool: str) -> PoolScalingResponse:
@@ -90,16 +90,16 @@ def _found(scaler: Autoscaler, name: str) -> Pool:
         if name in pool.names:
             return pool
     names = ", ".join(pool.name for pool in scaler.fleet.cluster.pools[:20])
-    raise Refusal(404, "pool_not_found", f"There is no pool '{name[:40]}'. There are: {names}.")
+    raise ApiError(404, "pool_not_found", f"There is no pool '{name[:40]}'. There are: {names}.")
 
 
 def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
     """Raises Refusal where the count cannot be had."""
     if pool.remote:
-        raise Refusal(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
+        raise ApiError(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
     there = len(scaler.fleet.of_pool(pool.name))
     if wanted is not None and wanted > there:
-        raise Refusal(
+        raise ApiError(
             422,
             "too_many_engines",
             f"{pool.name} has {there} engine{'' if there == 1 else 's'}, {wanted} were asked for. Give it more in config/cluster.yaml "
@@ -107,7 +107,7 @@ def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
             "engines",
         )
     if not scaler.can_move(pool.name):
-        raise Refusal(
+        raise ApiError(
             409,
             "cannot_scale",
             "The controller may not start or stop containers. Set controller.containers to true in config/cluster.yaml, then `make up`.",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.controller.registry.errors import Refusal
+from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.state_store import StateStore
 
 DOCUMENT = "adapter"
@@ -50,6 +50,6 @@ def free_port(cluster: Cluster) -> int:
     for port in range(first, first + count):
         if port not in taken:
             return port
-    raise Refusal(
+    raise ApiError(
         409, "adapter_full", f"The adapter's {count} ports are all taken; raise adapter.ports in cluster.yaml."
     )

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry.errors import Refusal, not_found, responses
+from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
 from manyeyes.controller.registry.schemas import Removed, RequestModel
 from manyeyes.controller.telemetry.metrics import MARK
 
@@ -49,7 +49,7 @@ class AnnotationRegistry:
         if before := self._ends.pop(text, None):
             before[1].cancel()
         elif len(self._ends) >= MOST:
-            raise Refusal(409, "too_many_marks", f"There are {MOST} marks already; end one: {', '.join(self._ends)}.")
+            raise ApiError(409, "too_many_marks", f"There are {MOST} marks already; end one: {', '.join(self._ends)}.")
         else:
             self._fleet.tell(f"began: {text}")
         MARK.labels(text).set(1)
@@ -70,7 +70,7 @@ class AnnotationRegistry:
 
 
 def routes(fleet: Fleet) -> APIRouter:
-    router = APIRouter(prefix="/api/marks", tags=["marks"], responses=responses(401, 403, 404, 409, 422))
+    router = APIRouter(prefix="/api/marks", tags=["marks"], responses=error_responses(401, 403, 404, 409, 422))
     marks = AnnotationRegistry(fleet)
 
     @router.get("")

@@ -10,11 +10,10 @@ from manyeyes.config.loader import describe_errors
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.registry import annotations, engine_routes, pool_routes
-from manyeyes.controller.registry.addresses import Own
-from manyeyes.controller.registry.errors import Refusal, response
+from manyeyes.controller.registry.errors import ApiError, error_response
 from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
+from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
-from manyeyes.controller.registry.secret_files import SecretFiles
 from manyeyes.controller.settings import Settings
 from manyeyes.controller.state_store import StateStore
 
@@ -26,7 +25,7 @@ def mount_registry(app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: 
     """Adds the calls, the guard and the form of errors to `app`."""
     registrations = RegistrationService(in_force, kept)
     secret_files = SecretFiles(settings.secrets, in_force)
-    own = Own(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
+    own = OwnListeners(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
     for router in (
         engine_routes.routes(fleet, in_force, registrations, secret_files, own, settings.adapter_name),
         engine_routes.drain_routes(fleet),
@@ -34,37 +33,37 @@ def mount_registry(app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: 
         annotations.routes(fleet),
     ):
         app.include_router(router, dependencies=[Security(BEARER)])
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _wrong_fields)
     app.add_middleware(AdminAuthMiddleware, key=AdminKey(settings.secrets))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return response(error)
+    assert isinstance(error, ApiError)
+    return error_response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return response(
-            Refusal(404, "not_found", f"There is nothing at {request.url.path[:200]}. The calls there are: /api/docs.")
+        return error_response(
+            ApiError(404, "not_found", f"There is nothing at {request.url.path[:200]}. The calls there are: /api/docs.")
         )
     if error.status_code == 413:
-        return response(TOO_LARGE)
+        return error_response(TOO_LARGE)
     if error.status_code == 405:
-        refusal = Refusal(405, "method_not_allowed", f"{request.method} is not allowed at {request.url.path[:200]}.")
-        return response(refusal, dict(error.headers or {}))
-    return response(Refusal(error.status_code, f"http_{error.status_code}", f"{error.detail}."))
+        refusal = ApiError(405, "method_not_allowed", f"{request.method} is not allowed at {request.url.path[:200]}.")
+        return error_response(refusal, dict(error.headers or {}))
+    return error_response(ApiError(error.status_code, f"http_{error.status_code}", f"{error.detail}."))
 
 
 async def _wrong_fields(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     details = error.errors()
     if any(detail["type"] == "json_invalid" for detail in details):
-        return response(Refusal(422, "invalid_json", "The body is not valid JSON."))
+        return error_response(ApiError(422, "invalid_json", "The body is not valid JSON."))
     placed = [detail | {"loc": detail["loc"][1:]} for detail in details]
     found = describe_errors(placed, error.body, "/api/docs")
     first = next((str(step) for step in placed[0]["loc"] if isinstance(step, str)), None)
-    return response(Refusal(422, "invalid_request", "; ".join(found), first))
+    return error_response(ApiError(422, "invalid_request", "; ".join(found), first))

@@ -11,13 +11,12 @@ from manyeyes.config.hosts import wrong_host, wrong_port
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
-from manyeyes.controller.registry import addresses, model_check, schemas
+from manyeyes.controller.registry import registration_checks, schemas
 from manyeyes.controller.registry.adapter_config_writer import free_port
-from manyeyes.controller.registry.addresses import Own
-from manyeyes.controller.registry.errors import Refusal, not_found, responses
+from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
+from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange, in_flight
-from manyeyes.controller.registry.secret_files import SecretFiles
 from manyeyes.engine.vllm_flags import served_names
 
 DEFAULT_REASON = "by API"
@@ -44,7 +43,7 @@ class DrainResponse(BaseModel):
 
 
 def drain_routes(fleet: Fleet) -> APIRouter:
-    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=responses(401, 403, 404, 422))
+    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=error_responses(401, 403, 404, 422))
 
     @router.post("/{name}/drain")
     async def drain(name: str, why: DrainRequest | None = None) -> DrainResponse:
@@ -84,10 +83,10 @@ def routes(
     in_force: EffectiveConfig,
     registrations: RegistrationService,
     secret_files: SecretFiles,
-    own: Own,
+    own: OwnListeners,
     adapter_name: str,
 ) -> APIRouter:
-    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=responses(401, 403, 404, 409, 422, 507))
+    router = APIRouter(prefix="/api/engines", tags=["engines"], responses=error_responses(401, 403, 404, 409, 422, 507))
 
     @router.get("")
     async def engines() -> EngineList:
@@ -100,7 +99,7 @@ def routes(
         pool = _pool(form, in_force)
         given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
         if len(given) != 1:
-            raise Refusal(
+            raise ApiError(
                 422,
                 "invalid_request",
                 f"An engine wants one of address, url and endpoint, found {' and '.join(given) or 'none'}.",
@@ -111,14 +110,16 @@ def routes(
             engine = await registrations.add_engine(
                 lambda: _engine(form, pool, f"{adapter_name}:{free_port(in_force.cluster)}")
             )
-            if not await addresses.resolves(adapter_name):
+            if not await registration_checks.can_resolve(adapter_name):
                 notice = "The adapter does not run: set adapter.enabled to true in cluster.yaml, then `make up`."
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
-            await addresses.check(host, int(port), in_force.cluster, own, given[0])
+            await registration_checks.check_address(host, int(port), in_force.cluster, own, given[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
-            notice = model_check.notice(served_names(in_force.cluster, pool), await model_check.names(address))
+            notice = registration_checks.missing_names_notice(
+                served_names(in_force.cluster, pool), await registration_checks.fetch_model_names(address)
+            )
         fleet.tell(
             f"{engine.name} is registered by API: {engine.address} in pool {engine.pool}",
             engine=engine.name,
@@ -151,7 +152,7 @@ def routes(
 
 def _pool(form: NewEngine, in_force: EffectiveConfig) -> Pool:
     if (form.pool is None) == (form.model is None):
-        raise Refusal(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
+        raise ApiError(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
     pools = in_force.cluster.pools
     if form.pool is not None:
         found = next((pool for pool in pools if pool.name == form.pool), None)
@@ -161,14 +162,14 @@ def _pool(form: NewEngine, in_force: EffectiveConfig) -> Pool:
         wanted = f"pool '{form.pool}'" if form.pool is not None else f"model '{form.model}'"
         param = "pool" if form.pool is not None else "model"
         there = ", ".join(pool.name for pool in pools)
-        raise Refusal(
+        raise ApiError(
             422,
             f"{param}_not_found",
             f"There is no {wanted}; there are {there}. POST /api/pools makes a new one.",
             param,
         )
     if found.remote:
-        raise Refusal(
+        raise ApiError(
             409,
             "pool_is_remote",
             f"Pool '{found.name}' is served at {found.remote.host}, so no engine can join it.",
@@ -216,17 +217,19 @@ def _address(url: str) -> str:
     return address
 
 
-def _wrong_url(url: str, why: str) -> Refusal:
-    return Refusal(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
+def _wrong_url(url: str, why: str) -> ApiError:
+    return ApiError(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
 
 
-async def _check_endpoint(form: NewEngine, in_force: EffectiveConfig, own: Own, secret_files: SecretFiles) -> None:
+async def _check_endpoint(
+    form: NewEngine, in_force: EffectiveConfig, own: OwnListeners, secret_files: SecretFiles
+) -> None:
     assert form.endpoint
     for param, url in (
         ("endpoint.url", form.endpoint.url),
         ("endpoint.stream.url", form.endpoint.stream and form.endpoint.stream.url),
     ):
         if url:
-            await addresses.check_url(url, in_force.cluster, own, param)
+            await registration_checks.check_url(url, in_force.cluster, own, param)
     for name in form.endpoint.secret_files:
         secret_files.check(name, "endpoint", authority=name == form.endpoint.ca_file)

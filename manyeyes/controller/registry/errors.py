@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """Ends a call. `code` is what a program can act on, `param` the field it is about."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
@@ -18,7 +18,7 @@ class Refusal(Exception):
         self.param = param
 
 
-def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> Refusal:
+def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> ApiError:
     """404 for an engine, pool or model, with the names there are for people who mistyped."""
     rest = f" and {len(there) - most} more" if len(there) > most else ""
     names = (
@@ -26,7 +26,7 @@ def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> Ref
         if there
         else "There is none yet."
     )
-    return Refusal(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
+    return ApiError(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
 
 
 class ErrorDetail(BaseModel):
@@ -38,21 +38,21 @@ class ErrorDetail(BaseModel):
     code: str
 
 
-class Error(BaseModel):
+class ErrorBody(BaseModel):
     """Every answer that is not 2xx."""
 
     error: ErrorDetail
 
 
-def response(refusal: Refusal, headers: dict[str, str] | None = None) -> JSONResponse:
+def error_response(refusal: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
     detail = ErrorDetail(message=refusal.message, type=kind, param=refusal.param, code=refusal.code)
-    return JSONResponse(Error(error=detail).model_dump(), refusal.status, headers)
+    return JSONResponse(ErrorBody(error=detail).model_dump(), refusal.status, headers)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: what a call may be refused with."""
-    return {status: {"model": Error, "description": MEANINGS[status]} for status in statuses}
+    return {status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses}
 
 
 MEANINGS = {

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from manyeyes.controller.registry.errors import Refusal, response
+from manyeyes.controller.registry.errors import ApiError, error_response
 
 ADMIN_KEY_FILE = "admin.key"
 LEAST_CHARACTERS = 16
@@ -58,7 +58,7 @@ log = structlog.get_logger()
 OUTSIDE = "x-manyeyes-outside"
 READS = frozenset({"GET", "HEAD"})
 MOST_BODY_BYTES = 1 << 20
-TOO_LARGE = Refusal(413, "request_too_large", "The body is larger than 1 MiB, which no call of this API needs.")
+TOO_LARGE = ApiError(413, "request_too_large", "The body is larger than 1 MiB, which no call of this API needs.")
 REALM = 'Basic realm="ManyEyes administration: any name, and the admin key as the password", charset="UTF-8"'
 
 
@@ -76,7 +76,7 @@ class AdminAuthMiddleware:
         if OUTSIDE in headers or not reads:
             try:
                 self._check(headers.get("authorization", ""), reads)
-            except Refusal as refusal:
+            except ApiError as refusal:
                 client = headers.get("x-forwarded-for") or (scope["client"] or [""])[0]
                 log.warning(
                     "api_call_refused",
@@ -86,7 +86,7 @@ class AdminAuthMiddleware:
                     client=client[:100],
                 )
                 asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
-                return await response(refusal, asks)(scope, receive, send)
+                return await error_response(refusal, asks)(scope, receive, send)
         return await _Limited(self.app, headers)(scope, receive, send)
 
     def _check(self, authorization: str, reads: bool) -> None:
@@ -96,7 +96,7 @@ class AdminAuthMiddleware:
             # a change wants the key in a header that only a program sets.
             given = _password(authorization)
         if given is None:
-            raise Refusal(
+            raise ApiError(
                 401,
                 "missing_admin_key",
                 "This call wants the admin key, as `Authorization: Bearer KEY`; `make admin-key` prints it.",
@@ -104,9 +104,9 @@ class AdminAuthMiddleware:
         try:
             right = self.key.matches(given)
         except NoAdminKey as error:
-            raise Refusal(403, "no_admin_key", str(error)) from error
+            raise ApiError(403, "no_admin_key", str(error)) from error
         if not right:
-            raise Refusal(401, "wrong_admin_key", "This is not the admin key; `make admin-key` prints it.")
+            raise ApiError(401, "wrong_admin_key", "This is not the admin key; `make admin-key` prints it.")
 
 
 def _bearer(authorization: str) -> str | None:
@@ -140,7 +140,7 @@ class _Limited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.said.isdecimal() and int(self.said) > MOST_BODY_BYTES:
-            return await response(TOO_LARGE)(scope, receive, send)
+            return await error_response(TOO_LARGE)(scope, receive, send)
         read = 0
 
         async def receive_some() -> Message:

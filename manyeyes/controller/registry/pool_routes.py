@@ -5,18 +5,23 @@ from fastapi import APIRouter
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import addresses, schemas
-from manyeyes.controller.registry.addresses import Own
-from manyeyes.controller.registry.errors import Refusal, not_found, responses
+from manyeyes.controller.registry import registration_checks, schemas
+from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
+from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.schemas import ModelList, NewPool, PoolList, PoolResponse, Removed
-from manyeyes.controller.registry.secret_files import SecretFiles
 
 
 def routes(
-    fleet: Fleet, in_force: EffectiveConfig, registrations: RegistrationService, secret_files: SecretFiles, own: Own
+    fleet: Fleet,
+    in_force: EffectiveConfig,
+    registrations: RegistrationService,
+    secret_files: SecretFiles,
+    own: OwnListeners,
 ) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["pools and models"], responses=responses(401, 403, 404, 409, 422, 507))
+    router = APIRouter(
+        prefix="/api", tags=["pools and models"], responses=error_responses(401, 403, 404, 409, 422, 507)
+    )
 
     @router.get("/pools")
     async def pools() -> PoolList:
@@ -27,13 +32,13 @@ def routes(
     async def register(form: NewPool) -> PoolResponse:
         """Registers a pool. With `remote` it answers at once; else as soon as an engine of it is up."""
         if form.model == "tiny" or form.model.startswith("/"):
-            raise Refusal(
+            raise ApiError(
                 422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
             )
         pool = Pool.model_validate(form.model_dump(exclude_unset=True))
         _refuse_fallback_to_strangers(pool, in_force)
         if form.remote:
-            await addresses.check_url(form.remote.url, in_force.cluster, own, "remote.url")
+            await registration_checks.check_url(form.remote.url, in_force.cluster, own, "remote.url")
             if form.remote.key_file:
                 secret_files.check(form.remote.key_file, "remote.key_file")
             if form.remote.ca_file:
@@ -72,7 +77,7 @@ def _refuse_fallback_to_strangers(pool: Pool, in_force: EffectiveConfig) -> None
     """Engines that Compose started know the names they were started with; a new pool's is not among them."""
     strangers = [one.name for one in in_force.cluster.started_engines if one.pool == pool.fallback]
     if strangers:
-        raise Refusal(
+        raise ApiError(
             409,
             "fallback_knows_no_such_name",
             f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' and would answer 404. "

@@ -23,7 +23,7 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
-from manyeyes.controller.registry.errors import Refusal, not_found
+from manyeyes.controller.registry.errors import ApiError, not_found
 from manyeyes.controller.state_store import StateStore
 
 log = structlog.get_logger()
@@ -153,7 +153,7 @@ class RegistrationService:
         async with self._one_at_a_time:
             self._refuse_written("pools", "pool", name, "take it out of cluster.yaml")
             if inside := [one.name for one in self.in_force.cluster.explicit_engines if one.pool == name]:
-                raise Refusal(
+                raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
             self._refuse_unknown("pools", "pool", name, [one.name for one in self.now.pools])
@@ -163,11 +163,11 @@ class RegistrationService:
     async def _take(self, after: Registrations, document: str, store: Callable[[], bool]) -> None:
         """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
         if problems := validation.problems(with_registrations(self.in_force.written, after)):
-            raise Refusal(409, "breaks_rules", f"{'; '.join(problems)}.")
+            raise ApiError(409, "breaks_rules", f"{'; '.join(problems)}.")
         # In a thread: a disk that hangs must not stop DNS answers.
         former = await asyncio.to_thread(self.kept.read, document)
         if not await asyncio.to_thread(store):
-            raise Refusal(
+            raise ApiError(
                 507,
                 "not_kept",
                 "The state folder's disk does not take it, so nothing was changed; the controller's log says why.",
@@ -176,7 +176,7 @@ class RegistrationService:
             self.in_force.take_registered(after)
         except ChangeRejected as refused:
             await asyncio.to_thread(self.kept.restore, document, former)
-            raise Refusal(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
+            raise ApiError(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
 
     def _refuse_taken(self, kind: str, word: str, name: str, there: list[str]) -> None:
         if name in there:
@@ -185,11 +185,11 @@ class RegistrationService:
                 if self.is_written(kind, name)
                 else f"registered; DELETE /api/{kind}/{name} removes it"
             )
-            raise Refusal(409, "name_taken", f"There is {_a(word)} '{name}' already, {where}.", "name")
+            raise ApiError(409, "name_taken", f"There is {_a(word)} '{name}' already, {where}.", "name")
 
     def _refuse_written(self, kind: str, word: str, name: str, instead: str) -> None:
         if self.is_written(kind, name):
-            raise Refusal(
+            raise ApiError(
                 409,
                 "is_written",
                 f"The {word} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",

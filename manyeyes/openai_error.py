@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """Ends a request. `code` is what a program can act on."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

@@ -9,7 +9,7 @@ CONTAINER_USER = 10001
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def lets_in(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -> bool:
+def has_access(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -> bool:
     """Whether one of the permission bits holds for this user, who is not root, with these groups."""
     found = path.stat()
     mode = found.st_mode & bits
@@ -20,17 +20,17 @@ def lets_in(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -
     return bool(mode & 0o007)
 
 
-def read_by_containers(path: Path) -> bool:
+def is_readable_by_containers(path: Path) -> bool:
     """Whether the controller and the page can read it: as their user, or by the group of the secrets folder."""
-    return lets_in(path, CONTAINER_USER, (CONTAINER_USER, secrets_group()))
+    return has_access(path, CONTAINER_USER, (CONTAINER_USER, secrets_group()))
 
 
-def hand_over(path: Path, new: bool = False) -> None:
+def grant_container_access(path: Path, new: bool = False) -> None:
     """Lets the controller and the page read a closed file, and nobody else.
 
     Root's own file is given to their user and keeps its mode. Any other owner keeps it; only a new file is opened to their group.
     """
-    if read_by_containers(path):
+    if is_readable_by_containers(path):
         return
     is_root, owner = os.geteuid() == 0, path.stat().st_uid
     if is_root and owner == 0:
