@@ -31,7 +31,6 @@ from manyeyes.controller.health.state_machine import EngineHealth, EngineState, 
 from manyeyes.controller.membership.dns import DnsResponder
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import MembershipStore
-from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.registrations import load_registrations as registered
 from manyeyes.controller.state_store import StateStore
@@ -42,6 +41,7 @@ from manyeyes.controller.telemetry.container_stats import parse_usage as contain
 from manyeyes.openai_adapter.config import ConfigReader
 from manyeyes.openai_adapter.response_extraction import ExtractionError
 from manyeyes.openai_adapter.upstream import EndpointClient
+from manyeyes.openai_error import ApiError
 from tests.unit.test_controller_dns import SRV, fleet
 
 ODD: list[Any] = [

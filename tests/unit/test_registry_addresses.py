@@ -7,9 +7,9 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.loader import parse
-from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.registry.registration_checks import OwnListeners, check_address
 from manyeyes.netpolicy import Address, deny_registration
+from manyeyes.openai_error import ApiError
 
 
 def forbidden(address: Address, rules: Controller) -> str:

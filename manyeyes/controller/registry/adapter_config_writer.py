@@ -3,8 +3,8 @@
 from typing import Any
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.state_store import StateStore
+from manyeyes.openai_error import ApiError
 
 DOCUMENT = "adapter"
 

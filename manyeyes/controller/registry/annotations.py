@@ -11,9 +11,10 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
+from manyeyes.controller.registry.errors import error_responses, not_found
 from manyeyes.controller.registry.schemas import Removed, RequestModel
 from manyeyes.controller.telemetry.metrics import MARK
+from manyeyes.openai_error import ApiError
 
 MOST = 20
 """At a time: each is a series in Prometheus for as long as that keeps samples."""

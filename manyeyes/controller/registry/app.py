@@ -10,12 +10,13 @@ from manyeyes.config.loader import describe_errors
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.registry import annotations, engine_routes, pool_routes
-from manyeyes.controller.registry.errors import ApiError, error_response
+from manyeyes.controller.registry.errors import error_response
 from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
 from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.settings import Settings
 from manyeyes.controller.state_store import StateStore
+from manyeyes.openai_error import ApiError
 
 BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-key` prints it.")
 """Only told here, so that the OpenAPI page has its button; guard.py asks for it."""

@@ -13,11 +13,12 @@ from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
 from manyeyes.controller.registry import registration_checks, schemas
 from manyeyes.controller.registry.adapter_config_writer import free_port
-from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
+from manyeyes.controller.registry.errors import error_responses, not_found
 from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange, in_flight
 from manyeyes.engine.vllm_flags import served_names
+from manyeyes.openai_error import ApiError
 
 DEFAULT_REASON = "by API"
 

@@ -1,4 +1,4 @@
-"""A call that is refused: a status, and one sentence in the form that OpenAI's API gives its errors."""
+"""Answers of the controller's API that are errors, and how OpenAPI describes them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,16 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-
-class ApiError(Exception):
-    """Ends a call. `code` is what a program can act on, `param` the field it is about."""
-
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.param = param
+from manyeyes.openai_error import ApiError
 
 
 def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> ApiError:
@@ -44,10 +35,8 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def error_response(refusal: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
-    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    detail = ErrorDetail(message=refusal.message, type=kind, param=refusal.param, code=refusal.code)
-    return JSONResponse(ErrorBody(error=detail).model_dump(), refusal.status, headers)
+def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(error.document, error.status, headers)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

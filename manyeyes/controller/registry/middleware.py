@@ -13,7 +13,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from manyeyes.controller.registry.errors import ApiError, error_response
+from manyeyes.controller.registry.errors import error_response
+from manyeyes.openai_error import ApiError
 
 ADMIN_KEY_FILE = "admin.key"
 LEAST_CHARACTERS = 16

@@ -6,10 +6,11 @@ from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.registry import registration_checks, schemas
-from manyeyes.controller.registry.errors import ApiError, error_responses, not_found
+from manyeyes.controller.registry.errors import error_responses, not_found
 from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.schemas import ModelList, NewPool, PoolList, PoolResponse, Removed
+from manyeyes.openai_error import ApiError
 
 
 def routes(

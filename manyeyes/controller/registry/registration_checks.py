@@ -17,9 +17,9 @@ import orjson
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.hosts import address_of, wrong_host
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
-from manyeyes.controller.registry.errors import ApiError
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
 from manyeyes.netpolicy import Address, deny_registration
+from manyeyes.openai_error import ApiError
 
 RESOLVE_TIMEOUT_S = 5
 PARTS = frozenset(

@@ -23,8 +23,9 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
-from manyeyes.controller.registry.errors import ApiError, not_found
+from manyeyes.controller.registry.errors import not_found
 from manyeyes.controller.state_store import StateStore
+from manyeyes.openai_error import ApiError
 
 log = structlog.get_logger()
 WEIGHTS = "weights"

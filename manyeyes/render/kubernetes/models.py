@@ -17,8 +17,6 @@ CODE = {
     "tiny.__main__.py": "manyeyes/engine/tiny/__main__.py",
     "tiny.chat_template.jinja": "manyeyes/engine/tiny/chat_template.jinja",
     "tiny.model.py": "manyeyes/engine/tiny/model.py",
-    "tiny.processors.py": "manyeyes/engine/tiny/model.py",
-    "tiny.corpus.py": "manyeyes/engine/tiny/tokenizer.py",
     "tiny.tokenizer.py": "manyeyes/engine/tiny/tokenizer.py",
 }
 """{key in the ConfigMap: file}. A key has no slashes."""
