@@ -147,7 +147,7 @@ class AskLikeNginx:
 def cold_ms(document: dict[str, Any]) -> list[float]:
     """Time to make each pool's answer anew, in this process."""
     from manyeyes.config.loader import parse
-    from manyeyes.controller.health.state_machine import EngineHealth, EngineState
+    from manyeyes.controller.health.states import EngineHealth, EngineState
     from manyeyes.controller.membership.dns import DnsResponder
     from manyeyes.controller.membership.fleet import Fleet
 

@@ -15,10 +15,11 @@ from fastapi import Security
 from manyeyes.controller import api
 from manyeyes.controller.api import create_app
 from manyeyes.controller.autoscaling import api as scaling_api
-from manyeyes.controller.autoscaling.service import run_autoscaler
+from manyeyes.controller.autoscaling.autoscaler import run_autoscaler
 from manyeyes.controller.config_sync import pool_renames
+from manyeyes.controller.config_sync.config_files import InvalidConfiguration
 from manyeyes.controller.config_sync.config_generations import GenerationStore
-from manyeyes.controller.config_sync.config_watcher import ConfigWatcher, InvalidConfiguration
+from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher, ReadOnlyPublisher
 from manyeyes.controller.membership import dns
@@ -30,7 +31,7 @@ from manyeyes.controller.registry.app import BEARER, mount_registry
 from manyeyes.controller.settings import Settings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import access_log_receiver, certificate
+from manyeyes.controller.telemetry import access_log_receiver, metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import collect_container_stats
 from manyeyes.observability import structlog_setup
@@ -105,7 +106,7 @@ async def run(settings: Settings) -> None:
     configuration.begin(in_force, gateway, fleet.tell)
     requests = AccessLog(fleet)
     in_force.listen(requests.apply)
-    app = create_app(fleet, requests, lambda: certificate.tell(in_force.cluster, settings.secrets))
+    app = create_app(fleet, requests, lambda: metrics.record_certificate(in_force.cluster, settings.secrets))
     app.include_router(api.configuration_router(configuration))
     mount_registry(app, fleet, in_force, kept, settings)
     listening = _bound(settings.host, settings.http_port)
@@ -165,7 +166,7 @@ async def run(settings: Settings) -> None:
 def main() -> int:
     structlog_setup.to_json("controller")
     try:
-        uvloop.run(run(Settings.from_environment()))
+        uvloop.run(run(Settings()))
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         return 2

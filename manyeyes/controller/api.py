@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.health.engine_monitor import RemoteEndpoint
-from manyeyes.controller.health.state_machine import SERVES, EngineState
+from manyeyes.controller.health.states import SERVES, EngineState
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
 from manyeyes.controller.supervision import failed
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog

@@ -54,7 +54,7 @@ async def run(settings: AdapterSettings) -> None:
 
 def main() -> int:
     structlog_setup.to_json("adapter")
-    uvloop.run(run(AdapterSettings.from_environment()))
+    uvloop.run(run(AdapterSettings()))
     return 0
 
 

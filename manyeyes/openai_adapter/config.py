@@ -1,41 +1,31 @@
-"""What the adapter speaks for, as the controller keeps it in the state folder (manyeyes/controller/registry/adapter_config_writer.py)."""
+"""The adapter's environment, and the engines it stands for, as the controller keeps it in the state folder (manyeyes/controller/registry/adapter_config_writer.py)."""
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from manyeyes.config import documents
 from manyeyes.config.base import Name, Port, Section
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.documents import DocumentError
 
-
-@dataclass(frozen=True)
-class AdapterSettings:
-    """Where to read and where to listen."""
-
-    state: Path
-    """The controller's state folder, read only: adapter.yaml in it says what to speak for."""
-    secrets: Path
-    """The secrets folder, read only."""
-    host: str
-    port: int
-    """For /live; every endpoint has a port of its own besides."""
-
-    @classmethod
-    def from_environment(cls) -> "AdapterSettings":
-        return cls(
-            state=Path(os.environ.get("MANYEYES_STATE", "build/state")),
-            secrets=Path(os.environ.get("MANYEYES_SECRETS", "secrets")),
-            host=os.environ.get("MANYEYES_ADAPTER_HOST", "0.0.0.0"),
-            port=int(os.environ.get("MANYEYES_ADAPTER_PORT", "9099")),
-        )
-
-
 log = structlog.get_logger()
+
+
+class AdapterSettings(BaseSettings):
+    """The environment: where to read and where to listen."""
+
+    model_config = SettingsConfigDict(env_prefix="MANYEYES_", env_ignore_empty=True, frozen=True)
+
+    state: Path = Path("build/state")
+    """The controller's state folder, read only: adapter.yaml in it says what to speak for."""
+    secrets: Path = Path("secrets")
+    """The secrets folder, read only."""
+    host: str = Field("0.0.0.0", validation_alias="MANYEYES_ADAPTER_HOST")
+    port: int = Field(9099, validation_alias="MANYEYES_ADAPTER_PORT")
+    """For /live; every endpoint has a port of its own besides."""
 
 
 class AdaptedEngine(Section):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.keys import ApiKey, ApiKeys
-from manyeyes.controller.config_sync.config_watcher import ConfigTexts, InvalidConfiguration, UnreadableFile, validate
+from manyeyes.controller.config_sync.config_files import ConfigTexts, InvalidConfiguration, UnreadableFile, validate
 
 CONFIG = Path("config/cluster.yaml")
 RIGHT = "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"

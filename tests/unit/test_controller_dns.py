@@ -8,7 +8,7 @@ import pytest
 
 from manyeyes.config.loader import parse
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import EngineHealth, EngineState, ProbeResult, Transition
+from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult, Transition
 from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.telemetry import metrics

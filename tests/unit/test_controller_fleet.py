@@ -8,7 +8,7 @@ from pathlib import Path
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import EngineState, Observation, ProbeResult
+from manyeyes.controller.health.states import EngineState, Observation, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore

@@ -12,7 +12,7 @@ import pytest
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health.probe import MOST_METRICS_BYTES, Probe, Seen
-from manyeyes.controller.health.state_machine import CanaryResult, ProbeResult
+from manyeyes.controller.health.states import CanaryResult, ProbeResult
 
 RULES = Controller(probe_timeout_s=1, connect_timeout_s=1)
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]

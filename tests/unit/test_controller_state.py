@@ -8,17 +8,14 @@ import pytest
 
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import (
+from manyeyes.controller.health.state_machine import eligible_members, finish_warm_up, needs_canary, observe
+from manyeyes.controller.health.states import (
     CanaryResult,
     EngineHealth,
     EngineState,
     Observation,
     ProbeResult,
     SuspectReason,
-    eligible_members,
-    finish_warm_up,
-    needs_canary,
-    observe,
 )
 
 RULES = Controller(rise=1, fall=2, hung_after_s=7, stalled_after_s=20)

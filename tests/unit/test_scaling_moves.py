@@ -9,7 +9,7 @@ from manyeyes.controller.autoscaling.reconcile import (
     lifecycle_stage,
     plan_moves,
 )
-from manyeyes.controller.health.state_machine import EngineState
+from manyeyes.controller.health.states import EngineState
 
 UP, COMING, GOING, OFF, AWAY = (
     LifecycleStage.SERVING,

@@ -13,8 +13,8 @@ from manyeyes.controller.autoscaling import signals, store
 from manyeyes.controller.autoscaling.hung_restart import is_hung
 from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
 from manyeyes.controller.autoscaling.signals import PoolSignals
-from manyeyes.controller.health import state_machine
-from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.health import state_machine, states
+from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
 from manyeyes.controller.state_store import StateStore
@@ -115,14 +115,14 @@ def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
     (member,) = members(None)
-    member.known = replace(state_machine.EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT), **change)  # type: ignore[arg-type]
+    member.known = replace(states.EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT), **change)  # type: ignore[arg-type]
     member.since = datetime.now(UTC) - timedelta(seconds=130)
     assert is_hung(member, 120) is hung
     assert not is_hung(member, 140)
 
 
 def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() -> None:
-    known = state_machine.rest(state_machine.EngineHealth(state=EngineState.DOWN, held=True)).engine
+    known = state_machine.rest(states.EngineHealth(state=EngineState.DOWN, held=True)).engine
     assert known.shown is EngineState.SLEEPING
     assert state_machine.expect(known).engine.shown is EngineState.STARTING
 

@@ -135,7 +135,7 @@ def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse
         fixed=state.fixed,
         started=sum(one.stage is not LifecycleStage.OFF for one in engines),
         serving=sum(one.stage is LifecycleStage.SERVING for one in engines),
-        trouble=scaler.trouble.get(pool.name),
+        trouble=scaler.lifecycle.trouble.get(pool.name),
         load=None
         if load is None
         else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_s", "p95_s", "gpu")},

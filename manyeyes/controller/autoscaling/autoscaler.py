@@ -1,47 +1,33 @@
-"""Scaling in the controller: looks at every pool every few seconds, decides (pool.py), and moves engines (moves.py) by an actuator.
-
-An engine goes in three steps: held back (no new requests), idle or out of time, then at rest. It comes in three: on its way, warmed up by
-its probes like any other, in rotation. Whatever goes wrong with an actuator costs a sentence and a pause, never the service.
-"""
+"""The autoscaler: every few seconds it looks at every pool, decides how many engines it should have, and has them started and stopped."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import httpx
 import structlog
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.pools import Pool
-from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling import metrics, reconcile, signals, store
-from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
+from manyeyes.controller.autoscaling import metrics, reconcile, signals
+from manyeyes.controller.autoscaling.actuators import ContainerActuator
 from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.hung_restart import HungRestarts
+from manyeyes.controller.autoscaling.lifecycle import SETTLE_S, EngineLifecycle
 from manyeyes.controller.autoscaling.policy import ScalingDecision
 from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler, with_default_target
-from manyeyes.controller.autoscaling.reconcile import (
-    ActuatorCall,
-    EngineFacts,
-    LifecycleStage,
-    MovePlan,
-    lifecycle_stage,
-)
+from manyeyes.controller.autoscaling.reconcile import LifecycleStage, MovePlan
 from manyeyes.controller.autoscaling.signals import PoolSignals
-from manyeyes.controller.autoscaling.store import AutoscalerState, LoadRecorder
-from manyeyes.controller.health import state_machine
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.autoscaling.store import LoadRecorder
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import failed
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()
-SETTLE_S = 3.0
-"""After this long the gateway has asked DNS again, and sends nothing more to an engine that is held back."""
-FAILED_PAUSE_S = 60.0
-"""An engine that could not be moved is not tried again before."""
-MANUAL = Scaling()
-"""What holds for a pool without a policy whose count is set by hand: how long an engine drains, and the like."""
 
 
 class Autoscaler:
@@ -59,34 +45,17 @@ class Autoscaler:
     ) -> None:
         self.fleet = fleet
         self.requests = requests
-        self.kept = kept
         self.client = client
-        self.containers = containers
         self.record = record
         self.clock = clock
-        self.memory: AutoscalerState = store.load_state(kept)
         self.pools: dict[str, PoolAutoscaler] = {}
+        self.lifecycle = EngineLifecycle(fleet, kept, client, containers, self.pools, clock)
         self.decisions: dict[str, ScalingDecision] = {}
         self.loads: dict[str, PoolLoad] = {}
         self.history: dict[str, deque[ScalingDecision]] = {}
         """Decisions that changed something, by pool."""
-        self.trouble: dict[str, str] = {}
-        """By pool: why its engines cannot be moved; absent while they can."""
-        self._observers: dict[str, PoolSignals] = {}
-        self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
-        self._at_rest: dict[str, bool] = {}
-        self._out_since_s: dict[str, float] = {}
-        self._held_since_s: dict[str, float] = {}
-        self._started: set[str] = set()
-        self._failed_at_s: dict[str, float] = {}
-        self._missing: dict[str, int] = {}
-        self._partners: dict[str, str] = {}
-        """Who has the same GPU, both ways."""
-        self._apply(fleet.cluster)
-
-    def listen(self, cluster: Cluster) -> None:
-        """Another cluster is in force."""
-        self._apply(cluster)
+        self._signals: dict[str, PoolSignals] = {}
+        self.apply(fleet.cluster)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -99,33 +68,28 @@ class Autoscaler:
                     # A bug. Serving does not depend on scaling, and the next pass may succeed.
                     log.exception("scaling_failed")
         finally:
-            for _, task in self._moving.values():
-                task.cancel()
-
-    def is_moving(self, name: str) -> bool:
-        """A call to start it, stop it, put it to sleep or wake it is under way."""
-        return name in self._moving
+            self.lifecycle.close()
 
     def can_move(self, pool: str) -> bool:
         """Whether there is a way at all to start and stop its engines. KeyError if there is no such pool."""
-        return self._actuator(self.fleet.cluster.pool(pool)) is not None
+        return self.lifecycle.actuator(self.fleet.cluster.pool(pool)) is not None
 
     def fix(self, pool: str, count: int | None) -> None:
         """A count set by hand, in force until it is None. KeyError if there is no such pool."""
         scaling = self.pools[pool]
         scaling.fixed = count
         if count is None:
-            self.memory.fixed.pop(pool, None)
+            self.lifecycle.memory.fixed.pop(pool, None)
         else:
-            self.memory.fixed[pool] = count
-        self._keep()
+            self.lifecycle.memory.fixed[pool] = count
+        self.lifecycle.save()
 
     async def tick(self) -> None:
         """One look at everything, one decision for each pool, and what follows from it."""
         now_s = self.clock()
-        await self._ask_who_rests()
-        self._follow_members(now_s)
-        self._settle_pairs()
+        await self.lifecycle.refresh_stopped()
+        self.lifecycle.follow_members(now_s)
+        self.lifecycle.resolve_shared_gpus()
         url = self.fleet.cluster.controller.gpu_metrics_url
         gpus = await signals.fetch_gpu_utilization(self.client, url) if url else {}
         for name, scaling in list(self.pools.items()):
@@ -140,169 +104,25 @@ class Autoscaler:
     def engines(self, pool: str, now_s: float | None = None) -> list[reconcile.ScaledEngine]:
         """The pool's engines as scaling sees them, in the file's order."""
         now_s = self.clock() if now_s is None else now_s
-        return [self._engine(member, now_s) for member in self.fleet.of_pool(pool)]
+        return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.of_pool(pool)]
 
-    def stage_of(self, name: str, now_s: float | None = None) -> LifecycleStage:
-        """KeyError if there is no such engine."""
-        now_s = self.clock() if now_s is None else now_s
-        member = self.fleet.members[name]
-        policy = self._policy(member.engine.pool)
-        facts = EngineFacts(
-            state=member.known.state,
-            serves=member.known.serves,
-            held=member.known.held,
-            going=name in self.memory.going,
-            at_rest=self._at_rest.get(name, False),
-            moving=self._moving[name][0] if name in self._moving else None,
-            out_for_s=now_s - self._out_since_s.get(name, now_s),
-            started=name in self._started,
-        )
-        if facts.held and name in self.memory.resting and facts.at_rest:
-            return LifecycleStage.OFF
-        return lifecycle_stage(facts, policy.ready_s, policy.up.window_s)
-
-    def _apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: Cluster) -> None:
+        """Another cluster is in force."""
         engines = cluster.explicit_engines
         for pool in cluster.pools:
             policy = with_default_target(pool, engines)
             if pool.name not in self.pools:
-                fixed = self.memory.fixed.get(pool.name)
-                self.pools[pool.name] = PoolAutoscaler(policy, self.memory.wanted.get(pool.name, 0), fixed)
-                self._observers[pool.name] = PoolSignals(pool.name)
+                fixed = self.lifecycle.memory.fixed.get(pool.name)
+                self.pools[pool.name] = PoolAutoscaler(policy, self.lifecycle.memory.wanted.get(pool.name, 0), fixed)
+                self._signals[pool.name] = PoolSignals(pool.name)
                 self.history[pool.name] = deque(maxlen=200)
                 metrics.initialize_pool(pool.name)
             self.pools[pool.name].scaling = policy
         for name in self.pools.keys() - {pool.name for pool in cluster.pools}:
-            for kept in (self.pools, self.decisions, self.loads, self.history, self.trouble, self._observers):
+            for kept in (self.pools, self.decisions, self.loads, self.history, self.lifecycle.trouble, self._signals):
                 kept.pop(name, None)
             metrics.remove_pool(name)
-        self._partners = {}
-        for one, other in self._pairs():
-            self._partners.setdefault(one, other)
-            self._partners.setdefault(other, one)
-
-    def _policy(self, pool: str) -> Scaling:
-        return self.pools[pool].scaling or MANUAL
-
-    def _actuator(self, pool: Pool) -> Actuator | None:
-        if self._policy(pool.name).actuator == "sleep":
-            return SleepActuator(self.client, {pool.name: self._policy(pool.name).sleep_level})
-        return self.containers
-
-    def _is_scaled(self, pool: str) -> bool:
-        scaling = self.pools[pool]
-        return scaling.scaling is not None or scaling.fixed is not None
-
-    async def _ask_who_rests(self) -> None:
-        """Fills `_at_rest`; an engine that nobody here can move is missing in it."""
-        known: dict[str, bool] = {}
-        for pool in self.fleet.cluster.pools:
-            engines = [member.engine for member in self.fleet.of_pool(pool.name)]
-            if not engines or not self._is_scaled(pool.name):
-                continue
-            actuator = self._actuator(pool)
-            if actuator is None:
-                self._tell_trouble(
-                    pool.name, "controller.containers is false, so its engines cannot be started or stopped"
-                )
-                continue
-            try:
-                found = await actuator.at_rest(engines)
-            except ActuatorError as error:
-                self._tell_trouble(pool.name, str(error))
-                continue
-            if found:
-                self.trouble.pop(pool.name, None)
-            else:
-                self._tell_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
-            known |= found
-        self._at_rest = known
-
-    def _tell_trouble(self, pool: str, why: str) -> None:
-        if self.trouble.get(pool) != why:
-            self.trouble[pool] = why
-            self.fleet.tell(f"{pool} is not scaled for now: {why}", pool=pool)
-
-    def _follow_members(self, now_s: float) -> None:
-        """What happened to engines since the last pass, by whoever."""
-        mine = self.memory.going | self.memory.resting
-        for name, member in self.fleet.members.items():
-            if member.known.serves:
-                self._out_since_s.pop(name, None)
-                self._started.discard(name)
-            else:
-                self._out_since_s.setdefault(name, now_s)
-            if name not in mine or name in self._moving:
-                continue
-            if name in self.memory.going and not member.known.held:
-                self._let_go(name)  # a person resumed it
-            elif name in self.memory.resting and self._at_rest.get(name) is False:
-                self._let_go(name)
-                self._out_since_s[name] = now_s
-                self._started.add(name)
-                self._take(name, state_machine.expect)
-                self.fleet.release(name, "somebody started it")
-            elif name in self.memory.resting and self._at_rest.get(name):
-                self._take(name, state_machine.rest)
-        for name in mine - self.fleet.members.keys():
-            self._let_go(name)
-
-    def _settle_pairs(self) -> None:
-        """Two engines for the same GPU are both started (by hand, or by Docker after a crash): one of them goes."""
-        for name, other in self._pairs():
-            if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
-                continue
-            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.GOING) else name
-            if self.stage_of(loser) is LifecycleStage.GOING or self._at_rest.get(loser) is None:
-                continue
-            winner = name if loser == other else other
-            self._hold(loser, f"{winner} has its GPU")
-            if not self.fleet.members[loser].known.serves:
-                self._rest(loser)
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        members = self.fleet.members
-        return [
-            (name, member.engine.instead_of)
-            for name, member in members.items()
-            if member.engine.instead_of is not None and member.engine.instead_of in members
-        ]
-
-    def _is_off(self, name: str) -> bool:
-        """It takes no GPU. One that nobody here can start or stop takes its GPU while it is not known to be down."""
-        if name in self._moving:
-            return False
-        if name in self._at_rest:
-            return self._at_rest[name]
-        return self.fleet.members[name].known.last is state_machine.ProbeResult.GONE
-
-    def _engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
-        name = member.engine.name
-        where = self.stage_of(name, now_s)
-        partner = self._partners.get(name)
-        failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
-        cannot = name in self._moving or name not in self._at_rest or failed_s < FAILED_PAUSE_S
-        return reconcile.ScaledEngine(
-            name=name,
-            stage=where,
-            in_flight=self._in_flight(member, where, now_s),
-            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.GOING else now_s,
-            blocked=cannot or (partner is not None and not self._is_off(partner)),
-            waited_for=partner is not None and self._missing.get(self.fleet.members[partner].engine.pool, 0) > 0,
-            fixed=name not in self._at_rest,
-        )
-
-    def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
-        """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
-        if where is LifecycleStage.GOING:
-            if not member.known.serves:
-                return 0
-            if member.load is None:
-                return None
-            counted_s = time.monotonic() - member.load.at_s
-            if counted_s > now_s - self._held_since_s.get(member.engine.name, 0.0) - SETTLE_S:
-                return None
-        return None if member.load is None else member.load.in_flight
+        self.lifecycle.pair_shared_gpus()
 
     def _decide(self, name: str, scaling: PoolAutoscaler, now_s: float, gpus: dict[str, float]) -> None:
         members = {member.engine.name: member for member in self.fleet.of_pool(name)}
@@ -311,13 +131,13 @@ class Autoscaler:
         engines = self.engines(name, now_s)
         serving = [members[one.name] for one in engines if one.stage is LifecycleStage.SERVING]
         draining = [members[one.name] for one in engines if one.stage is LifecycleStage.GOING]
-        load = self._observers[name].look(now_s, serving, [*serving, *draining], self.requests, gpus)
+        load = self._signals[name].look(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
         metrics.record_load(name, load)
         started = sum(one.stage is not LifecycleStage.OFF for one in engines)
         metrics.STARTED.labels(name).set(started)
         scaling.see(load)
-        if not self._is_scaled(name) or not any(member.known.settled for member in members.values()):
+        if not self.lifecycle.is_scaled(name) or not any(member.known.settled for member in members.values()):
             return
         if not scaling.wanted:
             scaling.wanted = max(1, started)
@@ -339,11 +159,11 @@ class Autoscaler:
         if decision.wanted != before:
             self.history[name].append(decision)
             self._tell_change(name, before, decision.sentence)
-        if self.memory.wanted.get(name) != scaling.wanted:
-            self.memory.wanted[name] = scaling.wanted
-            self._keep()
-        todo = reconcile.plan_moves(engines, decision.wanted, now_s, self._policy(name).down.drain_s, SETTLE_S)
-        self._missing[name] = todo.missing
+        if self.lifecycle.memory.wanted.get(name) != scaling.wanted:
+            self.lifecycle.memory.wanted[name] = scaling.wanted
+            self.lifecycle.save()
+        todo = reconcile.plan_moves(engines, decision.wanted, now_s, self.lifecycle.policy(name).down.drain_s, SETTLE_S)
+        self.lifecycle.missing[name] = todo.missing
         self._carry_out(name, todo, decision)
 
     def _tell_change(self, pool: str, before: int, sentence: str) -> None:
@@ -352,84 +172,36 @@ class Autoscaler:
 
     def _carry_out(self, pool: str, todo: MovePlan, decision: ScalingDecision) -> None:
         for name in todo.take_back:
-            self._let_go(name)
+            self.lifecycle.undrain(name)
             self.fleet.release(name, f"{pool} {decision.sentence}")
         for name in todo.start:
-            self._start(name)
+            self.lifecycle.start(name)
         for name in todo.hold:
-            self._hold(name, f"{pool} {decision.sentence}")
+            self.lifecycle.drain(name, f"{pool} {decision.sentence}")
         for name in todo.rest:
-            self._rest(name)
+            self.lifecycle.stop(name)
 
-    def _hold(self, name: str, reason: str) -> None:
-        self.memory.going.add(name)
-        self._keep()  # before it is held: a hold of which nobody knows would be taken for a person's
-        self._held_since_s[name] = self.clock()
-        self.fleet.hold(name, reason)
-        self.fleet.look_now(name)
 
-    def _start(self, name: str) -> None:
-        member = self.fleet.members[name]
-
-        async def start(actuator: Actuator) -> None:
-            await actuator.bring_back(member.engine)
-            self._let_go(name)
-            self._at_rest[name] = False
-            self._out_since_s[name] = self.clock()
-            self._started.add(name)
-            self._take(name, state_machine.expect)
-            self.fleet.release(name, "scaling brought it back")
-            self.fleet.look_now(name)
-
-        self._move(name, ActuatorCall.STARTING, start)
-
-    def _rest(self, name: str) -> None:
-        member = self.fleet.members[name]
-
-        async def rest(actuator: Actuator) -> None:
-            await actuator.lay_to_rest(member.engine)
-            self.memory.going.discard(name)
-            self.memory.resting.add(name)
-            self._keep()
-            self._at_rest[name] = True
-            self._take(name, state_machine.rest)
-
-        self._move(name, ActuatorCall.RESTING, rest)
-
-    def _move(self, name: str, moving: ActuatorCall, call: Callable[[Actuator], Awaitable[None]]) -> None:
-        """Calls the actuator beside the passes, one call an engine at a time."""
-        if name in self._moving:
-            return
-        pool = self.fleet.cluster.pool(self.fleet.members[name].engine.pool)
-        actuator = self._actuator(pool)
-        if actuator is None:
-            return
-        self._moving[name] = (moving, asyncio.create_task(self._moved(name, pool.name, call(actuator))))
-
-    async def _moved(self, name: str, pool: str, call: Awaitable[None]) -> None:
+@contextlib.asynccontextmanager
+async def run_autoscaler(
+    fleet: Fleet, in_force: EffectiveConfig, requests: AccessLog, kept: StateStore, containers_url: str, records: Path
+) -> AsyncIterator[Autoscaler]:
+    """Runs while the context lasts. To be entered before engines are watched, so that none that sleeps is taken for one that is up."""
+    cluster = in_force.cluster
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+    async with httpx.AsyncClient(limits=limits, trust_env=False) as client:
+        containers = None
+        if cluster.controller.containers:
+            containers = ContainerActuator(client, containers_url, cluster.name, cluster.shutdown.grace_s)
+        record = LoadRecorder(records) if cluster.controller.record_load else None
+        scaler = Autoscaler(fleet, requests, kept, client, containers, record)
+        in_force.listen(scaler.apply)
+        loops = [asyncio.create_task(scaler.run())]
+        if containers:
+            loops.append(asyncio.create_task(HungRestarts(fleet, containers, scaler.lifecycle.is_moving).run()))
         try:
-            await call
-        except ActuatorError as error:
-            self._failed_at_s[name] = self.clock()
-            metrics.FAILURES.labels(pool).inc()
-            self.fleet.tell(f"{name} could not be moved: {error}", engine=name, pool=pool)
-        except Exception:
-            self._failed_at_s[name] = self.clock()
-            log.exception("scaling_failed", engine=name)
+            yield scaler
         finally:
-            self._moving.pop(name, None)
-
-    def _take(self, name: str, change: Callable[[state_machine.EngineHealth], state_machine.Transition]) -> None:
-        if member := self.fleet.members.get(name):
-            self.fleet.take(member, change(member.known))
-
-    def _let_go(self, name: str) -> None:
-        """Scaling does not hold it any more."""
-        self._held_since_s.pop(name, None)
-        if name in self.memory.going | self.memory.resting:
-            self.memory.going.discard(name)
-            self.memory.resting.discard(name)
-            self._keep()
-
-    def _keep(self) -> None:
-        self.kept.write(store.DOCUMENT, self.memory.document())
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)

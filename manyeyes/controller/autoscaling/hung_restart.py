@@ -8,7 +8,7 @@ import structlog
 
 from manyeyes.controller.autoscaling import metrics
 from manyeyes.controller.autoscaling.actuators import RUNNING, ActuatorError, ContainerActuator
-from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.membership.fleet import Fleet, FleetMember
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from manyeyes.controller.health.state_machine import EngineState
+from manyeyes.controller.health.states import EngineState
 
 
 class LifecycleStage(Enum):

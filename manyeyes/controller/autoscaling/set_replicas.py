@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--wait-s", type=float, default=900.0)
     arguments = parser.parse_args()
     try:
-        return scale(Settings.from_environment(), arguments.engines, arguments.pool, arguments.wait_s)
+        return scale(Settings(), arguments.engines, arguments.pool, arguments.wait_s)
     except SetReplicasError as error:
         print(error, file=sys.stderr)
         return 2

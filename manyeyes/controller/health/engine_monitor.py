@@ -16,7 +16,7 @@ from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
-from manyeyes.controller.health.state_machine import CanaryResult, EngineState, Observation, ProbeResult
+from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult
 from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 

@@ -15,7 +15,7 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.http_connection import Connection, ConnectionClosed, ProtocolError, Reply
-from manyeyes.controller.health.state_machine import CanaryResult, ProbeResult
+from manyeyes.controller.health.states import CanaryResult, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads
 
 # A grey PNG of 32 x 32 pixels: one vision token, and the whole path of a picture.

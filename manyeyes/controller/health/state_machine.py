@@ -8,161 +8,23 @@ seconds; and it answers 200 while its GPU work stands still. So /health alone de
 succeeded stays, and one that says 200 while its work stands still has to answer a picture.
 """
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from manyeyes.config.gateway import Controller
+from manyeyes.controller.health.states import (
+    SERVES,
+    STATES_BEFORE_UP,
+    CanaryResult,
+    EngineHealth,
+    EngineState,
+    Observation,
+    ProbeResult,
+    SuspectReason,
+    Transition,
+)
 
 LONGEST_TIMEOUT_S = 60.0
 LONGEST_PENALTY_S = 300.0
-
-
-class EngineState(Enum):
-    """An engine's place in its life. `up` and `suspect` get new requests."""
-
-    UNKNOWN = "unknown"
-    """Not looked at since this controller started."""
-    STARTING = "starting"
-    """Never answered yet: loading its model, or not started at all."""
-    WARMING = "warming"
-    """Answers /health; one picture is under way, because the first one is several times slower."""
-    UP = "up"
-    """Gets new requests."""
-    SUSPECT = "suspect"
-    """Gets new requests, and something is odd: it is looked at more closely."""
-    DRAINING = "draining"
-    """Up, and held back on somebody's word: it finishes what it has and gets nothing new."""
-    DOWN = "down"
-    """Was up and cannot serve."""
-    SLEEPING = "sleeping"
-    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also told of one that scaling stopped."""
-    REMOTE = "remote"
-    """Runs elsewhere, and nobody here looks after it."""
-
-
-SERVES = frozenset({EngineState.UP, EngineState.SUSPECT})
-STATES_BEFORE_UP = frozenset({EngineState.UNKNOWN, EngineState.STARTING, EngineState.DOWN})
-
-
-class ProbeResult(Enum):
-    """What one probe of /health saw."""
-
-    HEALTHY = "healthy"
-    """Status 200."""
-    GONE = "gone"
-    """No such host, or nothing listens there: the process is not running. Beyond doubt."""
-    DEAD = "dead"
-    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Beyond doubt."""
-    SILENT = "silent"
-    """No answer yet. It may be hung, or only busy."""
-    ODD = "odd"
-    """It answers, but not as an engine does: a redirect, something that is not HTTP, a body without an end."""
-
-
-class CanaryResult(Enum):
-    """What came of asking it about one picture, for one token."""
-
-    PASSED = "passed"
-    BUSY = "busy"
-    """It was full, which says nothing."""
-    FAILED = "failed"
-    """It answered with an error."""
-    SILENT = "silent"
-    """No answer in time."""
-
-
-class SuspectReason(Enum):
-    """Why an engine is suspect."""
-
-    SILENT = "silent"
-    STALLED = "stalled"
-    ODD = "odd"
-    FAILING = "failing"
-    CANARY = "canary"
-
-
-@dataclass(slots=True)
-class Observation:
-    """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
-
-    at_s: float
-    look: ProbeResult
-    why: str = ""
-    """What is odd, in words."""
-    waited_s: float = 0.0
-    """How long /health took, or has not been answered so far."""
-    progressed: bool | None = None
-    """Its counters of tokens and steps moved since the look before; None where they were not read."""
-    busy: bool = False
-    """Requests run or wait in it."""
-    idle: bool = True
-    """Nothing is inside it, in preparation neither."""
-    succeeded_at_s: float | None = None
-    """When it last began an answer to the gateway that succeeded."""
-    failures: int = 0
-    """Attempts of the gateway that it failed, since its last success."""
-    asleep: bool | None = None
-    canary: CanaryResult | None = None
-    canary_said: str = ""
-    others_serve: bool = True
-    """Another engine of its pool gets requests."""
-    patience: float = 1.0
-    """How many times as long as others it is waited for: one step of an engine on CPU takes seconds."""
-
-
-@dataclass(frozen=True)
-class EngineHealth:
-    """Everything that decides whether one engine gets requests."""
-
-    state: EngineState = EngineState.UNKNOWN
-    good: int = 0
-    """Healthy looks in a row."""
-    bad: int = 0
-    """Other looks in a row."""
-    last: ProbeResult | None = None
-    settled: bool = False
-    """It is known whether it gets requests: seen since this controller started, remembered from before, or added later."""
-    held: bool = False
-    """Out on somebody's word, whatever it answers."""
-    held_for: str = ""
-    """That word."""
-    at_rest: bool = False
-    """Scaling stopped it or put it to sleep: nothing is wrong with it."""
-    doubt: SuspectReason | None = None
-    """Why it is suspect."""
-    on_doubt: bool = False
-    """It is down because it was silent, which proves nothing."""
-    alive_at_s: float | None = None
-    """Last sign of life: an answer of /health, progress, or a success."""
-    moved_at_s: float | None = None
-    """Last time its work went on, or it had none."""
-    proved_at_s: float | None = None
-    """Last answer to a request: a user's, or a canary."""
-    slow_s: float = 0.0
-    """How long it lately took to answer /health."""
-    canaries_failed: int = 0
-    good_since_s: float | None = None
-    downs: tuple[float, ...] = ()
-    """When it went down, within the window of flap damping."""
-
-    @property
-    def shown(self) -> EngineState:
-        """The state that people are told."""
-        if self.at_rest and not self.serves:
-            return EngineState.SLEEPING
-        return EngineState.DRAINING if self.held and self.serves else self.state
-
-    @property
-    def serves(self) -> bool:
-        return self.state in SERVES
-
-
-@dataclass(frozen=True)
-class Transition:
-    """The engine after an observation, and one sentence when its state changed."""
-
-    engine: EngineHealth
-    sentence: str = ""
 
 
 def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:

@@ -14,9 +14,9 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
-from manyeyes.controller.health import engine_monitor, state_machine
+from manyeyes.controller.health import engine_monitor, state_machine, states
 from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
-from manyeyes.controller.health.state_machine import EngineState, Transition
+from manyeyes.controller.health.states import EngineState, Transition
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.membership_store import MembershipStore, StoredMember
 from manyeyes.controller.state_store import StateStore
@@ -37,7 +37,7 @@ class FleetMember:
     engine: Engine
     in_flight: int
     """Requests it is given at a time."""
-    known: state_machine.EngineHealth = field(default_factory=state_machine.EngineHealth)
+    known: states.EngineHealth = field(default_factory=states.EngineHealth)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     load: EngineLoad | None = None
@@ -238,7 +238,7 @@ class Fleet:
     def _add(self, engine: Engine, most: int, before: FleetMember | None = None) -> None:
         """`before` is the same process under the name that it had."""
         # One that comes while the others are watched was no member before, so there is nothing to wait for.
-        known = before.known if before else state_machine.EngineHealth(settled=self._tasks is not None)
+        known = before.known if before else states.EngineHealth(settled=self._tasks is not None)
         if before and (reason := self._held.pop(before.engine.name, None)):
             self._held[engine.name] = reason
             self._memory.keep_held(self._held)
@@ -338,7 +338,7 @@ class Fleet:
             self._watching[_remote_key(endpoint.pool)] = self._tasks.create_task(watching)
 
 
-def _membership(known: state_machine.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
+def _membership(known: states.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
     return known.state, known.held, known.settled, known.on_doubt
 
 

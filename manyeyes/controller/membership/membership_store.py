@@ -12,7 +12,7 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import address_of
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
-from manyeyes.controller.health.state_machine import EngineState
+from manyeyes.controller.health.states import EngineState
 from manyeyes.controller.state_store import StateStore
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

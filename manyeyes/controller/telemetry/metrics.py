@@ -4,12 +4,17 @@ What counts them: watch.py and fleet.py the engines, dns.py its answers, request
 of an engine or pool that is gone are dropped.
 """
 
+import contextlib
+from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 
+from cryptography import x509
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.controller.health.state_machine import EngineState, ProbeResult
+from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.telemetry.access_log_parser import Outcome
 
@@ -240,6 +245,20 @@ def record_load(engine: Engine, load: EngineLoad) -> None:
     values = (load.in_flight, load.running, load.waiting, load.hidden_queue, load.kv_cache_share, load.tokens_per_s)
     for metric, value in zip(OF_LOAD, values, strict=True):
         gauge(metric, engine.name, engine.pool).set(value or 0)
+
+
+def record_certificate(cluster: Cluster, secrets: Path) -> None:
+    """When the gateway's certificate expires, as of now; no series without TLS, or while the file cannot be read."""
+    CERTIFICATE_EXPIRES.clear()
+    if cluster.gateway.tls:
+        name = cluster.gateway.tls.certificate
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            CERTIFICATE_EXPIRES.labels(name).set(certificate_expiry((secrets / name).read_bytes()).timestamp())
+
+
+def certificate_expiry(pem: bytes) -> datetime:
+    """Until when the first certificate in `pem` is valid. Raises ValueError."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
 def remove_load(engine: Engine) -> None:

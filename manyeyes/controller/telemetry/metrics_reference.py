@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-from manyeyes.controller.health.state_machine import EngineState
+from manyeyes.controller.health.states import EngineState
 from manyeyes.controller.telemetry import metrics
 
 HEAD = """# Metrics of the controller

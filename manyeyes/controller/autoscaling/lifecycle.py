@@ -1,0 +1,296 @@
+"""Which lifecycle stage each engine is in, and the calls that stop and start it.
+
+An engine is stopped in three steps: drained (no new requests), idle or out of time, then stopped or put to sleep. It is started in three:
+on its way, warmed up by its probes like any other, in rotation. Whatever goes wrong with an actuator costs a sentence and a pause,
+never the service.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+import structlog
+
+from manyeyes.config.pools import Pool
+from manyeyes.config.scaling import Scaling
+from manyeyes.controller.autoscaling import metrics, reconcile, store
+from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
+from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.reconcile import ActuatorCall, EngineFacts, LifecycleStage, lifecycle_stage
+from manyeyes.controller.autoscaling.store import AutoscalerState
+from manyeyes.controller.health import state_machine, states
+from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.state_store import StateStore
+
+log = structlog.get_logger()
+SETTLE_S = 3.0
+"""After this long the gateway has asked DNS again, and sends nothing more to an engine that is held back."""
+FAILED_PAUSE_S = 60.0
+"""An engine that could not be moved is not tried again before."""
+MANUAL = Scaling()
+"""What holds for a pool without a policy whose count is set by hand: how long an engine drains, and the like."""
+
+
+class EngineLifecycle:
+    """All engines' stages. `pools`: the policies, by pool. `containers`: None without Docker."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        kept: StateStore,
+        client: httpx.AsyncClient,
+        containers: ContainerActuator | None,
+        pools: dict[str, PoolAutoscaler],
+        clock: Callable[[], float],
+    ) -> None:
+        self.fleet = fleet
+        self.kept = kept
+        self.client = client
+        self.containers = containers
+        self.pools = pools
+        self.clock = clock
+        self.memory: AutoscalerState = store.load_state(kept)
+        self.trouble: dict[str, str] = {}
+        """By pool: why its engines cannot be moved; absent while they can."""
+        self.missing: dict[str, int] = {}
+        """By pool: engines that are wanted and cannot be started."""
+        self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
+        self._at_rest: dict[str, bool] = {}
+        self._out_since_s: dict[str, float] = {}
+        self._held_since_s: dict[str, float] = {}
+        self._started: set[str] = set()
+        self._failed_at_s: dict[str, float] = {}
+        self._partners: dict[str, str] = {}
+        """Who has the same GPU, both ways."""
+
+    def pair_shared_gpus(self) -> None:
+        """To be called when the fleet has other engines."""
+        self._partners = {}
+        for one, other in self._pairs():
+            self._partners.setdefault(one, other)
+            self._partners.setdefault(other, one)
+
+    def close(self) -> None:
+        """Ends the calls that are under way."""
+        for _, task in self._moving.values():
+            task.cancel()
+
+    def is_moving(self, name: str) -> bool:
+        """A call to start it, stop it, put it to sleep or wake it is under way."""
+        return name in self._moving
+
+    def stage_of(self, name: str, now_s: float | None = None) -> LifecycleStage:
+        """KeyError if there is no such engine."""
+        now_s = self.clock() if now_s is None else now_s
+        member = self.fleet.members[name]
+        policy = self.policy(member.engine.pool)
+        facts = EngineFacts(
+            state=member.known.state,
+            serves=member.known.serves,
+            held=member.known.held,
+            going=name in self.memory.going,
+            at_rest=self._at_rest.get(name, False),
+            moving=self._moving[name][0] if name in self._moving else None,
+            out_for_s=now_s - self._out_since_s.get(name, now_s),
+            started=name in self._started,
+        )
+        if facts.held and name in self.memory.resting and facts.at_rest:
+            return LifecycleStage.OFF
+        return lifecycle_stage(facts, policy.ready_s, policy.up.window_s)
+
+    async def refresh_stopped(self) -> None:
+        """Fills `_at_rest`; an engine that nobody here can move is missing in it."""
+        known: dict[str, bool] = {}
+        for pool in self.fleet.cluster.pools:
+            engines = [member.engine for member in self.fleet.of_pool(pool.name)]
+            if not engines or not self.is_scaled(pool.name):
+                continue
+            actuator = self.actuator(pool)
+            if actuator is None:
+                self._tell_trouble(
+                    pool.name, "controller.containers is false, so its engines cannot be started or stopped"
+                )
+                continue
+            try:
+                found = await actuator.at_rest(engines)
+            except ActuatorError as error:
+                self._tell_trouble(pool.name, str(error))
+                continue
+            if found:
+                self.trouble.pop(pool.name, None)
+            else:
+                self._tell_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
+            known |= found
+        self._at_rest = known
+
+    def _tell_trouble(self, pool: str, why: str) -> None:
+        if self.trouble.get(pool) != why:
+            self.trouble[pool] = why
+            self.fleet.tell(f"{pool} is not scaled for now: {why}", pool=pool)
+
+    def follow_members(self, now_s: float) -> None:
+        """What happened to engines since the last pass, by whoever."""
+        mine = self.memory.going | self.memory.resting
+        for name, member in self.fleet.members.items():
+            if member.known.serves:
+                self._out_since_s.pop(name, None)
+                self._started.discard(name)
+            else:
+                self._out_since_s.setdefault(name, now_s)
+            if name not in mine or name in self._moving:
+                continue
+            if name in self.memory.going and not member.known.held:
+                self.undrain(name)  # a person resumed it
+            elif name in self.memory.resting and self._at_rest.get(name) is False:
+                self.undrain(name)
+                self._out_since_s[name] = now_s
+                self._started.add(name)
+                self._take(name, state_machine.expect)
+                self.fleet.release(name, "somebody started it")
+            elif name in self.memory.resting and self._at_rest.get(name):
+                self._take(name, state_machine.rest)
+        for name in mine - self.fleet.members.keys():
+            self.undrain(name)
+
+    def resolve_shared_gpus(self) -> None:
+        """Two engines for the same GPU are both started (by hand, or by Docker after a crash): one of them goes."""
+        for name, other in self._pairs():
+            if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
+                continue
+            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.GOING) else name
+            if self.stage_of(loser) is LifecycleStage.GOING or self._at_rest.get(loser) is None:
+                continue
+            winner = name if loser == other else other
+            self.drain(loser, f"{winner} has its GPU")
+            if not self.fleet.members[loser].known.serves:
+                self.stop(loser)
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        members = self.fleet.members
+        return [
+            (name, member.engine.instead_of)
+            for name, member in members.items()
+            if member.engine.instead_of is not None and member.engine.instead_of in members
+        ]
+
+    def _is_off(self, name: str) -> bool:
+        """It takes no GPU. One that nobody here can start or stop takes its GPU while it is not known to be down."""
+        if name in self._moving:
+            return False
+        if name in self._at_rest:
+            return self._at_rest[name]
+        return self.fleet.members[name].known.last is states.ProbeResult.GONE
+
+    def scaled_engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
+        name = member.engine.name
+        where = self.stage_of(name, now_s)
+        partner = self._partners.get(name)
+        failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
+        cannot = name in self._moving or name not in self._at_rest or failed_s < FAILED_PAUSE_S
+        return reconcile.ScaledEngine(
+            name=name,
+            stage=where,
+            in_flight=self._in_flight(member, where, now_s),
+            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.GOING else now_s,
+            blocked=cannot or (partner is not None and not self._is_off(partner)),
+            waited_for=partner is not None and self.missing.get(self.fleet.members[partner].engine.pool, 0) > 0,
+            fixed=name not in self._at_rest,
+        )
+
+    def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
+        """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
+        if where is LifecycleStage.GOING:
+            if not member.known.serves:
+                return 0
+            if member.load is None:
+                return None
+            counted_s = time.monotonic() - member.load.at_s
+            if counted_s > now_s - self._held_since_s.get(member.engine.name, 0.0) - SETTLE_S:
+                return None
+        return None if member.load is None else member.load.in_flight
+
+    def actuator(self, pool: Pool) -> Actuator | None:
+        if self.policy(pool.name).actuator == "sleep":
+            return SleepActuator(self.client, {pool.name: self.policy(pool.name).sleep_level})
+        return self.containers
+
+    def policy(self, pool: str) -> Scaling:
+        return self.pools[pool].scaling or MANUAL
+
+    def is_scaled(self, pool: str) -> bool:
+        scaling = self.pools[pool]
+        return scaling.scaling is not None or scaling.fixed is not None
+
+    def drain(self, name: str, reason: str) -> None:
+        self.memory.going.add(name)
+        self.save()  # before it is held: a hold of which nobody knows would be taken for a person's
+        self._held_since_s[name] = self.clock()
+        self.fleet.hold(name, reason)
+        self.fleet.look_now(name)
+
+    def start(self, name: str) -> None:
+        member = self.fleet.members[name]
+
+        async def start(actuator: Actuator) -> None:
+            await actuator.bring_back(member.engine)
+            self.undrain(name)
+            self._at_rest[name] = False
+            self._out_since_s[name] = self.clock()
+            self._started.add(name)
+            self._take(name, state_machine.expect)
+            self.fleet.release(name, "scaling brought it back")
+            self.fleet.look_now(name)
+
+        self._move(name, ActuatorCall.STARTING, start)
+
+    def stop(self, name: str) -> None:
+        member = self.fleet.members[name]
+
+        async def rest(actuator: Actuator) -> None:
+            await actuator.lay_to_rest(member.engine)
+            self.memory.going.discard(name)
+            self.memory.resting.add(name)
+            self.save()
+            self._at_rest[name] = True
+            self._take(name, state_machine.rest)
+
+        self._move(name, ActuatorCall.RESTING, rest)
+
+    def _move(self, name: str, moving: ActuatorCall, call: Callable[[Actuator], Awaitable[None]]) -> None:
+        """Calls the actuator beside the passes, one call an engine at a time."""
+        if name in self._moving:
+            return
+        pool = self.fleet.cluster.pool(self.fleet.members[name].engine.pool)
+        actuator = self.actuator(pool)
+        if actuator is None:
+            return
+        self._moving[name] = (moving, asyncio.create_task(self._moved(name, pool.name, call(actuator))))
+
+    async def _moved(self, name: str, pool: str, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except ActuatorError as error:
+            self._failed_at_s[name] = self.clock()
+            metrics.FAILURES.labels(pool).inc()
+            self.fleet.tell(f"{name} could not be moved: {error}", engine=name, pool=pool)
+        except Exception:
+            self._failed_at_s[name] = self.clock()
+            log.exception("scaling_failed", engine=name)
+        finally:
+            self._moving.pop(name, None)
+
+    def _take(self, name: str, change: Callable[[states.EngineHealth], states.Transition]) -> None:
+        if member := self.fleet.members.get(name):
+            self.fleet.take(member, change(member.known))
+
+    def undrain(self, name: str) -> None:
+        """Scaling does not hold it any more."""
+        self._held_since_s.pop(name, None)
+        if name in self.memory.going | self.memory.resting:
+            self.memory.going.discard(name)
+            self.memory.resting.discard(name)
+            self.save()
+
+    def save(self) -> None:
+        self.kept.write(store.DOCUMENT, self.memory.document())
