@@ -35,7 +35,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, place_engines
-from manyeyes.render.compose_engines import fetches_media
+from manyeyes.render.egress_proxy import fetches_media
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
 

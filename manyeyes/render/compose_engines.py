@@ -9,26 +9,29 @@ from typing import Any
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT, Engine
 from manyeyes.config.pools import Pool
-from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, model_path, serve_flags, sleeps
+from manyeyes.engine.vllm_flags import MODELS_DIR, model_path, serve_flags
 from manyeyes.render.compose_env import container_logs
+from manyeyes.render.egress_proxy import fetches, media_domains, media_service, proxy_environment
+from manyeyes.render.engine_container import (
+    CACHE_DIR,
+    CODE_DIR,
+    MPS_DIR,
+    POD_DIR,
+    USER,
+    environment_of,
+    image_of,
+    logging_environment,
+    logging_flags,
+    memory_gb,
+    runs_vllm,
+    shm_gb,
+    uses_mps,
+    wanted_models,
+)
 from manyeyes.render.rendered_file import as_yaml
 
-CACHE_DIR = "/cache"
 STAND_INS = "stand-ins"
 """The Compose profile of engines that run instead of another."""
-MPS_DIR = "/mps"
-USER = "10001:10001"
-"""Whom an engine runs as. The downloader hands the cache volume to it."""
-MEDIA_PORT = 3128
-MAX_ANSWERS = 8
-"""`n` of one request. vLLM's own 16,384 are more than any engine runs and queues: they would be 503 for ever."""
-MAX_COMPLETION_PROMPTS = 16
-"""Prompts in one request for plain completions. Each counts as one request that the engine runs or queues."""
-CODE_DIR = "/app"
-"""The folder above manyeyes/ in the container of an engine and of the download."""
-POD_DIR = f"{CODE_DIR}/manyeyes/engine/pod"
-FRAME_PART = 5
-"""A video frame may have this part of the pixels of a picture: all frames of a video are decoded together. 10 million by default."""
 
 
 def engines_yaml(cluster: Cluster) -> str:
@@ -37,10 +40,10 @@ def engines_yaml(cluster: Cluster) -> str:
     services: dict[str, Any] = {}
     if runs_vllm(cluster):
         services["models"] = _models_service(cluster)
-    if _mps(cluster):
+    if uses_mps(cluster):
         services["mps"] = _mps_service(cluster)
-    if allowed := _media_domains(cluster):
-        services["media"] = _media_service(cluster, allowed)
+    if allowed := media_domains(cluster):
+        services["media"] = media_service(cluster, allowed)
     for engine in engines:
         services[engine.name] = _engine_service(cluster, engine)
     document: dict[str, Any] = {"services": services, "networks": _networks(cluster)}
@@ -53,22 +56,12 @@ def _networks(cluster: Cluster) -> dict[str, Any]:
     networks: dict[str, Any] = {"cluster": {"internal": True, "ipam": {"config": [_addresses(cluster)]}}}
     if runs_vllm(cluster):
         networks["download"] = None  # only the downloader's
-    if _media_domains(cluster):
+    if media_domains(cluster):
         networks["media"] = {"internal": True}
         networks["media-outside"] = None
     if any(_tells_outside(cluster, engine) for engine in cluster.started_engines):
         networks["tracing"] = None  # to the operator's collector, and wherever else
     return networks
-
-
-def _media_domains(cluster: Cluster) -> dict[str, bool]:
-    """{host that engines may fetch from: whether it may be at a private address}."""
-    allowed: dict[str, bool] = {}
-    for pool in (cluster.pool(engine.pool) for engine in cluster.started_engines if engine.flavour != "emulated"):
-        for domain in pool.media.allowed_domains:
-            name = domain.lower()
-            allowed[name] = allowed.get(name, False) or pool.media.allow_private
-    return allowed
 
 
 def _tells_outside(cluster: Cluster, engine: Engine) -> bool:
@@ -77,23 +70,14 @@ def _tells_outside(cluster: Cluster, engine: Engine) -> bool:
 
 
 def _networks_of(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
-    more = ["media"] if _fetches(pool, engine) else []
+    more = ["media"] if fetches(pool, engine) else []
     return ["cluster", *more, *(["tracing"] if _tells_outside(cluster, engine) else [])]
-
-
-def fetches_media(cluster: Cluster) -> bool:
-    """Whether Compose starts the way out for pictures by URL."""
-    return bool(_media_domains(cluster))
-
-
-def _fetches(pool: Pool, engine: Engine) -> bool:
-    return bool(pool.media.allowed_domains) and engine.flavour != "emulated"
 
 
 def _is_root(cluster: Cluster, engine: Engine) -> bool:
     """Folders of this host belong to its users; an MPS server serves processes of its own user, and its volume is root's."""
     on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
-    return engine.flavour != "emulated" and (on_host or (_mps(cluster) and engine.share < 1))
+    return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.share < 1))
 
 
 def _addresses(cluster: Cluster) -> dict[str, str]:
@@ -102,21 +86,13 @@ def _addresses(cluster: Cluster) -> dict[str, str]:
     return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
 
 
-def runs_vllm(cluster: Cluster) -> bool:
-    return any(engine.flavour != "emulated" for engine in cluster.started_engines)
-
-
-def _mps(cluster: Cluster) -> bool:
-    return cluster.gpu_sharing == "mps" and any(engine.share < 1 for engine in cluster.started_engines)
-
-
 def _volumes(cluster: Cluster) -> dict[str, Any]:
     volumes: dict[str, Any] = {}
     if runs_vllm(cluster):
         for volume in (cluster.models.volume, cluster.models.cache_volume):
             if not volume.startswith("/"):
                 volumes[volume] = None
-    if _mps(cluster):
+    if uses_mps(cluster):
         volumes["mps"] = None
     return volumes
 
@@ -126,11 +102,11 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
     emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": image_of(cluster, engine),
-        "command": [*serve_flags(cluster, engine), *telling_flags(cluster, engine)],
+        "command": [*serve_flags(cluster, engine), *logging_flags(cluster, engine)],
         "environment": environment_of(cluster, pool, engine)
         | _of_this_host(engine)
-        | _way_out(pool, engine)
-        | telling_environment(cluster, engine),
+        | proxy_environment(pool, engine)
+        | logging_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
         "networks": _networks_of(cluster, pool, engine),
         "expose": [str(ENGINE_PORT)],
@@ -162,7 +138,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
         service["entrypoint"] = ["python3", f"{POD_DIR}/one_at_a_time.py", *locks, "--", "vllm", "serve"]
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
-        if _mps(cluster) and engine.share < 1:
+        if uses_mps(cluster) and engine.share < 1:
             service["ipc"] = "service:mps"
             del service["shm_size"]  # it is the mps service's
             service["depends_on"]["mps"] = {"condition": "service_healthy"}
@@ -192,113 +168,10 @@ def own_build(dockerfile: str) -> dict[str, Any]:
     }
 
 
-def image_of(cluster: Cluster, engine: Engine) -> str:
-    return {
-        "cuda": cluster.images.vllm_cuda,
-        "cpu": cluster.images.vllm_cpu,
-        "emulated": cluster.images.emulator,
-    }[engine.flavour]
-
-
-def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
-    # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
-    asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
-    environment = asleep | {
-        # Above nginx's 60 s, so that nginx, not the engine, closes idle connections: no reset on a reused one.
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
-        "VLLM_MAX_IMAGE_PIXELS": str(pool.media.max_decoded_pixels),
-        "VLLM_MAX_N_SEQUENCES": str(MAX_ANSWERS),
-        "VLLM_MAX_COMPLETION_PROMPTS": str(MAX_COMPLETION_PROMPTS),
-    }
-    if engine.flavour == "emulated":
-        return environment
-    environment |= {
-        # The user has no name in the image, and Python's getpass wants one.
-        "USER": "engine",
-        "TRITON_CACHE_DIR": f"{CACHE_DIR}/triton",
-        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_DIR}/inductor",
-        "HF_HOME": MODELS_DIR,
-        # The downloader has fetched everything; an engine that asked the hub again would race with the others.
-        "HF_HUB_OFFLINE": "1",
-        "HOME": CACHE_DIR,
-        "VLLM_CACHE_ROOT": f"{CACHE_DIR}/vllm",
-        # Several vLLM on one host compete for cores: one thread each gives "significant throughput improvement"
-        # (vLLM's Qwen3-VL recipe).
-        "OMP_NUM_THREADS": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
-        "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
-    }
-    environment |= media_environment(pool, engine)
-    if engine.flavour == "cpu":
-        threads = 1 if pool.is_tiny else cluster.cpu_threads
-        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
-        # With --enforce-eager: no C++ compilation on the first request that asks for logprobs.
-        environment |= {"TORCHDYNAMO_DISABLE": "1"}
-    if _mps(cluster) and engine.share < 1:
-        environment |= {
-            "CUDA_MPS_PIPE_DIRECTORY": f"{MPS_DIR}/pipe",
-            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(engine.share * 100)),
-        }
-    return environment
-
-
 def _of_this_host(engine: Engine) -> dict[str, str]:
     """From .env: for data-centre GPUs under an older driver (`make doctor`). vLLM's own default is 0."""
     name = "VLLM_ENABLE_CUDA_COMPATIBILITY"
     return {name: f"${{{name}:-0}}"} if engine.flavour == "cuda" else {}
-
-
-def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
-    """Of manyeyes/engine/pod/media_memory.py, and how many threads decode: together they must stay within memory_gb."""
-    memory = memory_gb(engine, pool)
-    return {
-        "VLLM_MEDIA_CONNECTOR": "bounded",
-        # One decoded pixel takes up to 8 bytes while it is converted, 400 MB for a picture of 50 million.
-        "VLLM_MEDIA_LOADING_THREAD_COUNT": str(max(1, min(8, int(memory / 4)))),
-        "MANYEYES_MEDIA_ROOM_MB": str(round(memory * 1024 / 8)),
-        "MANYEYES_MEDIA_PIXELS": str(pool.media.max_pixels),
-        "MANYEYES_FRAME_PIXELS": str(pool.media.max_decoded_pixels // FRAME_PART),
-    }
-
-
-def _way_out(pool: Pool, engine: Engine) -> dict[str, str]:
-    """vLLM's HTTP client heeds these: the engine has no way out of its own."""
-    if not _fetches(pool, engine):
-        return {}
-    proxy = f"http://media:{MEDIA_PORT}"
-    return {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1"}
-
-
-def telling_flags(cluster: Cluster, engine: Engine) -> list[str]:
-    """What an engine says of requests. With manyeyes/observability/vllm.json a line has the request's id and nothing of its content."""
-    requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
-    traced = cluster.tracing.enabled and engine.flavour != "emulated"
-    return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
-
-
-def telling_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
-    """For log lines and spans."""
-    named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
-    if engine.flavour == "emulated":
-        return named
-    logs = {
-        "PYTHONPATH": f"{CODE_DIR}:{POD_DIR}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "VLLM_LOGGING_CONFIG_PATH": f"{CODE_DIR}/manyeyes/observability/vllm.json",
-    }
-    if not cluster.tracing.enabled:
-        return named | logs
-    return (
-        named
-        | logs
-        | {
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
-            "OTEL_SERVICE_NAME": "engine",
-            "OTEL_RESOURCE_ATTRIBUTES": f"manyeyes.engine={engine.name},manyeyes.pool={engine.pool}",
-        }
-    )
 
 
 def _logs_mount() -> dict[str, Any]:
@@ -319,7 +192,7 @@ def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[st
     ]
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))
-    if _mps(cluster) and engine.share < 1:
+    if uses_mps(cluster) and engine.share < 1:
         mounts.append(_mount("mps", MPS_DIR))
     return mounts
 
@@ -348,31 +221,6 @@ def _healthcheck(engine: Engine) -> dict[str, Any]:
     }
 
 
-def shm_gb(engine: Engine) -> float:
-    """Docker's 64 MB makes vLLM hang or crash; tensor-parallel ranks talk through shared memory."""
-    if engine.shm_gb:
-        return engine.shm_gb
-    if engine.flavour == "cpu":
-        return 1
-    return 4 + 4 * engine.parallel
-
-
-def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
-    """Of manyeyes/engine/model_download.py beyond one host, and of engines that wait for it. `wanted`: wanted_models()."""
-    return {
-        "MODELS": json.dumps(wanted),
-        "HF_HOME": MODELS_DIR,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
-def memory_gb(engine: Engine, pool: Pool) -> float:
-    """Limit of host memory."""
-    by_flavour = {"cuda": 24.0 + 8 * engine.parallel, "cpu": 4.0 if pool.is_tiny else 14.0, "emulated": 0.25}
-    return engine.memory_gb or by_flavour[engine.flavour]
-
-
 def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
     resources: dict[str, Any] = {"limits": {"memory": f"{round(memory_gb(engine, pool) * 1024)}M", "pids": 4096}}
     if engine.gpus:
@@ -380,18 +228,6 @@ def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
             "devices": [{"driver": "nvidia", "device_ids": list(engine.gpus), "capabilities": ["gpu"]}]
         }
     return resources
-
-
-def wanted_models(cluster: Cluster) -> list[dict[str, Any]]:
-    """What manyeyes/engine/model_download.py is told to bring, as $MODELS."""
-    pools = [
-        cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
-    ]
-    return [
-        {"model": pool.model, "revision": pool.revision, **({"folder": TINY_DIR} if pool.is_tiny else {})}
-        for pool in pools
-        if not pool.is_local
-    ]
 
 
 def _models_service(cluster: Cluster) -> dict[str, Any]:
@@ -422,12 +258,7 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
             _mount(cluster.models.volume, MODELS_DIR),
             _mount(cluster.models.cache_volume, CACHE_DIR),
             {"type": "bind", "source": "./manyeyes/engine", "target": f"{CODE_DIR}/manyeyes/engine", "read_only": True},
-            {
-                "type": "bind",
-                "source": "./manyeyes/observability",
-                "target": f"{CODE_DIR}/manyeyes/observability",
-                "read_only": True,
-            },
+            _logs_mount(),
         ],
         "networks": ["download"],
         "restart": "on-failure:3",
@@ -436,34 +267,6 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
         "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
         "logging": container_logs(cluster),
         "deploy": {"resources": {"limits": {"memory": "4096M", "pids": 1024}}},
-    }
-
-
-def _media_service(cluster: Cluster, allowed: dict[str, bool]) -> dict[str, Any]:
-    """The one way out for engines that may fetch pictures by URL: it checks where a name leads before it connects."""
-    return {
-        "image": "${CONTROLLER_IMAGE}",
-        "entrypoint": ["python", "-m", "manyeyes.egress_proxy"],
-        "environment": {"MEDIA_DOMAINS": json.dumps(allowed), "MEDIA_PORT": str(MEDIA_PORT)},
-        "networks": ["media", "media-outside"],
-        "user": USER,
-        "read_only": True,
-        "tmpfs": ["/tmp:size=4m,mode=1777"],
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "init": True,
-        "restart": "always",
-        "stop_grace_period": "5s",
-        "healthcheck": {
-            "test": ["CMD", "python", "-m", "manyeyes.egress_proxy.healthcheck"],
-            "interval": "60s",
-            "timeout": "5s",
-            "retries": 3,
-            "start_period": "20s",
-            "start_interval": "500ms",
-        },
-        "logging": container_logs(cluster),
-        "deploy": {"resources": {"limits": {"memory": "256M", "pids": 64}}},
     }
 
 

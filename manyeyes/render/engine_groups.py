@@ -7,7 +7,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import serve_flags
-from manyeyes.render.compose_engines import environment_of
+from manyeyes.render.engine_container import environment_of
 
 
 @dataclass(frozen=True)

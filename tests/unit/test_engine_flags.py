@@ -7,7 +7,7 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import parse
 from manyeyes.engine.vllm_flags import serve_flags, served_names
-from manyeyes.render.compose_engines import environment_of, media_environment, memory_gb
+from manyeyes.render.engine_container import environment_of, media_environment, memory_gb
 
 
 def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:

@@ -10,7 +10,8 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
-from manyeyes.render.compose_engines import engines_yaml, telling_environment, telling_flags
+from manyeyes.render.compose_engines import engines_yaml
+from manyeyes.render.engine_container import logging_environment, logging_flags
 from manyeyes.render.engine_groups import group_engines
 from manyeyes.render.kubernetes import models, production_stack
 from manyeyes.render.kubernetes.kustomize import tree
@@ -39,9 +40,9 @@ def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
     for engine in laid_out.started_engines:
         # How Compose's engines write their logs is left to the cluster's own way there.
         service = started[engine.name]
-        told = len(telling_flags(laid_out, engine))
+        told = len(logging_flags(laid_out, engine))
         service["command"] = service["command"][: len(service["command"]) - told]
-        for name in telling_environment(laid_out, engine):
+        for name in logging_environment(laid_out, engine):
             del service["environment"][name]
     return {
         name: one for name, one in started.items() if "labels" in one and "stand-ins" not in one.get("profiles", [])

@@ -9,7 +9,8 @@ import yaml
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, place_engines
-from manyeyes.render.compose_engines import engines_yaml, telling_flags
+from manyeyes.render.compose_engines import engines_yaml
+from manyeyes.render.engine_container import logging_flags
 from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.swarm.__main__ import stacks
 from manyeyes.render.swarm.stack import stack
@@ -42,7 +43,7 @@ def test_pools_flags_and_images_are_composes(flavour: Any) -> None:
         (
             engine.pool,
             compose[engine.name]["image"],
-            compose[engine.name]["command"][: -len(telling_flags(laid_out, engine)) or None],
+            compose[engine.name]["command"][: -len(logging_flags(laid_out, engine)) or None],
         )
         for engine in laid_out.started_engines
     )

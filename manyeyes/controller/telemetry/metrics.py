@@ -253,7 +253,8 @@ def record_certificate(cluster: Cluster, secrets: Path) -> None:
     if cluster.gateway.tls:
         name = cluster.gateway.tls.certificate
         with contextlib.suppress(OSError, ValueError, OverflowError):
-            CERTIFICATE_EXPIRES.labels(name).set(certificate_expiry((secrets / name).read_bytes()).timestamp())
+            expiry = certificate_expiry((secrets / name).read_bytes())
+            CERTIFICATE_EXPIRES.labels(name).set(expiry.timestamp())
 
 
 def certificate_expiry(pem: bytes) -> datetime:

@@ -11,7 +11,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
-from manyeyes.render.compose_engines import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.engine_container import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
 from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes import models
 from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing

@@ -5,7 +5,7 @@ import json
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
-from manyeyes.render.compose_engines import download_environment, image_of, runs_vllm, wanted_models
+from manyeyes.render.engine_container import download_environment, image_of, runs_vllm, wanted_models
 from manyeyes.render.engine_groups import EngineGroup
 from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing
 

@@ -6,7 +6,7 @@ with --host and --port, and adds flags of its own where vllmConfig says somethin
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.engine.vllm_flags import serve_flags
-from manyeyes.render.compose_engines import environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.engine_container import environment_of, image_of, memory_gb, shm_gb
 from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes.pod_spec import Json, environment
 

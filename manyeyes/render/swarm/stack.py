@@ -12,7 +12,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import ApiKeys
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
-from manyeyes.render.compose_engines import (
+from manyeyes.render.engine_container import (
     CACHE_DIR,
     download_environment,
     environment_of,
