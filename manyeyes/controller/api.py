@@ -13,7 +13,8 @@ from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.health.engine_monitor import RemoteEndpoint
 from manyeyes.controller.health.states import SERVES, EngineState
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.supervision import failed
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 

@@ -9,7 +9,8 @@ import structlog
 from manyeyes.controller.autoscaling import metrics
 from manyeyes.controller.autoscaling.actuators import RUNNING, ActuatorError, ContainerActuator
 from manyeyes.controller.health.states import EngineState, ProbeResult
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.member import FleetMember
 
 log = structlog.get_logger()
 HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})

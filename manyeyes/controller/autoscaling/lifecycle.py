@@ -20,7 +20,8 @@ from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
 from manyeyes.controller.autoscaling.reconcile import ActuatorCall, EngineFacts, LifecycleStage, lifecycle_stage
 from manyeyes.controller.autoscaling.store import AutoscalerState
 from manyeyes.controller.health import state_machine, states
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.state_store import StateStore
 
 log = structlog.get_logger()

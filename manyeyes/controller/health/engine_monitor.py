@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
+from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.hosts import LookupFailed, look_up
 from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
-from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult
+from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult, Transition
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 
@@ -76,9 +78,6 @@ async def monitor_remote(
         await asyncio.sleep(1 if in_doubt else rules().remote_interval_s)
 
 
-if TYPE_CHECKING:
-    from manyeyes.controller.membership.fleet import Fleet, FleetMember
-
 log = structlog.get_logger()
 SOON_S = 0.5
 """Pause between looks at an engine that is not up, or in doubt: a started one is found within a second."""
@@ -95,10 +94,24 @@ CPU_PATIENCE = 3.0
 """One step of an engine on CPU takes seconds, and its /health shares the cores."""
 
 
+class MonitoredFleet(Protocol):
+    """What a monitor reads of the fleet, and what it reports to it."""
+
+    cluster: Cluster
+
+    def take(self, member: FleetMember, step: Transition) -> None: ...
+
+    def moved(self, member: FleetMember, address: str) -> None: ...
+
+    def learn_accepted(self, member: FleetMember, names: frozenset[str]) -> None: ...
+
+    def another_serves(self, one: FleetMember) -> bool: ...
+
+
 class EngineMonitor:
     """Until cancelled."""
 
-    def __init__(self, fleet: "Fleet", member: "FleetMember") -> None:
+    def __init__(self, fleet: MonitoredFleet, member: FleetMember) -> None:
         self.fleet = fleet
         self.member = member
         self.probe = Probe(member.engine, self.wake, member.address)

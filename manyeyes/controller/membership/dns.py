@@ -32,7 +32,8 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.supervision import failed, keep_running
 from manyeyes.controller.telemetry import metrics
 

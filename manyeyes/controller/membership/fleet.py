@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -17,7 +16,7 @@ from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import engine_monitor, state_machine, states
 from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
 from manyeyes.controller.health.states import EngineState, Transition
-from manyeyes.controller.health.vllm_metrics import EngineLoad
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.membership.membership_store import MembershipStore, StoredMember
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
@@ -28,33 +27,6 @@ KEEP_PAUSE_S = 1.0
 """Members are written at most so often."""
 RETIRED_FOR_S = 60.0
 """DNS goes on answering for a pool that is gone: nginx sends it requests until it has the new files."""
-
-
-@dataclass
-class FleetMember:
-    """One engine, its state, and the address it was last seen at."""
-
-    engine: Engine
-    in_flight: int
-    """Requests it is given at a time."""
-    known: states.EngineHealth = field(default_factory=states.EngineHealth)
-    address: str | None = None
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    load: EngineLoad | None = None
-    """What it last said of its work; None while it said nothing."""
-    succeeded_at_s: float | None = None
-    """When it last began an answer that succeeded, as the gateway's log says; on the monotonic clock."""
-    failures: int = 0
-    """Requests that failed on it since then."""
-    accepts: frozenset[str] | None = None
-    """Every `model` that it accepts, as it said itself at its last warm-up; None while that is not known."""
-    reason: str = ""
-    """Why it is in its state: the last sentence about it, without its name."""
-
-    @property
-    def since_s(self) -> float:
-        """How long it is in its state."""
-        return (datetime.now(UTC) - self.since).total_seconds()
 
 
 class Fleet:

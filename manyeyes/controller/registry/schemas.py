@@ -10,7 +10,8 @@ from manyeyes.config.engines import Address, Engine
 from manyeyes.config.pools import AUTO, Balancing, Cache, Flavour, Media, Pool, Remote
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.health.states import SERVES
-from manyeyes.controller.membership.fleet import Fleet, FleetMember
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.member import FleetMember
 from manyeyes.engine.vllm_flags import served_names
 
 
