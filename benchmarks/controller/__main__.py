@@ -147,11 +147,12 @@ class AskLikeNginx:
 def cold_ms(document: dict[str, Any]) -> list[float]:
     """Time to make each pool's answer anew, in this process."""
     from manyeyes.config.loader import parse
+    from manyeyes.config.placement import Inventory, place_engines
     from manyeyes.controller.health.states import EngineHealth, EngineState
     from manyeyes.controller.membership.dns import DnsResponder
     from manyeyes.controller.membership.fleet import Fleet
 
-    fleet = Fleet(parse(yaml.safe_dump(document)))
+    fleet = Fleet(place_engines(parse(yaml.safe_dump(document)), Inventory()))
     for number, member in enumerate(fleet.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
         member.known = EngineHealth(state=EngineState.UP, settled=True)

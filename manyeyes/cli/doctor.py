@@ -15,7 +15,7 @@ from manyeyes.cli.terminal import say
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import keys_path, users_path
-from manyeyes.config.placement import Inventory, PlacementError, place_engines
+from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
@@ -147,7 +147,7 @@ def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Chec
     )
 
 
-def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+def _memory(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
     per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
     needed = 1.0
     for one in cluster.started_engines:
@@ -162,7 +162,7 @@ def _memory(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
     yield Check("free memory", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
-def _disk(cluster: Cluster, docker: Docker) -> Iterator[Check]:
+def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
     needed = max(IMAGE_GB[flavour] for flavour in flavours)
     free = host_info.disk_gb(docker.root_dir)
@@ -171,7 +171,7 @@ def _disk(cluster: Cluster, docker: Docker) -> Iterator[Check]:
     yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
-def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
+def _ports(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
     wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
     if cluster.monitoring.enabled:
         wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
@@ -183,7 +183,7 @@ def _ports(cluster: Cluster, ours_runs: bool) -> Iterator[Check]:
         yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
 
 
-def _paths(cluster: Cluster) -> Iterator[Check]:
+def _paths(cluster: PlacedCluster) -> Iterator[Check]:
     for pool in cluster.served_pools:
         if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
             there = (Path(pool.model) / "config.json").exists()
@@ -196,7 +196,7 @@ def _paths(cluster: Cluster) -> Iterator[Check]:
             yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")
 
 
-def _secrets(cluster: Cluster) -> Iterator[Check]:
+def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
     for setting, name in (secrets.of_pools(cluster) | secrets.of_alerting(cluster)).items():
         found, remedy = secrets.state(name)
         yield Check(setting, f"secrets/{name}", found, remedy)
@@ -217,7 +217,7 @@ def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
             yield Check(what, str(path), found, remedy)
 
 
-def _certificate(cluster: Cluster) -> Iterator[Check]:
+def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
     named = secrets.of_certificate(cluster)
     states = {name: secrets.state(name) for name in named.values()}
     if named and all(found == "missing" for found, _ in states.values()):

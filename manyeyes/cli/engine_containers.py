@@ -9,6 +9,7 @@ from manyeyes.cli.process import ROOT, CommandFailed
 from manyeyes.cli.rolling.runner import Look
 from manyeyes.cli.rolling.state_machine import Rules
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 
 REASON = "rolling restart"
 DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
@@ -62,7 +63,7 @@ class Containers:
             raise Trouble(what, details=details) from error
 
 
-def rules(cluster: Cluster) -> Rules:
+def rules(cluster: PlacedCluster) -> Rules:
     """Times of one engine's turn, from the configuration."""
     told_s = max(1, cluster.controller.dns_ttl_s) + SLACK_S
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}

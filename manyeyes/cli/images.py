@@ -16,8 +16,8 @@ from pathlib import Path
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT, CommandFailed, end_all, run
 from manyeyes.cli.terminal import Step, attention, ok, step
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
+from manyeyes.config.placement import PlacedCluster
 
 BUILD_JOBS = 2
 INPUTS_LABEL = "manyeyes.inputs"
@@ -75,7 +75,7 @@ def ca_certificates() -> Path | None:
     return bundle if bundle.is_file() and own.is_dir() and any(own.rglob("*.crt")) else None
 
 
-def needed(cluster: Cluster) -> list[Image]:
+def needed(cluster: PlacedCluster) -> list[Image]:
     """Every image that a laid-out cluster names, those for building first."""
     images = cluster.images
     flavours = {engine.flavour for engine in cluster.started_engines}
@@ -122,7 +122,7 @@ def needed(cluster: Cluster) -> list[Image]:
     return wanted
 
 
-def provide(cluster: Cluster, pull: bool = True) -> Outcome:
+def provide(cluster: PlacedCluster, pull: bool = True) -> Outcome:
     """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble, before anything is built."""
     outcome = Outcome()
     missing = []
@@ -286,7 +286,7 @@ def _why_not(error: CommandFailed) -> str:
     return error.last_line.rsplit(": ", 1)[-1][:60]
 
 
-def _with_bases(cluster: Cluster, images: list[Image], registries: Registries, outcome: Outcome) -> list[Image]:
+def _with_bases(cluster: PlacedCluster, images: list[Image], registries: Registries, outcome: Outcome) -> list[Image]:
     """The images and what their builds stand on."""
     python = cluster.images.python
     known = {image.reference: image for image in images}

@@ -10,7 +10,7 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import run
 from manyeyes.cli.rolling.state_machine import HELD, SERVING
 from manyeyes.cli.terminal import Step, attention
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 
 IS_UP = SERVING | {HELD, "sleeping"}
 """Scaling may take out again what Compose has just started."""
@@ -19,7 +19,7 @@ DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
-def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
+def until_up(cluster: PlacedCluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
     """Returns when these engines are up. One that fails is told and left behind while its pool has another one.
 
     Raises Trouble with the cause of the failed one where its pool has none.
@@ -44,7 +44,7 @@ def until_up(cluster: Cluster, compose: Compose, current: Step, deadline_s: floa
             time.sleep(POLL_S)
 
 
-def _left_behind(cluster: Cluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
+def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
     """`gone`, told with its cause. Raises Trouble where one of its pools has nothing among `others`."""
     trouble = start_failure.explained(compose, min(gone), what)
     pool_of = {one.name: one.pool for one in cluster.started_engines}
@@ -75,7 +75,7 @@ def downloads_told(compose: Compose, current: Step) -> Iterator[None]:
         teller.join()
 
 
-def engine_states(cluster: Cluster) -> dict[str, str]:
+def engine_states(cluster: PlacedCluster) -> dict[str, str]:
     """{engine: state} as the gateway tells it; empty while it does not answer."""
     pools = gateway_client.healthz(cluster).get("pools", [])
     return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}

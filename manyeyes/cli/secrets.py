@@ -4,6 +4,7 @@ from pathlib import Path
 
 from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 
 GATEWAY_USER = 101
 """nginx's user in its image; without the folder's group it has this one only."""
@@ -19,7 +20,7 @@ def group() -> int:
     return secret_files.secrets_group()
 
 
-def of_pools(cluster: Cluster) -> dict[str, str]:
+def of_pools(cluster: PlacedCluster) -> dict[str, str]:
     """{setting: file} for what remote pools and endpoints need; file names are inside the folder."""
     named: dict[str, str] = {}
     for pool in cluster.served_pools:
@@ -27,7 +28,7 @@ def of_pools(cluster: Cluster) -> dict[str, str]:
             named[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
         if pool.remote and pool.remote.ca_file:
             named[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
-    for engine in cluster.explicit_engines:
+    for engine in cluster.engines:
         for name in engine.endpoint.secret_files if engine.endpoint else ():
             named[f"engines[{engine.name}].endpoint ({name})"] = name
     return named

@@ -8,8 +8,8 @@ from manyeyes.cli import certificate, gateway_client
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.terminal import attention, say
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
@@ -18,7 +18,7 @@ ATTEMPTS_S = 10.0
 KEYS_SHOWN = 5
 
 
-def first_answer(cluster: Cluster, compose: Compose) -> tuple[str, float]:
+def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
     """(engine that answered, seconds) for one picture through the gateway. Raises Trouble."""
     pool = _first_pool(cluster)
     content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
@@ -38,7 +38,7 @@ def first_answer(cluster: Cluster, compose: Compose) -> tuple[str, float]:
         time.sleep(0.3)
 
 
-def show(cluster: Cluster, keys: ApiKeys, grafana: bool) -> None:
+def show(cluster: PlacedCluster, keys: ApiKeys, grafana: bool) -> None:
     """The end of `make up`."""
     base, trust = _address_and_trust(cluster)
     wanted = cluster.gateway.wants_key(keys)
@@ -70,12 +70,12 @@ def show(cluster: Cluster, keys: ApiKeys, grafana: bool) -> None:
     say("  make status shows it, make logs follows it, make down ends it.")
 
 
-def _first_pool(cluster: Cluster) -> Pool:
+def _first_pool(cluster: PlacedCluster) -> Pool:
     """The first one served here; an endpoint elsewhere may cost money."""
     return min(cluster.served_pools, key=lambda pool: pool.remote is not None)
 
 
-def _address_and_trust(cluster: Cluster) -> tuple[str, str]:
+def _address_and_trust(cluster: PlacedCluster) -> tuple[str, str]:
     """The address to show, and what curl needs to trust it."""
     base = gateway_client.address(cluster)
     own = certificate.path(cluster)
@@ -96,14 +96,14 @@ def _keys(keys: ApiKeys, wanted: bool) -> str:
     return f"keys: {listed}; others may ask too" if names else "any key will do"
 
 
-def _about(cluster: Cluster, pool: Pool) -> str:
+def _about(cluster: PlacedCluster, pool: Pool) -> str:
     if pool.remote:
         return f"{pool.model}, at {pool.remote.host}"
-    count = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
+    count = sum(engine.pool == pool.name for engine in cluster.engines)
     model = "random weights" if pool.is_tiny else pool.model.rsplit("/", 1)[-1]
     kind = "emulated " if _emulated(cluster, pool) else ""
     return f"{kind}{model}, {count} engine{'s' if count > 1 else ''}"
 
 
-def _emulated(cluster: Cluster, pool: Pool) -> bool:
-    return any(engine.flavour == "emulated" for engine in cluster.explicit_engines if engine.pool == pool.name)
+def _emulated(cluster: PlacedCluster, pool: Pool) -> bool:
+    return any(engine.flavour == "emulated" for engine in cluster.engines if engine.pool == pool.name)

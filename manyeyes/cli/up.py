@@ -34,7 +34,7 @@ from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
-from manyeyes.config.placement import Inventory, place_engines
+from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.render.egress_proxy import fetches_media
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
@@ -44,7 +44,7 @@ from manyeyes.render.renderer import render
 class Plan:
     """What is going to run: the configuration laid out on what this host has."""
 
-    cluster: Cluster
+    cluster: PlacedCluster
     inventory: Inventory
 
 
@@ -77,7 +77,7 @@ def up(config: Path, flavour: str) -> None:
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
     admin_key.ensure()
-    files = render(written, intended.inventory, config, compose.rendered, mounted_files())
+    files = render(cluster, intended.inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
     try:
@@ -102,9 +102,9 @@ def _keep_logs(compose: Compose) -> None:
             attention(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
 
 
-def _tell_layout(cluster: Cluster) -> None:
+def _tell_layout(cluster: PlacedCluster) -> None:
     for pool in cluster.served_pools:
-        engines = [one for one in cluster.explicit_engines if one.pool == pool.name]
+        engines = [one for one in cluster.engines if one.pool == pool.name]
         if pool.remote:
             ok(f"{pool.name}: at {pool.remote.host}")
             continue
@@ -112,7 +112,7 @@ def _tell_layout(cluster: Cluster) -> None:
         ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
-def _changed(cluster: Cluster, compose: Compose) -> list[str]:
+def _changed(cluster: PlacedCluster, compose: Compose) -> list[str]:
     """Engines that serve users and run from an older definition."""
     if compose.subnet() != str(cluster.network.subnet):
         return []  # they all move to another network, which takes them away together
@@ -120,7 +120,7 @@ def _changed(cluster: Cluster, compose: Compose) -> list[str]:
     return [name for name in compose.would_recreate([one.name for one in cluster.started_engines]) if name in serving]
 
 
-def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list[str], list[str]]:
+def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tuple[list[str], list[str]]:
     """Of those that changed: which are restarted one after the other, once all else is up, and which are left as they are.
 
     An engine that is alone in its pool is not restarted for another name: nobody would answer meanwhile, and the gateway asks it by
@@ -128,8 +128,8 @@ def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list
     """
     folder = ROOT / compose.rendered
     before, after = started_services.services(folder), started_services.wanted(folder)
-    pools = [engine.pool for engine in cluster.explicit_engines]
-    alone = {engine.name for engine in cluster.explicit_engines if pools.count(engine.pool) == 1}
+    pools = [engine.pool for engine in cluster.engines]
+    alone = {engine.name for engine in cluster.engines if pools.count(engine.pool) == 1}
     left = [
         name
         for name in changed
@@ -142,7 +142,7 @@ def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list
 
 
 def _start(
-    cluster: Cluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
+    cluster: PlacedCluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
 ) -> None:
     folder, running = ROOT / compose.rendered, _running(compose)
     names, old = engines_to_start(cluster, running), replaced(cluster, compose, running)
@@ -181,7 +181,7 @@ def _start(
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
     for name in left:
-        pool = cluster.pool(next(engine.pool for engine in cluster.explicit_engines if engine.name == name)).name
+        pool = cluster.pool(next(engine.pool for engine in cluster.engines if engine.name == name)).name
         attention(
             f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
@@ -215,13 +215,13 @@ def _running(compose: Compose) -> set[str]:
     return {row["Service"] for row in compose.containers() if row["State"] == "running"}
 
 
-def engines_to_start(cluster: Cluster, running: set[str]) -> list[str]:
+def engines_to_start(cluster: PlacedCluster, running: set[str]) -> list[str]:
     """All but those that run instead of another one, and those whose GPU such a one has just now."""
     taken = {one.instead_of for one in cluster.started_engines if one.name in running}
     return [one.name for one in cluster.started_engines if one.instead_of is None and one.name not in taken]
 
 
-def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) -> list[str]:
+def _services(cluster: PlacedCluster, missing_images: set[str], engines: list[str]) -> list[str]:
     """By name, so that a service whose image cannot be had is left out."""
     names = ["gateway", "controller", "webui", *engines]
     names += ["adapter"] if cluster.starts_adapter else []
@@ -237,7 +237,7 @@ def _services(cluster: Cluster, missing_images: set[str], engines: list[str]) ->
     return names
 
 
-def _asked_for(cluster: Cluster) -> dict[str, str]:
+def _asked_for(cluster: PlacedCluster) -> dict[str, str]:
     """{service: image} of those that are only started where the configuration says so, and can only be pulled."""
     images = cluster.images
     loki = {"loki": images.loki, "alloy": images.alloy} if cluster.logs.loki.enabled else {}

@@ -17,6 +17,7 @@ from manyeyes.cli.rolling.state_machine import HELD
 from manyeyes.cli.terminal import attention, ok, say
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load, parse
+from manyeyes.config.placement import PlacedCluster
 
 IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 
@@ -39,7 +40,7 @@ def upgrade(config: Path, image: str) -> None:
     names = _without_drained(cluster, compose)
     say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
     say(f"  from {old}\n  to   {image}")
-    images.provide(parse(text, config).model_copy(update={"engines": cluster.engines, "pools": cluster.pools}))
+    images.provide(cluster.model_copy(update={"images": parse(text, config).images}))
     _write(config, text)
     try:
         cluster, compose = running(config)
@@ -56,7 +57,7 @@ def upgrade(config: Path, image: str) -> None:
     ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
 
 
-def _without_drained(cluster: Cluster, compose: Compose) -> list[str]:
+def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
     """A drained one is given the image by `make up`, or by its own restart once it is let in."""
     looks = Containers(cluster, compose).look()
     names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != HELD]

@@ -1,4 +1,4 @@
-"""The whole of cluster.yaml."""
+"""The whole of cluster.yaml, as it is written."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
@@ -68,44 +68,6 @@ class Cluster(Section):
             if pool.name == name:
                 return pool
         raise KeyError(name)
-
-    @property
-    def explicit_engines(self) -> tuple[Engine, ...]:
-        """The engines, once the layout is made (see config.layout)."""
-        if self.engines == "auto":
-            raise ValueError("engines are `auto`: config.layout.lay_out() turns them into a list")
-        return self.engines
-
-    @property
-    def started_engines(self) -> tuple[Engine, ...]:
-        """The engines that Compose starts; the others run already, at their `address`."""
-        return tuple(engine for engine in self.explicit_engines if engine.address is None)
-
-    @property
-    def starts_adapter(self) -> bool:
-        """Whether Compose starts the adapter."""
-        has_endpoints = any(engine.endpoint for engine in self.explicit_engines)
-        return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
-
-    @property
-    def watches_gpus(self) -> bool:
-        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
-        on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
-        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
-        return wanted and self.monitoring.enabled
-
-    @property
-    def served_pools(self) -> tuple[Pool, ...]:
-        """The pools that can answer: by at least one engine, or elsewhere. In the file's order."""
-        served = {engine.pool for engine in self.explicit_engines}
-        return tuple(pool for pool in self.pools if pool.name in served or pool.remote)
-
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """The rules for `model: auto` that lead to a pool that can answer."""
-        served = [pool.name for pool in self.served_pools]
-        rules = tuple(rule for rule in self.auto if rule.pool in served)
-        return rules or tuple(Route(pool=name) for name in served)
 
 
 PLURALS = {"pools": "pools[]", "engines": "engines[]"}

@@ -5,7 +5,7 @@ from pydantic import Field
 from manyeyes.config.base import Section
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.pools import Flavour, Pool
+from manyeyes.config.pools import Flavour, Pool, Route
 
 
 class HostGpu(Section):
@@ -40,7 +40,53 @@ class PlacementError(ValueError):
     """This configuration cannot be laid out on this host; the message says what to do."""
 
 
-def place_engines(cluster: Cluster, inventory: Inventory) -> Cluster:
+class PlacedCluster(Cluster):
+    """A cluster whose engines are known, each with its GPUs and its pool: made by place_engines(), and what is rendered and served."""
+
+    engines: tuple[Engine, ...]
+    """Never auto."""
+
+    def pool_of(self, engine: Engine) -> Pool:
+        """The pool that it serves."""
+        return self.pool(engine.pool)
+
+    def engines_of(self, pool: str) -> tuple[Engine, ...]:
+        """The engines of one pool, in the file's order."""
+        return tuple(engine for engine in self.engines if engine.pool == pool)
+
+    @property
+    def started_engines(self) -> tuple[Engine, ...]:
+        """The engines that Compose starts; the others run already, at their `address`."""
+        return tuple(engine for engine in self.engines if engine.address is None)
+
+    @property
+    def starts_adapter(self) -> bool:
+        """Whether Compose starts the adapter."""
+        has_endpoints = any(engine.endpoint for engine in self.engines)
+        return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
+
+    @property
+    def watches_gpus(self) -> bool:
+        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
+        on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
+        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
+        return wanted and self.monitoring.enabled
+
+    @property
+    def served_pools(self) -> tuple[Pool, ...]:
+        """The pools that can answer: by at least one engine, or elsewhere. In the file's order."""
+        served = {engine.pool for engine in self.engines}
+        return tuple(pool for pool in self.pools if pool.name in served or pool.remote)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The rules for `model: auto` that lead to a pool that can answer."""
+        served = [pool.name for pool in self.served_pools]
+        rules = tuple(rule for rule in self.auto if rule.pool in served)
+        return rules or tuple(Route(pool=name) for name in served)
+
+
+def place_engines(cluster: Cluster, inventory: Inventory) -> PlacedCluster:
     """The same cluster with a list of engines, only served pools' fallbacks, and GPU memory filled in.
 
     Raises LayoutError when there is nothing to run it on.
@@ -49,11 +95,14 @@ def place_engines(cluster: Cluster, inventory: Inventory) -> Cluster:
     return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))
 
 
-def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> Cluster:
+def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> PlacedCluster:
     """The same cluster with these engines; a pool's fallback becomes the next one of its chain that they, or others, serve."""
     served = {engine.pool for engine in engines} | {pool.name for pool in cluster.pools if pool.remote}
     pools = tuple(pool.model_copy(update={"fallback": _fallback(cluster, pool, served)}) for pool in cluster.pools)
-    return cluster.model_copy(update={"engines": engines, "pools": pools})
+    sections = {name: getattr(cluster, name) for name in Cluster.model_fields}
+    return PlacedCluster.model_construct(
+        cluster.model_fields_set | {"engines", "pools"}, **sections | {"engines": engines, "pools": pools}
+    )
 
 
 def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:

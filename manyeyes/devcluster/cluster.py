@@ -285,7 +285,8 @@ def local_cluster(
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
     inventory = Inventory(flavour="emulated")
-    write_files(render(load(folder / "cluster.yaml"), inventory, Path("c.yaml"), Path("r")), folder / "rendered")
+    placed = place_engines(load(folder / "cluster.yaml"), inventory)
+    write_files(render(placed, inventory, Path("c.yaml"), Path("r")), folder / "rendered")
     try:
         for engine in document["engines"]:
             if not addresses and not engine["name"].startswith("late"):

@@ -4,9 +4,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
-from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
 from manyeyes.render.monitoring import rules_yml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,12 +19,12 @@ def program(name: str) -> str:
     return str(FETCHED / name)
 
 
-def shipped() -> Cluster:
+def shipped() -> PlacedCluster:
     """config/cluster.yaml on a host with two GPUs."""
     return place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)
 
 
-def write_rules(folder: Path, cluster: Cluster) -> Path:
+def write_rules(folder: Path, cluster: PlacedCluster) -> Path:
     file = folder / "rules.yml"
     file.write_text(rules_yml(cluster))
     return file

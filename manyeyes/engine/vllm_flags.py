@@ -7,8 +7,8 @@ import json
 import re
 
 from manyeyes.config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT, Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import AUTO, Pool
 
 MODELS_DIR = "/models"
@@ -20,9 +20,9 @@ QWEN3_VL = re.compile(r"qwen-?3-?vl")
 NO_DOMAIN = "media-urls-are-off.invalid"
 
 
-def serve_flags(cluster: Cluster, engine: Engine) -> list[str]:
+def serve_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
     """The arguments after `vllm serve`, or of the emulator, for one engine."""
-    pool = cluster.pool(engine.pool)
+    pool = cluster.pool_of(engine)
     if engine.flavour == "emulated":
         return [*_emulated(cluster, pool, engine), *engine.vllm_flags]
     specific = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool, engine)
@@ -53,12 +53,12 @@ def model_path(pool: Pool) -> str:
     return f"/local-models/{pool.name}" if pool.is_local else pool.model
 
 
-def served_names(cluster: Cluster, pool: Pool) -> list[str]:
+def served_names(cluster: PlacedCluster, pool: Pool) -> list[str]:
     """Every `model` its engines must accept: the pool's own names, those of pools that fall back to it, and `auto`."""
     return [*_names_and_those_before(cluster, pool), AUTO]
 
 
-def _names_and_those_before(cluster: Cluster, pool: Pool) -> list[str]:
+def _names_and_those_before(cluster: PlacedCluster, pool: Pool) -> list[str]:
     names = list(pool.names)
     for other in cluster.pools:
         if other.fallback == pool.name:
@@ -66,7 +66,7 @@ def _names_and_those_before(cluster: Cluster, pool: Pool) -> list[str]:
     return names
 
 
-def _shared(cluster: Cluster, pool: Pool) -> list[str]:
+def _shared(cluster: PlacedCluster, pool: Pool) -> list[str]:
     return [
         "--host=0.0.0.0",
         f"--port={ENGINE_PORT}",
@@ -179,7 +179,7 @@ def _cpu(pool: Pool, engine: Engine) -> list[str]:
     ]
 
 
-def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
+def _emulated(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str]:
     media = pool.media
     return [
         "--host=0.0.0.0",

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from manyeyes.config.loader import ConfigError, load
-from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
 
@@ -24,7 +24,7 @@ def main() -> int:
     try:
         if arguments.inventory:
             inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
-        cluster = load(arguments.config)
+        cluster = place_engines(load(arguments.config), inventory)
         files = render(cluster, inventory, arguments.config, arguments.out)
     except (ConfigError, PlacementError) as error:
         print(error, file=sys.stderr)

@@ -6,8 +6,8 @@
 import json
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT, Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, model_path, serve_flags
 from manyeyes.render.compose_env import container_logs
@@ -34,7 +34,7 @@ STAND_INS = "stand-ins"
 """The Compose profile of engines that run instead of another."""
 
 
-def engines_yaml(cluster: Cluster) -> str:
+def engines_yaml(cluster: PlacedCluster) -> str:
     """The text of engines.yaml for a laid-out cluster."""
     engines = cluster.started_engines
     services: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def engines_yaml(cluster: Cluster) -> str:
     return as_yaml(document)
 
 
-def _networks(cluster: Cluster) -> dict[str, Any]:
+def _networks(cluster: PlacedCluster) -> dict[str, Any]:
     networks: dict[str, Any] = {"cluster": {"internal": True, "ipam": {"config": [_addresses(cluster)]}}}
     if runs_vllm(cluster):
         networks["download"] = None  # only the downloader's
@@ -64,29 +64,29 @@ def _networks(cluster: Cluster) -> dict[str, Any]:
     return networks
 
 
-def _tells_outside(cluster: Cluster, engine: Engine) -> bool:
+def _tells_outside(cluster: PlacedCluster, engine: Engine) -> bool:
     """Its spans go to a collector that is not the cluster's own."""
     return cluster.tracing.enabled and not cluster.tracing.starts_jaeger and engine.flavour != "emulated"
 
 
-def _networks_of(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
+def _networks_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str]:
     more = ["media"] if fetches(pool, engine) else []
     return ["cluster", *more, *(["tracing"] if _tells_outside(cluster, engine) else [])]
 
 
-def _is_root(cluster: Cluster, engine: Engine) -> bool:
+def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
     """Folders of this host belong to its users; an MPS server serves processes of its own user, and its volume is root's."""
     on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
     return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.share < 1))
 
 
-def _addresses(cluster: Cluster) -> dict[str, str]:
+def _addresses(cluster: PlacedCluster) -> dict[str, str]:
     """Docker hands out the upper half of the subnet; the controller's fixed address is in the lower one."""
     network = cluster.network
     return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
 
 
-def _volumes(cluster: Cluster) -> dict[str, Any]:
+def _volumes(cluster: PlacedCluster) -> dict[str, Any]:
     volumes: dict[str, Any] = {}
     if runs_vllm(cluster):
         for volume in (cluster.models.volume, cluster.models.cache_volume):
@@ -97,8 +97,8 @@ def _volumes(cluster: Cluster) -> dict[str, Any]:
     return volumes
 
 
-def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
-    pool = cluster.pool(engine.pool)
+def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
+    pool = cluster.pool_of(engine)
     emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": image_of(cluster, engine),
@@ -146,7 +146,7 @@ def _engine_service(cluster: Cluster, engine: Engine) -> dict[str, Any]:
     return service
 
 
-def _shares_a_gpu(cluster: Cluster, engine: Engine) -> bool:
+def _shares_a_gpu(cluster: PlacedCluster, engine: Engine) -> bool:
     """Another engine that Compose starts uses one of its GPUs too, at the same time or in turn."""
     others = (other for other in cluster.started_engines if other is not engine and other.flavour == "cuda")
     return engine.flavour == "cuda" and any(set(other.gpus) & set(engine.gpus) for other in others)
@@ -183,7 +183,7 @@ def _logs_mount() -> dict[str, Any]:
     }
 
 
-def _engine_mounts(cluster: Cluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
+def _engine_mounts(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
     mounts = [
         _mount(cluster.models.volume, MODELS_DIR, read_only=True),
         _mount(cluster.models.cache_volume, CACHE_DIR),
@@ -230,7 +230,7 @@ def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
     return resources
 
 
-def _models_service(cluster: Cluster) -> dict[str, Any]:
+def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
     """Runs once: brings every model into the volume while all engines wait, so that they do not race for it."""
     wanted = wanted_models(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
@@ -270,7 +270,7 @@ def _models_service(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _mps_service(cluster: Cluster) -> dict[str, Any]:
+def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
     """NVIDIA's Multi-Process Service: engines that share a GPU compute at once instead of in turns."""
     shared = [engine for engine in cluster.started_engines if engine.share < 1]
     gpus = list(dict.fromkeys(gpu for engine in shared for gpu in engine.gpus))

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.rendered_file import with_header
 
 FILES = 3
 """As the hand-written Compose files have it."""
 
 
-def file_size(cluster: Cluster) -> str:
+def file_size(cluster: PlacedCluster) -> str:
     """Of one of them, as Docker spells sizes."""
     return f"{cluster.logs.keep_mb * 1000 // FILES}k"
 
 
-def container_logs(cluster: Cluster) -> dict[str, Any]:
+def container_logs(cluster: PlacedCluster) -> dict[str, Any]:
     """A service's `logging`."""
     kept = {"max-size": file_size(cluster), "max-file": str(FILES)}
     labels = "com.docker.compose.project,com.docker.compose.service"
@@ -25,7 +25,7 @@ def container_logs(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
+def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
     """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root.
 
     `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
@@ -40,7 +40,7 @@ def compose_env(cluster: Cluster, config_file: Path, rendered_dir: Path, digests
     return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
 
 
-def settings_of(cluster: Cluster) -> dict[str, str]:
+def settings_of(cluster: PlacedCluster) -> dict[str, str]:
     """Those that come from the configuration."""
     images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
     return {
@@ -71,7 +71,7 @@ def _compose_path(path: Path) -> str:
     return str(path) if path.is_absolute() else f"./{path}"
 
 
-def _models_disk(cluster: Cluster) -> str:
+def _models_disk(cluster: PlacedCluster) -> str:
     """A volume, or a folder, on the disk that models are on. Docker's volumes are all on one; Prometheus' is always there."""
     has_models = any(engine.flavour != "emulated" for engine in cluster.started_engines)
     return cluster.models.volume if has_models and cluster.models.volume.startswith("/") else "prometheus"

@@ -7,7 +7,7 @@ has undone `..`, `//` and %-escapes), and what goes to Docker is written here: p
 import json
 from urllib.parse import quote
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.rendered_file import with_header
 
 PORT = 2375
@@ -15,7 +15,7 @@ SOCKET = "/run/docker.sock"
 """Where the service mounts it."""
 
 
-def filter_conf(cluster: Cluster) -> str:
+def filter_conf(cluster: PlacedCluster) -> str:
     """The whole nginx.conf. Without `controller.containers` it allows nothing, and the service is not started."""
     allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
     if cluster.controller.containers:
@@ -30,7 +30,7 @@ def filter_conf(cluster: Cluster) -> str:
     return with_header(_TEMPLATE.replace("@ALLOWED@", "".join(allowed).rstrip()))
 
 
-def watched_services(cluster: Cluster) -> list[str]:
+def watched_services(cluster: PlacedCluster) -> list[str]:
     """The services whose use of CPU and memory may be asked for."""
     parts = ["gateway", "controller", "webui", "containers"]
     parts += ["adapter"] if cluster.starts_adapter else []
@@ -40,13 +40,13 @@ def watched_services(cluster: Cluster) -> list[str]:
     return [*parts, *(engine.name for engine in cluster.started_engines)]
 
 
-def _use(cluster: Cluster, service: str) -> str:
+def _use(cluster: PlacedCluster, service: str) -> str:
     """Figures only, and one answer at once. What a container was started with, its secrets too, is in /json, and that of engines only."""
     path = f"/containers/{cluster.name}-{service}-1/stats"
     return _location("GET", path, path, "stream=false&one-shot=true")
 
 
-def _list(cluster: Cluster) -> str:
+def _list(cluster: PlacedCluster) -> str:
     """Only this project's engines, whatever is asked for."""
     labels = [f"com.docker.compose.project={cluster.name}", "manyeyes.engine"]
     filters = quote(json.dumps({"label": labels}, separators=(",", ":")), safe="")

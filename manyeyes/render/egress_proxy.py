@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.render.compose_env import container_logs
 from manyeyes.render.engine_container import USER
@@ -12,15 +12,15 @@ from manyeyes.render.engine_container import USER
 MEDIA_PORT = 3128
 
 
-def fetches_media(cluster: Cluster) -> bool:
+def fetches_media(cluster: PlacedCluster) -> bool:
     """Whether Compose starts the way out for pictures by URL."""
     return bool(media_domains(cluster))
 
 
-def media_domains(cluster: Cluster) -> dict[str, bool]:
+def media_domains(cluster: PlacedCluster) -> dict[str, bool]:
     """{host that engines may fetch from: whether it may be at a private address}."""
     allowed: dict[str, bool] = {}
-    for pool in (cluster.pool(engine.pool) for engine in cluster.started_engines if engine.flavour != "emulated"):
+    for pool in (cluster.pool_of(engine) for engine in cluster.started_engines if engine.flavour != "emulated"):
         for domain in pool.media.allowed_domains:
             name = domain.lower()
             allowed[name] = allowed.get(name, False) or pool.media.allow_private
@@ -39,7 +39,7 @@ def proxy_environment(pool: Pool, engine: Engine) -> dict[str, str]:
     return {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1"}
 
 
-def media_service(cluster: Cluster, allowed: dict[str, bool]) -> dict[str, Any]:
+def media_service(cluster: PlacedCluster, allowed: dict[str, bool]) -> dict[str, Any]:
     """The one way out for engines that may fetch pictures by URL: it checks where a name leads before it connects."""
     return {
         "image": "${CONTROLLER_IMAGE}",

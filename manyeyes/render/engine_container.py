@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, sleeps
 
@@ -23,7 +23,7 @@ FRAME_PART = 5
 """A video frame may have this part of the pixels of a picture: all frames of a video are decoded together. 10 million by default."""
 
 
-def image_of(cluster: Cluster, engine: Engine) -> str:
+def image_of(cluster: PlacedCluster, engine: Engine) -> str:
     return {
         "cuda": cluster.images.vllm_cuda,
         "cpu": cluster.images.vllm_cpu,
@@ -31,7 +31,7 @@ def image_of(cluster: Cluster, engine: Engine) -> str:
     }[engine.flavour]
 
 
-def environment_of(cluster: Cluster, pool: Pool, engine: Engine) -> dict[str, str]:
+def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[str, str]:
     # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     environment = asleep | {
@@ -88,14 +88,14 @@ def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
     }
 
 
-def logging_flags(cluster: Cluster, engine: Engine) -> list[str]:
+def logging_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
     """What an engine says of requests. With manyeyes/observability/vllm.json a line has the request's id and nothing of its content."""
     requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
     traced = cluster.tracing.enabled and engine.flavour != "emulated"
     return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
 
 
-def logging_environment(cluster: Cluster, engine: Engine) -> dict[str, str]:
+def logging_environment(cluster: PlacedCluster, engine: Engine) -> dict[str, str]:
     """For log lines and spans."""
     named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
     if engine.flavour == "emulated":
@@ -143,7 +143,7 @@ def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
     }
 
 
-def wanted_models(cluster: Cluster) -> list[dict[str, Any]]:
+def wanted_models(cluster: PlacedCluster) -> list[dict[str, Any]]:
     """What manyeyes/engine/model_download.py is told to bring, as $MODELS."""
     pools = [
         cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
@@ -155,9 +155,9 @@ def wanted_models(cluster: Cluster) -> list[dict[str, Any]]:
     ]
 
 
-def runs_vllm(cluster: Cluster) -> bool:
+def runs_vllm(cluster: PlacedCluster) -> bool:
     return any(engine.flavour != "emulated" for engine in cluster.started_engines)
 
 
-def uses_mps(cluster: Cluster) -> bool:
+def uses_mps(cluster: PlacedCluster) -> bool:
     return cluster.gpu_sharing == "mps" and any(engine.share < 1 for engine in cluster.started_engines)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from manyeyes.config.capacity import in_flight
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import serve_flags
 from manyeyes.render.engine_container import environment_of
@@ -29,7 +29,7 @@ class EngineGroup:
         return self.pool.name if self.number == 1 else f"{self.pool.name}-{self.number}"
 
 
-def group_engines(cluster: Cluster) -> list[EngineGroup]:
+def group_engines(cluster: PlacedCluster) -> list[EngineGroup]:
     """In the order of pools, then of engines."""
     found = []
     for pool in cluster.pools:
@@ -42,13 +42,13 @@ def group_engines(cluster: Cluster) -> list[EngineGroup]:
     return found
 
 
-def uniform_pools(cluster: Cluster) -> list[EngineGroup]:
+def uniform_pools(cluster: PlacedCluster) -> list[EngineGroup]:
     """Those that are the whole of their pool: what the pool as a whole has to do can be told of them."""
     every = group_engines(cluster)
     return [shape for shape in every if sum(other.pool is shape.pool for other in every) == 1]
 
 
-def _key(cluster: Cluster, pool: Pool, engine: Engine) -> str:
+def _key(cluster: PlacedCluster, pool: Pool, engine: Engine) -> str:
     return repr(
         (
             engine.flavour,

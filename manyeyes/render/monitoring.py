@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.observability import Email, Webhook
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.rendered_file import as_yaml
 
@@ -24,7 +24,7 @@ class Targets:
 CONTAINER_TARGETS = Targets()
 
 
-def prometheus_yml(cluster: Cluster, targets: Targets = CONTAINER_TARGETS) -> str:
+def prometheus_yml(cluster: PlacedCluster, targets: Targets = CONTAINER_TARGETS) -> str:
     """The text of prometheus.yml."""
     interval = f"{cluster.monitoring.scrape_interval_s}s"
     jobs = ["controller", "gateway", "node", "alertmanager", *(["gpu"] if cluster.watches_gpus else []), "prometheus"]
@@ -49,7 +49,7 @@ def prometheus_yml(cluster: Cluster, targets: Targets = CONTAINER_TARGETS) -> st
     )
 
 
-def rules_yml(cluster: Cluster) -> str:
+def rules_yml(cluster: PlacedCluster) -> str:
     """The text of rules.yml."""
     return as_yaml(rules(cluster))
 
@@ -59,12 +59,12 @@ SECRETS = "/run/secrets/manyeyes"
 SEVERITIES = ("page", "ticket")
 
 
-def alertmanager_yml(cluster: Cluster) -> str:
+def alertmanager_yml(cluster: PlacedCluster) -> str:
     """The text of alertmanager.yml."""
     return as_yaml(alertmanager(cluster))
 
 
-def alertmanager(cluster: Cluster) -> dict[str, Any]:
+def alertmanager(cluster: PlacedCluster) -> dict[str, Any]:
     """The same as a document."""
     alerting = cluster.monitoring.alerting
     return {
@@ -90,7 +90,7 @@ def alertmanager(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _receiver(cluster: Cluster, severity: str) -> dict[str, Any]:
+def _receiver(cluster: PlacedCluster, severity: str) -> dict[str, Any]:
     alerting = cluster.monitoring.alerting
     webhooks = [_webhook(one) for one in alerting.webhooks if severity in one.severities]
     emails = [_email(one) for one in alerting.emails if severity in one.severities]
@@ -126,7 +126,7 @@ def _silences(alert: str, others: str, *same: str) -> dict[str, Any]:
     }
 
 
-def more_datasources(cluster: Cluster) -> str:
+def more_datasources(cluster: PlacedCluster) -> str:
     """The text of grafana/more.yaml."""
     sources: list[dict[str, Any]] = []
     if cluster.tracing.starts_jaeger:

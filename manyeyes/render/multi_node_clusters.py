@@ -1,7 +1,7 @@
 """One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
+from manyeyes.config.placement import HostGpu, Inventory, PlacedCluster, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
 from manyeyes.render.rendered_file import plain_yaml
 
@@ -10,14 +10,14 @@ LISTED = "listed"
 ORDER: tuple[Flavour, ...] = ("cuda", "cpu", "emulated")
 
 
-def clusters(cluster: Cluster) -> dict[str, Cluster]:
+def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
     """{cuda, cpu, emulated: laid out}, those that the pools allow; {listed: ...} where engines are a list.
 
     Raises LayoutError with what cannot run there.
     """
     if cluster.engines != "auto":
         return {LISTED: _fit(place_engines(cluster, Inventory()))}
-    found: dict[str, Cluster] = {}
+    found: dict[str, PlacedCluster] = {}
     for flavour in ORDER:
         if any(flavour in pool.flavours and not pool.remote and pool.gpu_weight for pool in cluster.pools):
             found[flavour] = _fit(place_engines(cluster, inventory(cluster, flavour)))
@@ -26,7 +26,7 @@ def clusters(cluster: Cluster) -> dict[str, Cluster]:
     return found
 
 
-def main_flavour(found: dict[str, Cluster]) -> str:
+def main_flavour(found: dict[str, PlacedCluster]) -> str:
     """The one for GPUs, else the first."""
     return next(iter(found))
 
@@ -40,12 +40,12 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
     return Inventory(flavour=flavour, gpus=gpus)
 
 
-def _fit(cluster: Cluster) -> Cluster:
+def _fit(cluster: PlacedCluster) -> PlacedCluster:
     """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
     problems = [*_refused(cluster)]
     if problems:
         raise PlacementError("\n".join(problems))
-    engines = tuple(engine for engine in cluster.explicit_engines if engine.instead_of is None)
+    engines = tuple(engine for engine in cluster.engines if engine.instead_of is None)
     return cluster.model_copy(
         update={
             "engines": engines,
@@ -57,7 +57,7 @@ def _fit(cluster: Cluster) -> Cluster:
     )
 
 
-def _refused(cluster: Cluster) -> list[str]:
+def _refused(cluster: PlacedCluster) -> list[str]:
     problems = []
     for pool in cluster.served_pools:
         if pool.is_local and not pool.remote:
@@ -70,7 +70,7 @@ def _refused(cluster: Cluster) -> list[str]:
             problems.append(
                 f"pools[{pool.name}].scaling.actuator is sleep, which needs the controller; use containers."
             )
-    for engine in cluster.explicit_engines:
+    for engine in cluster.engines:
         if engine.endpoint:
             problems.append(
                 f"engines[{engine.name}].endpoint wants the adapter, which is not rendered for several hosts; use a pool with `remote`."
@@ -82,7 +82,7 @@ def _refused(cluster: Cluster) -> list[str]:
     return problems
 
 
-def multi_node_config(cluster: Cluster) -> str:
+def multi_node_config(cluster: PlacedCluster) -> str:
     """Engines by name, nothing that the controller does on one host alone."""
     pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
     document = cluster.model_copy(update={"pools": pools}).model_dump(mode="json", exclude_defaults=True)

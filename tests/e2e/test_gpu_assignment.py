@@ -17,7 +17,7 @@ import yaml
 
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load
-from manyeyes.config.placement import DEFAULT_INVENTORY
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.renderer import render
 
@@ -107,7 +107,9 @@ def start(own: OwnEngine, config: Path, folder: Path) -> dict[str, str]:
 
     The file is taken as rendered, but for the downloader and the MPS server, which the sleeping image cannot be.
     """
-    text = render(load(config), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))["engines.yaml"]
+    text = render(place_engines(load(config), DEFAULT_INVENTORY), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))[
+        "engines.yaml"
+    ]
     document = yaml.safe_load(text)
     example = config.stem
     services = {name: service for name, service in document["services"].items() if name not in ("models", "mps")}

@@ -36,9 +36,9 @@ for name, flags in json.load(sys.stdin).items():
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
-    cluster = load(request.param)
+    cluster = place_engines(load(request.param), DEFAULT_INVENTORY)
     keys = ApiKeys(keys=(ApiKey(name="alice", sha256="a" * 64, requests_per_minute=60, in_flight=4),))
-    _, gateway = build_generation(gateway_files(place_engines(cluster, DEFAULT_INVENTORY), keys))
+    _, gateway = build_generation(gateway_files(cluster, keys))
     files = render(cluster, DEFAULT_INVENTORY, request.param, folder) | {
         f"nginx/{name}": text for name, text in gateway.items()
     }
@@ -94,7 +94,7 @@ def test_vllms_own_parser_accepts_every_command_line() -> None:
     lines = {}
     for path in CONFIGS:
         cluster = place_engines(load(path), DEFAULT_INVENTORY)
-        for engine in cluster.explicit_engines:
+        for engine in cluster.engines:
             if engine.flavour != "emulated":
                 lines[f"{path.stem}/{engine.name}"] = serve_flags(cluster, engine)
     assert len(lines) > 10

@@ -16,8 +16,8 @@ EXAMPLES = sorted((ROOT / "config/examples").glob("*.yaml"))
 def rendered(example: Path) -> dict[str, str]:
     """{file: text} for one example on the assumed two-GPU host."""
     config_file = example.relative_to(ROOT)
-    cluster = load(example)
-    gateway = gateway_files(place_engines(cluster, DEFAULT_INVENTORY))
+    cluster = place_engines(load(example), DEFAULT_INVENTORY)
+    gateway = gateway_files(cluster)
     return render(cluster, DEFAULT_INVENTORY, config_file, Path("rendered") / example.stem) | {
         f"nginx/{name}": text for name, text in gateway.items()
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.loader import load
-from manyeyes.config.placement import DEFAULT_INVENTORY
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.renderer import render
 from tests.golden.make import EXAMPLES, GOLDEN, ROOT, rendered
 
@@ -23,7 +23,9 @@ def test_every_golden_folder_has_its_example() -> None:
 
 def test_the_committed_default_is_what_the_committed_configuration_renders_to() -> None:
     config_file, folder = Path("config/cluster.yaml"), Path("compose/rendered/default")
-    expected = render(load(ROOT / config_file), DEFAULT_INVENTORY, config_file, folder)
+    expected = render(
+        place_engines(load(ROOT / config_file), DEFAULT_INVENTORY), DEFAULT_INVENTORY, config_file, folder
+    )
     assert expected == committed(ROOT / folder), "`make render`"
 
 

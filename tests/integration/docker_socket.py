@@ -13,7 +13,7 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.devcluster.cluster import free_port, listens, nginx_binary
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.docker_socket_filter import PORT, SOCKET, filter_conf
@@ -63,7 +63,7 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 
 
 @contextlib.contextmanager
-def docker_behind_filter(folder: Path, cluster: Cluster) -> Iterator[tuple[FakeDocker, str]]:
+def docker_behind_filter(folder: Path, cluster: PlacedCluster) -> Iterator[tuple[FakeDocker, str]]:
     """(the stand-in, the address of the filter in front of it)."""
     # The path of a socket has at most 107 characters.
     short = tempfile.TemporaryDirectory()

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling.actuators import ActuatorError, ContainerActuator
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.telemetry.container_stats import ContainerStats
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
+from tests.placed import placed
 
 CLUSTER = """
 name: mine
@@ -27,7 +27,7 @@ engines:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeDocker, str]]:
-    with docker_behind_filter(tmp_path_factory.mktemp("filter"), parse(CLUSTER)) as (docker, url):
+    with docker_behind_filter(tmp_path_factory.mktemp("filter"), placed(CLUSTER)) as (docker, url):
         yield docker, url
 
 
@@ -66,7 +66,7 @@ def test_a_containers_use_is_told_at_once_and_never_streamed(behind: tuple[FakeD
 
 async def test_use_and_restarts_of_containers_become_metrics(behind: tuple[FakeDocker, str]) -> None:
     docker, url = behind
-    looked = parse(CLUSTER)
+    looked = placed(CLUSTER)
     async with httpx.AsyncClient() as client:
         use = ContainerStats(EffectiveConfig(looked), client, url)
         for seconds in (10, 12.5, 1):  # the third time it began anew
@@ -191,7 +191,7 @@ def test_a_second_request_hidden_in_the_first_is_refused(behind: tuple[FakeDocke
 
 
 def test_without_containers_nothing_at_all_passes(tmp_path: Path) -> None:
-    cluster: Cluster = parse(CLUSTER + "controller: {containers: false}")
+    cluster: PlacedCluster = placed(CLUSTER + "controller: {containers: false}")
     with docker_behind_filter(tmp_path, cluster) as (docker, url):
         for method, path in (("GET", "/_ping"), ("GET", "/containers/json"), ("POST", "/containers/mine-gpu-0-1/stop")):
             assert httpx.request(method, url + path).status_code == 403
@@ -201,7 +201,7 @@ def test_without_containers_nothing_at_all_passes(tmp_path: Path) -> None:
 async def test_the_controllers_client_says_what_is_wrong(behind: tuple[FakeDocker, str]) -> None:
     docker, url = behind
     docker.states["mine-gpu-1-1"] = "exited"
-    engines = parse(CLUSTER).explicit_engines
+    engines = placed(CLUSTER).engines
     async with httpx.AsyncClient(trust_env=False) as client:
         mine = ContainerActuator(client, url, "mine", 10)
         assert await mine.at_rest(engines) == {"gpu-0": False, "gpu-1": True, "elsewhere": False}

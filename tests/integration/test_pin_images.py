@@ -16,6 +16,7 @@ from manyeyes.cli import pin_images
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.images import Image, provide
 from manyeyes.config.loader import load
+from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 
 
 def has_buildx() -> bool:
@@ -136,4 +137,4 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
     monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: False)
     with pytest.raises(Trouble, match="what is built here has another one"):
-        provide(load(Path("config/cluster.yaml")))
+        provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

@@ -13,15 +13,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, parse_keys
-from manyeyes.config.loader import ConfigError, parse
-from manyeyes.config.placement import Inventory, place_engines
+from manyeyes.config.loader import ConfigError
+from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.controller.registry.schemas import NewPool
 from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.nginx.upstreams import as_map, quoted
+from tests.placed import placed
 
 HOSTILE = [
     'x" "";}server{listen 8099;location /{autoindex on;}}map $uri $zz{"',
@@ -82,7 +82,7 @@ class Judge:
                 text = text.replace(before, after)
             file.write_text(text)
 
-    def says(self, cluster: Cluster, keys: ApiKeys = ApiKeys()) -> str:  # noqa: B008
+    def says(self, cluster: PlacedCluster, keys: ApiKeys = ApiKeys()) -> str:  # noqa: B008
         """Empty when nginx accepts what is rendered for the cluster."""
         # A port of 0 is none to nginx, so nothing here can be taken by somebody else.
         places = NginxPaths(
@@ -123,8 +123,8 @@ def document(**pool: Any) -> dict[str, Any]:
     }
 
 
-def laid_out(described: dict[str, Any]) -> Cluster:
-    return place_engines(parse(yaml.safe_dump(described)), Inventory(flavour="emulated"))
+def laid_out(described: dict[str, Any]) -> PlacedCluster:
+    return place_engines(placed(yaml.safe_dump(described)), Inventory(flavour="emulated"))
 
 
 def with_setting(section: str, **values: Any) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def test_names_of_two_pools_that_differ_in_case_only_are_refused_and_both_are_na
 ) -> None:
     pools = [{"model": "org/A", **one}, {"model": "org/B", **other}]
     with pytest.raises(ConfigError, match="differ in case only") as caught:
-        parse(yaml.safe_dump({"pools": pools}))
+        placed(yaml.safe_dump({"pools": pools}))
     assert all(f"pools[{pool['name']}]" in str(caught.value) for pool in pools)
 
 

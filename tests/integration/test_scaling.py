@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.loader import parse
 from manyeyes.devcluster.chat_load import crowd
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, listens, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
+from tests.placed import placed
 
 KEY = "an-admin-key-for-tests"
 QUICK_CONTROLLER = {"probe_interval_s": 0.5, "load_interval_s": 0.5, "scaling_interval_s": 0.5}
@@ -96,7 +96,7 @@ def with_docker(folder: Path, doc: dict[str, Any], **more: Any) -> Iterator[tupl
     """A stand whose engines are containers to the controller: processes that the stand-in for Docker starts and stops."""
     names = [engine["name"] for engine in doc["engines"]]
     rows = "".join(f"- {{name: {name}, pool: big, flavour: emulated}}\n" for name in names)
-    with docker_behind_filter(with_key(folder), parse(FILTER + rows)) as (docker, url):
+    with docker_behind_filter(with_key(folder), placed(FILTER + rows)) as (docker, url):
         os.environ["MANYEYES_CONTAINERS"] = url
         try:
             with local_cluster(folder, doc, **more) as running:

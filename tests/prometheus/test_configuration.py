@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.config.loader import load, parse
+from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.config.validation import problems
 from manyeyes.devcluster.promtool import ROOT, program, shipped
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.monitoring import alertmanager_yml, prometheus_yml, rules_yml
+from tests.placed import placed
 
 CONFIGS = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 POOL = "pools: [{name: big, model: m}]\nengines: [{name: gpu-0, pool: big, gpus: [0]}]\n"
@@ -46,7 +47,7 @@ def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, t
 
 @pytest.mark.parametrize("text", [POOL, TOLD], ids=["nobody", "webhooks and mail"])
 def test_amtool_accepts_what_says_who_is_told(text: str, tmp_path: Path) -> None:
-    (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(parse(text)))
+    (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(placed(text)))
     told = subprocess.run(
         [program("amtool"), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True
     )
@@ -54,7 +55,7 @@ def test_amtool_accepts_what_says_who_is_told(text: str, tmp_path: Path) -> None
 
 
 def receivers(text: str) -> dict[str, Any]:
-    return {one["name"]: one for one in yaml.safe_load(alertmanager_yml(parse(text)))["receivers"]}
+    return {one["name"]: one for one in yaml.safe_load(alertmanager_yml(placed(text)))["receivers"]}
 
 
 def test_secrets_are_named_and_never_written() -> None:
@@ -71,8 +72,8 @@ def test_a_receiver_gets_what_it_is_for() -> None:
 
 
 def test_a_webhook_without_a_place_to_go_is_a_problem() -> None:
-    cluster = parse(POOL).model_copy(
-        update={"monitoring": parse(POOL).monitoring.model_validate({"alerting": {"webhooks": [{}]}})}
+    cluster = placed(POOL).model_copy(
+        update={"monitoring": placed(POOL).monitoring.model_validate({"alerting": {"webhooks": [{}]}})}
     )
     assert list(problems(cluster)) == [
         "monitoring.alerting.webhooks[1] wants a url or a url_file, and one of them only"

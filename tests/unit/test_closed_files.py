@@ -14,9 +14,10 @@ from manyeyes.cli.host_info import Docker
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import secret_files
 from manyeyes.config.keys import add_key, load_keys
-from manyeyes.config.loader import load, parse
+from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory
 from manyeyes.config.users import load_users, set_password
+from tests.placed import placed
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
@@ -144,7 +145,7 @@ def test_roots_own_closed_file_is_given_to_the_containers_user_and_keeps_its_mod
 
 
 def checks(config: Path) -> dict[str, doctor.Check]:
-    found = doctor.look(parse(CLUSTER), WORKS, Inventory(flavour="emulated"), ours_runs=True, config=config)
+    found = doctor.look(placed(CLUSTER), WORKS, Inventory(flavour="emulated"), ours_runs=True, config=config)
     return {check.what: check for check in found}
 
 
@@ -181,7 +182,7 @@ def test_a_configuration_that_is_written_anew_keeps_its_mode(
         pin_images.pin_images(config)
     assert mode(config) == 0o640
     assert never_open == [0o640]
-    assert load(config).images.vllm_cpu != parse(CLUSTER).images.vllm_cpu
+    assert load(config).images.vllm_cpu != placed(CLUSTER).images.vllm_cpu
 
 
 @pytest.fixture

@@ -128,12 +128,12 @@ def test_gpus_are_dealt_by_weight_and_every_pool_gets_one_while_they_last(places
 
 def test_the_shipped_configuration_lays_out_one_engine_per_gpu() -> None:
     cluster = place_engines(load(ROOT / "config/cluster.yaml"), gpus(3, memory_gb=47.5))
-    assert [(engine.name, engine.pool, engine.gpus) for engine in cluster.explicit_engines] == [
+    assert [(engine.name, engine.pool, engine.gpus) for engine in cluster.engines] == [
         ("gpu-0", "qwen3-vl-8b", ("0",)),
         ("gpu-1", "qwen3-vl-8b", ("1",)),
         ("gpu-2", "qwen3-vl-4b", ("2",)),
     ]
-    assert {engine.gpu_memory_gb for engine in cluster.explicit_engines} == {47.5}
+    assert {engine.gpu_memory_gb for engine in cluster.engines} == {47.5}
 
 
 def test_on_one_gpu_only_the_first_pool_is_served_and_its_fallback_is_dropped() -> None:
@@ -147,7 +147,7 @@ def test_on_one_gpu_only_the_first_pool_is_served_and_its_fallback_is_dropped() 
 )
 def test_without_a_gpu_the_small_model_is_served_or_the_tiny_one(missing: tuple[str, ...], served: str) -> None:
     cluster = place_engines(load(ROOT / "config/cluster.yaml"), Inventory(flavour="cpu", missing_models=missing))
-    assert [(engine.name, engine.pool) for engine in cluster.explicit_engines] == [("cpu-0", served), ("cpu-1", served)]
+    assert [(engine.name, engine.pool) for engine in cluster.engines] == [("cpu-0", served), ("cpu-1", served)]
 
 
 def test_no_gpu_for_cuda_says_what_to_try() -> None:
@@ -164,7 +164,7 @@ def test_a_listed_engine_takes_the_memory_of_the_gpu_it_names_by_uuid() -> None:
     uuid = "GPU-0a1b2c3d-0000-0000-0000-000000000001"
     cluster: Cluster = parse(TWO + f"engines: [{{name: e, pool: a, gpus: ['{uuid}']}}]")
     laid_out = place_engines(cluster, Inventory(gpus=(HostGpu(index=0, uuid=uuid, memory_gb=80),)))
-    assert laid_out.explicit_engines[0].gpu_memory_gb == 80
+    assert laid_out.engines[0].gpu_memory_gb == 80
 
 
 CHAIN = """
@@ -194,7 +194,7 @@ def test_a_chain_that_leads_to_no_served_pool_is_none() -> None:
 
 def test_engines_are_never_dealt_to_a_remote_pool() -> None:
     cluster = place_engines(parse(CHAIN), gpus(8))
-    assert {engine.pool for engine in cluster.explicit_engines} == {"a", "b", "c"}
+    assert {engine.pool for engine in cluster.engines} == {"a", "b", "c"}
 
 
 def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_without_rules_it_is_the_files_order() -> (

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.loader import ConfigError, parse
+from manyeyes.config.loader import ConfigError
 from manyeyes.render.compose_env import compose_env
+from tests.placed import placed
 
 ENDPOINT = "endpoint: {url: 'https://h/x', template: {p: '{USER_PROMPT}', i: ['{IMAGE_URL}']}, answer: $.a}"
 POOL = "pools: [{name: a, model: m, media: {images_per_prompt: 1, videos_per_prompt: 0}}]\n"
@@ -13,7 +14,7 @@ POOL = "pools: [{name: a, model: m, media: {images_per_prompt: 1, videos_per_pro
 
 def problems(engines: str, pool: str = POOL) -> list[str]:
     with pytest.raises(ConfigError) as wrong:
-        parse(f"{pool}engines:\n{engines}")
+        placed(f"{pool}engines:\n{engines}")
     return wrong.value.problems
 
 
@@ -56,6 +57,6 @@ def test_a_wrong_path_or_template_is_told_by_its_place() -> None:
     ],
 )
 def test_the_adapter_runs_where_there_is_an_endpoint_or_it_is_wanted(engine: str, adapter: str, runs: bool) -> None:
-    cluster = parse(f"{POOL}engines: [{{name: x, pool: a, address: 'adapter:9100', {engine}}}]\nadapter: {adapter}\n")
+    cluster = placed(f"{POOL}engines: [{{name: x, pool: a, address: 'adapter:9100', {engine}}}]\nadapter: {adapter}\n")
     assert cluster.starts_adapter is runs
     assert f"ADAPTER_REPLICAS={int(runs)}\n" in compose_env(cluster, Path("config/c.yaml"), Path("r"), {})

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from manyeyes.config.loader import parse
 from manyeyes.controller.telemetry.metrics import certificate_expiry, record_certificate
+from tests.placed import placed
 
 PLAIN = "pools: [{name: big, model: m}]"
 
@@ -40,9 +40,9 @@ def test_it_is_told_only_while_there_is_one(tmp_path: Path) -> None:
         return REGISTRY.get_sample_value("manyeyes_certificate_expires_timestamp_seconds", {"file": "tls.crt"})
 
     made(tmp_path)
-    record_certificate(parse(PLAIN + "\ngateway: {tls: {}}"), tmp_path)
+    record_certificate(placed(PLAIN + "\ngateway: {tls: {}}"), tmp_path)
     assert told() == certificate_expiry((tmp_path / "tls.crt").read_bytes()).timestamp()
-    record_certificate(parse(PLAIN + "\ngateway: {tls: {}}"), tmp_path / "elsewhere")
+    record_certificate(placed(PLAIN + "\ngateway: {tls: {}}"), tmp_path / "elsewhere")
     assert told() is None
-    record_certificate(parse(PLAIN), tmp_path)
+    record_certificate(placed(PLAIN), tmp_path)
     assert told() is None

@@ -6,19 +6,19 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from manyeyes.config.loader import parse
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult, Transition
 from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.telemetry import metrics
+from tests.placed import placed
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"
 
 
 def fleet(count: int = 2) -> Fleet:
     engines = "".join(f"- {{name: e-{number}, pool: big, address: 'h:{9000 + number}'}}\n" for number in range(count))
-    made = Fleet(parse(f"pools: [{{name: big, model: m}}, {{name: idle, model: n}}]\nengines:\n{engines}"))
+    made = Fleet(placed(f"pools: [{{name: big, model: m}}, {{name: idle, model: n}}]\nengines:\n{engines}"))
     for number, member in enumerate(made.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
         member.known = EngineHealth(state=EngineState.UP, settled=True)

@@ -5,18 +5,18 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineState, Observation, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.telemetry import metrics
+from tests.placed import placed
 
 
-def cluster(*engines: str) -> Cluster:
-    return parse("pools: [{name: big, model: m}, {name: small, model: n}]\nengines:\n" + "\n".join(engines))
+def cluster(*engines: str) -> PlacedCluster:
+    return placed("pools: [{name: big, model: m}, {name: small, model: n}]\nengines:\n" + "\n".join(engines))
 
 
 def engine(name: str, address: str = "127.0.0.1:9", pool: str = "big", weight: int = 1) -> str:
@@ -53,7 +53,7 @@ def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b", "127.0.0.1:10"))))
     fleet.hold("b", "drained by ops")
     rows = [engine("a", pool="large"), engine("c", "127.0.0.1:10", pool="large")]
-    fleet.apply(parse(RENAMED + "\n".join(rows)))
+    fleet.apply(placed(RENAMED + "\n".join(rows)))
     assert [member.engine.name for member in fleet.serving("large") or []] == ["a"]
     assert fleet.members["c"].known.shown is EngineState.DRAINING
     # nginx asks by the name that it knows.
@@ -62,7 +62,7 @@ def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
 
 def test_a_pool_that_is_gone_is_answered_for_until_nginx_has_the_new_files() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b", "127.0.0.1:10", pool="small"))))
-    fleet.apply(parse("pools: [{name: big, model: m, aliases: [small]}]\nengines:\n" + engine("a")))
+    fleet.apply(placed("pools: [{name: big, model: m, aliases: [small]}]\nengines:\n" + engine("a")))
     found = fleet.serving_upstream("small")
     assert found
     assert [member.engine.name for member in found[1] or []] == ["b"]
@@ -71,7 +71,7 @@ def test_a_pool_that_is_gone_is_answered_for_until_nginx_has_the_new_files() -> 
 
 def test_a_controller_that_starts_after_a_pool_was_renamed_knows_its_engines(tmp_path: Path) -> None:
     asyncio.run(kept_members(with_all_up(Fleet(cluster(engine("a")), StateStore(tmp_path))), tmp_path))
-    again = Fleet(parse(RENAMED + engine("a", pool="large")), StateStore(tmp_path))
+    again = Fleet(placed(RENAMED + engine("a", pool="large")), StateStore(tmp_path))
     assert again.members["a"].known.state is EngineState.UP
     assert again.serving_upstream("big") == ("large", [again.members["a"]])
 

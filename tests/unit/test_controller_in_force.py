@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import (
     NO_REGISTRATIONS,
@@ -15,10 +14,11 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
+from tests.placed import placed
 
 
-def written() -> Cluster:
-    return parse("pools: [{name: big, model: m}]\nengines: [{name: a, pool: big, address: 'h:1', flavour: emulated}]")
+def written() -> PlacedCluster:
+    return placed("pools: [{name: big, model: m}]\nengines: [{name: a, pool: big, address: 'h:1', flavour: emulated}]")
 
 
 def engine(name: str, pool: str = "big") -> Engine:
@@ -27,22 +27,22 @@ def engine(name: str, pool: str = "big") -> Engine:
 
 def test_a_registered_engine_stands_beside_the_written_ones() -> None:
     cluster = with_registrations(written(), Registrations(engines=(engine("b"), engine("a"))))
-    assert [(one.name, one.host) for one in cluster.explicit_engines] == [("a", "h"), ("b", "b")]
+    assert [(one.name, one.host) for one in cluster.engines] == [("a", "h"), ("b", "b")]
 
 
 def test_a_weight_said_at_run_time_wins() -> None:
-    assert with_registrations(written(), Registrations(weights=(("a", 3),))).explicit_engines[0].weight == 3
+    assert with_registrations(written(), Registrations(weights=(("a", 3),))).engines[0].weight == 3
 
 
 def test_listeners_hear_of_every_change_and_of_no_refused_one() -> None:
     held = EffectiveConfig(written())
-    heard: list[Cluster] = []
+    heard: list[PlacedCluster] = []
     held.listen(heard.append)
     held.take_registered(Registrations(engines=(engine("b"),)))
     with pytest.raises(ChangeRejected) as refused:
         held.take_registered(Registrations(engines=(engine("c", pool="nowhere"),)))
     assert refused.value.problems == ["engines[c].pool is 'nowhere', which is not a pool; there are big"]
-    assert [one.name for one in held.cluster.explicit_engines] == ["a", "b"]
+    assert [one.name for one in held.cluster.engines] == ["a", "b"]
     assert heard == [held.cluster]
     held.take_registered(NO_REGISTRATIONS)
     assert held.cluster == held.written

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.config_generations import GenerationStore
 from manyeyes.controller.config_sync.nginx_publisher import GenerationStatus, NginxPublisher
 from manyeyes.render.nginx.files import build_generation
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
+from tests.placed import placed
 
 
 def names(folder: Path) -> set[str]:
@@ -71,8 +71,8 @@ def files(tmp_path: Path, told: list[str]) -> NginxPublisher:
     return NginxPublisher(GenerationStore(tmp_path), CONTAINER_PATHS, "http://gateway:8088", told.append)
 
 
-def cluster(name: str, deadline_s: float = 60) -> Cluster:
-    return parse(
+def cluster(name: str, deadline_s: float = 60) -> PlacedCluster:
+    return placed(
         f"pools: [{{name: {name}, model: m}}]\nengines: [{{name: e, pool: {name}, flavour: emulated}}]\n"
         f"controller: {{takeover_deadline_s: {deadline_s}}}"
     )

@@ -1,7 +1,6 @@
 """Which pool is the one that had another name before, and how the gateway asks its engines."""
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.pool_renames import (
     FORMER_FOR_S,
     PoolLineage,
@@ -9,20 +8,21 @@ from manyeyes.controller.config_sync.pool_renames import (
     parse_lineage,
     pool_naming,
 )
+from tests.placed import placed
 
 
-def cluster(pools: str, **engines: str) -> Cluster:
+def cluster(pools: str, **engines: str) -> PlacedCluster:
     """`pools` as name:model, engines by name (which is where they are found) with their pool."""
     listed = ", ".join(f"{{name: {name}, model: {model}}}" for name, model in (one.split(":") for one in pools.split()))
     rows = "".join(f"- {{name: {name}, pool: {pool}, flavour: emulated}}\n" for name, pool in engines.items())
-    return parse(f"pools: [{listed}]\nengines:\n{rows}")
+    return placed(f"pools: [{listed}]\nengines:\n{rows}")
 
 
 TWO = cluster("a:M b:N", e0="a", e1="a", e2="b")
 BEFORE = next_lineage(PoolLineage(), TWO, 0)
 
 
-def upstreams(after: Cluster) -> dict[str, str]:
+def upstreams(after: PlacedCluster) -> dict[str, str]:
     return dict(next_lineage(BEFORE, after, 0).upstreams)
 
 

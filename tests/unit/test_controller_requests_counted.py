@@ -8,25 +8,29 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.telemetry import metrics, request_metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from tests.unit.test_controller_requests import NOBODY, ONE
 
-CLUSTER = Cluster.model_validate(
-    {
-        "flavour": "emulated",
-        "pools": [
-            {"name": "big", "model": "org/Big", "fallback": "small"},
-            {"name": "small", "model": "org/Small"},
-        ],
-        "engines": [
-            {"name": "big-0", "pool": "big", "address": "10.0.0.2:8000"},
-            {"name": "big-1", "pool": "big", "address": "10.0.0.3:8000"},
-            {"name": "small-0", "pool": "small", "address": "10.0.0.9:8000"},
-        ],
-    }
+CLUSTER = place_engines(
+    Cluster.model_validate(
+        {
+            "flavour": "emulated",
+            "pools": [
+                {"name": "big", "model": "org/Big", "fallback": "small"},
+                {"name": "small", "model": "org/Small"},
+            ],
+            "engines": [
+                {"name": "big-0", "pool": "big", "address": "10.0.0.2:8000"},
+                {"name": "big-1", "pool": "big", "address": "10.0.0.3:8000"},
+                {"name": "small-0", "pool": "small", "address": "10.0.0.9:8000"},
+            ],
+        }
+    ),
+    Inventory(),
 )
 PLAIN = ONE | {"asked_pool": "big", "pool": "big", "engine": "big-0", "key": ""}
 LABELLED = [

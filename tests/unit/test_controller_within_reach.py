@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Network
-from manyeyes.config.loader import parse
-from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
 from manyeyes.controller.config_sync import compose_state
 from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
 from manyeyes.controller.config_sync.compose_state import ComposeState
 from manyeyes.render.renderer import render
+from tests.placed import placed
 
 POOLS = """
 flavour: emulated
@@ -23,13 +22,13 @@ engines:
 """
 
 
-def written(text: str) -> Cluster:
-    return place_engines(parse(text), DEFAULT_INVENTORY)
+def written(text: str) -> PlacedCluster:
+    return place_engines(placed(text), DEFAULT_INVENTORY)
 
 
 def runs(text: str = POOLS) -> ComposeState:
     """As Compose started it."""
-    files = render(parse(text), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))
+    files = render(placed(text), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))
     found = compose_state.parse_compose_state(files["engines.yaml"], files["compose.env"])
     assert found
     return found
@@ -47,7 +46,7 @@ def test_what_runs_as_written_needs_nothing() -> None:
 
 def test_an_engine_with_other_flags_goes_on_and_needs_a_rolling_restart() -> None:
     found = reach(POOLS.replace("model: org/Big}", "model: org/Big, max_model_len: 4096}"))
-    assert [engine.name for engine in found.cluster.explicit_engines] == ["e-0", "e-1", "e-2"]
+    assert [engine.name for engine in found.cluster.engines] == ["e-0", "e-1", "e-2"]
     assert found.needs == (
         "engines e-0, e-1 run with older settings: `make restart-rolling` or `make up` takes the new ones over",
     )
@@ -61,12 +60,12 @@ def test_a_pool_with_another_name_is_asked_by_its_own_until_its_engines_know_it(
 
 def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() -> None:
     found = reach(POOLS.replace("name: e-1, pool: big", "name: e-1, pool: small"))
-    assert {engine.name: engine.pool for engine in found.cluster.explicit_engines}["e-1"] == "big"
+    assert {engine.name: engine.pool for engine in found.cluster.engines}["e-1"] == "big"
     assert "engine e-1 still serves big: `make up` gives it to small" in found.needs
 
 
 def pools_of(found: ApplyPlan) -> dict[str, str]:
-    return {engine.name: engine.pool for engine in found.cluster.explicit_engines}
+    return {engine.name: engine.pool for engine in found.cluster.engines}
 
 
 def test_a_pool_with_another_name_keeps_its_engines_which_a_rolling_restart_brings_to_it() -> None:

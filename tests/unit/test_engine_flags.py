@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import serve_flags, served_names
 from manyeyes.render.engine_container import environment_of, media_environment, memory_gb
+from tests.placed import placed
 
 
 def flags(pool: str = "", engine: str = "gpus: [0]", more: str = "") -> list[str]:
-    cluster = parse(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n{more}")
-    return serve_flags(cluster, cluster.explicit_engines[0])
+    cluster = placed(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n{more}")
+    return serve_flags(cluster, cluster.engines[0])
 
 
 def value(of: list[str], name: str) -> str:
@@ -83,7 +83,7 @@ def test_the_operators_own_flags_come_last_the_engines_after_the_pools() -> None
 
 
 def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
-    cluster: Cluster = parse(
+    cluster: PlacedCluster = placed(
         "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]"
     )
     assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x", "auto"]
@@ -91,15 +91,15 @@ def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
 
 
 def test_a_local_folder_is_served_from_its_mount_and_not_named_by_its_path() -> None:
-    cluster = parse("pools: [{name: a, model: /data/my-model}]\nengines: [{name: e, pool: a, gpus: [0]}]")
-    found = serve_flags(cluster, cluster.explicit_engines[0])
+    cluster = placed("pools: [{name: a, model: /data/my-model}]\nengines: [{name: e, pool: a, gpus: [0]}]")
+    found = serve_flags(cluster, cluster.engines[0])
     assert found[0] == "/local-models/a"
     assert "/data/my-model" not in found
 
 
 def environment(pool: str = "", engine: str = "gpus: [0]") -> dict[str, str]:
-    cluster = parse(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
-    return environment_of(cluster, cluster.pools[0], cluster.explicit_engines[0])
+    cluster = placed(f"pools: [{{name: a, model: org/A, {pool}}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
+    return environment_of(cluster, cluster.pools[0], cluster.engines[0])
 
 
 @pytest.mark.parametrize("engine", ["gpus: [0]", "flavour: cpu", "flavour: emulated"])
@@ -114,8 +114,8 @@ def test_every_engine_refuses_pictures_and_requests_that_are_too_large(engine: s
 
 @pytest.mark.parametrize("engine", ["gpus: [0]", "flavour: cpu", "flavour: cpu, memory_gb: 3"])
 def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) -> None:
-    cluster = parse(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
-    pool, found = cluster.pools[0], cluster.explicit_engines[0]
+    cluster = placed(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
+    pool, found = cluster.pools[0], cluster.engines[0]
     limit = memory_gb(found, pool) * 1024
     given = media_environment(pool, found)
     decoding = int(given["VLLM_MEDIA_LOADING_THREAD_COUNT"]) * pool.media.max_decoded_pixels * 8 / 1024**2
@@ -138,8 +138,8 @@ def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) 
     ],
 )
 def test_known_models_call_tools_and_tell_reasoning_apart(model: str, tools: bool, reasoning: bool) -> None:
-    cluster = parse(f"pools: [{{name: a, model: {model}}}]\nengines: [{{name: e, pool: a, gpus: [0]}}]")
-    found = serve_flags(cluster, cluster.explicit_engines[0])
+    cluster = placed(f"pools: [{{name: a, model: {model}}}]\nengines: [{{name: e, pool: a, gpus: [0]}}]")
+    found = serve_flags(cluster, cluster.engines[0])
     assert ("--enable-auto-tool-choice" in found) == tools
     assert ("--tool-call-parser=hermes" in found) == tools
     assert ("--reasoning-parser=qwen3" in found) == reasoning
@@ -158,8 +158,8 @@ def test_known_models_call_tools_and_tell_reasoning_apart(model: str, tools: boo
 )
 @pytest.mark.parametrize("where", ["pool", "engine"])
 def test_the_operators_own_parsers_and_grammar_backend_replace_ours(own: str, left_out: str, where: str) -> None:
-    cluster = parse("pools: [{name: a, model: Qwen/Qwen3-VL-4B-Thinking}]\nengines: [{name: e, pool: a, gpus: [0]}]")
-    engine = cluster.explicit_engines[0].model_copy(update={"vllm_flags": (own,) if where == "engine" else ()})
+    cluster = placed("pools: [{name: a, model: Qwen/Qwen3-VL-4B-Thinking}]\nengines: [{name: e, pool: a, gpus: [0]}]")
+    engine = cluster.engines[0].model_copy(update={"vllm_flags": (own,) if where == "engine" else ()})
     pool = cluster.pools[0].model_copy(update={"vllm_flags": (own,) if where == "pool" else ()})
     found = serve_flags(cluster.model_copy(update={"pools": (pool,)}), engine)
     assert [flag for flag in found if left_out in flag and flag != own] == []

@@ -10,8 +10,8 @@ import pytest
 from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
-from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
+from tests.placed import placed
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
@@ -40,13 +40,13 @@ def test_a_driver_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: ())
-    found = gpu_discovery.take(parse(AUTO), WORKS, "", "p", OFFLINE)
+    found = gpu_discovery.take(placed(AUTO), WORKS, "", "p", OFFLINE)
     assert (found.flavour, found.missing_models) == ("cpu", ("org/A",))
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
     monkeypatch.undo()
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
-    assert gpu_discovery.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
-    assert gpu_discovery.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
+    assert gpu_discovery.take(placed(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
+    assert gpu_discovery.take(placed("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
 ) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: gpus)
     with pytest.raises(Trouble, match=said):
-        gpu_discovery.take(parse(config), docker, flavour, "p", OFFLINE)
+        gpu_discovery.take(placed(config), docker, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
 
 
 def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
-    checks = doctor.look(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
+    checks = doctor.look(placed(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
     return {check.what: check.remedy for check in checks if check.remedy}
 
 
@@ -137,7 +137,7 @@ def test_an_env_file_with_nothing_else_in_it_goes_with_the_cluster(tmp_path: Pat
 def test_every_image_of_every_flavour_but_grafana_and_nvidias_exporter_can_be_built_here() -> None:
     for flavour in ("cuda", "cpu", "emulated"):
         gpus = "gpus: [0]" if flavour == "cuda" else f"flavour: {flavour}"
-        cluster = parse(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
+        cluster = placed(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
         wanted = images.needed(cluster)
         of_gpus = [cluster.images.dcgm_exporter] if flavour == "cuda" else []
         assert [image.reference for image in wanted if image.build is None] == [*of_gpus, cluster.images.grafana]

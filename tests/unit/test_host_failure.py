@@ -13,10 +13,10 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.start_failure import OUT_OF_MEMORY, remedy, root_cause
 from manyeyes.cli.terminal import Step
-from manyeyes.config.loader import parse
+from tests.placed import placed
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
-CLUSTER = parse(
+CLUSTER = placed(
     "pools: [{name: a, model: m}, {name: b, model: n}]\nengines:\n"
     "  - {name: gpu-0, pool: a, gpus: [0]}\n  - {name: gpu-1, pool: a, gpus: [1]}\n  - {name: gpu-2, pool: b, gpus: [2]}\n"
 )

@@ -11,9 +11,9 @@ import pytest
 from manyeyes.cli import doctor, gpu_discovery, host_info
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
-from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.render.compose_engines import engines_yaml
+from tests.placed import placed
 
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated]}]\n"
 LISTED = "pools: [{name: a, model: org/A}]\nengines:\n" + "".join(
@@ -76,7 +76,7 @@ class Host:
 
     def doctor(self, name: str = "NVIDIA GeForce RTX 4090", text: str = AUTO) -> doctor.Check:
         found = Inventory(flavour="cuda", gpus=(HostGpu(index=0, name=name),))
-        checks = doctor.look(parse(text), WORKS, found, ours_runs=True)
+        checks = doctor.look(placed(text), WORKS, found, ours_runs=True)
         return next(check for check in checks if check.what == "NVIDIA driver")
 
 
@@ -86,7 +86,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def taken(flavour: str = "", text: str = AUTO) -> Inventory:
-    return gpu_discovery.take(parse(text), WORKS, flavour, "p", OFFLINE)
+    return gpu_discovery.take(placed(text), WORKS, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_on_data_centre_gpus_forward_compatibility_is_offered_and_then_enough(
 
 
 def test_the_setting_for_forward_compatibility_reaches_engines_on_gpus_and_no_others() -> None:
-    text = engines_yaml(parse("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]"))
+    text = engines_yaml(placed("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]"))
     assert "VLLM_ENABLE_CUDA_COMPATIBILITY: ${VLLM_ENABLE_CUDA_COMPATIBILITY:-0}" in text
-    text = engines_yaml(parse("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: cpu}]"))
+    text = engines_yaml(placed("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: cpu}]"))
     assert "CUDA_COMPATIBILITY" not in text
 
 

@@ -12,7 +12,8 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.process import ROOT
 from manyeyes.config.gateway import Images
-from manyeyes.config.loader import load, parse
+from manyeyes.config.loader import load
+from tests.placed import placed
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
 NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"
@@ -114,7 +115,7 @@ def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
     if flavour != "cuda":
         docker.has(Images().vllm_cuda)
     with pytest.raises(Trouble) as caught:
-        provide(parse(asking_for(key, image, flavour)), pull=pull)
+        provide(placed(asking_for(key, image, flavour)), pull=pull)
     said = str(caught.value)
     assert said.startswith(f"Image {image}: ")
     assert f"It is not built here: this project builds {getattr(Images(), key)} only." in said
@@ -125,7 +126,7 @@ def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
 
 def test_the_pinned_versions_are_built_where_no_registry_is_in_reach(docker: Docker) -> None:
     docker.refuses(("", NO_WAY))
-    outcome = provide(parse(text("cpu", "")))
+    outcome = provide(placed(text("cpu", "")))
     pinned = Images()
     for image in (pinned.nginx, pinned.vllm_cpu, pinned.prometheus, pinned.python, pinned.controller):
         assert image in outcome.built
@@ -134,12 +135,12 @@ def test_the_pinned_versions_are_built_where_no_registry_is_in_reach(docker: Doc
 
 def test_docker_hubs_own_name_for_a_pinned_image_is_the_same_image(docker: Docker) -> None:
     docker.refuses(("", NO_WAY))
-    outcome = provide(parse(asking_for("nginx", "docker.io/library/nginx:1.30")))
+    outcome = provide(placed(asking_for("nginx", "docker.io/library/nginx:1.30")))
     assert "docker.io/library/nginx:1.30" in outcome.built
 
 
 def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) -> None:
-    outcome = provide(parse(asking_for("nginx", "nginx:9.99")))
+    outcome = provide(placed(asking_for("nginx", "nginx:9.99")))
     assert "nginx:9.99" in outcome.pulled
     assert "nginx:9.99" not in docker.asked("built")
 
@@ -147,16 +148,16 @@ def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) 
 def test_the_image_for_gpus_is_built_only_when_that_is_asked_for(docker: Docker) -> None:
     docker.refuses(("vllm-openai", TOO_MANY))
     with pytest.raises(Trouble, match="toomanyrequests") as caught:
-        provide(parse(text("cuda")))
+        provide(placed(text("cuda")))
     assert "`make images` builds it here" in str(caught.value)
     assert docker.asked("built") == []
-    assert Images().vllm_cuda in provide(parse(text("cuda")), pull=False).built
+    assert Images().vllm_cuda in provide(placed(text("cuda")), pull=False).built
 
 
 def test_one_registrys_refusal_is_no_other_registrys(docker: Docker) -> None:
     docker.refuses(("^(?!example)", NO_WAY))
     outcome = provide(
-        parse(
+        placed(
             text(
                 "cpu", "images: {prometheus: 'example.com/p:1', vllm_cpu: 'example.com/vllm:2', nginx: 'nginx:1.30'}\n"
             )
@@ -169,20 +170,20 @@ def test_one_registrys_refusal_is_no_other_registrys(docker: Docker) -> None:
 @pytest.mark.parametrize("why", [TOO_MANY, NO_WAY])
 def test_a_registry_that_refuses_is_not_asked_for_the_next_image(docker: Docker, why: str) -> None:
     docker.refuses(("", why))
-    provide(parse(text("emulated", "")))
+    provide(placed(text("emulated", "")))
     assert len([one for one in docker.asked("pulled") if registry_of(one) == "docker.io"]) == 1
 
 
 def test_an_image_that_a_registry_does_not_have_says_nothing_of_its_others(docker: Docker) -> None:
     docker.refuses(("nginx:1.30", NOT_FOUND))
-    outcome = provide(parse(text("emulated", "")))
+    outcome = provide(placed(text("emulated", "")))
     assert Images().prometheus in outcome.pulled
     assert "nginx:1.30" in outcome.built
 
 
 def test_an_optional_image_never_keeps_a_needed_one_from_being_pulled(docker: Docker) -> None:
     docker.refuses(("dcgm|grafana", TOO_MANY))
-    outcome = provide(parse(text("cuda", "")))
+    outcome = provide(placed(text("cuda", "")))
     assert set(outcome.missing) == {Images().dcgm_exporter, Images().grafana}
     assert Images().vllm_cuda in outcome.pulled
     assert Images().nginx in outcome.pulled
@@ -194,7 +195,7 @@ def test_an_image_of_another_program_under_our_name_is_kept_and_told(
 ) -> None:
     name = getattr(Images(), key)
     docker.has(name, maintainer="somebody")
-    outcome = provide(parse(text()))
+    outcome = provide(placed(text()))
     assert name in outcome.present
     assert name not in docker.asked("built")
     assert f"{name} is on this host and was not built by ManyEyes" in capsys.readouterr().out
@@ -203,7 +204,7 @@ def test_an_image_of_another_program_under_our_name_is_kept_and_told(
 @pytest.mark.parametrize("label", [{images.INPUTS_LABEL: "older"}, {images.COMPOSE_LABEL: "webui"}])
 def test_our_own_image_of_older_sources_is_built_anew(docker: Docker, label: dict[str, str]) -> None:
     docker.has(Images().webui, **label)
-    assert Images().webui in provide(parse(text())).built
+    assert Images().webui in provide(placed(text())).built
 
 
 @pytest.mark.parametrize("image", ["nonsense", "vllm/vllm-openai-cpu:v9.9.9", "vllm/vllm-openai-cpu:v0.33.0"])

@@ -10,8 +10,8 @@ import pytest
 from manyeyes.cli import certificate, doctor, host_info, secrets, smoke_test
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.keys import ApiKey, ApiKeys
-from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
+from tests.placed import placed
 
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/")
 ENGINES = "engines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(text: str) -> dict[str, tuple[str, str]]:
-    checks = doctor.look(parse(text + ENGINES), WORKS, EMULATED, ours_runs=True)
+    checks = doctor.look(placed(text + ENGINES), WORKS, EMULATED, ours_runs=True)
     wanted = [check for check in checks if check.what == "certificate" or "." in check.what]
     return {check.what: (check.found, check.remedy) for check in wanted}
 
@@ -48,7 +48,7 @@ def put(path: Path, mode: int = 0o640) -> Path:
 
 def test_the_admin_key_is_made_by_make_up_and_told_when_it_is_closed(folder: Path) -> None:
     def admin_key() -> tuple[str, str]:
-        checks = doctor.look(parse(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
+        checks = doctor.look(placed(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
         return next((check.found, check.remedy) for check in checks if check.what == "admin key")
 
     assert admin_key() == ("`make up` makes one", "")
@@ -68,20 +68,20 @@ def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
         "pools: [{name: a, model: m, media: {images_per_prompt: 0, videos_per_prompt: 0}}]\n"
         f"engines: [{{name: e, pool: a, address: 'adapter:9100', endpoint: {endpoint}}}]\n"
     )
-    assert secrets.of_pools(place_engines(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
+    assert secrets.of_pools(place_engines(placed(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
 
 
 def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
     alerting = "{webhooks: [{url: 'http://h/'}, {url_file: pager.url}], emails: [{to: a@b, sender: c@d, server: 'e:25', password_file: mail}]}"
     text = "pools: [{name: a, model: m}]\nmonitoring: {alerting: " + alerting + "}\n" + ENGINES
-    assert secrets.of_alerting(place_engines(parse(text), EMULATED)) == {
+    assert secrets.of_alerting(place_engines(placed(text), EMULATED)) == {
         "monitoring.alerting.webhooks[2].url_file": "pager.url",
         "monitoring.alerting.emails[1].password_file": "mail",
     }
 
 
 def make(text: str = TLS) -> None:
-    certificate.ensure(place_engines(parse(text + ENGINES), EMULATED))
+    certificate.ensure(place_engines(placed(text + ENGINES), EMULATED))
 
 
 def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
@@ -172,7 +172,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    smoke_test.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
+    smoke_test.show(place_engines(placed(text + ENGINES), EMULATED), keys, grafana=False)
     return capsys.readouterr().out
 
 

@@ -17,9 +17,8 @@ from prometheus_client import generate_latest
 
 from manyeyes.cli import started_services
 from manyeyes.config import hosts
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling import store as scaling_memory
 from manyeyes.controller.autoscaling.actuators import ActuatorError
 from manyeyes.controller.autoscaling.hung_restart import HungRestarts
@@ -42,6 +41,7 @@ from manyeyes.openai_adapter.config import ConfigReader
 from manyeyes.openai_adapter.response_extraction import ExtractionError
 from manyeyes.openai_adapter.upstream import EndpointClient
 from manyeyes.openai_error import ApiError
+from tests.placed import placed
 from tests.unit.test_controller_dns import SRV, fleet
 
 ODD: list[Any] = [
@@ -79,8 +79,8 @@ DAMAGED = [
 ]
 
 
-def cluster(extra: str = "") -> Cluster:
-    return parse(
+def cluster(extra: str = "") -> PlacedCluster:
+    return placed(
         "pools: [{name: big, model: m}]\nengines:\n"
         + "".join(
             f"- {{name: {name}, pool: big, address: '127.0.0.1:{port}', flavour: emulated}}\n"
@@ -155,7 +155,7 @@ LINE = {"event": "request", "status": 200, "attempts": "10.0.0.1:9000", "attempt
 def test_random_log_datagrams_end_nothing_and_no_metric_is_wrong() -> None:
     chance = random.Random(8)
     made = fleet()
-    made.cluster = parse(
+    made.cluster = placed(
         "pools: [{name: big, model: m}]\nengines: [{name: e-0, pool: big, address: 'h:9000'}]\ntracing: {enabled: true, endpoint: 'http://h:1'}"
     )
     log = AccessLog(made)
@@ -254,7 +254,7 @@ async def test_a_url_that_is_none_is_no_reply(url: str) -> None:
 async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     with pytest.raises(hosts.LookupFailed):
         await hosts.look_up(host, 80)
-    pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
+    pool = placed("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
     assert await engine_monitor.look(there, 5)
@@ -339,7 +339,7 @@ async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(mo
 def test_a_listener_that_raises_keeps_no_other_from_the_new_cluster() -> None:
     in_force, heard = EffectiveConfig(cluster()), []
 
-    def broken(_: Cluster) -> None:
+    def broken(_: PlacedCluster) -> None:
         raise ZeroDivisionError
 
     in_force.listen(broken)
@@ -357,7 +357,7 @@ async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
 ) -> None:
     kept, in_force = StateStore(tmp_path), EffectiveConfig(cluster())
     registrations = RegistrationService(in_force, kept)
-    one = in_force.cluster.explicit_engines[0].model_copy(update={"name": "new", "address": "127.0.0.1:11"})
+    one = in_force.cluster.engines[0].model_copy(update={"name": "new", "address": "127.0.0.1:11"})
     await registrations.add_engine(one)
     await registrations.set_weight("a", 3)
     before = texts(tmp_path)

@@ -14,6 +14,7 @@ from manyeyes.config.documents import DocumentError
 from manyeyes.config.keys import KeysError, load_keys, parse_keys
 from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.users import UsersError, load_users, parse_users
+from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -105,7 +106,7 @@ def replaced(document: Any, way: tuple[Any, ...], value: Any) -> Any:
 
 def test_trees_with_random_values_are_taken_or_refused_and_nothing_else() -> None:
     chance = random.Random(11)
-    whole = parse((ROOT / "config/examples/three-4090.yaml").read_text()).model_dump(mode="json")
+    whole = placed((ROOT / "config/examples/three-4090.yaml").read_text()).model_dump(mode="json")
     sources = [whole, *(yaml.safe_load(path.read_text()) for path in sorted((ROOT / "config/examples").glob("*.yaml")))]
     for number in range(250):
         document = chance.choice(sources)
@@ -153,9 +154,9 @@ def test_a_placeholder_that_was_not_filled_in_is_told_with_its_line() -> None:
         ConfigError,
         match=r"cluster.yaml: line 3, column \d+: a mapping or a list is no key; put text such as \{\{ name \}\}",
     ):
-        parse(RIGHT + "webui: {title: {{ title }}}")
+        placed(RIGHT + "webui: {title: {{ title }}}")
     with pytest.raises(ConfigError, match=r"line 3, column 16: '2024-13-45' cannot be read as !!timestamp"):
-        parse(RIGHT + "webui: {title: 2024-13-45}")
+        placed(RIGHT + "webui: {title: 2024-13-45}")
 
 
 @pytest.mark.parametrize("text", ["[]", "0", "false", "''"])
@@ -189,7 +190,7 @@ def test_an_odd_host_is_refused_wherever_one_is_written(host: str) -> None:
     ]
     for text in texts:
         with pytest.raises(ConfigError):
-            parse(text if isinstance(text, str) else yaml.safe_dump(text, allow_unicode=True))
+            placed(text if isinstance(text, str) else yaml.safe_dump(text, allow_unicode=True))
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999", "00000"])
@@ -201,7 +202,7 @@ def test_a_port_that_is_none_is_refused_wherever_one_is_written(port: str) -> No
         f"pools: [{pool}]\ncontroller: {{gpu_metrics_url: 'http://h:{port}/metrics'}}",
     ):
         with pytest.raises(ConfigError, match=r"port|'0'"):
-            parse(text)
+            placed(text)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,6 @@ def test_ordinary_hosts_are_taken(host: str) -> None:
         f"pools: [{{name: a, model: m}}]\nengines: [{{name: e, pool: a, flavour: emulated, address: '{host}:8000'}}]"
     )
     if "_" not in host:
-        assert parse(address).explicit_engines[0].host == host
+        assert placed(address).engines[0].host == host
     domains = yaml.safe_dump({"pools": [{"name": "a", "model": "m", "media": {"allowed_domains": [host]}}]})
-    assert parse(domains).pools[0].media.allowed_domains == (host,)
+    assert placed(domains).pools[0].media.allowed_domains == (host,)

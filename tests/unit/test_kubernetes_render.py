@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import load, parse
+from manyeyes.config.loader import load
 from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
 from manyeyes.render.compose_engines import engines_yaml
@@ -17,6 +17,7 @@ from manyeyes.render.kubernetes import models, production_stack
 from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.kubernetes.models import CODE
 from manyeyes.render.multi_node_clusters import clusters
+from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
@@ -106,7 +107,7 @@ def test_every_problem_is_told_at_once() -> None:
     engines: [{name: one, pool: 8b, address: "10.0.0.1:8000", flavour: cuda}]
     """
     with pytest.raises(PlacementError) as refused:
-        tree(parse(text))
+        tree(placed(text))
     assert len(str(refused.value).splitlines()) == 3
 
 
@@ -118,7 +119,7 @@ def test_engines_that_take_unequal_numbers_have_a_service_each_and_nginx_knows_b
       - {name: b, pool: big, gpus: [1], gpu_memory_gb: 24}
       - {name: c, pool: big, gpus: [2], gpu_memory_gb: 80}
     """
-    cluster = parse(text)
+    cluster = placed(text)
     files = tree(cluster)
     found = list(yaml.safe_load_all(files["engines/listed/pools.yaml"]))
     assert [one["metadata"]["name"] for one in found if one["kind"] == "Service"] == ["big", "big-c512", "big-c96"]
@@ -137,8 +138,8 @@ def test_engines_that_take_unequal_numbers_have_a_service_each_and_nginx_knows_b
 def test_the_controllers_configuration_is_the_cluster_itself_and_can_be_read() -> None:
     for config in fitting():
         for flavour, cluster in clusters(load(config)).items():
-            told = parse(tree(load(config))[f"engines/{flavour}/controller/cluster.yaml"])
-            assert told.explicit_engines == cluster.explicit_engines
+            told = placed(tree(load(config))[f"engines/{flavour}/controller/cluster.yaml"])
+            assert told.engines == cluster.engines
             assert [pool.name for pool in told.pools] == [pool.name for pool in cluster.pools]
             assert not told.controller.containers
             assert all(pool.scaling is None for pool in told.pools)
@@ -151,7 +152,7 @@ def test_scaling_of_a_pool_is_kedas() -> None:
         model: org/Big
         scaling: {min: 2, max: 9, target: {in_flight: 7, p95_s: 3}, down: {window_s: 900, step: 2}}
     """
-    (scaled,) = yaml.safe_load_all(tree(parse(text))["keda/scaled-objects.yaml"])
+    (scaled,) = yaml.safe_load_all(tree(placed(text))["keda/scaled-objects.yaml"])
     spec = scaled["spec"]
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 9)
     thresholds = {trigger["name"]: trigger["metadata"]["threshold"] for trigger in spec["triggers"]}
@@ -165,7 +166,7 @@ def test_scaling_of_a_pool_is_kedas() -> None:
 
 def test_the_download_job_has_another_name_when_it_has_other_work() -> None:
     def name(model: str) -> str:
-        (cluster,) = clusters(parse(f"pools: [{{name: big, model: {model}, flavours: [cuda]}}]")).values()
+        (cluster,) = clusters(placed(f"pools: [{{name: big, model: {model}, flavours: [cuda]}}]")).values()
         return str(models.storage(cluster)[1]["metadata"]["name"])
 
     assert name("org/One") == name("org/One") != name("org/Two")
@@ -193,7 +194,7 @@ def test_remote_pools_and_media_open_just_the_way_out_that_they_need() -> None:
     """
     found = {
         one["metadata"]["name"]: one["spec"]
-        for one in yaml.safe_load_all(tree(parse(text))["engines/cuda/network.yaml"])
+        for one in yaml.safe_load_all(tree(placed(text))["engines/cuda/network.yaml"])
     }
     assert set(found) == {"gateway-to-pools-elsewhere", "media-of-big"}
     (rule,) = found["gateway-to-pools-elsewhere"]["egress"]

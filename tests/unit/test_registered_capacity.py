@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from manyeyes.config.capacity import in_flight
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import NO_REGISTRATIONS, Registrations, with_registrations
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
 from manyeyes.render.nginx.upstreams import pools_conf
+from tests.placed import placed
 
 MIXED = """
 pools:
@@ -27,8 +27,8 @@ def engine(name: str, gpu_memory_gb: float | None = None, pool: str = "big") -> 
     return Engine(name=name, pool=pool, address=f"{name}:8000", gpu_memory_gb=gpu_memory_gb)
 
 
-def capacity(cluster: Cluster, name: str) -> int:
-    one = next(engine for engine in cluster.explicit_engines if engine.name == name)
+def capacity(cluster: PlacedCluster, name: str) -> int:
+    one = next(engine for engine in cluster.engines if engine.name == name)
     return in_flight(cluster.pool(one.pool), one)
 
 
@@ -38,7 +38,7 @@ def capacity(cluster: Cluster, name: str) -> int:
 def test_a_registered_engine_takes_a_capacity_that_the_gateway_has_a_name_for(
     gpu_memory_gb: float | None, expected: int
 ) -> None:
-    written = parse(MIXED)
+    written = placed(MIXED)
     assert [capacity(written, name) for name in "ab"] == [512, 96]
     cluster = with_registrations(written, Registrations(engines=(engine("c", gpu_memory_gb),)))
     assert capacity(cluster, "c") == expected
@@ -46,7 +46,7 @@ def test_a_registered_engine_takes_a_capacity_that_the_gateway_has_a_name_for(
 
 
 def test_in_a_pool_without_written_engines_all_have_the_same_capacity() -> None:
-    written = parse(MIXED)
+    written = placed(MIXED)
     first = Registrations(engines=(engine("c", 80, "lonely"),))
     second = replace(first, engines=(*first.engines, engine("d", 8, "lonely")))
     assert pools_conf(with_registrations(written, first), CONTAINER_PATHS) == pools_conf(
@@ -59,7 +59,7 @@ def test_in_a_pool_without_written_engines_all_have_the_same_capacity() -> None:
 
 def test_a_registered_pool_says_itself_how_much_its_engines_take() -> None:
     pool = Pool(name="new", model="n", max_in_flight=7)
-    cluster = with_registrations(parse(MIXED), Registrations(pools=(pool,), engines=(engine("c", 80, "new"),)))
+    cluster = with_registrations(placed(MIXED), Registrations(pools=(pool,), engines=(engine("c", 80, "new"),)))
     assert capacity(cluster, "c") == 7
 
 
@@ -67,9 +67,9 @@ def test_a_registered_pools_fallback_passes_over_pools_that_nobody_serves() -> N
     pool = Pool(name="new", model="n", fallback="middle")
     middle = Pool(name="middle", model="n", fallback="big")
     registered = replace(NO_REGISTRATIONS, pools=(pool, middle), engines=(engine("c", pool="new"),))
-    cluster = with_registrations(parse(MIXED), registered)
+    cluster = with_registrations(placed(MIXED), registered)
     assert cluster.pool("new").fallback == "big"
     alone = with_registrations(
-        parse(MIXED), replace(registered, pools=(pool.model_copy(update={"fallback": "lonely"}),))
+        placed(MIXED), replace(registered, pools=(pool.model_copy(update={"fallback": "lonely"}),))
     )
     assert alone.pool("new").fallback is None

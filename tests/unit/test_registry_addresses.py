@@ -4,12 +4,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.registry.registration_checks import OwnListeners, check_address
 from manyeyes.netpolicy import Address, deny_registration
 from manyeyes.openai_error import ApiError
+from tests.placed import placed
 
 
 def forbidden(address: Address, rules: Controller) -> str:
@@ -44,8 +44,8 @@ def test_public_addresses_are_allowed(address: str) -> None:
     assert not forbidden(ip_address(address), Controller(register_private=False))
 
 
-def cluster(**controller: bool) -> Cluster:
-    written = parse("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, address: 'h:1', flavour: emulated}]")
+def cluster(**controller: bool) -> PlacedCluster:
+    written = placed("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, address: 'h:1', flavour: emulated}]")
     return written.model_copy(update={"controller": Controller(**controller)})
 
 

@@ -4,15 +4,15 @@ import hashlib
 
 import pytest
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKey, ApiKeys
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.nginx.access import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
+from tests.placed import placed
 
 
-def cluster(gateway: str = "{}") -> Cluster:
-    return parse(f"pools: [{{name: a, model: org/A}}]\ngateway: {gateway}\n")
+def cluster(gateway: str = "{}") -> PlacedCluster:
+    return placed(f"pools: [{{name: a, model: org/A}}]\ngateway: {gateway}\n")
 
 
 def key(name: str, **limits: int) -> ApiKey:
@@ -96,7 +96,7 @@ def test_nginx_has_two_processes_and_more_from_nine_engines_on(engines: int, wor
     started = [f"{{name: e-{n}, pool: a, flavour: emulated}}" for n in range(engines)]
     elsewhere = [f"{{name: f-{n}, pool: a, address: '10.0.0.{n + 1}:8000'}}" for n in range(9)]
     written = ", ".join(started + elsewhere)  # those come and go without a reload
-    one = parse(f"pools: [{{name: a, model: org/A}}]\nengines: [{written}]\nflavour: emulated\n")
+    one = placed(f"pools: [{{name: a, model: org/A}}]\nengines: [{written}]\nflavour: emulated\n")
     assert f"worker_processes {workers};" in workers_conf(one)
 
 

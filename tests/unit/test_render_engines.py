@@ -4,14 +4,14 @@ from typing import Any
 
 import yaml
 
-from manyeyes.config.loader import parse
 from manyeyes.render.compose_engines import engines_yaml
+from tests.placed import placed
 
 POOLS = "pools: [{name: a, model: org/A}, {name: b, model: org/B}]\n"
 
 
 def services(engines: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(engines_yaml(parse(f"{POOLS}engines: [{engines}]\n")))["services"])
+    return dict(yaml.safe_load(engines_yaml(placed(f"{POOLS}engines: [{engines}]\n")))["services"])
 
 
 def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:

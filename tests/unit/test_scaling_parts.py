@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli.up import engines_to_start
-from manyeyes.config.loader import parse
 from manyeyes.controller.autoscaling import signals, store
 from manyeyes.controller.autoscaling.hung_restart import is_hung
 from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
@@ -20,6 +19,7 @@ from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.member import FleetMember
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
+from tests.placed import placed
 
 CLUSTER = """
 pools: [{name: big, model: m, scaling: {}}, {name: small, model: n, scaling: {}}]
@@ -32,7 +32,7 @@ engines:
 
 
 def members(*loads: EngineLoad | None) -> list[FleetMember]:
-    fleet = Fleet(parse(CLUSTER))
+    fleet = Fleet(placed(CLUSTER))
     found = list(fleet.members.values())[: len(loads)]
     for member, load in zip(found, loads, strict=True):
         member.load = load
@@ -44,7 +44,7 @@ def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0)
 
 
 def observed(serving: list[FleetMember], draining: list[FleetMember], observer: PoolSignals | None = None) -> object:
-    requests = AccessLog(Fleet(parse(CLUSTER)))
+    requests = AccessLog(Fleet(placed(CLUSTER)))
     return (observer or PoolSignals("big")).look(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
 
 
@@ -129,13 +129,13 @@ def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() ->
 
 
 def test_without_a_target_a_fifth_of_what_an_engine_runs_at_once_is_taken() -> None:
-    cluster = parse(CLUSTER)
-    scaling = with_default_target(cluster.pools[0], cluster.explicit_engines)
+    cluster = placed(CLUSTER)
+    scaling = with_default_target(cluster.pools[0], cluster.engines)
     assert scaling is not None
     assert scaling.target.in_flight == 9
 
 
 def test_make_up_starts_no_engine_whose_gpu_another_one_has() -> None:
-    cluster = parse(CLUSTER)
+    cluster = placed(CLUSTER)
     assert engines_to_start(cluster, running=set()) == ["a", "b", "c"]
     assert engines_to_start(cluster, running={"d"}) == ["a", "c"]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from manyeyes.config.loader import parse
 from manyeyes.config.scaling import Scaling, Target
 from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
 from manyeyes.simulator import profile
 from tests.autoscaling_simulation.day import Outcome, Setting, Traffic, play
 from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine
+from tests.placed import placed
 
 SEEDS = (0, 1, 2, 3, 4)
 RTX_4090 = """
@@ -18,8 +18,8 @@ engines: [{name: gpu-0, pool: big, gpus: [0]}]
 
 def default(actuator: str) -> Scaling:
     """What `scaling: {}` comes to for this model on this GPU."""
-    cluster = parse(RTX_4090.replace("ACTUATOR", actuator))
-    scaling = with_default_target(cluster.pools[0], cluster.explicit_engines)
+    cluster = placed(RTX_4090.replace("ACTUATOR", actuator))
+    scaling = with_default_target(cluster.pools[0], cluster.engines)
     assert scaling is not None
     return scaling
 

@@ -15,7 +15,7 @@ from manyeyes.cli.rolling.state_machine import HELD, Phase, Seen, Turn
 from manyeyes.cli.terminal import Step, attention, ok, say, step
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
-from manyeyes.config.placement import Inventory, place_engines
+from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import settings_of
 from manyeyes.render.rendered_file import write_files
@@ -45,7 +45,7 @@ def restart_rolling(config: Path, pool: str) -> None:
     controller_client.tell_needs(compose, cluster)
 
 
-def running(config: Path) -> tuple[Cluster, Compose]:
+def running(config: Path) -> tuple[PlacedCluster, Compose]:
     """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises Trouble."""
     written = load(config)
     compose = Compose(written.name)
@@ -61,7 +61,7 @@ def running(config: Path) -> tuple[Cluster, Compose]:
     return cluster, compose
 
 
-def render_engines(cluster: Cluster, folder: Path) -> None:
+def render_engines(cluster: PlacedCluster, folder: Path) -> None:
     """What concerns engines; everything else stays as it was applied, so that what waits for `make up` is not forgotten."""
     files = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def render_engines(cluster: Cluster, folder: Path) -> None:
     write_files(files, folder, kept=frozenset({started_services.NAME}))
 
 
-def roll(cluster: Cluster, compose: Compose, names: Sequence[str]) -> None:
+def roll(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
     """Restarts `names`, telling each. Raises Trouble when one does not come back; the others keep serving."""
     _bring_models(compose)
     _tell_alone(cluster, names)
@@ -135,16 +135,16 @@ class _Teller:
         self.current.note = f"{_requests(seen.in_flight)} in flight" if waits else ""
 
 
-def _tell_alone(cluster: Cluster, names: Sequence[str]) -> None:
-    pools = [engine.pool for engine in cluster.explicit_engines]
-    for engine in cluster.explicit_engines:
+def _tell_alone(cluster: PlacedCluster, names: Sequence[str]) -> None:
+    pools = [engine.pool for engine in cluster.engines]
+    for engine in cluster.engines:
         if engine.name in names and pools.count(engine.pool) == 1:
             after = cluster.pool(engine.pool).fallback
             instead = f"its fallback {after} answers" if after else "its users get 503"
             attention(f"{engine.name} is alone in pool {engine.pool}: while it is away {instead}")
 
 
-def _tell_left_behind(cluster: Cluster, name: str, turn: Turn) -> None:
+def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Turn) -> None:
     if turn.left_behind != 0:
         many = _requests(turn.left_behind)
         attention(

@@ -10,12 +10,12 @@ from manyeyes.cli.engine_containers import REASON, Containers, rules
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT, CommandFailed, run
 from manyeyes.cli.terminal import attention, step
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 
 LOOK_EVERY_S = 0.5
 
 
-def replaced(cluster: Cluster, compose: Compose, running: set[str]) -> list[str]:
+def replaced(cluster: PlacedCluster, compose: Compose, running: set[str]) -> list[str]:
     """Engines that run and are not in the configuration; none where all of them move to another network."""
     if compose.subnet() != str(cluster.network.subnet):
         return []
@@ -28,7 +28,7 @@ def replaced(cluster: Cluster, compose: Compose, running: set[str]) -> list[str]
     ]
 
 
-def replace(cluster: Cluster, compose: Compose, fresh: Sequence[str], old: Sequence[str]) -> None:
+def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old: Sequence[str]) -> None:
     """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises Trouble."""
     folder, left = ROOT / compose.rendered, list(old)
     for number, name in enumerate(fresh, start=1):
@@ -52,7 +52,7 @@ def replace(cluster: Cluster, compose: Compose, fresh: Sequence[str], old: Seque
         _end(cluster, compose, name)
 
 
-def _engine_gpus(cluster: Cluster, name: str) -> tuple[str, ...]:
+def _engine_gpus(cluster: PlacedCluster, name: str) -> tuple[str, ...]:
     return next(one.gpus for one in cluster.started_engines if one.name == name)
 
 
@@ -63,7 +63,7 @@ def _gpus(compose: Compose, name: str) -> set[str]:
     return {str(gpu) for device in devices for gpu in device.get("device_ids", ())}
 
 
-def _tell_gap(cluster: Cluster, compose: Compose, old: str, name: str) -> None:
+def _tell_gap(cluster: PlacedCluster, compose: Compose, old: str, name: str) -> None:
     looks = Containers(cluster, compose).look()
     mine = looks.get(old)
     if mine and not any(other != old and one.pool == mine.pool for other, one in looks.items()):
@@ -73,7 +73,7 @@ def _tell_gap(cluster: Cluster, compose: Compose, old: str, name: str) -> None:
         )
 
 
-def _end(cluster: Cluster, compose: Compose, name: str) -> None:
+def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
     """Out of rotation, what it has in flight finished, and its container gone."""
     engines, times, folder = Containers(cluster, compose), rules(cluster), ROOT / compose.rendered
     with step(f"ending {name}"):

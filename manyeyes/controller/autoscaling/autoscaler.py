@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling import metrics, reconcile, signals
 from manyeyes.controller.autoscaling.actuators import ContainerActuator
 from manyeyes.controller.autoscaling.demand import PoolLoad
@@ -106,9 +106,9 @@ class Autoscaler:
         now_s = self.clock() if now_s is None else now_s
         return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.of_pool(pool)]
 
-    def apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: PlacedCluster) -> None:
         """Another cluster is in force."""
-        engines = cluster.explicit_engines
+        engines = cluster.engines
         for pool in cluster.pools:
             policy = with_default_target(pool, engines)
             if pool.name not in self.pools:

@@ -262,7 +262,7 @@ class EngineLifecycle:
         """Calls the actuator beside the passes, one call an engine at a time."""
         if name in self._moving:
             return
-        pool = self.fleet.cluster.pool(self.fleet.members[name].engine.pool)
+        pool = self.fleet.cluster.pool_of(self.fleet.members[name].engine)
         actuator = self.actuator(pool)
         if actuator is None:
             return

@@ -160,7 +160,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(f"{arguments.config} has no pool '{arguments.pool}'", file=sys.stderr)
         return 2
     pool = cluster.pool(arguments.pool)
-    engines = sum(engine.pool == pool.name for engine in cluster.explicit_engines)
+    engines = len(cluster.engines_of(pool.name))
     policies = {"as configured": pool.scaling or Scaling()}
     if arguments.other:
         policies[str(arguments.other)] = Scaling.model_validate(
@@ -168,7 +168,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         )
     loads = parse_record(arguments.file.read_text(encoding="utf-8"), pool.name)
     for name, policy in policies.items():
-        filled = with_default_target(pool.model_copy(update={"scaling": policy}), cluster.explicit_engines)
+        filled = with_default_target(pool.model_copy(update={"scaling": policy}), cluster.engines)
         assert filled is not None
         _print(name, replay(filled, engines, loads), engines)
     return 0

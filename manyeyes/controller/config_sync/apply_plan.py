@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Network
-from manyeyes.config.placement import with_engines
+from manyeyes.config.placement import PlacedCluster, with_engines
 from manyeyes.controller.config_sync.compose_state import ComposeState
 from manyeyes.engine.vllm_flags import served_names
 from manyeyes.render.compose_engines import engines_yaml
@@ -44,7 +43,7 @@ SETTINGS = {
 class ApplyPlan:
     """What a written configuration comes to at once."""
 
-    cluster: Cluster
+    cluster: PlacedCluster
     renamed: frozenset[str]
     """Pools with an engine that does not know all the names clients may use."""
     needs: tuple[str, ...]
@@ -53,12 +52,12 @@ class ApplyPlan:
     """Every `model` that an engine accepts, by the engine's name, for those that Compose started."""
 
 
-def plan_apply(written: Cluster, running: ComposeState | None, network: Network) -> ApplyPlan:
+def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Network) -> ApplyPlan:
     """`written` is laid out; `network` is the one the controller was started in. Without `running` all of it is at once in force."""
     cluster = written.model_copy(update={"network": network})
     if running is None:
         return ApplyPlan(cluster, frozenset(), _network_need(written, network))
-    engines = tuple(_as_it_runs(engine, written, running) for engine in written.explicit_engines)
+    engines = tuple(_as_it_runs(engine, written, running) for engine in written.engines)
     kept = (*engines, *_still_needed(written, running))
     cluster = with_engines(cluster, kept)
     needs = (
@@ -66,13 +65,11 @@ def plan_apply(written: Cluster, running: ComposeState | None, network: Network)
         *_settings_need(written, running),
         *_engines_need(written, kept, running),
     )
-    accepted = {
-        one.name: running.names_of(one.name) for one in cluster.explicit_engines if one.name in running.services
-    }
+    accepted = {one.name: running.names_of(one.name) for one in cluster.engines if one.name in running.services}
     return ApplyPlan(cluster, _renamed(cluster, running), tuple(dict.fromkeys(needs)), accepted)
 
 
-def _as_it_runs(engine: Engine, written: Cluster, running: ComposeState) -> Engine:
+def _as_it_runs(engine: Engine, written: PlacedCluster, running: ComposeState) -> Engine:
     """An engine stays with the pool whose model it has loaded, also where that has another name now."""
     if engine.address or engine.name not in running.services:
         return engine
@@ -81,7 +78,7 @@ def _as_it_runs(engine: Engine, written: Cluster, running: ComposeState) -> Engi
     )
 
 
-def _pool_now(engine: Engine, written: Cluster, running: ComposeState) -> str:
+def _pool_now(engine: Engine, written: PlacedCluster, running: ComposeState) -> str:
     """The pool that a running engine serves. Where the pool that it was started for is gone, it is the one that the file gives it to:
     that pool has another name now, or takes over its engines, and both names go on to be answered until the engine is restarted."""
     then = running.pool_of(engine.name)
@@ -92,10 +89,10 @@ def _pool_now(engine: Engine, written: Cluster, running: ComposeState) -> str:
     return engine.pool if running.model_of(engine.name) == pools[engine.pool].model else then
 
 
-def _still_needed(written: Cluster, running: ComposeState) -> list[Engine]:
+def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]:
     """Engines that run and are written no more, while their pool waits for one that is not started: an engine that got another name
     is another container, and `make up` starts it."""
-    listed = {engine.name for engine in written.explicit_engines}
+    listed = {engine.name for engine in written.engines}
     waiting = [one for one in written.started_engines if one.name not in running.services and one.instead_of is None]
     pools = {one.name: one for one in written.pools if one.remote is None}
     kept: list[Engine] = []
@@ -121,27 +118,27 @@ def _still_needed(written: Cluster, running: ComposeState) -> list[Engine]:
     return kept
 
 
-def _renamed(cluster: Cluster, running: ComposeState) -> frozenset[str]:
+def _renamed(cluster: PlacedCluster, running: ComposeState) -> frozenset[str]:
     return frozenset(
         engine.pool
-        for engine in cluster.explicit_engines
+        for engine in cluster.engines
         if engine.name in running.services
-        and not set(served_names(cluster, cluster.pool(engine.pool))) <= running.names_of(engine.name)
+        and not set(served_names(cluster, cluster.pool_of(engine))) <= running.names_of(engine.name)
     )
 
 
-def _network_need(written: Cluster, network: Network) -> tuple[str, ...]:
+def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:
     return ("network is another one: `make up` moves the cluster there",) if written.network != network else ()
 
 
-def _settings_need(written: Cluster, running: ComposeState) -> list[str]:
+def _settings_need(written: PlacedCluster, running: ComposeState) -> list[str]:
     wanted = settings_of(written)
     other = [name for name, value in wanted.items() if running.environment.get(name, value) != value]
     settings = dict.fromkeys(SETTINGS.get(name, f"images.{name.removesuffix('_IMAGE').lower()}") for name in other)
     return [f"{setting}: `make up` applies it" for setting in settings if setting != "network"]
 
 
-def _engines_need(written: Cluster, kept: tuple[Engine, ...], running: ComposeState) -> list[str]:
+def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: ComposeState) -> list[str]:
     """`kept` are the engines as they serve for the time being."""
     services = yaml.safe_load(engines_yaml(written))["services"]
     started = {engine.name: engine for engine in written.started_engines}

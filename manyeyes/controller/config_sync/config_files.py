@@ -7,11 +7,10 @@ import structlog
 from pydantic import ValidationError
 
 from manyeyes.config import documents
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.keys import ApiKeys, KeysError, parse_keys
 from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
-from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, PlacementError, place_engines
 from manyeyes.controller.config_sync.compose_state import STARTED
 
 log = structlog.get_logger()
@@ -53,7 +52,7 @@ class ConfigTexts:
 class ValidConfiguration:
     """A configuration that can be used."""
 
-    cluster: Cluster
+    cluster: PlacedCluster
     """As written, laid out on this host."""
     keys: ApiKeys
 
@@ -106,6 +105,7 @@ def _understood(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> Valid
     keys = ApiKeys()
     problems: list[str] = []
     reasons: set[str] = set()
+    placed: PlacedCluster | None = None
     path = keys_path(config, cluster)
     try:
         keys = _keys(texts.keys, path, keys_before)
@@ -113,13 +113,13 @@ def _understood(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> Valid
         problems += str(error).splitlines()
         reasons.add("keys")
     try:
-        cluster = place_engines(cluster, _inventory(texts.inventory))
+        placed = place_engines(cluster, _inventory(texts.inventory))
     except PlacementError as error:
         problems.append(f"{config}: {error}")
         reasons.add("layout")
-    if problems:
+    if placed is None or problems:
         raise InvalidConfiguration(problems, reasons)
-    return ValidConfiguration(cluster, keys)
+    return ValidConfiguration(placed, keys)
 
 
 def _keys(text: Text, path: Path, before: ApiKeys) -> ApiKeys:

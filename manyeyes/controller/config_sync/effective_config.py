@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from manyeyes.config import validation
 from manyeyes.config.capacity import nearest_rendered_capacity
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.supervision import failed
 
@@ -38,21 +38,21 @@ DiscoveredEngines = dict[str, tuple[Engine, ...]]
 """By pool, engines that were found running (manyeyes/controller/membership/service_discovery.py)."""
 
 
-def with_discovered(written: Cluster, found: DiscoveredEngines) -> Cluster:
+def with_discovered(written: PlacedCluster, found: DiscoveredEngines) -> PlacedCluster:
     """`written` with the found engines in place of those it lists for their pool; a pool without any keeps its listed ones. Pure."""
-    kept = [engine for engine in written.explicit_engines if not found.get(engine.pool)]
+    kept = [engine for engine in written.engines if not found.get(engine.pool)]
     there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
     return written.model_copy(update={"engines": (*kept, *there)})
 
 
-def with_registrations(written: Cluster, registered: Registrations) -> Cluster:
+def with_registrations(written: PlacedCluster, registered: Registrations) -> PlacedCluster:
     """The laid-out `written` with everything registered in it. Names in `written` win where both have them. Pure."""
     pool_names = {pool.name for pool in written.pools}
-    engine_names = {engine.name for engine in written.explicit_engines}
+    engine_names = {engine.name for engine in written.engines}
     weights = dict(registered.weights)
     pools = (*written.pools, *(pool for pool in registered.pools if pool.name not in pool_names))
     engines = [
-        *written.explicit_engines,
+        *written.engines,
         *(_fitted(engine, pools, written) for engine in registered.engines if engine.name not in engine_names),
     ]
     served = {engine.pool for engine in engines} | {pool.name for pool in pools if pool.remote}
@@ -66,14 +66,12 @@ def with_registrations(written: Cluster, registered: Registrations) -> Cluster:
     )
 
 
-def _fitted(engine: Engine, pools: tuple[Pool, ...], written: Cluster) -> Engine:
+def _fitted(engine: Engine, pools: tuple[Pool, ...], written: PlacedCluster) -> Engine:
     """With a capacity that the gateway's files have a name for: engines come and go by DNS alone."""
     pool = next((pool for pool in pools if pool.name == engine.pool), None)
     if pool is None:
         return engine
-    return engine.model_copy(
-        update={"max_in_flight": nearest_rendered_capacity(pool, engine, written.explicit_engines)}
-    )
+    return engine.model_copy(update={"max_in_flight": nearest_rendered_capacity(pool, engine, written.engines)})
 
 
 def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
@@ -90,19 +88,19 @@ def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
 class EffectiveConfig:
     """Holds the cluster in force and tells listeners when it changes."""
 
-    def __init__(self, written: Cluster, registered: Registrations = NO_REGISTRATIONS) -> None:
+    def __init__(self, written: PlacedCluster, registered: Registrations = NO_REGISTRATIONS) -> None:
         self.written = written
         self.registered = registered
         self.found: DiscoveredEngines = {}
         self.cluster = with_registrations(written, registered)
-        self._listeners: list[Callable[[Cluster], None]] = []
+        self._listeners: list[Callable[[PlacedCluster], None]] = []
 
-    def listen(self, listener: Callable[[Cluster], None]) -> None:
+    def listen(self, listener: Callable[[PlacedCluster], None]) -> None:
         """`listener` is called with every cluster that comes into force from here on. One that raises is logged and counted, and the
         others are called all the same."""
         self._listeners.append(listener)
 
-    def take_written(self, written: Cluster) -> None:
+    def take_written(self, written: PlacedCluster) -> None:
         """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
         self._take(written, self.registered, self.found)
 
@@ -114,7 +112,7 @@ class EffectiveConfig:
         """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
         self._take(self.written, self.registered, found)
 
-    def _take(self, written: Cluster, registered: Registrations, found: DiscoveredEngines) -> None:
+    def _take(self, written: PlacedCluster, registered: Registrations, found: DiscoveredEngines) -> None:
         cluster = with_registrations(with_discovered(written, found), registered)
         if problems := validation.problems(cluster):
             raise ChangeRejected(problems)

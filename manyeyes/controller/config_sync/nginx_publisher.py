@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import structlog
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.config_generations import GenerationStore
 from manyeyes.controller.supervision import failed
@@ -41,7 +41,7 @@ class NginxPublisher:
 
     def __init__(self, offered: GenerationStore, places: NginxPaths, gateway: str, tell: Callable[[str], None]) -> None:
         self.keys = ApiKeys()
-        self.naming: Callable[[Cluster], PoolNaming] = lambda cluster: AS_WRITTEN
+        self.naming: Callable[[PlacedCluster], PoolNaming] = lambda cluster: AS_WRITTEN
         self.offered = offered
         self.places = places
         self.gateway = gateway
@@ -49,7 +49,7 @@ class NginxPublisher:
         self.said = GenerationStatus()
         self.trouble = ""
         """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
-        self._cluster: Cluster | None = None
+        self._cluster: PlacedCluster | None = None
         self._wanted = ""
         self._until_s: float | None = None
         """When names that are answered for a time only end."""
@@ -66,7 +66,7 @@ class NginxPublisher:
         """For people: which generation is wanted, which runs, and why they differ."""
         return {"wanted": self._wanted, "in_force": self.said.generation or None, "trouble": self.trouble or None}
 
-    def apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: PlacedCluster) -> None:
         """Offers what this cluster comes to, if it is not offered already."""
         self._cluster = cluster
         try:
@@ -163,7 +163,7 @@ class ReadOnlyPublisher(NginxPublisher):
     def status(self) -> dict[str, Any]:
         return {"wanted": None, "in_force": None, "trouble": None}
 
-    def apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: PlacedCluster) -> None:
         self._cluster = cluster
 
     async def follow(self) -> None:

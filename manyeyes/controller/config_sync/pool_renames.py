@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import served_names
 from manyeyes.render.nginx.naming import PoolNaming
 
@@ -76,11 +76,11 @@ def _texts(found: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def next_lineage(before: PoolLineage, cluster: Cluster, now_s: float | None = None) -> PoolLineage:
+def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | None = None) -> PoolLineage:
     """The lineage once `cluster` is in force."""
     now_s = time.time() if now_s is None else now_s
     pools = [pool.name for pool in cluster.pools]
-    places = {engine_address(engine): engine.pool for engine in cluster.explicit_engines}
+    places = {engine_address(engine): engine.pool for engine in cluster.engines}
     parents = _parents(before, cluster, places)
     upstreams: dict[str, str] = {}
     former: dict[str, tuple[str, ...]] = {}
@@ -101,7 +101,7 @@ def next_lineage(before: PoolLineage, cluster: Cluster, now_s: float | None = No
     return PoolLineage(upstreams, former, renamed_at_s, {pool.name: pool.model for pool in cluster.pools}, places)
 
 
-def _parents(before: PoolLineage, cluster: Cluster, places: Mapping[str, str]) -> dict[str, str]:
+def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, str]) -> dict[str, str]:
     """{pool: what it was called before}; nothing for a pool that is new."""
     shared = Counter((pool, before.places[where]) for where, pool in places.items() if where in before.places)
     parents: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _free(pool: str, taken: set[str]) -> str:
 
 
 def pool_naming(
-    cluster: Cluster, lineage: PoolLineage, accepted: Mapping[str, frozenset[str]], now_s: float | None = None
+    cluster: PlacedCluster, lineage: PoolLineage, accepted: Mapping[str, frozenset[str]], now_s: float | None = None
 ) -> PoolNaming:
     """What the gateway has to know. `accepted` are the names that an engine accepts, by its name; without an entry it is asked as clients ask."""
     asked = {pool.name: name for pool in cluster.pools if (name := _asked(cluster, pool.name, accepted))}
@@ -149,11 +149,9 @@ def pool_naming(
     )
 
 
-def _asked(cluster: Cluster, pool: str, accepted: Mapping[str, frozenset[str]]) -> str | None:
+def _asked(cluster: PlacedCluster, pool: str, accepted: Mapping[str, frozenset[str]]) -> str | None:
     """A `model` that all of its engines accept; None where they accept all names that clients may use."""
-    known = [
-        accepted[engine.name] for engine in cluster.explicit_engines if engine.pool == pool and engine.name in accepted
-    ]
+    known = [accepted[engine.name] for engine in cluster.engines if engine.pool == pool and engine.name in accepted]
     wanted = served_names(cluster, cluster.pool(pool))
     if not known or all(set(wanted) <= names for names in known):
         return None

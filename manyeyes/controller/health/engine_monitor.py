@@ -10,9 +10,9 @@ from typing import Protocol
 
 import structlog
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Controller
 from manyeyes.config.hosts import LookupFailed, look_up
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.health import state_machine
@@ -97,7 +97,7 @@ CPU_PATIENCE = 3.0
 class MonitoredFleet(Protocol):
     """What a monitor reads of the fleet, and what it reports to it."""
 
-    cluster: Cluster
+    cluster: PlacedCluster
 
     def take(self, member: FleetMember, step: Transition) -> None: ...
 
@@ -205,7 +205,7 @@ class EngineMonitor:
         is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
         if self._canary is None and is_due and state_machine.needs_canary(self.member.known, observation, rules):
             self._canary_at_s = observation.at_s
-            pool = self.fleet.cluster.pool(self.member.engine.pool)
+            pool = self.fleet.cluster.pool_of(self.member.engine)
             asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
             self._canary = asyncio.create_task(asking)
             self._canary.add_done_callback(lambda _: self.wake())
@@ -219,7 +219,7 @@ class EngineMonitor:
         return canary, said
 
     async def _warm_up(self, rules: Controller) -> None:
-        pool = self.fleet.cluster.pool(self.member.engine.pool)
+        pool = self.fleet.cluster.pool_of(self.member.engine)
         await self._learn_accepted(rules)
         canary, said = await self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
         error = "" if canary is CanaryResult.PASSED else said

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import structlog
 
 from manyeyes.config.capacity import in_flight
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import engine_monitor, state_machine, states
@@ -32,7 +32,7 @@ RETIRED_FOR_S = 60.0
 class Fleet:
     """The engines of the cluster in force, each watched by its own task."""
 
-    def __init__(self, cluster: Cluster, kept: StateStore | None = None) -> None:
+    def __init__(self, cluster: PlacedCluster, kept: StateStore | None = None) -> None:
         self.cluster = cluster
         self.members: dict[str, FleetMember] = {}
         self.remotes: dict[str, RemoteEndpoint] = {}
@@ -63,12 +63,12 @@ class Fleet:
         """Also those without engines."""
         return {pool.name for pool in self.cluster.pools}
 
-    def apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: PlacedCluster) -> None:
         """Takes over another cluster. Engines that stay the same process keep their state; the others begin anew."""
         before, self.cluster = self.cluster, cluster
         earlier, self.lineage = self.lineage, pool_renames.next_lineage(self.lineage, cluster)
         self._retire(earlier)
-        wanted = {engine.name: engine for engine in cluster.explicit_engines}
+        wanted = {engine.name: engine for engine in cluster.engines}
         gone: dict[str, FleetMember] = {}
         known_as = Counter(self._process(member.engine, earlier) for member in self.members.values())
         for name, member in list(self.members.items()):
@@ -77,7 +77,7 @@ class Fleet:
                     gone[process] = member
                 self._forget(name)
         for name, engine in wanted.items():
-            most = in_flight(cluster.pool(engine.pool), engine)
+            most = in_flight(cluster.pool_of(engine), engine)
             if name in self.members:
                 self._rename(self.members[name], engine)
                 self.members[name].in_flight = most
@@ -246,7 +246,7 @@ class Fleet:
     def _remember(self) -> None:
         """Goes on where the controller before this one stopped."""
         now_s = time.monotonic()
-        for name, one in self._memory.members(self.cluster.explicit_engines, self.lineage).items():
+        for name, one in self._memory.members(self.cluster.engines, self.lineage).items():
             member = self.members[name]
             member.address, member.accepts = one.address, one.accepts
             known = state_machine.restore(one.state, now_s)

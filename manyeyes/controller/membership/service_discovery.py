@@ -14,8 +14,8 @@ import dns.rdatatype
 import dns.resolver
 
 from manyeyes.config.capacity import in_flight
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, DiscoveredEngines, EffectiveConfig
 
 WITHIN_S = 5.0
@@ -74,9 +74,9 @@ class ServiceDiscovery:
         return sorted(record.address for record in answer.rrset or ())
 
 
-def engines_at(written: Cluster, pool: str, addresses: list[str], port: int) -> tuple[Engine, ...]:
+def engines_at(written: PlacedCluster, pool: str, addresses: list[str], port: int) -> tuple[Engine, ...]:
     """Engines like the pool's first written one, where they were found; called by their addresses, as CoreDNS calls them."""
-    like = next((engine for engine in written.explicit_engines if engine.pool == pool), None)
+    like = next((engine for engine in written.engines if engine.pool == pool), None)
     flavour = like.flavour if like else "cuda"
     most = in_flight(written.pool(pool), like) if like else None
     return tuple(

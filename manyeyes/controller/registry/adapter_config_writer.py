@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
@@ -16,14 +16,14 @@ class AdapterConfigWriter:
         self.kept = kept
         self._written: dict[str, Any] | None = None
 
-    def write(self, cluster: Cluster) -> None:
+    def write(self, cluster: PlacedCluster) -> None:
         """Listens to the cluster in force."""
         document = adapter_document(cluster)
         if document != self._written and self.kept.write(DOCUMENT, document):
             self._written = document
 
 
-def adapter_document(cluster: Cluster) -> dict[str, Any]:
+def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
     """Limits, and every engine with an endpoint. Pure."""
     return {
         "max_body_mb": cluster.gateway.max_body_mb,
@@ -33,19 +33,19 @@ def adapter_document(cluster: Cluster) -> dict[str, Any]:
                 "name": engine.name,
                 "port": engine.port,
                 "pool": engine.pool,
-                "model": cluster.pool(engine.pool).model,
-                "names": list(cluster.pool(engine.pool).names),
+                "model": cluster.pool_of(engine).model,
+                "names": list(cluster.pool_of(engine).names),
                 "endpoint": engine.endpoint.model_dump(mode="json", exclude_defaults=True),
             }
-            for engine in cluster.explicit_engines
+            for engine in cluster.engines
             if engine.endpoint
         ],
     }
 
 
-def free_port(cluster: Cluster) -> int:
+def free_port(cluster: PlacedCluster) -> int:
     """The first of the adapter's ports that no engine has. Raises Refusal."""
-    taken = {engine.port for engine in cluster.explicit_engines if engine.endpoint}
+    taken = {engine.port for engine in cluster.engines if engine.endpoint}
     first, count = cluster.adapter.first_port, cluster.adapter.ports
     for port in range(first, first + count):
         if port not in taken:

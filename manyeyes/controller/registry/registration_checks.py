@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.hosts import address_of, wrong_host
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
 from manyeyes.netpolicy import Address, deny_registration
@@ -39,7 +39,7 @@ class OwnListeners:
     ports: tuple[int, ...]
 
 
-async def check_address(host: str, port: int, cluster: Cluster, own: OwnListeners, param: str) -> None:
+async def check_address(host: str, port: int, cluster: PlacedCluster, own: OwnListeners, param: str) -> None:
     """Raises Refusal where nothing may be registered at host:port."""
     if not 1 <= port <= 65535:
         raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535, found {port}.", param)
@@ -69,7 +69,7 @@ async def check_address(host: str, port: int, cluster: Cluster, own: OwnListener
         raise ApiError(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
 
 
-def _is_own(address: Address, port: int, cluster: Cluster, own: OwnListeners) -> bool:
+def _is_own(address: Address, port: int, cluster: PlacedCluster, own: OwnListeners) -> bool:
     on_this_host = address.is_loopback or str(address) == own.host
     return on_this_host and port in (*own.ports, cluster.gateway.port)
 
@@ -92,7 +92,7 @@ def _refused(what: str, reason: str, param: str) -> ApiError:
     return ApiError(403, "address_not_allowed", f"{what} {reason}; nothing can be registered there.", param)
 
 
-async def check_url(url: str, cluster: Cluster, own: OwnListeners, param: str) -> None:
+async def check_url(url: str, cluster: PlacedCluster, own: OwnListeners, param: str) -> None:
     """The same for a URL."""
     parts = urlsplit(url)
     try:
@@ -137,7 +137,7 @@ class SecretFiles:
             raise _wrong(name, "wants one line, the key and nothing else", param)
 
 
-def _of_the_gateway(cluster: Cluster) -> tuple[str, ...]:
+def _of_the_gateway(cluster: PlacedCluster) -> tuple[str, ...]:
     tls = cluster.gateway.tls
     return (tls.key,) if tls else ()
 

@@ -12,9 +12,9 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from manyeyes.config import documents, validation
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.loader import describe_errors
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import (
     NO_REGISTRATIONS,
@@ -33,7 +33,7 @@ HEAVIEST = 100
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def load_registrations(kept: StateStore, written: Cluster) -> tuple[Registrations, list[str]]:
+def load_registrations(kept: StateStore, written: PlacedCluster) -> tuple[Registrations, list[str]]:
     """What the state folder holds, and a sentence for each document of it that is not in force.
 
     A document that is no engine or pool is set aside. One that breaks a rule together with today's cluster.yaml stays where it
@@ -49,7 +49,7 @@ def load_registrations(kept: StateStore, written: Cluster) -> tuple[Registration
     return replace(registered, weights=_weights(kept)), left_out
 
 
-def _with(written: Cluster, before: Registrations, after: Registrations) -> tuple[Registrations, str]:
+def _with(written: PlacedCluster, before: Registrations, after: Registrations) -> tuple[Registrations, str]:
     try:
         problems = validation.problems(with_registrations(written, after))
     except Exception as error:
@@ -105,15 +105,13 @@ class RegistrationService:
     def is_written(self, kind: str, name: str) -> bool:
         """Whether `engines` or `pools` of cluster.yaml have one of that name."""
         written = self.in_force.written
-        return any(one.name == name for one in (written.explicit_engines if kind == "engines" else written.pools))
+        return any(one.name == name for one in (written.engines if kind == "engines" else written.pools))
 
     async def add_engine(self, engine: Engine | Callable[[], Engine]) -> Engine:
         """A function is called when no other change can come between: for a port that must be free."""
         async with self._one_at_a_time:
             made = engine() if callable(engine) else engine
-            self._refuse_taken(
-                "engines", "engine", made.name, [one.name for one in self.in_force.cluster.explicit_engines]
-            )
+            self._refuse_taken("engines", "engine", made.name, [one.name for one in self.in_force.cluster.engines])
             after = replace(self.now, engines=(*self.now.engines, made))
             await self._take(
                 after, f"engines/{made.name}", lambda: self.kept.write(f"engines/{made.name}", _document(made))
@@ -153,7 +151,7 @@ class RegistrationService:
     async def remove_pool(self, name: str) -> None:
         async with self._one_at_a_time:
             self._refuse_written("pools", "pool", name, "take it out of cluster.yaml")
-            if inside := [one.name for one in self.in_force.cluster.explicit_engines if one.pool == name]:
+            if inside := [one.name for one in self.in_force.cluster.engines if one.pool == name]:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
@@ -199,7 +197,7 @@ class RegistrationService:
     def _refuse_unknown(self, kind: str, word: str, name: str, in_force: list[str]) -> None:
         """One that is kept and not in force may go too."""
         if name not in in_force and f"{kind}/{name}" not in self.kept.names(kind):
-            there = self.in_force.cluster.explicit_engines if kind == "engines" else self.in_force.cluster.pools
+            there = self.in_force.cluster.engines if kind == "engines" else self.in_force.cluster.pools
             raise not_found(word, name, [one.name for one in there])
 
 

@@ -251,14 +251,14 @@ def engine_response(member: FleetMember, in_force: EffectiveConfig, notice: str 
         held=member.known.held,
         in_flight=in_flight(member),
         max_in_flight=member.in_flight,
-        registered=not any(one.name == written.name for written in in_force.written.explicit_engines),
+        registered=not any(one.name == written.name for written in in_force.written.engines),
         endpoint=_endpoint(one.endpoint) if one.endpoint else None,
         notice=notice,
     )
 
 
 def pool_response(one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> PoolResponse:
-    engines = _of_pool(one, in_force)
+    engines = in_force.cluster.engines_of(one.name)
     return PoolResponse(
         name=one.name,
         model=one.model,
@@ -294,7 +294,7 @@ def client_names(pools: tuple[Pool, ...]) -> dict[str, Pool]:
 
 
 def _model(name: str, one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> ModelResponse:
-    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in _of_pool(one, in_force)]
+    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in in_force.cluster.engines_of(one.name)]
     return ModelResponse(
         name=name,
         pool=one.name,
@@ -304,10 +304,6 @@ def _model(name: str, one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> Mod
         engines=engines,
         remote=one.remote.host if one.remote else None,
     )
-
-
-def _of_pool(one: Pool, in_force: EffectiveConfig) -> list[Engine]:
-    return [engine for engine in in_force.cluster.explicit_engines if engine.pool == one.name]
 
 
 def _state(fleet: Fleet, one: Engine) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import failed
@@ -65,7 +65,7 @@ class AccessLog:
         """Kinds of which `settle` has to tell."""
         self.apply(fleet.cluster)
 
-    def apply(self, cluster: Cluster) -> None:
+    def apply(self, cluster: PlacedCluster) -> None:
         """Another cluster is in force."""
         self._forget_kinds()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}

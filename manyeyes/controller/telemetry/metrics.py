@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography import x509
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.telemetry.access_log_parser import Outcome
@@ -247,7 +247,7 @@ def record_load(engine: Engine, load: EngineLoad) -> None:
         gauge(metric, engine.name, engine.pool).set(value or 0)
 
 
-def record_certificate(cluster: Cluster, secrets: Path) -> None:
+def record_certificate(cluster: PlacedCluster, secrets: Path) -> None:
     """When the gateway's certificate expires, as of now; no series without TLS, or while the file cannot be read."""
     CERTIFICATE_EXPIRES.clear()
     if cluster.gateway.tls:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller.telemetry.access_log_parser import Attempt, LoggedRequest, Outcome
 from manyeyes.controller.telemetry.metrics import (
@@ -101,9 +101,9 @@ USUAL_FAILURES = (500, 502, 503, 504)
 USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 429, 503)
 
 
-def initialize_series(cluster: Cluster) -> None:
+def initialize_series(cluster: PlacedCluster) -> None:
     """Every series that a configured pool or engine will have on an ordinary day."""
-    for engine in cluster.explicit_engines:
+    for engine in cluster.engines:
         for status in (200, *USUAL_FAILURES):
             REQUESTS.labels(engine.pool, engine.name, str(status), "", "")
         WITHIN_SLO.labels(engine.pool, engine.name)

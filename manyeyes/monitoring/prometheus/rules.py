@@ -7,7 +7,7 @@ the cluster runs has its alerts too, and another objective needs no other rules.
 import re
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.monitoring.prometheus import alerts, recording
 from manyeyes.monitoring.prometheus.rule import Alert, Group, Record
 
@@ -19,18 +19,18 @@ SAMPLES = 4
 """A rate over fewer scrapes than this has holes when one is late."""
 
 
-def rules(cluster: Cluster) -> dict[str, Any]:
+def rules(cluster: PlacedCluster) -> dict[str, Any]:
     """{"groups": [...]}, as Prometheus reads it and as a PrometheusRule of Kubernetes holds it."""
     shown = [group for group in GROUPS if cluster.watches_gpus or not group.gpu]
     return {"groups": [_group(cluster, group) for group in shown]}
 
 
-def _group(cluster: Cluster, group: Group) -> dict[str, Any]:
+def _group(cluster: PlacedCluster, group: Group) -> dict[str, Any]:
     interval = {"interval": _quicker(cluster, f"{SLOW_S}s")} if group.slow else {}
     return {"name": group.name, **interval, "rules": [_rule(cluster, rule) for rule in group.rules]}
 
 
-def _rule(cluster: Cluster, rule: Record | Alert) -> dict[str, Any]:
+def _rule(cluster: PlacedCluster, rule: Record | Alert) -> dict[str, Any]:
     if isinstance(rule, Record):
         return {"record": rule.name, "expr": _in_time(cluster, rule.expr)}
     keep = {"keep_firing_for": _quicker(cluster, rule.keep)} if rule.keep != "0s" else {}
@@ -47,7 +47,7 @@ def _rule(cluster: Cluster, rule: Record | Alert) -> dict[str, Any]:
     }
 
 
-def _in_time(cluster: Cluster, expr: str) -> str:
+def _in_time(cluster: PlacedCluster, expr: str) -> str:
     """With every range as long as this cluster's alerts look back, and its limits in place of their names."""
     monitoring = cluster.monitoring
     for name in ("certificate_days", "models_disk_gb", "gpu_hot_celsius"):
@@ -56,7 +56,7 @@ def _in_time(cluster: Cluster, expr: str) -> str:
     return RANGE.sub(lambda found: f"[{_quicker(cluster, found[1], least_s)}]", expr)
 
 
-def _quicker(cluster: Cluster, duration: str, least_s: float = 0) -> str:
+def _quicker(cluster: PlacedCluster, duration: str, least_s: float = 0) -> str:
     """The duration, divided by `alert_speed`, in whole milliseconds where it is no longer one of seconds."""
     seconds = max(seconds_of(duration) / cluster.monitoring.alert_speed, least_s)
     if seconds == seconds_of(duration):

@@ -5,7 +5,7 @@ how slowly. A pool whose engines differ is left as it is laid out.
 """
 
 from manyeyes.config.capacity import max_num_seqs
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.scaling import Scaling
 from manyeyes.render.engine_groups import EngineGroup, uniform_pools
 from manyeyes.render.kubernetes.engines import POOL
@@ -15,12 +15,12 @@ BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""
 
 
-def scaled_objects(cluster: Cluster) -> list[Json]:
+def scaled_objects(cluster: PlacedCluster) -> list[Json]:
     """For KEDA. Where Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it."""
     return [_scaled_object(cluster, shape) for shape in uniform_pools(cluster)]
 
 
-def autoscalers(cluster: Cluster) -> list[Json]:
+def autoscalers(cluster: PlacedCluster) -> list[Json]:
     """Plain ones, on metrics of pods that prometheus-adapter serves (adapter_rules())."""
     return [_autoscaler(cluster, shape) for shape in uniform_pools(cluster)]
 
@@ -30,7 +30,7 @@ def adapter_rules() -> Json:
     return {"rules": {"default": False, "custom": [_adapter_rule("waiting"), _adapter_rule("running")]}}
 
 
-def _scaled_object(cluster: Cluster, shape: EngineGroup) -> Json:
+def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     scaling, name = _scaling(shape), shape.pool.name
     settings = cluster.kubernetes.autoscaling
     one = f'pool="{name}"'
@@ -62,7 +62,7 @@ def _scaled_object(cluster: Cluster, shape: EngineGroup) -> Json:
     )
 
 
-def _trigger(cluster: Cluster, name: str, query: str, threshold: float, kind: str = "AverageValue") -> Json:
+def _trigger(cluster: PlacedCluster, name: str, query: str, threshold: float, kind: str = "AverageValue") -> Json:
     return {
         "type": "prometheus",
         "name": name,
@@ -76,7 +76,7 @@ def _trigger(cluster: Cluster, name: str, query: str, threshold: float, kind: st
     }
 
 
-def _autoscaler(cluster: Cluster, shape: EngineGroup) -> Json:
+def _autoscaler(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     scaling = _scaling(shape)
     return thing(
         "HorizontalPodAutoscaler",
@@ -118,7 +118,7 @@ def _scaling(shape: EngineGroup) -> Scaling:
     return shape.pool.scaling or Scaling()
 
 
-def _bounds(cluster: Cluster, shape: EngineGroup, scaling: Scaling, least: str, most: str) -> Json:
+def _bounds(cluster: PlacedCluster, shape: EngineGroup, scaling: Scaling, least: str, most: str) -> Json:
     top = scaling.max or cluster.kubernetes.autoscaling.max_engines or 2 * shape.count
     return {least: min(scaling.min, top), most: top}
 

@@ -1,6 +1,6 @@
 """The controller on Kubernetes: it tells who is up and counts requests; who is in a pool is the Services' to say."""
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes.gateway import places
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
@@ -18,11 +18,11 @@ HTTP, LOG = 8081, 5140
 CONFIG = "cluster-config"
 
 
-def objects(cluster: Cluster) -> list[Json]:
+def objects(cluster: PlacedCluster) -> list[Json]:
     return [_deployment(cluster), _service()]
 
 
-def _deployment(cluster: Cluster) -> Json:
+def _deployment(cluster: PlacedCluster) -> Json:
     alive = {"httpGet": {"path": "/live", "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 3}
     container = {
         "name": "controller",

@@ -7,8 +7,8 @@ that may get new requests. nginx's files are the same.
 from math import ceil
 
 from manyeyes.config.capacity import capacities
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
@@ -26,7 +26,7 @@ ASKED_AGAIN_S = 3
 """After its answer has run out nginx asks again, with 2 s for that."""
 
 
-def pools(cluster: Cluster) -> list[Json]:
+def pools(cluster: PlacedCluster) -> list[Json]:
     """Everything that engines are."""
     found = group_engines(cluster)
     documents = []
@@ -39,10 +39,10 @@ def pools(cluster: Cluster) -> list[Json]:
     return documents
 
 
-def _services(cluster: Cluster, pool: Pool) -> list[Json]:
+def _services(cluster: PlacedCluster, pool: Pool) -> list[Json]:
     """One with all of its engines, and where they take unequal numbers of requests one for each number."""
     services = [_service(pool.name, {POOL: pool.name})]
-    found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
+    found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
     if len(found) > 1:
         services += [_service(f"{pool.name}-c{most}", {POOL: pool.name, TAKES: str(most)}) for most in found]
     return services
@@ -76,7 +76,7 @@ def _budget(pool: Pool) -> Json:
     )
 
 
-def deployment(cluster: Cluster, shape: EngineGroup) -> Json:
+def deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     """Engines that are alike."""
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
     return thing(
@@ -101,16 +101,16 @@ def deployment(cluster: Cluster, shape: EngineGroup) -> Json:
     )
 
 
-def leaves_within_s(cluster: Cluster) -> int:
+def leaves_within_s(cluster: PlacedCluster) -> int:
     """From the decision to stop a pod to the last moment its engine has."""
     return _announced_s(cluster) + cluster.shutdown.finish_s + cluster.shutdown.grace_s
 
 
-def _announced_s(cluster: Cluster) -> int:
+def _announced_s(cluster: PlacedCluster) -> int:
     return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_every_s + ASKED_AGAIN_S
 
 
-def _pod(cluster: Cluster, shape: EngineGroup) -> Json:
+def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     vllm = shape.engine.flavour != "emulated"
     more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
     if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
@@ -141,7 +141,7 @@ def _pod(cluster: Cluster, shape: EngineGroup) -> Json:
     return pod(OWN_USER, **more)
 
 
-def _container(cluster: Cluster, shape: EngineGroup) -> Json:
+def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     engine, pool = shape.engine, shape.pool
     mounts: list[Json] = [
         {"name": "scripts", "mountPath": SCRIPTS_DIR, "readOnly": True},
@@ -189,7 +189,7 @@ def _without_a_name(shape: EngineGroup) -> dict[str, str]:
     return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
 
 
-def _resources(cluster: Cluster, shape: EngineGroup) -> Json:
+def _resources(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     engine = shape.engine
     cores = {
         "cuda": cluster.kubernetes.engine_cores,
@@ -205,7 +205,7 @@ def _resources(cluster: Cluster, shape: EngineGroup) -> Json:
     }
 
 
-def _startup(cluster: Cluster, shape: EngineGroup) -> Json:
+def _startup(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     rules = cluster.controller
     command = [
         "python3",
@@ -223,7 +223,7 @@ def _startup(cluster: Cluster, shape: EngineGroup) -> Json:
     }
 
 
-def _readiness(cluster: Cluster) -> Json:
+def _readiness(cluster: PlacedCluster) -> Json:
     """Patient: a saturated vLLM answers /health after tens of seconds, and is not to lose its place for that. One that is dead refuses at once."""
     rules = cluster.controller
     return {
@@ -235,7 +235,7 @@ def _readiness(cluster: Cluster) -> Json:
     }
 
 
-def _liveness(cluster: Cluster) -> Json:
+def _liveness(cluster: PlacedCluster) -> Json:
     """Restarts an engine that has been silent for restart_hung_after_s."""
     rules = cluster.controller
     if rules.restart_hung_after_s is None:

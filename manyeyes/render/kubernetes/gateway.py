@@ -1,8 +1,8 @@
 """The gateway: stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps."""
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes.pod_spec import GATEWAY_USER, Json, closed, component, labels, pod, scratch, thing
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
@@ -13,7 +13,7 @@ UNANNOUNCED_S = 10
 FILES = "gateway-files"
 
 
-def places(cluster: Cluster) -> NginxPaths:
+def places(cluster: PlacedCluster) -> NginxPaths:
     """What the rendered files name here: Services instead of fixed addresses."""
     settings = cluster.kubernetes
     services = f"{settings.namespace}.svc.{settings.cluster_domain}"
@@ -26,16 +26,16 @@ def places(cluster: Cluster) -> NginxPaths:
     )
 
 
-def files(cluster: Cluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
+def files(cluster: PlacedCluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
     """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
     return build_generation(gateway_files(cluster, keys, where or places(cluster)))[1]
 
 
-def objects(cluster: Cluster) -> list[Json]:
+def objects(cluster: PlacedCluster) -> list[Json]:
     return [_deployment(cluster), *_services(cluster), _budget()]
 
 
-def _deployment(cluster: Cluster) -> Json:
+def _deployment(cluster: PlacedCluster) -> Json:
     finish_s = cluster.shutdown.finish_s
     return thing(
         "Deployment",
@@ -69,7 +69,7 @@ def _deployment(cluster: Cluster) -> Json:
     )
 
 
-def _nginx(cluster: Cluster) -> Json:
+def _nginx(cluster: PlacedCluster) -> Json:
     alive = {"httpGet": {"path": "/live", "port": "inside"}, "timeoutSeconds": 3, "failureThreshold": 3}
     return {
         "name": "nginx",
@@ -112,7 +112,7 @@ def _nginx(cluster: Cluster) -> Json:
     }
 
 
-def _exporter(cluster: Cluster) -> Json:
+def _exporter(cluster: PlacedCluster) -> Json:
     return {
         "name": "counters",
         "image": cluster.images.nginx_exporter,
@@ -137,7 +137,7 @@ def _volumes() -> list[Json]:
     ]
 
 
-def _services(cluster: Cluster) -> list[Json]:
+def _services(cluster: PlacedCluster) -> list[Json]:
     """The one that clients, an Ingress or the HTTPRoute reach, and the page's, which asks for no key."""
     public = {
         "type": "ClusterIP",
@@ -174,7 +174,7 @@ def _budget() -> Json:
     )
 
 
-def http_route(cluster: Cluster) -> Json:
+def http_route(cluster: PlacedCluster) -> Json:
     settings = cluster.kubernetes
     spec: Json = {
         "parentRefs": [{"name": settings.route_parent, "namespace": settings.route_parent_namespace}],

@@ -9,6 +9,7 @@ production-stack/   values for another stack's Helm chart
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.engine_groups import uniform_pools
 from manyeyes.render.kubernetes import (
     autoscaling,
@@ -38,12 +39,12 @@ def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict
     files = _base(found[main], root) | _components(found[main], root)
     for flavour, laid_out in found.items():
         files |= {f"engines/{flavour}/{name}": text for name, text in _engines(laid_out, keys, root).items()}
-    files |= _overlays(cluster, list(found), main)
+    files |= _overlays(found[main], list(found), main)
     files["production-stack/values.yaml"] = HEADER + plain_yaml(production_stack.values(found[main]))
     return files
 
 
-def _base(cluster: Cluster, root: str) -> dict[str, str]:
+def _base(cluster: PlacedCluster, root: str) -> dict[str, str]:
     namespace: Json = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -66,7 +67,7 @@ def _base(cluster: Cluster, root: str) -> dict[str, str]:
     }
 
 
-def _engines(cluster: Cluster, keys: ApiKeys, root: str) -> dict[str, str]:
+def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]:
     parts = {"pools.yaml": pools(cluster)}
     if storage := models.storage(cluster):
         parts["models.yaml"] = storage
@@ -88,7 +89,7 @@ def _engines(cluster: Cluster, keys: ApiKeys, root: str) -> dict[str, str]:
     }
 
 
-def _components(cluster: Cluster, root: str) -> dict[str, str]:
+def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
     """Each needs CustomResourceDefinitions, or an adapter, that a bare cluster does not have."""
     return {
         "monitoring/monitors.yaml": objects(monitoring.objects(cluster)),
@@ -109,7 +110,7 @@ def _components(cluster: Cluster, root: str) -> dict[str, str]:
     }
 
 
-def _replicas_are_free(cluster: Cluster) -> list[Json]:
+def _replicas_are_free(cluster: PlacedCluster) -> list[Json]:
     """Whatever counts pods must not be overruled by the next apply."""
     return [
         {
@@ -120,7 +121,7 @@ def _replicas_are_free(cluster: Cluster) -> list[Json]:
     ]
 
 
-def _overlays(cluster: Cluster, flavours: list[str], main: str) -> dict[str, str]:
+def _overlays(cluster: PlacedCluster, flavours: list[str], main: str) -> dict[str, str]:
     namespace = cluster.kubernetes.namespace
     engines = {flavour: ["../../base", f"../../engines/{flavour}"] for flavour in flavours}
     overlays = {

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
 from manyeyes.render.engine_container import download_environment, image_of, runs_vllm, wanted_models
 from manyeyes.render.engine_groups import EngineGroup
@@ -24,7 +24,7 @@ LOGS = {"__init__.py": "manyeyes/observability/__init__.py", "log_format.py": "m
 """Those of the ConfigMap with what the download writes its lines by."""
 
 
-def storage(cluster: Cluster) -> list[Json]:
+def storage(cluster: PlacedCluster) -> list[Json]:
     """Nothing where no engine loads weights."""
     return [_claim(cluster), _job(cluster)] if runs_vllm(cluster) else []
 
@@ -42,7 +42,7 @@ def code_volume() -> Json:
     return {"name": "code", "projected": {"sources": sources}}
 
 
-def wait(cluster: Cluster, shape: EngineGroup) -> Json:
+def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     """The init container of an engine: it ends when the pool's model is there."""
     wanted = [one for one in wanted_models(cluster) if one["model"] == shape.pool.model]
     return {
@@ -61,7 +61,7 @@ def wait(cluster: Cluster, shape: EngineGroup) -> Json:
     }
 
 
-def _claim(cluster: Cluster) -> Json:
+def _claim(cluster: PlacedCluster) -> Json:
     settings = cluster.kubernetes
     named = {"storageClassName": settings.storage_class} if settings.storage_class else {}
     return thing(
@@ -76,7 +76,7 @@ def _claim(cluster: Cluster) -> Json:
     )
 
 
-def _job(cluster: Cluster) -> Json:
+def _job(cluster: PlacedCluster) -> Json:
     """Named after what it brings: a Job cannot be changed, so another list of models is another Job."""
     wanted = wanted_models(cluster)
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")

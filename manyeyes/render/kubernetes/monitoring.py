@@ -1,6 +1,6 @@
 """For the Prometheus operator: what is scraped, and the rules. Labels are those of one host, so that dashboards and rules are the same."""
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.kubernetes.engines import FLAVOUR, POOL
 from manyeyes.render.kubernetes.pod_spec import Json, component, thing
@@ -8,15 +8,15 @@ from manyeyes.render.kubernetes.pod_spec import Json, component, thing
 VERSION = "monitoring.coreos.com/v1"
 
 
-def objects(cluster: Cluster) -> list[Json]:
+def objects(cluster: PlacedCluster) -> list[Json]:
     return [_engines(cluster), _gateways(cluster), _controller(cluster), _rules(cluster)]
 
 
-def found_by(cluster: Cluster) -> dict[str, str]:
+def found_by(cluster: PlacedCluster) -> dict[str, str]:
     return {"release": cluster.kubernetes.prometheus_release}
 
 
-def _engines(cluster: Cluster) -> Json:
+def _engines(cluster: PlacedCluster) -> Json:
     relabelings = [
         _constant("job", "engines"),
         _constant("cluster", cluster.name),
@@ -33,30 +33,30 @@ def _engines(cluster: Cluster) -> Json:
     return _pods(cluster, "engine", "engines", "http", relabelings)
 
 
-def _gateways(cluster: Cluster) -> Json:
+def _gateways(cluster: PlacedCluster) -> Json:
     relabelings = [_constant("job", "gateway"), _constant("cluster", cluster.name)]
     return _pods(cluster, "gateway", "gateway", "counters", relabelings)
 
 
-def _pods(cluster: Cluster, selected: str, name: str, port: str, relabelings: list[Json]) -> Json:
+def _pods(cluster: PlacedCluster, selected: str, name: str, port: str, relabelings: list[Json]) -> Json:
     endpoint = {"port": port, "path": "/metrics", **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component(selected)}, "podMetricsEndpoints": [endpoint]}
     return thing("PodMonitor", name, spec, version=VERSION, marked=found_by(cluster))
 
 
-def _controller(cluster: Cluster) -> Json:
+def _controller(cluster: PlacedCluster) -> Json:
     relabelings = [_constant("job", "controller"), _constant("cluster", cluster.name)]
     endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
     return thing("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
 
 
-def _rules(cluster: Cluster) -> Json:
+def _rules(cluster: PlacedCluster) -> Json:
     """The rules of one host, word for word."""
     return thing("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster))
 
 
-def _often(cluster: Cluster) -> Json:
+def _often(cluster: PlacedCluster) -> Json:
     every = f"{cluster.monitoring.scrape_interval_s}s"
     return {"interval": every, "scrapeTimeout": every}
 

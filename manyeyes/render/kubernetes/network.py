@@ -5,8 +5,8 @@ page -> gateway, controller                            controller -> engines
 Prometheus -> metrics                                  the download -> the hub
 """
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes import controller, webui
 from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
 from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, thing
@@ -16,7 +16,7 @@ NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10",
 """Private networks, and the link-local addresses where clouds keep their metadata."""
 
 
-def base(cluster: Cluster) -> list[Json]:
+def base(cluster: PlacedCluster) -> list[Json]:
     """What holds for every flavour."""
     metrics = _namespace(cluster.kubernetes.monitoring_namespace)
     return [
@@ -67,7 +67,7 @@ def base(cluster: Cluster) -> list[Json]:
     ]
 
 
-def of_flavour(cluster: Cluster) -> list[Json]:
+def of_flavour(cluster: PlacedCluster) -> list[Json]:
     """Ways out that this configuration needs."""
     policies = []
     if any(engine.flavour != "emulated" for engine in cluster.started_engines) and not cluster.models.offline:

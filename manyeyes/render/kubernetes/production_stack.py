@@ -4,7 +4,7 @@ The chart's own fields: https://github.com/vllm-project/production-stack/blob/ma
 with --host and --port, and adds flags of its own where vllmConfig says something; so what it would add is left to ours.
 """
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import serve_flags
 from manyeyes.render.engine_container import environment_of, image_of, memory_gb, shm_gb
 from manyeyes.render.engine_groups import EngineGroup, group_engines
@@ -15,7 +15,7 @@ OURS = ("--middleware=media_memory.",)
 """Needs a file of ours in the engine, which the chart does not mount."""
 
 
-def values(cluster: Cluster) -> Json:
+def values(cluster: PlacedCluster) -> Json:
     """Raises nothing: emulated engines, which are no vLLM, are left out."""
     models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
     return {
@@ -30,7 +30,7 @@ def values(cluster: Cluster) -> Json:
     }
 
 
-def _model(cluster: Cluster, shape: EngineGroup) -> Json:
+def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     engine, pool = shape.engine, shape.pool
     repository, _, tag = image_of(cluster, engine).rpartition(":")
     model, *flags = serve_flags(cluster, engine)

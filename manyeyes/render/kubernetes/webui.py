@@ -1,6 +1,6 @@
 """The page, at / of the gateway."""
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes.controller import CONFIG
 from manyeyes.render.kubernetes.gateway import PAGE
 from manyeyes.render.kubernetes.pod_spec import (
@@ -18,11 +18,11 @@ from manyeyes.render.kubernetes.pod_spec import (
 PORT = 7860
 
 
-def objects(cluster: Cluster) -> list[Json]:
+def objects(cluster: PlacedCluster) -> list[Json]:
     return [_deployment(cluster), _service()]
 
 
-def _deployment(cluster: Cluster) -> Json:
+def _deployment(cluster: PlacedCluster) -> Json:
     answers = {"exec": {"command": ["python", "-m", "webui.healthcheck"]}, "timeoutSeconds": 10, "failureThreshold": 3}
     container = {
         "name": "webui",

@@ -1,13 +1,13 @@
 """Keys and gateway settings -> who may ask, how much, and how the gateway listens."""
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.nginx.upstreams import as_map
 from manyeyes.render.rendered_file import with_gateway_header
 
 
-def keys_conf(cluster: Cluster, keys: ApiKeys) -> str:
+def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     """For nginx's http context: names of keys, and a zone for every distinct limit."""
     allowed = not cluster.gateway.wants_key(keys)
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
@@ -25,7 +25,7 @@ def keys_conf(cluster: Cluster, keys: ApiKeys) -> str:
     return with_gateway_header("".join(parts))
 
 
-def access_conf(cluster: Cluster, keys: ApiKeys) -> str:
+def access_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     """For the locations that ask for a key: nothing where nobody needs one."""
     return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
 
@@ -37,7 +37,7 @@ def limits_conf(keys: ApiKeys) -> str:
     return with_gateway_header("".join(lines))
 
 
-def settings_conf(cluster: Cluster) -> str:
+def settings_conf(cluster: PlacedCluster) -> str:
     """For every server block that takes API calls."""
     gateway = cluster.gateway
     return with_gateway_header(
@@ -64,7 +64,7 @@ def workers_for(engines: int) -> int:
     return max(FEWEST_WORKERS, -(-engines // ENGINES_FOR_A_WORKER))
 
 
-def workers_conf(cluster: Cluster) -> str:
+def workers_conf(cluster: PlacedCluster) -> str:
     """For nginx's outermost context. Engines at an `address` count for none: they come and go without a reload."""
     workers = cluster.gateway.workers or workers_for(len(cluster.started_engines))
     return with_gateway_header(f"worker_processes {workers};\n")
@@ -75,7 +75,7 @@ def _time(seconds: float) -> str:
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{max(1, round(1000 * seconds))}ms"
 
 
-def listen_conf(cluster: Cluster, places: NginxPaths) -> str:
+def listen_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
     """For the server that the world reaches."""
     tls = cluster.gateway.tls
     if tls is None:
@@ -95,7 +95,7 @@ def beside_conf(places: NginxPaths) -> str:
     return with_gateway_header(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
 
 
-def controller_conf(cluster: Cluster, places: NginxPaths) -> str:
+def controller_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
     """For the server that the world reaches: the controller's API, or nothing of it."""
     if not cluster.controller.published:
         return with_gateway_header("location /api/ {\n    return 404;\n}\n")

@@ -7,8 +7,8 @@ import hashlib
 import json
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.render.nginx.access import (
     access_conf,
@@ -27,7 +27,7 @@ from manyeyes.render.nginx.upstreams import model_names, page_conf, pools_conf
 from manyeyes.render.rendered_file import GATEWAY_HEADER, with_gateway_header
 
 
-def cluster_js(cluster: Cluster, naming: PoolNaming = AS_WRITTEN) -> str:
+def cluster_js(cluster: PlacedCluster, naming: PoolNaming = AS_WRITTEN) -> str:
     """A JavaScript module that exports one object."""
     pools = cluster.served_pools
     pool_of_name = model_names(pools, naming)
@@ -58,7 +58,10 @@ GENERATION, SUMS = "generation", "generation.sha256"
 
 
 def gateway_files(
-    cluster: Cluster, keys: ApiKeys = NO_KEYS, places: NginxPaths = CONTAINER_PATHS, naming: PoolNaming = AS_WRITTEN
+    cluster: PlacedCluster,
+    keys: ApiKeys = NO_KEYS,
+    places: NginxPaths = CONTAINER_PATHS,
+    naming: PoolNaming = AS_WRITTEN,
 ) -> dict[str, str]:
     """{file: text} for a laid-out cluster."""
     return {

@@ -8,7 +8,7 @@
 The same begin with @rewritten- for requests whose body is not passed on as it came.
 """
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Cache, Pool, Remote
 from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
 from manyeyes.render.rendered_file import with_gateway_header
@@ -17,14 +17,14 @@ AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def locations_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def locations_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For every server block that takes API calls."""
     return with_gateway_header(
         "".join(location for pool in cluster.served_pools for location in _locations(pool, places, naming))
     )
 
 
-def caches_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def caches_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
     return with_gateway_header(
         "".join(

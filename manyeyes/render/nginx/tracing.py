@@ -5,14 +5,14 @@ the engine gets as `traceparent` and the log tells; the controller makes the gat
 The form is W3C's: https://www.w3.org/TR/trace-context/
 """
 
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.rendered_file import with_gateway_header
 
 # A number of zeros only is none.
 TRACE, SPAN = r"(?!0{32})[0-9a-f]{32}", r"(?!0{16})[0-9a-f]{16}"
 
 
-def tracing_conf(cluster: Cluster) -> str:
+def tracing_conf(cluster: PlacedCluster) -> str:
     """Without tracing a client's own trace still reaches the engine and the log."""
     tracing = cluster.tracing
     new = "$request_id" if tracing.enabled else ""

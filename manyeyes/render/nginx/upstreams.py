@@ -1,13 +1,13 @@
 """Cluster -> nginx's http context: one upstream per pool, filled by DNS, and which model name leads to which pool."""
 
 from manyeyes.config.capacity import capacities
-from manyeyes.config.cluster import Cluster
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool, Remote
 from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
 from manyeyes.render.rendered_file import with_gateway_header
 
 
-def pools_conf(cluster: Cluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
     controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
@@ -45,13 +45,13 @@ log_format counted escape=json
 """What the controller counts by: half of what the log has, since both write and read it for each request. Spans need all of it."""
 
 
-def _told_to_controller(cluster: Cluster, address: str) -> list[str]:
+def _told_to_controller(cluster: PlacedCluster, address: str) -> list[str]:
     if cluster.tracing.enabled:
         return [f"access_log syslog:server={address},tag=manyeyes json;"]
     return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
 
 
-def _upstream(name: str, cluster: Cluster, pool: Pool, places: NginxPaths) -> str:
+def _upstream(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> str:
     return (
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
@@ -67,7 +67,7 @@ def _upstream(name: str, cluster: Cluster, pool: Pool, places: NginxPaths) -> st
     )
 
 
-def _balancing(name: str, cluster: Cluster, pool: Pool) -> str:
+def _balancing(name: str, cluster: PlacedCluster, pool: Pool) -> str:
     method = "" if pool.balancing == "round_robin" else "    least_conn;\n"
     sessions = {
         "conversation": ("$manyeyes_conversation", "$manyeyes_known_conversation"),
@@ -82,19 +82,19 @@ def _balancing(name: str, cluster: Cluster, pool: Pool) -> str:
     )
 
 
-def _servers(name: str, cluster: Cluster, pool: Pool, places: NginxPaths) -> list[tuple[str, int]]:
+def _servers(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> list[tuple[str, int]]:
     """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
 
     max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
     """
     domain = cluster.network.domain
-    found = sorted(set(capacities(pool, cluster.explicit_engines).values()), reverse=True)
+    found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
     if len(found) == 1:
         return [(places.members(name, domain), found[0])]
     return [(places.members_by_capacity(name, most, domain), most) for most in found]
 
 
-def _valid_s(cluster: Cluster, places: NginxPaths) -> int:
+def _valid_s(cluster: PlacedCluster, places: NginxPaths) -> int:
     """How long nginx goes by an answer."""
     return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
@@ -167,7 +167,7 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def page_conf(cluster: Cluster, places: NginxPaths) -> str:
+def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
     """For nginx's http context. Copies are found by their one name, as they come and go."""
     named = (page.rpartition(":") for page in places.pages)
     servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import ApiKeys
+from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import (
     CACHE_DIR,
@@ -86,7 +86,7 @@ def read_of_repository(paths: list[str]) -> list[str]:
     return sorted([path for path in paths if path.startswith(wanted) or path in (*engines, *logs)] + tiny)
 
 
-def stack(cluster: Cluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
+def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
     """{file: text}, stack.yaml and what it reads beside it. `cluster` is render.flavours'; `own` are the
     repository's files, by path, and `up` leads to it."""
     files = SwarmConfigs(own, up)
@@ -130,7 +130,7 @@ def _common(memory: str, pids: int) -> Json:
     }
 
 
-def _gateway(cluster: Cluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
+def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
     rendered = build_generation(gateway_files(cluster, keys, _places()))[1]
     own = [path for path in files.own if path.startswith("nginx/") and not path.endswith("malloc.env")]
     service = _common("3G", 1024) | {
@@ -173,7 +173,7 @@ def _malloc(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _controller(cluster: Cluster, files: SwarmConfigs) -> Json:
+def _controller(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
     return _common("256M", 64) | {
         "image": cluster.images.controller,
         "environment": {
@@ -191,7 +191,7 @@ def _controller(cluster: Cluster, files: SwarmConfigs) -> Json:
     }
 
 
-def _webui(cluster: Cluster, files: SwarmConfigs) -> Json:
+def _webui(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
     return _common("2G", 256) | {
         "image": cluster.images.webui,
         "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
@@ -204,7 +204,7 @@ def _webui(cluster: Cluster, files: SwarmConfigs) -> Json:
     }
 
 
-def _models(cluster: Cluster, files: SwarmConfigs) -> Json:
+def _models(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
     """Once on each node, which keeps its own copy."""
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     service = _common("4096M", 512) | {
@@ -230,7 +230,7 @@ def _code(files: SwarmConfigs) -> list[Json]:
     return [files.of_repository(path, f"{CODE_DIR}/{path}") for path in paths]
 
 
-def _engine(cluster: Cluster, shape: EngineGroup, files: SwarmConfigs) -> Json:
+def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> Json:
     engine, pool = shape.engine, shape.pool
     vllm = engine.flavour != "emulated"
     rules, shutdown = cluster.controller, cluster.shutdown
@@ -306,7 +306,7 @@ def _tmpfs(target: str, megabytes: int) -> Json:
     return {"type": "tmpfs", "target": target, "tmpfs": {"size": megabytes * 1024**2}}
 
 
-def _secrets(cluster: Cluster) -> list[str]:
+def _secrets(cluster: PlacedCluster) -> list[str]:
     """Files of the secrets folder that the gateway reads."""
     tls = cluster.gateway.tls
     files = [tls.certificate, tls.key] if tls else []
