@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from manyeyes.controller.health import vllm_metrics
-from manyeyes.controller.health.http_connection import Connection
+from manyeyes.controller.health.http_connection import ProbeConnection
 
 LOOKS = 3000
 
@@ -24,7 +24,7 @@ async def cost_us(ask: Callable[[], Awaitable[object]]) -> float:
 
 async def clients(port: int) -> dict[str, float]:
     """Three ways to ask, against the same engine."""
-    connection = await Connection.open("127.0.0.1", port, 5, lambda: None)
+    connection = await ProbeConnection.open("127.0.0.1", port, 5, lambda: None)
 
     async def by_protocol() -> None:
         asked = connection.ask("/health", 1 << 16)

@@ -23,11 +23,11 @@ class LookupFailed(OSError):
     """The host has no address here; the message says why."""
 
 
-class NoAnswer(LookupFailed):
+class ResolverUnavailable(LookupFailed):
     """Nobody could be asked, so nothing is known of the name."""
 
 
-def address_of(host: str) -> Address | None:
+def parse_address(host: str) -> Address | None:
     """The address that `host` is written as; None for a name, and for any odd way of writing an address. Pure."""
     try:
         found = ip_address(host)
@@ -36,9 +36,9 @@ def address_of(host: str) -> Address | None:
     return None if isinstance(found, IPv6Address) and found.scope_id else found
 
 
-def wrong_host(host: str) -> str:
+def host_problem(host: str) -> str:
     """Why `host` is neither an address nor a name that can be looked up; empty when it is one of them. Pure."""
-    if address_of(host) is not None:
+    if parse_address(host) is not None:
         return ""
     labels = host.removesuffix(".").split(".")
     if _NUMBER.fullmatch(labels[-1]):
@@ -48,7 +48,7 @@ def wrong_host(host: str) -> str:
     return ""
 
 
-def wrong_port(port: str) -> str:
+def port_problem(port: str) -> str:
     """Why it is no port; empty when it is one. Pure."""
     is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MOST_PORT
     return "" if is_port else "is not a port from 1 to 65535"
@@ -56,9 +56,9 @@ def wrong_port(port: str) -> str:
 
 def _checked_address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if why := wrong_host(host):
+    if why := host_problem(host):
         raise ValueError(f"an address such as host:8000 or 10.0.0.7:8000 ('{host[:100]}' {why})")
-    if why := wrong_port(port):
+    if why := port_problem(port):
         raise ValueError(f"an address such as host:8000 ('{port}' {why})")
     return text
 
@@ -69,7 +69,7 @@ def _checked_url(text: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError("a URL such as https://api.example.com:8000 with a port from 1 to 65535") from None
-    if why := wrong_host(host):
+    if why := host_problem(host):
         raise ValueError(f"a URL such as https://api.example.com ('{host[:100]}' {why})")
     if port == 0:
         raise ValueError("a URL such as https://api.example.com:8000 with a port from 1 to 65535")
@@ -77,7 +77,7 @@ def _checked_url(text: str) -> str:
 
 
 def _checked_host(text: str) -> str:
-    if why := wrong_host(text):
+    if why := host_problem(text):
         raise ValueError(f"a host such as pictures.example.com, without https:// and path ('{text[:100]}' {why})")
     return text
 
@@ -104,20 +104,20 @@ IsDomain = AfterValidator(_checked_domain)
 Host = Annotated[str, IsHost]
 
 
-async def look_up(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Address]:
+async def resolve_host(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Address]:
     """Every address of a host, at least one. Raises LookupFailed, and NoAnswer where nobody could be asked; nothing else."""
-    if (written := address_of(host)) is not None:
+    if (written := parse_address(host)) is not None:
         if family == socket.AF_INET and written.version != 4:
             raise LookupFailed(f"{host} is not an IPv4 address")
         return [written]
-    if why := wrong_host(host):
+    if why := host_problem(host):
         raise LookupFailed(f"{host[:100]!r} {why}")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         addresses = [ip_address(str(one[4][0]).partition("%")[0]) for one in found]
     except socket.gaierror as error:
         if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM):
-            raise NoAnswer(f"the name {host} could not be looked up") from error
+            raise ResolverUnavailable(f"the name {host} could not be looked up") from error
         raise LookupFailed(f"the name {host} does not resolve") from error
     except (OSError, ValueError, OverflowError) as error:  # UnicodeError is a ValueError
         raise LookupFailed(f"the name {host} does not resolve") from error

@@ -85,7 +85,7 @@ def _parsed(text: str, path: Path) -> ApiKeys:
         raise KeysError(
             path,
             [
-                f"{named_entries.place(one, document, 'keys')} {named_entries.wants(one, ApiKey, WANTED, 'keys')}"
+                f"{named_entries.entry_place(one, document, 'keys')} {named_entries.describe_entry_error(one, ApiKey, WANTED, 'keys')}"
                 for one in found
             ],
         ) from error
@@ -99,7 +99,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
         raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
-    if problems := list(named_entries.alike([*(key.name for key in keys.keys), name], "keys")):
+    if problems := list(named_entries.find_case_collisions([*(key.name for key in keys.keys), name], "keys")):
         raise KeysError(path, problems)
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -107,19 +107,19 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
         made = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{one['loc'][0]} {named_entries.wants(one, ApiKey, WANTED, 'keys')}, found {one['input']!r}"
+            f"{one['loc'][0]} {named_entries.describe_entry_error(one, ApiKey, WANTED, 'keys')}, found {one['input']!r}"
             for one in error.errors()
         ]
         raise KeysError(path, problems) from error
     document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
-    named_entries.write(path, HEAD, document)
+    named_entries.write_entries(path, HEAD, document)
     return key
 
 
 def _repetitions(keys: ApiKeys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
-    yield from named_entries.repeated(names, "keys")
-    yield from named_entries.alike(names, "keys")
+    yield from named_entries.find_repeated(names, "keys")
+    yield from named_entries.find_case_collisions(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
         yield f"{same} have the same sha256, so they are one key"

@@ -12,7 +12,7 @@ from manyeyes.atomic_write import atomic_write
 from manyeyes.config import secret_files
 
 
-def place(error: ErrorDetails, document: Any, section: str) -> str:
+def entry_place(error: ErrorDetails, document: Any, section: str) -> str:
     """('keys', 0, 'sha256') -> keys[alice].sha256: by the item's name where it has one. `section` is the list's key."""
     found = ""
     for step in error["loc"]:
@@ -25,7 +25,7 @@ def place(error: ErrorDetails, document: Any, section: str) -> str:
     return found or "the file"
 
 
-def wants(error: ErrorDetails, item: type[BaseModel], wanted: Mapping[Any, str], section: str) -> str:
+def describe_entry_error(error: ErrorDetails, item: type[BaseModel], wanted: Mapping[Any, str], section: str) -> str:
     """What was found is not shown: it may be a secret that somebody wrote where its hash belongs."""
     if error["type"] == "missing":
         return "is missing"
@@ -37,13 +37,13 @@ def wants(error: ErrorDetails, item: type[BaseModel], wanted: Mapping[Any, str],
     return f"wants {wanted.get(last, f'`{section}:` and a list of {section}')}"
 
 
-def repeated(names: Sequence[str], section: str) -> Iterator[str]:
+def find_repeated(names: Sequence[str], section: str) -> Iterator[str]:
     """One sentence for each name that stands there more than once."""
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
 
 
-def alike(names: Sequence[str], section: str) -> Iterator[str]:
+def find_case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
     """One sentence for each two names that differ in case only."""
     first: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -51,7 +51,7 @@ def alike(names: Sequence[str], section: str) -> Iterator[str]:
             yield f"{section}[{other}] and {section}[{name}] differ in case only; nginx takes them for one name, so choose another"
 
 
-def write(path: Path, head: str, document: Mapping[str, Any]) -> None:
+def write_entries(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
     new = not path.exists()
     atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))

@@ -125,7 +125,7 @@ def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
         places = [(f"cpu-{number}", ()) for number in range(cluster.cpu_engines)]
     else:
         places = [(f"emu-{number}", ()) for number in range(cluster.emulated_engines)]
-    counts = deal(len(places), [pool.gpu_weight for pool in pools])
+    counts = distribute(len(places), [pool.gpu_weight for pool in pools])
     owners = [pool for pool, count in zip(pools, counts, strict=True) for _ in range(count)]
     return tuple(
         Engine(name=name, pool=pool.name, flavour=flavour, gpus=gpus)
@@ -155,7 +155,7 @@ def _fits(pool: Pool, flavour: Flavour) -> bool:
     return flavour in pool.flavours
 
 
-def deal(places: int, weights: list[int]) -> list[int]:
+def distribute(places: int, weights: list[int]) -> list[int]:
     """How many of `places` each weight gets: at least one each in order while they last, then by largest remainder.
 
     >>> deal(1, [3, 1]), deal(2, [3, 1]), deal(3, [3, 1]), deal(8, [3, 1])

@@ -71,13 +71,13 @@ NOBODY = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for 
 """What a password is held against when nobody has the name: it takes as long."""
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     salt = secrets.token_bytes(16)
     digest = _scrypt(password, salt, LOG_N, R, P)
     return f"scrypt${LOG_N}${R}${P}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
-def matches(password: str, user: User | None) -> bool:
+def verify_password(password: str, user: User | None) -> bool:
     """Whether it is the user's. Takes as long for a user that there is not; to be called in a thread."""
     found = FORM.fullmatch(user.password if user else NOBODY)
     assert found
@@ -119,13 +119,13 @@ def _parsed(text: str, path: Path) -> Users:
         raise UsersError(
             path,
             [
-                f"{named_entries.place(one, document, 'users')} {named_entries.wants(one, User, WANTED, 'users')}"
+                f"{named_entries.entry_place(one, document, 'users')} {named_entries.describe_entry_error(one, User, WANTED, 'users')}"
                 for one in found
             ],
         ) from error
     if not users.users:
         raise UsersError(path, ["has no user; `make user NAME=` adds one, or delete the file to open the page to all"])
-    if problems := list(named_entries.repeated([user.name for user in users.users], "users")):
+    if problems := list(named_entries.find_repeated([user.name for user in users.users], "users")):
         raise UsersError(path, problems)
     return users
 
@@ -136,12 +136,12 @@ def set_password(path: Path, name: str, password: str) -> bool:
     if len(password) < SHORTEST:
         raise UsersError(path, [f"a password has at least {SHORTEST} characters"])
     try:
-        made = User(name=name, password=hashed(password))
+        made = User(name=name, password=hash_password(password))
     except ValidationError as error:
         raise UsersError(path, [f"name wants {WANTED['name']}, found {name!r}"]) from error
     others = [user for user in users.users if user.name != name]
     document = {"users": [one.model_dump() for one in (*others, made)]}
-    named_entries.write(path, HEAD, document)
+    named_entries.write_entries(path, HEAD, document)
     return len(others) == len(users.users)
 
 

@@ -28,7 +28,7 @@ from manyeyes.controller.membership.service_discovery import ServiceDiscovery
 from manyeyes.controller.registry import registrations
 from manyeyes.controller.registry.adapter_config_writer import AdapterConfigWriter
 from manyeyes.controller.registry.app import BEARER, mount_registry
-from manyeyes.controller.settings import Settings
+from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import access_log_receiver, metrics
@@ -81,7 +81,7 @@ async def _or_cannot_listen(
         yield
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: ControllerSettings) -> None:
     """Until uvicorn is told to stop."""
     kept = StateStore(settings.state)
     configuration = ConfigWatcher(settings.config, settings.inventory, kept)
@@ -166,7 +166,7 @@ async def run(settings: Settings) -> None:
 def main() -> int:
     structlog_setup.to_json("controller")
     try:
-        uvloop.run(run(Settings()))
+        uvloop.run(run(ControllerSettings()))
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         return 2

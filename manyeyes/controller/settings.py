@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from manyeyes.render.nginx.naming import NginxPaths
 
 
-class Settings(BaseSettings):
+class ControllerSettings(BaseSettings):
     """Where to read and where to listen. The variable is MANYEYES_ and the field's name where no other is given."""
 
     model_config = SettingsConfigDict(env_prefix="MANYEYES_", env_ignore_empty=True, frozen=True)

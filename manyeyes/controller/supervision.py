@@ -21,11 +21,11 @@ async def keep_running(task: str, start: Callable[[], Awaitable[None]], **fields
         try:
             return await start()
         except Exception:
-            failed(task, **fields)
+            record_failure(task, **fields)
         await asyncio.sleep(PAUSE_S)
 
 
-def failed(task: str, **fields: str) -> None:
+def record_failure(task: str, **fields: str) -> None:
     """To be called where an exception is handled."""
     metrics.TASK_FAILURES.labels(task).inc()
     log.exception("task_failed", task=task, **fields)

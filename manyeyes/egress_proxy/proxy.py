@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from manyeyes.config.hosts import LookupFailed, look_up
+from manyeyes.config.hosts import LookupFailed, resolve_host
 from manyeyes.netpolicy import Address, deny_media_addresses, deny_media_host
 
 
@@ -76,7 +76,7 @@ Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.Str
 async def lookup(host: str, port: int) -> Sequence[Address]:
     """Every address of a name; none where it has none."""
     try:
-        return await look_up(host, port)
+        return await resolve_host(host, port)
     except LookupFailed:
         return ()
 

@@ -10,7 +10,7 @@ from manyeyes.config.engines import ENGINE_PORT, Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, model_path, serve_flags
-from manyeyes.render.compose_env import container_logs
+from manyeyes.render.compose_env import logging_options
 from manyeyes.render.egress_proxy import fetches, media_domains, media_service, proxy_environment
 from manyeyes.render.engine_container import (
     CACHE_DIR,
@@ -120,7 +120,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         "healthcheck": _healthcheck(engine),
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
-        "logging": container_logs(cluster),
+        "logging": logging_options(cluster),
     }
     if engine.instead_of is not None:
         # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
@@ -265,7 +265,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
         "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
-        "logging": container_logs(cluster),
+        "logging": logging_options(cluster),
         "deploy": {"resources": {"limits": {"memory": "4096M", "pids": 1024}}},
     }
 
@@ -294,7 +294,7 @@ def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
         },
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
-        "logging": container_logs(cluster),
+        "logging": logging_options(cluster),
         "deploy": {
             "resources": {
                 "limits": {"memory": "2048M", "pids": 256},

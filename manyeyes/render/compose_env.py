@@ -10,14 +10,14 @@ FILES = 3
 """As the hand-written Compose files have it."""
 
 
-def file_size(cluster: PlacedCluster) -> str:
+def log_file_size(cluster: PlacedCluster) -> str:
     """Of one of them, as Docker spells sizes."""
     return f"{cluster.logs.keep_mb * 1000 // FILES}k"
 
 
-def container_logs(cluster: PlacedCluster) -> dict[str, Any]:
+def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
     """A service's `logging`."""
-    kept = {"max-size": file_size(cluster), "max-file": str(FILES)}
+    kept = {"max-size": log_file_size(cluster), "max-file": str(FILES)}
     labels = "com.docker.compose.project,com.docker.compose.service"
     return {
         "driver": "json-file",
@@ -31,7 +31,7 @@ def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, d
     `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
     """
     values = {
-        **settings_of(cluster),
+        **compose_settings(cluster),
         "CONFIG_DIR": _compose_path(config_file.parent),
         "CONFIG_NAME": config_file.name,
         "RENDERED_DIR": _compose_path(rendered_dir),
@@ -40,7 +40,7 @@ def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, d
     return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
 
 
-def settings_of(cluster: PlacedCluster) -> dict[str, str]:
+def compose_settings(cluster: PlacedCluster) -> dict[str, str]:
     """Those that come from the configuration."""
     images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
     return {
@@ -58,7 +58,7 @@ def settings_of(cluster: PlacedCluster) -> dict[str, str]:
         "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
         "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
         "WEBUI_COPIES": str(cluster.webui.copies),
-        "LOG_FILE_SIZE": file_size(cluster),
+        "LOG_FILE_SIZE": log_file_size(cluster),
         "LOKI_REPLICAS": "1" if cluster.logs.loki.enabled else "0",
         "LOKI_KEEP": f"{24 * cluster.logs.loki.keep_days}h",
         "JAEGER_REPLICAS": "1" if cluster.tracing.starts_jaeger else "0",

@@ -6,7 +6,7 @@ from typing import Any
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
-from manyeyes.render.compose_env import container_logs
+from manyeyes.render.compose_env import logging_options
 from manyeyes.render.engine_container import USER
 
 MEDIA_PORT = 3128
@@ -62,6 +62,6 @@ def media_service(cluster: PlacedCluster, allowed: dict[str, bool]) -> dict[str,
             "start_period": "20s",
             "start_interval": "500ms",
         },
-        "logging": container_logs(cluster),
+        "logging": logging_options(cluster),
         "deploy": {"resources": {"limits": {"memory": "256M", "pids": 64}}},
     }

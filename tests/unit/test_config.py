@@ -8,7 +8,7 @@ import pytest
 
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, load, parse
-from manyeyes.config.placement import DEFAULT_INVENTORY, HostGpu, Inventory, PlacementError, deal, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, HostGpu, Inventory, PlacementError, distribute, place_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"
@@ -123,7 +123,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     ("places", "counts"), [(1, [1, 0]), (2, [1, 1]), (3, [2, 1]), (4, [3, 1]), (8, [6, 2]), (16, [12, 4])]
 )
 def test_gpus_are_dealt_by_weight_and_every_pool_gets_one_while_they_last(places: int, counts: list[int]) -> None:
-    assert deal(places, [3, 1]) == counts
+    assert distribute(places, [3, 1]) == counts
 
 
 def test_the_shipped_configuration_lays_out_one_engine_per_gpu() -> None:

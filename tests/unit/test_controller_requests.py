@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, LoggedRequest, Outcome, parse_datagram
+from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, AttemptOutcome, LoggedRequest, parse_datagram
 
 ONE: dict[str, Any] = {
     "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",
@@ -46,21 +46,21 @@ def test_an_ordinary_answer() -> None:
 @pytest.mark.parametrize(
     ("status", "connect_s", "header_s", "response_s", "outcome"),
     [
-        ("502", "-", "-", "0.000", Outcome.REFUSED),
-        ("504", "-", "-", "1.001", Outcome.REFUSED),  # a host that does not even refuse
-        ("502", "0.000", "-", "0.201", Outcome.LOST),
-        ("504", "0.000", "-", "1.002", Outcome.TIMEOUT),
-        ("503", "0.000", "0.001", "0.001", Outcome.BUSY),
-        ("429", "0.000", "0.001", "0.001", Outcome.BUSY),
-        ("500", "0.000", "0.001", "0.001", Outcome.ERROR),
-        ("502", "0.000", "0.001", "0.001", Outcome.ERROR),
-        ("504", "0.000", "0.001", "0.001", Outcome.ERROR),
-        ("400", "0.000", "0.001", "0.001", Outcome.OK),
-        ("-", "0.000", "-", "0.501", Outcome.LEFT),
+        ("502", "-", "-", "0.000", AttemptOutcome.REFUSED),
+        ("504", "-", "-", "1.001", AttemptOutcome.REFUSED),  # a host that does not even refuse
+        ("502", "0.000", "-", "0.201", AttemptOutcome.LOST),
+        ("504", "0.000", "-", "1.002", AttemptOutcome.TIMEOUT),
+        ("503", "0.000", "0.001", "0.001", AttemptOutcome.BUSY),
+        ("429", "0.000", "0.001", "0.001", AttemptOutcome.BUSY),
+        ("500", "0.000", "0.001", "0.001", AttemptOutcome.ERROR),
+        ("502", "0.000", "0.001", "0.001", AttemptOutcome.ERROR),
+        ("504", "0.000", "0.001", "0.001", AttemptOutcome.ERROR),
+        ("400", "0.000", "0.001", "0.001", AttemptOutcome.OK),
+        ("-", "0.000", "-", "0.501", AttemptOutcome.LEFT),
     ],
 )
 def test_what_came_of_asking_an_engine(
-    status: str, connect_s: str, header_s: str, response_s: str, outcome: Outcome
+    status: str, connect_s: str, header_s: str, response_s: str, outcome: AttemptOutcome
 ) -> None:
     (attempt,) = told(
         attempt_status=status, connect_s=connect_s, header_s=header_s, response_s=response_s

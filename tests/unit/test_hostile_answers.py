@@ -253,7 +253,7 @@ async def test_a_url_that_is_none_is_no_reply(url: str) -> None:
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "10.1", "0x7f000001", "1", "a\0b", "\u00fc" * 70, "-", ""])
 async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     with pytest.raises(hosts.LookupFailed):
-        await hosts.look_up(host, 80)
+        await hosts.resolve_host(host, 80)
     pool = placed("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
@@ -417,7 +417,7 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
             changed[chance.choice(list(changed))] = chance.choice(ODD)
             kept.write(name, chance.choice([changed, changed, chance.choice(ODD)]))
         of = Fleet(cluster(), kept)
-        assert all(member.address is None or hosts.address_of(member.address) for member in of.members.values())
+        assert all(member.address is None or hosts.parse_address(member.address) for member in of.members.values())
         scaling_memory.load_state(kept)
         registered(kept, cluster())
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from manyeyes.config.__main__ import main
-from manyeyes.config.users import UsersError, hashed, load_users, matches, parse_users, set_password
+from manyeyes.config.users import UsersError, hash_password, load_users, parse_users, set_password, verify_password
 
 CLUSTER = "pools: [{name: a, model: org/A}]\n"
-GOOD = hashed("a good password")
+GOOD = hash_password("a good password")
 
 
 def test_without_a_file_there_is_nobody_and_nobody_is_asked(tmp_path: Path) -> None:
@@ -23,9 +23,9 @@ def test_a_password_is_kept_as_a_hash_with_its_own_salt(tmp_path: Path) -> None:
     assert "correct horse" not in path.read_text()
     alice, bob = load_users(path).users
     assert alice.password != bob.password
-    assert matches("correct horse", alice)
-    assert not matches("correct horsf", alice)
-    assert not matches("correct horse", None)
+    assert verify_password("correct horse", alice)
+    assert not verify_password("correct horsf", alice)
+    assert not verify_password("correct horse", None)
 
 
 def test_a_new_password_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_a_new_password_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     set_password(path, "alice", "the first one")
     assert not set_password(path, "alice", "the second one")
     [alice] = load_users(path).users
-    assert matches("the second one", alice)
-    assert not matches("the first one", alice)
+    assert verify_password("the second one", alice)
+    assert not verify_password("the first one", alice)
 
 
 @pytest.mark.parametrize(("name", "password", "said"), [("a b", "long enough", "name wants"), ("alice", "short", "8")])
@@ -84,5 +84,5 @@ def test_the_command_prints_a_password_that_works_and_says_what_follows(
     assert main(["user", "alice", "--config", str(tmp_path / "cluster.yaml")]) == 0
     printed = capsys.readouterr()
     [alice] = load_users(tmp_path / "users.yaml").users
-    assert matches(printed.out.strip(), alice)
+    assert verify_password(printed.out.strip(), alice)
     assert "asks everybody to log in" in printed.err

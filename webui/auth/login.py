@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manyeyes.config.users import User, Users, UsersError, load_users, matches
+from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
 from webui import log
 from webui.auth.login_throttle import Patience
 from webui.auth.refusal import refuse
@@ -128,7 +128,7 @@ class Login:
             name, password = await _typed(request)
             user = users.named(name)
             async with self._hashing:
-                right = await asyncio.to_thread(matches, password, user)
+                right = await asyncio.to_thread(verify_password, password, user)
             if not right or user is None:
                 self._patience.failed(address, self._now())
                 log.event("login_refused", address=address)

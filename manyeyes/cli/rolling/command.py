@@ -17,7 +17,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.render.compose_engines import engines_yaml
-from manyeyes.render.compose_env import settings_of
+from manyeyes.render.compose_env import compose_settings
 from manyeyes.render.rendered_file import write_files
 
 IMAGES_OF_ENGINES = ("VLLM_CUDA_IMAGE", "VLLM_CPU_IMAGE", "EMULATOR_IMAGE")
@@ -69,7 +69,7 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
         if path.is_file() and path.name != started_services.NAME
     }
     files["engines.yaml"] = engines_yaml(cluster)
-    images = {f"{name}=": value for name, value in settings_of(cluster).items() if name in IMAGES_OF_ENGINES}
+    images = {f"{name}=": value for name, value in compose_settings(cluster).items() if name in IMAGES_OF_ENGINES}
     lines = files["compose.env"].splitlines()
     files["compose.env"] = "".join(
         next((f"{name}{value}\n" for name, value in images.items() if line.startswith(name)), f"{line}\n")

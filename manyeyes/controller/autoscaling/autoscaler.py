@@ -24,7 +24,7 @@ from manyeyes.controller.autoscaling.store import LoadRecorder
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.supervision import failed
+from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()
@@ -97,7 +97,7 @@ class Autoscaler:
                 self._decide(name, scaling, now_s, gpus)
             except Exception:
                 # A bug. The other pools are scaled all the same.
-                failed("scaling", pool=name)
+                record_failure("scaling", pool=name)
         if self.record:
             await asyncio.to_thread(self.record.add, list(self.loads.items()))
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE
-from manyeyes.controller.settings import Settings
+from manyeyes.controller.settings import ControllerSettings
 
 POLL_S = 0.5
 WORDS = {
@@ -34,13 +34,13 @@ def main() -> int:
     parser.add_argument("--wait-s", type=float, default=900.0)
     arguments = parser.parse_args()
     try:
-        return scale(Settings(), arguments.engines, arguments.pool, arguments.wait_s)
+        return scale(ControllerSettings(), arguments.engines, arguments.pool, arguments.wait_s)
     except SetReplicasError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def scale(settings: Settings, engines: str, pool: str, wait_s: float) -> int:
+def scale(settings: ControllerSettings, engines: str, pool: str, wait_s: float) -> int:
     """Raises Refused."""
     if not engines.isdecimal() and engines != "auto":
         raise SetReplicasError("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
@@ -87,7 +87,7 @@ def _only_pool(client: httpx.Client) -> str:
     raise SetReplicasError(f"Which pool? make scale N=2 POOL=..., one of: {', '.join(names)}.")
 
 
-def _key(settings: Settings) -> str:
+def _key(settings: ControllerSettings) -> str:
     try:
         return (settings.secrets / ADMIN_KEY_FILE).read_text(encoding="utf-8").strip()
     except OSError as error:

@@ -15,7 +15,7 @@ from manyeyes.config.placement import PlacedCluster, with_engines
 from manyeyes.controller.config_sync.compose_state import ComposeState
 from manyeyes.engine.vllm_flags import served_names
 from manyeyes.render.compose_engines import engines_yaml
-from manyeyes.render.compose_env import settings_of
+from manyeyes.render.compose_env import compose_settings
 
 SETTINGS = {
     "CONTROLLER_IP": "network",
@@ -132,7 +132,7 @@ def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:
 
 
 def _settings_need(written: PlacedCluster, running: ComposeState) -> list[str]:
-    wanted = settings_of(written)
+    wanted = compose_settings(written)
     other = [name for name, value in wanted.items() if running.environment.get(name, value) != value]
     settings = dict.fromkeys(SETTINGS.get(name, f"images.{name.removesuffix('_IMAGE').lower()}") for name in other)
     return [f"{setting}: `make up` applies it" for setting in settings if setting != "network"]

@@ -12,7 +12,7 @@ from manyeyes.config.capacity import nearest_rendered_capacity
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
-from manyeyes.controller.supervision import failed
+from manyeyes.controller.supervision import record_failure
 
 
 class ChangeRejected(ValueError):
@@ -121,4 +121,4 @@ class EffectiveConfig:
             try:
                 listener(cluster)
             except Exception:
-                failed("cluster_listener", listener=getattr(listener, "__qualname__", repr(listener)))
+                record_failure("cluster_listener", listener=getattr(listener, "__qualname__", repr(listener)))

@@ -17,7 +17,7 @@ from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.config_generations import GenerationStore
-from manyeyes.controller.supervision import failed
+from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry import metrics
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
@@ -74,7 +74,7 @@ class NginxPublisher:
             self._until_s = naming.until_s
             name, files = build_generation(gateway_files(cluster, self.keys, self.places, naming))
         except Exception:
-            failed("gateway_files")
+            record_failure("gateway_files")
             self._in_trouble("its new files cannot be made; the controller's log says why")
             return
         if name == self._wanted:

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from manyeyes.config.gateway import Controller
-from manyeyes.config.hosts import LookupFailed, look_up
+from manyeyes.config.hosts import LookupFailed, resolve_host
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames
@@ -41,7 +41,7 @@ async def look(remote: Remote, timeout_s: float) -> str:
     """Empty when something listens there, else what is wrong."""
     try:
         async with asyncio.timeout(timeout_s):
-            found = await look_up(remote.host, remote.port)
+            found = await resolve_host(remote.host, remote.port)
             _, writer = await asyncio.open_connection(str(found[0]), remote.port)
             writer.close()
     except LookupFailed as error:

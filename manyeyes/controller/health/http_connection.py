@@ -22,12 +22,12 @@ class ConnectionClosed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ProbeReply:
     status: int
     body: bytes
 
 
-class Connection(asyncio.Protocol):
+class ProbeConnection(asyncio.Protocol):
     """At most one question at a time."""
 
     def __init__(self, host: str, lost: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         """Of the answer under way, once its head is in."""
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Reply] | None = None
+        self._answer: asyncio.Future[ProbeReply] | None = None
         self._most_bytes = 0
         self._bytes = 0
         self._body: list[bytes] = []
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
 
     @classmethod
-    async def open(cls, address: str, port: int, timeout_s: float, lost: Callable[[], None]) -> "Connection":
+    async def open(cls, address: str, port: int, timeout_s: float, lost: Callable[[], None]) -> "ProbeConnection":
         """`lost` is called when the engine closes it without having said so. Raises OSError, TimeoutError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._closing
 
-    def ask(self, path: str, most_bytes: int, body: bytes | None = None) -> asyncio.Future[Reply]:
+    def ask(self, path: str, most_bytes: int, body: bytes | None = None) -> asyncio.Future[ProbeReply]:
         """GET, or POST of JSON. The future raises Odd or Cut."""
         assert self._transport is not None
         assert self._answer is None or self._answer.done()
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._parser = None  # each holds the other, and with it the body, until the garbage collector comes
         if self._answer is not None and not self._answer.done():
             if self.status is not None and self._ends_with_connection:
-                self._answer.set_result(Reply(self.status, b"".join(self._body)))
+                self._answer.set_result(ProbeReply(self.status, b"".join(self._body)))
             else:
                 self._answer.set_exception(ConnectionClosed(str(exc or "")))
         if not said_so:
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._answer is None or self._answer.done() or self.status is None or self.status < 200:
             return
-        self._answer.set_result(Reply(self.status, b"".join(self._body)))
+        self._answer.set_result(ProbeReply(self.status, b"".join(self._body)))
         self._body, self.status = [], None
         if self._parser is not None and not self._parser.should_keep_alive():
             self._closing = True

@@ -14,7 +14,7 @@ from manyeyes.config import hosts
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health import vllm_metrics
-from manyeyes.controller.health.http_connection import Connection, ConnectionClosed, ProtocolError, Reply
+from manyeyes.controller.health.http_connection import ConnectionClosed, ProbeConnection, ProbeReply, ProtocolError
 from manyeyes.controller.health.states import CanaryResult, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads
 
@@ -41,8 +41,8 @@ class NoResolver(Exception):
 async def address_of(engine: Engine) -> str | None:
     """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
     try:
-        return str((await hosts.look_up(engine.host, engine.port, socket.AF_INET))[0])
-    except hosts.NoAnswer:
+        return str((await hosts.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
+    except hosts.ResolverUnavailable:
         raise NoResolver from None
     except hosts.LookupFailed:
         return None
@@ -73,11 +73,11 @@ class Probe:
         self.loads = Loads()
         self._lost = lost
         self._address_at_s = float("-inf")
-        self._health: Connection | None = None
-        self._asked: asyncio.Future[Reply] | None = None
+        self._health: ProbeConnection | None = None
+        self._asked: asyncio.Future[ProbeReply] | None = None
         self._asked_at_s = 0.0
         self._counters: asyncio.Task[EngineLoad | None] | None = None
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, ProbeConnection] = {}
         """For the counters, by path."""
         self._counters_odd = ""
         self._taken: EngineLoad | None = None
@@ -94,7 +94,7 @@ class Probe:
         if with_counters and self._counters is None and self.address:
             self._counters = asyncio.create_task(self._read_counters(rules))
         assert self._asked is not None
-        waiting: set[asyncio.Future[Reply] | asyncio.Task[EngineLoad | None]] = {self._asked}
+        waiting: set[asyncio.Future[ProbeReply] | asyncio.Task[EngineLoad | None]] = {self._asked}
         if self._counters is not None:
             waiting.add(self._counters)
         await asyncio.wait(waiting, timeout=wait_s)
@@ -114,10 +114,10 @@ class Probe:
         """One token about one picture, on a connection of its own. What came of it, and in words what went wrong."""
         if self.address is None:
             return CanaryResult.FAILED, "its name does not resolve"
-        connection: Connection | None = None
+        connection: ProbeConnection | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await Connection.open(self.address, self.engine.port, timeout_s, lambda: None)
+                connection = await ProbeConnection.open(self.address, self.engine.port, timeout_s, lambda: None)
                 reply = await connection.ask("/v1/chat/completions", MOST_ANSWER_BYTES, _question(name, pictures))
         except TimeoutError:
             return CanaryResult.SILENT, f"no answer within {timeout_s:g} s"
@@ -134,10 +134,10 @@ class Probe:
 
     async def names(self, timeout_s: float) -> frozenset[str]:
         """Every `model` that it accepts, as it lists them; empty where it does not say."""
-        connection: Connection | None = None
+        connection: ProbeConnection | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await Connection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
+                connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
                 reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
         except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
@@ -168,7 +168,7 @@ class Probe:
             self.address, self._address_at_s = address, self._asked_at_s
         if self._health is None or not self._health.is_open:
             try:
-                self._health = await Connection.open(
+                self._health = await ProbeConnection.open(
                     self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
                 )
             except TimeoutError:
@@ -232,12 +232,12 @@ class Probe:
         self._asleep = counters.asleep
         return self.loads.take(time.monotonic(), counters, _server_load(said))
 
-    async def _connection(self, path: str, rules: Controller) -> Connection:
+    async def _connection(self, path: str, rules: Controller) -> ProbeConnection:
         """The one for this path. Raises OSError, TimeoutError, Cut."""
         found = self._connections.get(path)
         if found is None or not found.is_open:
             address = self.address or ""
-            found = await Connection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
+            found = await ProbeConnection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
             self._connections[path] = found
         if not found.is_open:
             raise ConnectionClosed
@@ -285,7 +285,7 @@ def _question(name: str, pictures: bool) -> bytes:
     return orjson.dumps({"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]})
 
 
-def _canary(reply: Reply) -> tuple[CanaryResult, str]:
+def _canary(reply: ProbeReply) -> tuple[CanaryResult, str]:
     said = reply.body[:200].decode("utf-8", "replace")
     if reply.status in (429, 503):
         return CanaryResult.BUSY, f"status {reply.status}: {said}"
@@ -300,7 +300,7 @@ def _canary(reply: Reply) -> tuple[CanaryResult, str]:
     )
 
 
-def _names(reply: Reply) -> frozenset[str]:
+def _names(reply: ProbeReply) -> frozenset[str]:
     """vLLM: {"data": [{"id": "big"}, ...]}."""
     if reply.status != 200:
         return frozenset()
@@ -311,7 +311,7 @@ def _names(reply: Reply) -> frozenset[str]:
     return frozenset(name for name in listed if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)
 
 
-def _server_load(reply: Reply) -> int | None:
+def _server_load(reply: ProbeReply) -> int | None:
     """vLLM: {"server_load": 3}."""
     if reply.status != 200:
         return None

@@ -34,7 +34,7 @@ from prometheus_client import Counter
 
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.member import FleetMember
-from manyeyes.controller.supervision import failed, keep_running
+from manyeyes.controller.supervision import keep_running, record_failure
 from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class DnsResponder:
             made = build_response(wire, self.fleet, over_udp)
         except Exception:
             # nginx keeps its members when it is told that something went wrong, and asks again.
-            failed("dns_answer")
+            record_failure("dns_answer")
             return _error(wire, dns.rcode.SERVFAIL)
         if made is None:
             return _error(wire, dns.rcode.FORMERR)
@@ -236,7 +236,7 @@ class _Udp(asyncio.DatagramProtocol):
             if (reply := self.answers.to(data, over_udp=True)) and self.transport:
                 self.transport.sendto(reply, addr)
         except Exception:
-            failed("dns_udp")
+            record_failure("dns_udp")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
@@ -280,6 +280,6 @@ async def _tcp(answers: DnsResponder, reader: asyncio.StreamReader, writer: asyn
     except (TimeoutError, asyncio.IncompleteReadError, OSError):
         pass  # whoever asked is gone
     except Exception:
-        failed("dns_tcp")
+        record_failure("dns_tcp")
     finally:
         writer.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.config.engines import Engine
-from manyeyes.config.hosts import address_of
+from manyeyes.config.hosts import parse_address
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health.states import EngineState
@@ -50,7 +50,7 @@ class MembershipStore:
                 except (ValueError, TypeError):
                     continue
                 address, names = row.get("address"), row.get("accepts")
-                is_address = isinstance(address, str) and isinstance(address_of(address), IPv4Address)
+                is_address = isinstance(address, str) and isinstance(parse_address(address), IPv4Address)
                 found[name] = StoredMember(
                     state,
                     address if is_address else None,

@@ -14,7 +14,7 @@ from manyeyes.controller.registry.errors import error_response
 from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
 from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
-from manyeyes.controller.settings import Settings
+from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
@@ -22,7 +22,9 @@ BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-ke
 """Only told here, so that the OpenAPI page has its button; guard.py asks for it."""
 
 
-def mount_registry(app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: StateStore, settings: Settings) -> None:
+def mount_registry(
+    app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: StateStore, settings: ControllerSettings
+) -> None:
     """Adds the calls, the guard and the form of errors to `app`."""
     registrations = RegistrationService(in_force, kept)
     secret_files = SecretFiles(settings.secrets, in_force)

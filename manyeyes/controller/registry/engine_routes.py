@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from manyeyes.config.engines import Engine
-from manyeyes.config.hosts import wrong_host, wrong_port
+from manyeyes.config.hosts import host_problem, port_problem
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
@@ -213,7 +213,7 @@ def _address(url: str) -> str:
     try:
         Engine(name="x", pool="x", address=address)
     except ValueError:
-        if wrong_host(parts.hostname).startswith("is not an address") and not wrong_port(str(port)):
+        if host_problem(parts.hostname).startswith("is not an address") and not port_problem(str(port)):
             return address  # addresses.check() refuses it, by where it leads
         raise _wrong_url(url, "its host is neither a name nor an IPv4 address") from None
     return address

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from manyeyes.config.hosts import address_of, wrong_host
+from manyeyes.config.hosts import host_problem, parse_address
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
@@ -64,7 +64,7 @@ async def check_address(host: str, port: int, cluster: PlacedCluster, own: OwnLi
             raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
         if reason := deny_registration(address, rules.register_loopback, rules.register_private):
             raise _refused(_shown(host, address), reason, param)
-    if address_of(host) is None and (why := wrong_host(host)):
+    if parse_address(host) is None and (why := host_problem(host)):
         written = f"; write it as {found.pop()}" if len(found) == 1 else ""
         raise ApiError(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
 

@@ -21,7 +21,7 @@ FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """$upstream_cache_status of answers that no engine was asked for."""
 
 
-class Outcome(Enum):
+class AttemptOutcome(Enum):
     """What came of asking one engine."""
 
     OK = "ok"
@@ -41,12 +41,12 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class EngineAttempt:
     """One engine asked once."""
 
     address: str
     """host:port."""
-    outcome: Outcome
+    outcome: AttemptOutcome
     header_s: float | None
     """From the start of the attempt to the end of the answer's header, which nginx takes for the first byte."""
     response_s: float | None
@@ -71,7 +71,7 @@ class LoggedRequest:
     """The pool asked for when another one answered, else empty."""
     engine: str
     """The engine that answered, by name, or its address; or empty."""
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[EngineAttempt, ...]
     waited_s: float
     """Time that went by before the last attempt, in attempts and in finding that a pool had no engine."""
     cache: str
@@ -185,7 +185,7 @@ def _number(value: object, most: float) -> float | None:
 
 def _attempts(
     addresses: str, statuses: str, connects: str, headers: str, responses: str
-) -> tuple[tuple[Attempt, ...], float]:
+) -> tuple[tuple[EngineAttempt, ...], float]:
     """The attempts that reached for an engine, and the time before the last of them."""
     if not addresses:
         return (), 0.0
@@ -194,8 +194,8 @@ def _attempts(
     ):  # nearly always: one engine was asked, and answered
         header_s = _seconds(headers)
         outcome = _outcome(statuses, _seconds(connects) is not None, header_s is not None)
-        return (Attempt(addresses, outcome, header_s, _seconds(responses), handed_on=False),), 0.0
-    made: list[Attempt] = []
+        return (EngineAttempt(addresses, outcome, header_s, _seconds(responses), handed_on=False),), 0.0
+    made: list[EngineAttempt] = []
     before_s = waited_s = 0.0
     lists = [_flat(text) for text in (statuses, connects, headers, responses)]
     passes = addresses.split(" : ")
@@ -208,7 +208,7 @@ def _attempts(
             if _is_address(address):
                 header_s = _seconds(header)
                 outcome = _outcome(status, _seconds(connect) is not None, header_s is not None)
-                made.append(Attempt(address, outcome, header_s, response_s, handed_on=number < len(passes) - 1))
+                made.append(EngineAttempt(address, outcome, header_s, response_s, handed_on=number < len(passes) - 1))
                 waited_s = before_s
             before_s += response_s or 0.0
             if index >= MOST_ATTEMPTS:
@@ -233,13 +233,13 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def _outcome(status: str, connected: bool, answered: bool) -> Outcome:
+def _outcome(status: str, connected: bool, answered: bool) -> AttemptOutcome:
     if not status.isdecimal():
-        return Outcome.LEFT
+        return AttemptOutcome.LEFT
     if not answered:
         if not connected:
-            return Outcome.REFUSED
-        return Outcome.TIMEOUT if status == "504" else Outcome.LOST
+            return AttemptOutcome.REFUSED
+        return AttemptOutcome.TIMEOUT if status == "504" else AttemptOutcome.LOST
     if status in ("503", "429"):
-        return Outcome.BUSY
-    return Outcome.ERROR if status >= "500" else Outcome.OK
+        return AttemptOutcome.BUSY
+    return AttemptOutcome.ERROR if status >= "500" else AttemptOutcome.OK

@@ -13,9 +13,9 @@ import structlog
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.supervision import failed
+from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry import access_log_parser, metrics, request_aggregator, request_metrics
-from manyeyes.controller.telemetry.access_log_parser import LoggedRequest, Outcome
+from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, LoggedRequest
 from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
 from manyeyes.controller.telemetry.request_aggregator import RequestGroup
 from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow
@@ -31,7 +31,7 @@ KNOWN_FOR_S = 0.1
 """An engine's address is known long before nginx hears of it; only the first requests after a restart of the controller may come sooner."""
 MOST_KINDS = 1000
 """Of requests, by engine, key and so on; those of a kind above it are counted one by one."""
-FAILED = frozenset({Outcome.REFUSED, Outcome.LOST, Outcome.ERROR, Outcome.TIMEOUT})
+FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
 """Outcomes that make an engine worth a look."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 """Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
@@ -170,7 +170,7 @@ class AccessLog:
             engine = self._known.engine_at.get(attempt.address, "")
             if attempt.outcome in FAILED:
                 self.fleet.request_failed(engine)
-            elif attempt.outcome is Outcome.OK and number == len(request.attempts) and request.ok:
+            elif attempt.outcome is AttemptOutcome.OK and number == len(request.attempts) and request.ok:
                 self.fleet.request_succeeded(engine, now_s - request.since_first_byte_s)
 
     def count_dropped(self) -> None:
@@ -236,7 +236,7 @@ class _Reader:
                     self._take(self.receiver.recv(MOST_BYTES))
             self.request_log.settle()
         except Exception:
-            failed("request_log")
+            record_failure("request_log")
 
     def _take(self, datagram: bytes) -> None:
         try:

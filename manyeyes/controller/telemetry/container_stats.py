@@ -14,7 +14,7 @@ import structlog
 
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
-from manyeyes.controller.supervision import failed
+from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry.metrics import (
     CONTAINER_CPU,
     CONTAINER_MEMORY,
@@ -88,7 +88,7 @@ class ContainerStats:
                 await self._look_at(service, f"/containers/{cluster.name}-{service}-1", service in engines)
             except Exception:
                 # One odd answer must not hide the other containers.
-                failed("container_use", service=service)
+                record_failure("container_use", service=service)
 
     async def _look_at(self, service: str, container: str, is_engine: bool) -> None:
         self._tell(service, parse_usage(await self._ask(f"{container}/stats")))

@@ -16,7 +16,7 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
-from manyeyes.controller.telemetry.access_log_parser import Outcome
+from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome
 
 # A second series for each, with the time of its first value, that nothing reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ WITHIN_SLO = Counter(
 )
 ATTEMPTS = Counter(
     "manyeyes_attempts_total",
-    "Engines asked, by what came of it: " + ", ".join(outcome.value for outcome in Outcome) + ".",
+    "Engines asked, by what came of it: " + ", ".join(outcome.value for outcome in AttemptOutcome) + ".",
     ["pool", "engine", "outcome"],
 )
 RETRIES = Counter("manyeyes_retries_total", "Requests for which a second engine of the pool was asked.", ["pool"])

@@ -19,7 +19,7 @@ import structlog
 from manyeyes.config.observability import Tracing
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.telemetry import access_log_parser, metrics
-from manyeyes.controller.telemetry.access_log_parser import Attempt, LoggedRequest, Outcome
+from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, EngineAttempt, LoggedRequest
 
 SERVER, CLIENT = 2, 3
 ERROR = 2
@@ -102,8 +102,8 @@ def _child(own: str, number: int) -> str:
     return hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
 
 
-def _failed(attempt: Attempt) -> bool:
-    return attempt.outcome not in (Outcome.OK, Outcome.LEFT)
+def _failed(attempt: EngineAttempt) -> bool:
+    return attempt.outcome not in (AttemptOutcome.OK, AttemptOutcome.LEFT)
 
 
 log = structlog.get_logger()

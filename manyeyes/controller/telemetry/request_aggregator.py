@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from manyeyes.config.pools import Slo
 from manyeyes.controller.telemetry import request_metrics
-from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, LoggedRequest, Outcome
+from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, AttemptOutcome, LoggedRequest
 from manyeyes.controller.telemetry.metrics import (
     ATTEMPTS,
     BYTES_IN,
@@ -116,13 +116,13 @@ def parse_figures(fields: dict[str, object]) -> RequestFigures | None:
 def open_group(request: LoggedRequest, known: ClusterLabels, client: str, slo: Slo | None) -> RequestGroup | None:
     """Where requests like this one are counted; None where it is not ordinary. `client` is its key's label."""
     engine = known.engine(request)
-    ordinary = len(request.attempts) == 1 and request.attempts[0].outcome is Outcome.OK and not request.fallback
+    ordinary = len(request.attempts) == 1 and request.attempts[0].outcome is AttemptOutcome.OK and not request.fallback
     if not (ordinary and request.ok and engine in known.pool_of and known.engine_at.get(request.attempts[0].address)):
         return None
     pool, status = known.asked(request), request_metrics.status_label(request.status)
     once = [
         counter(REQUESTS, pool, engine, status, "", request_metrics.cache_label(request.cache)),
-        counter(ATTEMPTS, *known.attempted(request, request.attempts[0]), Outcome.OK.value),
+        counter(ATTEMPTS, *known.attempted(request, request.attempts[0]), AttemptOutcome.OK.value),
     ]
     if client:
         once.append(counter(KEY_REQUESTS, client, request_metrics.status_class(request.status)))

@@ -13,7 +13,7 @@ from math import ceil
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
-from manyeyes.controller.telemetry.access_log_parser import Attempt, LoggedRequest, Outcome
+from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, EngineAttempt, LoggedRequest
 from manyeyes.controller.telemetry.metrics import (
     ATTEMPTS,
     BYTES_IN,
@@ -67,7 +67,7 @@ class ClusterLabels:
         name = self.engine_at.get(request.attempts[-1].address, request.engine)
         return name if name in self.pool_of else OTHER
 
-    def attempted(self, request: LoggedRequest, attempt: Attempt) -> tuple[str, str]:
+    def attempted(self, request: LoggedRequest, attempt: EngineAttempt) -> tuple[str, str]:
         """Pool and engine of one attempt. An address that is not an engine's (yet, or any more) counts for the request's pool."""
         engine = self.engine_at.get(attempt.address, OTHER)
         if engine in self.pool_of:
@@ -109,7 +109,7 @@ def initialize_series(cluster: PlacedCluster) -> None:
         WITHIN_SLO.labels(engine.pool, engine.name)
         SECONDS.labels(engine.pool, engine.name)
         FIRST_BYTE_SECONDS.labels(engine.pool, engine.name)
-        for outcome in Outcome:
+        for outcome in AttemptOutcome:
             ATTEMPTS.labels(engine.pool, engine.name, outcome.value)
     for pool in cluster.served_pools:
         REQUESTS.labels(pool.name, "", "200", "", "HIT")

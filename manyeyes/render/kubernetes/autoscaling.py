@@ -9,7 +9,7 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.scaling import Scaling
 from manyeyes.render.engine_groups import EngineGroup, uniform_pools
 from manyeyes.render.kubernetes.engines import POOL
-from manyeyes.render.kubernetes.pod_spec import Json, thing
+from manyeyes.render.kubernetes.pod_spec import Json, kubernetes_object
 
 BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""
@@ -47,7 +47,7 @@ def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
             kind="Value",
         ),
     ]
-    return thing(
+    return kubernetes_object(
         "ScaledObject",
         name,
         {
@@ -78,7 +78,7 @@ def _trigger(cluster: PlacedCluster, name: str, query: str, threshold: float, ki
 
 def _autoscaler(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     scaling = _scaling(shape)
-    return thing(
+    return kubernetes_object(
         "HorizontalPodAutoscaler",
         shape.pool.name,
         {

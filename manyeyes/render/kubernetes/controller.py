@@ -5,13 +5,13 @@ from manyeyes.render.kubernetes.gateway import places
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
-    closed,
     component,
+    empty_dir,
     environment,
+    kubernetes_object,
     labels,
     pod,
-    scratch,
-    thing,
+    restricted_security,
 )
 
 HTTP, LOG = 8081, 5140
@@ -41,7 +41,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
             {"name": "log", "containerPort": LOG, "protocol": "UDP"},
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": alive | {"periodSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 30},
@@ -51,7 +51,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    return thing(
+    return kubernetes_object(
         "Deployment",
         "controller",
         {
@@ -68,8 +68,8 @@ def _deployment(cluster: PlacedCluster) -> Json:
                     containers=[container],
                     volumes=[
                         {"name": "config", "configMap": {"name": CONFIG}},
-                        scratch("state", 0.25),
-                        scratch("tmp", 0.0625),
+                        empty_dir("state", 0.25),
+                        empty_dir("tmp", 0.0625),
                     ],
                 ),
             },
@@ -80,7 +80,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
 
 
 def _service() -> Json:
-    return thing(
+    return kubernetes_object(
         "Service",
         "controller",
         {

@@ -14,7 +14,17 @@ from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
 from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes import models
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.pod_spec import (
+    OWN_USER,
+    Json,
+    empty_dir,
+    environment,
+    kubernetes_object,
+    labels,
+    memory,
+    pod,
+    restricted_security,
+)
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
@@ -49,7 +59,7 @@ def _services(cluster: PlacedCluster, pool: Pool) -> list[Json]:
 
 
 def _service(name: str, selector: dict[str, str]) -> Json:
-    return thing(
+    return kubernetes_object(
         "Service",
         name,
         {
@@ -63,7 +73,7 @@ def _service(name: str, selector: dict[str, str]) -> Json:
 
 def _budget(pool: Pool) -> Json:
     """Nodes are emptied one engine of a pool after the other."""
-    return thing(
+    return kubernetes_object(
         "PodDisruptionBudget",
         pool.name,
         {
@@ -79,7 +89,7 @@ def _budget(pool: Pool) -> Json:
 def deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     """Engines that are alike."""
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
-    return thing(
+    return kubernetes_object(
         "Deployment",
         shape.name,
         {
@@ -129,13 +139,13 @@ def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     more["containers"] = [_container(cluster, shape)]
     more["volumes"] = [
         {"name": "scripts", "configMap": {"name": "engine-pod"}},
-        scratch("tmp", 2),
+        empty_dir("tmp", 2),
     ]
     if vllm:
         more["volumes"] += [
             models.volume(read_only=True),
             models.code_volume(),
-            scratch("cache", CACHE_GB),
+            empty_dir("cache", CACHE_GB),
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(shm_gb(shape.engine))}},
         ]
     return pod(OWN_USER, **more)
@@ -162,7 +172,7 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "env": environment(environment_of(cluster, pool, engine) | _without_a_name(shape)),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
         "resources": _resources(cluster, shape),
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "startupProbe": _startup(cluster, shape),
         "readinessProbe": _readiness(cluster),
         **_liveness(cluster),

@@ -3,7 +3,16 @@
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.kubernetes.pod_spec import GATEWAY_USER, Json, closed, component, labels, pod, scratch, thing
+from manyeyes.render.kubernetes.pod_spec import (
+    GATEWAY_USER,
+    Json,
+    component,
+    empty_dir,
+    kubernetes_object,
+    labels,
+    pod,
+    restricted_security,
+)
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
 
@@ -37,7 +46,7 @@ def objects(cluster: PlacedCluster) -> list[Json]:
 
 def _deployment(cluster: PlacedCluster) -> Json:
     finish_s = cluster.shutdown.finish_s
-    return thing(
+    return kubernetes_object(
         "Deployment",
         "gateway",
         {
@@ -83,7 +92,7 @@ def _nginx(cluster: PlacedCluster) -> Json:
             {"name": "inside", "containerPort": INSIDE},
         ],
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": alive | {"periodSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 10},
@@ -120,7 +129,7 @@ def _exporter(cluster: PlacedCluster) -> Json:
         "args": [f"--nginx.scrape-uri=http://127.0.0.1:{INSIDE}/stub_status"],
         "ports": [{"name": "counters", "containerPort": COUNTERS}],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
     }
 
 
@@ -132,8 +141,8 @@ def _volumes() -> list[Json]:
         {"name": "offered", "configMap": {"name": FILES}},
         # Certificate, keys of endpoints elsewhere: `kubectl create secret generic manyeyes --from-file=secrets/`.
         {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
-        scratch("tmp", 4),
-        scratch("cache", 0.125),
+        empty_dir("tmp", 4),
+        empty_dir("cache", 0.125),
     ]
 
 
@@ -155,13 +164,13 @@ def _services(cluster: PlacedCluster) -> list[Json]:
         ],
     }
     return [
-        thing("Service", "gateway", public, marked=labels("gateway")),
-        thing("Service", "gateway-inside", inside, marked=labels("gateway")),
+        kubernetes_object("Service", "gateway", public, marked=labels("gateway")),
+        kubernetes_object("Service", "gateway-inside", inside, marked=labels("gateway")),
     ]
 
 
 def _budget() -> Json:
-    return thing(
+    return kubernetes_object(
         "PodDisruptionBudget",
         "gateway",
         {
@@ -189,4 +198,4 @@ def http_route(cluster: PlacedCluster) -> Json:
     }
     if settings.hostnames:
         spec["hostnames"] = list(settings.hostnames)
-    return thing("HTTPRoute", "gateway", spec, version="gateway.networking.k8s.io/v1")
+    return kubernetes_object("HTTPRoute", "gateway", spec, version="gateway.networking.k8s.io/v1")

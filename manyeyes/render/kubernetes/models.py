@@ -7,7 +7,17 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
 from manyeyes.render.engine_container import download_environment, image_of, runs_vllm, wanted_models
 from manyeyes.render.engine_groups import EngineGroup
-from manyeyes.render.kubernetes.pod_spec import OWN_USER, Json, closed, environment, labels, memory, pod, scratch, thing
+from manyeyes.render.kubernetes.pod_spec import (
+    OWN_USER,
+    Json,
+    empty_dir,
+    environment,
+    kubernetes_object,
+    labels,
+    memory,
+    pod,
+    restricted_security,
+)
 
 CODE_DIR = "/app"
 CODE = {
@@ -53,7 +63,7 @@ def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "workingDir": CODE_DIR,
         "env": environment(download_environment(wanted)),
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_DIR, "readOnly": True},
             {"name": "code", "mountPath": CODE_DIR, "readOnly": True},
@@ -64,7 +74,7 @@ def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 def _claim(cluster: PlacedCluster) -> Json:
     settings = cluster.kubernetes
     named = {"storageClassName": settings.storage_class} if settings.storage_class else {}
-    return thing(
+    return kubernetes_object(
         "PersistentVolumeClaim",
         "models",
         {
@@ -93,14 +103,14 @@ def _job(cluster: PlacedCluster) -> Json:
         # HF_TOKEN for models behind a licence, HF_ENDPOINT for a mirror.
         "envFrom": [{"secretRef": {"name": "hub", "optional": True}}],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": memory(4)}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "volumeMounts": [
             {"name": "models", "mountPath": MODELS_DIR},
             {"name": "code", "mountPath": CODE_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    return thing(
+    return kubernetes_object(
         "Job",
         f"models-{digest}",
         {
@@ -111,7 +121,7 @@ def _job(cluster: PlacedCluster) -> Json:
                     OWN_USER,
                     restartPolicy="OnFailure",
                     containers=[container],
-                    volumes=[volume(read_only=False), code_volume(), scratch("tmp", 2)],
+                    volumes=[volume(read_only=False), code_volume(), empty_dir("tmp", 2)],
                 ),
             },
         },

@@ -3,7 +3,7 @@
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.kubernetes.engines import FLAVOUR, POOL
-from manyeyes.render.kubernetes.pod_spec import Json, component, thing
+from manyeyes.render.kubernetes.pod_spec import Json, component, kubernetes_object
 
 VERSION = "monitoring.coreos.com/v1"
 
@@ -41,19 +41,19 @@ def _gateways(cluster: PlacedCluster) -> Json:
 def _pods(cluster: PlacedCluster, selected: str, name: str, port: str, relabelings: list[Json]) -> Json:
     endpoint = {"port": port, "path": "/metrics", **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component(selected)}, "podMetricsEndpoints": [endpoint]}
-    return thing("PodMonitor", name, spec, version=VERSION, marked=found_by(cluster))
+    return kubernetes_object("PodMonitor", name, spec, version=VERSION, marked=found_by(cluster))
 
 
 def _controller(cluster: PlacedCluster) -> Json:
     relabelings = [_constant("job", "controller"), _constant("cluster", cluster.name)]
     endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
-    return thing("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
+    return kubernetes_object("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
 
 
 def _rules(cluster: PlacedCluster) -> Json:
     """The rules of one host, word for word."""
-    return thing("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster))
+    return kubernetes_object("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster))
 
 
 def _often(cluster: PlacedCluster) -> Json:

@@ -9,7 +9,7 @@ from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes import controller, webui
 from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
-from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, thing
+from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubernetes_object
 
 DNS_NAMESPACE = "kube-system"
 NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
@@ -91,7 +91,7 @@ def _policy(
         spec["ingress"] = ingress
     if egress:
         spec["egress"] = egress
-    return thing("NetworkPolicy", name, spec, version="networking.k8s.io/v1")
+    return kubernetes_object("NetworkPolicy", name, spec, version="networking.k8s.io/v1")
 
 
 def _rule(side: str, peers: list[Json], ports: list[str]) -> Json:

@@ -36,7 +36,9 @@ def labels(name: str) -> dict[str, str]:
     return {**PART_OF, **component(name)}
 
 
-def thing(kind: str, name: str, spec: Json, version: str = "v1", marked: dict[str, str] | None = None) -> Json:
+def kubernetes_object(
+    kind: str, name: str, spec: Json, version: str = "v1", marked: dict[str, str] | None = None
+) -> Json:
     """One object. Its namespace comes with the overlay."""
     return {
         "apiVersion": version,
@@ -64,7 +66,7 @@ def pod(user: int, **more: Any) -> Json:
     }
 
 
-def closed() -> Json:
+def restricted_security() -> Json:
     """A container's securityContext."""
     return {
         "allowPrivilegeEscalation": False,
@@ -77,7 +79,7 @@ def memory(gb: float) -> str:
     return f"{round(gb * 1024)}Mi"
 
 
-def scratch(name: str, gb: float) -> Json:
+def empty_dir(name: str, gb: float) -> Json:
     """A folder that goes with the pod."""
     return {"name": name, "emptyDir": {"sizeLimit": memory(gb)}}
 

@@ -6,13 +6,13 @@ from manyeyes.render.kubernetes.gateway import PAGE
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
-    closed,
     component,
+    empty_dir,
     environment,
+    kubernetes_object,
     labels,
     pod,
-    scratch,
-    thing,
+    restricted_security,
 )
 
 PORT = 7860
@@ -37,7 +37,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
         ),
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
-        "securityContext": closed(),
+        "securityContext": restricted_security(),
         "startupProbe": answers | {"periodSeconds": 3, "failureThreshold": 60},
         "readinessProbe": answers | {"periodSeconds": 30},
         "livenessProbe": answers | {"periodSeconds": 60},
@@ -46,7 +46,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    return thing(
+    return kubernetes_object(
         "Deployment",
         "webui",
         {
@@ -61,7 +61,7 @@ def _deployment(cluster: PlacedCluster) -> Json:
                     OWN_USER,
                     terminationGracePeriodSeconds=10,
                     containers=[container],
-                    volumes=[{"name": "config", "configMap": {"name": CONFIG}}, scratch("tmp", 2)],
+                    volumes=[{"name": "config", "configMap": {"name": CONFIG}}, empty_dir("tmp", 2)],
                 ),
             },
         },
@@ -72,4 +72,6 @@ def _deployment(cluster: PlacedCluster) -> Json:
 
 def _service() -> Json:
     ports = [{"name": "http", "port": PORT, "targetPort": "http"}]
-    return thing("Service", "webui", {"selector": component("webui"), "ports": ports}, marked=labels("webui"))
+    return kubernetes_object(
+        "Service", "webui", {"selector": component("webui"), "ports": ports}, marked=labels("webui")
+    )
