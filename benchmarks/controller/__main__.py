@@ -155,7 +155,7 @@ def cold_ms(document: dict[str, Any]) -> list[float]:
     fleet = Fleet(place_engines(parse(yaml.safe_dump(document)), Inventory()))
     for number, member in enumerate(fleet.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
-        member.known = EngineHealth(state=EngineState.UP, settled=True)
+        member.health = EngineHealth(state=EngineState.UP, settled=True)
     answers, took = DnsResponder(fleet), []
     for _ in range(20):
         fleet.version += 1

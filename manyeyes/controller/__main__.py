@@ -83,32 +83,32 @@ async def _or_cannot_listen(
 
 async def run(settings: ControllerSettings) -> None:
     """Until uvicorn is told to stop."""
-    kept = StateStore(settings.state)
-    configuration = ConfigWatcher(settings.config, settings.inventory, kept)
-    registered, left_out = registrations.load_registrations(kept, configuration.reach.cluster)
-    in_force = EffectiveConfig(configuration.reach.cluster, registered)
-    cluster = in_force.cluster
-    fleet = Fleet(cluster, kept)
-    in_force.listen(fleet.apply)
+    state_store = StateStore(settings.state)
+    configuration = ConfigWatcher(settings.config, settings.inventory, state_store)
+    registered, left_out = registrations.load_registrations(state_store, configuration.plan.cluster)
+    effective = EffectiveConfig(configuration.plan.cluster, registered)
+    cluster = effective.cluster
+    fleet = Fleet(cluster, state_store)
+    effective.listen(fleet.apply)
     kind = ReadOnlyPublisher if settings.services else NginxPublisher
-    gateway = kind(GenerationStore(settings.offered), settings.places, settings.gateway, fleet.tell)
+    gateway = kind(GenerationStore(settings.offered), settings.places, settings.gateway, fleet.emit_event)
     # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
     gateway.naming = lambda cluster: pool_renames.pool_naming(
-        cluster, fleet.lineage, {**fleet.accepted, **configuration.reach.accepted}
+        cluster, fleet.lineage, {**fleet.accepted, **configuration.plan.accepted}
     )
     fleet.accepts_changed = gateway.apply_again
-    in_force.listen(gateway.apply)
-    adapter_book = AdapterConfigWriter(kept)
+    effective.listen(gateway.apply)
+    adapter_book = AdapterConfigWriter(state_store)
     adapter_book.write(cluster)
-    in_force.listen(adapter_book.write)
+    effective.listen(adapter_book.write)
     for sentence in left_out:
-        fleet.tell(sentence)
-    configuration.begin(in_force, gateway, fleet.tell)
+        fleet.emit_event(sentence)
+    configuration.start(effective, gateway, fleet.emit_event)
     requests = AccessLog(fleet)
-    in_force.listen(requests.apply)
-    app = create_app(fleet, requests, lambda: metrics.record_certificate(in_force.cluster, settings.secrets))
+    effective.listen(requests.apply)
+    app = create_app(fleet, requests, lambda: metrics.record_certificate(effective.cluster, settings.secrets))
     app.include_router(api.configuration_router(configuration))
-    mount_registry(app, fleet, in_force, kept, settings)
+    mount_registry(app, fleet, effective, state_store, settings)
     listening = _bound(settings.host, settings.http_port)
     server = QuietServer(
         uvicorn.Config(
@@ -137,8 +137,8 @@ async def run(settings: ControllerSettings) -> None:
             settings.syslog_port,
             access_log_receiver.receive_access_log(requests, settings.closed_host, settings.syslog_port),
         ),
-        collect_container_stats(in_force, settings.containers),
-        run_autoscaler(fleet, in_force, requests, kept, settings.containers, settings.state / "load") as scaler,
+        collect_container_stats(effective, settings.containers),
+        run_autoscaler(fleet, effective, requests, state_store, settings.containers, settings.state / "load") as scaler,
     ):
         app.include_router(scaling_api.routes(scaler), dependencies=[Security(BEARER)])
         tasks = {
@@ -148,7 +148,7 @@ async def run(settings: ControllerSettings) -> None:
             "spans": requests.spans.run,
         }
         if settings.services:
-            tasks["services"] = ServiceDiscovery(settings.services, settings.resolver, in_force, fleet.tell).follow
+            tasks["services"] = ServiceDiscovery(settings.services, settings.resolver, effective, fleet.emit_event).run
         loops = [asyncio.create_task(keep_running(name, each)) for name, each in tasks.items()]
         structlog.get_logger().info(
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]

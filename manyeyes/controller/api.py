@@ -42,7 +42,7 @@ def create_app(fleet: Fleet, requests: AccessLog, look: Callable[[], None] = lam
     @app.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
         """200 once every pool can be answered for, so that DNS answers are meant; 503 before."""
-        unsettled = [name for name, member in fleet.members.items() if not member.known.settled]
+        unsettled = [name for name, member in fleet.members.items() if not member.health.settled]
         response.status_code = 503 if unsettled else 200
         return {"status": "ok" if not unsettled else "starting", "unsettled": unsettled}
 
@@ -101,12 +101,12 @@ def _pool_status(fleet: Fleet, requests: AccessLog, pool: Pool) -> dict[str, Any
 
 
 def _by_engines(fleet: Fleet, requests: AccessLog, pool: Pool) -> dict[str, Any]:
-    members = fleet.of_pool(pool.name)
+    members = fleet.members_of(pool.name)
     flavours = sorted({member.engine.flavour for member in members})
     return {
         "flavour": ", ".join(flavours),
         "notice": NOISE if pool.is_tiny and "emulated" not in flavours else CANNED if "emulated" in flavours else "",
-        "up": sum(member.known.shown in SERVES for member in members),
+        "up": sum(member.health.shown in SERVES for member in members),
         "total": len(members),
         "engines": [_engine_status(member, requests) for member in members],
     }
@@ -140,7 +140,7 @@ def _engine_status(member: FleetMember, requests: AccessLog) -> dict[str, Any]:
     load = member.load
     return {
         "name": member.engine.name,
-        "state": member.known.shown.value,
+        "state": member.health.shown.value,
         "reason": member.reason,
         "since": member.since.isoformat(timespec="seconds"),
         "last_success": last_success.isoformat(timespec="milliseconds") if last_success else None,
@@ -162,7 +162,7 @@ def configuration_router(configuration: ConfigWatcher) -> APIRouter:
 
     @routes.get("/api/configuration")
     async def status() -> dict[str, Any]:
-        """{applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, in_force, trouble}, needs: [sentence]}."""
+        """{applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, effective, trouble}, needs: [sentence]}."""
         return configuration.status()
 
     return routes

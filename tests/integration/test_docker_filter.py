@@ -74,7 +74,7 @@ async def test_use_and_restarts_of_containers_become_metrics(behind: tuple[FakeD
                 "cpu_stats": {"cpu_usage": {"total_usage": int(seconds * 1e9)}},
                 "memory_stats": {"usage": 900, "limit": 4096, "stats": {"inactive_file": 100}},
             }
-            await use.look()
+            await use.poll()
     assert told("manyeyes_container_cpu_seconds_total", "gpu-0") == 3.5
     assert told("manyeyes_container_memory_bytes", "gpu-0") == 800
     assert told("manyeyes_container_memory_limit_bytes", "gpu-0") == 4096

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, parse_keys
-from manyeyes.config.loader import ConfigError
+from manyeyes.config.loader import ConfigError, parse
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.controller.registry.schemas import NewPool
 from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
@@ -124,7 +124,7 @@ def document(**pool: Any) -> dict[str, Any]:
 
 
 def laid_out(described: dict[str, Any]) -> PlacedCluster:
-    return place_engines(placed(yaml.safe_dump(described)), Inventory(flavour="emulated"))
+    return place_engines(parse(yaml.safe_dump(described)), Inventory(flavour="emulated"))
 
 
 def with_setting(section: str, **values: Any) -> dict[str, Any]:

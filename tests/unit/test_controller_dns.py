@@ -21,7 +21,7 @@ def fleet(count: int = 2) -> Fleet:
     made = Fleet(placed(f"pools: [{{name: big, model: m}}, {{name: idle, model: n}}]\nengines:\n{engines}"))
     for number, member in enumerate(made.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
-        member.known = EngineHealth(state=EngineState.UP, settled=True)
+        member.health = EngineHealth(state=EngineState.UP, settled=True)
     return made
 
 
@@ -55,14 +55,14 @@ def test_names_of_pools_and_engines_have_addresses() -> None:
 
 def test_an_engine_that_is_down_is_not_among_them() -> None:
     of = fleet()
-    of.members["e-0"].known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
+    of.members["e-0"].health = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
     assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9001 e-1.engine.manyeyes.internal."]
 
 
 def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
     of = fleet()
     for member in of.members.values():
-        member.known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
+        member.health = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
     assert (ask(of, SRV).rcode(), ask(of, SRV).answer) == (dns.rcode.NOERROR, [])
     idle = ask(of, "_http._tcp.idle.pool.manyeyes.internal")
     assert (idle.rcode(), idle.answer) == (dns.rcode.NOERROR, [])
@@ -70,7 +70,7 @@ def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
 
 def test_while_nothing_is_known_the_answer_is_servfail_so_that_nginx_keeps_its_members() -> None:
     of = fleet()
-    of.members["e-1"].known = EngineHealth()
+    of.members["e-1"].health = EngineHealth()
     assert ask(of, SRV).rcode() == dns.rcode.SERVFAIL
 
 
@@ -110,7 +110,9 @@ def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
     assert first is not None
     assert second is not None
     assert (second[:2], second[2:]) == ((4242).to_bytes(2, "big"), first[2:])
-    of.take(of.members["e-0"], Transition(EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)))
+    of.apply_transition(
+        of.members["e-0"], Transition(EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True))
+    )
     third = answers.to(query.to_wire(), over_udp=True)
     assert third is not None
     assert [record.to_text() for record in dns.message.from_wire(third).answer[0]] == [
@@ -139,6 +141,6 @@ def test_ever_new_names_do_not_fill_the_memory() -> None:
 
 def test_a_suspect_engine_is_still_among_them_and_a_sleeping_one_is_not() -> None:
     of = fleet()
-    of.members["e-0"].known = EngineHealth(state=EngineState.SUSPECT, settled=True)
-    of.members["e-1"].known = state_machine.restore(EngineState.SLEEPING, 0.0)
+    of.members["e-0"].health = EngineHealth(state=EngineState.SUSPECT, settled=True)
+    of.members["e-1"].health = state_machine.restore(EngineState.SLEEPING, 0.0)
     assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9000 e-0.engine.manyeyes.internal."]

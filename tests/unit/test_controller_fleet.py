@@ -25,9 +25,9 @@ def engine(name: str, address: str = "127.0.0.1:9", pool: str = "big", weight: i
 
 def with_all_up(fleet: Fleet) -> Fleet:
     for member in fleet.members.values():
-        healthy = state_machine.observe(member.known, Observation(0.0, ProbeResult.HEALTHY), fleet.cluster.controller)
-        fleet.take(member, state_machine.finish_warm_up(healthy.engine, 0.0))
-        fleet.moved(member, "127.0.0.1")
+        healthy = state_machine.observe(member.health, Observation(0.0, ProbeResult.HEALTHY), fleet.cluster.controller)
+        fleet.apply_transition(member, state_machine.finish_warm_up(healthy.engine, 0.0))
+        fleet.set_address(member, "127.0.0.1")
     return fleet
 
 
@@ -35,15 +35,15 @@ def test_an_engine_that_stays_keeps_its_state_and_takes_its_new_weight() -> None
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.apply(cluster(engine("b", weight=3), engine("c")))
     assert list(fleet.members) == ["b", "c"]
-    assert fleet.members["b"].known.state is EngineState.UP
+    assert fleet.members["b"].health.state is EngineState.UP
     assert fleet.members["b"].engine.weight == 3
-    assert fleet.members["c"].known.state is EngineState.UNKNOWN
+    assert fleet.members["c"].health.state is EngineState.UNKNOWN
 
 
 def test_another_process_under_the_same_name_begins_anew() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"))))
     fleet.apply(cluster(engine("a", address="127.0.0.1:10")))
-    assert fleet.members["a"].known.state is EngineState.UNKNOWN
+    assert fleet.members["a"].health.state is EngineState.UNKNOWN
 
 
 RENAMED = "pools: [{name: large, model: m}, {name: small, model: n}]\nengines:\n"
@@ -55,7 +55,7 @@ def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
     rows = [engine("a", pool="large"), engine("c", "127.0.0.1:10", pool="large")]
     fleet.apply(placed(RENAMED + "\n".join(rows)))
     assert [member.engine.name for member in fleet.serving("large") or []] == ["a"]
-    assert fleet.members["c"].known.shown is EngineState.DRAINING
+    assert fleet.members["c"].health.shown is EngineState.DRAINING
     # nginx asks by the name that it knows.
     assert fleet.serving_upstream("big") == ("large", fleet.serving("large"))
 
@@ -72,7 +72,7 @@ def test_a_pool_that_is_gone_is_answered_for_until_nginx_has_the_new_files() -> 
 def test_a_controller_that_starts_after_a_pool_was_renamed_knows_its_engines(tmp_path: Path) -> None:
     asyncio.run(kept_members(with_all_up(Fleet(cluster(engine("a")), StateStore(tmp_path))), tmp_path))
     again = Fleet(placed(RENAMED + engine("a", pool="large")), StateStore(tmp_path))
-    assert again.members["a"].known.state is EngineState.UP
+    assert again.members["a"].health.state is EngineState.UP
     assert again.serving_upstream("big") == ("large", [again.members["a"]])
 
 
@@ -80,7 +80,7 @@ def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.hold("a", "drained by ops")
     assert [member.engine.name for member in fleet.serving("big") or []] == ["b"]
-    assert fleet.members["a"].known.shown is EngineState.DRAINING
+    assert fleet.members["a"].health.shown is EngineState.DRAINING
     assert fleet.events[-1]["sentence"] == "a is held back: drained by ops"
     fleet.hold("b", "drained by ops")
     assert fleet.serving("big") == []
@@ -111,7 +111,7 @@ def test_members_outlive_the_controller_with_their_addresses(tmp_path: Path) -> 
     assert names(again) == ["a", "b"]
     assert again.members["a"].address == "127.0.0.1"
     moved = cluster(engine("a"), engine("b", address="127.0.0.1:11"))
-    assert Fleet(moved, StateStore(tmp_path)).members["b"].known.state is EngineState.UNKNOWN
+    assert Fleet(moved, StateStore(tmp_path)).members["b"].health.state is EngineState.UNKNOWN
     assert names(Fleet(both)) is None
 
 
@@ -127,7 +127,7 @@ def test_held_engines_stay_held_over_a_restart_of_the_controller(tmp_path: Path)
     with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path))).hold("a", "drained by ops")
     again = with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))
     assert names(again) == ["b"]
-    assert again.members["a"].known.held_for == "drained by ops"
+    assert again.members["a"].health.held_for == "drained by ops"
     again.release("a", "resumed by ops")
     assert names(with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))) == ["a", "b"]
 
@@ -136,7 +136,7 @@ def test_a_held_engine_that_moves_stays_held() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
     fleet.hold("a", "drained by ops")
     fleet.apply(cluster(engine("a", address="127.0.0.1:10"), engine("b")))
-    assert fleet.members["a"].known.held
+    assert fleet.members["a"].health.held
 
 
 def test_what_is_kept_and_corrupt_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ def test_the_version_changes_with_whatever_changes_an_answer() -> None:
     changes: list[Callable[[], None]] = [
         lambda: fleet.hold("a", "x"),
         lambda: fleet.release("a", "y"),
-        lambda: fleet.moved(fleet.members["a"], "127.0.0.9"),
+        lambda: fleet.set_address(fleet.members["a"], "127.0.0.9"),
         lambda: fleet.apply(cluster(engine("a", weight=2), engine("b"))),
-        lambda: fleet.take(
+        lambda: fleet.apply_transition(
             fleet.members["a"],
             state_machine.observe(
-                fleet.members["a"].known, Observation(1.0, ProbeResult.GONE), fleet.cluster.controller
+                fleet.members["a"].health, Observation(1.0, ProbeResult.GONE), fleet.cluster.controller
             ),
         ),
     ]
@@ -207,15 +207,15 @@ def test_the_version_changes_with_whatever_changes_an_answer() -> None:
         assert fleet.version not in seen
         seen.append(fleet.version)
     healthy = state_machine.observe(
-        fleet.members["b"].known, Observation(2.0, ProbeResult.HEALTHY), fleet.cluster.controller
+        fleet.members["b"].health, Observation(2.0, ProbeResult.HEALTHY), fleet.cluster.controller
     )
-    fleet.take(fleet.members["b"], healthy)
+    fleet.apply_transition(fleet.members["b"], healthy)
     assert fleet.version == seen[-1]
 
 
 async def looked_at(fleet: Fleet) -> None:
     async with asyncio.timeout(10):
-        while any(member.known.state is EngineState.UNKNOWN for member in fleet.members.values()):  # noqa: ASYNC110 it has no event
+        while any(member.health.state is EngineState.UNKNOWN for member in fleet.members.values()):  # noqa: ASYNC110 it has no event
             await asyncio.sleep(0.01)
 
 

@@ -38,13 +38,13 @@ def test_listeners_hear_of_every_change_and_of_no_refused_one() -> None:
     held = EffectiveConfig(written())
     heard: list[PlacedCluster] = []
     held.listen(heard.append)
-    held.take_registered(Registrations(engines=(engine("b"),)))
+    held.apply_registrations(Registrations(engines=(engine("b"),)))
     with pytest.raises(ChangeRejected) as refused:
-        held.take_registered(Registrations(engines=(engine("c", pool="nowhere"),)))
+        held.apply_registrations(Registrations(engines=(engine("c", pool="nowhere"),)))
     assert refused.value.problems == ["engines[c].pool is 'nowhere', which is not a pool; there are big"]
     assert [one.name for one in held.cluster.engines] == ["a", "b"]
     assert heard == [held.cluster]
-    held.take_registered(NO_REGISTRATIONS)
+    held.apply_registrations(NO_REGISTRATIONS)
     assert held.cluster == held.written
 
 
@@ -52,4 +52,4 @@ def test_a_pool_that_registered_engines_need_cannot_go() -> None:
     small = Pool(name="small", model="n")
     held = EffectiveConfig(written(), Registrations(pools=(small,), engines=(engine("b", pool="small"),)))
     with pytest.raises(ChangeRejected):
-        held.take_registered(replace(held.registered, pools=()))
+        held.apply_registrations(replace(held.registered, pools=()))

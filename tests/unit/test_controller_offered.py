@@ -19,28 +19,28 @@ def names(folder: Path) -> set[str]:
 def test_a_generation_is_whole_before_it_is_current_and_others_are_swept_away(tmp_path: Path) -> None:
     offered = GenerationStore(tmp_path)
     assert (offered.current, offered.proven) == ("", "")
-    offered.offer("one", {"a.conf": "1"})
-    offered.prove("one")
-    offered.offer("two", {"a.conf": "2"})
+    offered.publish("one", {"a.conf": "1"})
+    offered.mark_proven("one")
+    offered.publish("two", {"a.conf": "2"})
     assert (offered.current, offered.proven) == ("two", "one")
     assert (tmp_path / "current/a.conf").read_text() == "2"
     assert (tmp_path / "proven/a.conf").read_text() == "1"
     (tmp_path / "generations/.three.new").mkdir()  # a kill left it
-    offered.offer("four", {"a.conf": "4"})
+    offered.publish("four", {"a.conf": "4"})
     assert names(tmp_path) == {"one", "four"}
 
 
 def test_a_disk_that_refuses_leaves_what_was_there(tmp_path: Path) -> None:
     offered = GenerationStore(tmp_path)
-    offered.offer("one", {"a.conf": "1"})
+    offered.publish("one", {"a.conf": "1"})
     with pytest.raises(OSError, match="Not a directory"):
-        offered.offer("two", {"a.conf": "2", "a.conf/b": "3"})
+        offered.publish("two", {"a.conf": "2", "a.conf/b": "3"})
     assert offered.current == "one"
     assert names(tmp_path) == {"one"}
 
 
 def test_its_files_are_readable_whatever_the_umask(tmp_path: Path) -> None:
-    GenerationStore(tmp_path).offer("one", {"a.conf": "1"})
+    GenerationStore(tmp_path).publish("one", {"a.conf": "1"})
     generation = tmp_path / "generations/one"
     assert (generation.stat().st_mode & 0o777, (generation / "a.conf").stat().st_mode & 0o777) == (0o755, 0o644)
 
@@ -81,19 +81,19 @@ def cluster(name: str, deadline_s: float = 60) -> PlacedCluster:
 def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: NginxPublisher, told: list[str]) -> None:
     files.apply(cluster("a"))
     first = files.offered.current
-    files.learn(GenerationStatus(first))
-    assert (files.in_force, files.offered.proven) == (True, first)
+    files.record_status(GenerationStatus(first))
+    assert (files.is_current, files.offered.proven) == (True, first)
     files.apply(cluster("b"))
     second = files.offered.current
     for _ in range(3):
-        files.learn(GenerationStatus(first, refused=second, reason="[emerg] no such file"))
-    assert not files.in_force
+        files.record_status(GenerationStatus(first, refused=second, reason="[emerg] no such file"))
+    assert not files.is_current
     assert files.offered.proven == first
     assert told == [
         "the gateway runs on the configuration in force",
         "the gateway does not run on its new files: it refuses them and goes on with those before: [emerg] no such file",
     ]
-    files.learn(GenerationStatus(second))
+    files.record_status(GenerationStatus(second))
     assert told[-1] == "the gateway runs on the configuration in force again"
     assert (files.trouble, files.offered.proven) == ("", second)
 
@@ -102,20 +102,20 @@ def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(
     files: NginxPublisher, told: list[str]
 ) -> None:
     files.apply(cluster("a", deadline_s=0.001))
-    files.learn(GenerationStatus())
-    files.learn(GenerationStatus())
+    files.record_status(GenerationStatus())
+    files.record_status(GenerationStatus())
     assert told == []
-    files.learn(GenerationStatus("another"))
-    files.learn(GenerationStatus("another"))
+    files.record_status(GenerationStatus("another"))
+    files.record_status(GenerationStatus("another"))
     assert [sentence for sentence in told if "did not take them over within" in sentence] == told
     assert len(told) == 1
 
 
 def test_the_same_cluster_is_no_new_generation(files: NginxPublisher, told: list[str]) -> None:
     files.apply(cluster("a"))
-    files.learn(GenerationStatus(files.offered.current))
+    files.record_status(GenerationStatus(files.offered.current))
     files.apply(cluster("a"))
-    assert files.in_force
+    assert files.is_current
 
 
 def test_a_full_disk_is_told_and_tried_again(files: NginxPublisher, told: list[str], tmp_path: Path) -> None:

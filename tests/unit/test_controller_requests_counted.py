@@ -54,7 +54,7 @@ def log() -> AccessLog:
 
 
 def take(log: AccessLog, **changed: Any) -> None:
-    log.take(b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(PLAIN | changed).encode())
+    log.record(b"<190>Nov 21 13:00:00 myhost manyeyes: " + json.dumps(PLAIN | changed).encode())
 
 
 def value(name: str, **labels: str) -> float | None:
@@ -107,8 +107,8 @@ def test_what_was_gathered_is_told_when_it_is_settled(log: AccessLog) -> None:
     line = json.dumps(PLAIN).encode()
     for _ in range(3):
         log.gather(line)
-    log.settle()
-    log.settle()
+    log.flush()
+    log.flush()
     assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 3
     assert value("manyeyes_request_seconds_count", pool="big", engine="big-0") == 3
     assert value("manyeyes_bytes_in_total", pool="big") == 3000
@@ -120,7 +120,7 @@ def test_a_success_before_a_failure_does_not_excuse_it(log: AccessLog) -> None:
     log.gather(json.dumps(failed).encode())
     log.gather(json.dumps(PLAIN).encode())
     log.gather(json.dumps(failed).encode())
-    log.settle()
+    log.flush()
     assert log.fleet.members["big-0"].failures == 1
 
 
@@ -229,7 +229,7 @@ def test_keys_are_counted_by_name_and_their_number_is_bounded(log: AccessLog) ->
 def test_what_cannot_be_read_is_counted(log: AccessLog) -> None:
     before = value("manyeyes_request_log_unreadable_total") or 0
     for wrong in (b"", b"\xff\0", b"{", b"{}"):
-        log.take(wrong)
+        log.record(wrong)
     assert value("manyeyes_request_log_unreadable_total") == before + 4
 
 

@@ -1,9 +1,9 @@
 """On Kubernetes: engines as Services name them take the place of those that are written."""
 
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig, with_discovered
 from manyeyes.controller.membership.service_discovery import describe_changes, engines_at
-from tests.placed import placed
 
 TEXT = """
 pools:
@@ -13,7 +13,7 @@ pools:
 
 
 def written() -> PlacedCluster:
-    return place_engines(placed(TEXT), Inventory(flavour="emulated"))
+    return place_engines(parse(TEXT), Inventory(flavour="emulated"))
 
 
 def test_found_engines_take_the_place_of_written_ones_and_a_pool_without_any_keeps_those() -> None:
@@ -33,8 +33,8 @@ def test_listeners_hear_of_found_engines_and_a_new_file_keeps_them() -> None:
     in_force = EffectiveConfig(written())
     heard: list[set[str]] = []
     in_force.listen(lambda cluster: heard.append({engine.name for engine in cluster.engines}))
-    in_force.take_found({"big": engines_at(in_force.written, "big", ["10.0.0.7"], 8000)})
-    in_force.take_written(written())
+    in_force.apply_discovered({"big": engines_at(in_force.written, "big", ["10.0.0.7"], 8000)})
+    in_force.apply_written(written())
     assert heard == [{"emu-2", "10-0-0-7"}] * 2
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from manyeyes.config.gateway import Network
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
 from manyeyes.controller.config_sync import compose_state
 from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
@@ -23,7 +24,7 @@ engines:
 
 
 def written(text: str) -> PlacedCluster:
-    return place_engines(placed(text), DEFAULT_INVENTORY)
+    return place_engines(parse(text), DEFAULT_INVENTORY)
 
 
 def runs(text: str = POOLS) -> ComposeState:

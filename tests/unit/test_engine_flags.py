@@ -84,7 +84,8 @@ def test_the_operators_own_flags_come_last_the_engines_after_the_pools() -> None
 
 def test_an_engine_answers_to_the_names_of_pools_that_fall_back_to_it() -> None:
     cluster: PlacedCluster = placed(
-        "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]"
+        "pools: [{name: a, model: org/A, aliases: [x], fallback: b}, {name: b, model: org/B, fallback: c}, {name: c, model: tiny}]\n"
+        "engines: [{name: e-a, pool: a, flavour: emulated}, {name: e-b, pool: b, flavour: emulated}, {name: e-c, pool: c, flavour: emulated}]"
     )
     assert served_names(cluster, cluster.pool("b")) == ["b", "org/B", "a", "org/A", "x", "auto"]
     assert served_names(cluster, cluster.pool("c")) == ["c", "b", "org/B", "a", "org/A", "x", "auto"]

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.config.loader import load
+from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
 from manyeyes.render.compose_engines import engines_yaml
-from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 Service = dict[str, Any]
@@ -29,8 +28,8 @@ engines: [{name: e, pool: a, gpus: [0], share: 0.5}, {name: f, pool: a, gpus: [0
 def clusters() -> Iterator[tuple[str, PlacedCluster]]:
     for path in [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]:
         yield path.stem, place_engines(load(path), DEFAULT_INVENTORY)
-    yield "fetching", place_engines(placed(FETCHING), DEFAULT_INVENTORY)
-    yield "shared", place_engines(placed(SHARED), DEFAULT_INVENTORY)
+    yield "fetching", place_engines(parse(FETCHING), DEFAULT_INVENTORY)
+    yield "shared", place_engines(parse(SHARED), DEFAULT_INVENTORY)
 
 
 def services() -> Iterator[tuple[str, Service]]:
@@ -151,7 +150,7 @@ def test_nothing_leads_out_of_the_networks_that_engines_are_in(example: str, clu
 
 
 def test_only_engines_that_may_fetch_reach_the_way_out_and_are_told_of_it() -> None:
-    fetching = yaml.safe_load(engines_yaml(place_engines(placed(FETCHING), DEFAULT_INVENTORY)))["services"]
+    fetching = yaml.safe_load(engines_yaml(place_engines(parse(FETCHING), DEFAULT_INVENTORY)))["services"]
     assert fetching["e"]["networks"] == ["cluster", "media"]
     assert fetching["e"]["environment"]["https_proxy"] == "http://media:3128"
     assert fetching["f"]["networks"] == ["cluster"]

@@ -10,6 +10,7 @@ import pytest
 from manyeyes.cli import certificate, doctor, host_info, secrets, smoke_test
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed
 
@@ -68,20 +69,20 @@ def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
         "pools: [{name: a, model: m, media: {images_per_prompt: 0, videos_per_prompt: 0}}]\n"
         f"engines: [{{name: e, pool: a, address: 'adapter:9100', endpoint: {endpoint}}}]\n"
     )
-    assert secrets.of_pools(place_engines(placed(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
+    assert secrets.of_pools(place_engines(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
 
 
 def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
     alerting = "{webhooks: [{url: 'http://h/'}, {url_file: pager.url}], emails: [{to: a@b, sender: c@d, server: 'e:25', password_file: mail}]}"
     text = "pools: [{name: a, model: m}]\nmonitoring: {alerting: " + alerting + "}\n" + ENGINES
-    assert secrets.of_alerting(place_engines(placed(text), EMULATED)) == {
+    assert secrets.of_alerting(place_engines(parse(text), EMULATED)) == {
         "monitoring.alerting.webhooks[2].url_file": "pager.url",
         "monitoring.alerting.emails[1].password_file": "mail",
     }
 
 
 def make(text: str = TLS) -> None:
-    certificate.ensure(place_engines(placed(text + ENGINES), EMULATED))
+    certificate.ensure(place_engines(parse(text + ENGINES), EMULATED))
 
 
 def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
@@ -172,7 +173,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    smoke_test.show(place_engines(placed(text + ENGINES), EMULATED), keys, grafana=False)
+    smoke_test.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
     return capsys.readouterr().out
 
 

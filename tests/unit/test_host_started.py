@@ -13,6 +13,7 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.rolling.command import left_out, render_engines
 from manyeyes.cli.rolling.runner import LeftOut, Look, NotBack, restart
 from manyeyes.cli.rolling.state_machine import Rules
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.rendered_file import write_files
@@ -44,7 +45,7 @@ def engine_of(pool: str, **changes: object) -> dict[str, object]:
     text = f"pools: [{{name: {pool}, model: Qwen/Qwen3-VL-4B-Instruct}}]\nengines: [{{name: e, pool: {pool}, flavour: emulated}}]\n"
     document = yaml.safe_load(text)
     document["pools"][0] |= changes
-    cluster = place_engines(placed(yaml.safe_dump(document)), DEFAULT_INVENTORY)
+    cluster = place_engines(parse(yaml.safe_dump(document)), DEFAULT_INVENTORY)
     return dict(yaml.safe_load(engines_yaml(cluster))["services"]["e"])
 
 
@@ -66,7 +67,7 @@ def test_an_engine_that_is_alone_in_its_pool_is_not_restarted_for_a_name(
 ) -> None:
     engines = "[{name: one, pool: lone, flavour: emulated}, {name: two, pool: pair, flavour: emulated}, {name: three, pool: pair, flavour: emulated}]"
     pools = "[{name: lone, model: m}, {name: pair, model: n}]"
-    cluster = place_engines(placed(f"pools: {pools}\nengines: {engines}\n"), DEFAULT_INVENTORY)
+    cluster = place_engines(parse(f"pools: {pools}\nengines: {engines}\n"), DEFAULT_INVENTORY)
     monkeypatch.setattr(up, "ROOT", tmp_path)
     before = {name: {"command": ["--served-model-name", "old", "--port=1"]} for name in ("one", "two", "three")}
     after = {name: {"command": ["--served-model-name", "new", "m", "--port=1"]} for name in ("one", "two", "three")}
@@ -177,7 +178,7 @@ def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp
     started_services.note(tmp_path, started_services.wanted(tmp_path))
     before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
-    render_engines(place_engines(placed(changed), DEFAULT_INVENTORY), tmp_path)
+    render_engines(place_engines(parse(changed), DEFAULT_INVENTORY), tmp_path)
     after = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     assert {name for name in after if after[name] != before.get(name)} == {"engines.yaml", "compose.env"}
     assert "image: v/v:2" in after["engines.yaml"]

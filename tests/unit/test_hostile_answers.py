@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 from manyeyes.cli import started_services
 from manyeyes.config import hosts
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling import store as scaling_memory
 from manyeyes.controller.autoscaling.actuators import ActuatorError
@@ -182,7 +183,7 @@ def test_random_log_datagrams_end_nothing_and_no_metric_is_wrong() -> None:
             datagram[chance.randrange(len(datagram))] = chance.randrange(256)
         raw.append(bytes(datagram))
     for line_bytes in raw:
-        log.take(line_bytes)
+        log.record(line_bytes)
     text = generate_latest().decode()
     for line_ in text.splitlines():
         if not line_.startswith("#"):
@@ -254,7 +255,7 @@ async def test_a_url_that_is_none_is_no_reply(url: str) -> None:
 async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     with pytest.raises(hosts.LookupFailed):
         await hosts.resolve_host(host, 80)
-    pool = placed("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
+    pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
     assert await engine_monitor.look(there, 5)
@@ -302,7 +303,7 @@ class Docker:
 async def test_an_engine_without_a_container_keeps_no_other_hung_one_from_its_restart() -> None:
     of = Fleet(cluster())
     for member in of.members.values():
-        member.known = EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT, settled=True)
+        member.health = EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT, settled=True)
         member.since = datetime.now(UTC) - timedelta(hours=1)
     docker = Docker()
     await HungRestarts(of, docker, lambda name: False).tick()  # type: ignore[arg-type]
@@ -344,7 +345,7 @@ def test_a_listener_that_raises_keeps_no_other_from_the_new_cluster() -> None:
 
     in_force.listen(broken)
     in_force.listen(lambda _: heard.append("second"))
-    in_force.take_written(cluster())
+    in_force.apply_written(cluster())
     assert heard == ["second"]
 
 
@@ -365,7 +366,7 @@ async def test_a_refused_removal_or_weight_leaves_the_document_as_it_was(
     def refuse(_: Any) -> None:
         raise ChangeRejected(["cluster.yaml changed meanwhile"])
 
-    monkeypatch.setattr(in_force, "take_registered", refuse)
+    monkeypatch.setattr(in_force, "apply_registrations", refuse)
     other = one.model_copy(update={"name": "other"})
     for change in (registrations.remove_engine("new"), registrations.set_weight("new", 7), registrations.set_weight("a", 9), registrations.add_engine(other)):  # fmt: skip
         with pytest.raises(ApiError, match="changed meanwhile"):

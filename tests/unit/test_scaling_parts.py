@@ -45,7 +45,7 @@ def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0)
 
 def observed(serving: list[FleetMember], draining: list[FleetMember], observer: PoolSignals | None = None) -> object:
     requests = AccessLog(Fleet(placed(CLUSTER)))
-    return (observer or PoolSignals("big")).look(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
+    return (observer or PoolSignals("big")).collect(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
 
 
 def test_requests_in_flight_are_those_of_all_engines_the_draining_ones_too() -> None:
@@ -116,7 +116,7 @@ def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
     (member,) = members(None)
-    member.known = replace(states.EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT), **change)  # type: ignore[arg-type]
+    member.health = replace(states.EngineHealth(state=EngineState.DOWN, last=ProbeResult.SILENT), **change)  # type: ignore[arg-type]
     member.since = datetime.now(UTC) - timedelta(seconds=130)
     assert is_hung(member, 120) is hung
     assert not is_hung(member, 140)

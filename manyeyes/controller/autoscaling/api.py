@@ -74,7 +74,7 @@ def routes(scaler: Autoscaler) -> APIRouter:
         found = _found(scaler, pool)
         _check(scaler, found, wanted.engines)
         scaler.fix(found.name, _all_where_no_policy(scaler, found, wanted.engines))
-        scaler.fleet.tell(
+        scaler.fleet.emit_event(
             f"{found.name} is set to {wanted.engines} engines by hand"
             if wanted.engines is not None
             else f"{found.name} is no longer set by hand",
@@ -98,7 +98,7 @@ def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
     """Raises Refusal where the count cannot be had."""
     if pool.remote:
         raise ApiError(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
-    there = len(scaler.fleet.of_pool(pool.name))
+    there = len(scaler.fleet.members_of(pool.name))
     if wanted is not None and wanted > there:
         raise ApiError(
             422,
@@ -118,7 +118,7 @@ def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
 def _all_where_no_policy(scaler: Autoscaler, pool: Pool, wanted: int | None) -> int | None:
     """Without a policy nobody would start what rests, so that `null` means all of them from here on."""
     if wanted is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
-        return len(scaler.fleet.of_pool(pool.name))
+        return len(scaler.fleet.members_of(pool.name))
     return wanted
 
 
@@ -144,7 +144,7 @@ def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse
             EngineStageResponse(
                 name=one.name,
                 stage=one.stage.value,
-                state=scaler.fleet.members[one.name].known.shown.value,
+                state=scaler.fleet.members[one.name].health.shown.value,
                 in_flight=one.in_flight,
             )
             for one in engines

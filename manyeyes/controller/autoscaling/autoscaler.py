@@ -37,7 +37,7 @@ class Autoscaler:
         self,
         fleet: Fleet,
         requests: AccessLog,
-        kept: StateStore,
+        state_store: StateStore,
         client: httpx.AsyncClient,
         containers: ContainerActuator | None,
         record: LoadRecorder | None = None,
@@ -49,7 +49,7 @@ class Autoscaler:
         self.record = record
         self.clock = clock
         self.pools: dict[str, PoolAutoscaler] = {}
-        self.lifecycle = EngineLifecycle(fleet, kept, client, containers, self.pools, clock)
+        self.lifecycle = EngineLifecycle(fleet, state_store, client, containers, self.pools, clock)
         self.decisions: dict[str, ScalingDecision] = {}
         self.loads: dict[str, PoolLoad] = {}
         self.history: dict[str, deque[ScalingDecision]] = {}
@@ -104,7 +104,7 @@ class Autoscaler:
     def engines(self, pool: str, now_s: float | None = None) -> list[reconcile.ScaledEngine]:
         """The pool's engines as scaling sees them, in the file's order."""
         now_s = self.clock() if now_s is None else now_s
-        return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.of_pool(pool)]
+        return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.members_of(pool)]
 
     def apply(self, cluster: PlacedCluster) -> None:
         """Another cluster is in force."""
@@ -119,32 +119,39 @@ class Autoscaler:
                 metrics.initialize_pool(pool.name)
             self.pools[pool.name].scaling = policy
         for name in self.pools.keys() - {pool.name for pool in cluster.pools}:
-            for kept in (self.pools, self.decisions, self.loads, self.history, self.lifecycle.trouble, self._signals):
-                kept.pop(name, None)
+            for by_pool in (
+                self.pools,
+                self.decisions,
+                self.loads,
+                self.history,
+                self.lifecycle.trouble,
+                self._signals,
+            ):
+                by_pool.pop(name, None)
             metrics.remove_pool(name)
         self.lifecycle.pair_shared_gpus()
 
     def _decide(self, name: str, scaling: PoolAutoscaler, now_s: float, gpus: dict[str, float]) -> None:
-        members = {member.engine.name: member for member in self.fleet.of_pool(name)}
+        members = {member.engine.name: member for member in self.fleet.members_of(name)}
         if not members:
             return
         engines = self.engines(name, now_s)
         serving = [members[one.name] for one in engines if one.stage is LifecycleStage.SERVING]
         draining = [members[one.name] for one in engines if one.stage is LifecycleStage.GOING]
-        load = self._signals[name].look(now_s, serving, [*serving, *draining], self.requests, gpus)
+        load = self._signals[name].collect(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
         metrics.record_load(name, load)
         started = sum(one.stage is not LifecycleStage.OFF for one in engines)
         metrics.STARTED.labels(name).set(started)
         scaling.see(load)
-        if not self.lifecycle.is_scaled(name) or not any(member.known.settled for member in members.values()):
+        if not self.lifecycle.is_scaled(name) or not any(member.health.settled for member in members.values()):
             return
         if not scaling.wanted:
             scaling.wanted = max(1, started)
         before = scaling.wanted
         scaling.adopt(len(serving), now_s)
         if scaling.wanted != before:
-            self._tell_change(
+            self._emit_change(
                 name, before, f"has {scaling.wanted} engines up, more than the {before} wanted; they stay while needed"
             )
             before = scaling.wanted
@@ -158,7 +165,7 @@ class Autoscaler:
         metrics.record_reason(name, decision.reason)
         if decision.wanted != before:
             self.history[name].append(decision)
-            self._tell_change(name, before, decision.sentence)
+            self._emit_change(name, before, decision.sentence)
         if self.lifecycle.memory.wanted.get(name) != scaling.wanted:
             self.lifecycle.memory.wanted[name] = scaling.wanted
             self.lifecycle.save()
@@ -166,9 +173,9 @@ class Autoscaler:
         self.lifecycle.missing[name] = todo.missing
         self._carry_out(name, todo, decision)
 
-    def _tell_change(self, pool: str, before: int, sentence: str) -> None:
+    def _emit_change(self, pool: str, before: int, sentence: str) -> None:
         metrics.CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
-        self.fleet.tell(f"{pool} {sentence}", pool=pool)
+        self.fleet.emit_event(f"{pool} {sentence}", pool=pool)
 
     def _carry_out(self, pool: str, todo: MovePlan, decision: ScalingDecision) -> None:
         for name in todo.take_back:
@@ -184,18 +191,23 @@ class Autoscaler:
 
 @contextlib.asynccontextmanager
 async def run_autoscaler(
-    fleet: Fleet, in_force: EffectiveConfig, requests: AccessLog, kept: StateStore, containers_url: str, records: Path
+    fleet: Fleet,
+    effective: EffectiveConfig,
+    requests: AccessLog,
+    state_store: StateStore,
+    containers_url: str,
+    records: Path,
 ) -> AsyncIterator[Autoscaler]:
     """Runs while the context lasts. To be entered before engines are watched, so that none that sleeps is taken for one that is up."""
-    cluster = in_force.cluster
+    cluster = effective.cluster
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
     async with httpx.AsyncClient(limits=limits, trust_env=False) as client:
         containers = None
         if cluster.controller.containers:
             containers = ContainerActuator(client, containers_url, cluster.name, cluster.shutdown.grace_s)
         record = LoadRecorder(records) if cluster.controller.record_load else None
-        scaler = Autoscaler(fleet, requests, kept, client, containers, record)
-        in_force.listen(scaler.apply)
+        scaler = Autoscaler(fleet, requests, state_store, client, containers, record)
+        effective.listen(scaler.apply)
         loops = [asyncio.create_task(scaler.run())]
         if containers:
             loops.append(asyncio.create_task(HungRestarts(fleet, containers, scaler.lifecycle.is_moving).run()))

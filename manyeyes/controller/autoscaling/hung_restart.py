@@ -19,7 +19,7 @@ HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
 
 def is_hung(member: FleetMember, after_s: float) -> bool:
     """It is out of rotation, not on somebody's word, for at least `after_s`, and its process still holds the port. Pure."""
-    known = member.known
+    known = member.health
     return known.state is EngineState.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
 
 
@@ -78,7 +78,7 @@ class HungRestarts:
     async def _restart(self, member: FleetMember) -> None:
         engine = member.engine
         try:
-            self.fleet.tell(
+            self.fleet.emit_event(
                 f"{engine.name} is restarted: it runs and has not answered for {member.since_s:.0f} s",
                 engine=engine.name,
                 pool=engine.pool,
@@ -86,6 +86,8 @@ class HungRestarts:
             metrics.RESTARTS.labels(engine.name, engine.pool).inc()
             await self.containers.restart(engine.name)
         except ActuatorError as error:
-            self.fleet.tell(f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool)
+            self.fleet.emit_event(
+                f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool
+            )
         finally:
             self._under_way.pop(engine.name, None)

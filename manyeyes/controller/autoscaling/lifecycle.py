@@ -39,19 +39,19 @@ class EngineLifecycle:
     def __init__(
         self,
         fleet: Fleet,
-        kept: StateStore,
+        state_store: StateStore,
         client: httpx.AsyncClient,
         containers: ContainerActuator | None,
         pools: dict[str, PoolAutoscaler],
         clock: Callable[[], float],
     ) -> None:
         self.fleet = fleet
-        self.kept = kept
+        self.state_store = state_store
         self.client = client
         self.containers = containers
         self.pools = pools
         self.clock = clock
-        self.memory: AutoscalerState = store.load_state(kept)
+        self.memory: AutoscalerState = store.load_state(state_store)
         self.trouble: dict[str, str] = {}
         """By pool: why its engines cannot be moved; absent while they can."""
         self.missing: dict[str, int] = {}
@@ -87,9 +87,9 @@ class EngineLifecycle:
         member = self.fleet.members[name]
         policy = self.policy(member.engine.pool)
         facts = EngineFacts(
-            state=member.known.state,
-            serves=member.known.serves,
-            held=member.known.held,
+            state=member.health.state,
+            serves=member.health.serves,
+            held=member.health.held,
             going=name in self.memory.going,
             at_rest=self._at_rest.get(name, False),
             moving=self._moving[name][0] if name in self._moving else None,
@@ -104,7 +104,7 @@ class EngineLifecycle:
         """Fills `_at_rest`; an engine that nobody here can move is missing in it."""
         known: dict[str, bool] = {}
         for pool in self.fleet.cluster.pools:
-            engines = [member.engine for member in self.fleet.of_pool(pool.name)]
+            engines = [member.engine for member in self.fleet.members_of(pool.name)]
             if not engines or not self.is_scaled(pool.name):
                 continue
             actuator = self.actuator(pool)
@@ -128,20 +128,20 @@ class EngineLifecycle:
     def _tell_trouble(self, pool: str, why: str) -> None:
         if self.trouble.get(pool) != why:
             self.trouble[pool] = why
-            self.fleet.tell(f"{pool} is not scaled for now: {why}", pool=pool)
+            self.fleet.emit_event(f"{pool} is not scaled for now: {why}", pool=pool)
 
     def follow_members(self, now_s: float) -> None:
         """What happened to engines since the last pass, by whoever."""
         mine = self.memory.going | self.memory.resting
         for name, member in self.fleet.members.items():
-            if member.known.serves:
+            if member.health.serves:
                 self._out_since_s.pop(name, None)
                 self._started.discard(name)
             else:
                 self._out_since_s.setdefault(name, now_s)
             if name not in mine or name in self._moving:
                 continue
-            if name in self.memory.going and not member.known.held:
+            if name in self.memory.going and not member.health.held:
                 self.undrain(name)  # a person resumed it
             elif name in self.memory.resting and self._at_rest.get(name) is False:
                 self.undrain(name)
@@ -164,7 +164,7 @@ class EngineLifecycle:
                 continue
             winner = name if loser == other else other
             self.drain(loser, f"{winner} has its GPU")
-            if not self.fleet.members[loser].known.serves:
+            if not self.fleet.members[loser].health.serves:
                 self.stop(loser)
 
     def _pairs(self) -> list[tuple[str, str]]:
@@ -181,7 +181,7 @@ class EngineLifecycle:
             return False
         if name in self._at_rest:
             return self._at_rest[name]
-        return self.fleet.members[name].known.last is states.ProbeResult.GONE
+        return self.fleet.members[name].health.last is states.ProbeResult.GONE
 
     def scaled_engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
         name = member.engine.name
@@ -202,7 +202,7 @@ class EngineLifecycle:
     def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
         """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
         if where is LifecycleStage.GOING:
-            if not member.known.serves:
+            if not member.health.serves:
                 return 0
             if member.load is None:
                 return None
@@ -228,7 +228,7 @@ class EngineLifecycle:
         self.save()  # before it is held: a hold of which nobody knows would be taken for a person's
         self._held_since_s[name] = self.clock()
         self.fleet.hold(name, reason)
-        self.fleet.look_now(name)
+        self.fleet.probe_now(name)
 
     def start(self, name: str) -> None:
         member = self.fleet.members[name]
@@ -241,7 +241,7 @@ class EngineLifecycle:
             self._started.add(name)
             self._take(name, state_machine.expect)
             self.fleet.release(name, "scaling brought it back")
-            self.fleet.look_now(name)
+            self.fleet.probe_now(name)
 
         self._move(name, ActuatorCall.STARTING, start)
 
@@ -274,7 +274,7 @@ class EngineLifecycle:
         except ActuatorError as error:
             self._failed_at_s[name] = self.clock()
             metrics.FAILURES.labels(pool).inc()
-            self.fleet.tell(f"{name} could not be moved: {error}", engine=name, pool=pool)
+            self.fleet.emit_event(f"{name} could not be moved: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()
             log.exception("scaling_failed", engine=name)
@@ -283,7 +283,7 @@ class EngineLifecycle:
 
     def _take(self, name: str, change: Callable[[states.EngineHealth], states.Transition]) -> None:
         if member := self.fleet.members.get(name):
-            self.fleet.take(member, change(member.known))
+            self.fleet.apply_transition(member, change(member.health))
 
     def undrain(self, name: str) -> None:
         """Scaling does not hold it any more."""
@@ -294,4 +294,4 @@ class EngineLifecycle:
             self.save()
 
     def save(self) -> None:
-        self.kept.write(store.DOCUMENT, self.memory.document())
+        self.state_store.write(store.DOCUMENT, self.memory.document())

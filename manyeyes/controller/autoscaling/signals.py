@@ -62,7 +62,7 @@ class PoolSignals:
         self.pool = pool
         self._queues: dict[str, tuple[float, float]] = {}
 
-    def look(
+    def collect(
         self,
         now_s: float,
         serving: Sequence[FleetMember],

@@ -36,9 +36,9 @@ class AutoscalerState:
         }
 
 
-def load_state(kept: StateStore) -> AutoscalerState:
+def load_state(state_store: StateStore) -> AutoscalerState:
     """What was kept; nothing where there is none, or where it makes no sense (it is then set aside)."""
-    document = kept.read(DOCUMENT)
+    document = state_store.read(DOCUMENT)
     if document is None:
         return AutoscalerState()
     try:
@@ -51,7 +51,7 @@ def load_state(kept: StateStore) -> AutoscalerState:
             resting=_names(document["resting"]),
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        kept.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
+        state_store.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
         return AutoscalerState()
 
 

@@ -32,7 +32,7 @@ class GenerationStore:
         """The generation last seen in force; empty before that."""
         return self._target(PROVEN)
 
-    def offer(self, name: str, files: dict[str, str]) -> None:
+    def publish(self, name: str, files: dict[str, str]) -> None:
         """Makes `files` the current generation. Raises OSError, and the one before stays."""
         generation = self.folder / "generations" / name
         if not generation.exists():
@@ -40,7 +40,7 @@ class GenerationStore:
         self._link(CURRENT, name)
         self._sweep()
 
-    def prove(self, name: str) -> None:
+    def mark_proven(self, name: str) -> None:
         """Remembers that nginx runs on this generation, if it is here. Raises OSError."""
         if name != self.proven and (self.folder / "generations" / name).is_dir():
             self._link(PROVEN, name)

@@ -41,9 +41,9 @@ DOCUMENT = "configuration"
 class ConfigWatcher:
     """The files, what of them is in force, and what is wrong with the rest."""
 
-    def __init__(self, config: Path, inventory: Path, kept: StateStore) -> None:
+    def __init__(self, config: Path, inventory: Path, state_store: StateStore) -> None:
         """Reads the files, or where they are wrong what was in force last. Raises Unusable when there is nothing to begin with."""
-        self.config, self.inventory, self.kept = config, inventory, kept
+        self.config, self.inventory, self.state_store = config, inventory, state_store
         self.problems: list[str] = []
         self.needs: tuple[str, ...] = ()
         self.applied_at = datetime.now(UTC)
@@ -51,89 +51,89 @@ class ConfigWatcher:
         """What the files that `make up` writes said last, while they could be read."""
         self._not_known = ""
         self._seen = self._read(None)
-        self._judged = self._applied = self._seen
-        last = self._last()
+        self._validated = self._applied = self._seen
+        last = self._stored_configuration()
         try:
             understood = validate(self._seen, config, last.keys if last else ApiKeys())
         except InvalidConfiguration as error:
             if last is None:
                 raise
             understood = last
-            self._applied = replace(self._seen, **self._kept_texts())
-            self._refuse(error)
-        self._taken = understood
+            self._applied = replace(self._seen, **self._stored_texts())
+            self._reject(error)
+        self._valid = understood
         self.network: Network = understood.cluster.network
         self.keys = understood.keys
         try:
-            self.reach = self._reach(understood)
+            self.plan = self._make_plan(understood)
         except Exception:
             # It is better to serve by what is written than not to start.
             log.exception("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED)
-            self.reach = plan_apply(understood.cluster, None, self.network)
+            self.plan = plan_apply(understood.cluster, None, self.network)
 
-    def begin(self, in_force: EffectiveConfig, gateway: NginxPublisher, tell: Callable[[str], None]) -> None:
-        """From here on changes reach `in_force`; what is in force at the start reaches the gateway."""
-        self.in_force, self.gateway, self.tell = in_force, gateway, tell
+    def start(self, effective: EffectiveConfig, gateway: NginxPublisher, emit_event: Callable[[str], None]) -> None:
+        """From here on changes plan `effective`; what is in force at the start reaches the gateway."""
+        self.effective, self.gateway, self.emit_event = effective, gateway, emit_event
         for problem in self.problems:
-            tell(f"configuration refused: {problem}")
-        self._tell_needs(())
+            emit_event(f"configuration refused: {problem}")
+        self._emit_needs(())
         gateway.keys = self.keys
-        gateway.apply(in_force.cluster)
-        self._keep()
+        gateway.apply(effective.cluster)
+        self._save()
 
     async def watch(self) -> None:
         """Looks at the files until cancelled."""
         while True:
-            await asyncio.sleep(self.in_force.cluster.controller.config_interval_s)
+            await asyncio.sleep(self.effective.cluster.controller.config_interval_s)
             try:
-                await self.look()
+                await self.poll()
             except Exception:
                 log.exception("configuration_watch_failed", file=str(self.config))
-                self._refuse(
+                self._reject(
                     InvalidConfiguration([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"})
                 )
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """One look. Texts are judged once two looks in a row saw them: a file that is being written is seen half."""
         # In threads: a disk that hangs, or a file that takes long to read, must not stop DNS answers.
-        texts = await asyncio.to_thread(self._read, self._taken.cluster)
+        texts = await asyncio.to_thread(self._read, self._valid.cluster)
         settled = texts == self._seen
         self._seen = texts
-        if settled and texts != self._judged:
-            self._judged = texts
-            await self._judge(texts)
+        if settled and texts != self._validated:
+            self._validated = texts
+            await self._validate(texts)
 
     def status(self) -> dict[str, Any]:
         """For people and `make up`: GET /api/configuration."""
         return {
             "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "digest": self._applied.digest},
-            "judged": self._judged.digest,
+            "judged": self._validated.digest,
             "refused": self.problems,
             "gateway": self.gateway.status(),
             "needs": list(self.needs),
         }
 
-    async def _judge(self, texts: ConfigTexts) -> None:
+    async def _validate(self, texts: ConfigTexts) -> None:
         try:
-            understood = await asyncio.to_thread(validate, texts, self.config, self._taken.keys)
-            if understood.cluster.gateway.keys_file != self._taken.cluster.gateway.keys_file:
+            understood = await asyncio.to_thread(validate, texts, self.config, self._valid.keys)
+            if understood.cluster.gateway.keys_file != self._valid.cluster.gateway.keys_file:
                 # The keys that were read are those of another file.
-                texts = self._seen = self._judged = await asyncio.to_thread(self._read, understood.cluster)
-                understood = await asyncio.to_thread(validate, texts, self.config, self._taken.keys)
-            self._apply(texts, understood, await asyncio.to_thread(self._reach, understood))
+                texts = self._seen = self._validated = await asyncio.to_thread(self._read, understood.cluster)
+                understood = await asyncio.to_thread(validate, texts, self.config, self._valid.keys)
+            self._apply(texts, understood, await asyncio.to_thread(self._make_plan, understood))
         except InvalidConfiguration as error:
-            self._refuse(error)
+            self._reject(error)
             for problem in error.problems:
-                self.tell(f"configuration refused: {problem}")
+                self.emit_event(f"configuration refused: {problem}")
 
-    def _apply(self, texts: ConfigTexts, understood: ValidConfiguration, reach: ApplyPlan) -> None:
+    def _apply(self, texts: ConfigTexts, understood: ValidConfiguration, plan: ApplyPlan) -> None:
         """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
-        before = (self.gateway.keys, self.reach)
-        self.gateway.keys, self.reach = understood.keys, reach
+        before = (self.gateway.keys, self.plan)
+        self.gateway.keys, self.plan = understood.keys, plan
         try:
-            self.in_force.take_written(reach.cluster)
+            self.effective.apply_written(plan.cluster)
         except Exception as error:
-            self.gateway.keys, self.reach = before
+            self.gateway.keys, self.plan = before
             if not isinstance(error, ChangeRejected):
                 raise
             raise InvalidConfiguration(
@@ -141,22 +141,22 @@ class ConfigWatcher:
             ) from error
         as_before = texts == replace(self._applied, started=texts.started, environment=texts.environment)
         had_problems, needed = bool(self.problems), self.needs
-        self._applied, self._taken, self.problems = texts, understood, []
+        self._applied, self._valid, self.problems = texts, understood, []
         self.applied_at = datetime.now(UTC)
         metrics.CONFIG_REFUSED.set(0)
         metrics.CONFIG_APPLIED.set_to_current_time()
         if not as_before:
-            self.tell(f"configuration applied: {self.config}")
+            self.emit_event(f"configuration applied: {self.config}")
         elif had_problems:
-            self.tell(f"configuration applied: {self.config} is what is in force again")
-        self._tell_needs(needed)
-        self._keep()
+            self.emit_event(f"configuration applied: {self.config} is what is in force again")
+        self._emit_needs(needed)
+        self._save()
 
-    def _reach(self, understood: ValidConfiguration) -> ApplyPlan:
-        reach = plan_apply(understood.cluster, self._runs(), self.network)
-        self.needs = reach.needs
-        metrics.CONFIG_NEEDS.set(len(reach.needs))
-        return reach
+    def _make_plan(self, understood: ValidConfiguration) -> ApplyPlan:
+        plan = plan_apply(understood.cluster, self._runs(), self.network)
+        self.needs = plan.needs
+        metrics.CONFIG_NEEDS.set(len(plan.needs))
+        return plan
 
     def _runs(self) -> ComposeState | None:
         """What Compose runs; while its files cannot be read, what they said last."""
@@ -170,7 +170,7 @@ class ConfigWatcher:
             self._running, self._not_known = compose_state.parse_compose_state(started, environment), ""
         except compose_state.UnknownComposeState as error:
             if self._running is None:
-                self._running = self._kept_running()
+                self._running = self._stored_compose_state()
             if str(error) != self._not_known:
                 self._not_known = str(error)
                 log.error(
@@ -178,56 +178,56 @@ class ConfigWatcher:
                 )
         return self._running
 
-    def _kept_running(self) -> ComposeState | None:
-        document = self._kept_document()
+    def _stored_compose_state(self) -> ComposeState | None:
+        document = self._stored_document()
         started, environment = document.get("started"), document.get("environment")
         with contextlib.suppress(compose_state.UnknownComposeState):
             if isinstance(started, str):
                 return compose_state.parse_compose_state(started, environment if isinstance(environment, str) else None)
         return None
 
-    def _refuse(self, error: InvalidConfiguration) -> None:
+    def _reject(self, error: InvalidConfiguration) -> None:
         self.problems = error.problems
         metrics.CONFIG_REFUSED.set(1)
         for reason in error.reasons:
             metrics.CONFIG_REFUSALS.labels(reason).inc()
         log.error("configuration_refused", file=str(self.config), problems=error.problems)
 
-    def _tell_needs(self, before: tuple[str, ...]) -> None:
+    def _emit_needs(self, before: tuple[str, ...]) -> None:
         for need in self.needs:
             if need not in before:
-                self.tell(f"configuration: {need}")
+                self.emit_event(f"configuration: {need}")
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         if self.problems:
             return
-        applied, before = self._applied, self._kept_document()
+        applied, before = self._applied, self._stored_document()
         document = {"file": str(self.config), "cluster": applied.cluster, "keys": applied.keys}
         document["inventory"] = applied.inventory
         for name, text in (("started", applied.started), ("environment", applied.environment)):
             document[name] = before.get(name) if self._not_known else text
         if before != document:
-            self.kept.write(DOCUMENT, document)
+            self.state_store.write(DOCUMENT, document)
 
-    def _kept_document(self) -> dict[str, Any]:
+    def _stored_document(self) -> dict[str, Any]:
         """What was kept of this file; empty when there is none."""
-        document = self.kept.read(DOCUMENT)
+        document = self.state_store.read(DOCUMENT)
         if not isinstance(document, dict) or document.get("file") != str(self.config):
             return {}
         return document
 
-    def _kept_texts(self) -> dict[str, str | None]:
+    def _stored_texts(self) -> dict[str, str | None]:
         """What stood in the files when they were in force last; empty when that is not known."""
-        document = self._kept_document()
+        document = self._stored_document()
         found = {name: document.get(name) for name in ("cluster", "keys")}
         if not isinstance(found["cluster"], str) or not isinstance(found["keys"], str | None):
             return {}
         return found
 
-    def _last(self) -> ValidConfiguration | None:
+    def _stored_configuration(self) -> ValidConfiguration | None:
         """What was in force last, None when that is not known or of no use any more."""
-        kept = self._kept_texts()
-        inventory = self._kept_document().get("inventory")
+        kept = self._stored_texts()
+        inventory = self._stored_document().get("inventory")
         ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
         for one in ways if kept else ():
             with contextlib.suppress(InvalidConfiguration):

@@ -100,15 +100,15 @@ class EffectiveConfig:
         others are called all the same."""
         self._listeners.append(listener)
 
-    def take_written(self, written: PlacedCluster) -> None:
+    def apply_written(self, written: PlacedCluster) -> None:
         """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
         self._take(written, self.registered, self.found)
 
-    def take_registered(self, registered: Registrations) -> None:
+    def apply_registrations(self, registered: Registrations) -> None:
         """Another set of registrations. Raises Refused, and nothing changes, when it breaks a rule."""
         self._take(self.written, registered, self.found)
 
-    def take_found(self, found: DiscoveredEngines) -> None:
+    def apply_discovered(self, found: DiscoveredEngines) -> None:
         """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
         self._take(self.written, self.registered, found)
 

@@ -39,14 +39,16 @@ class GenerationStatus:
 class NginxPublisher:
     """Listens to the cluster in force (manyeyes/controller/config_sync/effective_config.py); `keys` and `naming` are set by whoever knows them."""
 
-    def __init__(self, offered: GenerationStore, places: NginxPaths, gateway: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, offered: GenerationStore, places: NginxPaths, gateway: str, emit_event: Callable[[str], None]
+    ) -> None:
         self.keys = ApiKeys()
         self.naming: Callable[[PlacedCluster], PoolNaming] = lambda cluster: AS_WRITTEN
         self.offered = offered
         self.places = places
         self.gateway = gateway
-        self.tell = tell
-        self.said = GenerationStatus()
+        self.emit_event = emit_event
+        self.status_seen = GenerationStatus()
         self.trouble = ""
         """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
         self._cluster: PlacedCluster | None = None
@@ -58,13 +60,17 @@ class NginxPublisher:
         self._changed = asyncio.Event()
 
     @property
-    def in_force(self) -> bool:
+    def is_current(self) -> bool:
         """nginx runs on the newest files."""
-        return bool(self._wanted) and self.said.generation == self._wanted
+        return bool(self._wanted) and self.status_seen.generation == self._wanted
 
     def status(self) -> dict[str, Any]:
         """For people: which generation is wanted, which runs, and why they differ."""
-        return {"wanted": self._wanted, "in_force": self.said.generation or None, "trouble": self.trouble or None}
+        return {
+            "wanted": self._wanted,
+            "in_force": self.status_seen.generation or None,
+            "trouble": self.trouble or None,
+        }
 
     def apply(self, cluster: PlacedCluster) -> None:
         """Offers what this cluster comes to, if it is not offered already."""
@@ -95,7 +101,7 @@ class NginxPublisher:
                 if self._until_s is not None and time.time() >= self._until_s:
                     self.apply_again()
                 self.write_again()
-                self.learn(await _ask(client, self.gateway))
+                self.record_status(await _ask(client, self.gateway))
                 self._changed.clear()
                 pause_s = ASK_PAUSE_S if self._is_due else QUIET_PAUSE_S
                 try:
@@ -111,30 +117,30 @@ class NginxPublisher:
 
     def _write(self, files: dict[str, str]) -> None:
         try:
-            self.offered.offer(self._wanted, files)
+            self.offered.publish(self._wanted, files)
         except OSError as error:
             self._in_trouble(f"its new files cannot be written: {error}")
         else:
             self._unwritten = None
             log.info("gateway_files_offered", generation=self._wanted)
 
-    def learn(self, said: GenerationStatus) -> None:
+    def record_status(self, status: GenerationStatus) -> None:
         """What nginx says at the moment."""
-        before, self.said = self.said, said
-        if self.in_force:
+        before, self.status_seen = self.status_seen, status
+        if self.is_current:
             self._prove()
-            if before.generation != said.generation:
-                self.tell("the gateway runs on the configuration in force" + (" again" if self.trouble else ""))
+            if before.generation != status.generation:
+                self.emit_event("the gateway runs on the configuration in force" + (" again" if self.trouble else ""))
             self.trouble = ""
-        elif said.generation and said.refused == self._wanted:
-            self._in_trouble(f"it refuses them and goes on with those before: {said.reason}")
-        elif said.generation and time.monotonic() > self._since + self._deadline_s:
+        elif status.generation and status.refused == self._wanted:
+            self._in_trouble(f"it refuses them and goes on with those before: {status.reason}")
+        elif status.generation and time.monotonic() > self._since + self._deadline_s:
             self._in_trouble(f"it did not take them over within {self._deadline_s:g} s and goes on with those before")
-        metrics.GATEWAY_BEHIND.set(not self.in_force)
+        metrics.GATEWAY_BEHIND.set(not self.is_current)
 
     def _prove(self) -> None:
         try:
-            self.offered.prove(self._wanted)
+            self.offered.mark_proven(self._wanted)
         except OSError as error:
             log.error("gateway_files_not_kept", generation=self._wanted, error=str(error))
 
@@ -142,12 +148,12 @@ class NginxPublisher:
         if reason != self.trouble:
             self.trouble = reason
             metrics.GATEWAY_REFUSALS.inc()
-            self.tell(f"the gateway does not run on its new files: {reason}")
+            self.emit_event(f"the gateway does not run on its new files: {reason}")
 
     @property
     def _is_due(self) -> bool:
         """nginx may take the newest files over any moment. One that is not there at all is not waited for so closely for ever."""
-        if self.in_force or self.trouble:
+        if self.is_current or self.trouble:
             return False
         return self._cluster is None or time.monotonic() <= self._since + self._deadline_s
 

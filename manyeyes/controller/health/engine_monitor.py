@@ -99,11 +99,11 @@ class MonitoredFleet(Protocol):
 
     cluster: PlacedCluster
 
-    def take(self, member: FleetMember, step: Transition) -> None: ...
+    def apply_transition(self, member: FleetMember, step: Transition) -> None: ...
 
-    def moved(self, member: FleetMember, address: str) -> None: ...
+    def set_address(self, member: FleetMember, address: str) -> None: ...
 
-    def learn_accepted(self, member: FleetMember, names: frozenset[str]) -> None: ...
+    def record_accepted_names(self, member: FleetMember, names: frozenset[str]) -> None: ...
 
     def another_serves(self, one: FleetMember) -> bool: ...
 
@@ -141,10 +141,10 @@ class EngineMonitor:
                     if (
                         self.member.accepts is None
                         and not self._asked_names
-                        and self.member.known.state is EngineState.UP
+                        and self.member.health.state is EngineState.UP
                     ):
                         await self._learn_accepted(rules)
-                    if self.member.known.state is EngineState.WARMING:
+                    if self.member.health.state is EngineState.WARMING:
                         await self._warm_up(rules)
                 except Exception:
                     # A bug. The other engines, and this one's next look, still count.
@@ -157,14 +157,14 @@ class EngineMonitor:
                 self._canary.cancel()
 
     async def _look(self, rules: Controller) -> None:
-        member, known = self.member, self.member.known
+        member, known = self.member, self.member.health
         now_s = time.monotonic()
         in_doubt = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
         # Somebody waits for one that is held to have finished.
         with_counters = in_doubt or known.held or now_s >= self._counters_at_s
         seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
-            self.fleet.moved(member, self.probe.address)
+            self.fleet.set_address(member, self.probe.address)
         if seen.load is not None:
             member.load = seen.load
             self._counters_at_s = now_s + rules.load_interval_s * random.uniform(0.9, 1.0)
@@ -198,12 +198,12 @@ class EngineMonitor:
         if seen.progressed is not None:
             self._stands_still = observation.busy and not seen.progressed
         # Not `known`: somebody may have held it back while the answer was waited for.
-        self.fleet.take(member, state_machine.observe(member.known, observation, rules))
+        self.fleet.apply_transition(member, state_machine.observe(member.health, observation, rules))
         self._maybe_ask(observation, rules)
 
     def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
         is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
-        if self._canary is None and is_due and state_machine.needs_canary(self.member.known, observation, rules):
+        if self._canary is None and is_due and state_machine.needs_canary(self.member.health, observation, rules):
             self._canary_at_s = observation.at_s
             pool = self.fleet.cluster.pool_of(self.member.engine)
             asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
@@ -225,12 +225,14 @@ class EngineMonitor:
         error = "" if canary is CanaryResult.PASSED else said
         if not error:
             self.member.failures = 0
-        self.fleet.take(self.member, state_machine.finish_warm_up(self.member.known, time.monotonic(), error))
+        self.fleet.apply_transition(
+            self.member, state_machine.finish_warm_up(self.member.health, time.monotonic(), error)
+        )
 
     async def _learn_accepted(self, rules: Controller) -> None:
         self._asked_names = True
         if names := await self.probe.names(rules.probe_timeout_s):
-            self.fleet.learn_accepted(self.member, names)
+            self.fleet.record_accepted_names(self.member, names)
 
     def _name(self) -> str:
         """A `model` that the engine accepts: its pool's name, unless it was started when that was another one."""
@@ -239,7 +241,7 @@ class EngineMonitor:
         return pool_renames.accepted_name(served_names(cluster, cluster.pool(pool)), accepts) if accepts else pool
 
     def _pause_s(self, rules: Controller) -> float:
-        known = self.member.known
+        known = self.member.health
         is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.held
         is_long_away = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:

@@ -32,7 +32,7 @@ RETIRED_FOR_S = 60.0
 class Fleet:
     """The engines of the cluster in force, each watched by its own task."""
 
-    def __init__(self, cluster: PlacedCluster, kept: StateStore | None = None) -> None:
+    def __init__(self, cluster: PlacedCluster, state_store: StateStore | None = None) -> None:
         self.cluster = cluster
         self.members: dict[str, FleetMember] = {}
         self.remotes: dict[str, RemoteEndpoint] = {}
@@ -48,7 +48,7 @@ class Fleet:
         self._by_upstream: dict[str, str] = {}
         self._retired: dict[str, tuple[float, list[FleetMember]]] = {}
         """Members of pools that are gone, by upstream, and until when DNS answers for them."""
-        self._memory = MembershipStore(kept)
+        self._memory = MembershipStore(state_store)
         self.lineage = self._memory.lineage()
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
@@ -100,19 +100,19 @@ class Fleet:
     def hold(self, name: str, reason: str) -> None:
         """Takes an engine out of rotation, also over restarts of the controller; KeyError if there is none of that name."""
         member = self.members[name]
-        if not member.known.held:
+        if not member.health.held:
             self._held[name] = reason
             self._memory.keep_held(self._held)
-        self.take(member, state_machine.hold(member.known, reason))
+        self.apply_transition(member, state_machine.hold(member.health, reason))
 
     def release(self, name: str, reason: str) -> None:
         """Lets it in again; KeyError if there is none of that name."""
         member = self.members[name]
         if self._held.pop(name, None) is not None:
             self._memory.keep_held(self._held)
-        self.take(member, state_machine.release(member.known, reason))
+        self.apply_transition(member, state_machine.release(member.health, reason))
 
-    def of_pool(self, pool: str) -> list[FleetMember]:
+    def members_of(self, pool: str) -> list[FleetMember]:
         return self._by_pool.get(pool, [])
 
     @property
@@ -131,18 +131,18 @@ class Fleet:
 
     def serving(self, pool: str) -> list[FleetMember] | None:
         """The members of a pool that get new requests; None while nothing is known."""
-        known = {member.engine.name: member.known for member in self.of_pool(pool)}
+        known = {member.engine.name: member.health for member in self.members_of(pool)}
         names = state_machine.eligible_members(known)
         return None if names is None else [self.members[name] for name in names if self.members[name].address]
 
     def another_serves(self, one: FleetMember) -> bool:
         """Whether the pool of `one` would go on without it."""
         return any(
-            member is not one and member.known.serves and not member.known.held
-            for member in self.of_pool(one.engine.pool)
+            member is not one and member.health.serves and not member.health.held
+            for member in self.members_of(one.engine.pool)
         )
 
-    def look_now(self, name: str) -> None:
+    def probe_now(self, name: str) -> None:
         """Looks at an engine at once, if there is one of that name."""
         if watch := self._watches.get(name):
             watch.wake()
@@ -157,7 +157,7 @@ class Fleet:
         """The gateway's log: it refused a connection, lost a request, answered with an error, or not at all."""
         if member := self.members.get(name):
             member.failures += 1
-            self.look_now(name)
+            self.probe_now(name)
 
     async def watch(self) -> None:
         """Looks at every engine until cancelled."""
@@ -172,7 +172,7 @@ class Fleet:
         finally:
             self._tasks = None
 
-    def tell(self, sentence: str, **fields: str) -> None:
+    def emit_event(self, sentence: str, **fields: str) -> None:
         """One sentence in the log and among the events: engine, pool and state as `fields` where it is about one."""
         member = self.members.get(fields.get("engine", ""))
         # The gateway's log names engines that did not answer by their addresses only.
@@ -182,9 +182,9 @@ class Fleet:
         if not self.events or self.events[-1]["sentence"] != sentence:
             self.events.append({"at": at, **fields, "sentence": sentence})
 
-    def take(self, member: FleetMember, step: Transition) -> None:
+    def apply_transition(self, member: FleetMember, step: Transition) -> None:
         """What is known of a member from here on."""
-        before, member.known = member.known, step.engine
+        before, member.health = member.health, step.engine
         engine, current = member.engine, step.engine.shown
         if _membership(before) != _membership(step.engine):
             self._change()
@@ -193,14 +193,14 @@ class Fleet:
             metrics.record_transition(engine, current)
         if step.sentence:
             member.reason = step.sentence
-            self.tell(f"{engine.name} {step.sentence}", engine=engine.name, pool=engine.pool, state=current.value)
+            self.emit_event(f"{engine.name} {step.sentence}", engine=engine.name, pool=engine.pool, state=current.value)
 
-    def moved(self, member: FleetMember, address: str) -> None:
+    def set_address(self, member: FleetMember, address: str) -> None:
         """It was found at an address, or at another one."""
         member.address = address
         self._change()
 
-    def learn_accepted(self, member: FleetMember, names: frozenset[str]) -> None:
+    def record_accepted_names(self, member: FleetMember, names: frozenset[str]) -> None:
         """The engine said which `model`s it accepts."""
         if member.accepts != names:
             member.accepts = names
@@ -210,7 +210,7 @@ class Fleet:
     def _add(self, engine: Engine, most: int, before: FleetMember | None = None) -> None:
         """`before` is the same process under the name that it had."""
         # One that comes while the others are watched was no member before, so there is nothing to wait for.
-        known = before.known if before else states.EngineHealth(settled=self._tasks is not None)
+        known = before.health if before else states.EngineHealth(settled=self._tasks is not None)
         if before and (reason := self._held.pop(before.engine.name, None)):
             self._held[engine.name] = reason
             self._memory.keep_held(self._held)
@@ -229,7 +229,7 @@ class Fleet:
         before, member.engine = member.engine, engine
         if before.pool != engine.pool:
             metrics.remove_engine(before)
-            metrics.record_state(engine, member.known.shown)
+            metrics.record_state(engine, member.health.shown)
 
     def _retire(self, earlier: PoolLineage) -> None:
         now_s = time.monotonic()
@@ -250,9 +250,9 @@ class Fleet:
             member = self.members[name]
             member.address, member.accepts = one.address, one.accepts
             known = state_machine.restore(one.state, now_s)
-            if member.known.held:
-                known = state_machine.hold(known, member.known.held_for).engine
-            self.take(member, Transition(known))
+            if member.health.held:
+                known = state_machine.hold(known, member.health.held_for).engine
+            self.apply_transition(member, Transition(known))
 
     def _change(self) -> None:
         self.version += 1
@@ -264,9 +264,9 @@ class Fleet:
             await self._changed.wait()
             self._changed.clear()
             rows = {
-                name: (member.engine, StoredMember(member.known.state, member.address, member.accepts))
+                name: (member.engine, StoredMember(member.health.state, member.address, member.accepts))
                 for name, member in self.members.items()
-                if member.known.settled and member.known.state is not EngineState.UNKNOWN
+                if member.health.settled and member.health.state is not EngineState.UNKNOWN
             }
             await asyncio.to_thread(self._memory.keep_members, rows, self.lineage)
             await asyncio.sleep(KEEP_PAUSE_S)
@@ -299,12 +299,12 @@ class Fleet:
     def _begin_remote(self, endpoint: RemoteEndpoint) -> None:
         if self._tasks:
 
-            def tell(sentence: str) -> None:
+            def emit(sentence: str) -> None:
                 fields = {"pool": endpoint.pool, "state": EngineState.REMOTE.value}
-                self.tell(f"{endpoint.remote.host} of pool {endpoint.pool} {sentence}", **fields)
+                self.emit_event(f"{endpoint.remote.host} of pool {endpoint.pool} {sentence}", **fields)
 
             async def watch() -> None:
-                await engine_monitor.monitor_remote(endpoint, lambda: self.cluster.controller, tell)
+                await engine_monitor.monitor_remote(endpoint, lambda: self.cluster.controller, emit)
 
             watching = keep_running("remote", watch, pool=endpoint.pool)
             self._watching[_remote_key(endpoint.pool)] = self._tasks.create_task(watching)

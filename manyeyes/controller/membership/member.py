@@ -15,7 +15,7 @@ class FleetMember:
     engine: Engine
     in_flight: int
     """Requests it is given at a time."""
-    known: states.EngineHealth = field(default_factory=states.EngineHealth)
+    health: states.EngineHealth = field(default_factory=states.EngineHealth)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     load: EngineLoad | None = None

@@ -32,8 +32,8 @@ class MembershipStore:
     """Three documents: `members`, written after each change; `held`, written before a hold takes effect; and `lineage`, written
     before DNS answers by it."""
 
-    def __init__(self, kept: StateStore | None) -> None:
-        self._kept = kept
+    def __init__(self, state_store: StateStore | None) -> None:
+        self._state_store = state_store
 
     def members(self, engines: tuple[Engine, ...], lineage: PoolLineage) -> dict[str, StoredMember]:
         """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
@@ -69,11 +69,11 @@ class MembershipStore:
             | ({"accepts": sorted(one.accepts)} if one.accepts else {})
             for name, (engine, one) in rows.items()
         }
-        return self._kept is None or self._kept.write("members", {"boot": _boot(), "engines": engines})
+        return self._state_store is None or self._state_store.write("members", {"boot": _boot(), "engines": engines})
 
     def keep_held(self, reasons: dict[str, str]) -> bool:
         """The same."""
-        return self._kept is None or self._kept.write("held", reasons)
+        return self._state_store is None or self._state_store.write("held", reasons)
 
     def lineage(self) -> PoolLineage:
         """Which pool was called what before."""
@@ -81,16 +81,16 @@ class MembershipStore:
 
     def keep_lineage(self, lineage: PoolLineage) -> bool:
         """False when the disk refuses; the log says so."""
-        return self._kept is None or self._kept.write("lineage", lineage.document())
+        return self._state_store is None or self._state_store.write("lineage", lineage.document())
 
     def _read(self, name: str) -> dict[str, Any]:
-        if self._kept is None:
+        if self._state_store is None:
             return {}
-        document = self._kept.read(name)
+        document = self._state_store.read(name)
         if document is None:
             return {}
         if not isinstance(document, dict):
-            self._kept.set_aside(name, "it holds no mapping")
+            self._state_store.set_aside(name, "it holds no mapping")
             return {}
         return document
 

@@ -24,11 +24,11 @@ WITHIN_S = 5.0
 class ServiceDiscovery:
     """Looks them up under `name`, with {} for the pool, and a port, such as {}.manyeyes.svc.cluster.local:8000."""
 
-    def __init__(self, name: str, resolver: str, in_force: EffectiveConfig, tell: Callable[[str], None]) -> None:
+    def __init__(self, name: str, resolver: str, effective: EffectiveConfig, emit_event: Callable[[str], None]) -> None:
         self.name, _, port = name.rpartition(":")
         self.port = int(port)
-        self.in_force = in_force
-        self.tell = tell
+        self.effective = effective
+        self.emit_event = emit_event
         self._resolver = dns.asyncresolver.Resolver(configure=not resolver)
         if resolver:
             address, _, port = resolver.rpartition(":")
@@ -36,15 +36,15 @@ class ServiceDiscovery:
         self._resolver.lifetime = WITHIN_S
         self._found: DiscoveredEngines = {}
 
-    async def follow(self) -> None:
+    async def run(self) -> None:
         """Looks until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(self.in_force.cluster.kubernetes.resolve_every_s)
+            await self.poll()
+            await asyncio.sleep(self.effective.cluster.kubernetes.resolve_every_s)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """One look at every pool; what changed comes into force at once."""
-        written = self.in_force.written
+        written = self.effective.written
         names = [pool.name for pool in written.pools if pool.remote is None]
         members = await asyncio.gather(*(self._members(name) for name in names))
         found = dict(self._found)
@@ -55,12 +55,12 @@ class ServiceDiscovery:
             return
         before, self._found = self._found, found
         try:
-            self.in_force.take_found(found)
+            self.effective.apply_discovered(found)
         except ChangeRejected as error:
-            self.tell(f"what the Services name cannot be taken over: {error}")
+            self.emit_event(f"what the Services name cannot be taken over: {error}")
             return
         for sentence in describe_changes(before, found):
-            self.tell(sentence)
+            self.emit_event(sentence)
 
     async def _members(self, pool: str) -> list[str] | None:
         """The addresses of those that are ready; None when nobody answers."""

@@ -12,14 +12,14 @@ DOCUMENT = "adapter"
 class AdapterConfigWriter:
     """Writes the document whenever it changes."""
 
-    def __init__(self, kept: StateStore) -> None:
-        self.kept = kept
+    def __init__(self, state_store: StateStore) -> None:
+        self.state_store = state_store
         self._written: dict[str, Any] | None = None
 
     def write(self, cluster: PlacedCluster) -> None:
         """Listens to the cluster in force."""
         document = adapter_document(cluster)
-        if document != self._written and self.kept.write(DOCUMENT, document):
+        if document != self._written and self.state_store.write(DOCUMENT, document):
             self._written = document
 
 

@@ -52,7 +52,7 @@ class AnnotationRegistry:
         elif len(self._ends) >= MOST:
             raise ApiError(409, "too_many_marks", f"There are {MOST} marks already; end one: {', '.join(self._ends)}.")
         else:
-            self._fleet.tell(f"began: {text}")
+            self._fleet.emit_event(f"began: {text}")
         MARK.labels(text).set(1)
         mark = Annotation(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
         self._ends[text] = (mark, asyncio.get_running_loop().call_later(seconds, self.end, text))
@@ -64,7 +64,7 @@ class AnnotationRegistry:
             raise not_found("mark", text, list(self._ends))
         self._ends.pop(text)[1].cancel()
         MARK.remove(text)
-        self._fleet.tell(f"ended: {text}")
+        self._fleet.emit_event(f"ended: {text}")
 
     def all(self) -> list[Annotation]:
         return [mark for mark, _ in self._ends.values()]

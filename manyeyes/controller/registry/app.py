@@ -23,16 +23,16 @@ BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-ke
 
 
 def mount_registry(
-    app: FastAPI, fleet: Fleet, in_force: EffectiveConfig, kept: StateStore, settings: ControllerSettings
+    app: FastAPI, fleet: Fleet, effective: EffectiveConfig, state_store: StateStore, settings: ControllerSettings
 ) -> None:
     """Adds the calls, the guard and the form of errors to `app`."""
-    registrations = RegistrationService(in_force, kept)
-    secret_files = SecretFiles(settings.secrets, in_force)
+    registrations = RegistrationService(effective, state_store)
+    secret_files = SecretFiles(settings.secrets, effective)
     own = OwnListeners(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
     for router in (
-        engine_routes.routes(fleet, in_force, registrations, secret_files, own, settings.adapter_name),
+        engine_routes.routes(fleet, effective, registrations, secret_files, own, settings.adapter_name),
         engine_routes.drain_routes(fleet),
-        pool_routes.routes(fleet, in_force, registrations, secret_files, own),
+        pool_routes.routes(fleet, effective, registrations, secret_files, own),
         annotations.routes(fleet),
     ):
         app.include_router(router, dependencies=[Security(BEARER)])

@@ -74,15 +74,15 @@ def find_member(fleet: Fleet, name: str) -> FleetMember:
 def _drain_response(member: FleetMember) -> DrainResponse:
     return DrainResponse(
         name=member.engine.name,
-        state=member.known.shown.value,
-        held=member.known.held,
+        state=member.health.shown.value,
+        held=member.health.held,
         in_flight=in_flight(member),
     )
 
 
 def routes(
     fleet: Fleet,
-    in_force: EffectiveConfig,
+    effective: EffectiveConfig,
     registrations: RegistrationService,
     secret_files: SecretFiles,
     own: OwnListeners,
@@ -93,12 +93,12 @@ def routes(
     @router.get("")
     async def engines() -> EngineList:
         """All engines with their states, those of cluster.yaml first."""
-        return EngineList(engines=[schemas.engine_response(member, in_force) for member in fleet.members.values()])
+        return EngineList(engines=[schemas.engine_response(member, effective) for member in fleet.members.values()])
 
     @router.post("", status_code=201)
     async def register(form: NewEngine) -> EngineResponse:
         """Registers an engine. It is probed, warmed up with one picture, and then gets its part of the pool's requests."""
-        pool = _pool(form, in_force)
+        pool = _pool(form, effective)
         given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
         if len(given) != 1:
             raise ApiError(
@@ -108,54 +108,54 @@ def routes(
             )
         notice = ""
         if form.endpoint:
-            await _check_endpoint(form, in_force, own, secret_files)
+            await _check_endpoint(form, effective, own, secret_files)
             engine = await registrations.add_engine(
-                lambda: _engine(form, pool, f"{adapter_name}:{free_port(in_force.cluster)}")
+                lambda: _engine(form, pool, f"{adapter_name}:{free_port(effective.cluster)}")
             )
             if not await registration_checks.can_resolve(adapter_name):
                 notice = "The adapter does not run: set adapter.enabled to true in cluster.yaml, then `make up`."
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
-            await registration_checks.check_address(host, int(port), in_force.cluster, own, given[0])
+            await registration_checks.check_address(host, int(port), effective.cluster, own, given[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
             notice = registration_checks.missing_names_notice(
-                served_names(in_force.cluster, pool), await registration_checks.fetch_model_names(address)
+                served_names(effective.cluster, pool), await registration_checks.fetch_model_names(address)
             )
-        fleet.tell(
+        fleet.emit_event(
             f"{engine.name} is registered by API: {engine.address} in pool {engine.pool}",
             engine=engine.name,
             pool=engine.pool,
         )
-        return schemas.engine_response(find_member(fleet, engine.name), in_force, notice)
+        return schemas.engine_response(find_member(fleet, engine.name), effective, notice)
 
     @router.get("/{name}")
     async def one(name: str) -> EngineResponse:
         """One engine."""
-        return schemas.engine_response(find_member(fleet, name), in_force)
+        return schemas.engine_response(find_member(fleet, name), effective)
 
     @router.patch("/{name}")
     async def change(name: str, form: WeightChange) -> EngineResponse:
         """Gives an engine another part of its pool's requests. It holds until it is changed again, also for one of cluster.yaml."""
         find_member(fleet, name)
         await registrations.set_weight(name, form.weight)
-        fleet.tell(f"{name} has weight {form.weight} by API", engine=name)
-        return schemas.engine_response(find_member(fleet, name), in_force)
+        fleet.emit_event(f"{name} has weight {form.weight} by API", engine=name)
+        return schemas.engine_response(find_member(fleet, name), effective)
 
     @router.delete("/{name}")
     async def remove(name: str) -> Removed:
         """Removes a registered engine. It gets no new request; those in flight finish. One of cluster.yaml can be drained instead."""
         await registrations.remove_engine(name)
-        fleet.tell(f"{name} is removed by API", engine=name)
+        fleet.emit_event(f"{name} is removed by API", engine=name)
         return Removed(name=name)
 
     return router
 
 
-def _pool(form: NewEngine, in_force: EffectiveConfig) -> Pool:
+def _pool(form: NewEngine, effective: EffectiveConfig) -> Pool:
     if (form.pool is None) == (form.model is None):
         raise ApiError(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
-    pools = in_force.cluster.pools
+    pools = effective.cluster.pools
     if form.pool is not None:
         found = next((pool for pool in pools if pool.name == form.pool), None)
     else:
@@ -224,7 +224,7 @@ def _wrong_url(url: str, why: str) -> ApiError:
 
 
 async def _check_endpoint(
-    form: NewEngine, in_force: EffectiveConfig, own: OwnListeners, secret_files: SecretFiles
+    form: NewEngine, effective: EffectiveConfig, own: OwnListeners, secret_files: SecretFiles
 ) -> None:
     assert form.endpoint
     for param, url in (
@@ -232,6 +232,6 @@ async def _check_endpoint(
         ("endpoint.stream.url", form.endpoint.stream and form.endpoint.stream.url),
     ):
         if url:
-            await registration_checks.check_url(url, in_force.cluster, own, param)
+            await registration_checks.check_url(url, effective.cluster, own, param)
     for name in form.endpoint.secret_files:
         secret_files.check(name, "endpoint", authority=name == form.endpoint.ca_file)

@@ -15,7 +15,7 @@ from manyeyes.openai_error import ApiError
 
 def routes(
     fleet: Fleet,
-    in_force: EffectiveConfig,
+    effective: EffectiveConfig,
     registrations: RegistrationService,
     secret_files: SecretFiles,
     own: OwnListeners,
@@ -27,7 +27,7 @@ def routes(
     @router.get("/pools")
     async def pools() -> PoolList:
         """All pools, also those that nobody serves yet."""
-        return PoolList(pools=[schemas.pool_response(one, fleet, in_force) for one in in_force.cluster.pools])
+        return PoolList(pools=[schemas.pool_response(one, fleet, effective) for one in effective.cluster.pools])
 
     @router.post("/pools", status_code=201)
     async def register(form: NewPool) -> PoolResponse:
@@ -37,46 +37,46 @@ def routes(
                 422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
             )
         pool = Pool.model_validate(form.model_dump(exclude_unset=True))
-        _refuse_fallback_to_strangers(pool, in_force)
+        _refuse_fallback_to_strangers(pool, effective)
         if form.remote:
-            await registration_checks.check_url(form.remote.url, in_force.cluster, own, "remote.url")
+            await registration_checks.check_url(form.remote.url, effective.cluster, own, "remote.url")
             if form.remote.key_file:
                 secret_files.check(form.remote.key_file, "remote.key_file")
             if form.remote.ca_file:
                 secret_files.check(form.remote.ca_file, "remote.ca_file", authority=True)
         await registrations.add_pool(pool)
-        fleet.tell(
+        fleet.emit_event(
             f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),
             pool=pool.name,
         )
-        return schemas.pool_response(in_force.cluster.pool(pool.name), fleet, in_force)
+        return schemas.pool_response(effective.cluster.pool(pool.name), fleet, effective)
 
     @router.get("/pools/{name}")
     async def one(name: str) -> PoolResponse:
         """One pool."""
         try:
-            return schemas.pool_response(in_force.cluster.pool(name), fleet, in_force)
+            return schemas.pool_response(effective.cluster.pool(name), fleet, effective)
         except KeyError:
-            raise not_found("pool", name, [pool.name for pool in in_force.cluster.pools]) from None
+            raise not_found("pool", name, [pool.name for pool in effective.cluster.pools]) from None
 
     @router.delete("/pools/{name}")
     async def remove(name: str) -> Removed:
         """Removes a registered pool that has no engines."""
         await registrations.remove_pool(name)
-        fleet.tell(f"pool {name} is removed by API", pool=name)
+        fleet.emit_event(f"pool {name} is removed by API", pool=name)
         return Removed(name=name)
 
     @router.get("/models")
     async def models() -> ModelList:
         """Every name a client may write in `model`, the pool it leads to, and the engines behind it."""
-        return schemas.models_response(fleet, in_force)
+        return schemas.models_response(fleet, effective)
 
     return router
 
 
-def _refuse_fallback_to_strangers(pool: Pool, in_force: EffectiveConfig) -> None:
+def _refuse_fallback_to_strangers(pool: Pool, effective: EffectiveConfig) -> None:
     """Engines that Compose started know the names they were started with; a new pool's is not among them."""
-    strangers = [one.name for one in in_force.cluster.started_engines if one.pool == pool.fallback]
+    strangers = [one.name for one in effective.cluster.started_engines if one.pool == pool.fallback]
     if strangers:
         raise ApiError(
             409,

@@ -109,13 +109,13 @@ async def can_resolve(host: str) -> bool:
 class SecretFiles:
     """The folder, as the gateway and the adapter see it too."""
 
-    def __init__(self, folder: Path, in_force: EffectiveConfig) -> None:
+    def __init__(self, folder: Path, effective: EffectiveConfig) -> None:
         self.folder = folder
-        self.in_force = in_force
+        self.effective = effective
 
     def check(self, name: str, param: str, authority: bool = False) -> None:
         """Raises Refusal unless the file can be used; `authority`: as certificates to trust, which nginx reads when it starts."""
-        if name in (ADMIN_KEY, *_of_the_gateway(self.in_force.cluster)):
+        if name in (ADMIN_KEY, *_of_the_gateway(self.effective.cluster)):
             raise ApiError(
                 403, "secret_not_allowed", f"secrets/{name} is the cluster's own; it is sent to nobody.", param
             )

@@ -33,20 +33,20 @@ HEAVIEST = 100
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def load_registrations(kept: StateStore, written: PlacedCluster) -> tuple[Registrations, list[str]]:
+def load_registrations(state_store: StateStore, written: PlacedCluster) -> tuple[Registrations, list[str]]:
     """What the state folder holds, and a sentence for each document of it that is not in force.
 
     A document that is no engine or pool is set aside. One that breaks a rule together with today's cluster.yaml stays where it
     is: another cluster.yaml may have room for it again.
     """
     registered, left_out = NO_REGISTRATIONS, []
-    for pool in _documents(kept, "pools", Pool):
+    for pool in _documents(state_store, "pools", Pool):
         registered, problem = _with(written, registered, replace(registered, pools=(*registered.pools, pool)))
         left_out += [f"pool {pool.name}, registered by API, is left out: {problem}"] if problem else []
-    for engine in _documents(kept, "engines", Engine):
+    for engine in _documents(state_store, "engines", Engine):
         registered, problem = _with(written, registered, replace(registered, engines=(*registered.engines, engine)))
         left_out += [f"{engine.name}, registered by API, is left out: {problem}"] if problem else []
-    return replace(registered, weights=_weights(kept)), left_out
+    return replace(registered, weights=_weights(state_store)), left_out
 
 
 def _with(written: PlacedCluster, before: Registrations, after: Registrations) -> tuple[Registrations, str]:
@@ -58,63 +58,63 @@ def _with(written: PlacedCluster, before: Registrations, after: Registrations) -
     return (before, "; ".join(problems)) if problems else (after, "")
 
 
-def _documents(kept: StateStore, folder: str, section: type[Section]) -> list[Section]:
+def _documents(state_store: StateStore, folder: str, section: type[Section]) -> list[Section]:
     found = []
-    for name in kept.names(folder):
-        document = kept.read(name)
+    for name in state_store.names(folder):
+        document = state_store.read(name)
         if document is None:
-            if name in kept.names(folder):
-                kept.set_aside(name, "it is empty")
+            if name in state_store.names(folder):
+                state_store.set_aside(name, "it is empty")
             continue
         try:
             one = section.model_validate(document)
         except ValidationError as error:
-            kept.set_aside(name, "; ".join(describe_errors(error.errors(include_url=False), document)))
+            state_store.set_aside(name, "; ".join(describe_errors(error.errors(include_url=False), document)))
             continue
         if f"{folder}/{getattr(one, 'name', '')}" != name:
-            kept.set_aside(name, "its name is not its file's")
+            state_store.set_aside(name, "its name is not its file's")
             continue
         found.append(one)
     return found
 
 
-def _weights(kept: StateStore) -> tuple[tuple[str, int], ...]:
-    document = kept.read(WEIGHTS)
+def _weights(state_store: StateStore) -> tuple[tuple[str, int], ...]:
+    document = state_store.read(WEIGHTS)
     if document is None:
         return ()
     if isinstance(document, dict) and all(
         isinstance(name, str) and type(weight) is int and 1 <= weight <= HEAVIEST for name, weight in document.items()
     ):
         return tuple(document.items())
-    kept.set_aside(WEIGHTS, f"it wants names of engines with weights from 1 to {HEAVIEST}")
+    state_store.set_aside(WEIGHTS, f"it wants names of engines with weights from 1 to {HEAVIEST}")
     return ()
 
 
 class RegistrationService:
     """Changes them, one at a time. Every method raises Refusal, and then nothing was changed."""
 
-    def __init__(self, in_force: EffectiveConfig, kept: StateStore) -> None:
-        self.in_force = in_force
-        self.kept = kept
+    def __init__(self, effective: EffectiveConfig, state_store: StateStore) -> None:
+        self.effective = effective
+        self.state_store = state_store
         self._one_at_a_time = asyncio.Lock()
 
     @property
     def now(self) -> Registrations:
-        return self.in_force.registered
+        return self.effective.registered
 
     def is_written(self, kind: str, name: str) -> bool:
         """Whether `engines` or `pools` of cluster.yaml have one of that name."""
-        written = self.in_force.written
+        written = self.effective.written
         return any(one.name == name for one in (written.engines if kind == "engines" else written.pools))
 
     async def add_engine(self, engine: Engine | Callable[[], Engine]) -> Engine:
         """A function is called when no other change can come between: for a port that must be free."""
         async with self._one_at_a_time:
             made = engine() if callable(engine) else engine
-            self._refuse_taken("engines", "engine", made.name, [one.name for one in self.in_force.cluster.engines])
+            self._refuse_taken("engines", "engine", made.name, [one.name for one in self.effective.cluster.engines])
             after = replace(self.now, engines=(*self.now.engines, made))
             await self._take(
-                after, f"engines/{made.name}", lambda: self.kept.write(f"engines/{made.name}", _document(made))
+                after, f"engines/{made.name}", lambda: self.state_store.write(f"engines/{made.name}", _document(made))
             )
             return made
 
@@ -123,14 +123,14 @@ class RegistrationService:
             self._refuse_written("engines", "engine", name, "take it out of cluster.yaml, or drain it")
             self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
             after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
-            await self._take(after, f"engines/{name}", lambda: self.kept.remove(f"engines/{name}"))
+            await self._take(after, f"engines/{name}", lambda: self.state_store.remove(f"engines/{name}"))
 
     async def set_weight(self, name: str, weight: int) -> None:
         async with self._one_at_a_time:
             if self.is_written("engines", name):
                 weights = {one: value for one, value in self.now.weights if one != name} | {name: weight}
                 after = replace(self.now, weights=tuple(weights.items()))
-                await self._take(after, WEIGHTS, lambda: self.kept.write(WEIGHTS, weights))
+                await self._take(after, WEIGHTS, lambda: self.state_store.write(WEIGHTS, weights))
                 return
             self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
             engines = tuple(
@@ -138,33 +138,35 @@ class RegistrationService:
             )
             changed = next(one for one in engines if one.name == name)
             after = replace(self.now, engines=engines)
-            await self._take(after, f"engines/{name}", lambda: self.kept.write(f"engines/{name}", _document(changed)))
+            await self._take(
+                after, f"engines/{name}", lambda: self.state_store.write(f"engines/{name}", _document(changed))
+            )
 
     async def add_pool(self, pool: Pool) -> None:
         async with self._one_at_a_time:
-            self._refuse_taken("pools", "pool", pool.name, [one.name for one in self.in_force.cluster.pools])
+            self._refuse_taken("pools", "pool", pool.name, [one.name for one in self.effective.cluster.pools])
             after = replace(self.now, pools=(*self.now.pools, pool))
             await self._take(
-                after, f"pools/{pool.name}", lambda: self.kept.write(f"pools/{pool.name}", _document(pool))
+                after, f"pools/{pool.name}", lambda: self.state_store.write(f"pools/{pool.name}", _document(pool))
             )
 
     async def remove_pool(self, name: str) -> None:
         async with self._one_at_a_time:
             self._refuse_written("pools", "pool", name, "take it out of cluster.yaml")
-            if inside := [one.name for one in self.in_force.cluster.engines if one.pool == name]:
+            if inside := [one.name for one in self.effective.cluster.engines if one.pool == name]:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
             self._refuse_unknown("pools", "pool", name, [one.name for one in self.now.pools])
             after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
-            await self._take(after, f"pools/{name}", lambda: self.kept.remove(f"pools/{name}"))
+            await self._take(after, f"pools/{name}", lambda: self.state_store.remove(f"pools/{name}"))
 
     async def _take(self, after: Registrations, document: str, store: Callable[[], bool]) -> None:
         """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
-        if problems := validation.problems(with_registrations(self.in_force.written, after)):
+        if problems := validation.problems(with_registrations(self.effective.written, after)):
             raise ApiError(409, "breaks_rules", f"{'; '.join(problems)}.")
         # In a thread: a disk that hangs must not stop DNS answers.
-        former = await asyncio.to_thread(self.kept.read, document)
+        former = await asyncio.to_thread(self.state_store.read, document)
         if not await asyncio.to_thread(store):
             raise ApiError(
                 507,
@@ -172,9 +174,9 @@ class RegistrationService:
                 "The state folder's disk does not take it, so nothing was changed; the controller's log says why.",
             )
         try:
-            self.in_force.take_registered(after)
+            self.effective.apply_registrations(after)
         except ChangeRejected as refused:
-            await asyncio.to_thread(self.kept.restore, document, former)
+            await asyncio.to_thread(self.state_store.restore, document, former)
             raise ApiError(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
 
     def _refuse_taken(self, kind: str, word: str, name: str, there: list[str]) -> None:
@@ -194,10 +196,10 @@ class RegistrationService:
                 f"The {word} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",
             )
 
-    def _refuse_unknown(self, kind: str, word: str, name: str, in_force: list[str]) -> None:
+    def _refuse_unknown(self, kind: str, word: str, name: str, effective: list[str]) -> None:
         """One that is kept and not in force may go too."""
-        if name not in in_force and f"{kind}/{name}" not in self.kept.names(kind):
-            there = self.in_force.cluster.engines if kind == "engines" else self.in_force.cluster.pools
+        if name not in effective and f"{kind}/{name}" not in self.state_store.names(kind):
+            there = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
             raise not_found(word, name, [one.name for one in there])
 
 

@@ -238,7 +238,7 @@ def in_flight(member: FleetMember) -> int | None:
     return int(value) if value is not None else None
 
 
-def engine_response(member: FleetMember, in_force: EffectiveConfig, notice: str = "") -> EngineResponse:
+def engine_response(member: FleetMember, effective: EffectiveConfig, notice: str = "") -> EngineResponse:
     one = member.engine
     return EngineResponse(
         name=one.name,
@@ -246,39 +246,39 @@ def engine_response(member: FleetMember, in_force: EffectiveConfig, notice: str 
         address=f"{one.host}:{one.port}",
         flavour=one.flavour,
         weight=one.weight,
-        state=member.known.shown.value,
+        state=member.health.shown.value,
         since=member.since.isoformat(timespec="seconds"),
-        held=member.known.held,
+        held=member.health.held,
         in_flight=in_flight(member),
         max_in_flight=member.in_flight,
-        registered=not any(one.name == written.name for written in in_force.written.engines),
+        registered=not any(one.name == written.name for written in effective.written.engines),
         endpoint=_endpoint(one.endpoint) if one.endpoint else None,
         notice=notice,
     )
 
 
-def pool_response(one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> PoolResponse:
-    engines = in_force.cluster.engines_of(one.name)
+def pool_response(one: Pool, fleet: Fleet, effective: EffectiveConfig) -> PoolResponse:
+    engines = effective.cluster.engines_of(one.name)
     return PoolResponse(
         name=one.name,
         model=one.model,
         names=list(one.names),
-        engine_names=served_names(in_force.cluster, one),
+        engine_names=served_names(effective.cluster, one),
         fallback=one.fallback,
         up=_up(one, fleet),
         total=1 if one.remote else len(engines),
         engines=[engine.name for engine in engines],
         remote=RemoteResponse.model_validate(one.remote.model_dump()) if one.remote else None,
-        registered=not any(one.name == written.name for written in in_force.written.pools),
+        registered=not any(one.name == written.name for written in effective.written.pools),
     )
 
 
-def models_response(fleet: Fleet, in_force: EffectiveConfig) -> ModelList:
+def models_response(fleet: Fleet, effective: EffectiveConfig) -> ModelList:
     """Names as the gateway's /v1/models has them: of pools that can answer, and `auto` at the end."""
-    leads_to = client_names(in_force.cluster.served_pools)
-    shown = [_model(name, one, fleet, in_force) for name, one in leads_to.items()]
+    leads_to = client_names(effective.cluster.served_pools)
+    shown = [_model(name, one, fleet, effective) for name, one in leads_to.items()]
     if shown:
-        up = sum(_up(one, fleet) for one in in_force.cluster.served_pools)
+        up = sum(_up(one, fleet) for one in effective.cluster.served_pools)
         total = sum(model.total for model in shown if model.name == model.pool)
         shown.append(ModelResponse(name=AUTO, pool=None, model=AUTO, up=up, total=total, engines=[], remote=None))
     return ModelList(models=shown)
@@ -293,8 +293,8 @@ def client_names(pools: tuple[Pool, ...]) -> dict[str, Pool]:
     return names
 
 
-def _model(name: str, one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> ModelResponse:
-    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in in_force.cluster.engines_of(one.name)]
+def _model(name: str, one: Pool, fleet: Fleet, effective: EffectiveConfig) -> ModelResponse:
+    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in effective.cluster.engines_of(one.name)]
     return ModelResponse(
         name=name,
         pool=one.name,
@@ -307,13 +307,13 @@ def _model(name: str, one: Pool, fleet: Fleet, in_force: EffectiveConfig) -> Mod
 
 
 def _state(fleet: Fleet, one: Engine) -> str:
-    return fleet.members[one.name].known.shown.value
+    return fleet.members[one.name].health.shown.value
 
 
 def _up(one: Pool, fleet: Fleet) -> int:
     if one.remote:
         return int(fleet.remotes[one.name].reachable is not False)
-    return sum(member.known.shown in SERVES for member in fleet.of_pool(one.name))
+    return sum(member.health.shown in SERVES for member in fleet.members_of(one.name))
 
 
 def _endpoint(one: Endpoint) -> EndpointResponse:

@@ -29,8 +29,8 @@ MOST_AT_ONCE = 500
 MOST_BYTES = 65_535
 KNOWN_FOR_S = 0.1
 """An engine's address is known long before nginx hears of it; only the first requests after a restart of the controller may come sooner."""
-MOST_KINDS = 1000
-"""Of requests, by engine, key and so on; those of a kind above it are counted one by one."""
+MOST_GROUPS = 1000
+"""Of requests, by engine, key and so on; those of a group above it are counted one by one."""
 FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
 """Outcomes that make an engine worth a look."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
@@ -60,21 +60,21 @@ class AccessLog:
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
-        self._kinds: dict[request_aggregator.GroupKey, RequestGroup] = {}
+        self._groups: dict[request_aggregator.GroupKey, RequestGroup] = {}
         self._gathered: list[RequestGroup] = []
         """Kinds of which `settle` has to tell."""
         self.apply(fleet.cluster)
 
     def apply(self, cluster: PlacedCluster) -> None:
         """Another cluster is in force."""
-        self._forget_kinds()
+        self._forget_groups()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}
         request_metrics.initialize_series(cluster)
 
-    def take(self, datagram: bytes) -> None:
+    def record(self, datagram: bytes) -> None:
         """Counts one datagram, whatever is in it."""
         self.gather(datagram)
-        self.settle()
+        self.flush()
 
     def gather(self, datagram: bytes) -> None:
         """The same, but what is ordinary is seen by others only after `settle`."""
@@ -85,7 +85,7 @@ class AccessLog:
         if fields is None:
             metrics.UNREADABLE.inc()
         elif not self._gather_ordinary(fields, now_s):
-            self.settle()  # the fleet hears of failures and successes in their order
+            self.flush()  # the fleet hears of failures and successes in their order
             self._take(datagram, fields, now_s)
 
     def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
@@ -95,52 +95,52 @@ class AccessLog:
         if key is None or figures is None:
             return False
         try:
-            kind = self._kinds.get(key) or self._kind(key, fields)
+            group = self._groups.get(key) or self._group(key, fields)
         except TypeError:  # a field is a list
             return False
-        if kind is None:
+        if group is None:
             return False
-        if not kind.number:
-            self._gathered.append(kind)
-        kind.take(now_s, figures)
-        self._recent_of(kind.pool).add(now_s, figures.total_s, figures.first_byte_s)
+        if not group.number:
+            self._gathered.append(group)
+        group.add(now_s, figures)
+        self._recent_of(group.pool).add(now_s, figures.total_s, figures.first_byte_s)
         return True
 
-    def _kind(self, key: request_aggregator.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
+    def _group(self, key: request_aggregator.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
         request = access_log_parser.parse_request(fields)
         if request is None:
             return None
         client = request_metrics.key_label(request.key, self._keys)
         self._keys.add(client)
-        kind = request_aggregator.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
-        if kind and len(self._kinds) < MOST_KINDS:
-            self._kinds[key] = kind
-            return kind
+        group = request_aggregator.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
+        if group and len(self._groups) < MOST_GROUPS:
+            self._groups[key] = group
+            return group
         return None
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Tells Prometheus and the fleet of what was gathered."""
         if not self._gathered:
             return
         now_s, now = time.monotonic(), datetime.now(UTC)
         gathered, self._gathered = self._gathered, []
-        for kind in gathered:
-            kind.tell()
-            self.fleet.request_succeeded(kind.engine, kind.began_at_s)
-            self._succeeded(kind.engine, now - timedelta(seconds=now_s - kind.began_at_s))
+        for group in gathered:
+            group.flush()
+            self.fleet.request_succeeded(group.engine, group.began_at_s)
+            self._succeeded(group.engine, now - timedelta(seconds=now_s - group.began_at_s))
 
     def _learn(self, now_s: float) -> None:
         known = _known(self.fleet)
         if known != self._known:
-            self._forget_kinds()
+            self._forget_groups()
         self._known, self._known_at_s = known, now_s
 
-    def _forget_kinds(self) -> None:
-        self.settle()
-        self._kinds.clear()
+    def _forget_groups(self) -> None:
+        self.flush()
+        self._groups.clear()
 
     def _take(self, datagram: bytes, fields: dict[str, object], now_s: float) -> None:
-        self.spans.take(datagram)
+        self.spans.add(datagram)
         request = access_log_parser.parse_request(fields)
         if request is None:
             metrics.UNREADABLE.inc()
@@ -234,7 +234,7 @@ class _Reader:
             with contextlib.suppress(BlockingIOError):
                 for _ in range(MOST_AT_ONCE):
                     self._take(self.receiver.recv(MOST_BYTES))
-            self.request_log.settle()
+            self.request_log.flush()
         except Exception:
             record_failure("request_log")
 

@@ -64,8 +64,8 @@ def _count(value: Any) -> int | None:
 class ContainerStats:
     """Keeps the metrics of one project's containers."""
 
-    def __init__(self, in_force: EffectiveConfig, client: httpx.AsyncClient, url: str) -> None:
-        self.in_force = in_force
+    def __init__(self, effective: EffectiveConfig, client: httpx.AsyncClient, url: str) -> None:
+        self.effective = effective
         self.client = client
         self.url = url
         self._cpu_s: dict[str, float] = {}
@@ -73,31 +73,31 @@ class ContainerStats:
     async def run(self) -> None:
         """For ever."""
         while True:
-            await asyncio.sleep(self.in_force.cluster.controller.container_interval_s)
+            await asyncio.sleep(self.effective.cluster.controller.container_interval_s)
             try:
-                await self.look()
+                await self.poll()
             except Exception:
                 log.exception("container_use_failed")
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Once at each container."""
-        cluster = self.in_force.cluster
+        cluster = self.effective.cluster
         engines = {engine.name for engine in cluster.started_engines}
         for service in watched_services(cluster):
             try:
-                await self._look_at(service, f"/containers/{cluster.name}-{service}-1", service in engines)
+                await self._poll_container(service, f"/containers/{cluster.name}-{service}-1", service in engines)
             except Exception:
                 # One odd answer must not hide the other containers.
                 record_failure("container_use", service=service)
 
-    async def _look_at(self, service: str, container: str, is_engine: bool) -> None:
-        self._tell(service, parse_usage(await self._ask(f"{container}/stats")))
+    async def _poll_container(self, service: str, container: str, is_engine: bool) -> None:
+        self._record(service, parse_usage(await self._fetch(f"{container}/stats")))
         if is_engine:
-            told = await self._ask(f"{container}/json")
+            told = await self._fetch(f"{container}/json")
             if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
                 CONTAINER_RESTARTS.labels(service).set(restarts)
 
-    def _tell(self, service: str, use: ContainerUsage | None) -> None:
+    def _record(self, service: str, use: ContainerUsage | None) -> None:
         before_s = self._cpu_s.pop(service, None)
         if use is None:
             for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
@@ -110,7 +110,7 @@ class ContainerStats:
         CONTAINER_MEMORY_LIMIT.labels(service).set(use.limit_bytes)
         self._cpu_s[service] = use.cpu_s
 
-    async def _ask(self, path: str) -> Any:
+    async def _fetch(self, path: str) -> Any:
         """None where there is no answer: scaling tells of a filter that is gone, and a container that is not there has no use."""
         try:
             reply = await bounded_request(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
@@ -120,13 +120,13 @@ class ContainerStats:
 
 
 @contextlib.asynccontextmanager
-async def collect_container_stats(in_force: EffectiveConfig, url: str) -> AsyncIterator[None]:
+async def collect_container_stats(effective: EffectiveConfig, url: str) -> AsyncIterator[None]:
     """While the context lasts; nothing with `controller.containers: false`."""
-    if not in_force.cluster.controller.containers:
+    if not effective.cluster.controller.containers:
         yield
         return
     async with httpx.AsyncClient(trust_env=False) as client:
-        running = asyncio.create_task(ContainerStats(in_force, client, url).run())
+        running = asyncio.create_task(ContainerStats(effective, client, url).run())
         try:
             yield
         finally:

@@ -122,7 +122,7 @@ class SpanExporter:
         self._waiting: deque[dict[str, Any]] = deque()
         self._works = True
 
-    def take(self, datagram: bytes) -> None:
+    def add(self, datagram: bytes) -> None:
         """One line of the gateway's log."""
         if TRACED not in datagram or not self.tracing().enabled:
             return

@@ -64,7 +64,7 @@ class RequestGroup:
     began_at_s: float = 0.0
     """When the last answer began, on the clock that `take` was given."""
 
-    def take(self, now_s: float, figures: RequestFigures) -> None:
+    def add(self, now_s: float, figures: RequestFigures) -> None:
         total_s, first_byte_s, response_s, bytes_in, bytes_out = figures
         self.number += 1
         self.seconds.observe(total_s)
@@ -75,7 +75,7 @@ class RequestGroup:
             self.kept_slo += 1
         self.began_at_s = max(self.began_at_s, now_s - max(0.0, response_s - first_byte_s))
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Prometheus learns of them."""
         for one in self.counted_once:
             one.inc(self.number)
