@@ -5,8 +5,9 @@ RecursionError), and a few hundred bytes of aliases can stand for billions of va
 """
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -16,7 +17,17 @@ MOST_NODES = 100_000
 """Values of a document, with each alias counted as often as it is used."""
 MOST_LEVELS = 60
 MOST_NUMBER = 2**63
+Parsed = TypeVar("Parsed")
 MERGE = "tag:yaml.org,2002:merge"
+
+
+class FileProblems(Exception):
+    """A file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
 
 
 class DocumentError(ValueError):
@@ -70,6 +81,29 @@ def parse(text: str) -> Any:
 def read(path: Path) -> Any:
     """The document in a file. Raises FileNotFoundError or DocumentError."""
     return parse(read_text(path))
+
+
+def parse_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], text: str, path: Path) -> Parsed:
+    """What `parse` makes of the text; `path` only names it. Raises `error` and nothing else, whatever the text is."""
+    try:
+        return parse(text, path)
+    except error:
+        raise
+    except DocumentError as problem:
+        raise error(path, [str(problem)]) from problem
+    except Exception as bug:
+        raise error(path, [describe_bug(bug)]) from bug
+
+
+def load_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], path: Path) -> Parsed | None:
+    """The same for a file; None when it does not exist."""
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        return None
+    except DocumentError as problem:
+        raise error(path, [str(problem)]) from problem
+    return parse_file(parse, error, text, path)
 
 
 def describe_bug(error: Exception) -> str:

@@ -10,17 +10,13 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from manyeyes.config import documents, named_entries
 from manyeyes.config.base import Section
-from manyeyes.config.documents import DocumentError
+from manyeyes.config.documents import DocumentError, FileProblems
 
 HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
 
 
-class KeysError(Exception):
-    """The keys file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
-
-    def __init__(self, path: Path, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+class KeysError(FileProblems):
+    """The keys file cannot be used."""
 
 
 class ApiKey(Section):
@@ -53,26 +49,16 @@ WANTED = {
 
 def load_keys(path: Path) -> ApiKeys:
     """The keys of `path`; none when it does not exist. Raises KeysError."""
-    try:
-        text = documents.read_text(path)
-    except FileNotFoundError:
-        return ApiKeys()
-    except DocumentError as error:
-        raise KeysError(path, [str(error)]) from error
-    return parse_keys(text, path)
+    found = documents.load_file(_parse, KeysError, path)
+    return ApiKeys() if found is None else found
 
 
 def parse_keys(text: str, path: Path) -> ApiKeys:
     """As load_keys(), from text; `path` only names it in errors. Raises KeysError and nothing else, whatever the text is."""
-    try:
-        return _parsed(text, path)
-    except KeysError:
-        raise
-    except Exception as error:
-        raise KeysError(path, [documents.describe_bug(error)]) from error
+    return documents.parse_file(_parse, KeysError, text, path)
 
 
-def _parsed(text: str, path: Path) -> ApiKeys:
+def _parse(text: str, path: Path) -> ApiKeys:
     try:
         document = documents.parse(text)
         if document is None:

@@ -11,21 +11,19 @@ from pydantic_core import ErrorDetails
 
 from manyeyes.config import documents, validation
 from manyeyes.config.cluster import Cluster, sections
-from manyeyes.config.documents import DocumentError
+from manyeyes.config.documents import FileProblems
 
 
-class ConfigError(Exception):
-    """The file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
-
-    def __init__(self, path: Path, problems: list[str]) -> None:
-        self.path = path
-        self.problems = problems
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+class ConfigError(FileProblems):
+    """cluster.yaml cannot be used."""
 
 
 def load(path: Path) -> Cluster:
     """The cluster that the file describes, engines as written there. Raises ConfigError."""
-    return parse(_read(path), path)
+    cluster = documents.load_file(_parse, ConfigError, path)
+    if cluster is None:
+        raise ConfigError(path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."])
+    return cluster
 
 
 def keys_path(path: Path, cluster: Cluster) -> Path:
@@ -40,19 +38,11 @@ def users_path(path: Path, cluster: Cluster) -> Path:
 
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
     """As load(), from text; `path` only names it in errors. Raises ConfigError and nothing else, whatever the text is."""
-    try:
-        return _parsed(text, path)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(path, [documents.describe_bug(error)]) from error
+    return documents.parse_file(_parse, ConfigError, text, path)
 
 
-def _parsed(text: str, path: Path) -> Cluster:
-    try:
-        document = documents.parse(text)
-    except DocumentError as error:
-        raise ConfigError(path, [str(error)]) from error
+def _parse(text: str, path: Path) -> Cluster:
+    document = documents.parse(text)
     if not isinstance(document, dict):
         raise ConfigError(
             path,
@@ -99,17 +89,6 @@ def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> l
 def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
     """('engines', 'tuple[Engine, ...]', 2, 'gpus') -> ('engines', 2)."""
     return str(location[0]), next((step for step in location if isinstance(step, int)), None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return documents.read_text(path)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."]
-        ) from error
-    except DocumentError as error:
-        raise ConfigError(path, [str(error)]) from error
 
 
 def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:

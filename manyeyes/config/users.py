@@ -13,7 +13,7 @@ from pydantic import AfterValidator, StringConstraints, ValidationError
 
 from manyeyes.config import documents, named_entries
 from manyeyes.config.base import Section
-from manyeyes.config.documents import DocumentError
+from manyeyes.config.documents import DocumentError, FileProblems
 
 HEAD = "# Who may open the page. Passwords are hashed (scrypt). `make user NAME=` adds one, or gives a new password.\n"
 LOG_N, R, P = 14, 8, 1
@@ -22,12 +22,8 @@ FORM = re.compile(r"scrypt\$([0-9]{2})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+
 SHORTEST = 8
 
 
-class UsersError(Exception):
-    """The users file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
-
-    def __init__(self, path: Path, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+class UsersError(FileProblems):
+    """The users file cannot be used."""
 
 
 def _of_scrypt(text: str) -> str:
@@ -89,26 +85,16 @@ def verify_password(password: str, user: User | None) -> bool:
 
 def load_users(path: Path) -> Users:
     """The users of `path`; none when it does not exist. Raises UsersError."""
-    try:
-        text = documents.read_text(path)
-    except FileNotFoundError:
-        return Users()
-    except DocumentError as error:
-        raise UsersError(path, [str(error)]) from error
-    return parse_users(text, path)
+    found = documents.load_file(_parse, UsersError, path)
+    return Users() if found is None else found
 
 
 def parse_users(text: str, path: Path) -> Users:
     """As load_users(), from text; `path` only names it in errors. Raises UsersError and nothing else, whatever the text is."""
-    try:
-        return _parsed(text, path)
-    except UsersError:
-        raise
-    except Exception as error:
-        raise UsersError(path, [documents.describe_bug(error)]) from error
+    return documents.parse_file(_parse, UsersError, text, path)
 
 
-def _parsed(text: str, path: Path) -> Users:
+def _parse(text: str, path: Path) -> Users:
     try:
         document = documents.parse(text)
         users = Users.model_validate(document)
