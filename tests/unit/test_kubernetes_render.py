@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import load
+from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_engines
 from manyeyes.config.pools import Flavour
 from manyeyes.render.compose_engines import engines_yaml
@@ -107,7 +107,7 @@ def test_every_problem_is_told_at_once() -> None:
     engines: [{name: one, pool: 8b, address: "10.0.0.1:8000", flavour: cuda}]
     """
     with pytest.raises(PlacementError) as refused:
-        tree(placed(text))
+        tree(parse(text))
     assert len(str(refused.value).splitlines()) == 3
 
 
@@ -152,7 +152,7 @@ def test_scaling_of_a_pool_is_kedas() -> None:
         model: org/Big
         scaling: {min: 2, max: 9, target: {in_flight: 7, p95_s: 3}, down: {window_s: 900, step: 2}}
     """
-    (scaled,) = yaml.safe_load_all(tree(placed(text))["keda/scaled-objects.yaml"])
+    (scaled,) = yaml.safe_load_all(tree(parse(text))["keda/scaled-objects.yaml"])
     spec = scaled["spec"]
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 9)
     thresholds = {trigger["name"]: trigger["metadata"]["threshold"] for trigger in spec["triggers"]}
@@ -166,7 +166,7 @@ def test_scaling_of_a_pool_is_kedas() -> None:
 
 def test_the_download_job_has_another_name_when_it_has_other_work() -> None:
     def name(model: str) -> str:
-        (cluster,) = clusters(placed(f"pools: [{{name: big, model: {model}, flavours: [cuda]}}]")).values()
+        (cluster,) = clusters(parse(f"pools: [{{name: big, model: {model}, flavours: [cuda]}}]")).values()
         return str(models.storage(cluster)[1]["metadata"]["name"])
 
     assert name("org/One") == name("org/One") != name("org/Two")
@@ -194,7 +194,7 @@ def test_remote_pools_and_media_open_just_the_way_out_that_they_need() -> None:
     """
     found = {
         one["metadata"]["name"]: one["spec"]
-        for one in yaml.safe_load_all(tree(placed(text))["engines/cuda/network.yaml"])
+        for one in yaml.safe_load_all(tree(parse(text))["engines/cuda/network.yaml"])
     }
     assert set(found) == {"gateway-to-pools-elsewhere", "media-of-big"}
     (rule,) = found["gateway-to-pools-elsewhere"]["egress"]
