@@ -14,7 +14,7 @@ from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.health.engine_monitor import RemoteEndpoint
 from manyeyes.controller.health.states import SERVES, EngineState
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 

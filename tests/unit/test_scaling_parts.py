@@ -16,7 +16,7 @@ from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from tests.placed import placed

@@ -10,7 +10,7 @@ from manyeyes.controller.autoscaling import metrics
 from manyeyes.controller.autoscaling.actuators import RUNNING, ActuatorError, ContainerActuator
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 
 log = structlog.get_logger()
 HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})

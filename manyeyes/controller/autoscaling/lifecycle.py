@@ -21,7 +21,7 @@ from manyeyes.controller.autoscaling.reconcile import ActuatorCall, EngineFacts,
 from manyeyes.controller.autoscaling.store import AutoscalerState
 from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.state_store import StateStore
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ import httpx
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.health.vllm_metrics import EngineLoad as EngineLoad
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 METRIC = "DCGM_FI_DEV_GPU_UTIL"

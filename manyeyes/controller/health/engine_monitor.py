@@ -18,7 +18,7 @@ from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
 from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult, Transition
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 

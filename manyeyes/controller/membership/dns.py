@@ -33,7 +33,7 @@ from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import keep_running, record_failure
 from manyeyes.controller.telemetry import metrics
 

@@ -16,8 +16,7 @@ from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import engine_monitor, state_machine, states
 from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
 from manyeyes.controller.health.states import EngineState, Transition
-from manyeyes.controller.membership.member import FleetMember
-from manyeyes.controller.membership.membership_store import MembershipStore, StoredMember
+from manyeyes.controller.membership.membership_store import FleetMember, MembershipStore, StoredMember
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import metrics

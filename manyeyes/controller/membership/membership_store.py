@@ -1,9 +1,10 @@
-"""What the fleet remembers over a restart of the controller: members with their addresses, and who is held back and why.
+"""Members of the fleet, and what is stored of them over a restart of the controller: addresses, and who is held back and why.
 
-Until the first look at an engine is in, DNS goes by it, so that a restart changes nothing for the gateway.
+Until the first probe of an engine is in, DNS goes by it, so that a restart changes nothing for the gateway.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,38 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import parse_address
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
+from manyeyes.controller.health import states
 from manyeyes.controller.health.states import EngineState
+from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.state_store import StateStore
+
+
+@dataclass
+class FleetMember:
+    """One engine, its state, and the address it was last seen at."""
+
+    engine: Engine
+    in_flight: int
+    """Requests it is given at a time."""
+    health: states.EngineHealth = field(default_factory=states.EngineHealth)
+    address: str | None = None
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    load: EngineLoad | None = None
+    """What it last said of its work; None while it said nothing."""
+    succeeded_at_s: float | None = None
+    """When it last began an answer that succeeded, as the gateway's log says; on the monotonic clock."""
+    failures: int = 0
+    """Requests that failed on it since then."""
+    accepts: frozenset[str] | None = None
+    """Every `model` that it accepts, as it said itself at its last warm-up; None while that is not known."""
+    reason: str = ""
+    """Why it is in its state: the last sentence about it, without its name."""
+
+    @property
+    def since_s(self) -> float:
+        """How long it is in its state."""
+        return (datetime.now(UTC) - self.since).total_seconds()
+
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

@@ -11,7 +11,7 @@ from manyeyes.config.hosts import host_problem, port_problem
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.registry import registration_checks, schemas
 from manyeyes.controller.registry.adapter_config_writer import free_port
 from manyeyes.controller.registry.errors import error_responses, not_found

@@ -11,7 +11,7 @@ from manyeyes.config.pools import AUTO, Balancing, Cache, Flavour, Media, Pool, 
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.health.states import SERVES
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.membership.member import FleetMember
+from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.engine.vllm_flags import served_names
 
 

@@ -13,13 +13,12 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.engine_groups import uniform_pools
 from manyeyes.render.kubernetes import (
     autoscaling,
-    controller,
     gateway,
     models,
     monitoring,
     network,
+    own_services,
     production_stack,
-    webui,
 )
 from manyeyes.render.kubernetes.engines import pools
 from manyeyes.render.kubernetes.gateway import http_route
@@ -56,8 +55,8 @@ def _base(cluster: PlacedCluster, root: str) -> dict[str, str]:
     parts = {
         "namespace.yaml": [namespace],
         "gateway.yaml": gateway.objects(cluster),
-        "controller.yaml": controller.objects(cluster),
-        "webui.yaml": webui.objects(cluster),
+        "controller.yaml": own_services.controller(cluster),
+        "webui.yaml": own_services.webui(cluster),
         "network.yaml": network.base(cluster),
     }
     # nginx's own files come as ConfigMaps from beside them: a kustomization may read no file above itself.
@@ -76,7 +75,7 @@ def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]
     rendered = gateway.files(cluster, keys)
     maps = [
         {"name": gateway.FILES, "files": [f"gateway/{name}" for name in sorted(rendered)], "options": UNHASHED},
-        {"name": controller.CONFIG, "files": ["controller/cluster.yaml"], "options": UNHASHED},
+        {"name": own_services.CONFIG, "files": ["controller/cluster.yaml"], "options": UNHASHED},
     ]
     return {
         **{name: objects(documents) for name, documents in parts.items()},

@@ -7,7 +7,7 @@ Prometheus -> metrics                                  the download -> the hub
 
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.kubernetes import controller, webui
+from manyeyes.render.kubernetes import own_services
 from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
 from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubernetes_object
 
@@ -34,8 +34,12 @@ def base(cluster: PlacedCluster) -> list[Json]:
             ],
             egress=[
                 _rule("to", [_peer("engine")], [str(ENGINE_PORT)]),
-                _rule("to", [_peer("controller")], [str(controller.HTTP), f"{controller.LOG}/UDP"]),
-                _rule("to", [_peer("webui")], [str(webui.PORT)]),
+                _rule(
+                    "to",
+                    [_peer("controller")],
+                    [str(own_services.CONTROLLER_HTTP), f"{own_services.CONTROLLER_LOG}/UDP"],
+                ),
+                _rule("to", [_peer("webui")], [str(own_services.WEBUI_PORT)]),
             ],
         ),
         _policy(
@@ -43,8 +47,12 @@ def base(cluster: PlacedCluster) -> list[Json]:
             _pods("controller"),
             ["Ingress", "Egress"],
             ingress=[
-                _rule("from", [_peer("gateway")], [str(controller.HTTP), f"{controller.LOG}/UDP"]),
-                _rule("from", [_peer("webui"), metrics], [str(controller.HTTP)]),
+                _rule(
+                    "from",
+                    [_peer("gateway")],
+                    [str(own_services.CONTROLLER_HTTP), f"{own_services.CONTROLLER_LOG}/UDP"],
+                ),
+                _rule("from", [_peer("webui"), metrics], [str(own_services.CONTROLLER_HTTP)]),
             ],
             egress=[_rule("to", [_peer("engine")], [str(ENGINE_PORT)])],
         ),
@@ -52,10 +60,10 @@ def base(cluster: PlacedCluster) -> list[Json]:
             "webui",
             _pods("webui"),
             ["Ingress", "Egress"],
-            ingress=[_rule("from", [_peer("gateway")], [str(webui.PORT)])],
+            ingress=[_rule("from", [_peer("gateway")], [str(own_services.WEBUI_PORT)])],
             egress=[
                 _rule("to", [_peer("gateway")], [str(PAGE)]),
-                _rule("to", [_peer("controller")], [str(controller.HTTP)]),
+                _rule("to", [_peer("controller")], [str(own_services.CONTROLLER_HTTP)]),
             ],
         ),
         _policy(
