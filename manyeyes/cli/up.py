@@ -49,7 +49,7 @@ class Plan:
 
 
 def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
-    """Looks at the host. Raises LayoutError, Trouble."""
+    """Looks at the host. Raises PlacementError, Trouble."""
     found = gpu_discovery.take(written, docker, flavour, written.name, dict(os.environ))
     return Plan(place_engines(written, found), found)
 

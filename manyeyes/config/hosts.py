@@ -105,7 +105,7 @@ Host = Annotated[str, IsHost]
 
 
 async def resolve_host(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Address]:
-    """Every address of a host, at least one. Raises LookupFailed, and NoAnswer where nobody could be asked; nothing else."""
+    """Every address of a host, at least one. Raises LookupFailed, and ResolverUnavailable where nobody could be asked; nothing else."""
     if (written := parse_address(host)) is not None:
         if family == socket.AF_INET and written.version != 4:
             raise LookupFailed(f"{host} is not an IPv4 address")

@@ -89,7 +89,7 @@ class PlacedCluster(Cluster):
 def place_engines(cluster: Cluster, inventory: Inventory) -> PlacedCluster:
     """The same cluster with a list of engines, only served pools' fallbacks, and GPU memory filled in.
 
-    Raises LayoutError when there is nothing to run it on.
+    Raises PlacementError when there is nothing to run it on.
     """
     engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
     return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))

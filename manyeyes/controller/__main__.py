@@ -50,7 +50,7 @@ class ListenError(Exception):
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Raises CannotListen."""
+    """Raises ListenError."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,7 +72,7 @@ def _cannot_listen(what: str, host: str, port: int, error: OSError) -> ListenErr
 async def _or_cannot_listen(
     what: str, host: str, port: int, opened: contextlib.AbstractAsyncContextManager[None]
 ) -> AsyncIterator[None]:
-    """Raises CannotListen where `opened` cannot be entered."""
+    """Raises ListenError where `opened` cannot be entered."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened)

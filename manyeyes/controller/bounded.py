@@ -36,7 +36,7 @@ async def bounded_request(
     body: Any = None,
     most_bytes: int = MOST_BYTES,
 ) -> BoundedResponse:
-    """`body` is sent as JSON. Raises NoReply and nothing else."""
+    """`body` is sent as JSON. Raises RequestFailed and nothing else."""
     headers = {
         "Accept-Encoding": "identity"
     }  # what is packed nonetheless is not unpacked: a few bytes may be gigabytes

@@ -26,7 +26,7 @@ class ProxyRequest:
 
 
 def parse_proxy_request(head: bytes) -> ProxyRequest:
-    """Raises Unreadable."""
+    """Raises InvalidProxyRequest."""
     try:
         line, _, rest = head.decode("ascii").partition("\r\n")
         method, target, version = line.split(" ")

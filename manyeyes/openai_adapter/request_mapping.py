@@ -40,7 +40,7 @@ class ChatRequest:
 
 
 def parse_chat_request(body: Any) -> ChatRequest:
-    """Raises Refusal 400."""
+    """Raises ApiError 400."""
     if not isinstance(body, dict):
         raise _wrong("The request body must be a JSON object.")
     messages = body.get("messages")
@@ -126,7 +126,7 @@ _LEFT_OUT: Any = object()
 
 
 def fill_template(endpoint: Endpoint, question: ChatRequest, model: str, stream: bool) -> Any:
-    """The body that the endpoint wants. Raises Refusal 400 for pictures that it has no place for."""
+    """The body that the endpoint wants. Raises ApiError 400 for pictures that it has no place for."""
     if question.pictures and not endpoint.takes_pictures:
         raise ApiError(400, "no_pictures", "This model takes no pictures.")
     values = {

@@ -26,7 +26,7 @@ class StreamParser:
         self._data: list[str] = []
 
     def take(self, piece: bytes) -> Iterator[Any]:
-        """The documents that are complete with these bytes. Raises Unreadable."""
+        """The documents that are complete with these bytes. Raises StreamError."""
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_LINE_BYTES:
@@ -95,7 +95,7 @@ def _found_if_any(path: str, document: Any) -> list[Any]:
 
 
 def extract_text(path: str, document: Any) -> str | None:
-    """The text at `path`, several matches joined; None where there is none. Raises NoAnswer for what is no text."""
+    """The text at `path`, several matches joined; None where there is none. Raises ExtractionError for what is no text."""
     found = [value for value in _found(path, document) if value is not None]
     if any(isinstance(value, dict | list) for value in found):
         raise ExtractionError(f"{path} leads to a {type(found[0]).__name__}, not to text")

@@ -1,4 +1,4 @@
-"""Asks one endpoint. Every wait has a deadline and every answer a largest size; what goes wrong becomes a Refusal."""
+"""Asks one endpoint. Every wait has a deadline and every answer a largest size; what goes wrong becomes an ApiError."""
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -41,7 +41,7 @@ class EndpointClient:
             await self._client.aclose()
 
     async def whole(self, body: Any) -> AnswerPart:
-        """The answer in one piece. Raises Refusal."""
+        """The answer in one piece. Raises ApiError."""
         async with self._asked(self.endpoint.url, body) as response:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
@@ -60,7 +60,7 @@ class EndpointClient:
         )
 
     async def pieces(self, body: Any) -> AsyncGenerator[AnswerPart, None]:
-        """The answer as it comes. Raises Refusal, also between pieces."""
+        """The answer as it comes. Raises ApiError, also between pieces."""
         stream = self.endpoint.stream
         assert stream
         events = StreamParser()

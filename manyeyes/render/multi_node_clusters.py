@@ -13,7 +13,7 @@ ORDER: tuple[Flavour, ...] = ("cuda", "cpu", "emulated")
 def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
     """{cuda, cpu, emulated: laid out}, those that the pools allow; {listed: ...} where engines are a list.
 
-    Raises LayoutError with what cannot run there.
+    Raises PlacementError with what cannot run there.
     """
     if cluster.engines != "auto":
         return {LISTED: _fit(place_engines(cluster, Inventory()))}

@@ -20,15 +20,15 @@ class Actuator(Protocol):
     """Starts and stops engines, or puts them to sleep and wakes them."""
 
     async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
-        """Whether each of them rests, by name; without those that this actuator cannot move. Raises CannotMove when it knows nothing."""
+        """Whether each of them rests, by name; without those that this actuator cannot move. Raises ActuatorError when it knows nothing."""
         ...
 
     async def bring_back(self, engine: Engine) -> None:
-        """Returns when it is on its way; it is up only when its warm-up picture is answered. Raises CannotMove."""
+        """Returns when it is on its way; it is up only when its warm-up picture is answered. Raises ActuatorError."""
         ...
 
     async def lay_to_rest(self, engine: Engine) -> None:
-        """Returns when it rests. What it has in flight is lost, so it is drained before. Raises CannotMove."""
+        """Returns when it rests. What it has in flight is lost, so it is drained before. Raises ActuatorError."""
         ...
 
 
@@ -51,7 +51,7 @@ class ContainerActuator:
         return {engine.name: states[engine.name] not in RUNNING for engine in engines if engine.name in states}
 
     async def states(self) -> dict[str, str]:
-        """{engine: running, exited, created, ...} of every container that the project has for an engine. Raises CannotMove."""
+        """{engine: running, exited, created, ...} of every container that the project has for an engine. Raises ActuatorError."""
         reply = await self._call("GET", "/containers/json", CONTAINER_TIMEOUT_S)
         try:
             return {
@@ -65,7 +65,7 @@ class ContainerActuator:
             ) from error
 
     async def started_at(self, engine: str) -> datetime:
-        """When its container was started last. Raises CannotMove."""
+        """When its container was started last. Raises ActuatorError."""
         reply = await self._call("GET", f"/containers/{self._container(engine)}/json", CONTAINER_TIMEOUT_S)
         try:
             # 2026-11-21T16:30:00.123456789Z: Python takes six digits.
@@ -85,7 +85,7 @@ class ContainerActuator:
         await self._call("POST", f"/containers/{self._container(engine.name)}/stop", self.grace_s + STOP_MARGIN_S)
 
     async def restart(self, engine: str) -> None:
-        """Ends what it has in flight. Raises CannotMove."""
+        """Ends what it has in flight. Raises ActuatorError."""
         await self._call("POST", f"/containers/{self._container(engine)}/restart", self.grace_s + STOP_MARGIN_S)
 
     def _container(self, engine: str) -> str:

@@ -86,7 +86,7 @@ def routes(scaler: Autoscaler) -> APIRouter:
 
 
 def _found(scaler: Autoscaler, name: str) -> Pool:
-    """Raises Refusal 404."""
+    """Raises ApiError 404."""
     for pool in scaler.fleet.cluster.pools:
         if name in pool.names:
             return pool
@@ -95,7 +95,7 @@ def _found(scaler: Autoscaler, name: str) -> Pool:
 
 
 def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
-    """Raises Refusal where the count cannot be had."""
+    """Raises ApiError where the count cannot be had."""
     if pool.remote:
         raise ApiError(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
     there = len(scaler.fleet.members_of(pool.name))

@@ -48,7 +48,7 @@ class HungRestarts:
                 task.cancel()
 
     async def tick(self) -> None:
-        """Raises CannotMove when Docker cannot be asked."""
+        """Raises ActuatorError when Docker cannot be asked."""
         after_s = self.fleet.cluster.controller.restart_hung_after_s
         if after_s is None:
             return

@@ -51,7 +51,7 @@ class ReplayResult:
 
 
 def parse_record(text: str, pool: str) -> list[PoolLoad]:
-    """The record of one pool, oldest first. Raises Unreadable."""
+    """The record of one pool, oldest first. Raises InvalidRecord."""
     loads = sorted(_loads(text, pool), key=lambda one: one.at_s)
     if not loads:
         raise InvalidRecord(f"it holds nothing of pool '{pool}'")

@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def scale(settings: ControllerSettings, engines: str, pool: str, wait_s: float) -> int:
-    """Raises Refused."""
+    """Raises SetReplicasError."""
     if not engines.isdecimal() and engines != "auto":
         raise SetReplicasError("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
     with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", timeout=10, trust_env=False) as client:

@@ -59,7 +59,7 @@ class UnknownComposeState(ValueError):
 
 
 def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> ComposeState | None:
-    """None where nothing was rendered: the controller runs without Compose. Raises Unknown and nothing else."""
+    """None where nothing was rendered: the controller runs without Compose. Raises UnknownComposeState and nothing else."""
     if engines_yaml is None:
         return None
     try:

@@ -80,7 +80,7 @@ def read_files(config: Path, inventory: Path, keys_file: str) -> ConfigTexts:
 
 
 def validate(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> ValidConfiguration:
-    """Pure. Raises Unusable with everything that is wrong, and nothing else.
+    """Pure. Raises InvalidConfiguration with everything that is wrong, and nothing else.
 
     Where `keys_before` holds keys, a file with nothing in it is not taken at its word: it would let everybody in.
     """

@@ -42,7 +42,7 @@ class ConfigWatcher:
     """The files, what of them is in force, and what is wrong with the rest."""
 
     def __init__(self, config: Path, inventory: Path, state_store: StateStore) -> None:
-        """Reads the files, or where they are wrong what was in force last. Raises Unusable when there is nothing to begin with."""
+        """Reads the files, or where they are wrong what was in force last. Raises InvalidConfiguration when there is nothing to begin with."""
         self.config, self.inventory, self.state_store = config, inventory, state_store
         self.problems: list[str] = []
         self.needs: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class ConfigWatcher:
                 self.emit_event(f"configuration refused: {problem}")
 
     def _apply(self, texts: ConfigTexts, understood: ValidConfiguration, plan: ApplyPlan) -> None:
-        """Raises Unusable, and nothing changes, when it breaks a rule together with what was registered at run time."""
+        """Raises InvalidConfiguration, and nothing changes, when it breaks a rule together with what was registered at run time."""
         before = (self.gateway.keys, self.plan)
         self.gateway.keys, self.plan = understood.keys, plan
         try:

@@ -75,7 +75,7 @@ def _fitted(engine: Engine, pools: tuple[Pool, ...], written: PlacedCluster) -> 
 
 
 def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
-    """With the next pool of its chain that can answer as its fallback, as config.layout does for written pools."""
+    """With the next pool of its chain that can answer as its fallback, as config.placement does for written pools."""
     following = {one.name: one.fallback for one in pools}
     seen: set[str] = set()
     name = pool.fallback
@@ -101,15 +101,15 @@ class EffectiveConfig:
         self._listeners.append(listener)
 
     def apply_written(self, written: PlacedCluster) -> None:
-        """Another laid-out cluster.yaml. Raises Refused, and nothing changes, when it breaks a rule together with what is registered."""
+        """Another laid-out cluster.yaml. Raises ChangeRejected, and nothing changes, when it breaks a rule together with what is registered."""
         self._take(written, self.registered, self.found)
 
     def apply_registrations(self, registered: Registrations) -> None:
-        """Another set of registrations. Raises Refused, and nothing changes, when it breaks a rule."""
+        """Another set of registrations. Raises ChangeRejected, and nothing changes, when it breaks a rule."""
         self._take(self.written, registered, self.found)
 
     def apply_discovered(self, found: DiscoveredEngines) -> None:
-        """Other engines were found running. Raises Refused, and nothing changes, when that breaks a rule."""
+        """Other engines were found running. Raises ChangeRejected, and nothing changes, when that breaks a rule."""
         self._take(self.written, self.registered, found)
 
     def _take(self, written: PlacedCluster, registered: Registrations, found: DiscoveredEngines) -> None:

@@ -1,4 +1,4 @@
-"""Follows one engine: looks, lets state.py decide, warms up, sends canaries. One task per engine."""
+"""Follows one engine: probes it, lets state_machine.py decide, warms up, sends canaries. One task per engine."""
 
 import asyncio
 import random

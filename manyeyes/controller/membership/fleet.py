@@ -1,4 +1,4 @@
-"""All engines and what is known of them: watch.py looks, state.py decides, and this tells the log, the metrics and the events."""
+"""All engines and what is known of them: engine_monitor.py probes, state_machine.py decides, and this updates the log, the metrics and the events."""
 
 import asyncio
 import time

@@ -44,7 +44,7 @@ def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
 
 
 def free_port(cluster: PlacedCluster) -> int:
-    """The first of the adapter's ports that no engine has. Raises Refusal."""
+    """The first of the adapter's ports that no engine has. Raises ApiError."""
     taken = {engine.port for engine in cluster.engines if engine.endpoint}
     first, count = cluster.adapter.first_port, cluster.adapter.ports
     for port in range(first, first + count):

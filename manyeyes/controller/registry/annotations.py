@@ -46,7 +46,7 @@ class AnnotationRegistry:
         self._ends: dict[str, tuple[Annotation, asyncio.TimerHandle]] = {}
 
     def begin(self, text: str, seconds: float) -> Annotation:
-        """Begins it, or lets one that lasts go on for so long from here. Raises Refusal when there are too many."""
+        """Begins it, or lets one that lasts go on for so long from here. Raises ApiError when there are too many."""
         if before := self._ends.pop(text, None):
             before[1].cancel()
         elif len(self._ends) >= MOST:
@@ -59,7 +59,7 @@ class AnnotationRegistry:
         return mark
 
     def end(self, text: str) -> None:
-        """Raises Refusal when there is none of that name."""
+        """Raises ApiError when there is none of that name."""
         if text not in self._ends:
             raise not_found("mark", text, list(self._ends))
         self._ends.pop(text)[1].cancel()

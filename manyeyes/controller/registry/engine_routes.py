@@ -65,7 +65,7 @@ def drain_routes(fleet: Fleet) -> APIRouter:
 
 
 def find_member(fleet: Fleet, name: str) -> FleetMember:
-    """The engine of that name. Raises Refusal 404."""
+    """The engine of that name. Raises ApiError 404."""
     if member := fleet.members.get(name):
         return member
     raise not_found("engine", name, list(fleet.members))
@@ -193,7 +193,7 @@ def _engine(form: NewEngine, pool: Pool, address: str) -> Engine:
 
 
 def _address(url: str) -> str:
-    """http://10.0.0.7:8000/v1 -> 10.0.0.7:8000. Raises Refusal."""
+    """http://10.0.0.7:8000/v1 -> 10.0.0.7:8000. Raises ApiError."""
     try:
         parts = urlsplit(url)
         port = parts.port or 80

@@ -40,7 +40,7 @@ class OwnListeners:
 
 
 async def check_address(host: str, port: int, cluster: PlacedCluster, own: OwnListeners, param: str) -> None:
-    """Raises Refusal where nothing may be registered at host:port."""
+    """Raises ApiError where nothing may be registered at host:port."""
     if not 1 <= port <= 65535:
         raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535, found {port}.", param)
     if host.lower().rstrip(".") in PARTS - ({"localhost"} if cluster.controller.register_loopback else set()):
@@ -114,7 +114,7 @@ class SecretFiles:
         self.effective = effective
 
     def check(self, name: str, param: str, authority: bool = False) -> None:
-        """Raises Refusal unless the file can be used; `authority`: as certificates to trust, which nginx reads when it starts."""
+        """Raises ApiError unless the file can be used; `authority`: as certificates to trust, which nginx reads when it starts."""
         if name in (ADMIN_KEY, *_of_the_gateway(self.effective.cluster)):
             raise ApiError(
                 403, "secret_not_allowed", f"secrets/{name} is the cluster's own; it is sent to nobody.", param

@@ -91,7 +91,7 @@ def _weights(state_store: StateStore) -> tuple[tuple[str, int], ...]:
 
 
 class RegistrationService:
-    """Changes them, one at a time. Every method raises Refusal, and then nothing was changed."""
+    """Changes them, one at a time. Every method raises ApiError, and then nothing was changed."""
 
     def __init__(self, effective: EffectiveConfig, state_store: StateStore) -> None:
         self.effective = effective

@@ -1,6 +1,6 @@
 """Every metric of the controller: name, help text and labels. docs/metrics.md is made from this file by `make docs`.
 
-What counts them: watch.py and fleet.py the engines, dns.py its answers, request_metrics.py the gateway's requests. The series
+What counts them: engine_monitor.py and fleet.py the engines, dns.py its answers, request_metrics.py the gateway's requests. The series
 of an engine or pool that is gone are dropped.
 """
 

@@ -32,7 +32,7 @@ UNHASHED = {"disableNameSuffixHash": True}
 
 
 def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
-    """{path: text}. Raises LayoutError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
+    """{path: text}. Raises PlacementError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
     found = clusters(cluster)
     main = main_flavour(found)
     files = _base(found[main], root) | _components(found[main], root)
