@@ -132,7 +132,7 @@ class _Day:
         times = profile.load(setting.profile)
         batch_s = [setting.work.batch_s(times, running) for running in range(setting.batch + 1)]
         self.engines = {f"gpu-{number}": SimulatedEngine(f"gpu-{number}", batch_s) for number in range(setting.engines)}
-        first = LifecycleStage.SERVING if setting.start_all else LifecycleStage.OFF
+        first = LifecycleStage.SERVING if setting.start_all else LifecycleStage.STOPPED
         self.stages = dict.fromkeys(self.engines, (first, 0.0))
         if not setting.start_all:
             self.stages["gpu-0"] = (LifecycleStage.SERVING, 0.0)
@@ -207,9 +207,9 @@ class _Day:
     def _look(self, now_s: float) -> None:
         scaling = self.setting.scaling
         for name, (stage, since_s) in self.stages.items():
-            if stage is LifecycleStage.COMING and now_s - since_s >= scaling.ready_s:
+            if stage is LifecycleStage.STARTING and now_s - since_s >= scaling.ready_s:
                 self.stages[name] = (LifecycleStage.SERVING, now_s)
-        self.engine_s += LOOK_S * sum(stage is not LifecycleStage.OFF for stage, _ in self.stages.values())
+        self.engine_s += LOOK_S * sum(stage is not LifecycleStage.STOPPED for stage, _ in self.stages.values())
         while self.recent and now_s - self.recent[0][0] > MINUTE_S:
             self.recent.popleft()
         taken = sorted(took for _, took in self.recent)
@@ -228,9 +228,9 @@ class _Day:
         todo = plan_moves(seen, decision.wanted, now_s, scaling.down.drain_s, SETTLE_S)
         for names, stage in (
             (todo.take_back, LifecycleStage.SERVING),
-            (todo.start, LifecycleStage.COMING),
-            (todo.hold, LifecycleStage.GOING),
-            (todo.rest, LifecycleStage.OFF),
+            (todo.start, LifecycleStage.STARTING),
+            (todo.hold, LifecycleStage.DRAINING),
+            (todo.rest, LifecycleStage.STOPPED),
         ):
             for name in names:
                 self.stages[name] = (stage, now_s)

@@ -204,13 +204,13 @@ async def test_the_controllers_client_says_what_is_wrong(behind: tuple[FakeDocke
     engines = placed(CLUSTER).engines
     async with httpx.AsyncClient(trust_env=False) as client:
         mine = ContainerActuator(client, url, "mine", 10)
-        assert await mine.at_rest(engines) == {"gpu-0": False, "gpu-1": True, "elsewhere": False}
-        await mine.bring_back(engines[1])
-        await mine.bring_back(engines[1])  # 304 is as good
+        assert await mine.find_stopped(engines) == {"gpu-0": False, "gpu-1": True, "elsewhere": False}
+        await mine.start(engines[1])
+        await mine.start(engines[1])  # 304 is as good
         assert docker.states["mine-gpu-1-1"] == "running"
         assert (await mine.started_at("gpu-0")).year == 2020
         with pytest.raises(ActuatorError, match="not allowed by the filter"):
-            await mine.lay_to_rest(engines[2])
+            await mine.stop(engines[2])
         del docker.states["mine-gpu-0-1"]
         with pytest.raises(ActuatorError, match="no such container"):
             await mine.restart("gpu-0")

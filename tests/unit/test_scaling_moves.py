@@ -13,10 +13,10 @@ from manyeyes.controller.health.states import EngineState
 
 UP, COMING, GOING, OFF, AWAY = (
     LifecycleStage.SERVING,
-    LifecycleStage.COMING,
-    LifecycleStage.GOING,
-    LifecycleStage.OFF,
-    LifecycleStage.AWAY,
+    LifecycleStage.STARTING,
+    LifecycleStage.DRAINING,
+    LifecycleStage.STOPPED,
+    LifecycleStage.UNAVAILABLE,
 )
 
 
@@ -95,10 +95,10 @@ def facts(state: EngineState, **more: object) -> EngineFacts:
 def test_stages_follow_from_facts() -> None:
     assert lifecycle_stage(facts(EngineState.UP), 60, 15) is UP
     assert lifecycle_stage(facts(EngineState.UP, held=True), 60, 15) is AWAY
-    assert lifecycle_stage(facts(EngineState.UP, held=True, going=True), 60, 15) is GOING
+    assert lifecycle_stage(facts(EngineState.UP, held=True, draining=True), 60, 15) is GOING
     assert lifecycle_stage(facts(EngineState.DOWN, at_rest=True), 60, 15) is OFF
     assert lifecycle_stage(facts(EngineState.SLEEPING, moving=ActuatorCall.STARTING), 60, 15) is COMING
-    assert lifecycle_stage(facts(EngineState.UP, held=True, going=True, moving=ActuatorCall.RESTING), 60, 15) is OFF
+    assert lifecycle_stage(facts(EngineState.UP, held=True, draining=True, moving=ActuatorCall.RESTING), 60, 15) is OFF
 
 
 def test_an_engine_that_goes_down_gets_a_stand_in_after_a_moment() -> None:

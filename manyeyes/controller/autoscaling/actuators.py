@@ -19,15 +19,15 @@ class ActuatorError(Exception):
 class Actuator(Protocol):
     """Starts and stops engines, or puts them to sleep and wakes them."""
 
-    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+    async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
         """Whether each of them rests, by name; without those that this actuator cannot move. Raises ActuatorError when it knows nothing."""
         ...
 
-    async def bring_back(self, engine: Engine) -> None:
+    async def start(self, engine: Engine) -> None:
         """Returns when it is on its way; it is up only when its warm-up picture is answered. Raises ActuatorError."""
         ...
 
-    async def lay_to_rest(self, engine: Engine) -> None:
+    async def stop(self, engine: Engine) -> None:
         """Returns when it rests. What it has in flight is lost, so it is drained before. Raises ActuatorError."""
         ...
 
@@ -46,7 +46,7 @@ class ContainerActuator:
         self.project = project
         self.grace_s = grace_s
 
-    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+    async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
         states = await self.states()
         return {engine.name: states[engine.name] not in RUNNING for engine in engines if engine.name in states}
 
@@ -76,12 +76,12 @@ class ContainerActuator:
                 f"what Docker says of {engine} cannot be read: {type(error).__name__} {error}"
             ) from error
 
-    async def bring_back(self, engine: Engine) -> None:
+    async def start(self, engine: Engine) -> None:
         await self._call(
             "POST", f"/containers/{self._container(engine.name)}/start", CONTAINER_TIMEOUT_S + STOP_MARGIN_S
         )
 
-    async def lay_to_rest(self, engine: Engine) -> None:
+    async def stop(self, engine: Engine) -> None:
         await self._call("POST", f"/containers/{self._container(engine.name)}/stop", self.grace_s + STOP_MARGIN_S)
 
     async def restart(self, engine: str) -> None:
@@ -136,11 +136,11 @@ class SleepActuator:
         self.levels = levels
         """By pool: 1 or 2."""
 
-    async def at_rest(self, engines: Sequence[Engine]) -> dict[str, bool]:
+    async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
         asked = await asyncio.gather(*(self._is_asleep(engine) for engine in engines))
         return {engine.name: asleep for engine, asleep in zip(engines, asked, strict=True) if asleep is not None}
 
-    async def bring_back(self, engine: Engine) -> None:
+    async def start(self, engine: Engine) -> None:
         if self.levels.get(engine.pool, 1) == 2:
             # vLLM's order for level 2: memory for the weights, the weights, memory for the KV cache; its caches are of before.
             await self._post(engine, "/wake_up?tags=weights", WAKE_TIMEOUT_S)
@@ -150,7 +150,7 @@ class SleepActuator:
         else:
             await self._post(engine, "/wake_up", WAKE_TIMEOUT_S)
 
-    async def lay_to_rest(self, engine: Engine) -> None:
+    async def stop(self, engine: Engine) -> None:
         await self._post(engine, f"/sleep?level={self.levels.get(engine.pool, 1)}", SLEEP_TIMEOUT_S)
 
     async def _is_asleep(self, engine: Engine) -> bool | None:

@@ -133,7 +133,7 @@ def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse
         policy=state.scaling.model_dump(mode="json") if state.scaling else None,
         wanted=state.wanted or None,
         fixed=state.fixed,
-        started=sum(one.stage is not LifecycleStage.OFF for one in engines),
+        started=sum(one.stage is not LifecycleStage.STOPPED for one in engines),
         serving=sum(one.stage is LifecycleStage.SERVING for one in engines),
         trouble=scaler.lifecycle.trouble.get(pool.name),
         load=None

@@ -137,11 +137,11 @@ class Autoscaler:
             return
         engines = self.engines(name, now_s)
         serving = [members[one.name] for one in engines if one.stage is LifecycleStage.SERVING]
-        draining = [members[one.name] for one in engines if one.stage is LifecycleStage.GOING]
+        draining = [members[one.name] for one in engines if one.stage is LifecycleStage.DRAINING]
         load = self._signals[name].collect(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
         metrics.record_load(name, load)
-        started = sum(one.stage is not LifecycleStage.OFF for one in engines)
+        started = sum(one.stage is not LifecycleStage.STOPPED for one in engines)
         metrics.STARTED.labels(name).set(started)
         scaling.see(load)
         if not self.lifecycle.is_scaled(name) or not any(member.health.settled for member in members.values()):

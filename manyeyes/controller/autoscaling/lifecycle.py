@@ -57,7 +57,7 @@ class EngineLifecycle:
         self.missing: dict[str, int] = {}
         """By pool: engines that are wanted and cannot be started."""
         self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
-        self._at_rest: dict[str, bool] = {}
+        self._stopped: dict[str, bool] = {}
         self._out_since_s: dict[str, float] = {}
         self._held_since_s: dict[str, float] = {}
         self._started: set[str] = set()
@@ -90,18 +90,18 @@ class EngineLifecycle:
             state=member.health.state,
             serves=member.health.serves,
             held=member.health.held,
-            going=name in self.memory.going,
-            at_rest=self._at_rest.get(name, False),
+            draining=name in self.memory.draining,
+            at_rest=self._stopped.get(name, False),
             moving=self._moving[name][0] if name in self._moving else None,
             out_for_s=now_s - self._out_since_s.get(name, now_s),
             started=name in self._started,
         )
-        if facts.held and name in self.memory.resting and facts.at_rest:
-            return LifecycleStage.OFF
+        if facts.held and name in self.memory.stopped and facts.at_rest:
+            return LifecycleStage.STOPPED
         return lifecycle_stage(facts, policy.ready_s, policy.up.window_s)
 
     async def refresh_stopped(self) -> None:
-        """Fills `_at_rest`; an engine that nobody here can move is missing in it."""
+        """Fills `_stopped`; an engine that nobody here can move is missing in it."""
         known: dict[str, bool] = {}
         for pool in self.fleet.cluster.pools:
             engines = [member.engine for member in self.fleet.members_of(pool.name)]
@@ -114,7 +114,7 @@ class EngineLifecycle:
                 )
                 continue
             try:
-                found = await actuator.at_rest(engines)
+                found = await actuator.find_stopped(engines)
             except ActuatorError as error:
                 self._tell_trouble(pool.name, str(error))
                 continue
@@ -123,7 +123,7 @@ class EngineLifecycle:
             else:
                 self._tell_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
             known |= found
-        self._at_rest = known
+        self._stopped = known
 
     def _tell_trouble(self, pool: str, why: str) -> None:
         if self.trouble.get(pool) != why:
@@ -132,7 +132,7 @@ class EngineLifecycle:
 
     def follow_members(self, now_s: float) -> None:
         """What happened to engines since the last pass, by whoever."""
-        mine = self.memory.going | self.memory.resting
+        mine = self.memory.draining | self.memory.stopped
         for name, member in self.fleet.members.items():
             if member.health.serves:
                 self._out_since_s.pop(name, None)
@@ -141,15 +141,15 @@ class EngineLifecycle:
                 self._out_since_s.setdefault(name, now_s)
             if name not in mine or name in self._moving:
                 continue
-            if name in self.memory.going and not member.health.held:
+            if name in self.memory.draining and not member.health.held:
                 self.undrain(name)  # a person resumed it
-            elif name in self.memory.resting and self._at_rest.get(name) is False:
+            elif name in self.memory.stopped and self._stopped.get(name) is False:
                 self.undrain(name)
                 self._out_since_s[name] = now_s
                 self._started.add(name)
                 self._take(name, state_machine.expect)
                 self.fleet.release(name, "somebody started it")
-            elif name in self.memory.resting and self._at_rest.get(name):
+            elif name in self.memory.stopped and self._stopped.get(name):
                 self._take(name, state_machine.rest)
         for name in mine - self.fleet.members.keys():
             self.undrain(name)
@@ -159,8 +159,8 @@ class EngineLifecycle:
         for name, other in self._pairs():
             if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
                 continue
-            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.GOING) else name
-            if self.stage_of(loser) is LifecycleStage.GOING or self._at_rest.get(loser) is None:
+            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.DRAINING) else name
+            if self.stage_of(loser) is LifecycleStage.DRAINING or self._stopped.get(loser) is None:
                 continue
             winner = name if loser == other else other
             self.drain(loser, f"{winner} has its GPU")
@@ -179,8 +179,8 @@ class EngineLifecycle:
         """It takes no GPU. One that nobody here can start or stop takes its GPU while it is not known to be down."""
         if name in self._moving:
             return False
-        if name in self._at_rest:
-            return self._at_rest[name]
+        if name in self._stopped:
+            return self._stopped[name]
         return self.fleet.members[name].health.last is states.ProbeResult.GONE
 
     def scaled_engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
@@ -188,20 +188,20 @@ class EngineLifecycle:
         where = self.stage_of(name, now_s)
         partner = self._partners.get(name)
         failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
-        cannot = name in self._moving or name not in self._at_rest or failed_s < FAILED_PAUSE_S
+        cannot = name in self._moving or name not in self._stopped or failed_s < FAILED_PAUSE_S
         return reconcile.ScaledEngine(
             name=name,
             stage=where,
             in_flight=self._in_flight(member, where, now_s),
-            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.GOING else now_s,
+            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.DRAINING else now_s,
             blocked=cannot or (partner is not None and not self._is_off(partner)),
             waited_for=partner is not None and self.missing.get(self.fleet.members[partner].engine.pool, 0) > 0,
-            fixed=name not in self._at_rest,
+            fixed=name not in self._stopped,
         )
 
     def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
         """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
-        if where is LifecycleStage.GOING:
+        if where is LifecycleStage.DRAINING:
             if not member.health.serves:
                 return 0
             if member.load is None:
@@ -224,7 +224,7 @@ class EngineLifecycle:
         return scaling.scaling is not None or scaling.fixed is not None
 
     def drain(self, name: str, reason: str) -> None:
-        self.memory.going.add(name)
+        self.memory.draining.add(name)
         self.save()  # before it is held: a hold of which nobody knows would be taken for a person's
         self._held_since_s[name] = self.clock()
         self.fleet.hold(name, reason)
@@ -234,9 +234,9 @@ class EngineLifecycle:
         member = self.fleet.members[name]
 
         async def start(actuator: Actuator) -> None:
-            await actuator.bring_back(member.engine)
+            await actuator.start(member.engine)
             self.undrain(name)
-            self._at_rest[name] = False
+            self._stopped[name] = False
             self._out_since_s[name] = self.clock()
             self._started.add(name)
             self._take(name, state_machine.expect)
@@ -249,11 +249,11 @@ class EngineLifecycle:
         member = self.fleet.members[name]
 
         async def rest(actuator: Actuator) -> None:
-            await actuator.lay_to_rest(member.engine)
-            self.memory.going.discard(name)
-            self.memory.resting.add(name)
+            await actuator.stop(member.engine)
+            self.memory.draining.discard(name)
+            self.memory.stopped.add(name)
             self.save()
-            self._at_rest[name] = True
+            self._stopped[name] = True
             self._take(name, state_machine.rest)
 
         self._move(name, ActuatorCall.RESTING, rest)
@@ -288,9 +288,9 @@ class EngineLifecycle:
     def undrain(self, name: str) -> None:
         """Scaling does not hold it any more."""
         self._held_since_s.pop(name, None)
-        if name in self.memory.going | self.memory.resting:
-            self.memory.going.discard(name)
-            self.memory.resting.discard(name)
+        if name in self.memory.draining | self.memory.stopped:
+            self.memory.draining.discard(name)
+            self.memory.stopped.discard(name)
             self.save()
 
     def save(self) -> None:

@@ -1,6 +1,6 @@
 """An engine's lifecycle stage, and which engines to start and stop so that as many serve as are wanted. Pure.
 
-off -> coming -> serving -> going -> off: a started engine counts as one that serves, because it will soon; one that goes is taken back
+off -> starting -> serving -> draining -> off: a started engine counts as one that serves, because it will soon; one that goes is taken back
 before another is started, because its caches are warm.
 """
 
@@ -16,13 +16,13 @@ class LifecycleStage(Enum):
 
     SERVING = "serving"
     """Gets new requests."""
-    COMING = "coming"
+    STARTING = "coming"
     """Started or woken, and not up yet."""
-    GOING = "going"
+    DRAINING = "going"
     """Held back by scaling: finishes what it has, then it is stopped or put to sleep."""
-    OFF = "off"
+    STOPPED = "off"
     """Stopped or asleep."""
-    AWAY = "away"
+    UNAVAILABLE = "away"
     """Started and of no use: down, held back by a person, or still not up long after its start. Another one stands in for it."""
 
 
@@ -60,18 +60,18 @@ class MovePlan:
 def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> MovePlan:
     """`engines` in the order of the file. One that is held rests when it is idle, or after `drain_s`; not before `settle_s`,
     while the gateway may not have heard of it yet."""
-    coming = [engine for engine in engines if engine.stage is LifecycleStage.COMING]
+    starting = [engine for engine in engines if engine.stage is LifecycleStage.STARTING]
     serving = [engine for engine in engines if engine.stage is LifecycleStage.SERVING]
-    going = sorted(
-        (engine for engine in engines if engine.stage is LifecycleStage.GOING),
+    draining = sorted(
+        (engine for engine in engines if engine.stage is LifecycleStage.DRAINING),
         key=lambda engine: -(engine.in_flight or 0),
     )
-    lacking = max(0, wanted - len(serving) - len(coming))
-    back = going[:lacking]
-    able = [engine for engine in engines if engine.stage is LifecycleStage.OFF and not engine.blocked]
+    lacking = max(0, wanted - len(serving) - len(starting))
+    back = draining[:lacking]
+    able = [engine for engine in engines if engine.stage is LifecycleStage.STOPPED and not engine.blocked]
     start = able[: lacking - len(back)]
     hold = _to_hold(serving, len(serving) - wanted)
-    rest = [engine for engine in going[lacking:] if _is_done(engine, now_s, drain_s, settle_s)]
+    rest = [engine for engine in draining[lacking:] if _is_done(engine, now_s, drain_s, settle_s)]
     return MovePlan(
         take_back=_names(back),
         start=_names(start),
@@ -84,7 +84,7 @@ def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain
 def _to_hold(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine]:
     """Those with the least to do, later ones in the file first: so the first ones keep their conversations over days.
 
-    Engines that are coming do not count here, so the last one up is never held.
+    Engines that are starting do not count here, so the last one up is never held.
     """
     able = [(place, engine) for place, engine in enumerate(serving) if not engine.fixed]
     unknown = float("inf")
@@ -128,7 +128,7 @@ class EngineFacts:
     serves: bool
     """It is up, whether it is held back or not."""
     held: bool
-    going: bool = False
+    draining: bool = False
     """Held back by scaling, to rest when it is idle."""
     at_rest: bool = False
     moving: ActuatorCall | None = None
@@ -140,17 +140,17 @@ class EngineFacts:
 
 def lifecycle_stage(facts: EngineFacts, ready_s: float, blip_s: float) -> LifecycleStage:
     """`ready_s`: what a start should take; `blip_s`: an engine that is away for less gets no stand-in yet."""
-    if facts.held and not facts.going and facts.moving is None:
-        return LifecycleStage.AWAY  # a person's word
+    if facts.held and not facts.draining and facts.moving is None:
+        return LifecycleStage.UNAVAILABLE  # a person's word
     if facts.moving is ActuatorCall.STARTING:
-        return LifecycleStage.COMING
+        return LifecycleStage.STARTING
     if facts.moving is ActuatorCall.RESTING or facts.at_rest:
-        return LifecycleStage.OFF
-    if facts.going:
-        return LifecycleStage.GOING
+        return LifecycleStage.STOPPED
+    if facts.draining:
+        return LifecycleStage.DRAINING
     if facts.serves:
         return LifecycleStage.SERVING
     patience_s = max(SHORTEST_START_TIMEOUT_S, START_TIMEOUT_FACTOR * ready_s)
     if facts.state is EngineState.DOWN and not facts.started:
         patience_s = blip_s
-    return LifecycleStage.COMING if facts.out_for_s < patience_s else LifecycleStage.AWAY
+    return LifecycleStage.STARTING if facts.out_for_s < patience_s else LifecycleStage.UNAVAILABLE

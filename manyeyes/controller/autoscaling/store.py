@@ -18,21 +18,21 @@ MOST_ENGINES = 1_000_000
 
 @dataclass
 class AutoscalerState:
-    """Read once, written after every change. `going` engines are drained, `resting` ones stopped or asleep."""
+    """Read once, written after every change. `draining` engines are drained, `stopped` ones stopped or asleep."""
 
     wanted: dict[str, int] = field(default_factory=dict)
     """By pool."""
     fixed: dict[str, int] = field(default_factory=dict)
     """By pool: counts set by hand."""
-    going: set[str] = field(default_factory=set)
-    resting: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
+    stopped: set[str] = field(default_factory=set)
 
     def document(self) -> dict[str, Any]:
         return {
             "wanted": dict(sorted(self.wanted.items())),
             "fixed": dict(sorted(self.fixed.items())),
-            "going": sorted(self.going),
-            "resting": sorted(self.resting),
+            "going": sorted(self.draining),
+            "resting": sorted(self.stopped),
         }
 
 
@@ -47,8 +47,8 @@ def load_state(state_store: StateStore) -> AutoscalerState:
         return AutoscalerState(
             wanted=_counts(document["wanted"]),
             fixed=_counts(document["fixed"]),
-            going=_names(document["going"]),
-            resting=_names(document["resting"]),
+            draining=_names(document["going"]),
+            stopped=_names(document["resting"]),
         )
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         state_store.set_aside(DOCUMENT, f"{type(error).__name__}: {error}")
