@@ -255,7 +255,7 @@ audit: ## What each environment holds (SBOM), and what of it has known vulnerabi
 	@requirements/run-audit
 
 .PHONY: golden
-golden: $(VENV)/test ## Write tests/golden anew from config/examples
+golden: $(VENV)/test ## Write the three golden cases of tests/golden anew
 	@$(PY) -m tests.golden.make
 
 .PHONY: lock
