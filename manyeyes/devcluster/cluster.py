@@ -257,20 +257,17 @@ class LocalCluster:
     def nginx_has_resolved(self, pools: set[str], within_s: float = 20) -> None:
         """Waits until nginx has asked once more for the members of each of `pools`, as it does every second."""
         before = self._dns_answers()
-
-        def check() -> bool:
-            answers = self._dns_answers()
-            return all(answers.get(pool, 0) > before.get(pool, 0) for pool in pools)
-
-        eventually(check, within_s, 0.05, f"nginx resolves {sorted(pools)}")
+        eventually(
+            lambda: not pools - set(self._dns_answers() - before), within_s, 0.05, f"nginx resolves {sorted(pools)}"
+        )
 
     def _dns_answers(self) -> Counter[str]:
-        """DNS answers that the controller has given, by pool."""
+        """By pool, how many the controller has given."""
         text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
-        found: Counter[str] = Counter()
-        for labels, value in re.findall(r"^manyeyes_dns_answers_total\{(.*)\} (\S+)$", text, re.MULTILINE):
-            found[labels.partition('name="')[2].partition('"')[0]] += int(float(value))
-        return found
+        answered: Counter[str] = Counter()
+        for pool, count in re.findall(r'^manyeyes_dns_answers_total\{.*name="([^"]*)".*\} (\S+)$', text, re.MULTILINE):
+            answered[pool] += int(float(count))
+        return answered
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
