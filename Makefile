@@ -139,17 +139,20 @@ docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, al
 ##@ Proof
 
 .PHONY: check
-check: $(VENV)/test ## Lint, types, unit, golden and process tests without Docker or a GPU (some minutes)
+check: $(VENV)/test ## Lint, types, unit tests, golden files, documents: no Docker, no GPU, no cluster
 	@tests/run check
 
 .PHONY: test
-test: $(VENV)/test ## Everything: check, then a real cluster with real vLLM on CPU, then the page in a browser
+test: $(VENV)/test ## Everything: check, clusters of processes, a real cluster with real vLLM on CPU, the page in a browser
 	@tests/run all
 
-.PHONY: test-long
-test-long: $(VENV)/test ## Docker restarted, killed, its disk full: on a Docker engine of its own (root; some minutes, 3 GB of memory)
+.PHONY: test-nightly
+test-nightly: $(VENV)/test ## Long faults and promised times, to docs/nightly.md, on a quiet machine (root; an hour, 3 GB of memory)
 	@$(HOST) images --config tests/nightly/cluster.yaml
-	@unshare --net --mount --propagation=private bash -c 'ip link set lo up && exec $(PY) -m pytest -s tests/nightly'
+	@manyeyes/devcluster/fetch/nginx build/nginx
+	@tests/faketime/fetch build/faketime
+	@MANYEYES_NO_SKIPS=1 MANYEYES_NIGHTLY_RESULT=docs/nightly.md unshare --net --mount --propagation=private \
+		bash -c 'ip link set lo up && exec $(PY) -m pytest tests/nightly'
 
 .PHONY: autoscale-replay
 autoscale-replay: $(VENV)/test ## What scaling would have done: FILE=recorded.jsonl POOL=... [OTHER=policy.yaml] [CONFIG=]
@@ -168,8 +171,7 @@ bench-gateway: $(VENV)/test ## Other gateways beside this one, to docs/benchmark
 .PHONY: bench-controller
 bench-controller: $(VENV)/test ## What the controller costs with 200 engines and with 3, and ten minutes of a saturated engine: 25 minutes
 	@$(PY) -m benchmarks.controller $(ARGS)
-	@MANYEYES_SATURATED_S=600 MANYEYES_SATURATED_OUT=build/saturated.txt $(PY) -m pytest -q tests/integration/test_saturated.py
-	@cat build/saturated.txt
+	@$(PY) -m pytest -q -s tests/nightly/test_saturated_engine.py
 
 .PHONY: alert-drill
 alert-drill: $(VENV)/test ## Every fault and the alerts it must raise, on processes, to docs/alert-drill.md: 10 minutes
@@ -255,7 +257,7 @@ audit: ## What each environment holds (SBOM), and what of it has known vulnerabi
 	@requirements/run-audit
 
 .PHONY: golden
-golden: $(VENV)/test ## Write tests/golden anew from config/examples
+golden: $(VENV)/test ## Write the three golden cases of tests/golden anew
 	@$(PY) -m tests.golden.make
 
 .PHONY: lock

@@ -5,12 +5,13 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from manyeyes.render.renderer import render
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
+SHORT_INTERVALS = {"probe_interval_s": 0.25, "config_interval_s": 0.2}
+"""Settings of the controller for clusters that are about something else than the intervals that ship."""
 
 
 def nginx_binary() -> str:
@@ -247,7 +250,23 @@ class LocalCluster:
             return True
 
         eventually(check, within_s, 0.1, f"{sorted(engines)} are {'up' if up else 'down'}")
-        time.sleep(1.3)  # nginx asks for members once a second
+        pools = {engine["pool"] for engine in self.document["engines"] if engine["name"] in engines}
+        self.nginx_has_resolved(pools)
+
+    def nginx_has_resolved(self, pools: set[str], within_s: float = 20) -> None:
+        """Waits until nginx has asked once more for the members of each of `pools`, as it does every second."""
+        before = self._dns_answers()
+        eventually(
+            lambda: not pools - set(self._dns_answers() - before), within_s, 0.05, f"nginx resolves {sorted(pools)}"
+        )
+
+    def _dns_answers(self) -> Counter[str]:
+        """By pool, how many the controller has given."""
+        text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
+        answered: Counter[str] = Counter()
+        for pool, count in re.findall(r'^manyeyes_dns_answers_total\{.*name="([^"]*)".*\} (\S+)$', text, re.MULTILINE):
+            answered[pool] += int(float(count))
+        return answered
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
@@ -280,7 +299,7 @@ def local_cluster(
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog", *running.pages):
         running.ports[part] = free_port()
     # Tests that start and stop the same engine again and again are about other things than flapping.
-    document.setdefault("controller", {"probe_interval_s": 0.5, "flap_downs": 100, "register_loopback": True})
+    document.setdefault("controller", {"flap_downs": 100, "register_loopback": True} | SHORT_INTERVALS)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))

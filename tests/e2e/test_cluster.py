@@ -96,18 +96,15 @@ def test_both_engines_take_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "status"),
-    [
-        ({"type": "image_url", "image_url": {"url": data_url("image/png", b"this is no picture")}}, 400),
-        ({"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data"}}, 400),
-        ({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}, 400),
-    ],
+    "url",
+    [data_url("image/png", b"this is no picture"), "http://169.254.169.254/latest/meta-data", "file:///etc/passwd"],
+    ids=["no picture", "metadata", "file"],
 )
-def test_a_picture_that_is_none_or_may_not_be_fetched_is_refused(part: dict[str, object], status: int) -> None:
+def test_a_picture_that_is_none_or_may_not_be_fetched_is_refused(url: str) -> None:
     before = engines_up()
-    body = {"model": MODEL, "messages": about(part), "max_tokens": 1}
+    body = {"model": MODEL, "messages": about({"type": "image_url", "image_url": {"url": url}}), "max_tokens": 1}
     reply = httpx.post(f"{URL}/v1/chat/completions", json=body, timeout=60)
-    assert reply.status_code in (status, 500), reply.text
+    assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["message"]
     assert engines_up() == before
 

@@ -1,4 +1,8 @@
-"""What every example renders to is committed: a change of rendering shows as a diff to read."""
+"""What is rendered and committed is what the code renders: a change of rendering shows as a diff to read.
+
+Every other configuration is judged by the programs that read it: tests/integration/test_rendered_nginx.py,
+tests/prometheus, tests/kubernetes, tests/e2e/test_rendered_files.py.
+"""
 
 from pathlib import Path
 
@@ -6,19 +10,18 @@ import pytest
 
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
+from manyeyes.render.kubernetes.__main__ import BY_HAND, COMMITTED
+from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.renderer import render
-from tests.golden.make import EXAMPLES, GOLDEN, ROOT, rendered
+from tests.golden.make import CASES, GOLDEN, ROOT, rendered
+
+IN_GIT = ("base/", "engines/cuda/", "overlays/one-node/")
+"""Of the tree for Kubernetes: what `kubectl apply -k deploy/kubernetes/overlays/one-node` reads. .gitignore leaves out the rest."""
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_renders_to_its_golden_files(example: Path) -> None:
-    assert rendered(example) == committed(GOLDEN / example.stem), "look at the difference, then `make golden`"
-
-
-def test_every_golden_folder_has_its_example() -> None:
-    assert {path.name for path in GOLDEN.iterdir() if path.is_dir() and path.name[0] not in "_."} == {
-        example.stem for example in EXAMPLES
-    }
+@pytest.mark.parametrize("case", CASES)
+def test_a_configuration_renders_to_its_golden_files(case: str) -> None:
+    assert rendered(case) == files_below(GOLDEN / case), "look at the difference, then `make golden`"
 
 
 def test_the_committed_default_is_what_the_committed_configuration_renders_to() -> None:
@@ -26,8 +29,16 @@ def test_the_committed_default_is_what_the_committed_configuration_renders_to() 
     expected = render(
         place_engines(load(ROOT / config_file), DEFAULT_INVENTORY), DEFAULT_INVENTORY, config_file, folder
     )
-    assert expected == committed(ROOT / folder), "`make render`"
+    assert expected == files_below(ROOT / folder), "`make render`"
 
 
-def committed(folder: Path) -> dict[str, str]:
+def test_the_committed_overlay_is_what_the_committed_configuration_renders_to() -> None:
+    expected = {
+        name: text for name, text in tree(load(ROOT / "config/cluster.yaml")).items() if name.startswith(IN_GIT)
+    }
+    found = {name: text for name, text in files_below(ROOT / COMMITTED).items() if name.startswith(IN_GIT)}
+    assert expected == found, f"`make k8s` (all but {', '.join(BY_HAND)} is rendered)"
+
+
+def files_below(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}

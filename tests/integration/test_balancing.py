@@ -199,18 +199,18 @@ def test_a_full_engine_is_passed_over_and_when_all_are_full_the_answer_is_429_at
 
 def assert_spread_and_refusal(cluster: LocalCluster, chat: list[dict[str, Any]]) -> None:
     async def run() -> list[httpx.Response]:
+        """In the order in which they came."""
         async with httpx.AsyncClient(timeout=60) as client:
             url, headers = f"{cluster.url}/v1/chat/completions", {"X-Conversation-Id": "one"}
             body = {"model": "small", "messages": chat, "max_tokens": 2}
             await client.post(url, json=body, headers=headers)
-            return await asyncio.gather(*(client.post(url, json=body, headers=headers) for _ in range(7)))
+            asking = [asyncio.create_task(client.post(url, json=body, headers=headers)) for _ in range(7)]
+            return [await reply for reply in asyncio.as_completed(asking)]
 
     replies = asyncio.run(run())
     answered = Counter(reply.headers["X-ManyEyes-Engine"] for reply in replies if reply.status_code == 200)
     assert answered == {"small-0": 2, "small-1": 2}
-    refused = [reply for reply in replies if reply.status_code != 200]
-    assert len(refused) == 3
+    refused = replies[:3]  # a full house is said before anybody is answered, not after a wait
     for reply in refused:
         assert (reply.status_code, reply.headers["Retry-After"]) == (429, "5")
         assert reply.json()["error"]["code"] == "overloaded"
-        assert reply.elapsed.total_seconds() < 1, "a full house is said at once, not after a wait"

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.devcluster.chat_load import crowd
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster, nginx_binary
-from manyeyes.devcluster.eventually import eventually
 
 ENGINES = {"big-0", "big-1"}
 
@@ -61,19 +59,6 @@ def states(cluster: LocalCluster) -> set[str]:
     return {one["state"] for pool in cluster.healthz()["pools"] for one in pool["engines"]}
 
 
-def test_a_clock_that_jumps_an_hour_forward_and_two_back_costs_no_request_and_no_engine(
-    cluster: LocalCluster, clock: Clock
-) -> None:
-    with crowd(cluster.url, "big", users=8) as people:
-        for offset in ("+3600", "-7200", "+0"):
-            clock.set(offset)
-            before = len(people.seen)
-            eventually(lambda before=before: len(people.seen) > before + 60, 30, 0.1)  # type: ignore[misc]
-            assert states(cluster) == {"up"}, offset
-    people.assert_nothing_lost(cut_on=set())
-    assert '"state": "down"' not in cluster.log("controller")
-
-
 def test_an_engine_that_dies_after_a_jump_is_taken_out_and_let_in_as_ever(cluster: LocalCluster, clock: Clock) -> None:
     clock.set("-86400")
     cluster.kill("big-0")
@@ -82,13 +67,3 @@ def test_an_engine_that_dies_after_a_jump_is_taken_out_and_let_in_as_ever(cluste
     clock.set("+86400")
     cluster.start_engine("big-0")
     cluster.all_up({"big-0"}, 20)
-
-
-def test_the_clock_of_this_test_is_what_the_controller_sees(cluster: LocalCluster, clock: Clock) -> None:
-    clock.set("+31536000")
-    year = subprocess.run(["date", "-u", "+%Y"], env=None, check=True, capture_output=True, text=True).stdout
-    cluster.kill("big-1")
-    cluster.all_down({"big-1"}, 10)
-    assert f'"at": "{year.strip()}-' in cluster.log("controller").splitlines()[-1]
-    clock.set("+0")
-    assert subprocess.run(["date", "-u", "+%Y"], check=True, capture_output=True, text=True).stdout != year

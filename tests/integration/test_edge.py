@@ -6,7 +6,6 @@ import hashlib
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,14 +262,9 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("body", BROKEN, ids=lambda body: f"{body[:24]!r} {len(body)}")
-def test_a_broken_body_is_4xx_in_openais_form_soon_and_others_are_served(
-    open_to_all: LocalCluster, body: bytes
-) -> None:
-    started = time.monotonic()
+def test_a_broken_body_is_4xx_in_openais_form_and_others_are_served(open_to_all: LocalCluster, body: bytes) -> None:
     reply = raw(open_to_all, posted(body, "Content-Type: application/json"))
-    took_s = time.monotonic() - started
     assert_refused(reply, 400, 404)
-    assert took_s < 5
     assert ask(open_to_all).status_code == 200
 
 
@@ -323,9 +317,7 @@ def test_uploads_that_never_end_hold_up_nobody(open_to_all: LocalCluster) -> Non
     try:
         for client in stuck:
             client.sendall(head)
-        started = time.monotonic()
         assert all(ask(open_to_all).status_code == 200 for _ in range(5))
-        assert time.monotonic() - started < 5
     finally:
         for client in stuck:
             client.close()

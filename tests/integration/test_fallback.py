@@ -210,4 +210,3 @@ def test_nothing_left_in_the_chain_is_503_with_retry_after(tmp_path: Path) -> No
         eventually(lambda: ask(cluster).status_code == 503, 10, 0.2, "503")
         reply = ask(cluster)
         assert (reply.json()["error"]["code"], reply.headers["Retry-After"]) == ("no_engine", "5")
-        assert reply.elapsed.total_seconds() < 1

@@ -12,7 +12,7 @@ import pytest
 from manyeyes.devcluster.chat_load import Crowd, crowd
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.integration.membership import SLACK
+from tests.integration.membership import within
 
 NAMES = {"big-0", "big-1", "big-2"}
 
@@ -44,7 +44,7 @@ def served(people: Crowd, engines: set[str], within_s: float = 15) -> None:
 
     def check() -> bool:
         since = len(people.seen)
-        time.sleep(1.5)
+        eventually(lambda: len(people.seen) >= since + 60, 30, 0.02, "60 more answers")
         names = set(people.answered_by(since))
         assert names == engines, names
         return True
@@ -67,8 +67,7 @@ def test_an_engine_that_hangs_is_taken_out_and_loses_only_streams_that_had_begun
         served(people, NAMES)
         os.killpg(cluster.processes["big-2"].pid, signal.SIGSTOP)
         stopped = time.monotonic()
-        eventually(lambda: states(cluster)["big-2"] == "down", 10 * SLACK, 0.1, "the hung engine is out")
-        assert time.monotonic() - stopped <= 10 * SLACK
+        within(10, stopped, lambda: states(cluster)["big-2"] == "down", "the hung engine is out")
         served(people, NAMES - {"big-2"})
         # As whoever looks after it does with a hung process; those who waited for their first byte are answered elsewhere.
         cluster.kill("big-2")
@@ -104,7 +103,7 @@ def test_nginx_reloaded(cluster: LocalCluster) -> None:
         served(people, NAMES)
         for _ in range(3):
             os.kill(cluster.processes["nginx"].pid, signal.SIGHUP)
-            time.sleep(1)
+            served(people, NAMES)
         served(people, NAMES)
     people.assert_nothing_lost(cut_on=set())
 
@@ -116,7 +115,7 @@ def test_a_pool_that_goes_down_is_answered_by_its_fallback_within_a_second_and_c
         cluster.kill(name)
     killed = time.monotonic()
     reply = cluster.ask("big")
-    assert time.monotonic() - killed < 1 * SLACK
+    within(1, killed, lambda: True, "the fallback answers")
     assert (reply.status_code, reply.headers["X-ManyEyes-Pool"], reply.headers["X-ManyEyes-Fallback"]) == (
         200,
         "small",

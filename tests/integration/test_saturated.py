@@ -1,16 +1,16 @@
 """A saturated engine: its queue full all the time, /health answered after up to half a minute. Busy is not hung.
 
-MANYEYES_SATURATED_S=600 makes it the ten minutes of the promise; `make bench-controller` does that and writes down the figures.
+Here for some seconds, with everything a tenth as long; tests/nightly/test_saturated_engine.py does it for the promised ten minutes.
 """
 
 import base64
 import io
 import itertools
-import os
 import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,43 @@ import httpx
 import yaml
 from PIL import Image
 
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.simulator import profile
 from tests.integration.membership import engines, rotation, sentences
 
-SECONDS = float(os.environ.get("MANYEYES_SATURATED_S", "45"))
 PLACES = 16
 """Requests that the gateway gives it at a time."""
 USERS = 40
-HEALTH_MS = 2000
-"""What each request in rendering adds to the answer of /health: 30 s with 15 of them."""
-SHORTEST_HEALTH_S = 10
-"""Far above hung_after_s; vLLM's is reported at 30 to 40 s."""
 
 
-def one_engine() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Saturation:
+    """How long, and how slow /health is; `settings` are the controller's."""
+
+    lasts_s: float
+    health_ms: int
+    """What each request in rendering adds to the answer of /health."""
+    slowest_health_s: float
+    """At least so slow it must have been: far above hung_after_s. vLLM's is reported at 30 to 40 s."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+A_TENTH = Saturation(6, 200, 1, {"hung_after_s": 0.7, "probe_interval_s": 0.25})
+
+
+def two_engines(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "pools": [{"name": "big", "model": "org/Big-VL", "max_in_flight": PLACES}],
         "engines": [{"name": "late-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
-        "controller": {},
+        "controller": settings,
     }
 
 
-def start_saturable(running: LocalCluster, name: str) -> None:
+def start_saturable(running: LocalCluster, name: str, health_ms: int) -> None:
     """An emulator that prepares two pictures a second, and whose /health waits for them."""
     document = yaml.safe_load((profile.FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
-    document |= {"preprocess_item_ms": 500.0, "health_ms": float(HEALTH_MS)}
+    document |= {"preprocess_item_ms": 500.0, "health_ms": float(health_ms)}
     file = running.folder / "saturable.yaml"
     file.write_text(yaml.safe_dump(document))
     flags = ["--host=127.0.0.1", f"--port={running.ports[name]}", "--served-model-name", "big", "auto"]
@@ -104,15 +114,20 @@ def health_s(running: LocalCluster) -> float:
 
 
 def test_a_saturated_engine_is_never_taken_out(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, one_engine()) as running:
-        start_saturable(running, "late-0")
+    stays_in_rotation(tmp_path, A_TENTH)
+
+
+def stays_in_rotation(folder: Path, saturation: Saturation) -> str:
+    """Runs it, and returns its figures in a sentence."""
+    with local_cluster(folder, two_engines(saturation.settings)) as running:
+        start_saturable(running, "late-0", saturation.health_ms)
         # A second engine, so that nothing keeps the first one in but its own signs of life.
-        start_saturable(running, "late-1")
+        start_saturable(running, "late-1", saturation.health_ms)
         eventually(lambda: rotation(running) == {"late-0", "late-1"}, 30)
         with Users(running.url) as people:
             health: list[float] = []
             looks, in_flight, hidden = 0, [0], [0]
-            until_s = time.monotonic() + SECONDS
+            until_s = time.monotonic() + saturation.lasts_s
             probe = threading.Thread(target=lambda: health.append(health_s(running)))
             while time.monotonic() < until_s:
                 if not probe.is_alive():
@@ -128,14 +143,12 @@ def test_a_saturated_engine_is_never_taken_out(tmp_path: Path) -> None:
         probe.join()
         said = sentences(running)
         figures = (
-            f"{SECONDS:.0f} s: in rotation at {looks} of {looks} looks; in flight {max(in_flight)} (most); "
+            f"{saturation.lasts_s:.0f} s: in rotation at {looks} of {looks} looks; in flight {max(in_flight)} (most); "
             f"hidden queue {max(hidden)} (most); /health {max(health):.1f} s (slowest of {len(health)}); "
             f"answers {dict(people.ends)}; suspect {sum('is suspect' in one for one in said)} times, "
             f"down {sum('is down' in one for one in said)} times (emulated)"
         )
-        print(figures)
-        if folder := os.environ.get("MANYEYES_SATURATED_OUT"):
-            (ROOT / folder).write_text(figures + "\n")
         assert not [one for one in said if "is down" in one]
-        assert max(health) >= SHORTEST_HEALTH_S
+        assert max(health) >= saturation.slowest_health_s
         assert max(hidden) >= 3
+        return figures

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.fake_namespace import Namespace, namespace
-from tests.integration.test_kubernetes_membership import ALL, FEW, MORE, announced_s, document, engines_seen, named
+from tests.integration.test_kubernetes_membership import FEW, announced_s, document, engines_seen, named
 from tests.integration.test_membership import users
+from tests.nightly.test_fifty_pods import FIFTY
+
+MORE = FIFTY[len(FEW) :]
 
 ROUNDS, USERS, REPEATS = 5, 24, 3
 
@@ -27,7 +30,7 @@ def scale(running: Namespace) -> None:
         for _ in range(ROUNDS):
             running.create(*MORE)
             before, at = Counter(seen), time.monotonic()
-            running.ready("big", *ALL)
+            running.ready("big", *FIFTY)
             eventually(lambda before=before: len(Counter(seen) - before) >= 50, 60, 0.1, "all fifty answer")  # type: ignore[misc]
             taken.append(time.monotonic() - at)
             time.sleep(5)

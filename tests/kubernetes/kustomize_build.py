@@ -1,6 +1,8 @@
-"""What `kubectl kustomize` builds of the committed overlays."""
+"""What `kubectl kustomize` builds of the overlays that the committed configuration renders to."""
 
+import atexit
 import os
+import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -8,8 +10,16 @@ from typing import Any
 
 import yaml
 
+from manyeyes.config.loader import load
+from manyeyes.render.kubernetes.kustomize import tree
+from manyeyes.render.rendered_file import write_files
+
 ROOT = Path(__file__).resolve().parents[2]
-OVERLAYS = sorted(path.name for path in (ROOT / "deploy/kubernetes/overlays").iterdir())
+CONFIG = ROOT / "config/cluster.yaml"
+TREE = ROOT / "build/kubernetes/tree"
+"""Inside the checkout: kustomize reads nothing outside of it."""
+FILES = tree(load(CONFIG), root=os.path.relpath(ROOT, TREE))
+OVERLAYS = sorted(name.split("/")[1] for name in FILES if name.startswith("overlays/"))
 Json = dict[str, Any]
 
 
@@ -30,8 +40,17 @@ def built(folder: Path) -> tuple[Json, ...]:
     return tuple(yaml.safe_load_all(run.stdout))
 
 
+@lru_cache
+def written() -> Path:
+    """The whole tree, in a folder of this process' own: test workers write side by side."""
+    folder = TREE.with_name(f"tree-{os.getpid()}")
+    write_files(FILES, folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def overlay(name: str) -> tuple[Json, ...]:
-    return built(ROOT / "deploy/kubernetes/overlays" / name)
+    return built(written() / "overlays" / name)
 
 
 def of_kind(objects: tuple[Json, ...], *kinds: str) -> list[Json]:

@@ -1,5 +1,6 @@
 """What every overlay comes to: built by kubectl's kustomize, checked against the schemas of Kubernetes and of the operators."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,18 @@ import pytest
 import yaml
 
 from tests.kubernetes import crd_schemas
-from tests.kubernetes.kustomize_build import OVERLAYS, ROOT, Json, built, containers, kubectl, of_kind, overlay, pods
+from tests.kubernetes.kustomize_build import (
+    OVERLAYS,
+    ROOT,
+    Json,
+    built,
+    containers,
+    kubectl,
+    of_kind,
+    overlay,
+    pods,
+    written,
+)
 
 OLDEST, NEWEST = "1.34", kubernetes_validate.latest_version()
 Invalid = (AssertionError, ValueError, kubernetes_validate.ValidationError)
@@ -60,8 +72,8 @@ def test_a_plain_autoscaler_can_take_kedas_place(tmp_path: Path) -> None:
             {
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
-                "resources": ["../../../deploy/kubernetes/overlays/one-node"],
-                "components": ["../../../deploy/kubernetes/hpa"],
+                "resources": [os.path.relpath(written() / "overlays/one-node", inside)],
+                "components": [os.path.relpath(written() / "hpa", inside)],
             }
         )
     )

@@ -1,4 +1,4 @@
-"""Docker's own faults, on an engine of the test's own: its restart, its sudden death, its full disk. `make test-long`.
+"""Docker's own faults, on an engine of the test's own: its restart, its sudden death, its full disk. `make test-nightly`.
 
 Wants root and a network namespace of its own (the target makes one); takes some minutes and 3 GB of memory for the engine's disk.
 """
@@ -57,7 +57,7 @@ def alone() -> bool:
     return os.geteuid() == 0 and not any(name.startswith(("eth", "en")) for _, name in socket.if_nameindex())
 
 
-pytestmark = pytest.mark.skipif(not alone(), reason="wants root and a network namespace of its own: make test-long")
+pytestmark = pytest.mark.skipif(not alone(), reason="wants root and a network namespace of its own: make test-nightly")
 
 
 @dataclass

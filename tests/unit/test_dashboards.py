@@ -151,21 +151,6 @@ def test_a_dashboard_offers_each_choice_that_its_queries_use_and_no_other(dashbo
     assert used == {variable["name"] for variable in dashboard["templating"]["list"]}
 
 
-@each_dashboard
-def test_alerts_and_marks_are_spans_on_every_dashboard(dashboard: dict[str, Any]) -> None:
-    assert [note["expr"] for note in dashboard["annotations"]["list"]] == [
-        'ALERTS{alertstate="firing"}',
-        "manyeyes_mark",
-    ]
-
-
-def test_the_first_row_of_the_first_dashboard_is_one_look() -> None:
-    cluster = next(one for one in DASHBOARDS if one["uid"] == "manyeyes-cluster")
-    first = [panel for panel in cluster["panels"] if panel["type"] == "stat"]
-    assert {panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in first} == {5, 9}, "one screen holds it"
-    assert len(first) == 8
-
-
 def test_the_timeline_names_every_state_of_the_controller() -> None:
     assert {state.value for state in EngineState if state is not EngineState.REMOTE} <= {
         name for _, name, _ in engines.STATES
