@@ -17,7 +17,7 @@ from benchmarks.gateways.vllm_router import NOT_RUN
 from benchmarks.install_competitors import BUILD, NotInstalled
 from benchmarks.plan import Wanted, plan
 from benchmarks.runner import FULL, QUICK, do
-from loadtest.host_info import ROOT, as_json, machine
+from loadtest.host_info import ROOT, as_json, read_host_info
 
 KINDS = ("work", "cpu", "latency", "stream")
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
-        "machine": as_json(machine(shlex.join(["python", "-m", "benchmarks", *arguments]))),
+        "machine": as_json(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
         "extent": asdict(extent),
         "quick": asked.quick,
         "versions": versions,

@@ -17,7 +17,7 @@ from benchmarks.measure.latency import added_latency, streaming
 from benchmarks.measure.load import Order
 from benchmarks.measure.workload_run import work_through
 from benchmarks.measurement import Finished, Job, append, read
-from loadtest.host_info import busy_for
+from loadtest.host_info import measure_cpu_share
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def do(jobs: Sequence[Job], gateways: Mapping[str, Gateway], extent: Extent, out
     started = time.monotonic()
     for number, job in enumerate(left, 1):
         print(f"[{number}/{len(left)} {(time.monotonic() - started) / 60:.0f} min] {job}", flush=True)
-        busy_before = busy_for(0.5)
+        busy_before = measure_cpu_share(0.5)
         folder = out / "last"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

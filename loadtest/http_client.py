@@ -20,12 +20,12 @@ _HEAD_END = b"\r\n\r\n"
 _HEADER = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
 
 
-class Broken(Exception):
+class ConnectionBroken(Exception):
     """The other side closed the connection or sent what is not HTTP before the answer was whole."""
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetUrl:
     """Where requests go: `http://host:port` with an optional path in front of `/v1`."""
 
     scheme: str
@@ -39,34 +39,34 @@ class Target:
         return f"{host}:{self.port}"
 
 
-def target(url: str) -> Target:
+def parse_target(url: str) -> TargetUrl:
     """Raises ValueError with one sentence. A `/v1` at the end, which many clients want, may stand there or not."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"URL wants http://host:port or https://host:port, found {url!r}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Target(parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"))
+    return TargetUrl(parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"))
 
 
 @dataclass
-class Reply:
+class ResponseHead:
     """Status and headers (names in lower case) of an answer whose body is still to come."""
 
     status: int
     headers: Mapping[str, str]
 
 
-class Connection:
+class StreamingConnection:
     """One keep-alive connection, one request at a time. `timeout_s` is for each wait, not for the whole answer."""
 
-    def __init__(self, to: Target, timeout_s: float, trusted: str = "") -> None:
+    def __init__(self, to: TargetUrl, timeout_s: float, trusted: str = "") -> None:
         self._to = to
         self._timeout_s = timeout_s
         self._trusted = trusted
         self._socket: socket.socket | None = None
         self._left = b""
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ResponseHead:
         """Sends a request and waits for status and headers. Raises Broken or OSError (TimeoutError among them)."""
         lines = [f"POST {self._to.prefix}{path} HTTP/1.1", f"Host: {self._to.authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -75,7 +75,7 @@ class Connection:
         fresh = self._socket is None
         try:
             return self._exchange(message)
-        except (Broken, BrokenPipeError, ConnectionResetError):
+        except (ConnectionBroken, BrokenPipeError, ConnectionResetError):
             # The other side may close an idle connection just as it is used again; no byte of an answer has come.
             if fresh or self._left:
                 raise
@@ -84,7 +84,7 @@ class Connection:
             self.close()
             raise
 
-    def _exchange(self, message: bytes) -> Reply:
+    def _exchange(self, message: bytes) -> ResponseHead:
         self._left = b""
         try:
             link = self._socket or self._connect()
@@ -108,19 +108,19 @@ class Connection:
         self._socket = link
         return link
 
-    def _read_head(self, link: socket.socket) -> Reply:
+    def _read_head(self, link: socket.socket) -> ResponseHead:
         while (end := self._left.find(_HEAD_END)) < 0:
             more = link.recv(_BLOCK)
             if not more:
-                raise Broken("closed before an answer")
+                raise ConnectionBroken("closed before an answer")
             self._left += more
         head, self._left = self._left[: end + 2], self._left[end + 4 :]
         if not head.startswith(b"HTTP/1.1 ") or not head[9:12].isdigit():
-            raise Broken(f"not HTTP/1.1: {head[:40]!r}")
+            raise ConnectionBroken(f"not HTTP/1.1: {head[:40]!r}")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in _HEADER.findall(head)}
-        return Reply(int(head[9:12]), headers)
+        return ResponseHead(int(head[9:12]), headers)
 
-    def pieces(self, reply: Reply) -> Iterator[tuple[float, bytes]]:
+    def pieces(self, reply: ResponseHead) -> Iterator[tuple[float, bytes]]:
         """Pieces of the body as they arrive, each with its perf_counter(). Raises Broken or OSError.
 
         To be read to its end, or the connection closed.
@@ -132,7 +132,7 @@ class Connection:
             elif "content-length" in reply.headers:
                 yield from self._counted(self._socket, int(reply.headers["content-length"]))
             else:
-                raise Broken("an answer of unknown length")
+                raise ConnectionBroken("an answer of unknown length")
         except BaseException:
             self.close()
             raise
@@ -149,7 +149,7 @@ class Connection:
                 return
             piece = link.recv(_BLOCK)
             if not piece:
-                raise Broken("closed in the middle of an answer")
+                raise ConnectionBroken("closed in the middle of an answer")
 
     def _chunked(self, link: socket.socket) -> Iterator[tuple[float, bytes]]:
         data, self._left = self._left, b""
@@ -163,7 +163,7 @@ class Connection:
                 return
             more = link.recv(_BLOCK)
             if not more:
-                raise Broken("closed in the middle of an answer")
+                raise ConnectionBroken("closed in the middle of an answer")
             data += more
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ def unchunked(data: bytes) -> tuple[bytes, bytes, bool]:
         try:
             size = int(data[at:line].split(b";")[0], 16)
         except ValueError:
-            raise Broken(f"not a chunk: {data[at:line][:40]!r}") from None
+            raise ConnectionBroken(f"not a chunk: {data[at:line][:40]!r}") from None
         if size == 0:
             # No trailers are asked for; a server that sends some ends the connection's use here.
             end = data.find(b"\r\n", line + 2)

@@ -18,26 +18,24 @@ from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
 
 from loadtest import run_spec as orders
 from loadtest import users
-from loadtest.figures import Window, figures
 from loadtest.generator import locust_web
-from loadtest.generator.closed_loop import people
-from loadtest.generator.load_shape import course
-from loadtest.generator.open_loop import Dues, arrivals
-from loadtest.generator.result_writer import Kept
-from loadtest.generator.sample_reporter import Told
-from loadtest.run_spec import ORDER, Order
+from loadtest.generator.load_shape import build_load_shape
+from loadtest.generator.loops import ArrivalQueue, closed_loop_user, open_loop_user
+from loadtest.generator.results import ResultWriter, SampleReporter
+from loadtest.run_spec import ORDER, RunSpec
+from loadtest.statistics import Window, figures
 
 runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
 ARRIVALS = "manyeyes_arrivals"
 FIELD = "manyeyes"
 
-told = Told()
-dues = Dues()
+told = SampleReporter()
+dues = ArrivalQueue()
 
 
-def _from_page() -> Order:
+def _from_page() -> RunSpec:
     """Locust's page: its fields are read when somebody starts a test."""
-    return Order(
+    return RunSpec(
         url=os.environ.get("MANYEYES_GATEWAY_URL", "http://localhost:8080"),
         model=os.environ.get("MANYEYES_MODEL", "auto"),
         scenario="image",
@@ -47,7 +45,7 @@ def _from_page() -> Order:
 
 
 ordered = ORDER in os.environ
-order = orders.read(Path(os.environ[ORDER])) if ordered else _from_page()
+order = orders.read_run_spec(Path(os.environ[ORDER])) if ordered else _from_page()
 
 
 def _give_up() -> None:
@@ -57,7 +55,7 @@ def _give_up() -> None:
         gevent.spawn(told.environment.runner.quit)
 
 
-kept = Kept(Path(order.folder) if ordered else None, _give_up)
+kept = ResultWriter(Path(order.folder) if ordered else None, _give_up)
 
 
 def _send(coming: list[tuple[float, int]], forget: bool) -> None:
@@ -71,16 +69,16 @@ def _send(coming: list[tuple[float, int]], forget: bool) -> None:
 if ordered:
     mix = users.mix(order.scenario)
     # Locust finds these classes by looking through this file's names.
-    TheUser = arrivals(order, mix, told, dues) if order.loop == "open" else people(order, mix, told)
-    TheShape = course(order, kept, _send)
+    TheUser = open_loop_user(order, mix, told, dues) if order.loop == "open" else closed_loop_user(order, mix, told)
+    TheShape = build_load_shape(order, kept, _send)
 else:
-    TheUser = locust_web.people(order, told)
+    TheUser = locust_web.web_user(order, told)
 
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
     if not ordered:
-        locust_web.arguments(parser, order)
+        locust_web.add_arguments(parser, order)
 
 
 @events.init.add_listener
@@ -93,7 +91,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     elif runner is not None:
         gevent.spawn(_report, runner)
     if environment.web_ui and not isinstance(runner, WorkerRunner):
-        locust_web.extend(environment, kept)
+        locust_web.extend_web_ui(environment, kept)
 
 
 def _arrive(msg: Any, **_: Any) -> None:

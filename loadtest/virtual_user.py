@@ -9,21 +9,80 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.http_client import Broken, Connection, Target
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
 from loadtest.sample import Sample
-from loadtest.stream import Streamed
-from loadtest.users.scenario import Conversation, Scenario, Turn
+from loadtest.users import Conversation, Scenario, Turn
+
+_DONE = b"[DONE]"
+GOOD_FINISH_REASONS = ("stop", "length")
+
+
+@dataclass
+class CompletionStream:
+    """`tokens_s`: when each event with text arrived. vLLM may put several tokens into one event; `usage` has their number."""
+
+    text: list[str] = field(default_factory=list)
+    tokens_s: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+    error: str = ""
+    done: bool = False
+    usage: dict[str, Any] = field(default_factory=dict)
+    _left: bytes = b""
+
+    def feed(self, at_s: float, piece: bytes) -> None:
+        """Events end with an empty line; what is after the last one waits for the next piece."""
+        *events, self._left = (self._left + piece).split(b"\n\n")
+        for event in events:
+            data = event.strip().removeprefix(b"data:").strip()
+            if data == _DONE:
+                self.done = True
+            elif data and not data.startswith(b":"):
+                self._event(at_s, data)
+
+    def _event(self, at_s: float, data: bytes) -> None:
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.error = "an event that is not JSON"
+            return
+        if "error" in event:
+            self.error = "error in the stream"
+            return
+        self.usage = event.get("usage") or self.usage
+        for choice in event.get("choices") or ():
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if said := (choice.get("delta") or {}).get("content"):
+                self.text.append(said)
+                self.tokens_s.append(at_s)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.usage.get("completion_tokens") or len(self.tokens_s))
+
+    @property
+    def failed(self) -> str:
+        """Empty when the answer counts: its end came, a token came, and it was not broken off."""
+        if self.error:
+            return self.error
+        if self.finish_reason and self.finish_reason not in GOOD_FINISH_REASONS:
+            return f"finish_reason {self.finish_reason}"
+        if not self.done:
+            return "cut before [DONE]"
+        if not self.tokens_s:
+            return "no token"
+        return "" if self.finish_reason else "no finish_reason"
+
 
 PATH = "/v1/chat/completions"
 AFTER_ERROR_S = 3.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestSettings:
     """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock. `pause`: what
     every pause is multiplied by; 0 is a closed loop of so many requests at the same time."""
 
-    to: Target
+    to: TargetUrl
     model: str
     key: str = ""
     trusted: str = ""
@@ -41,20 +100,20 @@ class Asked:
 
 
 @dataclass
-class Person:
+class VirtualUser:
     """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
 
     number: int
-    asked: Asked
+    asked: RequestSettings
     told: Callable[[Sample], None]
     sleep: Callable[[float], None] = time.sleep
-    connection: Connection = field(init=False)
+    connection: StreamingConnection = field(init=False)
     pauses: Random = field(init=False)
     _said: str = ""
 
     def __post_init__(self) -> None:
         self.pauses = Random(f"pauses {self.number}")
-        self.connection = Connection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
+        self.connection = StreamingConnection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
 
     def live(self, scenario: Scenario, conversation: Conversation, due_s: float | None = None) -> bool:
         """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
@@ -78,17 +137,17 @@ class Person:
     def _turns(self, conversation: Conversation) -> Iterator[list[dict[str, Any]]]:
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
-            messages.append({"role": "user", "content": content(turn)})
+            messages.append({"role": "user", "content": message_content(turn)})
             yield messages
             messages.append({"role": "assistant", "content": self._said})
 
     def _ask(
         self, scenario: Scenario, number: int, turn: Turn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
-        body = orjson.dumps(request(self.asked.model, messages, scenario.answer_tokens))
+        body = orjson.dumps(completion_body(self.asked.model, messages, scenario.answer_tokens))
         began_s, began = time.time(), time.perf_counter()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
-        answer, status, failed, engine, pool, ended = Streamed(), 0, "", "", "", None
+        answer, status, failed, engine, pool, ended = CompletionStream(), 0, "", "", "", None
         name = f"lt-{uuid4().hex}"
         try:
             reply = self.connection.post(PATH, body, {**self.asked.headers(), "X-Request-Id": name})
@@ -99,7 +158,7 @@ class Person:
                 if status == 200:
                     answer.feed(ended, piece)
             failed = answer.failed if status == 200 else f"status {status}"
-        except Broken as error:
+        except ConnectionBroken as error:
             failed = "connection cut" if status else str(error)
         except TimeoutError:
             self.connection.close()
@@ -130,7 +189,7 @@ class Person:
         )
 
 
-def content(turn: Turn) -> str | list[dict[str, Any]]:
+def message_content(turn: Turn) -> str | list[dict[str, Any]]:
     """As the `openai` client sends it."""
     media: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures
@@ -140,7 +199,7 @@ def content(turn: Turn) -> str | list[dict[str, Any]]:
     return [*media, {"type": "text", "text": turn.text}] if media else turn.text
 
 
-def request(model: str, messages: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
+def completion_body(model: str, messages: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
     return {
         "messages": messages,
         "model": model,

@@ -24,8 +24,8 @@ from benchmarks.chaos.load_users import Crowd
 from benchmarks.chaos.retrying_client import Patient
 from benchmarks.chaos.target import Target, Unfit, find
 from loadtest import users
-from loadtest.gateway_client import Unusable
-from loadtest.host_info import ROOT, machine
+from loadtest.gateway_client import GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import attention, ok, refusal, say, step
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
         mix = users.mix(asked.scenario)
         faults = chosen(table(target.containers.parts()), asked.faults)
-    except (Unfit, Unusable, ConfigError, ValueError) as error:
+    except (Unfit, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
     if asked.list:
@@ -125,7 +125,7 @@ def _in_short(one: Outcome) -> str:
 
 
 def _machine() -> str:
-    it = machine("")
+    it = read_host_info("")
     return f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}"
 
 

@@ -11,7 +11,7 @@ from benchmarks.chaos.faults import Fault
 from benchmarks.chaos.gateway_log import by_id
 from benchmarks.chaos.load_users import Crowd
 from benchmarks.chaos.retrying_client import Patient
-from loadtest.gateway_client import Gateway
+from loadtest.gateway_client import GatewayClient
 from manyeyes.cli.process import CommandFailed
 
 BY_ITSELF_S = 90.0
@@ -28,7 +28,7 @@ class UnderLoad:
     """`engines`: who is up when all is well. `watch_s`: how long to look on before a strike, and after everything is back."""
 
     containers: Containers
-    gateway: Gateway
+    gateway: GatewayClient
     crowd: Crowd
     patient: Patient
     engines: frozenset[str]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.faults import Fault
 from benchmarks.chaos.gateway_log import Logged
 from benchmarks.chaos.retrying_client import Tried
-from loadtest.percentiles import percentile
 from loadtest.sample import Sample
+from loadtest.statistics import percentile
 
 SLACK_S = 2.0
 """nginx asks for members once a second, and a request that is refused ends a moment later."""

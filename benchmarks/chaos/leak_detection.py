@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from loadtest.percentiles import median
+from loadtest.statistics import median
 
 WARM_SHARE = 0.1
 """The first tenth is left out: caches and pools fill."""

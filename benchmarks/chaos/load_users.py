@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from loadtest.sample import Sample
 from loadtest.users import Mix
-from loadtest.virtual_user import Asked, Person
+from loadtest.virtual_user import RequestSettings, VirtualUser
 
 SEED = 20261121
 END_S = 150.0
@@ -23,7 +23,7 @@ class _Over(Exception):
 class Crowd:
     """`start` as many as wanted; `stop` waits for answers under way. `kept` gets a copy of each sample as it comes."""
 
-    asked: Asked
+    asked: RequestSettings
     mix: Mix
     samples: list[Sample] = field(default_factory=list)
     kept: Callable[[Sample], None] = lambda sample: None
@@ -54,26 +54,26 @@ class Crowd:
         for thread in self._threads:
             thread.join(timeout=max(0.1, deadline - time.monotonic()))
 
-    def _spawn(self, users: int, live: Callable[[Person], None]) -> None:
+    def _spawn(self, users: int, live: Callable[[VirtualUser], None]) -> None:
         for number in range(users):
-            person = Person(number, self.asked, self._tell, self._sleep)
+            person = VirtualUser(number, self.asked, self._tell, self._sleep)
             thread = threading.Thread(target=self._until_over, args=(live, person), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _until_over(self, live: Callable[[Person], None], person: Person) -> None:
+    def _until_over(self, live: Callable[[VirtualUser], None], person: VirtualUser) -> None:
         try:
             live(person)
         except _Over:
             person.connection.close()
 
-    def _live(self, person: Person) -> None:
+    def _live(self, person: VirtualUser) -> None:
         scenario = self.mix.of(person.number)
         self._sleep(person.pauses.uniform(0, 3))
         for had in itertools.count():
             person.live(scenario, scenario.conversation(SEED, person.number, had))
 
-    def _arrive(self, person: Person, next_due: Callable[[], float]) -> None:
+    def _arrive(self, person: VirtualUser, next_due: Callable[[], float]) -> None:
         scenario = self.mix.of(person.number)
         for had in itertools.count():
             due_s = next_due()

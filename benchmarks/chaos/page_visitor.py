@@ -6,7 +6,7 @@ import threading
 import urllib.request
 from dataclasses import dataclass, field
 
-from loadtest.gateway_client import Gateway
+from loadtest.gateway_client import GatewayClient
 
 EVERY_S = 0.5
 TIMEOUT_S = 10.0
@@ -14,7 +14,7 @@ TIMEOUT_S = 10.0
 
 @dataclass
 class Visitor:
-    gateway: Gateway
+    gateway: GatewayClient
     opened: int = 0
     failed: int = 0
     _over: threading.Event = field(default_factory=threading.Event)

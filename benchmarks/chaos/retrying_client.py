@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from loadtest.http_client import Broken, Connection
-from loadtest.virtual_user import PATH, Asked
+from loadtest.http_client import ConnectionBroken, StreamingConnection
+from loadtest.virtual_user import PATH, RequestSettings
 
 EVERY_S = 0.25
 TIMEOUT_S = 30.0
@@ -33,7 +33,7 @@ class Tried:
 class Patient:
     """Asks a short question four times a second, each over a connection of its own."""
 
-    asked: Asked
+    asked: RequestSettings
     tried: list[Tried] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -68,12 +68,12 @@ class Patient:
 
     def _answered(self) -> bool:
         body = {"model": self.asked.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        connection = Connection(self.asked.to, TIMEOUT_S, self.asked.trusted)
+        connection = StreamingConnection(self.asked.to, TIMEOUT_S, self.asked.trusted)
         try:
             reply = connection.post(PATH, orjson.dumps(body), self.asked.headers())
             answer = b"".join(piece for _, piece in connection.pieces(reply))
             return reply.status == 200 and orjson.loads(answer)["choices"][0]["finish_reason"] in ("stop", "length")
-        except (Broken, OSError, ValueError, LookupError):
+        except (ConnectionBroken, OSError, ValueError, LookupError):
             return False
         finally:
             connection.close()

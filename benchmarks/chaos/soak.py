@@ -28,11 +28,11 @@ from benchmarks.chaos.resource_sampler import Gauge
 from benchmarks.chaos.svg_chart import lines
 from benchmarks.chaos.target import Target, Unfit, find
 from loadtest import users
-from loadtest.gateway_client import Unusable
-from loadtest.host_info import ROOT, machine
-from loadtest.percentiles import percentile
+from loadtest.gateway_client import GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from loadtest.sample import Sample
+from loadtest.statistics import percentile
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import ok, refusal, say, step
 from manyeyes.config.loader import ConfigError
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         mix = users.mix(asked.scenario)
         if not (faults := harmless(target)):
             raise Unfit("a soak wants two engines in a pool: with one every fault of it costs requests")
-    except (Unfit, Unusable, ConfigError, ValueError) as error:
+    except (Unfit, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
     folder = (asked.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
@@ -211,7 +211,7 @@ class Soak:
         return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
 
     def _text(self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], Growth]) -> str:
-        it = machine("")
+        it = read_host_info("")
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
         told = [

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.containers import Containers
-from loadtest.gateway_client import Gateway
-from loadtest.http_client import target as address_of
-from loadtest.virtual_user import Asked
+from loadtest.gateway_client import GatewayClient
+from loadtest.http_client import parse_target as address_of
+from loadtest.virtual_user import RequestSettings
 from manyeyes.cli import certificate, host_info
 from manyeyes.cli import gateway_client as own_gateway
 from manyeyes.config.cluster import Cluster
@@ -23,8 +23,8 @@ class Target:
 
     cluster: Cluster
     containers: Containers
-    gateway: Gateway
-    asked: Asked
+    gateway: GatewayClient
+    asked: RequestSettings
     engines: frozenset[str]
     emulated: bool
 
@@ -42,9 +42,9 @@ def find(config: Path, key: str, model: str, confirmed: bool) -> Target:
             f"'{cluster.name}' has {flavours} engines, and its users would feel this: CONFIRM=yes if you mean it"
         )
     trusted = str(certificate.path(cluster) or "")
-    gateway = Gateway(own_gateway.address(cluster), key, trusted)
+    gateway = GatewayClient(own_gateway.address(cluster), key, trusted)
     chosen = gateway.ready(model)
     if not (engines := frozenset(gateway.up())):
         raise Unfit("no engine is up: make status")
-    asked = Asked(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
+    asked = RequestSettings(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
     return Target(cluster, containers, gateway, asked, engines, emulated)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.process_group import members, started
+from loadtest.process_group import members, start_process_group
 from manyeyes.devcluster.cluster import free_port
 
 MODEL = "qwen3-vl-4b"
@@ -68,7 +68,7 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
     def run(folder: Path, engines: Sequence[str]) -> Iterator[Running]:
         port = free_port()
         log = folder / "gateway.log"
-        with started(make(folder, port, engines), log, environment(), folder) as session:
+        with start_process_group(make(folder, port, engines), log, environment(), folder) as session:
             answers(f"127.0.0.1:{port}", lambda: bool(members(session)), log)
             yield Running((f"127.0.0.1:{port}",), {"gateway": session})
 

@@ -8,7 +8,7 @@ import uvloop
 from benchmarks.measure.http import Connection, request, streamed
 from benchmarks.measure.request_bodies import chat_body
 from benchmarks.workloads.pictures import data_url
-from loadtest.percentiles import median, percentile
+from loadtest.statistics import median, percentile
 
 TOGETHER_S = 0.001
 WARM_UP = 10

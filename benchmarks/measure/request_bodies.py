@@ -6,7 +6,7 @@ from random import Random
 import orjson
 
 from benchmarks.gateways.gateway import MODEL
-from loadtest.content.sentences import question
+from loadtest.content import question
 
 
 def chat_body(size: int, number: int, stream: bool = False, picture_url: str | None = None) -> bytes:

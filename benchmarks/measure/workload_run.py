@@ -13,9 +13,9 @@ from benchmarks.measure.http import Connection, request
 from benchmarks.measure.load import Order
 from benchmarks.measure.users import Users, busiest, joined
 from benchmarks.workloads.pictures import data_url
-from loadtest.host_info import busy
-from loadtest.percentiles import median, percentile
+from loadtest.host_info import read_cpu_time
 from loadtest.process_group import cpu_s, memory_mb
+from loadtest.statistics import median, percentile
 
 WARM_UP_PER_ENGINE = 4
 
@@ -26,12 +26,12 @@ def work_through(order: Order, running: Running, engines: Sequence[str], process
     try:
         uvloop.run(_warm_up(running.targets, WARM_UP_PER_ENGINE * len(engines)))
         sessions = list(running.parts.values())
-        before, cpu, machine = counters.scrape(engines), cpu_s(sessions), busy()
+        before, cpu, machine = counters.scrape(engines), cpu_s(sessions), read_cpu_time()
     except BaseException:
         users.end()
         raise
     reports = users.go()
-    used, share = cpu_s(sessions) - cpu, busy().share_since(machine)
+    used, share = cpu_s(sessions) - cpu, read_cpu_time().share_since(machine)
     counted = counters.difference(before, counters.scrape(engines))
     report = joined(reports)
     answered = len(report.total_s)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.measurement import Finished, Kind, read
 from benchmarks.plan import NO_GATEWAY
-from loadtest.percentiles import median
+from loadtest.statistics import median
 
 
 @dataclass(frozen=True)

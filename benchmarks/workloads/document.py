@@ -3,7 +3,7 @@
 from random import Random
 
 from benchmarks.workloads.work import Conversation, Turn, Work
-from loadtest.content.sentences import question
+from loadtest.content import question
 
 PICTURE = 900_000
 

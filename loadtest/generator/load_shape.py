@@ -9,12 +9,10 @@ from typing import Any
 import orjson
 from locust import LoadTestShape
 
-from loadtest.bisection import Search
-from loadtest.figures import Window, figures
-from loadtest.generator.result_writer import Kept
-from loadtest.poisson import arrivals_in
-from loadtest.run_spec import Order
-from loadtest.shapes.stage import length_s, level
+from loadtest.generator.results import ResultWriter
+from loadtest.run_spec import RunSpec
+from loadtest.shapes import LevelSearch, arrivals_in, length_s, level_at
+from loadtest.statistics import Window, figures
 
 AHEAD_S = 0.3  # arrivals are told to the processes so long before they are due
 DRAIN_S = 30.0  # the longest wait for what a missed probe left behind, on the engines' clock
@@ -23,9 +21,9 @@ HOPELESS = 4  # so many times the misses that are allowed end a probe early
 Send = Callable[[list[tuple[float, int]], bool], None]
 
 
-def course(order: Order, kept: Kept, send: Send) -> type[LoadTestShape]:
+def build_load_shape(order: RunSpec, kept: ResultWriter, send: Send) -> type[LoadTestShape]:
     """`send` tells all processes who arrives when; not used in a closed loop."""
-    step = _Staged(order, send) if order.search is None else _Searching(order, kept, send)
+    step = _StagedLoad(order, send) if order.search is None else _SearchingLoad(order, kept, send)
 
     class Course(LoadTestShape):
         def tick(self) -> tuple[int, float] | None:
@@ -36,10 +34,10 @@ def course(order: Order, kept: Kept, send: Send) -> type[LoadTestShape]:
     return Course
 
 
-class _Coming:
+class _ArrivalSender:
     """Numbers who arrive, and tells the processes."""
 
-    def __init__(self, order: Order, send: Send) -> None:
+    def __init__(self, order: RunSpec, send: Send) -> None:
         self._order, self._send, self._count = order, send, 0
 
     def people(self, rate: float, start_s: float, seconds: float, forget: bool = False) -> int:
@@ -54,18 +52,18 @@ class _Coming:
         self._send([], True)
 
 
-class _Staged:
-    def __init__(self, order: Order, send: Send) -> None:
-        self._order, self._coming = order, _Coming(order, send)
+class _StagedLoad:
+    def __init__(self, order: RunSpec, send: Send) -> None:
+        self._order, self._coming = order, _ArrivalSender(order, send)
         self._started_s: float | None = None
         self._told_until_s = 0.0
 
     def users(self, now_s: float) -> int | None:
         if self._started_s is None:
             self._started_s = self._told_until_s = now_s + AHEAD_S
-            _line(self._order, "stages", {"start_s": now_s, "end_s": now_s + length_s(self._order.stages)})
+            _append_line(self._order, "stages", {"start_s": now_s, "end_s": now_s + length_s(self._order.stages)})
         at_s = now_s - self._started_s
-        here = level(self._order.stages, max(0.0, at_s))
+        here = level_at(self._order.stages, max(0.0, at_s))
         if here is None:
             self._coming.nobody()
             return None
@@ -77,14 +75,14 @@ class _Staged:
         return self._order.processes
 
 
-class _Searching:
+class _SearchingLoad:
     """Level after level: settle, look, say whether the objective was kept; after a miss wait until nobody is left."""
 
-    def __init__(self, order: Order, kept: Kept, send: Send) -> None:
+    def __init__(self, order: RunSpec, kept: ResultWriter, send: Send) -> None:
         assert order.search is not None
         self._order, self._plan, self._kept = order, order.search, kept
-        self._coming = _Coming(order, send)
-        self._search = Search(order.search)
+        self._coming = _ArrivalSender(order, send)
+        self._search = LevelSearch(order.search)
         self._level: float | None = None
         self._window = Window(0, 0)
         self._due = 0
@@ -138,7 +136,7 @@ class _Searching:
         else:
             held = bool(asked) and len(missed) <= (1 - order.slo.share) * len(asked)
         seen = figures(asked, Window(0, now_s + 1e6), order.slo, order.slowdown)
-        _line(
+        _append_line(
             order,
             "probes",
             {
@@ -171,6 +169,6 @@ class _Searching:
         return True
 
 
-def _line(order: Order, name: str, fields: dict[str, Any]) -> None:
+def _append_line(order: RunSpec, name: str, fields: dict[str, Any]) -> None:
     with (Path(order.folder) / f"{name}.jsonl").open("ab") as file:
         file.write(orjson.dumps(fields) + b"\n")

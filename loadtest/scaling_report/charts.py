@@ -4,14 +4,14 @@ are the same picture. Each is a function from results to text, or to nothing whe
 import html
 from collections.abc import Callable
 
-from loadtest.scaling_report.results import AtCount, Results
+from loadtest.scaling_report.results import EngineCountResult, ScalingResults
 from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
 
 NAME_WIDTH = 64
 """Of a limit's name: `8: 56.5/s`."""
 
 
-def throughput(results: Results, emulated: bool) -> str:
+def throughput(results: ScalingResults, emulated: bool) -> str:
     """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
     counts = [at for at in results.counts.values() if at.full_rps]
     if not counts or not counts[0].full_rps:
@@ -35,7 +35,7 @@ def throughput(results: Results, emulated: bool) -> str:
     return plot.svg(emulated)
 
 
-def latency(results: Results, emulated: bool) -> str:
+def latency(results: ScalingResults, emulated: bool) -> str:
     """P50, P95, P99 of the same people's answers, by engines."""
     counts = [at for at in results.counts.values() if at.same_p95_s]
     if len(counts) < 2:
@@ -50,7 +50,7 @@ def latency(results: Results, emulated: bool) -> str:
         "engines",
         "Time to the whole answer, by number of engines",
     )
-    values: tuple[tuple[str, Callable[[AtCount], float | None], str], ...] = (
+    values: tuple[tuple[str, Callable[[EngineCountResult], float | None], str], ...] = (
         ("p99", lambda at: at.same_p99_s.median if at.same_p99_s else None, "third"),
         ("p95", lambda at: at.same_p95_s.median if at.same_p95_s else None, "first"),
         ("p50", lambda at: at.same_p50_s.median if at.same_p50_s else None, "second"),
@@ -69,7 +69,7 @@ def latency(results: Results, emulated: bool) -> str:
     return plot.svg(emulated)
 
 
-def knees(results: Results, slo_s: float, emulated: bool) -> str:
+def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
     """P95 against the rate of arrivals, one line for each number of engines: where each of them bends."""
     counts = [at for at in results.counts.values() if at.probes]
     if not counts:
@@ -107,7 +107,7 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
     return plot.svg(emulated)
 
 
-def shares(results: Results, emulated: bool) -> str:
+def shares(results: ScalingResults, emulated: bool) -> str:
     """Which share of the answers each engine gave: a bar for each number of engines."""
     counts = [at for at in results.counts.values() if at.share]
     if not counts:

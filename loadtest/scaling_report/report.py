@@ -1,5 +1,6 @@
 """Writes proof.html and proof.md from runs.jsonl: whole or not at all. `python -m loadtest.scaling_report.report FOLDER` does it anew."""
 
+import html
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +8,150 @@ from typing import Any
 
 import orjson
 
-from loadtest.scaling_report import sample as measured_lines
-from loadtest.scaling_report.markdown import markdown
-from loadtest.scaling_report.page import page
-from loadtest.scaling_report.results import results
-from loadtest.scaling_report.sample import Measured
-from loadtest.scaling_report.verdict import Thresholds, missed
-from loadtest.slo import Slo
+from loadtest.sample import Slo
+from loadtest.scaling_report import charts, wording
+from loadtest.scaling_report import phases as measured_lines
+from loadtest.scaling_report.phases import PhaseResult
+from loadtest.scaling_report.results import ScalingResults, Thresholds, missed_thresholds, summarize
+from loadtest.scaling_report.wording import report_rows
+from manyeyes.charts.style import STYLE
+
+
+def page(
+    about: dict[str, Any], results: ScalingResults, slo: str, slo_s: float, trouble: str, missed: list[str]
+) -> str:
+    emulated = bool(about["kind"]["emulated"])
+    title = wording.report_title(about, results)
+    badge = '<span class="badge">emulated</span>' if emulated else ""
+    note = f'<p class="emulated">{html.escape(wording.EMULATED_NOTICE)}</p>' if emulated else ""
+    alarms = "".join(
+        f'<p class="alarm">{html.escape(line)}</p>' for line in [*wording.warnings(about, results, trouble), *missed]
+    )
+    cards = "".join(
+        f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
+        for figure, what in wording.headline(results, emulated)
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Scaling proof: {html.escape(title)}{" (emulated)" if emulated else ""}</title>
+<style>{STYLE}</style>
+<main>
+<header><p class="eyebrow">ManyEyes · scaling proof {badge}</p><h1>{html.escape(title)}</h1></header>
+{note}{alarms}
+<section class="cards">{cards}</section>
+<section class="charts">{_charts(results, slo_s, emulated)}</section>
+<h2>All figures{" <em>emulated</em>" if emulated else ""}</h2>
+<div class="wide">{_table(results, slo)}</div>
+{_reference(results, emulated)}
+<h2>How it was measured</h2>
+<ul>{"".join(f"<li>{html.escape(line)}</li>" for line in wording.method_lines(about, results))}</ul>
+<footer>{html.escape(wording.machine_line(about))}<br><code>{html.escape(about["machine"]["command"])}</code></footer>
+</main>
+</html>
+"""
+
+
+def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> str:
+    made = (
+        (
+            "What more engines do",
+            "Requests a second with all engines busy; the line is one engine's, times their number. Dots are repeats.",
+            charts.throughput(results, emulated),
+        ),
+        (
+            "What the same people feel",
+            "Time to the whole answer for as many people as one engine had.",
+            charts.latency(results, emulated),
+        ),
+        (
+            "Where each of them bends",
+            "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
+            charts.knees(results, slo_s, emulated),
+        ),
+        (
+            "Who did the work",
+            "Share of the answers by engine, for each number of engines.",
+            charts.shares(results, emulated),
+        ),
+    )
+    return "".join(
+        f"<figure><figcaption><b>{name}</b> {html.escape(text)}</figcaption>{svg}</figure>"
+        for name, text, svg in made
+        if svg
+    )
+
+
+def _table(results: ScalingResults, slo: str) -> str:
+    heads = "".join(f"<th>{html.escape(text)}</th>" for text in [*wording.counts_line(results), "change"])
+    body = "".join(
+        f"<tr><th>{html.escape(row.what)}<small>{html.escape(row.note)}</small></th>"
+        + "".join(f"<td>{_cell(text)}</td>" for text in row.cells)
+        + f"<td>{html.escape(row.change)}</td></tr>"
+        for row in report_rows(results, slo)
+    )
+    return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    """The range of the repeats in small under the median."""
+    middle, bracket, spread = text.partition(" (")
+    return html.escape(middle) + (f"<small>{html.escape(spread.rstrip(')'))}</small>" if bracket else "")
+
+
+def _reference(results: ScalingResults, emulated: bool) -> str:
+    body = "".join(
+        f"<tr><th>{html.escape(what)}</th><td class='theirs'>{html.escape(there)}</td><td>{html.escape(here)}</td></tr>"
+        for what, there, here in wording.baseline_comparison(results, emulated)
+    )
+    here = "measured here" + (", emulated" if emulated else "")
+    return f"""<h2>Beside a published case</h2>
+<div class="wide"><table class="beside"><thead><tr><th></th><th class="theirs">published, not measured here</th><th>{here}</th></tr></thead>
+<tbody>{body}</tbody></table></div>
+<p class="source">Published: {html.escape(wording.BASELINE_SETUP)}. <a href="{wording.BASELINE_SOURCE}" title="{wording.BASELINE_ORIGINAL}">{html.escape(wording.BASELINE_TITLE)}</a>, {html.escape(wording.BASELINE_SEEN)}.
+{html.escape(wording.BASELINE_CAVEATS)}</p>"""
+
+
+def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: str, missed: list[str]) -> str:
+    emulated = about["kind"]["emulated"]
+    parts = [f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}", ""]
+    parts += [f"**{wording.EMULATED_NOTICE}**", ""] if emulated else []
+    parts += [f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]]
+    parts += [f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)]
+    heads = [*wording.counts_line(results), "change"]
+    parts += ["", "| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    parts += [f"| {row.what} | " + " | ".join([*row.cells, row.change]) + " |" for row in report_rows(results, slo)]
+    parts += ["", "What the rows are:", ""]
+    parts += [f"* {row.what}: {row.note}." for row in report_rows(results, slo)]
+    parts += ["", "## Share of the answers by engine", ""]
+    for at in results.counts.values():
+        parts.append(f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items()))
+    parts += [
+        "",
+        "## Beside a published case",
+        "",
+        "Published, **not measured here**: " + wording.BASELINE_SETUP + ".",
+    ]
+    parts += [
+        f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}",
+        "",
+    ]
+    parts += ["| | published, 1 to 3 | measured here" + (" (emulated)" if emulated else "") + " |", "|---|---|---|"]
+    parts += [f"| {what} | {there} | {here} |" for what, there, here in wording.baseline_comparison(results, emulated)]
+    parts += ["", "## How", ""]
+    parts += [f"* {line}" for line in wording.method_lines(about, results)]
+    parts += ["", wording.machine_line(about) + ".", "", f"    {about['machine']['command']}", ""]
+    return "\n".join(parts)
 
 
 def write(
-    out: Path, about: dict[str, Any], measured: Sequence[Measured], trouble: str, thresholds: Thresholds
+    out: Path, about: dict[str, Any], measured: Sequence[PhaseResult], trouble: str, thresholds: Thresholds
 ) -> list[str]:
     """Returns a sentence for each threshold that was missed. Raises OSError."""
-    found = results(measured)
+    found = summarize(measured)
     slo = Slo(**about["work"]["slo"])
-    short_of = missed(found, thresholds)
+    short_of = missed_thresholds(found, thresholds)
     _put(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
     _put(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
     return short_of
@@ -34,7 +163,7 @@ def _put(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def short(one: Measured) -> str:
+def short(one: PhaseResult) -> str:
     """A phase in one line."""
     if one.trouble:
         return f"{one.phase}: {one.trouble}"
@@ -53,7 +182,7 @@ def short(one: Measured) -> str:
 def main(arguments: Sequence[str]) -> int:
     for folder in map(Path, arguments):
         about = orjson.loads((folder / "about.json").read_bytes())
-        write(folder, about, measured_lines.good(folder / "runs.jsonl"), "", Thresholds())
+        write(folder, about, measured_lines.read_good_results(folder / "runs.jsonl"), "", Thresholds())
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.host_info import machine
+from loadtest.host_info import read_host_info
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
 from manyeyes.calibration.measure import BATCHES, Course, Seen
 from manyeyes.calibration.profile_fit import Fitted, fitted
@@ -122,7 +122,7 @@ def found_device() -> str:
         if names := said.stdout.strip().splitlines():
             name, _, memory = names[0].partition(",")
             return f"{name.strip()} {round(float(memory.split()[0]) / 1024)}GB" if memory else name.strip()
-    here = machine("")
+    here = read_host_info("")
     return f"CPU: {here.cpu}, {here.cores} cores"
 
 

@@ -23,10 +23,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.content.images import Picture
-from loadtest.content.sentences import question
-from loadtest.host_info import ROOT, busy, machine
-from loadtest.percentiles import percentile
+from loadtest.content import Picture, question
+from loadtest.host_info import ROOT, read_cpu_time, read_host_info
+from loadtest.statistics import percentile
 from manyeyes.calibration.__main__ import QUIET, OneLine, console, count
 from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
 from manyeyes.calibration.wait_idle import wait_until_quiet
@@ -221,8 +220,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> int:
-    before, code = busy(), 0
-    here = machine(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
+    before, code = read_cpu_time(), 0
+    here = read_host_info(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         emulator(a.profile, real.model, shlex.split(a.engine_flags)) as url,
@@ -250,7 +249,11 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> i
                         bars.advance(bar)
         except KeyboardInterrupt:
             code = 130
-        about: dict[str, Any] = {**asdict(here), "busy": round(busy().share_since(before), 2), "partial": bool(code)}
+        about: dict[str, Any] = {
+            **asdict(here),
+            "busy": round(read_cpu_time().share_since(before), 2),
+            "partial": bool(code),
+        }
         lines.write(json.dumps({"machine": about}) + "\n")
     return code
 

@@ -8,9 +8,8 @@ from random import Random
 from statistics import median
 from typing import Any, Literal
 
-from loadtest.content.images import Picture
-from loadtest.content.sentences import WORDS
-from loadtest.percentiles import percentile
+from loadtest.content import WORDS, Picture
+from loadtest.statistics import percentile
 from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
 
 Series = Literal["text", "decode", "fresh", "remembered", "known", "burst", "health", "prefix"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.planner.report_rows import Table, asked, caveat, tables, verdict
 from manyeyes.planner.result import Outcome
 from manyeyes.planner.search import Plan

@@ -21,11 +21,11 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.host_info import busy, machine
-from loadtest.http_client import Broken, Connection, target
-from loadtest.percentiles import percentile
-from loadtest.scaling_report.process_backend import MODEL, Processes
-from loadtest.stream import Streamed
+from loadtest.host_info import read_cpu_time, read_host_info
+from loadtest.http_client import ConnectionBroken, StreamingConnection, parse_target
+from loadtest.scaling_report.process_backend import MODEL, ProcessBackend
+from loadtest.statistics import percentile
+from loadtest.virtual_user import CompletionStream
 from manyeyes.planner.result import Outcome
 from manyeyes.planner.simulation import Simulation
 from manyeyes.planner.validation_cases import HELD, Held
@@ -55,7 +55,7 @@ class Users:
 
     def __init__(self, held: Held, seed: int, url: str, slowdown: float) -> None:
         self.held, self.seed, self.slowdown = held, seed, slowdown
-        self.to = target(url)
+        self.to = parse_target(url)
         self.told: list[Told] = []
         self.failures: dict[str, int] = {}
         self.latest_s = 0.0  # the longest that a conversation began after it was due
@@ -78,7 +78,7 @@ class Users:
 
     def talk(self, number: int, until: float) -> None:
         work, conversation = self.held.work, Conversation(self.held.work, self.seed, number)
-        connection = Connection(self.to, TIMEOUT_S)
+        connection = StreamingConnection(self.to, TIMEOUT_S)
         messages: list[dict[str, Any]] = []
         try:
             for turn in range(work.turns):
@@ -101,16 +101,16 @@ class Users:
         words = " ".join(f"w{number}.{turn}.{n}" for n in range(work.words))
         return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": words}]
 
-    def ask(self, connection: Connection, messages: list[dict[str, Any]], tokens: int) -> str | None:
+    def ask(self, connection: StreamingConnection, messages: list[dict[str, Any]], tokens: int) -> str | None:
         body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
         at = self.now()
-        said, why = Streamed(), ""
+        said, why = CompletionStream(), ""
         try:
             reply = connection.post("/v1/chat/completions", orjson.dumps(body), HEADERS)
             for seen, piece in connection.pieces(reply):
                 said.feed(seen, piece)
             why = said.failed if reply.status == 200 else f"status {reply.status}"
-        except (OSError, Broken) as error:
+        except (OSError, ConnectionBroken) as error:
             why = type(error).__name__
         ended = self.now()
         if why:
@@ -126,7 +126,7 @@ def emulated(held: Held, seed: int, speed: float) -> Users:
     """The configuration on real processes behind the real gateway."""
     with (
         tempfile.TemporaryDirectory(prefix="manyeyes-planner-") as folder,
-        Processes(speed, held.profile).at(held.engines, Path(folder)) as stood,
+        ProcessBackend(speed, held.profile).at(held.engines, Path(folder)) as stood,
     ):
         users = Users(held, seed, stood.url, stood.slowdown)
         users.run()
@@ -226,7 +226,7 @@ def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int
         if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
     ]
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    here = asdict(machine(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
+    here = asdict(read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
     file.write(json.dumps({"machine": here}) + "\n")
     with Progress(*columns, console=Console(stderr=True)) as bars:
         bar = bars.add_task("", total=len(wanted))
@@ -259,7 +259,7 @@ def seed_of(repeat: int, number: int) -> int:
 
 def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
     """A line of the file."""
-    before = busy()
+    before = read_cpu_time()
     users = emulated(held, seed, speed)
     told = sorted(users.told, key=lambda one: one.arrived)
     outcome, said = planned(held, seed)
@@ -267,7 +267,7 @@ def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
         "name": held.name,
         "seed": seed,
         "speed": speed,
-        "machine_busy": round(busy().share_since(before), 2),
+        "machine_busy": round(read_cpu_time().share_since(before), 2),
         "latest_start_s": round(users.latest_s, 3),
         "failures": users.failures,
         "emulated": figures(held, told),

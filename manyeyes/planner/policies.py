@@ -6,7 +6,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.planner.plan_request import Ask
 from manyeyes.planner.report_rows import Row, Table, seconds
 from manyeyes.planner.result import Outcome

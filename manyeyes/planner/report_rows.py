@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.planner.bottlenecks import lost
 from manyeyes.planner.plan_request import Ask
 from manyeyes.planner.result import STAGES, Outcome

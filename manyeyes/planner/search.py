@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.planner.bottlenecks import first
 from manyeyes.planner.plan_request import Ask
 from manyeyes.planner.result import Outcome

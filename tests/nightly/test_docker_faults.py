@@ -19,10 +19,10 @@ import pytest
 
 from benchmarks.chaos.containers import Containers
 from benchmarks.chaos.load_users import Crowd
-from loadtest.gateway_client import Gateway
-from loadtest.http_client import target
+from loadtest.gateway_client import GatewayClient
+from loadtest.http_client import parse_target
 from loadtest.users import mix
-from loadtest.virtual_user import Asked
+from loadtest.virtual_user import RequestSettings
 from manyeyes.config.gateway import Images
 from manyeyes.devcluster.eventually import eventually
 
@@ -169,7 +169,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def people(count: int = 12) -> Iterator[Crowd]:
-    crowd = Crowd(Asked(to=target(URL), model="big"), mix("text"))
+    crowd = Crowd(RequestSettings(to=parse_target(URL), model="big"), mix("text"))
     crowd.start(count)
     try:
         eventually(lambda: sum(not one.failed for one in crowd.samples) > 10, 30)
@@ -187,7 +187,7 @@ def whole(since_s: float, within_s: float = 180) -> float:
         scaled = {"one", "two"}
         bad = [name for name, one in states.items() if not (one.running and one.healthy) and name not in scaled]
         assert bad == [], bad
-        up = Gateway(URL).up()
+        up = GatewayClient(URL).up()
         assert up - scaled == {"emu-0", "emu-1", "emu-2"}
         # Scaled down to one before any fault, and so it stays.
         assert len(up & scaled) == 1, up

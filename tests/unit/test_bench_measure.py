@@ -9,9 +9,9 @@ import pytest
 from benchmarks.measure.counters import difference, read, share
 from benchmarks.measure.load import Report
 from benchmarks.measure.users import busiest, joined
-from loadtest.host_info import Busy, busy
-from loadtest.percentiles import median, percentile
-from loadtest.process_group import cpu_s, members, memory_mb, started
+from loadtest.host_info import CpuTime, read_cpu_time
+from loadtest.process_group import cpu_s, members, memory_mb, start_process_group
+from loadtest.statistics import median, percentile
 from manyeyes.devcluster.eventually import eventually
 
 HITS, QUERIES = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
@@ -44,8 +44,8 @@ def test_reports_of_several_processes_become_one() -> None:
 
 
 def test_the_machine_is_busy_by_the_share_of_its_cores_that_worked() -> None:
-    assert Busy(worked_s=3, passed_s=10).share_since(Busy(worked_s=1, passed_s=6)) == 0.5
-    assert busy().passed_s > 0
+    assert CpuTime(worked_s=3, passed_s=10).share_since(CpuTime(worked_s=1, passed_s=6)) == 0.5
+    assert read_cpu_time().passed_s > 0
 
 
 CHILD = "import time\nwhile time.process_time() < 0.3: pass\nprint('worked', flush=True)\ntime.sleep(60)"
@@ -54,7 +54,7 @@ CHILD = "import time\nwhile time.process_time() < 0.3: pass\nprint('worked', flu
 def test_cpu_and_memory_of_children_count_and_all_end_together(tmp_path: Path) -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
     log = tmp_path / "log"
-    with started([sys.executable, "-c", parent], log) as session:
+    with start_process_group([sys.executable, "-c", parent], log) as session:
         eventually(lambda: "worked" in log.read_text(), 30, 0.05, "the child worked")
         pids = members(session)
         assert len(pids) == 2

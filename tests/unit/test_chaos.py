@@ -173,8 +173,8 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
     monkeypatch.setattr("manyeyes.cli.host_info.docker", lambda: Docker(server="28.0"))
     monkeypatch.setattr("benchmarks.chaos.target.Containers.parts", lambda self: parts(("a", "p")))
     monkeypatch.setattr("benchmarks.chaos.target.Containers.flavours", lambda self: {"cuda"})
-    monkeypatch.setattr("benchmarks.chaos.target.Gateway.ready", lambda self, model: "a")
-    monkeypatch.setattr("benchmarks.chaos.target.Gateway.up", lambda self: {"a"})
+    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.ready", lambda self, model: "a")
+    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.up", lambda self: {"a"})
     if refused:
         with pytest.raises(target.Unfit, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
             target.find(tmp_path / "cluster.yaml", "", "", confirmed)

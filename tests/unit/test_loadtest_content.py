@@ -6,13 +6,12 @@ from random import Random
 import pytest
 from PIL import Image
 
-from loadtest.content.images import SIZES, Kind, Picture, strips
-from loadtest.content.videos import Video
+from loadtest.content import SIZES, Picture, PictureKind, Video, strips
 from manyeyes.emulator.videos import read
 
 
 @pytest.mark.parametrize("kind", ["photo", "page", "screen"])
-def test_a_picture_is_a_whole_jpeg_of_its_size(kind: Kind) -> None:
+def test_a_picture_is_a_whole_jpeg_of_its_size(kind: PictureKind) -> None:
     picture = Image.open(io.BytesIO(Picture(kind, "a").jpeg()))
     picture.load()
     assert picture.size == SIZES[kind]

@@ -5,14 +5,10 @@ from random import Random
 
 import pytest
 
-from loadtest.bisection import Search, SearchPlan
-from loadtest.duration import seconds
-from loadtest.figures import Window, figures
-from loadtest.poisson import arrivals_in
-from loadtest.sample import Sample, read
-from loadtest.shapes import STAGED
-from loadtest.shapes.stage import length_s, level
-from loadtest.slo import Slo, slo
+from loadtest.run_spec import parse_duration
+from loadtest.sample import Sample, Slo, parse_slo, read_samples
+from loadtest.shapes import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at
+from loadtest.statistics import Window, figures
 from loadtest.users import ALL, mix
 from manyeyes.config.slo import Slo as PromisedSlo
 
@@ -71,19 +67,19 @@ def test_videos_and_engines_are_counted() -> None:
 def test_samples_come_back_from_their_file_but_for_a_line_that_was_cut(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_bytes(ONE.line() + ONE.line()[:50])
-    assert list(read(file)) == [ONE]
+    assert list(read_samples(file)) == [ONE]
 
 
 @pytest.mark.parametrize("limit", [0.7, 4.0, 11.0, 37.0])
 def test_a_search_finds_the_limit_to_its_precision(limit: float) -> None:
-    search = Search(SearchPlan(start=4.0, precision=0.05, most_probes=20))
+    search = LevelSearch(SearchPlan(start=4.0, precision=0.05, most_probes=20))
     while (here := search.level) is not None:
         search.tell(here, here <= limit)
     assert limit / 1.05 <= search.highest_held <= limit
 
 
 def test_a_search_ends_where_nothing_holds() -> None:
-    search = Search(SearchPlan(start=4.0))
+    search = LevelSearch(SearchPlan(start=4.0))
     while (here := search.level) is not None:
         search.tell(here, False)
     assert search.highest_held == 0
@@ -91,7 +87,7 @@ def test_a_search_ends_where_nothing_holds() -> None:
 
 
 def test_a_search_makes_no_more_probes_than_it_may() -> None:
-    search = Search(SearchPlan(start=1.0, most_probes=3))
+    search = LevelSearch(SearchPlan(start=1.0, most_probes=3))
     while (here := search.level) is not None:
         search.tell(here, True)
     assert search.probes == 3
@@ -100,11 +96,11 @@ def test_a_search_makes_no_more_probes_than_it_may() -> None:
 @pytest.mark.parametrize("name", STAGED)
 def test_a_shape_takes_its_time_reaches_its_level_and_never_exceeds_it(name: str) -> None:
     stages = STAGED[name](20, 600)
-    seen = [level(stages, at) or 0 for at in range(600)]
+    seen = [level_at(stages, at) or 0 for at in range(600)]
     assert length_s(stages) == pytest.approx(600)
     assert max(seen) == pytest.approx(20, rel=0.02)
     assert max(seen) <= 20
-    assert level(stages, 600.1) is None
+    assert level_at(stages, 600.1) is None
 
 
 def test_arrivals_are_as_many_as_expected_bursty_and_the_same_for_the_same_seed() -> None:
@@ -141,17 +137,17 @@ def test_a_wrong_mix_is_refused(text: str) -> None:
 
 
 def test_an_objective_is_written_in_words() -> None:
-    assert slo("first=1,total=3") == Slo(first_s=1, total_s=3, share=0.95)
+    assert parse_slo("first=1,total=3") == Slo(first_s=1, total_s=3, share=0.95)
     for wrong in ("first", "p95=3", "share=2", "total=-1"):
         with pytest.raises(ValueError, match="an SLO is written"):
-            slo(wrong)
+            parse_slo(wrong)
 
 
 def test_durations() -> None:
-    assert [seconds(text) for text in ("90", "90s", "10m", "1h30m")] == [90, 90, 600, 5400]
+    assert [parse_duration(text) for text in ("90", "90s", "10m", "1h30m")] == [90, 90, 600, 5400]
     for wrong in ("", "0s", "ten", "5x", "s"):
         with pytest.raises(ValueError, match="a duration is written"):
-            seconds(wrong)
+            parse_duration(wrong)
 
 
 def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.config.pools import Pool
 from manyeyes.planner.balancing import POLICIES
 from manyeyes.planner.gpu_spec import card

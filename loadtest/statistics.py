@@ -1,12 +1,53 @@
-"""What samples say: rates, percentiles, goodput, shares. Pure; times and rates come out on the engines' clock."""
+"""Statistics of a run: percentiles, figures with their spread, and the rates and latencies of a window of samples. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.percentiles import percentile
-from loadtest.sample import Sample
-from loadtest.slo import Slo
+from loadtest.sample import Sample, Slo
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie, between two of them in proportion; 0 of none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def median(values: Sequence[float]) -> float:
+    return percentile(values, 0.5)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values of repeats. At least one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+    def overlaps(self, other: "Spread") -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """None where there is no value."""
+    found = tuple(value for value in values if value is not None)
+    return Spread(found) if found else None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""Marks a run in the cluster under test (POST /api/marks, docs/api.md), so that dashboards and reports show when it was. Never a
-reason to fail. The admin key comes from the environment: without one nothing is marked."""
+"""Marks when a run was: in the cluster under test (POST /api/marks, docs/api.md) and in Grafana. Never a reason to fail.
+
+The admin key comes from the environment: without one nothing is marked in the cluster.
+"""
 
 import contextlib
 import json
@@ -8,22 +10,22 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loadtest.progress import console
 
-KEY = "MANYEYES_ADMIN_KEY"
+ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
 TIMEOUT_S = 5.0
 SPARE_S = 60.0
 """A run that is killed does not end its mark; the mark then ends so much later than planned."""
 
 
-class Marks:
+class ControllerAnnotations:
     """The marks of one cluster, at its gateway's `url`."""
 
     def __init__(self, url: str, trusted: str = "") -> None:
         self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/marks", trusted
-        self._key = os.environ.get(KEY, "")
+        self._key = os.environ.get(ADMIN_KEY_VARIABLE, "")
         self.trouble = ""
 
     @contextlib.contextmanager
@@ -51,4 +53,32 @@ class Marks:
             urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context).close()
         except (OSError, ValueError) as error:
             self.trouble = f"the run is not marked in the cluster: {error}"
+            console.print(f"  !!  {self.trouble}")
+
+
+class GrafanaAnnotations:
+    """Grafana's HTTP API (`POST /api/annotations`), at `url` with a service account's `token`; without a URL nothing is done."""
+
+    def __init__(self, url: str = "", token: str = "") -> None:
+        self._url, self._token = url.rstrip("/"), token
+        self.trouble = ""
+
+    def mark(self, text: str, start_s: float, end_s: float, tags: Sequence[str] = ()) -> None:
+        """After the first failure nobody asks again, and one line says why."""
+        if not self._url or self.trouble:
+            return
+        body = {
+            "time": round(1000 * start_s),
+            "timeEnd": round(1000 * end_s),
+            "tags": ["manyeyes-loadtest", *tags],
+            "text": text,
+        }
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            request = urllib.request.Request(f"{self._url}/api/annotations", json.dumps(body).encode(), headers)
+            urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+        except (OSError, ValueError) as error:
+            self.trouble = f"Grafana takes no marks: {error}. The run goes on without them."
             console.print(f"  !!  {self.trouble}")
