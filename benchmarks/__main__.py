@@ -12,11 +12,11 @@ from pathlib import Path
 
 from benchmarks import gateways as all_gateways
 from benchmarks import workloads as works
-from benchmarks.gateways.gateway import Gateway
-from benchmarks.gateways.vllm_router import NOT_RUN
+from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks.gateways.routers import NOT_RUN
 from benchmarks.install_competitors import BUILD, NotInstalled
-from benchmarks.plan import Wanted, plan
-from benchmarks.runner import FULL, QUICK, do
+from benchmarks.plan import BenchmarkSelection, plan_jobs
+from benchmarks.runner import FULL, QUICK, run_jobs
 from loadtest.host_info import ROOT, as_json, read_host_info
 
 KINDS = ("work", "cpu", "latency", "stream")
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def installed(names: Sequence[str]) -> tuple[list[Gateway], dict[str, str], dict[str, str]]:
+def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str, str], dict[str, str]]:
     """Gateways whose names hold one of `names`, versions by name, and why some cannot be had."""
     chosen = [g for g in all_gateways.ALL if not names or any(n.lower() in g.name.lower() for n in names)]
     found, versions, missing = [], {}, dict(NOT_RUN)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.users:
         extent = replace(extent, users_share=asked.users)
     repeats = 1 if asked.quick else asked.repeats
-    jobs = plan(Wanted(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
+    jobs = plan_jobs(BenchmarkSelection(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
     out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         about["versions"] = earlier["versions"] | versions
         about["missing"] = earlier["missing"] | missing
     file.write_text(json.dumps(about, indent=1))
-    do(jobs, {gateway.name: gateway for gateway in found}, extent, out)
+    run_jobs(jobs, {gateway.name: gateway for gateway in found}, extent, out)
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     print(f"raw results: {shown}/runs.jsonl; the report: python -m benchmarks.report {shown}")
     return 0

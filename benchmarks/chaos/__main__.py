@@ -17,12 +17,11 @@ from types import FrameType
 import orjson
 
 from benchmarks.chaos import experiment, report
-from benchmarks.chaos.fault_injection import left_as_it_was
-from benchmarks.chaos.fault_result import Outcome
-from benchmarks.chaos.faults import Fault, chosen, table
-from benchmarks.chaos.load_users import Crowd
-from benchmarks.chaos.retrying_client import Patient
-from benchmarks.chaos.target import Target, Unfit, find
+from benchmarks.chaos.experiment import restored_containers
+from benchmarks.chaos.fault_result import FaultResult
+from benchmarks.chaos.faults import Fault, choose_faults, fault_table
+from benchmarks.chaos.load import LoadUsers, RetryingClient
+from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info
@@ -53,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     asked = parser().parse_args(arguments)
     try:
-        target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
+        target = find_target(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
         mix = users.mix(asked.scenario)
-        faults = chosen(table(target.containers.parts()), asked.faults)
-    except (Unfit, GatewayUnusable, ConfigError, ValueError) as error:
+        faults = choose_faults(fault_table(target.containers.parts()), asked.faults)
+    except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
     if asked.list:
@@ -65,8 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     folder = (asked.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    crowd = Crowd(target.asked, mix)
-    outcomes: list[Outcome] = []
+    crowd = LoadUsers(target.asked, mix)
+    outcomes: list[FaultResult] = []
     partial = ""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
         partial = str(error)
-    about = report.About(
+    about = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
         load=f"{asked.users} users, scenario {asked.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
@@ -99,11 +98,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(
-    target: Target, crowd: Crowd, asked: argparse.Namespace, faults: Sequence[Fault], outcomes: list[Outcome]
+    target: ChaosTarget,
+    crowd: LoadUsers,
+    asked: argparse.Namespace,
+    faults: Sequence[Fault],
+    outcomes: list[FaultResult],
 ) -> None:
-    patient = Patient(target.asked)
-    load = experiment.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
-    with left_as_it_was(target.containers):
+    patient = RetryingClient(target.asked)
+    load = experiment.FaultExperiment(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
+    with restored_containers(target.containers):
         crowd.start(asked.users)
         patient.start()
         try:
@@ -120,7 +123,7 @@ def _run(
     ok("everything runs as before")
 
 
-def _in_short(one: Outcome) -> str:
+def _in_short(one: FaultResult) -> str:
     return f"{one.answered} answered, {one.failed} failed, {one.cut} cut, whole again after {one.whole_again_s:.1f} s"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chaos.fault_result import Outcome
+from benchmarks.chaos.fault_result import FaultResult
 
 STYLE = Path(__file__).parents[2] / "manyeyes/charts/page.css"
 WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"
@@ -32,7 +32,7 @@ GATEWAY = (
 
 
 @dataclass(frozen=True)
-class About:
+class ChaosRun:
     """What was done, in words for people."""
 
     cluster: str
@@ -43,7 +43,7 @@ class About:
     partial: str = ""
 
 
-def headline(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+def headline(outcomes: Sequence[FaultResult]) -> list[tuple[str, str]]:
     free = [one for one in outcomes if one.costs != "in flight"]
     lost = sum(one.failed for one in free)
     kept = sum(not one.broken for one in outcomes)
@@ -63,7 +63,7 @@ def headline(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return found
 
 
-def cells(one: Outcome) -> list[str]:
+def cells(one: FaultResult) -> list[str]:
     return [
         one.title,
         one.costs,
@@ -80,7 +80,7 @@ def cells(one: Outcome) -> list[str]:
     ]
 
 
-def remarks(outcomes: Sequence[Outcome]) -> list[str]:
+def remarks(outcomes: Sequence[FaultResult]) -> list[str]:
     """What else is to be known of single faults."""
     found = [f"{one.name}: {note}" for one in outcomes for note in one.notes]
     found += [f"{one.name}: " + ", ".join(f"{n} x {why}" for why, n in one.why.items()) for one in outcomes if one.why]
@@ -88,7 +88,7 @@ def remarks(outcomes: Sequence[Outcome]) -> list[str]:
     return [*found, GATEWAY.format(unlogged=sum(one.unlogged for one in struck))] if struck else found
 
 
-def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
+def markdown(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
     parts = [f"# Chaos report: {about.cluster}{' (emulated)' if about.emulated else ''}", ""]
     parts += [f"**{EMULATED}**", ""] if about.emulated else []
     parts += [f"> Partial: {about.partial}", ""] if about.partial else []
@@ -99,7 +99,7 @@ def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*parts, "", f"{about.load}. {about.machine}.", "", f"    {about.command}", ""])
 
 
-def page(about: About, outcomes: Sequence[Outcome]) -> str:
+def page(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
     badge = '<span class="badge">emulated</span>' if about.emulated else ""
     cards = "".join(
         f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
@@ -145,7 +145,7 @@ def _bold(line: str) -> str:
     return "".join(f"<b>{part}</b>" if at % 2 else part for at, part in enumerate(parts))
 
 
-def _bars(outcomes: Sequence[Outcome]) -> str:
+def _bars(outcomes: Sequence[FaultResult]) -> str:
     most = max((max(one.whole_again_s, one.users_recovered_s) for one in outcomes), default=1) or 1
     height = 24 * len(outcomes)
     parts = [f'<svg viewBox="0 0 900 {height}" role="img" aria-label="seconds to recover, by fault">']

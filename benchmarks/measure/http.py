@@ -22,7 +22,7 @@ class BrokenAnswer(Exception):
 
 
 @dataclass
-class Answer:
+class HttpAnswer:
     """Times are perf_counter() seconds. `pieces`: when each read brought bytes of the body, and how many in total then."""
 
     started_s: float
@@ -32,7 +32,7 @@ class Answer:
     ended_s: float = 0.0
 
 
-class Connection(asyncio.Protocol):
+class AsyncConnection(asyncio.Protocol):
     """One keep-alive connection, one request at a time."""
 
     def __init__(self, address: str, source: str | None = None) -> None:
@@ -40,10 +40,10 @@ class Connection(asyncio.Protocol):
         self._port = int(port)
         self._source = source
         self._transport: asyncio.Transport | None = None
-        self._done: asyncio.Future[Answer] | None = None
-        self._answer = Answer(0)
+        self._done: asyncio.Future[HttpAnswer] | None = None
+        self._answer = HttpAnswer(0)
 
-    async def ask(self, request: bytes, deadline_s: float = 180) -> Answer:
+    async def ask(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
         """Sends a whole request and returns the whole answer. Raises BrokenAnswer, OSError or TimeoutError."""
         if self._transport is None or self._transport.is_closing():
             local = (self._source, 0) if self._source else None
@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._done = asyncio.get_running_loop().create_future()
         self._raw = bytearray()
         self._read: Callable[[float], None] = self._read_head
-        self._answer = Answer(perf_counter())
+        self._answer = HttpAnswer(perf_counter())
         self._transport.write(request)
         try:
             async with asyncio.timeout(deadline_s):
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
 
-def request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
     """A chat request as OpenAI's client sends it, with its key."""
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
@@ -165,7 +165,7 @@ def request(address: str, body: bytes, headers: dict[str, str] | None = None) ->
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedChat:
     """A streamed chat answer. `words_s`: when each chunk with text arrived, in perf_counter() seconds."""
 
     text: str
@@ -174,7 +174,7 @@ class Streamed:
     complete: bool
 
 
-def streamed(answer: Answer) -> Streamed:
+def read_streamed_chat(answer: HttpAnswer) -> StreamedChat:
     """Reads server-sent events; `complete` says that the closing [DONE] came."""
     text: list[str] = []
     times: list[float] = []
@@ -198,4 +198,4 @@ def streamed(answer: Answer) -> Streamed:
                     text.append(word)
                     times.append(now)
         at = blank.end()
-    return Streamed("".join(text), tuple(times), finish, complete)
+    return StreamedChat("".join(text), tuple(times), finish, complete)

@@ -21,17 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loadtest.host_info import read_host_info
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
-from manyeyes.calibration.measure import BATCHES, Course, Seen
-from manyeyes.calibration.profile_fit import Fitted, fitted
-from manyeyes.calibration.profile_writer import text
-from manyeyes.calibration.wait_idle import wait_until_quiet
+from manyeyes.calibration.measure import BATCHES, Measurement, MeasurementSeries, wait_until_idle
+from manyeyes.calibration.profile_fit import FittedProfile, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 
 console = Console(stderr=True, highlight=False)
 QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"
 
 
-class OneLine(argparse.ArgumentParser):
+class CalibrationParser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -46,8 +44,8 @@ def count(text: str) -> int:
     return value
 
 
-def parser() -> OneLine:
-    p = OneLine(prog="python -m manyeyes.calibration", description=__doc__)
+def parser() -> CalibrationParser:
+    p = CalibrationParser(prog="python -m manyeyes.calibration", description=__doc__)
     p.add_argument("--url", default="http://127.0.0.1:8000", help="one engine's own address, not the gateway's")
     p.add_argument("--model", default="", help="as it is served; without it, the first one")
     p.add_argument(
@@ -67,7 +65,7 @@ def parser() -> OneLine:
 def main(arguments: Sequence[str]) -> int:
     a = parser().parse_args(arguments)
     try:
-        base = profile.load(a.base)
+        base = profile.load_profile(a.base)
         a.out.parent.mkdir(parents=True, exist_ok=True)
         engine = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
         engine.look()
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
     batches = [one for one in BATCHES if one <= a.together] or [1]
-    course = Course(engine, a.repeats, batches, a.batched_tokens)
+    course = MeasurementSeries(engine, a.repeats, batches, a.batched_tokens)
     code, raw = measure(course, a.quiet), a.out.with_suffix(".jsonl")
     raw.write_text("".join(json.dumps(one.line()) + "\n" for one in course.seen))
     if code:
@@ -83,18 +81,18 @@ def main(arguments: Sequence[str]) -> int:
         return code
     device = a.device or found_device()
     try:
-        found = fitted(course.seen, device, engine.model, engine.kv_cache_tokens(), base)
+        found = fit_profile(course.seen, device, engine.model, engine.kv_cache_tokens(), base)
     except ValueError as error:
         print(f"calibrate: {error}. What was measured is in {raw}; try more --repeats.", file=sys.stderr)
         return 1
     date = datetime.now(UTC).date().isoformat()
     command = f"python -m manyeyes.calibration {shlex.join(arguments)}".strip()
-    a.out.write_text(text(found, device, f"vLLM {engine.version()}", date, command))
+    a.out.write_text(profile_yaml(found, device, f"vLLM {engine.version()}", date, command))
     tell(found, course, a.out, raw)
     return 0
 
 
-def measure(course: Course, quiet: float) -> int:
+def measure(course: MeasurementSeries, quiet: float) -> int:
     """0, or the exit code of what went wrong, which is told."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     steps = course.steps()
@@ -103,7 +101,7 @@ def measure(course: Course, quiet: float) -> int:
         try:
             for name, step in steps:
                 bars.update(bar, description=name)
-                wait_until_quiet(quiet)
+                wait_until_idle(quiet)
                 step()
                 bars.advance(bar)
         except CannotMeasure as error:
@@ -126,7 +124,7 @@ def found_device() -> str:
     return f"CPU: {here.cpu}, {here.cores} cores"
 
 
-def tell(found: Fitted, course: Course, out: Path, raw: Path) -> None:
+def tell(found: FittedProfile, course: MeasurementSeries, out: Path, raw: Path) -> None:
     """What was found, on standard output."""
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
@@ -138,7 +136,7 @@ def tell(found: Fitted, course: Course, out: Path, raw: Path) -> None:
     print(f"Written: {out}, {raw}. Try it: python -m manyeyes.emulator --served-model-name m --profile {out}")
 
 
-def spread(seen: Sequence[Seen]) -> float:
+def spread(seen: Sequence[Measurement]) -> float:
     found = sorted((max(one.times_s) - min(one.times_s)) / one.quick_s for one in seen if len(one.times_s) > 1)
     return found[len(found) // 2] if found else 0.0
 

@@ -26,7 +26,7 @@ class CannotMeasure(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """One answered request. Times are seconds; `tokens_s` is when tokens came (perf_counter)."""
 
     started_s: float
@@ -105,18 +105,18 @@ class MeasuredEngine:
         self._get("/health")
         return time.perf_counter() - began
 
-    def ask(self, content: Content, max_tokens: int) -> Answer:
+    def ask(self, content: Content, max_tokens: int) -> TimedAnswer:
         """Exactly `max_tokens` tokens in answer to `content`. Raises CannotMeasure."""
         return self._ask(StreamingConnection(self.to, TIMEOUT_S), self._body(content, max_tokens))
 
     def ask_together(
         self, contents: Sequence[Content], max_tokens: int, meanwhile: Callable[[], None] | None = None
-    ) -> list[Answer]:
+    ) -> list[TimedAnswer]:
         """All at the same moment, each on a connection of its own. `meanwhile` runs once they are sent."""
         bodies = [self._body(content, max_tokens) for content in contents]
         start = Barrier(len(bodies) + 1)
 
-        def one(body: bytes) -> Answer:
+        def one(body: bytes) -> TimedAnswer:
             connection = StreamingConnection(self.to, TIMEOUT_S)
             start.wait()
             return self._ask(connection, body)
@@ -141,7 +141,7 @@ class MeasuredEngine:
             }
         )
 
-    def _ask(self, connection: StreamingConnection, body: bytes) -> Answer:
+    def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
         headers = {**HEADERS, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         started = time.perf_counter()
         try:
@@ -162,7 +162,7 @@ class MeasuredEngine:
         if said.failed:
             raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
         details = said.usage.get("prompt_tokens_details") or {}
-        return Answer(
+        return TimedAnswer(
             started_s=started,
             tokens_s=tuple(said.tokens_s),
             ended_s=ended,

@@ -1,30 +1,32 @@
-"""From measurements to a profile's numbers. Pure."""
+"""From measurements to a profile's numbers, and the profile as YAML: each number with where it is from. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from manyeyes.calibration.measure import Seen, series
+from manyeyes.calibration.measure import Measurement, series
 from manyeyes.calibration.nnls import Fit, fit
-from manyeyes.simulator.profile import Profile
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import encoding_s, prefill_s
+from manyeyes.simulator.core import encoding_s, prefill_s
+from manyeyes.simulator.profile import TimingProfile
+from manyeyes.simulator.scheduler import ScheduledBatch
 
 PIXELS_A_TOKEN = 1024
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedProfile:
     """`sources`: for each number of the profile, how it was found. `checks`: what was measured beside what the profile says."""
 
-    profile: Profile
+    profile: TimingProfile
     sources: dict[str, str]
     first_fit: Fit  # of times to first tokens
     token_fit: Fit  # of times between tokens
     checks: list[tuple[str, float, float]]  # name, measured s, by the profile s
 
 
-def fitted(seen: Sequence[Seen], gpu: str, model: str, kv_cache_tokens: int | None, base: Profile) -> Fitted:
+def fit_profile(
+    seen: Sequence[Measurement], gpu: str, model: str, kv_cache_tokens: int | None, base: TimingProfile
+) -> FittedProfile:
     """`base` gives what is not measured. Raises ValueError when there is too little to tell."""
     decoding = list(series(seen, "decode"))
     tokens = fit([[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding])
@@ -61,10 +63,10 @@ def fitted(seen: Sequence[Seen], gpu: str, model: str, kv_cache_tokens: int | No
     if health:
         profile = replace(profile, health_ms=1e3 * max(one.quick_s / one.x["requests"] for one in health))
     sources = _sources(tokens, firsts, has_pictures, bool(health), kv_cache_tokens is not None)
-    return Fitted(_rounded(profile), sources, firsts, tokens, _checks(seen, profile))
+    return FittedProfile(_rounded(profile), sources, firsts, tokens, _checks(seen, profile))
 
 
-def tokens_per_word(texts: Sequence[Seen]) -> float:
+def tokens_per_word(texts: Sequence[Measurement]) -> float:
     """What each further word of a text adds; 1 where only one length was measured."""
     words, tokens = [one.x["words"] for one in texts], [one.x["tokens"] for one in texts]
     if len(texts) < 2 or words[-1] == words[0]:
@@ -79,7 +81,7 @@ COLUMNS = (
 """Of what the time to a first token is made: the last seven only where there are pictures."""
 
 
-def _first_tokens(seen: Sequence[Seen]) -> tuple[list[list[float]], list[float]]:
+def _first_tokens(seen: Sequence[Measurement]) -> tuple[list[list[float]], list[float]]:
     """A row of COLUMNS for each measurement, and its time."""
     rows, values = [], []
     pictures = any(one.series == "fresh" for one in seen)
@@ -99,14 +101,14 @@ def _first_tokens(seen: Sequence[Seen]) -> tuple[list[list[float]], list[float]]
     return rows, values
 
 
-def _checks(seen: Sequence[Seen], profile: Profile) -> list[tuple[str, float, float]]:
+def _checks(seen: Sequence[Measurement], profile: TimingProfile) -> list[tuple[str, float, float]]:
     """What was not fitted: new pictures at once come as fast as the slower of the preprocessing thread and the engine."""
     found = []
     for one in series(seen, "burst"):
         mp = one.x["megapixels"]
         tokens = round(mp * 1e6 / PIXELS_A_TOKEN)
         thread_s = (profile.preprocess_item_ms + profile.preprocess_ms * mp) / 1e3
-        batch = Batch(prefill_tokens=tokens, prefill_pairs=tokens * tokens // 2)
+        batch = ScheduledBatch(prefill_tokens=tokens, prefill_pairs=tokens * tokens // 2)
         gpu_s = encoding_s([tokens], profile) + prefill_s(batch, profile)
         found.append(
             (f"each of {one.x['requests']:.0f} new pictures of {mp:.2f} MP at once", one.middle_s, max(thread_s, gpu_s))
@@ -142,9 +144,36 @@ def _sources(tokens: Fit, firsts: Fit, pictures: bool, health: bool, kv: bool) -
     return {name: source for name, source in sources.items() if source}
 
 
-def _rounded(profile: Profile) -> Profile:
+def _rounded(profile: TimingProfile) -> TimingProfile:
     """Four digits; more would only be noise."""
     numbers: dict[str, Any] = {
-        one.name: float(f"{getattr(profile, one.name):.4g}") for one in fields(Profile) if one.type is float
+        one.name: float(f"{getattr(profile, one.name):.4g}") for one in fields(TimingProfile) if one.type is float
     }
     return replace(profile, **numbers)
+
+
+def profile_yaml(found: FittedProfile, device: str, engine: str, date: str, command: str) -> str:
+    """The whole file."""
+    lines = [
+        f"# Timing of {found.profile.model} on {device}, measured on {date} under {engine} by",
+        f"#   {command}",
+        "# `measured` means: fitted to the times that the .jsonl file beside this one holds. Residuals are shares of the time.",
+        "# `estimate` means: not measured, taken from the profile that was given as base.",
+    ]
+    lines += [
+        f"# Check, not fitted: {name}: measured {1e3 * one:.1f} ms, by these numbers {1e3 * other:.1f} ms."
+        for name, one, other in found.checks
+    ]
+    for field in fields(TimingProfile):
+        value = getattr(found.profile, field.name)
+        if isinstance(value, str):
+            lines.append(f"{field.name}: {_quoted(value)}")
+            continue
+        source = found.sources.get(field.name)
+        note = f"measured: {source}" if source else "estimate"
+        lines.append(f"{f'{field.name}: {value:g}':26} # {note}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.chaos.containers import Containers
-from benchmarks.chaos.load_users import Crowd
+from benchmarks.chaos.load import LoadUsers
+from benchmarks.chaos.target import ClusterContainers
 from loadtest.gateway_client import GatewayClient
 from loadtest.http_client import parse_target
 from loadtest.users import mix
@@ -66,7 +66,7 @@ class Engine:
 
     folder: Path
     process: "subprocess.Popen[bytes] | None" = None
-    crowds: list[Crowd] = field(default_factory=list)
+    crowds: list[LoadUsers] = field(default_factory=list)
 
     @property
     def data(self) -> Path:
@@ -168,8 +168,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def people(count: int = 12) -> Iterator[Crowd]:
-    crowd = Crowd(RequestSettings(to=parse_target(URL), model="big"), mix("text"))
+def people(count: int = 12) -> Iterator[LoadUsers]:
+    crowd = LoadUsers(RequestSettings(to=parse_target(URL), model="big"), mix("text"))
     crowd.start(count)
     try:
         eventually(lambda: sum(not one.failed for one in crowd.samples) > 10, 30)
@@ -182,7 +182,7 @@ def whole(since_s: float, within_s: float = 180) -> float:
     """Waits until every part runs and is healthy and every engine gets requests; seconds since then."""
 
     def check() -> bool:
-        states = Containers(NAME).states()
+        states = ClusterContainers(NAME).states()
         assert states, "Docker does not answer"
         scaled = {"one", "two"}
         bad = [name for name, one in states.items() if not (one.running and one.healthy) and name not in scaled]
@@ -262,7 +262,7 @@ def test_with_live_restore_a_killed_docker_costs_nothing_at_all(engine: Engine) 
     engine.start(live_restore=True)
     whole(time.time())
     with people() as crowd:
-        before = Containers(NAME).states()
+        before = ClusterContainers(NAME).states()
         struck_s = time.time()
         engine.end(signal.SIGKILL)
         time.sleep(5)
@@ -275,7 +275,7 @@ def test_with_live_restore_a_killed_docker_costs_nothing_at_all(engine: Engine) 
     )
     assert failed == []
     # Only the filter in front of Docker's socket begins anew: the socket is another one.
-    assert [name for name, one in Containers(NAME).states().items() if one != before[name]] == ["containers"]
+    assert [name for name, one in ClusterContainers(NAME).states().items() if one != before[name]] == ["containers"]
 
 
 def test_a_full_disk_refuses_changes_and_serves_on(engine: Engine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from loadtest.content import SIZES, Picture, PictureKind, Video, strips
-from manyeyes.emulator.videos import read
+from manyeyes.emulator.media_headers import read_clip
 
 
 @pytest.mark.parametrize("kind", ["photo", "page", "screen"])
@@ -36,7 +36,7 @@ def test_strips_change_places_and_none_is_lost() -> None:
 def test_a_video_tells_its_length_and_size_and_its_frames_are_pictures() -> None:
     video = Video("v", seconds=6)
     avi = video.avi()
-    clip = read(base64.b64encode(avi).decode())
+    clip = read_clip(base64.b64encode(avi).decode())
     assert (clip.seconds, clip.width, clip.height) == (6.0, 480, 272)
     assert struct.unpack("<I", avi[4:8])[0] == len(avi) - 8
     at = avi.index(b"00dc", avi.index(b"movi"))

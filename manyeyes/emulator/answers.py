@@ -1,13 +1,58 @@
-"""Answers that must have a form: JSON after a schema, boxes and points on a picture, an answer that goes on where it broke off.
-
-They are as canned as any other answer, and as little meant: what counts is that clients can read them.
-"""
+"""The answer: canned, the same for the same request, and it says what it is; or in the form that was asked for (JSON after a
+schema, boxes and points on a picture, an answer that continues where another one ended)."""
 
 import json
+from itertools import cycle, islice
 from typing import Any
 from zlib import crc32
 
-from manyeyes.emulator.errors import invalid
+from manyeyes.emulator.responses import invalid
+
+OPENING = "This answer is emulated: no model looked at your {what}."
+FILLERS = (
+    "Only the time it took is meant to resemble that of a real engine.",
+    "Start an engine with a real model to read a real answer here.",
+    "Every word of it was written before you asked.",
+    "Ask as often as you like: the same question gets the same words.",
+    "The numbers of tokens are estimates from lengths and sizes.",
+)
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def describe_request(images: int, videos: int) -> str:
+    """What the question was about: its picture, pictures, video or, without any of them, the question."""
+    media = ["picture" if images == 1 else "pictures"] * bool(images) + ["video" if videos == 1 else "videos"] * bool(
+        videos
+    )
+    return " or ".join(media) or "question"
+
+
+def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> list[str]:
+    """The words of the whole answer. `images` are widths and heights in pixels."""
+    sentences = [OPENING.format(what=describe_request(len(images), videos))]
+    if images:
+        sizes = ", ".join(f"{width} x {height}" for width, height in images)
+        sentences.append(f"You sent {plural(len(images), 'picture')} of {sizes} pixels.")
+    if videos:
+        sentences.append(f"You sent {plural(videos, 'video')}.")
+    sentences.append(f"Your text has {plural(len(question.split()), 'word')}.")
+    start = crc32(question.encode(errors="replace")) % len(FILLERS)
+    sentences += [FILLERS[(start + n) % len(FILLERS)] for n in range(2)]
+    return " ".join(sentences).split()
+
+
+def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str]:
+    """The tokens to send, each with its leading blank, and the finish reason.
+
+    Between `least` and `most` tokens: a short answer is said again from its beginning, a long one is cut.
+    """
+    length = min(max(len(words), least), most)
+    tokens = [(" " if n else "") + word for n, word in enumerate(islice(cycle(words), length))]
+    return tokens, "length" if length == most else "stop"
+
 
 DEPTH = 8
 """Schemas that are nested deeper get null."""
@@ -27,7 +72,7 @@ def json_answer(response_format: object) -> str | None:
     )
 
 
-def grounded(question: str, pictures: int) -> str | None:
+def grounding_answer(question: str, pictures: int) -> str | None:
     """Boxes or points in Qwen3-VL's form, in thousandths of the picture, where the question names that form."""
     if not pictures or not any(word in question for word in ("bbox_2d", "point_2d", "coordinate")):
         return None
@@ -43,13 +88,13 @@ def grounded(question: str, pictures: int) -> str | None:
     return json.dumps(found)
 
 
-def rest(words: list[str], begun: str) -> list[str]:
+def continue_final_message(words: list[str], begun: str) -> list[str]:
     """The words that follow those which a broken-off answer has already; all of them where it is another answer."""
     given = begun.split()
     return words[len(given) :] or ["(The", "end.)"] if words[: len(given)] == given else words
 
 
-def begun(body: dict[str, Any]) -> str | None:
+def begun_answer(body: dict[str, Any]) -> str | None:
     """The answer to go on with; None where a new one is asked for. Raises RequestError as vLLM does."""
     if body.get("continue_final_message") is not True:
         return None

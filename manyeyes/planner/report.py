@@ -1,0 +1,275 @@
+"""A plan for people: on the terminal, as Markdown, and as one HTML page that needs nothing beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Shown
+
+from loadtest.statistics import percentile
+from manyeyes.planner.plan_request import PlanRequest
+from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
+from manyeyes.planner.search import CapacityPlan, Say, good
+from manyeyes.planner.simulation import Progress as Told
+
+TextRow = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    title: str
+    head: TextRow
+    rows: list[TextRow]
+
+
+def request_line(ask: PlanRequest) -> str:
+    """The question in a sentence."""
+    work = ask.work
+    pictures = (
+        f"{work.images} picture{'s' * (work.images != 1)} of {work.width} x {work.height}"
+        if work.images
+        else "no picture"
+    )
+    turns = f", chats of {work.turns} turns, {work.think_s:g} s apart" if work.turns > 1 else ""
+    first = f", first token within {ask.first_p95_s:g} s" if ask.first_p95_s else ""
+    answer = f"{work.output_tokens * (1 - work.vary):.0f} to {work.output_tokens * (1 + work.vary):.0f}"
+    return (
+        f"{ask.rps:g} requests/s: {pictures}, {work.words} words, answers of {answer} tokens{turns}; "
+        f"P95 within {ask.p95_s:g} s{first}, {ask.goodput:.1%} answered; {ask.policy} balancing"
+    )
+
+
+def caveat(ask: PlanRequest) -> str:
+    """What these numbers are."""
+    return (
+        f"Estimate: simulated with the emulator's physics of one {ask.card.profile.gpu} with {ask.card.profile.model}. "
+        "No GPU was used; `make calibrate` measures yours."
+    )
+
+
+def verdict(plan: CapacityPlan) -> str:
+    """The answer in a sentence."""
+    outcome = plan.outcome
+    if plan.partial or outcome is None:
+        return f"Interrupted: {plan.engines} GPUs were looked at last, which need not be the fewest that are enough."
+    met = good(plan.ask, outcome)
+    text = f"{gpus(plan.engines)} {'are' if plan.engines > 1 else 'is'} {'enough' if met else 'not enough'}: {speed(outcome)}."
+    if plan.breaks_at:
+        text += (
+            f" It holds up to {plan.breaks_at:.3g} requests/s ({plan.breaks_at / plan.ask.rps:.2f} times what is asked); "
+            f"beyond that most time is lost to {plan.limit}."
+        )
+    return text
+
+
+def tables(plan: CapacityPlan, price: float | None) -> list[ReportTable]:
+    """All of them. `price` is of one GPU for an hour."""
+    found = []
+    if plan.outcome is not None:
+        found.append(
+            ReportTable(f"What {gpus(plan.engines)} bring", ("what", "value"), _outcome(plan, plan.outcome, price))
+        )
+        found.append(
+            ReportTable("Where a request's time goes", ("stage", "idle engine", "here"), _stages(plan, plan.outcome))
+        )
+    if len(plan.tried) > 1:
+        rows = [(str(n), *_short(plan.ask, one)) for n, one in plan.by_engines]
+        found.append(ReportTable(f"Number of GPUs, at {plan.ask.rps:g} requests/s", ("GPUs", *SHORT), rows))
+    if len(plan.rates) > 1:
+        rows = [(f"{rps:.3g}", *_short(plan.ask, one)) for rps, one in sorted(plan.rates.items())]
+        found.append(ReportTable(f"Where {gpus(plan.engines)} break", ("requests/s", *SHORT), rows))
+    return found
+
+
+SHORT = ("answered/s", "P95", "first token P95", "answered", "good")
+
+
+def _short(ask: PlanRequest, outcome: SimulationResult) -> TextRow:
+    return (
+        f"{outcome.rps:.2f}",
+        seconds(percentile(outcome.total_s, 0.95)),
+        seconds(percentile(outcome.first_s, 0.95)),
+        f"{outcome.goodput:.1%}",
+        "yes" if good(ask, outcome) else "no" if outcome.keeps_up else "no, falls behind",
+    )
+
+
+def _outcome(plan: CapacityPlan, outcome: SimulationResult, price: float | None) -> list[TextRow]:
+    def three(values: "list[float]") -> str:
+        return " / ".join(seconds(percentile(values, share)) for share in (0.5, 0.95, 0.99))
+
+    rows: list[TextRow] = [
+        ("requests/s answered", f"{outcome.rps:.2f} of {outcome.offered_rps:g} ({outcome.requests} simulated)"),
+        ("time to the last token, P50 / P95 / P99", three(list(outcome.total_s))),
+        ("time to the first token, P50 / P95 / P99", three(list(outcome.first_s))),
+        ("answered; refused with 429; failed", f"{outcome.goodput:.2%}; {outcome.refused}; {outcome.failed}"),
+        ("output tokens/s", f"{outcome.tokens / outcome.measured_s:.0f}" if outcome.measured_s else "-"),
+        ("preprocessing thread at work", f"{outcome.preprocessing_busy:.0%} of the time"),
+        (
+            "GPU at work; of that pictures, prompts",
+            f"{outcome.gpu_busy:.0%}; {outcome.encode_share:.0%}, {outcome.prefill_share:.0%}",
+        ),
+        ("KV cache in use; preemptions", f"{outcome.kv_used:.0%}; {outcome.preempted}"),
+        ("prompt tokens from the prefix cache", f"{outcome.cached_share:.0%}"),
+    ]
+    if plan.breaks_at:
+        rows.append(("breaks at", f"{plan.breaks_at:.3g} requests/s: {plan.limit}"))
+    if price is not None and outcome.rps:
+        rows += _costs(plan, outcome, price)
+    return rows
+
+
+def _costs(plan: CapacityPlan, outcome: SimulationResult, price: float) -> list[TextRow]:
+    per_request = plan.engines * price / 3600 / outcome.rps
+    pictures = plan.ask.work.images / plan.ask.work.turns  # new ones, in each request
+    rows: list[TextRow] = [("cost per million requests", f"{1e6 * per_request:,.0f} at {price:g} a GPU and hour")]
+    if pictures:
+        rows.append(("cost per million pictures", f"{1e6 * per_request / pictures:,.0f}"))
+    return rows
+
+
+def _stages(plan: CapacityPlan, outcome: SimulationResult) -> list[TextRow]:
+    rows: list[TextRow] = [(name, seconds(plan.idle.stage_s(name)), seconds(outcome.stage_s(name))) for name in STAGES]
+    whole = sum(outcome.stage_s(name) for name in STAGES)
+    rows.append(("mean, together", seconds(sum(plan.idle.stage_s(name) for name in STAGES)), seconds(whole)))
+    rows += [
+        (f"lost to {name}", "", seconds(extra)) for name, extra in lost_time_by_resource(outcome, plan.idle).items()
+    ]
+    return rows
+
+
+def gpus(number: int) -> str:
+    return f"{number} GPU{'s' * (number != 1)}"
+
+
+def speed(outcome: SimulationResult) -> str:
+    return (
+        f"{outcome.rps:.4g} requests/s with a P95 of {seconds(percentile(outcome.total_s, 0.95))}, first token "
+        f"{seconds(percentile(outcome.first_s, 0.95))}"
+    )
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 0.9995 else f"{1e3 * value:.0f} ms"
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: .5rem 0 2rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; }
+.answer { font-size: 1.25rem; } .caveat { opacity: .75; } svg { max-width: 100%; height: auto; }
+""".strip()
+
+
+def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
+    """The whole page."""
+    parts = [f"# How many GPUs\n\n{request_line(plan.ask)}.\n\n**{verdict(plan)}**\n\n{caveat(plan.ask)}"]
+    parts += [f"## {table.title}\n\n{_markdown_table(table)}" for table in tables(plan, price)]
+    parts.append(f"Made by `{command}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(plan: CapacityPlan, price: float | None, command: str) -> str:
+    """The whole page, with a picture of where it breaks."""
+    parts = [
+        f"<h1>How many GPUs</h1><p>{escape(request_line(plan.ask))}.</p><p class=answer>{escape(verdict(plan))}</p>",
+        f"<p class=caveat>{escape(caveat(plan.ask))}</p>",
+    ]
+    if len(plan.rates) > 2:
+        parts.append(curve(plan.rates, plan.ask.rps, plan.ask.p95_s))
+    parts += [f"<h2>{escape(table.title)}</h2>{_html_table(table)}" for table in tables(plan, price)]
+    parts.append(f"<p class=caveat>Made by <code>{escape(command)}</code>.</p>")
+    body = "\n".join(parts)
+    return f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>How many GPUs</title><style>{STYLE}</style>\n{body}\n"
+
+
+def _markdown_table(table: ReportTable) -> str:
+    lines = [table.head, ("---",) * len(table.head), *table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _html_table(table: ReportTable) -> str:
+    head = "".join(f"<th>{escape(cell)}" for cell in table.head)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in table.rows)
+    return f"<table><tr>{head}{rows}</table>"
+
+
+def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) -> str:
+    """P95 over requests a second, with what was asked for as two lines."""
+    points = sorted((rps, percentile(outcome.total_s, 0.95)) for rps, outcome in rates.items())
+    wide, high, left, below = 640, 260, 60, 40
+    most_x = 1.05 * points[-1][0]
+    least_x = min(0.9 * points[0][0], asked_rps)
+    most_y = 1.15 * max(p95_s, min(max(y for _, y in points), 3 * p95_s))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = left + (x - least_x) / (most_x - least_x) * (wide - left - 10)
+        return round(across, 1), round(10 + (1 - min(y, most_y) / most_y) * (high - below - 10), 1)
+
+    line = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
+    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3.5"/>' for x, y in (place(*point) for point in points))
+    _, limit = place(least_x, p95_s)
+    here, _ = place(asked_rps, 0)
+    bottom = high - below
+    labels = _labels(
+        [
+            (left + 4, limit - 5, f"P95 asked for: {p95_s:g} s", "start"),
+            (here, high - 22, f"{asked_rps:g}", "middle"),
+            (place(points[-1][0], 0)[0], high - 22, f"{points[-1][0]:.3g}", "end"),
+            ((left + wide) / 2, high - 4, "requests a second", "middle"),
+            (left - 8, bottom, "0", "end"),
+            (left - 8, limit + 4, f"{p95_s:g} s", "end"),
+        ]
+    )
+    return (
+        f'<svg viewBox="0 0 {wide} {high}" width="{wide}" role="img" aria-label="P95 over requests a second">'
+        f'<g stroke="currentColor" fill="none"><path d="M{left} 10V{bottom}H{wide}" opacity=".5"/>'
+        f'<path d="M{left} {limit}H{wide}M{here} 10V{bottom}" stroke-dasharray="4 4" opacity=".6"/>'
+        f'<polyline points="{line}" stroke="#2a78d6" stroke-width="2"/></g><g fill="#2a78d6">{dots}</g>{labels}</svg>'
+    )
+
+
+def _labels(texts: Sequence[tuple[float, float, str, str]]) -> str:
+    return "".join(
+        f'<text x="{x}" y="{y}" font-size="12" fill="currentColor" text-anchor="{anchor}">{escape(text)}</text>'
+        for x, y, text, anchor in texts
+    )
+
+
+console = Console(stderr=True)
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+
+
+@contextmanager
+def progress_bar() -> Iterator[Say]:
+    """A bar for the simulation under way."""
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
+        task = bars.add_task("an idle engine", total=1.0)
+
+        def say(what: str) -> Told:
+            bars.update(task, description=what, completed=0.0)
+            return lambda share: bars.update(task, completed=share)
+
+        yield say
+
+
+@contextmanager
+def progress_bars(names: Sequence[str]) -> Iterator[Callable[[str, float], None]]:
+    """A bar for each of several things under way; yields what is told how far one is."""
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
+        tasks = {name: bars.add_task(name, total=1.0) for name in names}
+        yield lambda name, share: bars.update(tasks[name], completed=share)
+
+
+def print_table(table: ReportTable) -> None:
+    """On standard output."""
+    shown = Shown(title=table.title, title_justify="left")
+    for number, name in enumerate(table.head):
+        shown.add_column(name, justify="left" if number == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    Console().print(shown)
