@@ -159,7 +159,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    structlog_setup.to_json("controller")
+    structlog_setup.configure_structlog("controller")
     try:
         uvloop.run(run(Settings.from_environment()))
     except Unusable as error:

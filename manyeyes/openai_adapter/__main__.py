@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> int:
-    structlog_setup.to_json("adapter")
+    structlog_setup.configure_structlog("adapter")
     uvloop.run(run(Settings.from_environment()))
     return 0
 

@@ -11,7 +11,7 @@ from manyeyes.config.inventory import DEFAULT
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import lay_out
 from manyeyes.config.validation import problems
-from manyeyes.devcluster.promtool import ROOT, program, shipped
+from manyeyes.devcluster.monitored_cluster import ROOT, prometheus_program, shipped_cluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.alertmanager import alertmanager_yml
 from manyeyes.render.prometheus import prometheus_yml, rules_yml
@@ -39,7 +39,7 @@ def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, t
     (tmp_path / "prometheus.yml").write_text(prometheus_yml(cluster))
     (tmp_path / "rules.yml").write_text(rules_yml(cluster))
     told = subprocess.run(
-        [program("promtool"), "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml"],
+        [prometheus_program("promtool"), "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml"],
         capture_output=True,
         text=True,
     )
@@ -50,7 +50,7 @@ def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, t
 def test_amtool_accepts_what_says_who_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(parse(text)))
     told = subprocess.run(
-        [program("amtool"), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True
+        [prometheus_program("amtool"), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True
     )
     assert told.returncode == 0, told.stdout + told.stderr
 
@@ -82,7 +82,7 @@ def test_a_webhook_without_a_place_to_go_is_a_problem() -> None:
 
 
 def durations(speed: float, scrape_interval_s: int) -> dict[str, str]:
-    cluster = shipped()
+    cluster = shipped_cluster()
     monitoring = cluster.monitoring.model_copy(update={"alert_speed": speed, "scrape_interval_s": scrape_interval_s})
     document = rules(cluster.model_copy(update={"monitoring": monitoring}))
     by_name = {rule.get("record") or rule["alert"]: rule for group in document["groups"] for rule in group["rules"]}
@@ -97,9 +97,9 @@ def test_a_drill_looks_back_on_less_and_waits_less_by_the_same_rules() -> None:
 
 
 def test_figures_of_gpus_are_there_where_engines_run_on_them() -> None:
-    names = {group["name"] for group in rules(shipped())["groups"]}
+    names = {group["name"] for group in rules(shipped_cluster())["groups"]}
     emulated = lay_out(load(ROOT / "config/examples/emulated.yaml"), DEFAULT)
     assert {"gpus", "gpu_alerts"} <= names
     assert not {"gpus", "gpu_alerts"} & {group["name"] for group in rules(emulated)["groups"]}
-    assert "job_name: gpu\n" in prometheus_yml(shipped())
+    assert "job_name: gpu\n" in prometheus_yml(shipped_cluster())
     assert "job_name: gpu\n" not in prometheus_yml(emulated)

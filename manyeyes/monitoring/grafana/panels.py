@@ -1,10 +1,8 @@
-"""A panel as data -> a panel of Grafana's Foundation SDK, one function for each kind.
+"""Dashboards and panels as data, and a panel as Grafana's Foundation SDK has it, one function for each kind."""
 
-https://grafana.github.io/grafana-foundation-sdk/ : its builders know Grafana's schema, so that a wrong field or value fails here.
-"""
-
+from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
@@ -12,13 +10,91 @@ from grafana_foundation_sdk.models import common as values
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import QueryEditorMode
 
-from manyeyes.monitoring.grafana.panel import Panel
+VARIABLES = {
+    "pool": "label_values(manyeyes_engine_state, pool)",
+    "engine": 'label_values(manyeyes_engine_state{pool=~"$pool"}, engine)',
+    "gpu": "label_values(DCGM_FI_DEV_GPU_UTIL, gpu)",
+}
+"""What can be chosen above the panels of a dashboard, so that a choice goes along from one to the next."""
+
+POOL = 'pool=~"$pool"'
+CHOSEN = 'pool=~"$pool", engine=~"$engine"'
+GPU = 'gpu=~"$gpu"'
+LEVELS = {"pool": POOL, "pool_engine": CHOSEN, "gpu": GPU, "cluster": ""}
+
+PanelKind = Literal["timeseries", "stat", "state-timeline", "bargauge"]
+
+
+@dataclass(frozen=True)
+class DashboardPanel:
+    """One panel: what it asks, and what it tells whoever reads it."""
+
+    title: str
+    description: str
+    """What it means and when to worry, in sentences."""
+    unit: str
+    """A unit id of Grafana's: reqps, s, percentunit, short, or `suffix: anything`."""
+    queries: dict[str, str]
+    """PromQL by legend; a legend may name labels, as in {{engine}}."""
+    kind: PanelKind = "timeseries"
+    width: int = 8
+    """Columns of the 24 that Grafana has."""
+    height: int = 8
+    """Rows of 30 pixels; the same for all panels beside each other."""
+    most: float | None = None
+    """Upper end of the axis, where there is one."""
+    line_at: float | None = None
+    """A dashed line where worry begins (timeseries)."""
+    colours: tuple[tuple[float, str], ...] = ((0, "green"),)
+    """From which value on which colour (stat, bargauge)."""
+    names: tuple[tuple[int, str, str], ...] = ()
+    """Value, the word shown for it, its colour (state-timeline, stat)."""
+    decimals: int | None = None
+    none: str = ""
+    """Shown where there is nothing to show, so that an idle cluster is no riddle."""
+    dashed: str = ""
+    """The series whose name begins so is drawn dashed in grey: an objective, a limit."""
+
+
+@dataclass(frozen=True)
+class DashboardRow:
+    """Panels that answer one question together."""
+
+    title: str
+    panels: tuple[DashboardPanel, ...]
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One page."""
+
+    name: str
+    """Of its file, and behind `manyeyes-` its address in Grafana."""
+    title: str
+    description: str
+    """The questions it answers, in a sentence."""
+    rows: tuple[DashboardRow, ...]
+    variables: tuple[str, ...] = ("pool", "engine")
+    span: str = "30m"
+    """How far back it looks at first."""
+
+
+def rate(counter: str, by: str, *where: str, window: str = "$__rate_interval") -> str:
+    """What is counted per second. For what no recording rule works out."""
+    return f"sum by ({by}) (rate({counter}{{{', '.join(where)}}}[{window}]))"
+
+
+def recorded(name: str) -> str:
+    """A recording rule's series (manyeyes/monitoring/prometheus/recording.py) of what is chosen."""
+    chosen = LEVELS[name.partition(":")[0]]
+    return f"{name}{{{chosen}}}" if chosen else name
+
 
 DATASOURCE = values.DataSourceRef(type_val="prometheus", uid="prometheus")
 Any = TypeVar("Any", timeseries.Panel, stat.Panel, statetimeline.Panel, bargauge.Panel)
 
 
-def made(panel: Panel, number: int, place: models.GridPos) -> Builder[models.Panel]:
+def build_panel(panel: DashboardPanel, number: int, place: models.GridPos) -> Builder[models.Panel]:
     """The panel in its place."""
     match panel.kind:
         case "timeseries":
@@ -31,7 +107,7 @@ def made(panel: Panel, number: int, place: models.GridPos) -> Builder[models.Pan
             return _bars(_common(bargauge.Panel(), panel, number, place), panel)
 
 
-def _common(builder: Any, panel: Panel, number: int, place: models.GridPos) -> Any:
+def _common(builder: Any, panel: DashboardPanel, number: int, place: models.GridPos) -> Any:
     builder = (
         builder.id(number)
         .title(panel.title)
@@ -53,13 +129,13 @@ def _common(builder: Any, panel: Panel, number: int, place: models.GridPos) -> A
     return builder
 
 
-def _target(ref: str, legend: str, expr: str, panel: Panel) -> prometheus.Dataquery:
+def _target(ref: str, legend: str, expr: str, panel: DashboardPanel) -> prometheus.Dataquery:
     query = prometheus.Dataquery().ref_id(ref).datasource(DATASOURCE).expr(expr).legend_format(legend)
     query = query.editor_mode(QueryEditorMode.CODE)
     return query.instant() if panel.kind in ("stat", "bargauge") else query.range()
 
 
-def _over_time(builder: timeseries.Panel, panel: Panel) -> timeseries.Panel:
+def _over_time(builder: timeseries.Panel, panel: DashboardPanel) -> timeseries.Panel:
     builder = (
         # An engine has the same colour wherever its name is the legend.
         builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
@@ -85,7 +161,7 @@ def _over_time(builder: timeseries.Panel, panel: Panel) -> timeseries.Panel:
     return builder
 
 
-def _figure(builder: stat.Panel, panel: Panel) -> stat.Panel:
+def _figure(builder: stat.Panel, panel: DashboardPanel) -> stat.Panel:
     return (
         builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .thresholds(_thresholds(panel.colours))
@@ -97,7 +173,7 @@ def _figure(builder: stat.Panel, panel: Panel) -> stat.Panel:
     )
 
 
-def _bars(builder: bargauge.Panel, panel: Panel) -> bargauge.Panel:
+def _bars(builder: bargauge.Panel, panel: DashboardPanel) -> bargauge.Panel:
     return (
         builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .thresholds(_thresholds(panel.colours))
@@ -108,7 +184,7 @@ def _bars(builder: bargauge.Panel, panel: Panel) -> bargauge.Panel:
     )
 
 
-def _states(builder: statetimeline.Panel, panel: Panel) -> statetimeline.Panel:
+def _states(builder: statetimeline.Panel, panel: DashboardPanel) -> statetimeline.Panel:
     return (
         builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .line_width(0)
@@ -122,7 +198,7 @@ def _states(builder: statetimeline.Panel, panel: Panel) -> statetimeline.Panel:
     )
 
 
-def _names(panel: Panel) -> models.ValueMap:
+def _names(panel: DashboardPanel) -> models.ValueMap:
     return models.ValueMap(
         {
             str(value): models.ValueMappingResult(text=name, color=colour, index=index)
