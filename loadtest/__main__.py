@@ -22,7 +22,7 @@ from loadtest.http_client import parse_target
 from loadtest.progress import console, progress, publish_textfile
 from loadtest.run import RunFailed, RunResult, read_run, run
 from loadtest.run_spec import KEY, RunSpec, parse_duration
-from loadtest.sample import STANDARD, parse_slo
+from loadtest.sample import STANDARD_OBJECTIVE, parse_slo
 from loadtest.shapes import SearchPlan, length_s
 from loadtest.statistics import Window, figures
 
@@ -75,7 +75,7 @@ def run_spec_of(asked: argparse.Namespace) -> RunSpec:
     try:
         users.mix(asked.scenario)
         parse_target(asked.url)
-        objective = parse_slo(asked.slo) if asked.slo else STANDARD
+        objective = parse_slo(asked.slo) if asked.slo else STANDARD_OBJECTIVE
         duration_s = parse_duration(asked.duration or DURATION.get(asked.shape, "60s"))
     except ValueError as error:
         raise LoadTestUsageError(str(error)) from None

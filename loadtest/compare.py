@@ -17,10 +17,10 @@ import orjson
 
 from loadtest.progress import console
 from loadtest.run import read_run
-from loadtest.sample import Slo
+from loadtest.sample import LatencyObjective
 from loadtest.scaling_report import phases as lines
 from loadtest.scaling_report.results import summarize
-from loadtest.statistics import Figures, Spread, Window, figures, spread
+from loadtest.statistics import RunFigures, Spread, Window, figures, spread
 
 PIECES = 6
 MIN_ANSWERS_PER_PIECE = 5  # answers
@@ -103,7 +103,7 @@ def _single(folder: Path) -> tuple[str, Named, bool, bool]:
     ran = read_run(folder)
     start_s, end_s = ran.span
     order = document["about"]["order"]
-    slo = Slo(**order["slo"])
+    slo = LatencyObjective(**order["slo"])
     title = f"{order['scenario']}, {document['about']['shape']}, {order['url']}"
     if not end_s:
         best = float(document.get("search", {}).get("best", 0.0))
@@ -131,7 +131,7 @@ def _pieces(start_s: float, end_s: float, samples: int) -> list[Window]:
     return [Window(start_s + n * each, start_s + (n + 1) * each) for n in range(number)]
 
 
-def _answered(each: Sequence[Figures], name: str) -> list[float | None]:
+def _answered(each: Sequence[RunFigures], name: str) -> list[float | None]:
     return [float(getattr(one, name)) if one.answered else None for one in each]
 
 

@@ -79,7 +79,7 @@ SIZES: dict[PictureKind, tuple[int, int]] = {"photo": (896, 672), "page": (1240,
 
 
 @dataclass(frozen=True)
-class Picture:
+class SeededPicture:
     """One picture by name; the same name is the same picture, another name is another one."""
 
     kind: PictureKind
@@ -136,7 +136,7 @@ def _screen(width: int, height: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Video:
+class SeededVideo:
     """One video by name; the same name is the same video."""
 
     name: str

@@ -10,8 +10,8 @@ from typing import Literal
 import orjson
 
 from loadtest.http_client import parse_target
-from loadtest.sample import STANDARD, Slo
-from loadtest.shapes import SearchPlan, Stage
+from loadtest.sample import STANDARD_OBJECTIVE, LatencyObjective
+from loadtest.shapes import LoadStage, SearchPlan
 from loadtest.virtual_user import RequestSettings
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")
@@ -48,9 +48,9 @@ class RunSpec:
     scenario: str
     folder: str
     loop: Loop = "closed"
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LoadStage, ...] = ()
     search: SearchPlan | None = None
-    slo: Slo = STANDARD
+    slo: LatencyObjective = STANDARD_OBJECTIVE
     seed: int = 20261121
     processes: int = 1
     slowdown: float = 1.0
@@ -77,7 +77,7 @@ class RunSpec:
 
 def read_run_spec(file: Path) -> RunSpec:
     fields = orjson.loads(file.read_bytes())
-    fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
+    fields["stages"] = tuple(LoadStage(**stage) for stage in fields["stages"])
     fields["search"] = SearchPlan(**fields["search"]) if fields["search"] else None
-    fields["slo"] = Slo(**fields["slo"])
+    fields["slo"] = LatencyObjective(**fields["slo"])
     return RunSpec(**fields)

@@ -57,7 +57,7 @@ def read_samples(file: Path) -> Iterator[Sample]:
 
 
 @dataclass(frozen=True)
-class Slo:
+class LatencyObjective:
     """Times are seconds of the engines' clock. `share`: of requests that have to keep both, and to be answered at all."""
 
     first_s: float = 2.0
@@ -73,10 +73,10 @@ class Slo:
         return f"{self.share:.0%} of requests answered within {self.total_s:g} s, their first token within {self.first_s:g} s"
 
 
-STANDARD = Slo()
+STANDARD_OBJECTIVE = LatencyObjective()
 
 
-def parse_slo(text: str) -> Slo:
+def parse_slo(text: str) -> LatencyObjective:
     """From `first=2,total=5,share=0.95`, any of them. Raises ValueError with one sentence."""
     given: dict[str, float] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
@@ -88,4 +88,4 @@ def parse_slo(text: str) -> Slo:
         if name not in ("first", "total", "share") or number <= 0 or (name == "share" and number > 1):
             raise ValueError(f"an SLO is written first=2,total=5,share=0.95 (seconds, and 0 to 1); found {word!r}")
         given[name if name == "share" else f"{name}_s"] = number
-    return Slo(**given)
+    return LatencyObjective(**given)

@@ -10,7 +10,7 @@ from random import Random
 
 
 @dataclass(frozen=True)
-class Stage:
+class LoadStage:
     """The level moves evenly from `start` to `end`."""
 
     seconds: float
@@ -18,11 +18,11 @@ class Stage:
     end: float
 
 
-def length_s(stages: Sequence[Stage]) -> float:
+def length_s(stages: Sequence[LoadStage]) -> float:
     return sum(stage.seconds for stage in stages)
 
 
-def level_at(stages: Sequence[Stage], at_s: float) -> float | None:
+def level_at(stages: Sequence[LoadStage], at_s: float) -> float | None:
     """The level after `at_s` seconds; None when all stages are over."""
     for stage in stages:
         if at_s < stage.seconds:
@@ -31,40 +31,44 @@ def level_at(stages: Sequence[Stage], at_s: float) -> float | None:
     return None
 
 
-def steady(level: float, duration_s: float) -> tuple[Stage, ...]:
-    return (Stage(duration_s, level, level),)
+def steady(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    return (LoadStage(duration_s, level, level),)
 
 
 STEPS = 5
 
 
-def steps(level: float, duration_s: float) -> tuple[Stage, ...]:
+def steps(level: float, duration_s: float) -> tuple[LoadStage, ...]:
     heights = (level * step / STEPS for step in range(1, STEPS + 1))
-    return tuple(Stage(duration_s / STEPS, height, height) for height in heights)
+    return tuple(LoadStage(duration_s / STEPS, height, height) for height in heights)
 
 
-def spike(level: float, duration_s: float) -> tuple[Stage, ...]:
+def spike(level: float, duration_s: float) -> tuple[LoadStage, ...]:
     low = level / 5
-    return (Stage(duration_s * 0.4, low, low), Stage(duration_s * 0.2, level, level), Stage(duration_s * 0.4, low, low))
+    return (
+        LoadStage(duration_s * 0.4, low, low),
+        LoadStage(duration_s * 0.2, level, level),
+        LoadStage(duration_s * 0.4, low, low),
+    )
 
 
-def soak(level: float, duration_s: float) -> tuple[Stage, ...]:
+def soak(level: float, duration_s: float) -> tuple[LoadStage, ...]:
     start_s = min(300.0, duration_s / 10)
-    return (Stage(start_s, level / 10, level), Stage(duration_s - start_s, level, level))
+    return (LoadStage(start_s, level / 10, level), LoadStage(duration_s - start_s, level, level))
 
 
 # Hour -> share of the level, by eye from public traces of office work; between two the level moves evenly.
 DAY = ((0, 0.1), (6, 0.1), (9, 0.8), (12, 1.0), (13, 0.7), (16, 1.0), (19, 0.5), (24, 0.1))
 
 
-def diurnal(level: float, duration_s: float) -> tuple[Stage, ...]:
+def diurnal(level: float, duration_s: float) -> tuple[LoadStage, ...]:
     hour_s = duration_s / 24
     pairs = itertools.pairwise(DAY)
-    return tuple(Stage((late - early) * hour_s, level * low, level * high) for (early, low), (late, high) in pairs)
+    return tuple(LoadStage((late - early) * hour_s, level * low, level * high) for (early, low), (late, high) in pairs)
 
 
 SATURATE = "saturate"
-STAGED: dict[str, Callable[[float, float], tuple[Stage, ...]]] = {
+STAGED: dict[str, Callable[[float, float], tuple[LoadStage, ...]]] = {
     "steady": steady,
     "steps": steps,
     "spike": spike,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.sample import Sample, Slo
+from loadtest.sample import LatencyObjective, Sample
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -63,7 +63,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Figures:
+class RunFigures:
     """`rps` counts good answers, each for the part of its time that lies in the window: a count of whole ones would depend
     on which of them happen to end just before or after its edges. Percentiles are of answers that ended in the window."""
 
@@ -99,7 +99,7 @@ class Figures:
         return max(counts) / max(1, min(counts)) if counts else 0.0
 
 
-def figures(samples: Iterable[Sample], window: Window, slo: Slo, slowdown: float = 1.0) -> Figures:
+def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, slowdown: float = 1.0) -> RunFigures:
     """`slowdown`: wall seconds per second of the engines' clock."""
     seconds = window.seconds / slowdown
     rps = kept_rps = 0.0
@@ -116,7 +116,7 @@ def figures(samples: Iterable[Sample], window: Window, slo: Slo, slowdown: float
     kept = sum(slo.kept_by(one, slowdown) for one in ended)
     totals, firsts, gaps = _times(good, slowdown)
     prompt = sum(one.prompt_tokens for one in good)
-    return Figures(
+    return RunFigures(
         rps=rps / seconds,
         goodput_rps=kept_rps / seconds,
         answered=len(good),

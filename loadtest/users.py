@@ -7,23 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from loadtest.content import Picture, Video, question, sentence
+from loadtest.content import SeededPicture, SeededVideo, question, sentence
 
 
 @dataclass(frozen=True)
-class Turn:
+class UserTurn:
     """One question with what it is about."""
 
     text: str
-    pictures: tuple[Picture, ...] = ()
-    video: Video | None = None
+    pictures: tuple[SeededPicture, ...] = ()
+    video: SeededVideo | None = None
 
 
 @dataclass(frozen=True)
-class Conversation:
+class UserConversation:
     """Each turn is sent with everything before it, answers too, as OpenAI clients do."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[UserTurn, ...]
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Scenario:
     title: str
     think_s: float
     answer_tokens: int
-    conversation: Callable[[int, int, int], Conversation]
+    conversation: Callable[[int, int, int], UserConversation]
 
 
-def ask_about_image(seed: int, user: int, number: int) -> Conversation:
+def ask_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"image {seed} {user} {number}"
     text = f"Describe this picture. {question(Random(name), 12)}"
-    return Conversation((Turn(text, (Picture("photo", name),)),))
+    return UserConversation((UserTurn(text, (SeededPicture("photo", name),)),))
 
 
 SINGLE_IMAGE = Scenario("image", "One question about one picture", 1.0, 64, ask_about_image)
@@ -54,8 +54,8 @@ SINGLE_IMAGE = Scenario("image", "One question about one picture", 1.0, 64, ask_
 OCR_INSTRUCTION = "Write down all text on this page, line by line, as it is. Do not add anything."
 
 
-def read_page(seed: int, user: int, number: int) -> Conversation:
-    return Conversation((Turn(OCR_INSTRUCTION, (Picture("page", f"pages {seed} {user} {number}"),)),))
+def read_page(seed: int, user: int, number: int) -> UserConversation:
+    return UserConversation((UserTurn(OCR_INSTRUCTION, (SeededPicture("page", f"pages {seed} {user} {number}"),)),))
 
 
 OCR_BATCH = Scenario("pages", "Document pages, one after the other (OCR)", 0.0, 256, read_page)
@@ -64,11 +64,11 @@ OCR_BATCH = Scenario("pages", "Document pages, one after the other (OCR)", 0.0, 
 CHAT_TURNS = 6
 
 
-def chat_about_image(seed: int, user: int, number: int) -> Conversation:
+def chat_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"chat {seed} {user} {number}"
     random = Random(name)
-    first = Turn(f"Look at this picture. {question(random, 12)}", (Picture("photo", name),))
-    return Conversation((first, *(Turn(question(random, 16)) for _ in range(CHAT_TURNS - 1))))
+    first = UserTurn(f"Look at this picture. {question(random, 12)}", (SeededPicture("photo", name),))
+    return UserConversation((first, *(UserTurn(question(random, 16)) for _ in range(CHAT_TURNS - 1))))
 
 
 CHAT = Scenario("chat", "Six turns about one picture", 2.0, 48, chat_about_image)
@@ -77,20 +77,22 @@ CHAT = Scenario("chat", "Six turns about one picture", 2.0, 48, chat_about_image
 PICTURES = 4
 
 
-def compare_images(seed: int, user: int, number: int) -> Conversation:
+def compare_images(seed: int, user: int, number: int) -> UserConversation:
     name = f"images {seed} {user} {number}"
     text = f"Compare these pictures. {question(Random(name), 12)}"
-    return Conversation((Turn(text, tuple(Picture("photo", f"{name} {one}") for one in range(PICTURES))),))
+    return UserConversation(
+        (UserTurn(text, tuple(SeededPicture("photo", f"{name} {one}") for one in range(PICTURES))),)
+    )
 
 
 MULTI_IMAGE = Scenario("images", "One question about four pictures", 1.0, 64, compare_images)
 
 
-def ask_about_video(seed: int, user: int, number: int) -> Conversation:
+def ask_about_video(seed: int, user: int, number: int) -> UserConversation:
     name = f"video {seed} {user} {number}"
     random = Random(name)
     text = f"What happens in this video? {question(random, 12)}"
-    return Conversation((Turn(text, video=Video(name, seconds=random.randint(4, 12))),))
+    return UserConversation((UserTurn(text, video=SeededVideo(name, seconds=random.randint(4, 12))),))
 
 
 VIDEO = Scenario("video", "One question about one video", 1.0, 64, ask_about_video)
@@ -100,20 +102,23 @@ AGENT_STEPS = 4  # as many pictures as an engine takes in one request with the s
 AGENT_TASK = "You operate this screen. Answer with one action: click(x, y), type(text) or done()."
 
 
-def operate_screen(seed: int, user: int, number: int) -> Conversation:
+def operate_screen(seed: int, user: int, number: int) -> UserConversation:
     name = f"agent {seed} {user} {number}"
     random = Random(name)
-    first = Turn(f"{AGENT_TASK} Goal: {question(random, 16)}", (Picture("screen", f"{name} 0"),))
-    later = (Turn("Done. The next screen:", (Picture("screen", f"{name} {step}"),)) for step in range(1, AGENT_STEPS))
-    return Conversation((first, *later))
+    first = UserTurn(f"{AGENT_TASK} Goal: {question(random, 16)}", (SeededPicture("screen", f"{name} 0"),))
+    later = (
+        UserTurn("Done. The next screen:", (SeededPicture("screen", f"{name} {step}"),))
+        for step in range(1, AGENT_STEPS)
+    )
+    return UserConversation((first, *later))
 
 
 AGENT = Scenario("agent", "A chain of screenshots and actions", 0.2, 24, operate_screen)
 
 
-def ask_about_document(seed: int, user: int, number: int) -> Conversation:
+def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
     text = question(Random(f"document {seed} {user} {number}"), 16)
-    return Conversation((Turn(text, (Picture("page", f"document {seed}"),)),))
+    return UserConversation((UserTurn(text, (SeededPicture("page", f"document {seed}"),)),))
 
 
 SHARED_DOCUMENT = Scenario("document", "One document, asked by everybody", 1.0, 48, ask_about_document)
@@ -122,10 +127,10 @@ SHARED_DOCUMENT = Scenario("document", "One document, asked by everybody", 1.0, 
 TEXT_TURNS = 4
 
 
-def chat_in_text(seed: int, user: int, number: int) -> Conversation:
+def chat_in_text(seed: int, user: int, number: int) -> UserConversation:
     random = Random(f"text {seed} {user} {number}")
     first = "Hello, can you help me with something?" if (user + number) % 2 else sentence(random, 40)
-    return Conversation((Turn(first), *(Turn(question(random, 30)) for _ in range(TEXT_TURNS - 1))))
+    return UserConversation((UserTurn(first), *(UserTurn(question(random, 30)) for _ in range(TEXT_TURNS - 1))))
 
 
 TEXT = Scenario("text", "Chats without pictures", 2.0, 64, chat_in_text)

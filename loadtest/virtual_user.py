@@ -11,7 +11,7 @@ import orjson
 
 from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
 from loadtest.sample import Sample
-from loadtest.users import Conversation, Scenario, Turn
+from loadtest.users import Scenario, UserConversation, UserTurn
 
 _DONE = b"[DONE]"
 GOOD_FINISH_REASONS = ("stop", "length")
@@ -115,7 +115,7 @@ class VirtualUser:
         self.pauses = Random(f"pauses {self.number}")
         self.connection = StreamingConnection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
 
-    def live(self, scenario: Scenario, conversation: Conversation, due_s: float | None = None) -> bool:
+    def live(self, scenario: Scenario, conversation: UserConversation, due_s: float | None = None) -> bool:
         """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
 
         `due_s`: when its first turn was due (seconds since 1970), in an open loop. Returns whether all turns were answered.
@@ -134,7 +134,7 @@ class VirtualUser:
                 self.sleep(self.asked.slowdown * self.asked.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5))
         return True
 
-    def _turns(self, conversation: Conversation) -> Iterator[list[dict[str, Any]]]:
+    def _turns(self, conversation: UserConversation) -> Iterator[list[dict[str, Any]]]:
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
             messages.append({"role": "user", "content": message_content(turn)})
@@ -142,7 +142,7 @@ class VirtualUser:
             messages.append({"role": "assistant", "content": self._said})
 
     def _ask(
-        self, scenario: Scenario, number: int, turn: Turn, messages: list[dict[str, Any]], due_s: float | None
+        self, scenario: Scenario, number: int, turn: UserTurn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
         body = orjson.dumps(completion_body(self.asked.model, messages, scenario.answer_tokens))
         began_s, began = time.time(), time.perf_counter()
@@ -189,7 +189,7 @@ class VirtualUser:
         )
 
 
-def message_content(turn: Turn) -> str | list[dict[str, Any]]:
+def message_content(turn: UserTurn) -> str | list[dict[str, Any]]:
     """As the `openai` client sends it."""
     media: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures

@@ -14,7 +14,7 @@ from locust.env import Environment
 from loadtest import users
 from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.run_spec import RunSpec
-from loadtest.sample import STANDARD
+from loadtest.sample import STANDARD_OBJECTIVE
 from loadtest.statistics import Window, figures
 from loadtest.virtual_user import VirtualUser
 
@@ -98,7 +98,7 @@ def rows(kept: ResultWriter) -> list[dict[str, Any]]:
     for scenario in sorted({one.scenario for one in kept.samples}):
         samples = [one for one in kept.samples if one.scenario == scenario]
         started = min(one.began_s for one in samples)
-        seen = figures(samples, Window(started, now), STANDARD)
+        seen = figures(samples, Window(started, now), STANDARD_OBJECTIVE)
         found.append(
             {
                 "scenario": scenario,

@@ -16,8 +16,8 @@ from loadtest.run_spec import RunSpec
 from loadtest.sample import Sample
 from loadtest.scaling_report.backends import Backend, BackendError, RunningBackend
 from loadtest.scaling_report.phases import ClusterVisit, Phase, PhaseResult, PhaseSettings
-from loadtest.shapes import SearchPlan, Stage
-from loadtest.statistics import Figures, Window, figures
+from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.statistics import RunFigures, Window, figures
 from loadtest.users import ALL
 from loadtest.virtual_user import VirtualUser
 
@@ -100,7 +100,7 @@ class ScalingMeasurement:
         else:
             users, scenario, settle_s, measure_s = self._people(visit.count, phase)
             length_s = (settle_s + measure_s) * slow
-            order = replace(order, scenario=scenario, stages=(Stage(length_s, users, users),))
+            order = replace(order, scenario=scenario, stages=(LoadStage(length_s, users, users),))
         limited = phase == "video"
         if limited:
             running.set_memory_limit(True)
@@ -124,7 +124,7 @@ class ScalingMeasurement:
         return PhaseResult(
             visit=visit,
             phase=phase,
-            figures=Figures() if phase == "limit" else seen,
+            figures=RunFigures() if phase == "limit" else seen,
             seconds=window.seconds / slow,
             used={} if phase == "limit" else use.share(window),
             died=died,

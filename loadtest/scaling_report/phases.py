@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import orjson
 
-from loadtest.sample import Slo
-from loadtest.statistics import Figures
+from loadtest.sample import LatencyObjective
+from loadtest.statistics import RunFigures
 
 Phase = Literal["full", "same", "limit", "video"]
 PHASES: tuple[Phase, ...] = ("full", "same", "limit", "video")
@@ -39,7 +39,7 @@ class PhaseSettings:
     video_users: int = 24
     video_settle_s: float = 4.0
     video_s: float = 40.0
-    slo: Slo = Slo(first_s=2.0, total_s=5.0, share=0.95)  # noqa: RUF009, frozen
+    slo: LatencyObjective = LatencyObjective(first_s=2.0, total_s=5.0, share=0.95)  # noqa: RUF009, frozen
     seed: int = 20261121
     warm_up_per_engine: int = 4
 
@@ -93,7 +93,7 @@ class PhaseResult:
 
     visit: ClusterVisit
     phase: Phase
-    figures: Figures
+    figures: RunFigures
     seconds: float = 0.0
     used: dict[str, float] = field(default_factory=dict)
     died: int = 0
@@ -119,7 +119,7 @@ def read_results(file: Path) -> Iterator[PhaseResult]:
     for line in file.read_bytes().splitlines():
         try:
             fields = orjson.loads(line)
-            visit, figures = ClusterVisit(**fields.pop("visit")), Figures(**fields.pop("figures"))
+            visit, figures = ClusterVisit(**fields.pop("visit")), RunFigures(**fields.pop("figures"))
             yield PhaseResult(visit, figures=figures, **fields)
         except (orjson.JSONDecodeError, TypeError, KeyError):
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.sample import Slo
+from loadtest.sample import LatencyObjective
 from loadtest.scaling_report import charts, wording
 from loadtest.scaling_report import phases as measured_lines
 from loadtest.scaling_report.phases import PhaseResult
@@ -150,7 +150,7 @@ def write(
 ) -> list[str]:
     """Returns a sentence for each threshold that was missed. Raises OSError."""
     found = summarize(measured)
-    slo = Slo(**about["work"]["slo"])
+    slo = LatencyObjective(**about["work"]["slo"])
     short_of = missed_thresholds(found, thresholds)
     _put(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
     _put(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))

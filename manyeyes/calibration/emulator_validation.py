@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.content import Picture, question
+from loadtest.content import SeededPicture, question
 from loadtest.host_info import ROOT, read_cpu_time, read_host_info
 from loadtest.statistics import percentile
 from manyeyes.calibration.__main__ import QUIET, CalibrationParser, console, count
@@ -84,7 +84,7 @@ def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> It
         if size is None:
             yield kind, text, pause_s
             continue
-        url = Picture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
+        url = SeededPicture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
         yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}], pause_s
 
 

@@ -9,7 +9,7 @@ from random import Random
 from statistics import median
 from typing import Any, Literal
 
-from loadtest.content import WORDS, Picture
+from loadtest.content import WORDS, SeededPicture
 from loadtest.host_info import measure_cpu_share
 from loadtest.statistics import percentile
 from manyeyes.calibration.engine import CannotMeasure, Content, MeasuredEngine, TimedAnswer
@@ -176,11 +176,11 @@ class MeasurementSeries:
         random = Random(f"{self.seed} {self._number}")
         return " ".join([f"{self._number}", *(random.choice(WORDS) for _ in range(number))])
 
-    def _picture(self, size: tuple[int, int]) -> Picture:
+    def _picture(self, size: tuple[int, int]) -> SeededPicture:
         self._number += 1
-        return Picture("photo", f"calibrate {self.seed} {self._number}", size)
+        return SeededPicture("photo", f"calibrate {self.seed} {self._number}", size)
 
-    def _about(self, picture: Picture) -> Content:
+    def _about(self, picture: SeededPicture) -> Content:
         """The text comes first and is always another one, so that the prefix cache knows nothing of the picture."""
         return [
             {"type": "text", "text": self._words(6)},

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from loadtest.run_spec import parse_duration
-from loadtest.sample import Sample, Slo, parse_slo, read_samples
+from loadtest.sample import LatencyObjective, Sample, parse_slo, read_samples
 from loadtest.shapes import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at
 from loadtest.statistics import Window, figures
 from loadtest.users import ALL, mix
@@ -20,21 +20,24 @@ def sample(began_s: float, total_s: float = 2.0, first_s: float = 0.5, **more: o
 
 
 def test_a_request_counts_for_the_part_of_its_time_that_lies_in_the_window() -> None:
-    seen = figures([sample(99), sample(101), sample(109.5), sample(200)], Window(100, 110), Slo())
+    seen = figures([sample(99), sample(101), sample(109.5), sample(200)], Window(100, 110), LatencyObjective())
     assert seen.rps == pytest.approx((0.5 + 1 + 0.25) / 10)
     assert seen.answered == 2, "percentiles are of those that ended in it"
 
 
 def test_a_steady_load_has_the_same_rate_wherever_the_window_begins() -> None:
     steady = [sample(0.7 * n, total_s=3.1) for n in range(100)]
-    rates = {round(figures(steady, Window(10 + shift / 10, 40 + shift / 10), Slo()).rps, 2) for shift in range(10)}
+    rates = {
+        round(figures(steady, Window(10 + shift / 10, 40 + shift / 10), LatencyObjective()).rps, 2)
+        for shift in range(10)
+    }
     assert max(rates) - min(rates) < 0.02
     assert abs(max(rates) - 1 / 0.7) < 0.02
 
 
 def test_slower_engines_clocks_give_the_same_figures() -> None:
-    fast = figures([sample(n) for n in range(50)], Window(10, 40), Slo())
-    slow = figures([sample(4.0 * n, 8.0, 2.0) for n in range(50)], Window(40, 160), Slo(), slowdown=4)
+    fast = figures([sample(n) for n in range(50)], Window(10, 40), LatencyObjective())
+    slow = figures([sample(4.0 * n, 8.0, 2.0) for n in range(50)], Window(40, 160), LatencyObjective(), slowdown=4)
     assert slow.rps == pytest.approx(fast.rps)
     assert slow.total_p95_s == pytest.approx(fast.total_p95_s)
     assert slow.token_p50_s == pytest.approx(fast.token_p50_s)
@@ -48,7 +51,7 @@ def test_goodput_leaves_out_what_was_too_late_and_failures_count_nowhere_but_as_
         sample(3, failed="status 503"),
         sample(4, failed="status 503"),
     ]
-    seen = figures(samples, Window(0, 10), Slo(first_s=2, total_s=5))
+    seen = figures(samples, Window(0, 10), LatencyObjective(first_s=2, total_s=5))
     assert seen.rps == pytest.approx(0.2)
     assert seen.goodput_rps == pytest.approx(0.1)
     assert (seen.answered, seen.failed, seen.errors) == (2, 2, {"status 503": 2})
@@ -57,7 +60,7 @@ def test_goodput_leaves_out_what_was_too_late_and_failures_count_nowhere_but_as_
 
 def test_videos_and_engines_are_counted() -> None:
     samples = [sample(1, video=True), sample(2, video=True, failed="status 500"), sample(3, engine="gpu-1"), sample(4)]
-    seen = figures(samples, Window(0, 10), Slo())
+    seen = figures(samples, Window(0, 10), LatencyObjective())
     assert seen.video_success == 0.5
     assert seen.per_engine == {"gpu-0": 2, "gpu-1": 1}
     assert seen.balance == 2
@@ -137,7 +140,7 @@ def test_a_wrong_mix_is_refused(text: str) -> None:
 
 
 def test_an_objective_is_written_in_words() -> None:
-    assert parse_slo("first=1,total=3") == Slo(first_s=1, total_s=3, share=0.95)
+    assert parse_slo("first=1,total=3") == LatencyObjective(first_s=1, total_s=3, share=0.95)
     for wrong in ("first", "p95=3", "share=2", "total=-1"):
         with pytest.raises(ValueError, match="an SLO is written"):
             parse_slo(wrong)
@@ -152,4 +155,4 @@ def test_durations() -> None:
 
 def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:
     pool = PromisedSlo()
-    assert Slo() == Slo(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)
+    assert LatencyObjective() == LatencyObjective(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)

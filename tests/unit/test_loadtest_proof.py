@@ -21,7 +21,7 @@ from loadtest.scaling_report.phases import (
 )
 from loadtest.scaling_report.results import Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
-from loadtest.statistics import Figures, Spread, Window, spread
+from loadtest.statistics import RunFigures, Spread, Window, spread
 from manyeyes.charts.plot import apart, nice
 from manyeyes.charts.style import STYLE
 
@@ -51,7 +51,7 @@ ABOUT: dict[str, Any] = {
 
 def one(count: int, repeat: int, phase: Phase, rps: float, p95_s: float, **more: Any) -> PhaseResult:
     engines = {f"gpu-{n}": 100 for n in range(count)}
-    seen = Figures(
+    seen = RunFigures(
         rps=rps,
         answered=100 * count,
         total_p50_s=p95_s / 2,
