@@ -12,6 +12,7 @@ import orjson
 from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
 from loadtest.sample import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
+from manyeyes.sse import EventStreamParser
 
 _DONE = b"[DONE]"
 GOOD_FINISH_REASONS = ("stop", "length")
@@ -27,19 +28,17 @@ class CompletionStream:
     error: str = ""
     done: bool = False
     usage: dict[str, Any] = field(default_factory=dict)
-    _left: bytes = b""
+    _parser: EventStreamParser = field(default_factory=EventStreamParser)
 
     def feed(self, at_s: float, piece: bytes) -> None:
-        """Events end with an empty line; what is after the last one waits for the next piece."""
-        *events, self._left = (self._left + piece).split(b"\n\n")
-        for event in events:
-            data = event.strip().removeprefix(b"data:").strip()
-            if data == _DONE:
+        """`piece` arrived at `at_s`."""
+        for data in self._parser.feed(piece):
+            if data.strip() == _DONE:
                 self.done = True
-            elif data and not data.startswith(b":"):
-                self._event(at_s, data)
+            else:
+                self._read_event(at_s, data)
 
-    def _event(self, at_s: float, data: bytes) -> None:
+    def _read_event(self, at_s: float, data: bytes) -> None:
         try:
             event = orjson.loads(data)
         except orjson.JSONDecodeError:

@@ -175,11 +175,11 @@ async def _streams(
         for way in (0, 1) if number % 2 else (1, 0):
             answer = await ways[way].ask(chat_request((direct, gateway)[way], body))
             said = read_streamed_chat(answer)
-            if answer.status != 200 or not said.complete:
+            if answer.status != 200 or not said.done:
                 raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
             if number >= 0:
-                first[way].append(said.words_s[0] - answer.started_s)
-                gaps[way].extend(b - a for a, b in zip(said.words_s, said.words_s[1:], strict=False))
+                first[way].append(said.tokens_s[0] - answer.started_s)
+                gaps[way].extend(b - a for a, b in zip(said.tokens_s, said.tokens_s[1:], strict=False))
     for connection in ways:
         connection.close()
     return first, gaps

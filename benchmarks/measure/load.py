@@ -19,9 +19,10 @@ import uvloop
 
 from benchmarks import workloads as works
 from benchmarks.gateways.gateway import MODEL
-from benchmarks.measure.http import AsyncConnection, BrokenAnswer, chat_request, read_streamed_chat
+from benchmarks.measure.http import AsyncConnection, chat_request, read_streamed_chat
 from benchmarks.workloads import BenchmarkWorkload, WorkloadConversation, WorkloadTurn, data_url
 from loadtest.host_info import ROOT
+from loadtest.http_client import ConnectionBroken
 
 ARRIVE_S = 2.0
 
@@ -111,22 +112,22 @@ class BenchmarkUser:
         connection = self.connections.setdefault(address, AsyncConnection(address, self.source))
         try:
             answer = await connection.ask(chat_request(address, body, headers))
-        except (BrokenAnswer, OSError, TimeoutError) as error:
+        except (ConnectionBroken, OSError, TimeoutError) as error:
             self.failed(type(error).__name__)
             return None
         if answer.status != 200:
             self.failed(f"status {answer.status}")
             return None
         said = read_streamed_chat(answer)
-        if not said.complete or said.finish_reason not in ("length", "stop") or not said.words_s:
-            self.failed(f"finish_reason {said.finish_reason}" if said.complete else "cut short")
+        if said.failed:
+            self.failed(said.failed)
             return None
-        self.report.first_s.append(said.words_s[0] - answer.started_s)
+        self.report.first_s.append(said.tokens_s[0] - answer.started_s)
         self.report.total_s.append(answer.ended_s - answer.started_s)
-        if len(said.words_s) > 1:
-            self.report.gap_s.append((said.words_s[-1] - said.words_s[0]) / (len(said.words_s) - 1))
-        self.report.tokens += len(said.words_s)
-        return said.text
+        if len(said.tokens_s) > 1:
+            self.report.gap_s.append((said.tokens_s[-1] - said.tokens_s[0]) / (len(said.tokens_s) - 1))
+        self.report.tokens += len(said.tokens_s)
+        return "".join(said.text)
 
     def failed(self, why: str) -> None:
         self.report.errors[why] = self.report.errors.get(why, 0) + 1
