@@ -23,7 +23,6 @@ from benchmarks.chaos.fault_result import is_cut
 from benchmarks.chaos.faults import Fault, fault_table
 from benchmarks.chaos.load import LoadUsers, PageVisitor
 from benchmarks.chaos.resource_usage import MIN_DURATION_S, ResourceGrowth, ResourceSampler, measure_growth
-from benchmarks.chaos.svg_chart import lines
 from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
@@ -31,6 +30,7 @@ from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from loadtest.sample import Sample
 from loadtest.statistics import percentile
+from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import ok, refusal, say, step
 from manyeyes.config.loader import ConfigError
@@ -190,7 +190,7 @@ class Soak:
             "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
             "Open files": {service: self._line(service, "files") for service in WATCHED},
         }
-        (self.folder / "soak.svg").write_text(lines(panels))
+        (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
         bad = bool(failed) or any(one.grows for one in grown.values())
         (refusal if bad else ok)(

@@ -1,13 +1,13 @@
 """One kind of work through one gateway: what users saw, what engines counted in their /metrics, what it cost."""
 
 import asyncio
-import re
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import uvloop
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gateways.gateway import MODEL, RunningGateway
 from benchmarks.measure.http import AsyncConnection, chat_request
@@ -17,7 +17,6 @@ from loadtest.host_info import read_cpu_time
 from loadtest.process_group import cpu_s, memory_mb
 from loadtest.statistics import median, percentile
 
-_SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.M)
 COUNTED = (
     "vllm:prefix_cache_queries_total",
     "vllm:prefix_cache_hits_total",
@@ -33,9 +32,10 @@ COUNTED = (
 def read_counters(text: str) -> dict[str, float]:
     """Sums over all labels, by name, of those in COUNTED."""
     sums = dict.fromkeys(COUNTED, 0.0)
-    for name, value in _SAMPLE.findall(text):
-        if name in sums:
-            sums[name] += float(value)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in sums:
+                sums[sample.name] += sample.value
     return sums
 
 

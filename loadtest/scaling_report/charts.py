@@ -5,7 +5,7 @@ import html
 from collections.abc import Callable
 
 from loadtest.scaling_report.results import EngineCountResult, ScalingResults
-from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks, spread_apart
 
 NAME_WIDTH = 64
 """Of a limit's name: `8: 56.5/s`."""
@@ -62,7 +62,7 @@ def latency(results: ScalingResults, emulated: bool) -> str:
         for x, y in points:
             plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
         ends.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
-    for at_y, (_, text, style) in zip(apart([end[0] for end in ends], 15), ends, strict=True):
+    for at_y, (_, text, style) in zip(spread_apart([end[0] for end in ends], 15), ends, strict=True):
         plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
     for at in counts:
         plot.text(plot.x(at.count), HEIGHT - BOTTOM + 15, str(at.count))
@@ -99,10 +99,10 @@ def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
             names.append((x, f"{at.count}: {at.limit_rps.median:.1f}/s", style))
     names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
     for left, (_, name, style) in zip(
-        apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
+        spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
     ):
         plot.text(-left, TOP - 3, name, f"value t-{style}")
-    for value in nice(right):
+    for value in round_ticks(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)
 

@@ -14,7 +14,7 @@ from loadtest.scaling_report import phases as measured_lines
 from loadtest.scaling_report.phases import PhaseResult
 from loadtest.scaling_report.results import ScalingResults, Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
-from manyeyes.charts.style import STYLE
+from manyeyes.charts.svg import STYLE
 
 
 def page(

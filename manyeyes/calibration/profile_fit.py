@@ -4,11 +4,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+import scipy.optimize
+
 from manyeyes.calibration.measure import Measurement, series
-from manyeyes.calibration.nnls import Fit, fit
 from manyeyes.simulator.core import encoding_s, prefill_s
 from manyeyes.simulator.profile import TimingProfile
 from manyeyes.simulator.scheduler import ScheduledBatch
+
+
+@dataclass(frozen=True)
+class LeastSquaresFit:
+    """`worst`: the largest residual as a share of its value; `typical`: the median of them."""
+
+    coefficients: tuple[float, ...]
+    residuals: tuple[float, ...]
+    worst: float
+    typical: float
+
+
+def fit_non_negative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> LeastSquaresFit:
+    """Coefficients c with `rows x c` near `values`; each row counts by its relative error.
+
+    No coefficient is negative: a cost cannot be negative, and
+    where it seems so it is below what the measurement can see. Raises ValueError when there are fewer rows than columns.
+    """
+    columns = len(rows[0])
+    if len(rows) < columns:
+        raise ValueError(f"{len(rows)} measurements cannot tell {columns} numbers")
+    weighted = np.array(rows, dtype=float) / np.array(values, dtype=float)[:, np.newaxis]
+    scale = np.maximum(np.abs(weighted).max(axis=0), 1e-300)
+    if np.linalg.matrix_rank(weighted / scale) < columns:
+        raise ValueError("the measurements do not tell these numbers apart")
+    found, _ = scipy.optimize.nnls(weighted / scale, np.ones(len(rows)))
+    coefficients = [float(one) for one in found / scale]
+    residuals = [
+        value - sum(c * x for c, x in zip(coefficients, row, strict=True))
+        for row, value in zip(rows, values, strict=True)
+    ]
+    shares = sorted(abs(residual) / value for residual, value in zip(residuals, values, strict=True))
+    return LeastSquaresFit(tuple(coefficients), tuple(residuals), shares[-1], shares[len(shares) // 2])
+
 
 PIXELS_A_TOKEN = 1024
 
@@ -19,8 +55,8 @@ class FittedProfile:
 
     profile: TimingProfile
     sources: dict[str, str]
-    first_fit: Fit  # of times to first tokens
-    token_fit: Fit  # of times between tokens
+    first_fit: LeastSquaresFit  # of times to first tokens
+    token_fit: LeastSquaresFit  # of times between tokens
     checks: list[tuple[str, float, float]]  # name, measured s, by the profile s
 
 
@@ -29,10 +65,12 @@ def fit_profile(
 ) -> FittedProfile:
     """`base` gives what is not measured. Raises ValueError when there is too little to tell."""
     decoding = list(series(seen, "decode"))
-    tokens = fit([[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding])
+    tokens = fit_non_negative(
+        [[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding]
+    )
     iteration_s, each_s, context_s = tokens.coefficients
     rows, values = _first_tokens(seen)
-    firsts = fit(rows, values)
+    firsts = fit_non_negative(rows, values)
     columns = dict(zip(COLUMNS, firsts.coefficients, strict=False))
     health = list(series(seen, "health"))
     texts = list(series(seen, "text"))
@@ -116,7 +154,9 @@ def _checks(seen: Sequence[Measurement], profile: TimingProfile) -> list[tuple[s
     return found
 
 
-def _sources(tokens: Fit, firsts: Fit, pictures: bool, health: bool, kv: bool) -> dict[str, str]:
+def _sources(
+    tokens: LeastSquaresFit, firsts: LeastSquaresFit, pictures: bool, health: bool, kv: bool
+) -> dict[str, str]:
     between = f"time between tokens, alone and together; residuals {tokens.typical:.0%}, at worst {tokens.worst:.0%}"
     first = f"first tokens of texts and pictures; residuals {firsts.typical:.0%}, at worst {firsts.worst:.0%}"
     sources = {

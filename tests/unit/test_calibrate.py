@@ -8,8 +8,7 @@ import yaml
 
 from manyeyes.calibration.engine import TimedAnswer
 from manyeyes.calibration.measure import SIZES, Measurement, token_s
-from manyeyes.calibration.nnls import fit
-from manyeyes.calibration.profile_fit import fit_profile, profile_yaml
+from manyeyes.calibration.profile_fit import fit_non_negative, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 from manyeyes.simulator.core import encoding_s, iteration_s
 from manyeyes.simulator.profile import TimingProfile
@@ -103,25 +102,25 @@ def test_the_written_profile_can_be_read_and_names_the_source_of_each_number() -
 
 
 def test_least_squares_count_relative_errors() -> None:
-    found = fit([[1, 1], [1, 2], [1, 3]], [3.0, 5.0, 7.0])
+    found = fit_non_negative([[1, 1], [1, 2], [1, 3]], [3.0, 5.0, 7.0])
     assert found.coefficients == pytest.approx((1.0, 2.0))
     assert found.worst == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_slope_that_would_be_negative_is_left_out() -> None:
-    found = fit([[1, 1], [1, 2], [1, 3]], [3.0, 2.9, 2.8])
+    found = fit_non_negative([[1, 1], [1, 2], [1, 3]], [3.0, 2.9, 2.8])
     assert found.coefficients[1] == 0
     assert found.coefficients[0] == pytest.approx(2.9, rel=0.01)
 
 
 def test_fewer_measurements_than_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="1 measurements cannot tell 2 numbers"):
-        fit([[1, 1]], [3.0])
+        fit_non_negative([[1, 1]], [3.0])
 
 
 def test_measurements_that_are_all_alike_are_refused() -> None:
     with pytest.raises(ValueError, match="do not tell these numbers apart"):
-        fit([[1, 2], [1, 2], [1, 2]], [3.0, 3.0, 3.0])
+        fit_non_negative([[1, 2], [1, 2], [1, 2]], [3.0, 3.0, 3.0])
 
 
 def test_the_time_between_tokens_counts_only_while_all_are_answered() -> None:

@@ -12,8 +12,8 @@ from benchmarks.chaos.faults import Fault, FaultPart, choose_faults, fault_table
 from benchmarks.chaos.load import RetriedRequest
 from benchmarks.chaos.report import ChaosRun, markdown, page
 from benchmarks.chaos.resource_usage import measure_growth
-from benchmarks.chaos.svg_chart import lines
 from loadtest.sample import Sample
+from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.host_info import Docker
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
@@ -187,7 +187,7 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
 
 
 def test_figures_over_time_are_drawn_with_their_names_also_when_there_are_none() -> None:
-    svg = lines({"Memory, MB": {"a<b": [(0.0, 1.0), (60.0, 2.0)], "c": []}, "Open files": {}})
+    svg = draw_panels({"Memory, MB": {"a<b": [(0.0, 1.0), (60.0, 2.0)], "c": []}, "Open files": {}})
     assert svg.count("<path ") == 1
     assert "a&lt;b" in svg
     assert "1 min" in svg

@@ -22,8 +22,7 @@ from loadtest.scaling_report.phases import (
 from loadtest.scaling_report.results import Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
 from loadtest.statistics import RunFigures, Spread, Window, spread
-from manyeyes.charts.plot import apart, nice
-from manyeyes.charts.style import STYLE
+from manyeyes.charts.svg import STYLE, round_ticks, spread_apart
 
 ABOUT: dict[str, Any] = {
     "kind": {
@@ -195,9 +194,9 @@ def test_charts_of_one_number_of_engines_do_not_break(chart: Any) -> None:
 
 
 def test_labels_are_kept_apart() -> None:
-    assert apart([10, 11, 40], 15) == [10, 25, 40]
-    assert nice(18.2) == [0, 5, 10, 15]
-    assert nice(0) == [0.0]
+    assert spread_apart([10, 11, 40], 15) == [10, 25, 40]
+    assert round_ticks(18.2) == [0, 5, 10, 15]
+    assert round_ticks(0) == [0.0]
 
 
 def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from manyeyes.charts.style import STYLE
+from manyeyes.charts.svg import STYLE
 from manyeyes.monitoring.prometheus_client import TimeSeries
 from manyeyes.monitoring.report import wording
 from manyeyes.monitoring.report.queries import ReportData

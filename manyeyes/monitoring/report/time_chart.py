@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, nice
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks
 from manyeyes.monitoring.report.queries import AlertSpan, ReportData
 
 COLOURS = 8
@@ -112,7 +112,7 @@ def _round_up(value: float) -> float:
     """To the next round tick, so that the highest line of the grid is the top."""
     if value <= 0:
         return 1.0
-    ticks = nice(value)
+    ticks = round_ticks(value)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else value
     return math.ceil(value / step - 1e-9) * step
 
