@@ -1,12 +1,12 @@
 """Writes proof.html and proof.md from runs.jsonl: whole or not at all. `python -m loadtest.scaling_report.report FOLDER` does it anew."""
 
-import html
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+from markupsafe import Markup
 
 from loadtest.sample import LatencyObjective
 from loadtest.scaling_report import charts, wording
@@ -14,103 +14,64 @@ from loadtest.scaling_report import phases as measured_lines
 from loadtest.scaling_report.phases import PhaseResult
 from loadtest.scaling_report.results import ScalingResults, Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
-from manyeyes.charts.svg import STYLE
+from manyeyes.charts.templates import render_page
 
 
 def page(
     about: dict[str, Any], results: ScalingResults, slo: str, slo_s: float, trouble: str, missed: list[str]
 ) -> str:
     emulated = bool(about["kind"]["emulated"])
-    title = wording.report_title(about, results)
-    badge = '<span class="badge">emulated</span>' if emulated else ""
-    note = f'<p class="emulated">{html.escape(wording.EMULATED_NOTICE)}</p>' if emulated else ""
-    alarms = "".join(
-        f'<p class="alarm">{html.escape(line)}</p>' for line in [*wording.warnings(about, results, trouble), *missed]
+    return render_page(
+        Path(__file__).with_name("report.html.j2"),
+        title=wording.report_title(about, results),
+        emulated=emulated,
+        emulated_notice=wording.EMULATED_NOTICE,
+        alarms=[*wording.warnings(about, results, trouble), *missed],
+        cards=wording.headline(results, emulated),
+        charts=_charts(results, slo_s, emulated),
+        heads=[*wording.counts_line(results), "change"],
+        rows=[
+            {"what": row.what, "note": row.note, "cells": map(_split_cell, row.cells), "change": row.change}
+            for row in report_rows(results, slo)
+        ],
+        comparison=wording.baseline_comparison(results, emulated),
+        baseline=wording,
+        method=wording.method_lines(about, results),
+        machine=wording.machine_line(about),
+        command=about["machine"]["command"],
     )
-    cards = "".join(
-        f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in wording.headline(results, emulated)
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Scaling proof: {html.escape(title)}{" (emulated)" if emulated else ""}</title>
-<style>{STYLE}</style>
-<main>
-<header><p class="eyebrow">ManyEyes · scaling proof {badge}</p><h1>{html.escape(title)}</h1></header>
-{note}{alarms}
-<section class="cards">{cards}</section>
-<section class="charts">{_charts(results, slo_s, emulated)}</section>
-<h2>All figures{" <em>emulated</em>" if emulated else ""}</h2>
-<div class="wide">{_table(results, slo)}</div>
-{_reference(results, emulated)}
-<h2>How it was measured</h2>
-<ul>{"".join(f"<li>{html.escape(line)}</li>" for line in wording.method_lines(about, results))}</ul>
-<footer>{html.escape(wording.machine_line(about))}<br><code>{html.escape(about["machine"]["command"])}</code></footer>
-</main>
-</html>
-"""
 
 
-def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> str:
-    made = (
+def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> list[tuple[str, str, Markup]]:
+    """(name, what it shows, SVG or nothing)"""
+    return [
         (
             "What more engines do",
             "Requests a second with all engines busy; the line is one engine's, times their number. Dots are repeats.",
-            charts.throughput(results, emulated),
+            Markup(charts.throughput(results, emulated)),
         ),
         (
             "What the same people feel",
             "Time to the whole answer for as many people as one engine had.",
-            charts.latency(results, emulated),
+            Markup(charts.latency(results, emulated)),
         ),
         (
             "Where each of them bends",
             "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
-            charts.knees(results, slo_s, emulated),
+            Markup(charts.knees(results, slo_s, emulated)),
         ),
         (
             "Who did the work",
             "Share of the answers by engine, for each number of engines.",
-            charts.shares(results, emulated),
+            Markup(charts.shares(results, emulated)),
         ),
-    )
-    return "".join(
-        f"<figure><figcaption><b>{name}</b> {html.escape(text)}</figcaption>{svg}</figure>"
-        for name, text, svg in made
-        if svg
-    )
+    ]
 
 
-def _table(results: ScalingResults, slo: str) -> str:
-    heads = "".join(f"<th>{html.escape(text)}</th>" for text in [*wording.counts_line(results), "change"])
-    body = "".join(
-        f"<tr><th>{html.escape(row.what)}<small>{html.escape(row.note)}</small></th>"
-        + "".join(f"<td>{_cell(text)}</td>" for text in row.cells)
-        + f"<td>{html.escape(row.change)}</td></tr>"
-        for row in report_rows(results, slo)
-    )
-    return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(text: str) -> str:
-    """The range of the repeats in small under the median."""
-    middle, bracket, spread = text.partition(" (")
-    return html.escape(middle) + (f"<small>{html.escape(spread.rstrip(')'))}</small>" if bracket else "")
-
-
-def _reference(results: ScalingResults, emulated: bool) -> str:
-    body = "".join(
-        f"<tr><th>{html.escape(what)}</th><td class='theirs'>{html.escape(there)}</td><td>{html.escape(here)}</td></tr>"
-        for what, there, here in wording.baseline_comparison(results, emulated)
-    )
-    here = "measured here" + (", emulated" if emulated else "")
-    return f"""<h2>Beside a published case</h2>
-<div class="wide"><table class="beside"><thead><tr><th></th><th class="theirs">published, not measured here</th><th>{here}</th></tr></thead>
-<tbody>{body}</tbody></table></div>
-<p class="source">Published: {html.escape(wording.BASELINE_SETUP)}. <a href="{wording.BASELINE_SOURCE}" title="{wording.BASELINE_ORIGINAL}">{html.escape(wording.BASELINE_TITLE)}</a>, {html.escape(wording.BASELINE_SEEN)}.
-{html.escape(wording.BASELINE_CAVEATS)}</p>"""
+def _split_cell(text: str) -> tuple[str, str]:
+    """The median, and the range of the repeats, which stands in small under it."""
+    middle, _, spread = text.partition(" (")
+    return middle, spread.rstrip(")")
 
 
 def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: str, missed: list[str]) -> str:
