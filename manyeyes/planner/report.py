@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Shown
 
 from loadtest.statistics import percentile
-from manyeyes.charts.svg import BOTTOM, HEIGHT, RIGHT, WIDTH, Plot
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
 from manyeyes.charts.templates import render_page
 from manyeyes.planner.plan_request import PlanRequest
 from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
@@ -193,7 +193,7 @@ def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) 
     plot = Plot(left, right, high, "P95, seconds", "requests a second", "P95 over requests a second")
     plot.line([(left, p95_s), (right, p95_s)], "ideal")
     plot.line([(asked_rps, 0), (asked_rps, high)], "ideal")
-    plot.text(WIDTH - RIGHT, plot.y(p95_s) - 5, f"P95 asked for: {p95_s:g} s", "label", "end")
+    plot.text(LEFT + 4, plot.y(p95_s) - 5, f"P95 asked for: {p95_s:g} s", "label", "start")
     plot.line(points, "line first")
     for rps, total_s in points:
         plot.dot(rps, total_s, "dot first", title=f"{rps:.3g} a second: {total_s:.2f} s")
