@@ -55,7 +55,7 @@ def emulator(folder: Path, *more: str, wait: bool = True, constant: bool = True)
     command = [
         sys.executable,
         "-m",
-        "engine.emulator",
+        "manyeyes.emulator",
         "--host",
         "127.0.0.1",
         "--port",
