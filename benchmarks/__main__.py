@@ -67,30 +67,30 @@ def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str,
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # What was started is ended on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    found, versions, missing = installed(asked.gateways)
-    if asked.list:
+    found, versions, missing = installed(options.gateways)
+    if options.list:
         for gateway in found:
             print(f"{gateway.name} ({versions[gateway.name]})")
             for setting in gateway.settings:
                 print(f"    {setting.what}: {setting.why} [{setting.source}]")
         return 0
-    extent = QUICK if asked.quick else FULL
-    extent = replace(extent, speed=asked.speed, user_processes=asked.user_processes)
-    if asked.seconds:
-        extent = replace(extent, seconds=asked.seconds)
-    if asked.users:
-        extent = replace(extent, users_share=asked.users)
-    repeats = 1 if asked.quick else asked.repeats
-    jobs = plan_jobs(BenchmarkSelection(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
-    out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    extent = QUICK if options.quick else FULL
+    extent = replace(extent, speed=options.speed, user_processes=options.user_processes)
+    if options.seconds:
+        extent = replace(extent, seconds=options.seconds)
+    if options.users:
+        extent = replace(extent, users_share=options.users)
+    repeats = 1 if options.quick else options.repeats
+    jobs = plan_jobs(BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), found)
+    out = (options.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
         "machine": as_json(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
         "extent": asdict(extent),
-        "quick": asked.quick,
+        "quick": options.quick,
         "versions": versions,
         "missing": missing,
     }

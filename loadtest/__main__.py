@@ -55,57 +55,57 @@ class LoadTestUsageError(Exception):
     """The command line; one sentence."""
 
 
-def run_spec_of(asked: argparse.Namespace) -> RunSpec:
+def run_spec_of(options: argparse.Namespace) -> RunSpec:
     """Without model and folder, which come later. Raises Wrong."""
-    if asked.users is None and asked.rate is None:
+    if options.users is None and options.rate is None:
         raise LoadTestUsageError("say how many: USERS=20 people at the same time, or RATE=4 arrivals a second")
-    if asked.users is not None and asked.rate is not None:
+    if options.users is not None and options.rate is not None:
         raise LoadTestUsageError("USERS= is a closed loop and RATE= an open one; choose one")
-    level = asked.rate if asked.users is None else asked.users
-    if level <= 0 or (asked.users is not None and asked.users != int(asked.users)):
+    level = options.rate if options.users is None else options.users
+    if level <= 0 or (options.users is not None and options.users != int(options.users)):
         raise LoadTestUsageError(
-            f"{'RATE' if asked.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
+            f"{'RATE' if options.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
         )
-    if asked.shape not in shapes.NAMES:
-        raise LoadTestUsageError(f"no shape {asked.shape!r}; there are {', '.join(shapes.NAMES)}")
-    if asked.processes < 1:
+    if options.shape not in shapes.NAMES:
+        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(shapes.NAMES)}")
+    if options.processes < 1:
         raise LoadTestUsageError("PROCESSES= wants 1 or more")
-    if asked.pause < 0 or asked.timeout <= 0:
+    if options.pause < 0 or options.timeout <= 0:
         raise LoadTestUsageError("--pause wants 0 or more, --timeout more than 0")
     try:
-        users.mix(asked.scenario)
-        parse_target(asked.url)
-        objective = parse_slo(asked.slo) if asked.slo else STANDARD_OBJECTIVE
-        duration_s = parse_duration(asked.duration or DURATION.get(asked.shape, "60s"))
+        users.mix(options.scenario)
+        parse_target(options.url)
+        objective = parse_slo(options.slo) if options.slo else STANDARD_OBJECTIVE
+        duration_s = parse_duration(options.duration or DURATION.get(options.shape, "60s"))
     except ValueError as error:
         raise LoadTestUsageError(str(error)) from None
-    search = asked.shape == shapes.SATURATE
+    search = options.shape == shapes.SATURATE
     return RunSpec(
-        url=asked.url,
+        url=options.url,
         model="",
-        scenario=asked.scenario,
+        scenario=options.scenario,
         folder="",
-        loop="open" if asked.users is None else "closed",
-        stages=() if search else shapes.STAGED[asked.shape](level, duration_s),
+        loop="open" if options.users is None else "closed",
+        stages=() if search else shapes.STAGED[options.shape](level, duration_s),
         search=SearchPlan(start=level, settle_s=duration_s / 6, measure_s=duration_s / 2) if search else None,
         slo=objective,
-        seed=asked.seed,
-        processes=asked.processes,
-        pause=asked.pause,
-        timeout_s=asked.timeout,
-        trusted=asked.trusted,
+        seed=options.seed,
+        processes=options.processes,
+        pause=options.pause,
+        timeout_s=options.timeout,
+        trusted=options.trusted,
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     key = os.environ.get(KEY, "")
     try:
-        order = run_spec_of(asked)
-        gateway = GatewayClient(asked.url, key, asked.trusted)
-        order = replace(order, model=gateway.ready(asked.model))
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{asked.scenario.replace(':', '').replace(',', '-')}"
-        folder = (asked.out or ROOT / "build/loadtest" / name).resolve()
+        order = run_spec_of(options)
+        gateway = GatewayClient(options.url, key, options.trusted)
+        order = replace(order, model=gateway.ready(options.model))
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{options.scenario.replace(':', '').replace(',', '-')}"
+        folder = (options.out or ROOT / "build/loadtest" / name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
     except (LoadTestUsageError, GatewayUnusable) as error:
         console.print(f"  no  {error}")
@@ -117,15 +117,15 @@ def main(arguments: Sequence[str]) -> int:
     about = {
         "command": shlex.join(["python", "-m", "loadtest", *arguments]),
         "order": dataclasses.asdict(order),
-        "shape": asked.shape,
+        "shape": options.shape,
         "machine": asdict(read_host_info("")),
     }
-    title = f"{asked.scenario}, {asked.shape}, {asked.users or asked.rate:g} {'users' if asked.users else 'a second'}"
-    marks = GrafanaAnnotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    title = f"{options.scenario}, {options.shape}, {options.users or options.rate:g} {'users' if options.users else 'a second'}"
+    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     began_s = time.time()
     try:
         expected_s = _expected_s(order)
-        in_cluster = ControllerAnnotations(asked.url, asked.trusted).during(title, expected_s)
+        in_cluster = ControllerAnnotations(options.url, options.trusted).during(title, expected_s)
         with (
             in_cluster,
             progress(title, expected_s) as shown,
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = read_run(folder, "interrupted by Ctrl-C")
-        _report_result(about, order, ran, asked.slo is not None)
+        _report_result(about, order, ran, options.slo is not None)
         return 130
     except (RunFailed, OSError) as error:
         console.print(f"  no  {error}")
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
         marks.mark(title, began_s, time.time())
     if lost.names and not ran.trouble:
         ran = replace(ran, trouble=f"{', '.join(sorted(lost.names))} was lost during the run")
-    return _report_result(about, order, ran, asked.slo is not None)
+    return _report_result(about, order, ran, options.slo is not None)
 
 
 def _expected_s(order: RunSpec) -> float:

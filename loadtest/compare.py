@@ -159,18 +159,18 @@ def main(arguments: Sequence[str]) -> int:
     p.add_argument(
         "--fail-on-worse", action="store_true", help="exit code 1 when a difference beyond noise is for the worse"
     )
-    asked = p.parse_args(arguments)
+    options = p.parse_args(arguments)
     try:
         (what_a, a, repeats_a, emulated_a), (what_b, b, repeats_b, emulated_b) = (
-            read_run_folder(asked.a),
-            read_run_folder(asked.b),
+            read_run_folder(options.a),
+            read_run_folder(options.b),
         )
     except (NotARun, OSError, KeyError, ValueError) as error:
         console.print(f"  no  {error}")
         return 2
     rows = list(differences(a, b))
-    console.print(f"      A  {asked.a}: {what_a}{', emulated' if emulated_a else ''}")
-    console.print(f"      B  {asked.b}: {what_b}{', emulated' if emulated_b else ''}")
+    console.print(f"      A  {options.a}: {what_a}{', emulated' if emulated_a else ''}")
+    console.print(f"      B  {options.b}: {what_b}{', emulated' if emulated_b else ''}")
     if not rows:
         console.print(
             "  no  the two have no figure in common: one is a proof and the other is not, or their engines differ"
@@ -189,9 +189,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     elif min(len(row.a.values) for row in rows) < 3 or min(len(row.b.values) for row in rows) < 3:
         console.print("  !!  Fewer than three repeats: ranges of so few values say little.")
-    if asked.json:
-        asked.json.write_bytes(orjson.dumps(document(asked.a, asked.b, rows), option=orjson.OPT_INDENT_2))
-    return 1 if asked.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0
+    if options.json:
+        options.json.write_bytes(orjson.dumps(document(options.a, options.b, rows), option=orjson.OPT_INDENT_2))
+    return 1 if options.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -50,26 +50,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        target = find_target(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
-        mix = users.mix(asked.scenario)
-        faults = choose_faults(fault_table(target.containers.parts()), asked.faults)
+        target = find_target(options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes" or options.list)
+        mix = users.mix(options.scenario)
+        faults = choose_faults(fault_table(target.containers.parts()), options.faults)
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
-    if asked.list:
+    if options.list:
         for fault in faults:
             say(f"  {fault.name:24} {fault.title}")
         return 0
-    folder = (asked.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder = (options.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     crowd = LoadUsers(target.asked, mix)
     outcomes: list[FaultResult] = []
     partial = ""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        _run(target, crowd, asked, faults, outcomes)
+        _run(target, crowd, options, faults, outcomes)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     about = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
-        load=f"{asked.users} users, scenario {asked.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
+        load=f"{options.users} users, scenario {options.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
         machine=_machine(),
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
@@ -100,14 +100,14 @@ def main(arguments: Sequence[str]) -> int:
 def _run(
     target: ChaosTarget,
     crowd: LoadUsers,
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     faults: Sequence[Fault],
     outcomes: list[FaultResult],
 ) -> None:
     patient = RetryingClient(target.asked)
-    load = experiment.FaultExperiment(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
+    load = experiment.FaultExperiment(target.containers, target.gateway, crowd, patient, target.engines, options.watch)
     with restored_containers(target.containers):
-        crowd.start(asked.users)
+        crowd.start(options.users)
         patient.start()
         try:
             for number, fault in enumerate(faults, start=1):

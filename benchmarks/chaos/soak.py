@@ -79,16 +79,16 @@ def harmless(target: ChaosTarget) -> list[Fault]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        target = find_target(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes")
-        mix = users.mix(asked.scenario)
+        target = find_target(options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes")
+        mix = users.mix(options.scenario)
         if not (faults := harmless(target)):
             raise UnfitTarget("a soak wants two engines in a pool: with one every fault of it costs requests")
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
-    folder = (asked.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder = (options.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     run = Soak(target, mix, folder, faults)
@@ -96,12 +96,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with restored_containers(target.containers):
             run.find_full()
-            run.soak(asked.minutes, asked.load)
+            run.soak(options.minutes, options.load)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
         partial = str(error)
-    lost = run.write(partial, asked.minutes, asked.load)
+    lost = run.write(partial, options.minutes, options.load)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     say(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
     if partial:

@@ -85,26 +85,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # What was started is ended on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        cluster = _cluster(asked)
-        work, counts, wanted = _work(asked), tuple(sorted({1, *asked.counts})), asked.phases.split(",")
+        cluster = _cluster(options)
+        work, counts, wanted = _work(options), tuple(sorted({1, *options.counts})), options.phases.split(",")
         if unknown := [one for one in wanted if one not in PHASES]:
             raise ScalingUsageError(f"no phase {unknown[0]!r}; there are {', '.join(PHASES)}")
-        out = (asked.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-        about = _begin(out, cluster, work, counts, asked.repeats, arguments)
+        out = (options.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        about = _begin(out, cluster, work, counts, options.repeats, arguments)
     except (ScalingUsageError, BackendError, GatewayUnusable) as error:
         console.print(f"  no  {error}")
         return 2
     except OSError as error:
         console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
         return 2
-    thresholds = Thresholds(asked.min_efficiency, asked.max_p95)
+    thresholds = Thresholds(options.min_efficiency, options.max_p95)
     trouble, code = "", 0
     try:
-        trouble = _measure(asked, cluster, work, counts, wanted, out)
+        trouble = _measure(options, cluster, work, counts, wanted, out)
     except KeyboardInterrupt:
         trouble, code = "interrupted by Ctrl-C", 130
     except (BackendError, RunFailed) as error:
@@ -114,20 +114,20 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if left := cluster.leave():
             console.print(f"  !!  {left}")
-    return _report(out, about, trouble, thresholds, code, asked)
+    return _report(out, about, trouble, thresholds, code, options)
 
 
-def _cluster(asked: argparse.Namespace) -> Backend:
-    if not 0 < asked.speed <= 100:
-        raise ScalingUsageError(f"--speed wants a number above 0, found {asked.speed:g}")
-    if asked.on == "processes":
+def _cluster(options: argparse.Namespace) -> Backend:
+    if not 0 < options.speed <= 100:
+        raise ScalingUsageError(f"--speed wants a number above 0, found {options.speed:g}")
+    if options.on == "processes":
         # Only here: it needs the emulator, the controller and the tests' stand.
         from loadtest.scaling_report.process_backend import ProcessBackend
 
-        return ProcessBackend(asked.speed, asked.profile, asked.frames_together)
+        return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
-    pool = GatewayClient(asked.url, key, asked.trusted).ready(asked.pool)
-    return ComposeBackend(asked.url, key, asked.trusted, pool, asked.gpu or _gpu(), asked.emulated, asked.scale)
+    pool = GatewayClient(options.url, key, options.trusted).ready(options.pool)
+    return ComposeBackend(options.url, key, options.trusted, pool, options.gpu or _gpu(), options.emulated, options.scale)
 
 
 def _gpu() -> str:
@@ -141,25 +141,25 @@ def _gpu() -> str:
     return said.splitlines()[0].strip() if said.strip() else "no GPU"
 
 
-def _work(asked: argparse.Namespace) -> PhaseSettings:
-    if asked.repeats < 1 or asked.processes < 1:
+def _work(options: argparse.Namespace) -> PhaseSettings:
+    if options.repeats < 1 or options.processes < 1:
         raise ScalingUsageError("--repeats and --processes want 1 or more")
-    if asked.users_per_engine is not None and asked.users_per_engine < 1:
-        raise ScalingUsageError(f"--users-per-engine={asked.users_per_engine} makes no load; 1 or more")
-    work = QUICK if asked.quick else PhaseSettings()
+    if options.users_per_engine is not None and options.users_per_engine < 1:
+        raise ScalingUsageError(f"--users-per-engine={options.users_per_engine} makes no load; 1 or more")
+    work = QUICK if options.quick else PhaseSettings()
     try:
-        work = replace(work, slo=parse_slo(asked.slo)) if asked.slo else work
+        work = replace(work, slo=parse_slo(options.slo)) if options.slo else work
     except ValueError as error:
         raise ScalingUsageError(str(error)) from None
-    if asked.scenario:
+    if options.scenario:
         from loadtest import users
 
         try:
-            users.mix(asked.scenario)
+            users.mix(options.scenario)
         except ValueError as error:
             raise ScalingUsageError(str(error)) from None
-        work = replace(work, scenario=asked.scenario)
-    return replace(work, users_per_engine=asked.users_per_engine) if asked.users_per_engine else work
+        work = replace(work, scenario=options.scenario)
+    return replace(work, users_per_engine=options.users_per_engine) if options.users_per_engine else work
 
 
 def _begin(
@@ -194,7 +194,7 @@ def _begin(
 
 
 def _measure(
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     cluster: Backend,
     work: PhaseSettings,
     counts: Sequence[int],
@@ -206,7 +206,7 @@ def _measure(
     done = lines.read_good_results(file)
     have = {(one.visit, one.phase) for one in done}
     left: list[tuple[ClusterVisit, list[Any]]] = []
-    for visit in visits(counts, asked.repeats):
+    for visit in visits(counts, options.repeats):
         missing = [phase for phase in phases(visit.count, wanted) if (visit, phase) not in have]  # type: ignore[arg-type]
         if missing:
             left.append((visit, missing))
@@ -218,9 +218,9 @@ def _measure(
         trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
         console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
 
-    marks = GrafanaAnnotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     model = cluster.kind.about.get("pool") or "qwen3-vl-4b"
-    proof = ScalingMeasurement(cluster, work, out, asked.processes, model, marks, told, list(done))
+    proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, told, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
         f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"
@@ -231,10 +231,10 @@ def _measure(
 
 
 def _report(
-    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, asked: argparse.Namespace
+    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, asked.counts))} ARGS='--out {_shown(out)}'" + (
+    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, options.counts))} ARGS='--out {_shown(out)}'" + (
         " and the other settings as before"
     )
     if not found:

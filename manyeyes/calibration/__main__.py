@@ -115,8 +115,8 @@ def measure(course: MeasurementSeries, quiet: float) -> int:
 def found_device() -> str:
     """The GPU's name as nvidia-smi has it, else the CPU's."""
     with suppress(OSError, subprocess.SubprocessError):
-        asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20)
+        options = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        said = subprocess.run(options, capture_output=True, text=True, check=True, timeout=20)
         if names := said.stdout.strip().splitlines():
             name, _, memory = names[0].partition(",")
             return f"{name.strip()} {round(float(memory.split()[0]) / 1024)}GB" if memory else name.strip()
