@@ -84,7 +84,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.users:
         extent = replace(extent, users_share=options.users)
     repeats = 1 if options.quick else options.repeats
-    jobs = plan_jobs(BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), found)
+    jobs = plan_jobs(
+        BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), found
+    )
     out = (options.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str]) -> int:
 def _expected_s(order: RunSpec) -> float:
     if order.search is None:
         return length_s(order.stages) + 3
-    return 0.6 * order.search.most_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
+    return 0.6 * order.search.max_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
 
 
 def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:

@@ -29,7 +29,7 @@ runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
 ARRIVALS = "manyeyes_arrivals"
 FIELD = "manyeyes"
 
-told = SampleReporter()
+reporter = SampleReporter()
 dues = ArrivalQueue()
 
 
@@ -50,16 +50,16 @@ order = orders.read_run_spec(Path(os.environ[ORDER])) if ordered else _from_page
 
 def _give_up() -> None:
     """The files cannot be written any more: say so at once, Locust's own report will fail too, and end with what there is."""
-    _say({"trouble": kept.trouble})
-    if told.environment and told.environment.runner:
-        gevent.spawn(told.environment.runner.quit)
+    _say({"trouble": writer.trouble})
+    if reporter.environment and reporter.environment.runner:
+        gevent.spawn(reporter.environment.runner.quit)
 
 
-kept = ResultWriter(Path(order.folder) if ordered else None, _give_up)
+writer = ResultWriter(Path(order.folder) if ordered else None, _give_up)
 
 
 def _send(coming: list[tuple[float, int]], forget: bool) -> None:
-    runner = told.environment.runner if told.environment else None
+    runner = reporter.environment.runner if reporter.environment else None
     if isinstance(runner, MasterRunner):
         runner.send_message(ARRIVALS, {"dues": coming, "forget": forget})
     else:
@@ -69,10 +69,12 @@ def _send(coming: list[tuple[float, int]], forget: bool) -> None:
 if ordered:
     mix = users.mix(order.scenario)
     # Locust finds these classes by looking through this file's names.
-    TheUser = open_loop_user(order, mix, told, dues) if order.loop == "open" else closed_loop_user(order, mix, told)
-    TheShape = build_load_shape(order, kept, _send)
+    TheUser = (
+        open_loop_user(order, mix, reporter, dues) if order.loop == "open" else closed_loop_user(order, mix, reporter)
+    )
+    TheShape = build_load_shape(order, writer, _send)
 else:
-    TheUser = locust_web.web_user(order, told)
+    TheUser = locust_web.web_user(order, reporter)
 
 
 @events.init_command_line_parser.add_listener
@@ -83,15 +85,15 @@ def _arguments(parser: LocustArgumentParser) -> None:
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
-    told.environment = environment
+    reporter.environment = environment
     runner = environment.runner
-    gevent.spawn(told.watch)
+    gevent.spawn(reporter.watch)
     if isinstance(runner, WorkerRunner):
         runner.register_message(ARRIVALS, _arrive)
     elif runner is not None:
         gevent.spawn(_report, runner)
     if environment.web_ui and not isinstance(runner, WorkerRunner):
-        locust_web.extend_web_ui(environment, kept)
+        locust_web.extend_web_ui(environment, writer)
 
 
 def _arrive(msg: Any, **_: Any) -> None:
@@ -100,32 +102,32 @@ def _arrive(msg: Any, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def _to_master(client_id: str, data: dict[str, Any]) -> None:
-    data[FIELD] = told.take()
+    data[FIELD] = reporter.collect()
 
 
 @events.worker_report.add_listener
 def _from_worker(client_id: str, data: dict[str, Any]) -> None:
     if FIELD in data:
-        kept.add(client_id, data[FIELD])
+        writer.add(client_id, data[FIELD])
 
 
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
     if not ordered:
-        kept.samples.clear()
+        writer.samples.clear()
 
 
 @events.quitting.add_listener
 def _end(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         if not isinstance(environment.runner, MasterRunner):
-            kept.add("local", told.take())
-        kept.close()
+            writer.add("local", reporter.collect())
+        writer.close()
         if ordered:
             _csv(environment)
-            _say({"trouble": kept.trouble, "requests": len(kept.samples)})
+            _say({"trouble": writer.trouble, "requests": len(writer.samples)})
     # The verdict is ours, from the samples; Locust's own, one failed request, is not it.
-    environment.process_exit_code = 1 if kept.trouble else 0
+    environment.process_exit_code = 1 if writer.trouble else 0
 
 
 def _csv(environment: Environment) -> None:
@@ -137,7 +139,7 @@ def _csv(environment: Environment) -> None:
         with (Path(order.folder) / "locust_failures.csv").open("w", newline="") as file:
             tables.failures_csv(csv.writer(file))
     except OSError as error:
-        kept.trouble = kept.trouble or f"{order.folder}: {error.strerror}"
+        writer.trouble = writer.trouble or f"{order.folder}: {error.strerror}"
 
 
 def _report(runner: Runner) -> None:
@@ -145,20 +147,20 @@ def _report(runner: Runner) -> None:
     while True:
         gevent.sleep(1.0)
         if not isinstance(runner, MasterRunner):
-            kept.add("local", told.take())
+            writer.add("local", reporter.collect())
         if ordered:
             now = time.time()
-            seen = figures(kept.samples[-2000:], Window(now - 10 * order.slowdown, now), order.slo, order.slowdown)
+            seen = figures(writer.samples[-2000:], Window(now - 10 * order.slowdown, now), order.slo, order.slowdown)
             _say(
                 {
                     "users": runner.user_count,
-                    "under_way": sum(kept.under_way.values()),
-                    "requests": len(kept.samples),
+                    "under_way": sum(writer.under_way.values()),
+                    "requests": len(writer.samples),
                     "rps": seen.rps,
                     "p95_s": seen.total_p95_s,
                     "failed": seen.failed,
                     "errors": seen.errors,
-                    "cpu": max(kept.cpu.values(), default=0.0),
+                    "cpu": max(writer.cpu.values(), default=0.0),
                 }
             )
 

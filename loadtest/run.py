@@ -136,7 +136,7 @@ def _longest_s(order: RunSpec) -> float:
     if order.search is None:
         return length_s(order.stages) + order.timeout_s + END_S
     probe_s = order.search.settle_s + order.search.measure_s + 40 * order.slowdown
-    return order.search.most_probes * probe_s + order.timeout_s + END_S
+    return order.search.max_probes * probe_s + order.timeout_s + END_S
 
 
 def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[ProgressLine | None]") -> None:

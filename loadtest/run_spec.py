@@ -63,7 +63,7 @@ class RunSpec:
         file.write_bytes(orjson.dumps(dataclasses.asdict(self), option=orjson.OPT_INDENT_2))
         return file
 
-    def asked(self) -> RequestSettings:
+    def request_settings(self) -> RequestSettings:
         return RequestSettings(
             to=parse_target(self.url),
             model=self.model,

@@ -64,7 +64,7 @@ class LatencyObjective:
     total_s: float = 5.0
     share: float = 0.95
 
-    def kept_by(self, sample: Sample, slowdown: float = 1.0) -> bool:
+    def is_met_by(self, sample: Sample, slowdown: float = 1.0) -> bool:
         if sample.failed or not sample.first_s:
             return False
         return sample.first_s <= self.first_s * slowdown and sample.total_s <= self.total_s * slowdown

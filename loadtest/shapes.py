@@ -87,7 +87,7 @@ class SearchPlan:
     settle_s: float = 5.0
     measure_s: float = 20.0
     precision: float = 0.05
-    most_probes: int = 9
+    max_probes: int = 9
     growth: float = 1.5
 
 
@@ -102,7 +102,7 @@ class LevelSearch:
 
     @property
     def level(self) -> float | None:
-        if self.probes >= self.plan.most_probes:
+        if self.probes >= self.plan.max_probes:
             return None
         held, missed = self.highest_held, self.lowest_missed
         if missed is None:
@@ -112,7 +112,7 @@ class LevelSearch:
             return missed / 2 if missed > self.plan.start / 20 else None
         return None if missed / held <= 1 + self.plan.precision else (held + missed) / 2
 
-    def tell(self, level: float, held: bool) -> None:
+    def record(self, level: float, held: bool) -> None:
         self.probes += 1
         if held:
             self.highest_held = max(self.highest_held, level)

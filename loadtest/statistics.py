@@ -110,10 +110,10 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
         if not sample.failed:
             part = _inside(sample, window)
             rps += part
-            kept_rps += part * slo.kept_by(sample, slowdown)
+            kept_rps += part * slo.is_met_by(sample, slowdown)
     good = [one for one in ended if not one.failed]
     bad = [one for one in ended if one.failed]
-    kept = sum(slo.kept_by(one, slowdown) for one in ended)
+    kept = sum(slo.is_met_by(one, slowdown) for one in ended)
     totals, firsts, gaps = _times(good, slowdown)
     prompt = sum(one.prompt_tokens for one in good)
     return RunFigures(

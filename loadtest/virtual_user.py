@@ -103,34 +103,36 @@ class VirtualUser:
     """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
 
     number: int
-    asked: RequestSettings
-    told: Callable[[Sample], None]
+    settings: RequestSettings
+    on_sample: Callable[[Sample], None]
     sleep: Callable[[float], None] = time.sleep
     connection: StreamingConnection = field(init=False)
     pauses: Random = field(init=False)
-    _said: str = ""
+    _answer_text: str = ""
 
     def __post_init__(self) -> None:
         self.pauses = Random(f"pauses {self.number}")
-        self.connection = StreamingConnection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
+        self.connection = StreamingConnection(self.settings.to, self.settings.timeout_s, self.settings.trusted)
 
-    def live(self, scenario: Scenario, conversation: UserConversation, due_s: float | None = None) -> bool:
+    def converse(self, scenario: Scenario, conversation: UserConversation, due_s: float | None = None) -> bool:
         """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
 
         `due_s`: when its first turn was due (seconds since 1970), in an open loop. Returns whether all turns were answered.
         """
         stays = due_s is None  # and asks again after the last turn
         for turn, messages in enumerate(self._turns(conversation)):
-            sample = self._ask(scenario, turn, conversation.turns[turn], messages, due_s)
-            self.told(sample)
+            sample = self._send_turn(scenario, turn, conversation.turns[turn], messages, due_s)
+            self.on_sample(sample)
             due_s = None
             if sample.failed:
                 if stays:
                     # Nobody asks again at once after an error, and a refusing server must not be hammered.
-                    self.sleep(self.asked.slowdown * max(AFTER_ERROR_S, scenario.think_s))
+                    self.sleep(self.settings.slowdown * max(AFTER_ERROR_S, scenario.think_s))
                 return False
-            if self.asked.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
-                self.sleep(self.asked.slowdown * self.asked.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5))
+            if self.settings.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
+                self.sleep(
+                    self.settings.slowdown * self.settings.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5)
+                )
         return True
 
     def _turns(self, conversation: UserConversation) -> Iterator[list[dict[str, Any]]]:
@@ -138,18 +140,18 @@ class VirtualUser:
         for turn in conversation.turns:
             messages.append({"role": "user", "content": message_content(turn)})
             yield messages
-            messages.append({"role": "assistant", "content": self._said})
+            messages.append({"role": "assistant", "content": self._answer_text})
 
-    def _ask(
+    def _send_turn(
         self, scenario: Scenario, number: int, turn: UserTurn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
-        body = orjson.dumps(completion_body(self.asked.model, messages, scenario.answer_tokens))
+        body = orjson.dumps(completion_body(self.settings.model, messages, scenario.answer_tokens))
         began_s, began = time.time(), time.perf_counter()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
         answer, status, failed, engine, pool, ended = CompletionStream(), 0, "", "", "", None
         name = f"lt-{uuid4().hex}"
         try:
-            reply = self.connection.post(PATH, body, {**self.asked.headers(), "X-Request-Id": name})
+            reply = self.connection.post(PATH, body, {**self.settings.headers(), "X-Request-Id": name})
             status = reply.status
             engine = reply.headers.get("x-manyeyes-engine", "")
             pool = reply.headers.get("x-manyeyes-pool", "")
@@ -161,12 +163,12 @@ class VirtualUser:
             failed = "connection cut" if status else str(error)
         except TimeoutError:
             self.connection.close()
-            failed = f"no byte for {self.asked.timeout_s:g} s"
+            failed = f"no byte for {self.settings.timeout_s:g} s"
         except OSError as error:
             self.connection.close()
             failed = error.strerror or type(error).__name__
         total_s = (time.perf_counter() if failed or ended is None else ended) - began
-        self._said = "".join(answer.text)
+        self._answer_text = "".join(answer.text)
         first_s = answer.tokens_s[0] - began + late_s if answer.tokens_s else 0.0
         return Sample(
             scenario=scenario.name,

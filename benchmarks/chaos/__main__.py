@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
-        target = find_target(options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes" or options.list)
+        target = find_target(
+            options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes" or options.list
+        )
         mix = users.mix(options.scenario)
         faults = choose_faults(fault_table(target.containers.parts()), options.faults)
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
@@ -64,12 +66,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     folder = (options.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    crowd = LoadUsers(target.asked, mix)
+    load_users = LoadUsers(target.settings, mix)
     outcomes: list[FaultResult] = []
     partial = ""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        _run(target, crowd, options, faults, outcomes)
+        _run(target, load_users, options, faults, outcomes)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     about = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
-        load=f"{options.users} users, scenario {options.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
+        load=f"{options.users} users, scenario {options.scenario}, model {target.settings.model}, {len(target.engines)} engines; one run of each fault",
         machine=_machine(),
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
@@ -99,16 +101,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(
     target: ChaosTarget,
-    crowd: LoadUsers,
+    users: LoadUsers,
     options: argparse.Namespace,
     faults: Sequence[Fault],
     outcomes: list[FaultResult],
 ) -> None:
-    patient = RetryingClient(target.asked)
-    load = experiment.FaultExperiment(target.containers, target.gateway, crowd, patient, target.engines, options.watch)
+    retrying_client = RetryingClient(target.settings)
+    load = experiment.FaultExperiment(
+        target.containers, target.gateway, users, retrying_client, target.engines, options.watch
+    )
     with restored_containers(target.containers):
-        crowd.start(options.users)
-        patient.start()
+        users.start(options.users)
+        retrying_client.start()
         try:
             for number, fault in enumerate(faults, start=1):
                 with step(f"{number} of {len(faults)}: {fault.title}") as current:
@@ -118,8 +122,8 @@ def _run(
                 if one.broken:
                     attention(f"{fault.name} {one.broken}")
         finally:
-            crowd.stop()
-            patient.stop()
+            users.stop()
+            retrying_client.stop()
     ok("everything runs as before")
 
 

@@ -54,7 +54,7 @@ class FaultExperiment:
     containers: ClusterContainers
     gateway: GatewayClient
     crowd: LoadUsers
-    patient: RetryingClient
+    retrying_client: RetryingClient
     engines: frozenset[str]
     watch_s: float = 10.0
 
@@ -78,7 +78,7 @@ class FaultExperiment:
         except (CommandFailed, TimeoutError):
             log = None
             notes = [*notes, "the gateway's log could not be read: nothing is known of what was answered twice"]
-        return fault_result(fault, times, list(self.crowd.samples), list(self.patient.tried), log, notes)
+        return fault_result(fault, times, list(self.crowd.samples), list(self.retrying_client.requests), log, notes)
 
     def _whole_again(self, fault: Fault, before: dict[str, str]) -> list[str]:
         notes: list[str] = []

@@ -31,10 +31,10 @@ class _LoadOver(Exception):
 class LoadUsers:
     """`start` as many as wanted; `stop` waits for answers under way. `kept` gets a copy of each sample as it comes."""
 
-    asked: RequestSettings
+    settings: RequestSettings
     mix: Mix
     samples: list[Sample] = field(default_factory=list)
-    kept: Callable[[Sample], None] = lambda sample: None
+    on_sample: Callable[[Sample], None] = lambda sample: None
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class LoadUsers:
                 due += gaps.expovariate(a_second)
                 return due
 
-        self._spawn(at_once, lambda person: self._arrive(person, next_due))
+        self._spawn(at_once, lambda user: self._arrive(user, next_due))
 
     def stop(self) -> None:
         self._over.set()
@@ -64,33 +64,33 @@ class LoadUsers:
 
     def _spawn(self, users: int, live: Callable[[VirtualUser], None]) -> None:
         for number in range(users):
-            person = VirtualUser(number, self.asked, self._tell, self._sleep)
-            thread = threading.Thread(target=self._until_over, args=(live, person), daemon=True)
+            user = VirtualUser(number, self.settings, self._record, self._sleep)
+            thread = threading.Thread(target=self._until_over, args=(live, user), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _until_over(self, live: Callable[[VirtualUser], None], person: VirtualUser) -> None:
+    def _until_over(self, live: Callable[[VirtualUser], None], user: VirtualUser) -> None:
         try:
-            live(person)
+            live(user)
         except _LoadOver:
-            person.connection.close()
+            user.connection.close()
 
-    def _live(self, person: VirtualUser) -> None:
-        scenario = self.mix.of(person.number)
-        self._sleep(person.pauses.uniform(0, 3))
+    def _live(self, user: VirtualUser) -> None:
+        scenario = self.mix.of(user.number)
+        self._sleep(user.pauses.uniform(0, 3))
         for had in itertools.count():
-            person.live(scenario, scenario.conversation(SEED, person.number, had))
+            user.converse(scenario, scenario.conversation(SEED, user.number, had))
 
-    def _arrive(self, person: VirtualUser, next_due: Callable[[], float]) -> None:
-        scenario = self.mix.of(person.number)
+    def _arrive(self, user: VirtualUser, next_due: Callable[[], float]) -> None:
+        scenario = self.mix.of(user.number)
         for had in itertools.count():
             due_s = next_due()
             self._sleep(due_s - time.time())
-            person.live(scenario, scenario.conversation(SEED, person.number, had), due_s)
+            user.converse(scenario, scenario.conversation(SEED, user.number, had), due_s)
 
-    def _tell(self, sample: Sample) -> None:
+    def _record(self, sample: Sample) -> None:
         self.samples.append(sample)
-        self.kept(sample)
+        self.on_sample(sample)
         if self._over.is_set():
             raise _LoadOver
 
@@ -158,8 +158,8 @@ class RetriedRequest:
 class RetryingClient:
     """Asks a short question four times a second, each over a connection of its own."""
 
-    asked: RequestSettings
-    tried: list[RetriedRequest] = field(default_factory=list)
+    settings: RequestSettings
+    requests: list[RetriedRequest] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -185,17 +185,17 @@ class RetryingClient:
         began_s = time.time()
         for number in range(1, RETRIES + 2):
             if self._answered():
-                self.tried.append(RetriedRequest(began_s, time.time(), number, True))
+                self.requests.append(RetriedRequest(began_s, time.time(), number, True))
                 return
             if number <= RETRIES:
                 time.sleep(FIRST_PAUSE_S * 2 ** (number - 1))
-        self.tried.append(RetriedRequest(began_s, time.time(), RETRIES + 1, False))
+        self.requests.append(RetriedRequest(began_s, time.time(), RETRIES + 1, False))
 
     def _answered(self) -> bool:
-        body = {"model": self.asked.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        connection = StreamingConnection(self.asked.to, TIMEOUT_S, self.asked.trusted)
+        body = {"model": self.settings.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        connection = StreamingConnection(self.settings.to, TIMEOUT_S, self.settings.trusted)
         try:
-            reply = connection.post(PATH, orjson.dumps(body), self.asked.headers())
+            reply = connection.post(PATH, orjson.dumps(body), self.settings.headers())
             answer = b"".join(piece for _, piece in connection.pieces(reply))
             return reply.status == 200 and orjson.loads(answer)["choices"][0]["finish_reason"] in ("stop", "length")
         except (ConnectionBroken, OSError, ValueError, LookupError):

@@ -126,16 +126,16 @@ class Soak:
         """Requests a second when everybody asks again at once."""
         count = USERS_PER_ENGINE * len(self.target.engines)
         with step(f"how much is full? {count} users without a pause") as current:
-            crowd = LoadUsers(dataclasses.replace(self.target.asked, pause=0.0), self.mix)
-            crowd.start(count)
+            users = LoadUsers(dataclasses.replace(self.target.settings, pause=0.0), self.mix)
+            users.start(count)
             try:
                 time.sleep(FULL_WARM_S)
                 began_s = time.time()
                 time.sleep(FULL_S)
                 ended_s = time.time()
             finally:
-                crowd.stop()
-            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in crowd.samples)
+                users.stop()
+            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in users.samples)
             self.full_rps = good / (ended_s - began_s)
             current.outcome = f"full is {self.full_rps:.1f} requests a second"
 
@@ -143,8 +143,8 @@ class Soak:
         """Arrivals of conversations; their turns make the requests."""
         turns = _turns(self.mix)
         self.rps = load * self.full_rps
-        crowd = LoadUsers(self.target.asked, self.mix, samples=self.samples)
-        crowd.start_arrivals(self.rps / turns)
+        users = LoadUsers(self.target.settings, self.mix, samples=self.samples)
+        users.start_arrivals(self.rps / turns)
         self.gauge.start()
         self.visitor.start()
         faults = itertools.cycle(self.faults)
@@ -162,7 +162,7 @@ class Soak:
                     rows.writerow(astuple(minute))
                     output.flush()
         finally:
-            crowd.stop()
+            users.stop()
             self.visitor.stop()
             self.gauge.stop()
 

@@ -125,7 +125,7 @@ class ChaosTarget:
     cluster: Cluster
     containers: ClusterContainers
     gateway: GatewayClient
-    asked: RequestSettings
+    settings: RequestSettings
     engines: frozenset[str]
     emulated: bool
 
@@ -147,5 +147,5 @@ def find_target(config: Path, key: str, model: str, confirmed: bool) -> ChaosTar
     chosen = gateway.ready(model)
     if not (engines := frozenset(gateway.up())):
         raise UnfitTarget("no engine is up: make status")
-    asked = RequestSettings(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
-    return ChaosTarget(cluster, containers, gateway, asked, engines, emulated)
+    settings = RequestSettings(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
+    return ChaosTarget(cluster, containers, gateway, settings, engines, emulated)

@@ -94,7 +94,7 @@ async def _send_for(address: str, requests: list[bytes], seconds: float) -> int:
         count = 0
         try:
             while time.monotonic() < until or count < 5:
-                answer = await connection.ask(requests[(number + count) % len(requests)], 60)
+                answer = await connection.send(requests[(number + count) % len(requests)], 60)
                 if answer.status != 200:
                     raise RuntimeError(f"{address} answered {answer.status}: {bytes(answer.body[:300])!r}")
                 count += 1
@@ -134,7 +134,7 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
         # Whoever goes first finds colder caches: they take turns.
         order = (0, 1) if number % 2 else (1, 0)
         for way in order:
-            answer = await ways[way].ask(chat_request((direct, gateway)[way], body))
+            answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
             if number >= 0:
@@ -173,7 +173,7 @@ async def _streams(
     body = chat_body(0, 1, stream=True, picture_url=data_url(1, 900_001))
     for number in range(-2, pairs):
         for way in (0, 1) if number % 2 else (1, 0):
-            answer = await ways[way].ask(chat_request((direct, gateway)[way], body))
+            answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             said = read_streamed_chat(answer)
             if answer.status != 200 or not said.done:
                 raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")

@@ -36,7 +36,7 @@ class AsyncConnection(asyncio.Protocol):
         self._answer = HttpAnswer(0)
         self._parser = ResponseParser()
 
-    async def ask(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
+    async def send(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
         """Sends a whole request and returns the whole answer. Raises ConnectionBroken, OSError or TimeoutError."""
         if self._transport is None or self._transport.is_closing():
             local = (self._source, 0) if self._source else None

@@ -74,12 +74,12 @@ class BenchmarkUser:
         await asyncio.sleep(ARRIVE_S * self.number / self.order.users)
         try:
             for number in range(self.order.conversations):
-                await self.talk(self.work.conversation(self.order.seed, self.number, number), number)
+                await self.converse(self.work.conversation(self.order.seed, self.number, number), number)
         finally:
             for connection in self.connections.values():
                 connection.close()
 
-    async def talk(self, conversation: WorkloadConversation, number: int) -> None:
+    async def converse(self, conversation: WorkloadConversation, number: int) -> None:
         targets = self.order.targets
         address = targets[(self.number + number) % len(targets)]
         names = zip(self.order.headers, (f"chat-{conversation.name}", f"user-{self.number}"), strict=False)
@@ -87,7 +87,7 @@ class BenchmarkUser:
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
             messages.append({"role": "user", "content": self.content(turn)})
-            text = await self.ask(address, messages, headers)
+            text = await self.send(address, messages, headers)
             if text is None:
                 return
             messages.append({"role": "assistant", "content": text})
@@ -99,7 +99,7 @@ class BenchmarkUser:
         picture = {"type": "image_url", "image_url": {"url": self.pictures[turn.picture]}}
         return [picture, {"type": "text", "text": turn.text}]
 
-    async def ask(self, address: str, messages: list[dict[str, Any]], headers: dict[str, str]) -> str | None:
+    async def send(self, address: str, messages: list[dict[str, Any]], headers: dict[str, str]) -> str | None:
         body = orjson.dumps(
             {
                 "messages": messages,
@@ -111,7 +111,7 @@ class BenchmarkUser:
         )
         connection = self.connections.setdefault(address, AsyncConnection(address, self.source))
         try:
-            answer = await connection.ask(chat_request(address, body, headers))
+            answer = await connection.send(chat_request(address, body, headers))
         except (ConnectionBroken, OSError, TimeoutError) as error:
             self.failed(type(error).__name__)
             return None

@@ -114,7 +114,7 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
         ]
         body = {"model": MODEL, "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": content}]}
         connection = AsyncConnection(address, f"127.2.100.{number + 1}")
-        answer = await connection.ask(chat_request(address, orjson.dumps(body)))
+        answer = await connection.send(chat_request(address, orjson.dumps(body)))
         connection.close()
         if answer.status != 200:
             raise RuntimeError(f"warm-up got {answer.status}: {bytes(answer.body[:300])!r}")

@@ -37,7 +37,7 @@ def add_arguments(parser: LocustArgumentParser, order: RunSpec) -> None:
     parser.add_argument("--api-key", default="", is_secret=True, help="where the gateway asks for one")
 
 
-def web_user(order: RunSpec, told: SampleReporter) -> type[User]:
+def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
     """People who read the page's fields as each of them begins."""
     coming = itertools.count()
 
@@ -47,28 +47,28 @@ def web_user(order: RunSpec, told: SampleReporter) -> type[User]:
         def on_start(self) -> None:
             options = self.environment.parsed_options
             assert options is not None
-            asked = order.asked()
-            chosen = RunSpec(self.environment.host or order.url, options.model, options.scenario, "").asked()
+            settings = order.request_settings()
+            chosen = RunSpec(self.environment.host or order.url, options.model, options.scenario, "").request_settings()
             number = next(coming)
             self.seed = int(options.seed)
             self.scenario = users.mix(options.scenario).of(number)
-            key = options.api_key or asked.key
-            self.person = VirtualUser(
+            key = options.api_key or settings.key
+            self.virtual_user = VirtualUser(
                 number,
-                type(asked)(to=chosen.to, model=options.model, key=key, trusted=asked.trusted),
-                told.sample,
+                type(settings)(to=chosen.to, model=options.model, key=key, trusted=settings.trusted),
+                reporter.sample,
                 gevent.sleep,
             )
-            self.had = 0
+            self.conversations = 0
 
         def on_stop(self) -> None:
-            self.person.connection.close()
+            self.virtual_user.connection.close()
 
         @task
         def converse(self) -> None:
-            conversation = self.scenario.conversation(self.seed, self.person.number, self.had)
-            self.had += 1
-            self.person.live(self.scenario, conversation)
+            conversation = self.scenario.conversation(self.seed, self.virtual_user.number, self.conversations)
+            self.conversations += 1
+            self.virtual_user.converse(self.scenario, conversation)
 
     return Visitor
 

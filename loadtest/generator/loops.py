@@ -29,8 +29,8 @@ def user_numbers(runner: Runner | None, processes: int) -> tuple[int, int]:
     return (runner.worker_index % processes, processes) if isinstance(runner, WorkerRunner) else (0, 1)
 
 
-def closed_loop_user(order: RunSpec, mix: Mix, told: SampleReporter) -> type[User]:
-    asked = order.asked()
+def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type[User]:
+    settings = order.request_settings()
     order_of_coming = itertools.count()
 
     class Somebody(User):
@@ -38,31 +38,31 @@ def closed_loop_user(order: RunSpec, mix: Mix, told: SampleReporter) -> type[Use
             first, step = user_numbers(self.environment.runner, order.processes)
             number = first + step * next(order_of_coming)
             self.scenario = mix.of(number)
-            self.had = 0
-            self.person = VirtualUser(number, asked, self.tell, gevent.sleep)
+            self.conversations = 0
+            self.virtual_user = VirtualUser(number, settings, self.report_sample, gevent.sleep)
             # Not all at once: who starts together is answered together, and asks again together.
             spread_s = min(
                 START_SPREAD_S * order.slowdown, length_s(order.stages) / 10 if order.stages else START_SPREAD_S
             )
-            gevent.sleep(self.person.pauses.uniform(0, spread_s))
+            gevent.sleep(self.virtual_user.pauses.uniform(0, spread_s))
 
-        def tell(self, sample: Sample) -> None:
-            told.sample(sample)
+        def report_sample(self, sample: Sample) -> None:
+            reporter.sample(sample)
             if self._state == "stopping":  # Locust ends a user after its task, and a chat of six turns is one task
                 raise gevent.GreenletExit
 
         def on_stop(self) -> None:
-            self.person.connection.close()
+            self.virtual_user.connection.close()
 
         @task
         def converse(self) -> None:
-            conversation = self.scenario.conversation(order.seed, self.person.number, self.had)
-            self.had += 1
-            told.under_way += 1
+            conversation = self.scenario.conversation(order.seed, self.virtual_user.number, self.conversations)
+            self.conversations += 1
+            reporter.under_way += 1
             try:
-                self.person.live(self.scenario, conversation)
+                self.virtual_user.converse(self.scenario, conversation)
             finally:
-                told.under_way -= 1
+                reporter.under_way -= 1
 
     return Somebody
 
@@ -94,20 +94,20 @@ class ArrivalQueue:
         return self._queue.popleft() if self._queue and self._queue[0][0] <= time.time() else None
 
 
-def open_loop_user(order: RunSpec, mix: Mix, told: SampleReporter, dues: ArrivalQueue) -> type[User]:
-    asked = order.asked()
+def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: ArrivalQueue) -> type[User]:
+    settings = order.request_settings()
     free: list[VirtualUser] = []
 
     def visit(number: int, due_s: float) -> None:
         scenario = mix.of(number)
-        person = free.pop() if free else VirtualUser(number, asked, told.sample, gevent.sleep)
-        person.number = number
-        told.under_way += 1
+        user = free.pop() if free else VirtualUser(number, settings, reporter.sample, gevent.sleep)
+        user.number = number
+        reporter.under_way += 1
         try:
-            person.live(scenario, scenario.conversation(order.seed, number, 0), due_s)
+            user.converse(scenario, scenario.conversation(order.seed, number, 0), due_s)
         finally:
-            told.under_way -= 1
-            free.append(person)
+            reporter.under_way -= 1
+            free.append(user)
 
     class Arrivals(User):
         """One per process."""
@@ -116,7 +116,7 @@ def open_loop_user(order: RunSpec, mix: Mix, told: SampleReporter, dues: Arrival
         def arrive(self) -> None:
             first, step = user_numbers(self.environment.runner, order.processes)
             # At the end those who are there still get their answers; Locust waits for this task for so long as it may.
-            while self._state != "stopping" or told.under_way:
+            while self._state != "stopping" or reporter.under_way:
                 due = dues.next(POLL_S)
                 if due and due[1] % step == first:
                     gevent.spawn(visit, due[1], due[0])

@@ -48,7 +48,7 @@ class SampleReporter:
             gevent.sleep(LAG_EVERY_S)
             self._lag_s = max(self._lag_s, time.monotonic() - before - LAG_EVERY_S)
 
-    def take(self) -> dict[str, Any]:
+    def collect(self) -> dict[str, Any]:
         """Everything since the last time. `cpu`: share of a core that this process used in between."""
         samples, self._samples = self._samples, []
         cpu_s, now, lag_s = _cpu_s(), time.monotonic(), self._lag_s
@@ -87,13 +87,13 @@ class ResultWriter:
         if folder is not None:
             self._files = {name: (folder / f"{name}.jsonl").open("ab") for name in ("requests", "generator")}
 
-    def add(self, process: str, told: Mapping[str, Any]) -> None:
-        new = [Sample(*fields) for fields in told["samples"]]
+    def add(self, process: str, reporter: Mapping[str, Any]) -> None:
+        new = [Sample(*fields) for fields in reporter["samples"]]
         self.samples += new
         if not self._files:  # Locust's page, which may stand for days
             del self.samples[:-MAX_SAMPLES_IN_MEMORY]
-        self.cpu[process], self.under_way[process] = told["cpu"], told["under_way"]
-        about = {"at_s": time.time(), "process": process, "cpu": told["cpu"], "lag_s": told["lag_s"]}
+        self.cpu[process], self.under_way[process] = reporter["cpu"], reporter["under_way"]
+        about = {"at_s": time.time(), "process": process, "cpu": reporter["cpu"], "lag_s": reporter["lag_s"]}
         self._write("requests", b"".join(one.line() for one in new))
         self._write("generator", orjson.dumps(about) + b"\n")
 

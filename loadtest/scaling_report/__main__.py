@@ -127,7 +127,9 @@ def _cluster(options: argparse.Namespace) -> Backend:
         return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
     pool = GatewayClient(options.url, key, options.trusted).ready(options.pool)
-    return ComposeBackend(options.url, key, options.trusted, pool, options.gpu or _gpu(), options.emulated, options.scale)
+    return ComposeBackend(
+        options.url, key, options.trusted, pool, options.gpu or _gpu(), options.emulated, options.scale
+    )
 
 
 def _gpu() -> str:
@@ -212,7 +214,7 @@ def _measure(
             left.append((visit, missing))
     trouble = ""
 
-    def told(one: PhaseResult) -> None:
+    def on_result(one: PhaseResult) -> None:
         nonlocal trouble
         lines.append_result(file, one)
         trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
@@ -220,7 +222,7 @@ def _measure(
 
     marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     model = cluster.kind.about.get("pool") or "qwen3-vl-4b"
-    proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, told, list(done))
+    proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
         f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"

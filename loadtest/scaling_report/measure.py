@@ -34,7 +34,7 @@ class ScalingMeasurement:
     processes: int
     model: str
     marks: GrafanaAnnotations
-    told: Callable[[PhaseResult], None]
+    on_result: Callable[[PhaseResult], None]
     done: list[PhaseResult] = field(default_factory=list)
 
     def visit(self, visit: ClusterVisit, phases: Sequence[Phase], title: str) -> None:
@@ -46,22 +46,22 @@ class ScalingMeasurement:
             for phase in phases:
                 measured = self._phase(running, visit, phase, folder / phase, title)
                 self.done.append(measured)
-                self.told(measured)
+                self.on_result(measured)
 
     def _warm_up(self, running: RunningBackend, count: int) -> None:
         """Pictures that the work does not use, all at once: the first answer of an engine is several times slower."""
         kind, image = self.cluster.kind, ALL["image"]
-        asked = self._order(running, Path()).asked()
-        asked = replace(asked, key=running.key)
+        settings = self._order(running, Path()).request_settings()
+        settings = replace(settings, key=running.key)
         failed: list[str] = []
 
         def one(number: int) -> None:
             def tell(sample: Sample) -> None:
                 failed.extend([sample.failed] if sample.failed else [])
 
-            person = VirtualUser(10_000_000 + number, asked, tell, lambda s: None)
-            person.live(image, image.conversation(self.work.seed - 1, person.number, 0), time.time())
-            person.connection.close()
+            user = VirtualUser(10_000_000 + number, settings, tell, lambda s: None)
+            user.converse(image, image.conversation(self.work.seed - 1, user.number, 0), time.time())
+            user.connection.close()
 
         threads = [threading.Thread(target=one, args=(n,)) for n in range(self.work.warm_up_per_engine * count)]
         for thread in threads:
@@ -96,7 +96,7 @@ class ScalingMeasurement:
         if phase == "limit":
             plan = self._search(visit)
             order = replace(order, loop="open", search=plan)
-            length_s = 0.7 * plan.most_probes * (plan.settle_s + plan.measure_s + work.slo.total_s * slow)
+            length_s = 0.7 * plan.max_probes * (plan.settle_s + plan.measure_s + work.slo.total_s * slow)
         else:
             users, scenario, settle_s, measure_s = self._people(visit.count, phase)
             length_s = (settle_s + measure_s) * slow
@@ -156,7 +156,7 @@ class ScalingMeasurement:
             settle_s=work.probe_settle_s * slow,
             measure_s=work.probe_s * slow,
             precision=work.probe_precision,
-            most_probes=work.most_probes,
+            max_probes=work.most_probes,
             growth=1.15 if full else 1.5,
         )
 

@@ -119,8 +119,8 @@ def _row(
 ) -> ReportRow:
     found = [value(one) for one in at]
     first, last = found[0], found[-1]
-    told = change(first, last) if change and first and last and len(at) > 1 else ""
-    return ReportRow(what, note, tuple(format_cell(one, form) for one in found), told)
+    on_result = change(first, last) if change and first and last and len(at) > 1 else ""
+    return ReportRow(what, note, tuple(format_cell(one, form) for one in found), on_result)
 
 
 def format_cell(spread: Spread | None, form: str) -> str:

@@ -68,34 +68,34 @@ def main(arguments: Sequence[str]) -> int:
         base = profile.load_profile(a.base)
         a.out.parent.mkdir(parents=True, exist_ok=True)
         engine = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
-        engine.look()
+        engine.identify()
     except (ValueError, OSError, CannotMeasure) as error:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
     batches = [one for one in BATCHES if one <= a.together] or [1]
-    course = MeasurementSeries(engine, a.repeats, batches, a.batched_tokens)
-    code, raw = measure(course, a.quiet), a.out.with_suffix(".jsonl")
-    raw.write_text("".join(json.dumps(one.line()) + "\n" for one in course.seen))
+    measurements = MeasurementSeries(engine, a.repeats, batches, a.batched_tokens)
+    code, raw = measure(measurements, a.quiet), a.out.with_suffix(".jsonl")
+    raw.write_text("".join(json.dumps(one.line()) + "\n" for one in measurements.seen))
     if code:
         print(f"calibrate: what was measured is in {raw}; a profile needs all of it", file=sys.stderr)
         return code
     device = a.device or found_device()
     try:
-        found = fit_profile(course.seen, device, engine.model, engine.kv_cache_tokens(), base)
+        found = fit_profile(measurements.seen, device, engine.model, engine.kv_cache_tokens(), base)
     except ValueError as error:
         print(f"calibrate: {error}. What was measured is in {raw}; try more --repeats.", file=sys.stderr)
         return 1
     date = datetime.now(UTC).date().isoformat()
     command = f"python -m manyeyes.calibration {shlex.join(arguments)}".strip()
     a.out.write_text(profile_yaml(found, device, f"vLLM {engine.version()}", date, command))
-    tell(found, course, a.out, raw)
+    print_profile(found, measurements, a.out, raw)
     return 0
 
 
-def measure(course: MeasurementSeries, quiet: float) -> int:
+def measure(measurements: MeasurementSeries, quiet: float) -> int:
     """0, or the exit code of what went wrong, which is told."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    steps = course.steps()
+    steps = measurements.steps()
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("", total=len(steps))
         try:
@@ -124,14 +124,17 @@ def found_device() -> str:
     return f"CPU: {here.cpu}, {here.cores} cores"
 
 
-def tell(found: FittedProfile, course: MeasurementSeries, out: Path, raw: Path) -> None:
+def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
     """What was found, on standard output."""
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
     for name, measured_s, said_s in found.checks:
         print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, by the profile {1e3 * said_s:.1f} ms")
-    print(f"  spread of repeats, in the median (largest - smallest) / quicker quarter: {spread(course.seen):.0%}")
-    caches = [("prefix cache", course.prefix_cache), ("cache of preprocessed pictures", course.processor_cache)]
+    print(f"  spread of repeats, in the median (largest - smallest) / quicker quarter: {spread(measurements.seen):.0%}")
+    caches = [
+        ("prefix cache", measurements.prefix_cache),
+        ("cache of preprocessed pictures", measurements.processor_cache),
+    ]
     print("  " + "; ".join(f"{name}: {'answers' if on else 'off'}" for name, on in caches))
     print(f"Written: {out}, {raw}. Try it: python -m manyeyes.emulator --served-model-name m --profile {out}")
 

@@ -210,7 +210,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         profile.load_profile(a.profile)
         real = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
-        real.look()
+        real.identify()
         a.out.parent.mkdir(parents=True, exist_ok=True)
         code = _measure(a, real, told)
     except (CannotMeasure, ValueError, OSError) as error:

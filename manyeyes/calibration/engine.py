@@ -60,7 +60,7 @@ class MeasuredEngine:
         except ValueError as error:
             raise CannotMeasure(str(error)) from None
 
-    def look(self) -> None:
+    def identify(self) -> None:
         """Finds the model, and that this is one vLLM. Raises CannotMeasure."""
         models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
         if not models:

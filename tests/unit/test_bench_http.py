@@ -56,7 +56,7 @@ async def test_a_streamed_answer_keeps_the_time_of_each_word() -> None:
     pieces = [HEAD, chunk(word("one ")), chunk(word("two")), chunk(END) + b"0\r\n\r\n"]
     async with serving(pieces) as address:
         connection = AsyncConnection(address)
-        answer = await connection.ask(chat_request(address, b"{}"))
+        answer = await connection.send(chat_request(address, b"{}"))
         connection.close()
     said = read_streamed_chat(answer)
     assert (answer.status, "".join(said.text), said.finish_reason, said.done) == (200, "one two", "length", True)
@@ -68,7 +68,7 @@ async def test_words_of_one_piece_have_one_time_and_a_word_in_two_pieces_has_the
     together = chunk(word("one ") + word("two ") + split[:9])
     async with serving([HEAD, together, chunk(split[9:]), chunk(END) + b"0\r\n\r\n"]) as address:
         connection = AsyncConnection(address)
-        said = read_streamed_chat(await connection.ask(chat_request(address, b"{}")))
+        said = read_streamed_chat(await connection.send(chat_request(address, b"{}")))
         connection.close()
     assert "".join(said.text) == "one two three"
     assert said.tokens_s[0] == said.tokens_s[1] < said.tokens_s[2]
@@ -78,7 +78,7 @@ async def test_a_connection_serves_one_request_after_another() -> None:
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]
     async with serving(answer, answer) as address:
         connection = AsyncConnection(address)
-        bodies = [bytes((await connection.ask(chat_request(address, b"{}"))).body) for _ in range(2)]
+        bodies = [bytes((await connection.send(chat_request(address, b"{}"))).body) for _ in range(2)]
         connection.close()
     assert bodies == [b"hello", b"hello"]
 
@@ -87,12 +87,12 @@ async def test_a_connection_serves_one_request_after_another() -> None:
 async def test_an_answer_cut_short_is_no_answer(pieces: list[bytes]) -> None:
     async with serving(pieces, close=True) as address:
         with pytest.raises(ConnectionBroken):
-            await AsyncConnection(address).ask(chat_request(address, b"{}"))
+            await AsyncConnection(address).send(chat_request(address, b"{}"))
 
 
 async def test_a_stream_without_done_is_not_complete() -> None:
     async with serving([HEAD, chunk(word("one")) + b"0\r\n\r\n"]) as address:
         connection = AsyncConnection(address)
-        said = read_streamed_chat(await connection.ask(chat_request(address, b"{}")))
+        said = read_streamed_chat(await connection.send(chat_request(address, b"{}")))
         connection.close()
     assert ("".join(said.text), said.done) == ("one", False)

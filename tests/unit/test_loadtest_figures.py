@@ -75,24 +75,24 @@ def test_samples_come_back_from_their_file_but_for_a_line_that_was_cut(tmp_path:
 
 @pytest.mark.parametrize("limit", [0.7, 4.0, 11.0, 37.0])
 def test_a_search_finds_the_limit_to_its_precision(limit: float) -> None:
-    search = LevelSearch(SearchPlan(start=4.0, precision=0.05, most_probes=20))
+    search = LevelSearch(SearchPlan(start=4.0, precision=0.05, max_probes=20))
     while (here := search.level) is not None:
-        search.tell(here, here <= limit)
+        search.record(here, here <= limit)
     assert limit / 1.05 <= search.highest_held <= limit
 
 
 def test_a_search_ends_where_nothing_holds() -> None:
     search = LevelSearch(SearchPlan(start=4.0))
     while (here := search.level) is not None:
-        search.tell(here, False)
+        search.record(here, False)
     assert search.highest_held == 0
     assert search.probes < 9
 
 
 def test_a_search_makes_no_more_probes_than_it_may() -> None:
-    search = LevelSearch(SearchPlan(start=1.0, most_probes=3))
+    search = LevelSearch(SearchPlan(start=1.0, max_probes=3))
     while (here := search.level) is not None:
-        search.tell(here, True)
+        search.record(here, True)
     assert search.probes == 3
 
 
