@@ -87,13 +87,13 @@ class ResultWriter:
         if folder is not None:
             self._files = {name: (folder / f"{name}.jsonl").open("ab") for name in ("requests", "generator")}
 
-    def add(self, process: str, reporter: Mapping[str, Any]) -> None:
-        new = [Sample(*fields) for fields in reporter["samples"]]
+    def add(self, process: str, report: Mapping[str, Any]) -> None:
+        new = [Sample(*fields) for fields in report["samples"]]
         self.samples += new
         if not self._files:  # Locust's page, which may stand for days
             del self.samples[:-MAX_SAMPLES_IN_MEMORY]
-        self.cpu[process], self.under_way[process] = reporter["cpu"], reporter["under_way"]
-        about = {"at_s": time.time(), "process": process, "cpu": reporter["cpu"], "lag_s": reporter["lag_s"]}
+        self.cpu[process], self.under_way[process] = report["cpu"], report["under_way"]
+        about = {"at_s": time.time(), "process": process, "cpu": report["cpu"], "lag_s": report["lag_s"]}
         self._write("requests", b"".join(one.line() for one in new))
         self._write("generator", orjson.dumps(about) + b"\n")
 
