@@ -40,7 +40,7 @@ EVERY_S = 60.0
 FULL_S = 30.0
 FULL_WARM_S = 10.0
 USERS_PER_ENGINE = 12
-LEAST_MB, LEAST_FILES = 5.0, 20.0
+MIN_MB, MIN_FILES = 5.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Soak:
         grown = {
             (service, what): self._growth(service, what, least)
             for service in WATCHED
-            for what, least in (("memory_mb", LEAST_MB), ("files", LEAST_FILES))
+            for what, least in (("memory_mb", MIN_MB), ("files", MIN_FILES))
         }
         panels = {
             "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},

@@ -168,8 +168,8 @@ def _plan(a: argparse.Namespace, arguments: list[str]) -> int:
         raise WrongValue("RPS= is missing: how many requests a second?")
     ask = read_ask(a, a.rps)
     print(f"{request_line(ask)}.")
-    with progress_bar() as say:
-        found = plan(ask, say, a.gpus, a.requests)
+    with progress_bar() as announce:
+        found = plan(ask, announce, a.gpus, a.requests)
     shown = tables(found, a.price)
     for one in shown:
         print_table(one)

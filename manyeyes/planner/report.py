@@ -15,8 +15,8 @@ from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
 from manyeyes.charts.templates import render_page
 from manyeyes.planner.plan_request import PlanRequest
 from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
-from manyeyes.planner.search import CapacityPlan, Say, good
-from manyeyes.planner.simulation import Progress as Told
+from manyeyes.planner.search import Announce, CapacityPlan, good
+from manyeyes.planner.simulation import Progress as ProgressCallback
 
 TextRow = tuple[str, ...]
 
@@ -207,16 +207,16 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.perc
 
 
 @contextmanager
-def progress_bar() -> Iterator[Say]:
+def progress_bar() -> Iterator[Announce]:
     """A bar for the simulation under way."""
     with Progress(*COLUMNS, console=console, transient=True) as bars:
         task = bars.add_task("an idle engine", total=1.0)
 
-        def say(what: str) -> Told:
+        def announce(what: str) -> ProgressCallback:
             bars.update(task, description=what, completed=0.0)
             return lambda share: bars.update(task, completed=share)
 
-        yield say
+        yield announce
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from manyeyes.planner.simulation import MeasuredSpan, Progress, Simulation
 from manyeyes.simulator.core import encoding_s, prefill_s
 from manyeyes.simulator.scheduler import ScheduledBatch
 
-MOST_ENGINES = 100_000
-FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many
+MAX_ENGINES = 100_000
+MIN_REQUESTS, MAX_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many
 SECONDS = 120  # of traffic in one look, where that many requests allow it
-LEAST_WARM_S = 10.0
+MIN_WARM_S = 10.0
 STEP = 1.15  # from one rate to the next while looking for the one that breaks it
 NARROW = 0.02  # how exactly that one is found
 
-Say = Callable[[str], Progress]
+Announce = Callable[[str], Progress]
 """Told what is simulated next; gives what is told how far it is."""
 
 
@@ -57,10 +57,10 @@ def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
 
 def span(ask: PlanRequest, requests: int | None = None) -> MeasuredSpan:
     """How long to look. Chats of several turns need as long as such a chat takes until they come at their full rate."""
-    wanted = requests or max(FEWEST_REQUESTS, min(MOST_REQUESTS, ceil(ask.rps * SECONDS)))
+    wanted = requests or max(MIN_REQUESTS, min(MAX_REQUESTS, ceil(ask.rps * SECONDS)))
     work = ask.work
     chat_s = (work.turns - 1) * (work.think_s * 1.2 + ask.p95_s)
-    return MeasuredSpan(max(LEAST_WARM_S, 2 * ask.p95_s, chat_s), wanted / ask.rps)
+    return MeasuredSpan(max(MIN_WARM_S, 2 * ask.p95_s, chat_s), wanted / ask.rps)
 
 
 def idle(ask: PlanRequest) -> SimulationResult:
@@ -81,38 +81,38 @@ def fewest(ask: PlanRequest) -> int:
     return max(1, ceil(ask.rps / work.turns * max(preprocessing_s, gpu_s)))
 
 
-def plan(ask: PlanRequest, say: Say, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
+def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
     """Raises NeverGood. With `engines` only their number is looked at, good or not. Ctrl-C: what is known, marked partial."""
     found = CapacityPlan(ask, idle(ask))
     if engines is None and not good(ask, replace(found.idle, backlog=(0, 0))):
         raise NoSufficientSize(_never(ask, found.idle))
     try:
-        found.engines = engines or _enough(found, say, requests)
-        _look_closely(found, say, requests)
-        _break(found, say, requests)
+        found.engines = engines or _enough(found, announce, requests)
+        _refine(found, announce, requests)
+        _break(found, announce, requests)
     except KeyboardInterrupt:
         found.partial = True
     return found
 
 
-def _enough(found: CapacityPlan, say: Say, requests: int | None) -> int:
+def _enough(found: CapacityPlan, announce: Announce, requests: int | None) -> int:
     low = fewest(found.ask) - 1
     high = low + 1
-    while not _is_good(found, high, say, requests):
+    while not _is_good(found, high, announce, requests):
         low, high = high, ceil(high * 1.4)
-        if high > MOST_ENGINES:
+        if high > MAX_ENGINES:
             raise NoSufficientSize(
-                f"More than {MOST_ENGINES} GPUs would be needed. Ask for fewer requests or a larger P95."
+                f"More than {MAX_ENGINES} GPUs would be needed. Ask for fewer requests or a larger P95."
             )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _is_good(found, middle, say, requests) else (middle, high)
+        low, high = (low, middle) if _is_good(found, middle, announce, requests) else (middle, high)
     return high
 
 
-def _is_good(found: CapacityPlan, engines: int, say: Say, requests: int | None) -> bool:
+def _is_good(found: CapacityPlan, engines: int, announce: Announce, requests: int | None) -> bool:
     found.engines = engines
-    progress = say(f"{engines} GPUs at {found.ask.rps:g} requests/s")
+    progress = announce(f"{engines} GPUs at {found.ask.rps:g} requests/s")
     outcome = _run(found.ask, engines, span(found.ask, requests), progress)
     found.tried[engines] = found.outcome = outcome
     return good(found.ask, outcome)
@@ -125,19 +125,19 @@ def _run(ask: PlanRequest, engines: int, over: MeasuredSpan, progress: Progress)
     return outcome
 
 
-def _look_closely(found: CapacityPlan, say: Say, requests: int | None) -> None:
+def _refine(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
     once = span(found.ask, requests)
-    progress = say(f"{found.engines} GPUs at {found.ask.rps:g} requests/s, for twice as long")
+    progress = announce(f"{found.engines} GPUs at {found.ask.rps:g} requests/s, for twice as long")
     found.outcome = _run(found.ask, found.engines, MeasuredSpan(once.warm_s, 2 * once.measured_s), progress)
     found.tried[found.engines] = found.rates[found.ask.rps] = found.outcome
 
 
-def _break(found: CapacityPlan, say: Say, requests: int | None) -> None:
+def _break(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
     ask = found.ask
 
     def holds(rps: float) -> bool:
         faster = replace(ask, rps=rps)
-        progress = say(f"{found.engines} GPUs at {rps:.3g} requests/s")
+        progress = announce(f"{found.engines} GPUs at {rps:.3g} requests/s")
         found.rates[rps] = _run(faster, found.engines, span(faster, requests), progress)
         return good(faster, found.rates[rps])
 

@@ -67,7 +67,7 @@ class SimulatedEngine:
         return begins, begins + takes
 
 
-LOOK_EVERY = 4096  # events between two calls of `progress`
+CHECK_EVERY = 4096  # events between two calls of `progress`
 Handler = Callable[[float, Any], None]
 """Told the time, and what it is about."""
 Progress = Callable[[float], None]
@@ -149,7 +149,7 @@ class Simulation:
             self._now = at
             handler(at, about)
             seen += 1
-            if not seen % LOOK_EVERY:
+            if not seen % CHECK_EVERY:
                 progress(min(1.0, at / ends_s))
 
     def _push(self, at: float, handler: Handler, about: Any) -> None:

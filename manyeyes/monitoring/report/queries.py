@@ -21,7 +21,7 @@ CHARTS = {
 }
 POINTS = 240
 """Of each line: about one for every two pixels of its chart."""
-LEAST_STEP_S = 5.0
+MIN_STEP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PoolFigures:
     fell_back: float
 
     @property
-    def kept(self) -> bool | None:
+    def meets_objectives(self) -> bool | None:
         """Both promises; None where nobody asked or nothing is promised."""
         pairs = ((self.answered, self.answered_promised), (self.in_time, self.in_time_promised))
         known = [seen >= promised for seen, promised in pairs if seen is not None and promised is not None]
@@ -80,7 +80,7 @@ class ReportData:
 def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float) -> ReportData:
     """Raises Unanswered."""
     seconds = round(end_s - start_s)
-    step_s = max(LEAST_STEP_S, seconds / POINTS)
+    step_s = max(MIN_STEP_S, seconds / POINTS)
 
     def over(query: str) -> list[TimeSeries]:
         return prometheus.over(query, start_s, end_s, step_s)
@@ -136,7 +136,7 @@ FIGURES = {
     "objective_s": "manyeyes_slo_request_seconds",
 }
 ANSWERS = _increase("manyeyes_requests_total", '{engine!=""}', "pool, engine")
-FEWEST = 0.5
+MIN_REQUESTS = 0.5
 """`increase` extrapolates: less than half a request is none."""
 
 
@@ -154,9 +154,9 @@ def _pool_figures(pool: str, seen: dict[str, float]) -> PoolFigures:
     return PoolFigures(
         pool=pool,
         requests=seen.get("requests", 0.0),
-        answered=1 - seen.get("failed", 0.0) / counted if counted >= FEWEST else None,
+        answered=1 - seen.get("failed", 0.0) / counted if counted >= MIN_REQUESTS else None,
         answered_promised=seen.get("success_promised"),
-        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= FEWEST else None,
+        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= MIN_REQUESTS else None,
         in_time_promised=seen.get("in_time_promised"),
         objective_s=seen.get("objective_s"),
         p50_s=seen.get("p50"),

@@ -9,8 +9,8 @@ NO_REQUESTS = "nobody asked"
 
 def verdict(about: ReportData) -> tuple[str, bool | None]:
     """The headline, and whether it is good news."""
-    asked = [pool for pool in about.pools if pool.kept is not None]
-    missed = [pool for pool in asked if pool.kept is False]
+    asked = [pool for pool in about.pools if pool.meets_objectives is not None]
+    missed = [pool for pool in asked if pool.meets_objectives is False]
     if not asked:
         return "Nobody asked anything", None
     if not missed:
@@ -50,7 +50,7 @@ def _mean(about: ReportData, figure: str) -> float | None:
 
 def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
     """(figure, what was promised, class) of each column."""
-    kept = {True: ("kept", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.kept]
+    kept = {True: ("kept", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
     return [
         (format_count(pool.requests), "", ""),
         (
