@@ -132,8 +132,8 @@ docs: $(VENV)/test ## Write docs/configuration.md, docs/metrics.md, rules.md, al
 	@$(PY) -m manyeyes.config reference > docs/configuration.md
 	@$(PY) -m manyeyes.config schema > config/cluster.schema.json
 	@$(PY) -m manyeyes.controller.telemetry.metrics_reference > docs/metrics.md
-	@$(PY) -m manyeyes.monitoring.prometheus.rules_reference > docs/rules.md
-	@$(PY) -m manyeyes.monitoring.prometheus.alerts_reference > docs/alerts.md
+	@$(PY) -m manyeyes.monitoring.prometheus.reference rules > docs/rules.md
+	@$(PY) -m manyeyes.monitoring.prometheus.reference alerts > docs/alerts.md
 	@$(PY) -m manyeyes.monitoring.grafana.build
 
 ##@ Proof

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from benchmarks import gateways as all_gateways
 from benchmarks import workloads as works
-from benchmarks.gateways.gateway import Gateway
-from benchmarks.gateways.vllm_router import NOT_RUN
+from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks.gateways.routers import NOT_RUN
 from benchmarks.install_competitors import BUILD, NotInstalled
-from benchmarks.plan import Wanted, plan
-from benchmarks.runner import FULL, QUICK, do
-from loadtest.host_info import ROOT, as_json, machine
+from benchmarks.plan import BenchmarkSelection, plan_jobs
+from benchmarks.runner import FULL, QUICK, run_jobs
+from loadtest.host_info import ROOT, as_json, read_host_info
 
 KINDS = ("work", "cpu", "latency", "stream")
 
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def installed(names: Sequence[str]) -> tuple[list[Gateway], dict[str, str], dict[str, str]]:
+def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str, str], dict[str, str]]:
     """Gateways whose names hold one of `names`, versions by name, and why some cannot be had."""
     chosen = [g for g in all_gateways.ALL if not names or any(n.lower() in g.name.lower() for n in names)]
     found, versions, missing = [], {}, dict(NOT_RUN)
@@ -67,30 +67,32 @@ def installed(names: Sequence[str]) -> tuple[list[Gateway], dict[str, str], dict
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # What was started is ended on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    found, versions, missing = installed(asked.gateways)
-    if asked.list:
+    found, versions, missing = installed(options.gateways)
+    if options.list:
         for gateway in found:
             print(f"{gateway.name} ({versions[gateway.name]})")
             for setting in gateway.settings:
                 print(f"    {setting.what}: {setting.why} [{setting.source}]")
         return 0
-    extent = QUICK if asked.quick else FULL
-    extent = replace(extent, speed=asked.speed, user_processes=asked.user_processes)
-    if asked.seconds:
-        extent = replace(extent, seconds=asked.seconds)
-    if asked.users:
-        extent = replace(extent, users_share=asked.users)
-    repeats = 1 if asked.quick else asked.repeats
-    jobs = plan(Wanted(asked.measure, asked.work, asked.engines, asked.headers, repeats), found)
-    out = (asked.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    extent = QUICK if options.quick else FULL
+    extent = replace(extent, speed=options.speed, user_processes=options.user_processes)
+    if options.seconds:
+        extent = replace(extent, seconds=options.seconds)
+    if options.users:
+        extent = replace(extent, users_share=options.users)
+    repeats = 1 if options.quick else options.repeats
+    jobs = plan_jobs(
+        BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), found
+    )
+    out = (options.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
-        "machine": as_json(machine(shlex.join(["python", "-m", "benchmarks", *arguments]))),
+        "machine": as_json(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
         "extent": asdict(extent),
-        "quick": asked.quick,
+        "quick": options.quick,
         "versions": versions,
         "missing": missing,
     }
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         about["versions"] = earlier["versions"] | versions
         about["missing"] = earlier["missing"] | missing
     file.write_text(json.dumps(about, indent=1))
-    do(jobs, {gateway.name: gateway for gateway in found}, extent, out)
+    run_jobs(jobs, {gateway.name: gateway for gateway in found}, extent, out)
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     print(f"raw results: {shown}/runs.jsonl; the report: python -m benchmarks.report {shown}")
     return 0

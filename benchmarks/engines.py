@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
 from loadtest.host_info import ROOT
-from loadtest.process_group import started
+from loadtest.process_group import start_process_group
 from manyeyes.devcluster.cluster import free_port, nginx_binary
 
 
@@ -25,7 +25,7 @@ def emulated(folder: Path, count: int, flags: Sequence[str] = ()) -> Iterator[li
             command = [
                 sys.executable,
                 "-m",
-                "engine.emulator",
+                "manyeyes.emulator",
                 "--host=127.0.0.1",
                 f"--port={port}",
                 f"--served-model-name={MODEL}",
@@ -34,7 +34,7 @@ def emulated(folder: Path, count: int, flags: Sequence[str] = ()) -> Iterator[li
             ]
             # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
             environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
-            stack.enter_context(started(command, folder / f"engine-{number}.log", environment, ROOT))
+            stack.enter_context(start_process_group(command, folder / f"engine-{number}.log", environment, ROOT))
             addresses.append(f"127.0.0.1:{port}")
         _healthy(addresses, folder / "engine-0.log")
         yield addresses
@@ -87,7 +87,7 @@ http {{
 }}
 """)
     command = [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
-    with started(command, folder / "fixed.log"):
+    with start_process_group(command, folder / "fixed.log"):
         addresses = [f"127.0.0.1:{port}" for port in ports]
         _healthy(addresses, folder / "fixed.log")
         yield addresses

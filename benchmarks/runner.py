@@ -10,18 +10,17 @@ from typing import Any
 
 from benchmarks import engines
 from benchmarks import workloads as works
-from benchmarks.gateways import direct
-from benchmarks.gateways.gateway import Gateway
-from benchmarks.measure.cpu import SIZES, cpu_per_request
-from benchmarks.measure.latency import added_latency, streaming
-from benchmarks.measure.load import Order
-from benchmarks.measure.workload_run import work_through
-from benchmarks.measurement import Finished, Job, append, read
-from loadtest.host_info import busy_for
+from benchmarks.gateways import ours
+from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks.measure.gateway_cost import SIZES, added_latency, cpu_per_request, streaming
+from benchmarks.measure.load import LoadSpec
+from benchmarks.measure.workload_run import run_workload
+from benchmarks.plan import BenchmarkJob, JobResult, append_job_result, read_job_results
+from loadtest.host_info import measure_cpu_share
 
 
 @dataclass(frozen=True)
-class Extent:
+class BenchmarkExtent:
     """How much of each measure: a full run, or a quick one that only shows that all of it works."""
 
     users_share: float
@@ -33,28 +32,30 @@ class Extent:
     user_processes: int
 
 
-FULL = Extent(1.0, 1.0, 6.0, 40, 1.0, 20261121, 1)
-QUICK = Extent(1 / 3, 1 / 3, 1.0, 6, 1.0, 20261121, 1)
+FULL = BenchmarkExtent(1.0, 1.0, 6.0, 40, 1.0, 20261121, 1)
+QUICK = BenchmarkExtent(1 / 3, 1 / 3, 1.0, 6, 1.0, 20261121, 1)
 
 
-def do(jobs: Sequence[Job], gateways: Mapping[str, Gateway], extent: Extent, out: Path) -> None:
+def run_jobs(
+    jobs: Sequence[BenchmarkJob], gateways: Mapping[str, BenchmarkedGateway], extent: BenchmarkExtent, out: Path
+) -> None:
     """Appends a line to out/runs.jsonl for each job; one that is there already is not repeated, a failed one is."""
     file = out / "runs.jsonl"
-    done = {finished.job for finished in read(file) if not finished.failed}
+    done = {finished.job for finished in read_job_results(file) if not finished.failed}
     left = [job for job in jobs if job not in done]
     started = time.monotonic()
     for number, job in enumerate(left, 1):
         print(f"[{number}/{len(left)} {(time.monotonic() - started) / 60:.0f} min] {job}", flush=True)
-        busy_before = busy_for(0.5)
+        busy_before = measure_cpu_share(0.5)
         folder = out / "last"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
             found = _measure(job, gateways, extent, folder)
-            append(file, Finished(job, found, busy_before=busy_before))
+            append_job_result(file, JobResult(job, found, busy_before=busy_before))
             print(f"      {_short(found)}", flush=True)
         except Exception as error:  # one gateway that fails must not end hours of the others
-            append(file, Finished(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
+            append_job_result(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
             kept = out / f"failed-{number}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
@@ -62,7 +63,9 @@ def do(jobs: Sequence[Job], gateways: Mapping[str, Gateway], extent: Extent, out
             print(f"      failed: {str(error)[:300]} ({kept.name}/)", flush=True)
 
 
-def _measure(job: Job, gateways: Mapping[str, Gateway], extent: Extent, folder: Path) -> dict[str, Any]:
+def _measure(
+    job: BenchmarkJob, gateways: Mapping[str, BenchmarkedGateway], extent: BenchmarkExtent, folder: Path
+) -> dict[str, Any]:
     if job.kind == "best":
         return _best(job, extent, folder)
     gateway = gateways[job.gateway]
@@ -72,7 +75,7 @@ def _measure(job: Job, gateways: Mapping[str, Gateway], extent: Extent, folder: 
             gateway.run(folder, behind) as running,
         ):
             order = _order(job, extent, running.targets, list(gateway.headers[: job.headers]))
-            return work_through(order, running, behind, extent.user_processes)
+            return run_workload(order, running, behind, extent.user_processes)
     if job.kind == "stream":
         with engines.emulated(folder, 1) as behind, gateway.run(folder, behind) as running:
             return streaming(behind[0], running.targets[0], extent.stream_pairs)
@@ -85,17 +88,17 @@ def _measure(job: Job, gateways: Mapping[str, Gateway], extent: Extent, folder: 
         }
 
 
-def _best(job: Job, extent: Extent, folder: Path) -> dict[str, Any]:
+def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str, Any]:
     """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
     flags = [*_speed(20.0), *_endless_cache()]
-    with engines.emulated(folder, 1, flags) as behind, direct.GATEWAY.run(folder, behind) as running:
-        found = work_through(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
+    with engines.emulated(folder, 1, flags) as behind, ours.DIRECT.run(folder, behind) as running:
+        found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
     return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
 
 
-def _order(job: Job, extent: Extent, targets: Sequence[str], headers: list[str]) -> Order:
+def _order(job: BenchmarkJob, extent: BenchmarkExtent, targets: Sequence[str], headers: list[str]) -> LoadSpec:
     work = works.ALL[job.work]
-    return Order(
+    return LoadSpec(
         work=work.name,
         seed=extent.seed,
         users=max(2, round(work.users_per_engine * job.engines * extent.users_share)),

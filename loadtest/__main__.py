@@ -14,20 +14,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import node_exporter_textfile, shapes, summary, users
-from loadtest.bisection import SearchPlan
-from loadtest.controller_annotations import Marks
-from loadtest.duration import seconds
-from loadtest.figures import Window, figures
-from loadtest.gateway_client import Gateway, Lost, Unusable
-from loadtest.grafana_annotations import Annotations
-from loadtest.host_info import ROOT, machine
-from loadtest.http_client import target
-from loadtest.progress import console, progress
-from loadtest.run import Failed, Ran, run, seen
-from loadtest.run_spec import KEY, Order
-from loadtest.shapes.stage import length_s
-from loadtest.slo import STANDARD, slo
+from loadtest import shapes, summary, users
+from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
+from loadtest.gateway_client import EngineLossWatch, GatewayClient, GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
+from loadtest.http_client import parse_target
+from loadtest.progress import console, progress, publish_textfile
+from loadtest.run import RunFailed, RunResult, read_run, run
+from loadtest.run_spec import KEY, RunSpec, parse_duration
+from loadtest.sample import STANDARD_OBJECTIVE, parse_slo
+from loadtest.shapes import SearchPlan, length_s
+from loadtest.statistics import Window, figures
 
 DURATION = {"soak": "2h", "diurnal": "24m"}
 
@@ -54,63 +51,63 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-class Wrong(Exception):
+class LoadTestUsageError(Exception):
     """The command line; one sentence."""
 
 
-def ordered(asked: argparse.Namespace) -> Order:
+def run_spec_of(options: argparse.Namespace) -> RunSpec:
     """Without model and folder, which come later. Raises Wrong."""
-    if asked.users is None and asked.rate is None:
-        raise Wrong("say how many: USERS=20 people at the same time, or RATE=4 arrivals a second")
-    if asked.users is not None and asked.rate is not None:
-        raise Wrong("USERS= is a closed loop and RATE= an open one; choose one")
-    level = asked.rate if asked.users is None else asked.users
-    if level <= 0 or (asked.users is not None and asked.users != int(asked.users)):
-        raise Wrong(
-            f"{'RATE' if asked.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
+    if options.users is None and options.rate is None:
+        raise LoadTestUsageError("say how many: USERS=20 people at the same time, or RATE=4 arrivals a second")
+    if options.users is not None and options.rate is not None:
+        raise LoadTestUsageError("USERS= is a closed loop and RATE= an open one; choose one")
+    level = options.rate if options.users is None else options.users
+    if level <= 0 or (options.users is not None and options.users != int(options.users)):
+        raise LoadTestUsageError(
+            f"{'RATE' if options.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
         )
-    if asked.shape not in shapes.NAMES:
-        raise Wrong(f"no shape {asked.shape!r}; there are {', '.join(shapes.NAMES)}")
-    if asked.processes < 1:
-        raise Wrong("PROCESSES= wants 1 or more")
-    if asked.pause < 0 or asked.timeout <= 0:
-        raise Wrong("--pause wants 0 or more, --timeout more than 0")
+    if options.shape not in shapes.NAMES:
+        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(shapes.NAMES)}")
+    if options.processes < 1:
+        raise LoadTestUsageError("PROCESSES= wants 1 or more")
+    if options.pause < 0 or options.timeout <= 0:
+        raise LoadTestUsageError("--pause wants 0 or more, --timeout more than 0")
     try:
-        users.mix(asked.scenario)
-        target(asked.url)
-        objective = slo(asked.slo) if asked.slo else STANDARD
-        duration_s = seconds(asked.duration or DURATION.get(asked.shape, "60s"))
+        users.mix(options.scenario)
+        parse_target(options.url)
+        objective = parse_slo(options.slo) if options.slo else STANDARD_OBJECTIVE
+        duration_s = parse_duration(options.duration or DURATION.get(options.shape, "60s"))
     except ValueError as error:
-        raise Wrong(str(error)) from None
-    search = asked.shape == shapes.SATURATE
-    return Order(
-        url=asked.url,
+        raise LoadTestUsageError(str(error)) from None
+    search = options.shape == shapes.SATURATE
+    return RunSpec(
+        url=options.url,
         model="",
-        scenario=asked.scenario,
+        scenario=options.scenario,
         folder="",
-        loop="open" if asked.users is None else "closed",
-        stages=() if search else shapes.STAGED[asked.shape](level, duration_s),
+        loop="open" if options.users is None else "closed",
+        stages=() if search else shapes.STAGED[options.shape](level, duration_s),
         search=SearchPlan(start=level, settle_s=duration_s / 6, measure_s=duration_s / 2) if search else None,
         slo=objective,
-        seed=asked.seed,
-        processes=asked.processes,
-        pause=asked.pause,
-        timeout_s=asked.timeout,
-        trusted=asked.trusted,
+        seed=options.seed,
+        processes=options.processes,
+        pause=options.pause,
+        timeout_s=options.timeout,
+        trusted=options.trusted,
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     key = os.environ.get(KEY, "")
     try:
-        order = ordered(asked)
-        gateway = Gateway(asked.url, key, asked.trusted)
-        order = replace(order, model=gateway.ready(asked.model))
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{asked.scenario.replace(':', '').replace(',', '-')}"
-        folder = (asked.out or ROOT / "build/loadtest" / name).resolve()
+        order = run_spec_of(options)
+        gateway = GatewayClient(options.url, key, options.trusted)
+        order = replace(order, model=gateway.ready(options.model))
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{options.scenario.replace(':', '').replace(',', '-')}"
+        folder = (options.out or ROOT / "build/loadtest" / name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-    except (Wrong, Unusable) as error:
+    except (LoadTestUsageError, GatewayUnusable) as error:
         console.print(f"  no  {error}")
         return 2
     except OSError as error:
@@ -120,43 +117,43 @@ def main(arguments: Sequence[str]) -> int:
     about = {
         "command": shlex.join(["python", "-m", "loadtest", *arguments]),
         "order": dataclasses.asdict(order),
-        "shape": asked.shape,
-        "machine": asdict(machine("")),
+        "shape": options.shape,
+        "machine": asdict(read_host_info("")),
     }
-    title = f"{asked.scenario}, {asked.shape}, {asked.users or asked.rate:g} {'users' if asked.users else 'a second'}"
-    marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    title = f"{options.scenario}, {options.shape}, {options.users or options.rate:g} {'users' if options.users else 'a second'}"
+    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     began_s = time.time()
     try:
         expected_s = _expected_s(order)
-        in_cluster = Marks(asked.url, asked.trusted).during(title, expected_s)
+        in_cluster = ControllerAnnotations(options.url, options.trusted).during(title, expected_s)
         with (
             in_cluster,
             progress(title, expected_s) as shown,
-            node_exporter_textfile.told(shown) as watch,
-            Lost(gateway) as lost,
+            publish_textfile(shown) as watch,
+            EngineLossWatch(gateway) as lost,
         ):
             ran = run(order, key, watch)
     except KeyboardInterrupt:
-        ran = seen(folder, "interrupted by Ctrl-C")
-        _tell(about, order, ran, asked.slo is not None)
+        ran = read_run(folder, "interrupted by Ctrl-C")
+        _report_result(about, order, ran, options.slo is not None)
         return 130
-    except (Failed, OSError) as error:
+    except (RunFailed, OSError) as error:
         console.print(f"  no  {error}")
         return 2
     finally:
         marks.mark(title, began_s, time.time())
     if lost.names and not ran.trouble:
         ran = replace(ran, trouble=f"{', '.join(sorted(lost.names))} was lost during the run")
-    return _tell(about, order, ran, asked.slo is not None)
+    return _report_result(about, order, ran, options.slo is not None)
 
 
-def _expected_s(order: Order) -> float:
+def _expected_s(order: RunSpec) -> float:
     if order.search is None:
         return length_s(order.stages) + 3
-    return 0.6 * order.search.most_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
+    return 0.6 * order.search.max_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
 
 
-def _tell(about: dict[str, Any], order: Order, ran: Ran, gated: bool) -> int:
+def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:
     """Prints, writes, and returns the exit code."""
     start_s, end_s = ran.span
     if ran.samples and not start_s:
@@ -206,7 +203,7 @@ def _tell(about: dict[str, Any], order: Order, ran: Ran, gated: bool) -> int:
     return 1 if ran.trouble or missed else 0
 
 
-def _lowest(ran: Ran) -> float:
+def _lowest(ran: RunResult) -> float:
     return min((probe["level"] for probe in ran.probes), default=0.0)
 
 

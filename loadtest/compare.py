@@ -15,16 +15,15 @@ from typing import Any
 
 import orjson
 
-from loadtest.figures import Figures, Window, figures
 from loadtest.progress import console
-from loadtest.run import seen
-from loadtest.scaling_report import sample as lines
-from loadtest.scaling_report.results import results
-from loadtest.slo import Slo
-from loadtest.spread import Spread, spread
+from loadtest.run import read_run
+from loadtest.sample import LatencyObjective
+from loadtest.scaling_report import phases as lines
+from loadtest.scaling_report.results import summarize
+from loadtest.statistics import RunFigures, Spread, Window, figures, spread
 
 PIECES = 6
-PIECE_LEAST = 5  # answers
+MIN_ANSWERS_PER_PIECE = 5  # answers
 
 
 class NotARun(Exception):
@@ -32,7 +31,7 @@ class NotARun(Exception):
 
 
 @dataclass(frozen=True)
-class Compared:
+class Difference:
     """One figure of both. `better`: +1 where more is better, -1 where less is."""
 
     what: str
@@ -59,14 +58,14 @@ class Compared:
 Named = dict[str, tuple[Spread, int]]
 
 
-def compared(a: Named, b: Named) -> Iterator[Compared]:
+def differences(a: Named, b: Named) -> Iterator[Difference]:
     """What both have."""
     for what, (one, better) in a.items():
         if what in b:
-            yield Compared(what, one, b[what][0], better)
+            yield Difference(what, one, b[what][0], better)
 
 
-def read(folder: Path) -> tuple[str, Named, bool, bool]:
+def read_run_folder(folder: Path) -> tuple[str, Named, bool, bool]:
     """(what it is, figures, whether its spread is of repeats, whether it is emulated). Raises NotARun."""
     if (folder / "runs.jsonl").exists():
         return _proof(folder)
@@ -76,7 +75,7 @@ def read(folder: Path) -> tuple[str, Named, bool, bool]:
 
 
 def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
-    found = results(lines.good(folder / "runs.jsonl"))
+    found = summarize(lines.read_good_results(folder / "runs.jsonl"))
     if not found.counts:
         raise NotARun(f"{folder}/runs.jsonl has no whole measurement")
     about = orjson.loads((folder / "about.json").read_bytes())
@@ -101,10 +100,10 @@ def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
 
 def _single(folder: Path) -> tuple[str, Named, bool, bool]:
     document = orjson.loads((folder / "summary.json").read_bytes())
-    ran = seen(folder)
+    ran = read_run(folder)
     start_s, end_s = ran.span
     order = document["about"]["order"]
-    slo = Slo(**order["slo"])
+    slo = LatencyObjective(**order["slo"])
     title = f"{order['scenario']}, {document['about']['shape']}, {order['url']}"
     if not end_s:
         best = float(document.get("search", {}).get("best", 0.0))
@@ -127,21 +126,21 @@ def _single(folder: Path) -> tuple[str, Named, bool, bool]:
 
 
 def _pieces(start_s: float, end_s: float, samples: int) -> list[Window]:
-    number = max(2, min(PIECES, samples // PIECE_LEAST))
+    number = max(2, min(PIECES, samples // MIN_ANSWERS_PER_PIECE))
     each = (end_s - start_s) / number
     return [Window(start_s + n * each, start_s + (n + 1) * each) for n in range(number)]
 
 
-def _answered(each: Sequence[Figures], name: str) -> list[float | None]:
+def _answered(each: Sequence[RunFigures], name: str) -> list[float | None]:
     return [float(getattr(one, name)) if one.answered else None for one in each]
 
 
-def told(one: Spread) -> str:
+def format_spread(one: Spread) -> str:
     middle, low, high = (f"{value:.3g}" for value in (one.median, one.low, one.high))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def document(a: Path, b: Path, rows: Sequence[Compared]) -> dict[str, Any]:
+def document(a: Path, b: Path, rows: Sequence[Difference]) -> dict[str, Any]:
     return {
         "a": str(a),
         "b": str(b),
@@ -160,15 +159,18 @@ def main(arguments: Sequence[str]) -> int:
     p.add_argument(
         "--fail-on-worse", action="store_true", help="exit code 1 when a difference beyond noise is for the worse"
     )
-    asked = p.parse_args(arguments)
+    options = p.parse_args(arguments)
     try:
-        (what_a, a, repeats_a, emulated_a), (what_b, b, repeats_b, emulated_b) = read(asked.a), read(asked.b)
+        (what_a, a, repeats_a, emulated_a), (what_b, b, repeats_b, emulated_b) = (
+            read_run_folder(options.a),
+            read_run_folder(options.b),
+        )
     except (NotARun, OSError, KeyError, ValueError) as error:
         console.print(f"  no  {error}")
         return 2
-    rows = list(compared(a, b))
-    console.print(f"      A  {asked.a}: {what_a}{', emulated' if emulated_a else ''}")
-    console.print(f"      B  {asked.b}: {what_b}{', emulated' if emulated_b else ''}")
+    rows = list(differences(a, b))
+    console.print(f"      A  {options.a}: {what_a}{', emulated' if emulated_a else ''}")
+    console.print(f"      B  {options.b}: {what_b}{', emulated' if emulated_b else ''}")
     if not rows:
         console.print(
             "  no  the two have no figure in common: one is a proof and the other is not, or their engines differ"
@@ -178,16 +180,18 @@ def main(arguments: Sequence[str]) -> int:
     for row in rows:
         change = "" if row.change is None else f"{100 * row.change:+.1f} %"
         mark = {"noise": "  ", "better": "ok", "worse": "!!"}[row.verdict]
-        console.print(f"  {mark}  {row.what:{wide}}  {told(row.a):>26}  {told(row.b):>26}  {change:>9}  {row.verdict}")
+        console.print(
+            f"  {mark}  {row.what:{wide}}  {format_spread(row.a):>26}  {format_spread(row.b):>26}  {change:>9}  {row.verdict}"
+        )
     if not (repeats_a and repeats_b):
         console.print(
             "      One run each: the ranges are of pieces of its time. What changes from run to run is not in them."
         )
     elif min(len(row.a.values) for row in rows) < 3 or min(len(row.b.values) for row in rows) < 3:
         console.print("  !!  Fewer than three repeats: ranges of so few values say little.")
-    if asked.json:
-        asked.json.write_bytes(orjson.dumps(document(asked.a, asked.b, rows), option=orjson.OPT_INDENT_2))
-    return 1 if asked.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0
+    if options.json:
+        options.json.write_bytes(orjson.dumps(document(options.a, options.b, rows), option=orjson.OPT_INDENT_2))
+    return 1 if options.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.http_client import target
+from loadtest.http_client import parse_target
 
 TIMEOUT_S = 10.0
 FIRST_ANSWER_S = 120.0
 WATCH_EVERY_S = 1.0
 
 
-class Unusable(Exception):
+class GatewayUnusable(Exception):
     """The target cannot be tested; the text says what failed and what to do next."""
 
 
 @dataclass
-class Gateway:
+class GatewayClient:
     """One address with its key. `trusted`: a file with the certificate to trust."""
 
     url: str
@@ -28,45 +28,45 @@ class Gateway:
     trusted: str = ""
 
     def __post_init__(self) -> None:
-        to = target(self.url)
+        to = parse_target(self.url)
         self.base = f"{to.scheme}://{to.authority}{to.prefix}"
 
     def ready(self, model: str) -> str:
         """The model to ask: `model`, or the first one there is. One short answer has been given. Raises Unusable."""
         models = self._models()
         if not model and not models:
-            raise Unusable(f"{self.base} serves no model. Name one with MODEL=.")
+            raise GatewayUnusable(f"{self.base} serves no model. Name one with MODEL=.")
         chosen = model or models[0]
         body = {"model": chosen, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         status, said = self._ask("/v1/chat/completions", body, FIRST_ANSWER_S)
         if status == 404:
-            raise Unusable(
+            raise GatewayUnusable(
                 f"{self.base} has no model {chosen!r}; it has {', '.join(models) or 'none'}. Name one with MODEL=."
             )
         if status != 200:
-            raise Unusable(f"{self.base} answered a first question with {status}: {_message(said)}")
+            raise GatewayUnusable(f"{self.base} answered a first question with {status}: {_error_message(said)}")
         return chosen
 
     def _models(self) -> list[str]:
         status, said = self._ask("/v1/models", None, TIMEOUT_S)
         if status in (401, 403):
-            raise Unusable(
-                f"{self.base} refuses the key ({status}: {_message(said)}). Give one with KEY= (`make key` makes one)."
+            raise GatewayUnusable(
+                f"{self.base} refuses the key ({status}: {_error_message(said)}). Give one with KEY= (`make key` makes one)."
             )
         return [one["id"] for one in said.get("data", ())] if status == 200 else []
 
     def up(self) -> set[str]:
         """Names of the engines that get requests; empty where the target is not this project's gateway."""
-        return {name for pool in self._pools() for name in _up(pool)}
+        return {name for pool in self._pools() for name in _engines_up(pool)}
 
     def up_in(self, pool: str) -> set[str]:
         """As `up`, of one pool."""
-        return {name for one in self._pools() if one.get("name") == pool for name in _up(one)}
+        return {name for one in self._pools() if one.get("name") == pool for name in _engines_up(one)}
 
     def _pools(self) -> list[dict[str, Any]]:
         try:
             status, said = self._ask("/healthz", None, TIMEOUT_S)
-        except Unusable:
+        except GatewayUnusable:
             return []
         return (said.get("pools") or []) if status in (200, 503) else []
 
@@ -78,12 +78,12 @@ class Gateway:
         request = urllib.request.Request(self.base + path, data, headers)
         try:
             with self.opener().open(request, timeout=timeout_s) as reply:
-                return reply.status, _json(reply.read())
+                return reply.status, _parse_json(reply.read())
         except urllib.error.HTTPError as error:
-            return error.code, _json(error.read())
+            return error.code, _parse_json(error.read())
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise Unusable(
+            raise GatewayUnusable(
                 f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
             ) from None
 
@@ -99,14 +99,14 @@ class Gateway:
 
 
 @dataclass
-class Lost:
+class EngineLossWatch:
     """Engines that were up when the watch began and were not once during it."""
 
-    gateway: Gateway
+    gateway: GatewayClient
     names: set[str] = field(default_factory=set)
     _done: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> "Lost":
+    def __enter__(self) -> "EngineLossWatch":
         self._before = self.gateway.up()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -123,11 +123,11 @@ class Lost:
                 self.names |= self._before - up
 
 
-def _up(pool: dict[str, Any]) -> set[str]:
+def _engines_up(pool: dict[str, Any]) -> set[str]:
     return {one["name"] for one in pool.get("engines", ()) if one.get("state") == "up"}
 
 
-def _json(raw: bytes) -> dict[str, Any]:
+def _parse_json(raw: bytes) -> dict[str, Any]:
     try:
         said = json.loads(raw)
     except ValueError:
@@ -135,6 +135,6 @@ def _json(raw: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _message(said: dict[str, Any]) -> str:
+def _error_message(said: dict[str, Any]) -> str:
     error = said.get("error")
     return str(error.get("message", "no reason given") if isinstance(error, dict) else error or "no reason given")

@@ -11,33 +11,33 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Busy:
+class CpuTime:
     """Seconds that all cores together had worked, and had been there, since the machine started."""
 
     worked_s: float
     passed_s: float
 
-    def share_since(self, earlier: "Busy") -> float:
+    def share_since(self, earlier: "CpuTime") -> float:
         """0 to 1: how much of all cores was used in between, by anybody."""
         return (self.worked_s - earlier.worked_s) / max(1e-9, self.passed_s - earlier.passed_s)
 
 
-def busy() -> Busy:
+def read_cpu_time() -> CpuTime:
     first = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle = first[3] + first[4]
     a_second = os.sysconf("SC_CLK_TCK")
-    return Busy((sum(first) - idle) / a_second, sum(first) / a_second)
+    return CpuTime((sum(first) - idle) / a_second, sum(first) / a_second)
 
 
-def busy_for(seconds: float) -> float:
+def measure_cpu_share(seconds: float) -> float:
     """How much of the machine others use just now."""
-    before = busy()
+    before = read_cpu_time()
     time.sleep(seconds)
-    return busy().share_since(before)
+    return read_cpu_time().share_since(before)
 
 
 @dataclass(frozen=True)
-class Machine:
+class HostInfo:
     cpu: str
     cores: int
     memory_gib: float
@@ -47,7 +47,7 @@ class Machine:
     command: str
 
 
-def machine(command: str) -> Machine:
+def read_host_info(command: str) -> HostInfo:
     cpu = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
     )
@@ -55,7 +55,7 @@ def machine(command: str) -> Machine:
     system = next(
         (line.split("=", 1)[1].strip('"') for line in _lines("/etc/os-release") if line.startswith("PRETTY")), "?"
     )
-    return Machine(
+    return HostInfo(
         cpu=cpu,
         cores=os.cpu_count() or 1,
         memory_gib=round(memory / 1024**2, 1),
@@ -66,7 +66,7 @@ def machine(command: str) -> Machine:
     )
 
 
-def as_json(made: Machine) -> dict[str, Any]:
+def as_json(made: HostInfo) -> dict[str, Any]:
     return asdict(made)
 
 

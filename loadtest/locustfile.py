@@ -18,26 +18,24 @@ from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
 
 from loadtest import run_spec as orders
 from loadtest import users
-from loadtest.figures import Window, figures
 from loadtest.generator import locust_web
-from loadtest.generator.closed_loop import people
-from loadtest.generator.load_shape import course
-from loadtest.generator.open_loop import Dues, arrivals
-from loadtest.generator.result_writer import Kept
-from loadtest.generator.sample_reporter import Told
-from loadtest.run_spec import ORDER, Order
+from loadtest.generator.load_shape import build_load_shape
+from loadtest.generator.loops import ArrivalQueue, closed_loop_user, open_loop_user
+from loadtest.generator.results import ResultWriter, SampleReporter
+from loadtest.run_spec import ORDER, RunSpec
+from loadtest.statistics import Window, figures
 
 runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
 ARRIVALS = "manyeyes_arrivals"
 FIELD = "manyeyes"
 
-told = Told()
-dues = Dues()
+reporter = SampleReporter()
+dues = ArrivalQueue()
 
 
-def _from_page() -> Order:
+def _from_page() -> RunSpec:
     """Locust's page: its fields are read when somebody starts a test."""
-    return Order(
+    return RunSpec(
         url=os.environ.get("MANYEYES_GATEWAY_URL", "http://localhost:8080"),
         model=os.environ.get("MANYEYES_MODEL", "auto"),
         scenario="image",
@@ -47,21 +45,21 @@ def _from_page() -> Order:
 
 
 ordered = ORDER in os.environ
-order = orders.read(Path(os.environ[ORDER])) if ordered else _from_page()
+order = orders.read_run_spec(Path(os.environ[ORDER])) if ordered else _from_page()
 
 
 def _give_up() -> None:
     """The files cannot be written any more: say so at once, Locust's own report will fail too, and end with what there is."""
-    _say({"trouble": kept.trouble})
-    if told.environment and told.environment.runner:
-        gevent.spawn(told.environment.runner.quit)
+    _say({"trouble": writer.trouble})
+    if reporter.environment and reporter.environment.runner:
+        gevent.spawn(reporter.environment.runner.quit)
 
 
-kept = Kept(Path(order.folder) if ordered else None, _give_up)
+writer = ResultWriter(Path(order.folder) if ordered else None, _give_up)
 
 
 def _send(coming: list[tuple[float, int]], forget: bool) -> None:
-    runner = told.environment.runner if told.environment else None
+    runner = reporter.environment.runner if reporter.environment else None
     if isinstance(runner, MasterRunner):
         runner.send_message(ARRIVALS, {"dues": coming, "forget": forget})
     else:
@@ -71,29 +69,31 @@ def _send(coming: list[tuple[float, int]], forget: bool) -> None:
 if ordered:
     mix = users.mix(order.scenario)
     # Locust finds these classes by looking through this file's names.
-    TheUser = arrivals(order, mix, told, dues) if order.loop == "open" else people(order, mix, told)
-    TheShape = course(order, kept, _send)
+    TheUser = (
+        open_loop_user(order, mix, reporter, dues) if order.loop == "open" else closed_loop_user(order, mix, reporter)
+    )
+    TheShape = build_load_shape(order, writer, _send)
 else:
-    TheUser = locust_web.people(order, told)
+    TheUser = locust_web.web_user(order, reporter)
 
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
     if not ordered:
-        locust_web.arguments(parser, order)
+        locust_web.add_arguments(parser, order)
 
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
-    told.environment = environment
+    reporter.environment = environment
     runner = environment.runner
-    gevent.spawn(told.watch)
+    gevent.spawn(reporter.watch)
     if isinstance(runner, WorkerRunner):
         runner.register_message(ARRIVALS, _arrive)
     elif runner is not None:
         gevent.spawn(_report, runner)
     if environment.web_ui and not isinstance(runner, WorkerRunner):
-        locust_web.extend(environment, kept)
+        locust_web.extend_web_ui(environment, writer)
 
 
 def _arrive(msg: Any, **_: Any) -> None:
@@ -102,32 +102,32 @@ def _arrive(msg: Any, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def _to_master(client_id: str, data: dict[str, Any]) -> None:
-    data[FIELD] = told.take()
+    data[FIELD] = reporter.collect()
 
 
 @events.worker_report.add_listener
 def _from_worker(client_id: str, data: dict[str, Any]) -> None:
     if FIELD in data:
-        kept.add(client_id, data[FIELD])
+        writer.add(client_id, data[FIELD])
 
 
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
     if not ordered:
-        kept.samples.clear()
+        writer.samples.clear()
 
 
 @events.quitting.add_listener
 def _end(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         if not isinstance(environment.runner, MasterRunner):
-            kept.add("local", told.take())
-        kept.close()
+            writer.add("local", reporter.collect())
+        writer.close()
         if ordered:
             _csv(environment)
-            _say({"trouble": kept.trouble, "requests": len(kept.samples)})
+            _say({"trouble": writer.trouble, "requests": len(writer.samples)})
     # The verdict is ours, from the samples; Locust's own, one failed request, is not it.
-    environment.process_exit_code = 1 if kept.trouble else 0
+    environment.process_exit_code = 1 if writer.trouble else 0
 
 
 def _csv(environment: Environment) -> None:
@@ -139,7 +139,7 @@ def _csv(environment: Environment) -> None:
         with (Path(order.folder) / "locust_failures.csv").open("w", newline="") as file:
             tables.failures_csv(csv.writer(file))
     except OSError as error:
-        kept.trouble = kept.trouble or f"{order.folder}: {error.strerror}"
+        writer.trouble = writer.trouble or f"{order.folder}: {error.strerror}"
 
 
 def _report(runner: Runner) -> None:
@@ -147,20 +147,20 @@ def _report(runner: Runner) -> None:
     while True:
         gevent.sleep(1.0)
         if not isinstance(runner, MasterRunner):
-            kept.add("local", told.take())
+            writer.add("local", reporter.collect())
         if ordered:
             now = time.time()
-            seen = figures(kept.samples[-2000:], Window(now - 10 * order.slowdown, now), order.slo, order.slowdown)
+            seen = figures(writer.samples[-2000:], Window(now - 10 * order.slowdown, now), order.slo, order.slowdown)
             _say(
                 {
                     "users": runner.user_count,
-                    "under_way": sum(kept.under_way.values()),
-                    "requests": len(kept.samples),
+                    "under_way": sum(writer.under_way.values()),
+                    "requests": len(writer.samples),
                     "rps": seen.rps,
                     "p95_s": seen.total_p95_s,
                     "failed": seen.failed,
                     "errors": seen.errors,
-                    "cpu": max(kept.cpu.values(), default=0.0),
+                    "cpu": max(writer.cpu.values(), default=0.0),
                 }
             )
 

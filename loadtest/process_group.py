@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def started(
+def start_process_group(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Iterator[int]:
     """Runs `command` with its output in `log`; yields the id of its session. Ends the whole session, in 5 s at most."""

@@ -16,24 +16,24 @@ from typing import Any
 import orjson
 
 from loadtest.host_info import ROOT
-from loadtest.run_spec import KEY, ORDER, Order
-from loadtest.sample import Sample, read
-from loadtest.shapes.stage import length_s
+from loadtest.run_spec import KEY, ORDER, RunSpec
+from loadtest.sample import Sample, read_samples
+from loadtest.shapes import length_s
 
-Line = dict[str, Any]
-Watch = Callable[[Line], None]
+ProgressLine = dict[str, Any]
+Watch = Callable[[ProgressLine], None]
 
 END_S = 20.0  # after the last stage, on top of the longest answer
 LIMIT_CPU = 0.85
 LIMIT_LAG_S = 0.1
 
 
-class Failed(Exception):
+class RunFailed(Exception):
     """Locust did not do its work; the text says why."""
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunResult:
     """What a run left. `trouble` is empty when it is whole, else the reason why it is partial."""
 
     folder: Path
@@ -47,7 +47,7 @@ class Ran:
         return self.cpu_p95 > LIMIT_CPU or self.lag_p95_s > LIMIT_LAG_S
 
     @property
-    def probes(self) -> list[Line]:
+    def probes(self) -> list[ProgressLine]:
         """Probes of a search, in order."""
         return lines(self.folder / "probes.jsonl")
 
@@ -58,7 +58,7 @@ class Ran:
         return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
 
 
-def lines(file: Path) -> list[Line]:
+def lines(file: Path) -> list[ProgressLine]:
     if not file.exists():
         return []
     found = []
@@ -68,7 +68,7 @@ def lines(file: Path) -> list[Line]:
     return found
 
 
-def command(order: Order) -> list[str]:
+def command(order: RunSpec) -> list[str]:
     folder = order.folder
     words = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless", "--only-summary"]
     words += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
@@ -77,7 +77,7 @@ def command(order: Order) -> list[str]:
     return words + (["--processes", str(order.processes)] if order.processes > 1 else [])
 
 
-def run(order: Order, key: str = "", watch: Watch = lambda line: None) -> Ran:
+def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunResult:
     """Does the order and returns what was seen. On KeyboardInterrupt Locust is ended in order, and it is raised again.
 
     Raises Failed when Locust ended without having done anything.
@@ -96,7 +96,7 @@ def run(order: Order, key: str = "", watch: Watch = lambda line: None) -> Ran:
             cwd=folder,
             start_new_session=True,  # Ctrl-C reaches this process, which ends Locust in order
         )
-    said: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+    said: queue.SimpleQueue[ProgressLine | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(process, said), daemon=True).start()
     trouble = ""
     try:
@@ -106,14 +106,14 @@ def run(order: Order, key: str = "", watch: Watch = lambda line: None) -> Ran:
         raise
     finally:
         _end(process, 5)
-    ran = seen(folder, trouble)
+    ran = read_run(folder, trouble)
     if process.returncode and not ran.samples and not trouble:
-        raise Failed(f"Locust ended with {process.returncode}: {_last_line(folder / 'locust.log')}")
+        raise RunFailed(f"Locust ended with {process.returncode}: {_last_line(folder / 'locust.log')}")
     return ran
 
 
 def _attend(
-    order: Order, process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[Line | None]", watch: Watch
+    order: RunSpec, process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[ProgressLine | None]", watch: Watch
 ) -> str:
     deadline = time.monotonic() + _longest_s(order)
     trouble = ""
@@ -132,14 +132,14 @@ def _attend(
             watch(line)
 
 
-def _longest_s(order: Order) -> float:
+def _longest_s(order: RunSpec) -> float:
     if order.search is None:
         return length_s(order.stages) + order.timeout_s + END_S
     probe_s = order.search.settle_s + order.search.measure_s + 40 * order.slowdown
-    return order.search.most_probes * probe_s + order.timeout_s + END_S
+    return order.search.max_probes * probe_s + order.timeout_s + END_S
 
 
-def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[Line | None]") -> None:
+def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[ProgressLine | None]") -> None:
     assert process.stdout
     for line in process.stdout:
         if line.startswith(b"{"):
@@ -162,16 +162,16 @@ def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
             process.wait(timeout=wait_s)
 
 
-def seen(folder: Path, trouble: str = "") -> Ran:
+def read_run(folder: Path, trouble: str = "") -> RunResult:
     """What a run left in its folder, whole or not."""
     generator = lines(folder / "generator.jsonl")
     # The first second of a process is its start.
     started = min((line["at_s"] for line in generator), default=0.0)
     later = [line for line in generator if line["at_s"] > started + 2] or generator
     cpu, lag = sorted(line["cpu"] for line in later), sorted(line["lag_s"] for line in later)
-    return Ran(
+    return RunResult(
         folder=folder,
-        samples=tuple(read(folder / "requests.jsonl")),
+        samples=tuple(read_samples(folder / "requests.jsonl")),
         trouble=trouble,
         cpu_p95=cpu[int(0.95 * (len(cpu) - 1))] if cpu else 0.0,
         lag_p95_s=lag[int(0.95 * (len(lag) - 1))] if lag else 0.0,

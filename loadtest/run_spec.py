@@ -2,17 +2,33 @@
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import orjson
 
-from loadtest.bisection import SearchPlan
-from loadtest.http_client import target
-from loadtest.shapes.stage import Stage
-from loadtest.slo import STANDARD, Slo
-from loadtest.virtual_user import Asked
+from loadtest.http_client import parse_target
+from loadtest.sample import STANDARD_OBJECTIVE, LatencyObjective
+from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.virtual_user import RequestSettings
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """90, 90s, 10m, 1h30m. Raises ValueError with one sentence."""
+    plain = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", plain):
+        plain += "s"
+    parts = _DURATION_PART.findall(plain)
+    total = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    if not total or "".join(number + unit for number, unit in parts) != plain:
+        raise ValueError(f"a duration is written 90s, 10m or 2h, and is above 0; found {text!r}")
+    return total
+
 
 ORDER = "MANYEYES_LOADTEST_ORDER"
 KEY = "MANYEYES_API_KEY"
@@ -21,7 +37,7 @@ Loop = Literal["closed", "open"]
 
 
 @dataclass(frozen=True)
-class Order:
+class RunSpec:
     """Levels are users (`loop` closed) or requests a second (open), on the wall's clock, as all seconds here are.
 
     `stages` or `search`, not both. `slowdown`: wall seconds per second of the engines' clock, for pauses and objectives.
@@ -32,9 +48,9 @@ class Order:
     scenario: str
     folder: str
     loop: Loop = "closed"
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[LoadStage, ...] = ()
     search: SearchPlan | None = None
-    slo: Slo = STANDARD
+    slo: LatencyObjective = STANDARD_OBJECTIVE
     seed: int = 20261121
     processes: int = 1
     slowdown: float = 1.0
@@ -47,9 +63,9 @@ class Order:
         file.write_bytes(orjson.dumps(dataclasses.asdict(self), option=orjson.OPT_INDENT_2))
         return file
 
-    def asked(self) -> Asked:
-        return Asked(
-            to=target(self.url),
+    def request_settings(self) -> RequestSettings:
+        return RequestSettings(
+            to=parse_target(self.url),
             model=self.model,
             key=os.environ.get(KEY, ""),
             trusted=self.trusted,
@@ -59,9 +75,9 @@ class Order:
         )
 
 
-def read(file: Path) -> Order:
+def read_run_spec(file: Path) -> RunSpec:
     fields = orjson.loads(file.read_bytes())
-    fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
+    fields["stages"] = tuple(LoadStage(**stage) for stage in fields["stages"])
     fields["search"] = SearchPlan(**fields["search"]) if fields["search"] else None
-    fields["slo"] = Slo(**fields["slo"])
-    return Order(**fields)
+    fields["slo"] = LatencyObjective(**fields["slo"])
+    return RunSpec(**fields)

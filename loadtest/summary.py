@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from loadtest.figures import Figures
-from loadtest.run import LIMIT_CPU, LIMIT_LAG_S, Ran
+from loadtest.run import LIMIT_CPU, LIMIT_LAG_S, RunResult
+from loadtest.statistics import RunFigures
 
 GENERATOR_WAS_LIMIT = (
     "The load generator was the limit: {cpu:.0%} of a core in its busiest process, timers up to {lag:.0f} ms late. "
@@ -15,7 +15,7 @@ GENERATOR_WAS_LIMIT = (
 )
 
 
-def document(about: dict[str, Any], ran: Ran, seen: Figures, more: dict[str, Any]) -> dict[str, Any]:
+def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
     """`about`: what was done. `more`: what a search found."""
     return {
         "about": about,
@@ -39,7 +39,7 @@ def write(file: Path, what: dict[str, Any]) -> None:
     part.replace(file)
 
 
-def rows(seen: Figures) -> list[tuple[str, str]]:
+def rows(seen: RunFigures) -> list[tuple[str, str]]:
     """What a person wants to read, with units."""
     found = [
         ("Requests a second", f"{seen.rps:.2f}"),

@@ -9,21 +9,79 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.http_client import Broken, Connection, Target
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
 from loadtest.sample import Sample
-from loadtest.stream import Streamed
-from loadtest.users.scenario import Conversation, Scenario, Turn
+from loadtest.users import Scenario, UserConversation, UserTurn
+from manyeyes.sse import EventStreamParser
+
+_DONE = b"[DONE]"
+GOOD_FINISH_REASONS = ("stop", "length")
+
+
+@dataclass
+class CompletionStream:
+    """`tokens_s`: when each event with text arrived. vLLM may put several tokens into one event; `usage` has their number."""
+
+    text: list[str] = field(default_factory=list)
+    tokens_s: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+    error: str = ""
+    done: bool = False
+    usage: dict[str, Any] = field(default_factory=dict)
+    _parser: EventStreamParser = field(default_factory=EventStreamParser)
+
+    def feed(self, at_s: float, piece: bytes) -> None:
+        """`piece` arrived at `at_s`."""
+        for data in self._parser.feed(piece):
+            if data.strip() == _DONE:
+                self.done = True
+            else:
+                self._read_event(at_s, data)
+
+    def _read_event(self, at_s: float, data: bytes) -> None:
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.error = "an event that is not JSON"
+            return
+        if "error" in event:
+            self.error = "error in the stream"
+            return
+        self.usage = event.get("usage") or self.usage
+        for choice in event.get("choices") or ():
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if said := (choice.get("delta") or {}).get("content"):
+                self.text.append(said)
+                self.tokens_s.append(at_s)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.usage.get("completion_tokens") or len(self.tokens_s))
+
+    @property
+    def failed(self) -> str:
+        """Empty when the answer counts: its end came, a token came, and it was not broken off."""
+        if self.error:
+            return self.error
+        if self.finish_reason and self.finish_reason not in GOOD_FINISH_REASONS:
+            return f"finish_reason {self.finish_reason}"
+        if not self.done:
+            return "cut before [DONE]"
+        if not self.tokens_s:
+            return "no token"
+        return "" if self.finish_reason else "no finish_reason"
+
 
 PATH = "/v1/chat/completions"
 AFTER_ERROR_S = 3.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestSettings:
     """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock. `pause`: what
     every pause is multiplied by; 0 is a closed loop of so many requests at the same time."""
 
-    to: Target
+    to: TargetUrl
     model: str
     key: str = ""
     trusted: str = ""
@@ -41,57 +99,59 @@ class Asked:
 
 
 @dataclass
-class Person:
+class VirtualUser:
     """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
 
     number: int
-    asked: Asked
-    told: Callable[[Sample], None]
+    settings: RequestSettings
+    on_sample: Callable[[Sample], None]
     sleep: Callable[[float], None] = time.sleep
-    connection: Connection = field(init=False)
+    connection: StreamingConnection = field(init=False)
     pauses: Random = field(init=False)
-    _said: str = ""
+    _answer_text: str = ""
 
     def __post_init__(self) -> None:
         self.pauses = Random(f"pauses {self.number}")
-        self.connection = Connection(self.asked.to, self.asked.timeout_s, self.asked.trusted)
+        self.connection = StreamingConnection(self.settings.to, self.settings.timeout_s, self.settings.trusted)
 
-    def live(self, scenario: Scenario, conversation: Conversation, due_s: float | None = None) -> bool:
+    def converse(self, scenario: Scenario, conversation: UserConversation, due_s: float | None = None) -> bool:
         """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
 
         `due_s`: when its first turn was due (seconds since 1970), in an open loop. Returns whether all turns were answered.
         """
         stays = due_s is None  # and asks again after the last turn
         for turn, messages in enumerate(self._turns(conversation)):
-            sample = self._ask(scenario, turn, conversation.turns[turn], messages, due_s)
-            self.told(sample)
+            sample = self._send_turn(scenario, turn, conversation.turns[turn], messages, due_s)
+            self.on_sample(sample)
             due_s = None
             if sample.failed:
                 if stays:
                     # Nobody asks again at once after an error, and a refusing server must not be hammered.
-                    self.sleep(self.asked.slowdown * max(AFTER_ERROR_S, scenario.think_s))
+                    self.sleep(self.settings.slowdown * max(AFTER_ERROR_S, scenario.think_s))
                 return False
-            if self.asked.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
-                self.sleep(self.asked.slowdown * self.asked.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5))
+            if self.settings.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
+                self.sleep(
+                    self.settings.slowdown * self.settings.pause * scenario.think_s * self.pauses.uniform(0.5, 1.5)
+                )
         return True
 
-    def _turns(self, conversation: Conversation) -> Iterator[list[dict[str, Any]]]:
+    def _turns(self, conversation: UserConversation) -> Iterator[list[dict[str, Any]]]:
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
-            messages.append({"role": "user", "content": content(turn)})
+            messages.append({"role": "user", "content": message_content(turn)})
             yield messages
-            messages.append({"role": "assistant", "content": self._said})
+            messages.append({"role": "assistant", "content": self._answer_text})
 
-    def _ask(
-        self, scenario: Scenario, number: int, turn: Turn, messages: list[dict[str, Any]], due_s: float | None
+    def _send_turn(
+        self, scenario: Scenario, number: int, turn: UserTurn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
-        body = orjson.dumps(request(self.asked.model, messages, scenario.answer_tokens))
+        body = orjson.dumps(completion_body(self.settings.model, messages, scenario.answer_tokens))
         began_s, began = time.time(), time.perf_counter()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
-        answer, status, failed, engine, pool, ended = Streamed(), 0, "", "", "", None
+        answer, status, failed, engine, pool, ended = CompletionStream(), 0, "", "", "", None
         name = f"lt-{uuid4().hex}"
         try:
-            reply = self.connection.post(PATH, body, {**self.asked.headers(), "X-Request-Id": name})
+            reply = self.connection.post(PATH, body, {**self.settings.headers(), "X-Request-Id": name})
             status = reply.status
             engine = reply.headers.get("x-manyeyes-engine", "")
             pool = reply.headers.get("x-manyeyes-pool", "")
@@ -99,16 +159,16 @@ class Person:
                 if status == 200:
                     answer.feed(ended, piece)
             failed = answer.failed if status == 200 else f"status {status}"
-        except Broken as error:
+        except ConnectionBroken as error:
             failed = "connection cut" if status else str(error)
         except TimeoutError:
             self.connection.close()
-            failed = f"no byte for {self.asked.timeout_s:g} s"
+            failed = f"no byte for {self.settings.timeout_s:g} s"
         except OSError as error:
             self.connection.close()
             failed = error.strerror or type(error).__name__
         total_s = (time.perf_counter() if failed or ended is None else ended) - began
-        self._said = "".join(answer.text)
+        self._answer_text = "".join(answer.text)
         first_s = answer.tokens_s[0] - began + late_s if answer.tokens_s else 0.0
         return Sample(
             scenario=scenario.name,
@@ -130,7 +190,7 @@ class Person:
         )
 
 
-def content(turn: Turn) -> str | list[dict[str, Any]]:
+def message_content(turn: UserTurn) -> str | list[dict[str, Any]]:
     """As the `openai` client sends it."""
     media: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures
@@ -140,7 +200,7 @@ def content(turn: Turn) -> str | list[dict[str, Any]]:
     return [*media, {"type": "text", "text": turn.text}] if media else turn.text
 
 
-def request(model: str, messages: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
+def completion_body(model: str, messages: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
     return {
         "messages": messages,
         "model": model,

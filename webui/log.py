@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from manyeyes.observability.log_format import JsonLines
+from manyeyes.observability.log_format import JsonFormatter
 
 _logger = logging.getLogger("webui")
 
@@ -13,7 +13,7 @@ _logger = logging.getLogger("webui")
 def to_stdout() -> None:
     """Sets Python's logging up for the process."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines("webui"))
+    handler.setFormatter(JsonFormatter("webui"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2"):  # a line per request to the gateway
         logging.getLogger(chatty).setLevel(logging.WARNING)

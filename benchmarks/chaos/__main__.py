@@ -17,15 +17,14 @@ from types import FrameType
 import orjson
 
 from benchmarks.chaos import experiment, report
-from benchmarks.chaos.fault_injection import left_as_it_was
-from benchmarks.chaos.fault_result import Outcome
-from benchmarks.chaos.faults import Fault, chosen, table
-from benchmarks.chaos.load_users import Crowd
-from benchmarks.chaos.retrying_client import Patient
-from benchmarks.chaos.target import Target, Unfit, find
+from benchmarks.chaos.experiment import restored_containers
+from benchmarks.chaos.fault_result import FaultResult
+from benchmarks.chaos.faults import Fault, choose_faults, fault_table
+from benchmarks.chaos.load import LoadUsers, RetryingClient
+from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
 from loadtest import users
-from loadtest.gateway_client import Unusable
-from loadtest.host_info import ROOT, machine
+from loadtest.gateway_client import GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import attention, ok, refusal, say, step
@@ -51,34 +50,36 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes" or asked.list)
-        mix = users.mix(asked.scenario)
-        faults = chosen(table(target.containers.parts()), asked.faults)
-    except (Unfit, Unusable, ConfigError, ValueError) as error:
+        target = find_target(
+            options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes" or options.list
+        )
+        mix = users.mix(options.scenario)
+        faults = choose_faults(fault_table(target.containers.parts()), options.faults)
+    except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
-    if asked.list:
+    if options.list:
         for fault in faults:
             say(f"  {fault.name:24} {fault.title}")
         return 0
-    folder = (asked.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder = (options.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    crowd = Crowd(target.asked, mix)
-    outcomes: list[Outcome] = []
+    load_users = LoadUsers(target.settings, mix)
+    outcomes: list[FaultResult] = []
     partial = ""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        _run(target, crowd, asked, faults, outcomes)
+        _run(target, load_users, options, faults, outcomes)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
         partial = str(error)
-    about = report.About(
+    about = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
-        load=f"{asked.users} users, scenario {asked.scenario}, model {target.asked.model}, {len(target.engines)} engines; one run of each fault",
+        load=f"{options.users} users, scenario {options.scenario}, model {target.settings.model}, {len(target.engines)} engines; one run of each fault",
         machine=_machine(),
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
@@ -99,13 +100,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(
-    target: Target, crowd: Crowd, asked: argparse.Namespace, faults: Sequence[Fault], outcomes: list[Outcome]
+    target: ChaosTarget,
+    users: LoadUsers,
+    options: argparse.Namespace,
+    faults: Sequence[Fault],
+    outcomes: list[FaultResult],
 ) -> None:
-    patient = Patient(target.asked)
-    load = experiment.UnderLoad(target.containers, target.gateway, crowd, patient, target.engines, asked.watch)
-    with left_as_it_was(target.containers):
-        crowd.start(asked.users)
-        patient.start()
+    retrying_client = RetryingClient(target.settings)
+    load = experiment.FaultExperiment(
+        target.containers, target.gateway, users, retrying_client, target.engines, options.watch
+    )
+    with restored_containers(target.containers):
+        users.start(options.users)
+        retrying_client.start()
         try:
             for number, fault in enumerate(faults, start=1):
                 with step(f"{number} of {len(faults)}: {fault.title}") as current:
@@ -115,17 +122,17 @@ def _run(
                 if one.broken:
                     attention(f"{fault.name} {one.broken}")
         finally:
-            crowd.stop()
-            patient.stop()
+            users.stop()
+            retrying_client.stop()
     ok("everything runs as before")
 
 
-def _in_short(one: Outcome) -> str:
+def _in_short(one: FaultResult) -> str:
     return f"{one.answered} answered, {one.failed} failed, {one.cut} cut, whole again after {one.whole_again_s:.1f} s"
 
 
 def _machine() -> str:
-    it = machine("")
+    it = read_host_info("")
     return f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}"
 
 

@@ -1,18 +1,42 @@
-"""One fault after the other on a running cluster with its users on: before, strike, whole again, after."""
+"""One fault after the other on a running cluster with its users on: before, injected and undone, whole again, after."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.chaos.containers import Containers
-from benchmarks.chaos.fault_injection import strike
-from benchmarks.chaos.fault_result import Outcome, Times, outcome
+from benchmarks.chaos.fault_result import FaultResult, FaultTimes, fault_result, log_lines_by_id
 from benchmarks.chaos.faults import Fault
-from benchmarks.chaos.gateway_log import by_id
-from benchmarks.chaos.load_users import Crowd
-from benchmarks.chaos.retrying_client import Patient
-from loadtest.gateway_client import Gateway
+from benchmarks.chaos.load import LoadUsers, RetryingClient
+from benchmarks.chaos.target import ClusterContainers
+from loadtest.gateway_client import GatewayClient
 from manyeyes.cli.process import CommandFailed
+
+
+def inject_fault(containers: ClusterContainers, fault: Fault, sleep: Callable[[float], None] = time.sleep) -> None:
+    """A pause or a stop is over when this returns, whatever happens; what was killed is Docker's to start again."""
+    try:
+        for service in fault.services:
+            getattr(containers, fault.action)(service)
+        if fault.hold_s:
+            sleep(fault.hold_s)
+    finally:
+        if fault.action != "kill":
+            for service in fault.services:
+                containers.put_back(service)
+
+
+@contextlib.contextmanager
+def restored_containers(containers: ClusterContainers) -> Iterator[None]:
+    """At the end everything that ran at the beginning runs, and is not paused; also after Ctrl-C."""
+    ran = [service for service, state in containers.states().items() if state.running and not state.paused]
+    try:
+        yield
+    finally:
+        for service in ran:
+            with contextlib.suppress(CommandFailed, TimeoutError):
+                containers.put_back(service)
+
 
 BY_ITSELF_S = 90.0
 """Docker waits longer before each start of a container that ends soon after its start, at most a minute; then it is helped."""
@@ -24,17 +48,17 @@ LOOK_EVERY_S = 0.2
 
 
 @dataclass
-class UnderLoad:
+class FaultExperiment:
     """`engines`: who is up when all is well. `watch_s`: how long to look on before a strike, and after everything is back."""
 
-    containers: Containers
-    gateway: Gateway
-    crowd: Crowd
-    patient: Patient
+    containers: ClusterContainers
+    gateway: GatewayClient
+    crowd: LoadUsers
+    retrying_client: RetryingClient
     engines: frozenset[str]
     watch_s: float = 10.0
 
-    def measure(self, fault: Fault, told: Callable[[str], None] = lambda note: None) -> Outcome:
+    def measure(self, fault: Fault, told: Callable[[str], None] = lambda note: None) -> FaultResult:
         """Waits a while, strikes, waits until everything is as before, looks on for a while."""
         began_s = time.time()
         told("before")
@@ -42,19 +66,19 @@ class UnderLoad:
         before = {name: state.started_at for name, state in self.containers.states().items()}
         struck_s = time.time()
         told("struck")
-        strike(self.containers, fault)
+        inject_fault(self.containers, fault)
         told("waiting until all is as before")
         notes = self._whole_again(fault, before)
         whole_s = time.time()
         told("after")
         time.sleep(self.watch_s)
-        times = Times(began_s, struck_s, whole_s, time.time())
+        times = FaultTimes(began_s, struck_s, whole_s, time.time())
         try:
-            log = by_id(self.containers.log_since("gateway", began_s))
+            log = log_lines_by_id(self.containers.log_since("gateway", began_s))
         except (CommandFailed, TimeoutError):
             log = None
             notes = [*notes, "the gateway's log could not be read: nothing is known of what was answered twice"]
-        return outcome(fault, times, list(self.crowd.samples), list(self.patient.tried), log, notes)
+        return fault_result(fault, times, list(self.crowd.samples), list(self.retrying_client.requests), log, notes)
 
     def _whole_again(self, fault: Fault, before: dict[str, str]) -> list[str]:
         notes: list[str] = []

@@ -1,21 +1,51 @@
 """One fault in figures: what users saw, and what the gateway's log says of the same requests. Pure."""
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.chaos.faults import Fault
-from benchmarks.chaos.gateway_log import Logged
-from benchmarks.chaos.retrying_client import Tried
-from loadtest.percentiles import percentile
+from benchmarks.chaos.load import RetriedRequest
 from loadtest.sample import Sample
+from loadtest.statistics import percentile
+
+REQUEST_ID = "lt-"
+"""How ids of the load test's users begin."""
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One line. `engines`: how many were asked for it."""
+
+    status: int
+    engines: int
+
+
+def log_lines_by_id(text: str) -> dict[str, list[LoggedRequest]]:
+    """Every line about a user's request; a line that a kill cut in two is left out."""
+    found: dict[str, list[LoggedRequest]] = defaultdict(list)
+    for line in text.splitlines():
+        if REQUEST_ID not in line or not line.startswith("{"):
+            continue
+        try:
+            told = json.loads(line)
+            name, status = str(told["request"]), int(told["status"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if name.startswith(REQUEST_ID):
+            # nginx joins attempts at one pool with commas, and those at the next pool with colons.
+            attempts = [one for part in str(told.get("attempts", "")).split(", ") for one in part.split(" : ") if one]
+            found[name].append(LoggedRequest(status, len(attempts)))
+    return dict(found)
+
 
 SLACK_S = 2.0
 """nginx asks for members once a second, and a request that is refused ends a moment later."""
 
 
 @dataclass(frozen=True)
-class Times:
+class FaultTimes:
     """Seconds since 1970: of the first look, the strike, everything as before, the last look."""
 
     began_s: float
@@ -25,7 +55,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FaultResult:
     """Requests are counted that ended between strike and last look; `answered` whole, `cut` after their first byte, `failed` before it.
 
     `handed_on`: a second engine was asked. `twice`: one id was answered more than once. `unlogged`: answered, and not in the log.
@@ -59,14 +89,14 @@ def is_cut(sample: Sample) -> bool:
     return bool(sample.failed) and sample.status == 200
 
 
-def outcome(
+def fault_result(
     fault: Fault,
-    times: Times,
+    times: FaultTimes,
     samples: Sequence[Sample],
-    tried: Sequence[Tried],
-    log: Mapping[str, Sequence[Logged]] | None,
+    tried: Sequence[RetriedRequest],
+    log: Mapping[str, Sequence[LoggedRequest]] | None,
     notes: Sequence[str] = (),
-) -> Outcome:
+) -> FaultResult:
     """`log`: None where it could not be read."""
     since = [one for one in samples if times.struck_s <= one.ended_s < times.ended_s]
     good = [one for one in since if not one.failed]
@@ -75,7 +105,7 @@ def outcome(
     asked = [one for one in tried if times.struck_s <= one.ended_s < times.ended_s]
     lines = {} if log is None else log
     bad_ends = [one.ended_s for one in (*cut, *failed)] + [one.began_s for one in asked if one.failed_at_first]
-    return Outcome(
+    return FaultResult(
         name=fault.name,
         title=fault.title,
         costs=fault.costs,
@@ -103,7 +133,7 @@ def _p95(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
     return percentile([one.total_s for one in samples if start_s <= one.ended_s < end_s and not one.failed], 0.95)
 
 
-def _broken(fault: Fault, times: Times, failed: Sequence[Sample], cut: Sequence[Sample]) -> str:
+def _broken(fault: Fault, times: FaultTimes, failed: Sequence[Sample], cut: Sequence[Sample]) -> str:
     if fault.costs == "nothing" and (failed or cut):
         return f"was to cost nothing: {len(failed)} failed, {len(cut)} cut"
     if fault.costs == "begun" and failed:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Action = Literal["kill", "pause", "stop"]
-Costs = Literal["nothing", "begun", "in flight"]
+FaultCosts = Literal["nothing", "begun", "in flight"]
 """What a fault may cost: nothing; answers that had begun on the struck engine; everything in flight, and requests until it is back."""
 
-SAYS: dict[Costs, str] = {
+SAYS: dict[FaultCosts, str] = {
     "nothing": "nothing",
     "begun": "answers already begun on it",
     "in flight": "what is in flight, and requests until it is back",
@@ -16,7 +16,7 @@ SAYS: dict[Costs, str] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class FaultPart:
     """A running service: an engine has the name of its pool."""
 
     service: str
@@ -31,7 +31,7 @@ class Fault:
     title: str
     action: Action
     services: tuple[str, ...]
-    costs: Costs
+    costs: FaultCosts
     hold_s: float = 0.0
 
 
@@ -54,14 +54,14 @@ AWAY_S = 10.0
 SHORT_S = 3.0
 
 
-def table(parts: Sequence[Part]) -> list[Fault]:
+def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
     """Every fault that these parts can have, engines first."""
     engines = [part for part in parts if part.pool]
     running = [part.service for part in parts]
     found: list[Fault] = []
     for part in engines:
         alone = sum(other.pool == part.pool for other in engines) == 1
-        costs: Costs = "in flight" if alone else "begun"
+        costs: FaultCosts = "in flight" if alone else "begun"
         found.append(Fault(f"kill-{part.service}", f"{part.service}: {KILLED}", "kill", (part.service,), costs))
     if engines:
         of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
@@ -135,7 +135,7 @@ def table(parts: Sequence[Part]) -> list[Fault]:
     return found
 
 
-def chosen(faults: Sequence[Fault], names: str) -> list[Fault]:
+def choose_faults(faults: Sequence[Fault], names: str) -> list[Fault]:
     """Those that `names` lists, with commas; all where it is empty. Raises ValueError with one sentence."""
     if not names:
         return list(faults)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.chaos.fault_result import Outcome
+from markupsafe import Markup
 
-STYLE = Path(__file__).parents[2] / "manyeyes/charts/page.css"
-WRAPPED = " .faults th, .faults td { white-space: normal; padding: 7px 8px; } .faults tbody th { min-width: 150px; }"
-"""The table has twelve columns."""
+from benchmarks.chaos.fault_result import FaultResult
+from manyeyes.charts.templates import render_page
+
 EMULATED = (
     "Emulated: no GPU took part. Engines are stand-ins with the timing of the named card; gateway, controller, containers and faults are real. "
     "A real engine takes longer to start again."
@@ -32,7 +32,7 @@ GATEWAY = (
 
 
 @dataclass(frozen=True)
-class About:
+class ChaosRun:
     """What was done, in words for people."""
 
     cluster: str
@@ -43,7 +43,7 @@ class About:
     partial: str = ""
 
 
-def headline(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+def headline(outcomes: Sequence[FaultResult]) -> list[tuple[str, str]]:
     free = [one for one in outcomes if one.costs != "in flight"]
     lost = sum(one.failed for one in free)
     kept = sum(not one.broken for one in outcomes)
@@ -63,7 +63,7 @@ def headline(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return found
 
 
-def cells(one: Outcome) -> list[str]:
+def cells(one: FaultResult) -> list[str]:
     return [
         one.title,
         one.costs,
@@ -80,7 +80,7 @@ def cells(one: Outcome) -> list[str]:
     ]
 
 
-def remarks(outcomes: Sequence[Outcome]) -> list[str]:
+def remarks(outcomes: Sequence[FaultResult]) -> list[str]:
     """What else is to be known of single faults."""
     found = [f"{one.name}: {note}" for one in outcomes for note in one.notes]
     found += [f"{one.name}: " + ", ".join(f"{n} x {why}" for why, n in one.why.items()) for one in outcomes if one.why]
@@ -88,7 +88,7 @@ def remarks(outcomes: Sequence[Outcome]) -> list[str]:
     return [*found, GATEWAY.format(unlogged=sum(one.unlogged for one in struck))] if struck else found
 
 
-def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
+def markdown(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
     parts = [f"# Chaos report: {about.cluster}{' (emulated)' if about.emulated else ''}", ""]
     parts += [f"**{EMULATED}**", ""] if about.emulated else []
     parts += [f"> Partial: {about.partial}", ""] if about.partial else []
@@ -99,53 +99,28 @@ def markdown(about: About, outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*parts, "", f"{about.load}. {about.machine}.", "", f"    {about.command}", ""])
 
 
-def page(about: About, outcomes: Sequence[Outcome]) -> str:
-    badge = '<span class="badge">emulated</span>' if about.emulated else ""
-    cards = "".join(
-        f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in headline(outcomes)
-    )
+def page(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
     alarms = [f"Partial: {about.partial}"] if about.partial else []
-    alarms += [f"{one.title}: {one.broken}" for one in outcomes if one.broken]
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<{_tag(at)}>{html.escape(text)}</{_tag(at)}>" for at, text in enumerate(cells(one)))
-        + "</tr>"
-        for one in outcomes
+    return render_page(
+        Path(__file__).with_name("report.html.j2"),
+        about=about,
+        emulated_notice=EMULATED,
+        alarms=alarms + [f"{one.title}: {one.broken}" for one in outcomes if one.broken],
+        cards=headline(outcomes),
+        bars=Markup(_bars(outcomes)),
+        heads=HEADS,
+        rows=[cells(one) for one in outcomes],
+        notes=[_bold(line) for line in (*NOTES, *remarks(outcomes))],
     )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Chaos report: {html.escape(about.cluster)}</title>
-<style>{STYLE.read_text()}{WRAPPED}</style>
-<main>
-<header><p class="eyebrow">ManyEyes · chaos report {badge}</p><h1>{html.escape(about.cluster)}: {len(outcomes)} faults under load</h1></header>
-{f'<p class="emulated">{html.escape(EMULATED)}</p>' if about.emulated else ""}
-{"".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms)}
-<section class="cards">{cards}</section>
-<h2>What users saw, and when it was over</h2>
-<figure><figcaption><b>Seconds until everything was as before</b> The orange part: until no request failed any more.</figcaption>{_bars(outcomes)}</figure>
-<h2>All figures</h2>
-<div class="wide"><table class="faults"><thead><tr>{"".join(f"<th>{html.escape(head)}</th>" for head in HEADS)}</tr></thead><tbody>{rows}</tbody></table></div>
-<ul>{"".join(f"<li>{_bold(line)}</li>" for line in (*NOTES, *remarks(outcomes)))}</ul>
-<footer>{html.escape(about.load)}. {html.escape(about.machine)}.<br><code>{html.escape(about.command)}</code></footer>
-</main>
-</html>
-"""
 
 
-def _tag(at: int) -> str:
-    return "td" if at else "th"
-
-
-def _bold(line: str) -> str:
+def _bold(line: str) -> Markup:
     """**word** as in Markdown."""
     parts = html.escape(line).split("**")
-    return "".join(f"<b>{part}</b>" if at % 2 else part for at, part in enumerate(parts))
+    return Markup("").join(Markup(f"<b>{part}</b>" if at % 2 else part) for at, part in enumerate(parts))
 
 
-def _bars(outcomes: Sequence[Outcome]) -> str:
+def _bars(outcomes: Sequence[FaultResult]) -> str:
     most = max((max(one.whole_again_s, one.users_recovered_s) for one in outcomes), default=1) or 1
     height = 24 * len(outcomes)
     parts = [f'<svg viewBox="0 0 900 {height}" role="img" aria-label="seconds to recover, by fault">']

@@ -18,21 +18,19 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.chaos.fault_injection import left_as_it_was, strike
+from benchmarks.chaos.experiment import inject_fault, restored_containers
 from benchmarks.chaos.fault_result import is_cut
-from benchmarks.chaos.faults import Fault, table
-from benchmarks.chaos.leak_detection import LEAST_S, Growth, growth
-from benchmarks.chaos.load_users import Crowd
-from benchmarks.chaos.page_visitor import Visitor
-from benchmarks.chaos.resource_sampler import Gauge
-from benchmarks.chaos.svg_chart import lines
-from benchmarks.chaos.target import Target, Unfit, find
+from benchmarks.chaos.faults import Fault, fault_table
+from benchmarks.chaos.load import LoadUsers, PageVisitor
+from benchmarks.chaos.resource_usage import MIN_DURATION_S, ResourceGrowth, ResourceSampler, measure_growth
+from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
 from loadtest import users
-from loadtest.gateway_client import Unusable
-from loadtest.host_info import ROOT, machine
-from loadtest.percentiles import percentile
+from loadtest.gateway_client import GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from loadtest.sample import Sample
+from loadtest.statistics import percentile
+from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import ok, refusal, say, step
 from manyeyes.config.loader import ConfigError
@@ -42,11 +40,11 @@ EVERY_S = 60.0
 FULL_S = 30.0
 FULL_WARM_S = 10.0
 USERS_PER_ENGINE = 12
-LEAST_MB, LEAST_FILES = 5.0, 20.0
+MIN_MB, MIN_FILES = 5.0, 20.0
 
 
 @dataclass(frozen=True)
-class Minute:
+class SoakMinute:
     """What users saw in it. Figures of answers that ended in it."""
 
     minute: int
@@ -71,39 +69,39 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def harmless(target: Target) -> list[Fault]:
+def harmless(target: ChaosTarget) -> list[Fault]:
     """Faults that may cost no request before its first byte, and that leave the watched parts running."""
     return [
         fault
-        for fault in table(target.containers.parts())
+        for fault in fault_table(target.containers.parts())
         if fault.costs != "in flight" and not set(fault.services) & set(WATCHED)
     ]
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        target = find(asked.config, os.environ.get(KEY, ""), asked.model, asked.confirm == "yes")
-        mix = users.mix(asked.scenario)
+        target = find_target(options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes")
+        mix = users.mix(options.scenario)
         if not (faults := harmless(target)):
-            raise Unfit("a soak wants two engines in a pool: with one every fault of it costs requests")
-    except (Unfit, Unusable, ConfigError, ValueError) as error:
+            raise UnfitTarget("a soak wants two engines in a pool: with one every fault of it costs requests")
+    except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         refusal(str(error))
         return 2
-    folder = (asked.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder = (options.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     run = Soak(target, mix, folder, faults)
     partial = ""
     try:
-        with left_as_it_was(target.containers):
+        with restored_containers(target.containers):
             run.find_full()
-            run.soak(asked.minutes, asked.load)
+            run.soak(options.minutes, options.load)
     except KeyboardInterrupt:
         partial = "interrupted by Ctrl-C"
     except (CommandFailed, TimeoutError) as error:
         partial = str(error)
-    lost = run.write(partial, asked.minutes, asked.load)
+    lost = run.write(partial, options.minutes, options.load)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     say(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
     if partial:
@@ -115,29 +113,29 @@ def main(arguments: Sequence[str]) -> int:
 class Soak:
     """One run; what it saw stays in memory and, as it comes, in `folder`."""
 
-    def __init__(self, target: Target, mix: users.Mix, folder: Path, faults: Sequence[Fault]) -> None:
+    def __init__(self, target: ChaosTarget, mix: users.Mix, folder: Path, faults: Sequence[Fault]) -> None:
         self.target, self.mix, self.folder, self.faults = target, mix, folder, faults
         self.full_rps = 0.0
         self.rps = 0.0
-        self.minutes: list[Minute] = []
+        self.minutes: list[SoakMinute] = []
         self.samples: list[Sample] = []
-        self.gauge = Gauge(target.containers, WATCHED, folder / "parts.csv")
-        self.visitor = Visitor(target.gateway)
+        self.gauge = ResourceSampler(target.containers, WATCHED, folder / "parts.csv")
+        self.visitor = PageVisitor(target.gateway)
 
     def find_full(self) -> None:
         """Requests a second when everybody asks again at once."""
         count = USERS_PER_ENGINE * len(self.target.engines)
         with step(f"how much is full? {count} users without a pause") as current:
-            crowd = Crowd(dataclasses.replace(self.target.asked, pause=0.0), self.mix)
-            crowd.start(count)
+            users = LoadUsers(dataclasses.replace(self.target.settings, pause=0.0), self.mix)
+            users.start(count)
             try:
                 time.sleep(FULL_WARM_S)
                 began_s = time.time()
                 time.sleep(FULL_S)
                 ended_s = time.time()
             finally:
-                crowd.stop()
-            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in crowd.samples)
+                users.stop()
+            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in users.samples)
             self.full_rps = good / (ended_s - began_s)
             current.outcome = f"full is {self.full_rps:.1f} requests a second"
 
@@ -145,8 +143,8 @@ class Soak:
         """Arrivals of conversations; their turns make the requests."""
         turns = _turns(self.mix)
         self.rps = load * self.full_rps
-        crowd = Crowd(self.target.asked, self.mix, samples=self.samples)
-        crowd.start_arrivals(self.rps / turns)
+        users = LoadUsers(self.target.settings, self.mix, samples=self.samples)
+        users.start_arrivals(self.rps / turns)
         self.gauge.start()
         self.visitor.start()
         faults = itertools.cycle(self.faults)
@@ -154,7 +152,7 @@ class Soak:
         try:
             with (self.folder / "minutes.csv").open("w", newline="") as output:
                 rows = csv.writer(output)
-                rows.writerow([one.name for one in fields(Minute)])
+                rows.writerow([one.name for one in fields(SoakMinute)])
                 for number in range(1, minutes + 1):
                     fault = next(faults)
                     with step(f"minute {number} of {minutes}: {fault.name}") as current:
@@ -164,19 +162,19 @@ class Soak:
                     rows.writerow(astuple(minute))
                     output.flush()
         finally:
-            crowd.stop()
+            users.stop()
             self.visitor.stop()
             self.gauge.stop()
 
-    def _minute(self, number: int, fault: Fault, until: float) -> Minute:
+    def _minute(self, number: int, fault: Fault, until: float) -> SoakMinute:
         began_s = time.time()
-        strike(self.target.containers, fault)
+        inject_fault(self.target.containers, fault)
         time.sleep(max(0.0, until - time.monotonic()))
         ended = [one for one in list(self.samples) if began_s <= one.ended_s < time.time()]
         good = [one for one in ended if not one.failed]
         cut = sum(is_cut(one) for one in ended)
         p95_s = percentile([one.total_s for one in good], 0.95)
-        return Minute(number, fault.name, len(good), len(ended) - len(good) - cut, cut, round(p95_s, 3))
+        return SoakMinute(number, fault.name, len(good), len(ended) - len(good) - cut, cut, round(p95_s, 3))
 
     def write(self, partial: str, minutes: int, load: float) -> bool:
         """soak.md; whether anything was lost or grows."""
@@ -186,13 +184,13 @@ class Soak:
         grown = {
             (service, what): self._growth(service, what, least)
             for service in WATCHED
-            for what, least in (("memory_mb", LEAST_MB), ("files", LEAST_FILES))
+            for what, least in (("memory_mb", MIN_MB), ("files", MIN_FILES))
         }
         panels = {
             "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
             "Open files": {service: self._line(service, "files") for service in WATCHED},
         }
-        (self.folder / "soak.svg").write_text(lines(panels))
+        (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
         bad = bool(failed) or any(one.grows for one in grown.values())
         (refusal if bad else ok)(
@@ -204,14 +202,16 @@ class Soak:
         )
         return bad
 
-    def _growth(self, service: str, what: str, least: float) -> Growth:
-        return growth(self._line(service, what), least)
+    def _growth(self, service: str, what: str, least: float) -> ResourceGrowth:
+        return measure_growth(self._line(service, what), least)
 
     def _line(self, service: str, what: str) -> list[tuple[float, float]]:
         return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
 
-    def _text(self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], Growth]) -> str:
-        it = machine("")
+    def _text(
+        self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], ResourceGrowth]
+    ) -> str:
+        it = read_host_info("")
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
         told = [
@@ -236,7 +236,7 @@ class Soak:
             told.append(
                 f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
             )
-        if minutes * 60 < LEAST_S:
+        if minutes * 60 < MIN_DURATION_S:
             told += [
                 "",
                 "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.",

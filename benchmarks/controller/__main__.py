@@ -190,7 +190,7 @@ def main() -> None:
     chosen = options.parse_args()
     many = cluster(20, 10, FIRST_PORT)
     wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
-    with running(["bench.controller.engines", str(FIRST_PORT), "200"]) as serving:
+    with running(["benchmarks.controller.engines", str(FIRST_PORT), "200"]) as serving:
         assert serving.stdout
         serving.stdout.readline()
         if "look" in wants:

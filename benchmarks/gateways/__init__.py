@@ -1,18 +1,18 @@
 """The gateways of the comparison: one file each, all in `ALL`."""
 
-from benchmarks.gateways import direct, haproxy, litellm, manyeyes, nginx_docs, sglang_router, smg, vllm_router
-from benchmarks.gateways.gateway import Gateway
+from benchmarks.gateways import haproxy, litellm, nginx_docs, ours, routers
+from benchmarks.gateways.gateway import BenchmarkedGateway
 
-OURS = manyeyes.GATEWAY.name
-BOUND = direct.GATEWAY.name
+OURS = ours.MANYEYES.name
+BOUND = ours.DIRECT.name
 
-ALL: tuple[Gateway, ...] = (
-    manyeyes.GATEWAY,
-    direct.GATEWAY,
+ALL: tuple[BenchmarkedGateway, ...] = (
+    ours.MANYEYES,
+    ours.DIRECT,
     nginx_docs.GATEWAY,
     haproxy.GATEWAY,
-    *vllm_router.GATEWAYS,
-    *sglang_router.GATEWAYS,
-    *smg.GATEWAYS,
+    *routers.VLLM_ROUTERS,
+    *routers.SGLANG_ROUTERS,
+    *routers.SMG_ROUTERS,
     *litellm.GATEWAYS,
 )

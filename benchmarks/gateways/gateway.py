@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.process_group import members, started
+from loadtest.process_group import members, start_process_group
 from manyeyes.devcluster.cluster import free_port
 
 MODEL = "qwen3-vl-4b"
@@ -19,7 +19,7 @@ START_S = 120.0
 
 
 @dataclass(frozen=True)
-class Setting:
+class GatewaySetting:
     """One thing that was chosen, the reason, and the page or program that it comes from."""
 
     what: str
@@ -28,7 +28,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningGateway:
     """A gateway that answers. `targets` has one address, host:port, or every engine's where clients choose themselves.
 
     `parts` are sessions of processes by name; "gateway" is the part that requests pass.
@@ -38,11 +38,11 @@ class Running:
     parts: Mapping[str, int] = field(default_factory=dict)
 
 
-Run = Callable[[Path, Sequence[str]], contextlib.AbstractContextManager[Running]]
+Run = Callable[[Path, Sequence[str]], contextlib.AbstractContextManager[RunningGateway]]
 
 
 @dataclass(frozen=True)
-class Gateway:
+class BenchmarkedGateway:
     """`version` installs it, and raises NotInstalled; `run` takes a folder for its files and the engines' addresses.
 
     `headers`: the session headers that it documents, the first one first. `leading`: its maker's first choice for chat;
@@ -53,7 +53,7 @@ class Gateway:
     product: str
     version: Callable[[], str]
     run: Run
-    settings: tuple[Setting, ...]
+    settings: tuple[GatewaySetting, ...]
     headers: tuple[str, ...] = ()
     leading: bool = True
 
@@ -65,12 +65,12 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
     """Runs what `make` returns for a folder, a port and the engines; yields once a first request was answered."""
 
     @contextlib.contextmanager
-    def run(folder: Path, engines: Sequence[str]) -> Iterator[Running]:
+    def run(folder: Path, engines: Sequence[str]) -> Iterator[RunningGateway]:
         port = free_port()
         log = folder / "gateway.log"
-        with started(make(folder, port, engines), log, environment(), folder) as session:
+        with start_process_group(make(folder, port, engines), log, environment(), folder) as session:
             answers(f"127.0.0.1:{port}", lambda: bool(members(session)), log)
-            yield Running((f"127.0.0.1:{port}",), {"gateway": session})
+            yield RunningGateway((f"127.0.0.1:{port}",), {"gateway": session})
 
     return run
 

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gateways.gateway import Gateway, Setting, command
+from benchmarks.gateways.gateway import BenchmarkedGateway, GatewaySetting, command
 from benchmarks.install_competitors import from_debian
 
 MANUAL = "https://docs.haproxy.org/3.2/configuration.html"
@@ -40,25 +40,25 @@ backend engines
     return [str(from_debian("haproxy")), "-db", "-f", str(file)]
 
 
-GATEWAY = Gateway(
+GATEWAY = BenchmarkedGateway(
     name="HAProxy leastconn",
     product="HAProxy",
     version=_version,
     run=command(_command),
     headers=("X-Session-ID",),
     settings=(
-        Setting("balance leastconn", "the manual's choice for long requests", f"{MANUAL}#4-balance"),
-        Setting(
+        GatewaySetting("balance leastconn", "the manual's choice for long requests", f"{MANUAL}#4-balance"),
+        GatewaySetting(
             "option http-no-delay",
             "the manual's setting for interactive answers; without it chunks came in bundles, 200 ms late",
             f"{MANUAL}#4-option%20http-no-delay",
         ),
-        Setting("option httpchk GET /health", "vLLM's health path", f"{MANUAL}#4-option%20httpchk"),
-        Setting(
+        GatewaySetting("option httpchk GET /health", "vLLM's health path", f"{MANUAL}#4-option%20httpchk"),
+        GatewaySetting(
             "stick on req.hdr(X-Session-ID), table of 100k for 2 h",
             "without the header it does nothing; with it, HAProxy has stickiness too",
             f"{MANUAL}#4-stick%20on",
         ),
-        Setting("timeouts 600 s, as many threads as cores (default)", "no long answer is cut", MANUAL),
+        GatewaySetting("timeouts 600 s, as many threads as cores (default)", "no long answer is cut", MANUAL),
     ),
 )

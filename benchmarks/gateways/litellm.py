@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.gateways.gateway import KEY, MODEL, Gateway, Setting, command
+from benchmarks.gateways.gateway import KEY, MODEL, BenchmarkedGateway, GatewaySetting, command
 from benchmarks.install_competitors import environment_for, from_pypi, pinned
 
 NAME = "litellm"
@@ -30,7 +30,7 @@ def _environment() -> Mapping[str, str]:
     }
 
 
-def _gateway(strategy: str, workers: int, why: str, workers_why: str, leading: bool) -> Gateway:
+def _gateway(strategy: str, workers: int, why: str, workers_why: str, leading: bool) -> BenchmarkedGateway:
     def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
         document = {
             "model_list": [
@@ -52,7 +52,7 @@ def _gateway(strategy: str, workers: int, why: str, workers_why: str, leading: b
         program = str(from_pypi(NAME) / "bin/litellm")
         return [program, "--config", str(file), "--host=127.0.0.1", f"--port={port}", f"--num_workers={workers}"]
 
-    return Gateway(
+    return BenchmarkedGateway(
         name=f"LiteLLM {strategy}",
         product="LiteLLM",
         version=_version,
@@ -60,10 +60,12 @@ def _gateway(strategy: str, workers: int, why: str, workers_why: str, leading: b
         headers=("x-litellm-session-id",),
         leading=leading,
         settings=(
-            Setting(f"routing_strategy {strategy}", why, BALANCING),
-            Setting("session_affinity", "its stickiness by header; without the header it does nothing", BALANCING),
-            Setting(f"--num_workers {workers}", workers_why, TUNING),
-            Setting(
+            GatewaySetting(f"routing_strategy {strategy}", why, BALANCING),
+            GatewaySetting(
+                "session_affinity", "its stickiness by header; without the header it does nothing", BALANCING
+            ),
+            GatewaySetting(f"--num_workers {workers}", workers_why, TUNING),
+            GatewaySetting(
                 "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600, a master key",
                 "its production page",
                 PRODUCTION,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from benchmarks.gateways.gateway import Gateway, Setting, command
+from benchmarks.gateways.gateway import BenchmarkedGateway, GatewaySetting, command
 from benchmarks.install_competitors import NotInstalled
 from manyeyes.devcluster.cluster import nginx_binary
 
@@ -65,16 +65,18 @@ def _command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
     return [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
 
 
-GATEWAY = Gateway(
+GATEWAY = BenchmarkedGateway(
     name="Nginx as in vLLM's docs",
     product="Nginx",
     version=nginx_version,
     run=command(_command),
     settings=(
-        Setting("least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "the page's", DOCS),
-        Setting("worker_processes auto, keepalive_timeout 65, sendfile, access log on", "the image's", IMAGE),
-        Setting("client_max_body_size 512m", "ours: with the default of 1 MB, pictures get 413", DOCS),
-        Setting(
+        GatewaySetting(
+            "least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "the page's", DOCS
+        ),
+        GatewaySetting("worker_processes auto, keepalive_timeout 65, sendfile, access log on", "the image's", IMAGE),
+        GatewaySetting("client_max_body_size 512m", "ours: with the default of 1 MB, pictures get 413", DOCS),
+        GatewaySetting(
             "the nginx binary of manyeyes/devcluster/fetch/nginx",
             "the same as this gateway's",
             "manyeyes/devcluster/fetch/nginx",

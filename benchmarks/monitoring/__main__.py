@@ -20,10 +20,9 @@ from typing import Any
 
 import yaml
 
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
-from manyeyes.devcluster.monitored_cluster import PARTS, Watched, watched
-from manyeyes.devcluster.promtool import program
+from manyeyes.devcluster.monitored_cluster import PARTS, MonitoredCluster, monitored_cluster, prometheus_program
 
 ENGINES = 8
 FIRST_PORT = 32_000
@@ -85,7 +84,7 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
 
 
-def restart_with(beside: Watched, targets: list[str]) -> None:
+def restart_with(beside: MonitoredCluster, targets: list[str]) -> None:
     """The stand-ins are scraped too, and there is a past."""
     beside.kill("prometheus")
     folder = beside.stand.folder / "monitoring"
@@ -102,19 +101,19 @@ def restart_with(beside: Watched, targets: list[str]) -> None:
     past = folder / "past.txt"
     past.write_text(history(beside.stand))
     subprocess.run(
-        [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", past, folder / "samples"],
+        [prometheus_program("promtool"), "tsdb", "create-blocks-from", "openmetrics", past, folder / "samples"],
         check=True,
         capture_output=True,
     )
     beside.start("prometheus")
 
 
-def one(beside: Watched, query: str) -> float:
+def one(beside: MonitoredCluster, query: str) -> float:
     found = beside.ask("query", query=query)["result"]
     return float(found[0]["value"][1]) if found else float("nan")
 
 
-def measure(beside: Watched, seconds: float) -> None:
+def measure(beside: MonitoredCluster, seconds: float) -> None:
     pids = {part: beside.stand.processes[f"watch-{part}"].pid for part in PARTS}
     time.sleep(60)  # it reads its files and compacts them once
     before, began = {part: cpu_s(pid) for part, pid in pids.items()}, time.monotonic()
@@ -157,9 +156,9 @@ def main() -> None:
             local_cluster(Path(folder), document()) as running,
         ):
             running.all_up({f"gpu-{number}" for number in range(ENGINES)})
-            with watched(running) as beside:
+            with monitored_cluster(running) as beside:
                 restart_with(beside, targets)
-                with crowd(running.url, "big", users=chosen.users):
+                with chat_load(running.url, "big", users=chosen.users):
                     say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                     measure(beside, chosen.seconds)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report.chart import picture
+from benchmarks.report.chart import draw_chart
 from benchmarks.report.page import PICTURE, page
 from benchmarks.report.results import load
 from loadtest.host_info import ROOT
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = asked.folder.resolve()
     raw = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder.name
     (docs / PICTURE).parent.mkdir(parents=True, exist_ok=True)
-    (docs / PICTURE).write_text(picture(results, results.first_engines))
+    (docs / PICTURE).write_text(draw_chart(results, results.first_engines))
     (docs / "benchmarks.md").write_text(page(results, f"{raw}/runs.jsonl"))
     print(f"{docs / 'benchmarks.md'} and {PICTURE}")
     return 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from benchmarks.plan import NO_GATEWAY
-from benchmarks.report.results import Results, Row, Spread
+from benchmarks.report.results import BenchmarkResults, MeasuredSpread, ResultRow
 from benchmarks.report.tables import fastest_first
 from benchmarks.report.targets import OURS
 
@@ -14,7 +14,7 @@ INK, SOFT, LINES, BAR, OUR_BAR, BOUND = "#1f2328", "#59636e", "#d1d9e0", "#b4bdc
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChartPanel:
     """`keys` leads to the value of a row; `best`: the bound's line, where there is one."""
 
     title: str
@@ -26,13 +26,13 @@ class Panel:
 
 
 PANELS = (
-    Panel("Requests a second", "rps", 1, 1, "longer is better"),
-    Panel("First token, median, ms", "first_p50_s", 1e3, 0, "shorter is better"),
-    Panel("Prompt tokens from cache", "prefix_share", 1, 2, "longer is better", 1.0),
+    ChartPanel("Requests a second", "rps", 1, 1, "longer is better"),
+    ChartPanel("First token, median, ms", "first_p50_s", 1e3, 0, "shorter is better"),
+    ChartPanel("Prompt tokens from cache", "prefix_share", 1, 2, "longer is better", 1.0),
 )
 
 
-def picture(results: Results, engines: int) -> str:
+def draw_chart(results: BenchmarkResults, engines: int) -> str:
     """Empty where no chats were measured."""
     groups = [("", results.rows("work", engines, "chat", 0)), ("the client sends a session header", [])]
     groups[1][1].extend(results.rows("work", engines, "chat", 1))
@@ -52,7 +52,7 @@ def picture(results: Results, engines: int) -> str:
         _text(EDGE, 54, _subtitle(results), 12.5, SOFT),
     ]
     y = TOP
-    places: list[tuple[float, Row]] = []
+    places: list[tuple[float, ResultRow]] = []
     for title, found in drawn:
         if title and found:
             parts.append(_text(EDGE, y + 18, f"{title}:", 12.5, SOFT))
@@ -77,11 +77,11 @@ def picture(results: Results, engines: int) -> str:
 _DASHES = 'stroke-width="1.6" stroke-dasharray="5 3"'
 
 
-def _title(results: Results, engines: int) -> str:
+def _title(results: BenchmarkResults, engines: int) -> str:
     return f"Chats about pictures on {engines} engines (emulated): one gateway against the others"
 
 
-def _subtitle(results: Results) -> str:
+def _subtitle(results: BenchmarkResults) -> str:
     about = results.about["machine"]
     quick = "QUICK RUN, no figures to quote. " if results.about["quick"] else ""
     return (
@@ -91,7 +91,7 @@ def _subtitle(results: Results) -> str:
 
 
 def _panel(
-    panel: Panel, left: float, bottom: float, places: Sequence[tuple[float, Row]], bound: Row | None
+    panel: ChartPanel, left: float, bottom: float, places: Sequence[tuple[float, ResultRow]], bound: ResultRow | None
 ) -> list[str]:
     found = [(y, row, row.spread(panel.key)) for y, row in places]
     limit = bound.spread(panel.key) if bound else None
@@ -115,7 +115,7 @@ def _panel(
     return parts + numbers
 
 
-def _bar(panel: Panel, left: float, y: float, scale: float, values: Spread, ours: bool) -> tuple[str, str]:
+def _bar(panel: ChartPanel, left: float, y: float, scale: float, values: MeasuredSpread, ours: bool) -> tuple[str, str]:
     """A bar with its spread, and its number, which goes on top of all lines."""
     middle, low, high = (value * panel.factor * scale for value in (values.middle, values.low, values.high))
     number = f"{values.middle * panel.factor:,.{panel.digits}f}"

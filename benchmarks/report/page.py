@@ -4,8 +4,8 @@ from benchmarks import gateways as all_gateways
 from benchmarks import workloads as works
 from benchmarks.plan import NO_GATEWAY
 from benchmarks.report import tables
-from benchmarks.report.results import Results
-from benchmarks.report.targets import Target, targets
+from benchmarks.report.results import BenchmarkResults
+from benchmarks.report.targets import DesignTarget, targets
 
 PICTURE = "images/benchmarks.svg"
 
@@ -42,7 +42,7 @@ HOW = """\
 """
 
 
-def page(results: Results, raw: str) -> str:
+def page(results: BenchmarkResults, raw: str) -> str:
     about = results.about["machine"]
     extent = results.about["extent"]
     engines = results.first_engines
@@ -84,14 +84,14 @@ Made by `{about["command"]}` (`make bench-gateway` runs all of it) from raw resu
     return "\n".join(part for part in parts if part)
 
 
-def _targets(found: list[Target]) -> str:
+def _targets(found: list[DesignTarget]) -> str:
     words = {True: "met", False: "**not met**", None: "not measured"}
     return tables.table(
         ["what", "wanted", "found", ""], [[one.what, one.wanted, one.found, words[one.met]] for one in found]
     )
 
 
-def _works(results: Results, first: int, counts: list[int]) -> list[str]:
+def _works(results: BenchmarkResults, first: int, counts: list[int]) -> list[str]:
     parts = []
     extent = results.about["extent"]
     for engines in [first, *(count for count in counts if count != first)]:
@@ -112,7 +112,7 @@ def _works(results: Results, first: int, counts: list[int]) -> list[str]:
     return parts
 
 
-def _headers(results: Results, engines: int) -> list[str]:
+def _headers(results: BenchmarkResults, engines: int) -> list[str]:
     names = {gateway.name: gateway.headers for gateway in all_gateways.ALL}
     parts = []
     for headers in (1, 2):
@@ -128,7 +128,7 @@ def _headers(results: Results, engines: int) -> list[str]:
     return parts
 
 
-def _settings(results: Results) -> str:
+def _settings(results: BenchmarkResults) -> str:
     lines = []
     for gateway in all_gateways.ALL:
         if gateway.name in results.about["versions"]:
@@ -139,7 +139,7 @@ def _settings(results: Results) -> str:
     return _section("Versions and settings", tables.table(["gateway", "setting", "why", "from"], lines))
 
 
-def _missing(results: Results) -> str:
+def _missing(results: BenchmarkResults) -> str:
     lines = [f"* {name}: {why}" for name, why in results.about["missing"].items()]
     failed = {one.job.gateway: one.failed.splitlines()[0] for one in results.finished if one.failed}
     well = {one.job.gateway for one in results.finished if not one.failed}

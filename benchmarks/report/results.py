@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurement import Finished, Kind, read
-from benchmarks.plan import NO_GATEWAY
-from loadtest.percentiles import median
+from benchmarks.plan import NO_GATEWAY, JobResult, MeasurementKind, read_job_results
+from loadtest.statistics import median
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeasuredSpread:
     """A median of repeats, the lowest and the highest."""
 
     middle: float
@@ -24,21 +23,21 @@ class Spread:
         return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def spread(values: Sequence[float]) -> Spread | None:
+def measured_spread(values: Sequence[float]) -> MeasuredSpread | None:
     """None of no values."""
-    return Spread(median(values), min(values), max(values)) if values else None
+    return MeasuredSpread(median(values), min(values), max(values)) if values else None
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """What all repeats of one gateway found at one measurement, and how often it failed altogether."""
 
     gateway: str
     found: tuple[dict[str, Any], ...]
     failures: tuple[str, ...]
 
-    def spread(self, *keys: str) -> Spread | None:
-        return spread(self.each(*keys))
+    def spread(self, *keys: str) -> MeasuredSpread | None:
+        return measured_spread(self.each(*keys))
 
     def each(self, *keys: str) -> list[float]:
         """One value per repeat, `keys` leading to it."""
@@ -52,11 +51,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class BenchmarkResults:
     """`about` is about.json: machine, versions, extent, and what could not be run."""
 
     about: dict[str, Any]
-    finished: tuple[Finished, ...]
+    finished: tuple[JobResult, ...]
 
     @property
     def repeats(self) -> int:
@@ -71,7 +70,9 @@ class Results:
                 counts[one.job.engines] = counts.get(one.job.engines, 0) + 1
         return max(counts, key=lambda number: counts[number], default=3)
 
-    def rows(self, kind: Kind, engines: int | None = None, work: str = "", headers: int = 0) -> list[Row]:
+    def rows(
+        self, kind: MeasurementKind, engines: int | None = None, work: str = "", headers: int = 0
+    ) -> list[ResultRow]:
         """One per gateway, in the order in which they ran first. A failure counts while no later try of it went well."""
         found: dict[str, list[dict[str, Any]]] = {}
         failed: dict[str, dict[int, str]] = {}
@@ -87,7 +88,7 @@ class Results:
             else:
                 found[job.gateway].append(one.found)
                 failed.get(job.gateway, {}).pop(job.repeat, None)
-        return [Row(name, tuple(values), tuple(failed.get(name, {}).values())) for name, values in found.items()]
+        return [ResultRow(name, tuple(values), tuple(failed.get(name, {}).values())) for name, values in found.items()]
 
     def best_share(self, engines: int, work: str) -> float | None:
         """The most prompt tokens that could come from cache, 0 to 1."""
@@ -97,5 +98,7 @@ class Results:
         return None
 
 
-def load(folder: Path) -> Results:
-    return Results(json.loads((folder / "about.json").read_text()), tuple(read(folder / "runs.jsonl")))
+def load(folder: Path) -> BenchmarkResults:
+    return BenchmarkResults(
+        json.loads((folder / "about.json").read_text()), tuple(read_job_results(folder / "runs.jsonl"))
+    )

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from benchmarks.measure.cpu import SIZES
-from benchmarks.measure.users import LIMIT_SHARE
+from benchmarks.measure.gateway_cost import SIZES
+from benchmarks.measure.load import LIMIT_SHARE
 from benchmarks.plan import NO_GATEWAY
-from benchmarks.report.results import Results, Row, Spread
+from benchmarks.report.results import BenchmarkResults, MeasuredSpread, ResultRow
 from benchmarks.report.targets import OURS
 
 MACHINE_LIMIT = 0.9
@@ -22,19 +22,19 @@ def name(gateway: str) -> str:
     return f"*{gateway}* (bound)" if gateway == NO_GATEWAY else gateway
 
 
-def cell(found: Spread | None, digits: int = 1, factor: float = 1.0) -> str:
+def cell(found: MeasuredSpread | None, digits: int = 1, factor: float = 1.0) -> str:
     return found.shown(digits, factor) if found else NONE
 
 
-def fastest_first(rows: Sequence[Row]) -> list[Row]:
-    def rps(row: Row) -> float:
+def fastest_first(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    def rps(row: ResultRow) -> float:
         found = row.spread("rps")
         return found.middle if found else -1.0
 
     return sorted(rows, key=rps, reverse=True)
 
 
-def work_table(results: Results, engines: int, work: str, headers: int = 0) -> str:
+def work_table(results: BenchmarkResults, engines: int, work: str, headers: int = 0) -> str:
     """Requests a second, latencies, caches and costs of one kind of work; what limited a run is said below it."""
     rows = results.rows("work", engines, work, headers)
     if not rows:
@@ -75,7 +75,7 @@ def work_table(results: Results, engines: int, work: str, headers: int = 0) -> s
     return table(head, lines) + _notes(rows)
 
 
-def _notes(rows: Sequence[Row]) -> str:
+def _notes(rows: Sequence[ResultRow]) -> str:
     notes = []
     for row in rows:
         if any(share > LIMIT_SHARE for share in row.each("users_core_share")):
@@ -94,18 +94,18 @@ def _notes(rows: Sequence[Row]) -> str:
     return "\n" + "\n".join(f"* {note}" for note in notes) + "\n" if notes else ""
 
 
-def cost_table(results: Results, engines: int) -> str:
+def cost_table(results: BenchmarkResults, engines: int) -> str:
     """What gateways used during the chats."""
     lines = []
     for row in fastest_first(results.rows("work", engines, "chat")):
         if row.found and row.gateway != NO_GATEWAY:
             each = [1e3 * cpu / done for cpu, done in zip(row.each("gateway_cpu_s"), row.each("answered"), strict=True)]
-            used = Spread(sorted(each)[len(each) // 2], min(each), max(each))
+            used = MeasuredSpread(sorted(each)[len(each) // 2], min(each), max(each))
             lines.append([name(row.gateway), cell(used, 2), cell(row.spread("gateway_memory_mb"), 0)])
     return table(["gateway", "CPU ms for a streamed request", "memory MiB"], lines) if lines else ""
 
 
-def cpu_table(results: Results) -> str:
+def cpu_table(results: BenchmarkResults) -> str:
     rows = sorted(results.rows("cpu"), key=lambda row: min(row.each("200 KB", "cpu_us"), default=1e12))
     lines = [
         [
@@ -120,7 +120,7 @@ def cpu_table(results: Results) -> str:
     return table(head, lines) + _parts(rows) if lines else ""
 
 
-def _parts(rows: Sequence[Row]) -> str:
+def _parts(rows: Sequence[ResultRow]) -> str:
     ours = next((row for row in rows if row.gateway == OURS and row.found), None)
     if not ours:
         return ""
@@ -132,7 +132,7 @@ def _parts(rows: Sequence[Row]) -> str:
     return f"\n{OURS} is " + "; ".join(said) + " µs.\n"
 
 
-def latency_table(results: Results) -> str:
+def latency_table(results: BenchmarkResults) -> str:
     rows = sorted(results.rows("latency"), key=lambda row: min(row.each("3 KB", "added_p50_ms"), default=1e12))
     lines = [
         [name(row.gateway)]
@@ -142,7 +142,7 @@ def latency_table(results: Results) -> str:
     return table(["gateway", "3 KB p50 ms", "3 KB p99 ms", "200 KB p50 ms", "200 KB p99 ms"], lines) if lines else ""
 
 
-def stream_table(results: Results) -> str:
+def stream_table(results: BenchmarkResults) -> str:
     rows = sorted(results.rows("stream"), key=lambda row: min(row.each("added_first_p50_ms"), default=1e12))
     lines = []
     for row in rows:

@@ -12,12 +12,11 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtest import users
-from loadtest.figures import Window, figures
-from loadtest.generator.result_writer import Kept
-from loadtest.generator.sample_reporter import Told
-from loadtest.run_spec import Order
-from loadtest.slo import STANDARD
-from loadtest.virtual_user import Person
+from loadtest.generator.results import ResultWriter, SampleReporter
+from loadtest.run_spec import RunSpec
+from loadtest.sample import STANDARD_OBJECTIVE
+from loadtest.statistics import Window, figures
+from loadtest.virtual_user import VirtualUser
 
 TABLE = "tokens"
 COLUMNS = (
@@ -31,14 +30,14 @@ COLUMNS = (
 )
 
 
-def arguments(parser: LocustArgumentParser, order: Order) -> None:
+def add_arguments(parser: LocustArgumentParser, order: RunSpec) -> None:
     parser.add_argument("--scenario", default=order.scenario, help=f"{', '.join(users.ALL)}, or a mix: image:3,video:1")
     parser.add_argument("--model", default=order.model, help="what requests name; auto lets the gateway choose")
     parser.add_argument("--seed", type=int, default=order.seed, help="the same seed asks the same questions")
     parser.add_argument("--api-key", default="", is_secret=True, help="where the gateway asks for one")
 
 
-def people(order: Order, told: Told) -> type[User]:
+def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
     """People who read the page's fields as each of them begins."""
     coming = itertools.count()
 
@@ -48,33 +47,33 @@ def people(order: Order, told: Told) -> type[User]:
         def on_start(self) -> None:
             options = self.environment.parsed_options
             assert options is not None
-            asked = order.asked()
-            chosen = Order(self.environment.host or order.url, options.model, options.scenario, "").asked()
+            settings = order.request_settings()
+            chosen = RunSpec(self.environment.host or order.url, options.model, options.scenario, "").request_settings()
             number = next(coming)
             self.seed = int(options.seed)
             self.scenario = users.mix(options.scenario).of(number)
-            key = options.api_key or asked.key
-            self.person = Person(
+            key = options.api_key or settings.key
+            self.virtual_user = VirtualUser(
                 number,
-                type(asked)(to=chosen.to, model=options.model, key=key, trusted=asked.trusted),
-                told.sample,
+                type(settings)(to=chosen.to, model=options.model, key=key, trusted=settings.trusted),
+                reporter.sample,
                 gevent.sleep,
             )
-            self.had = 0
+            self.conversations = 0
 
         def on_stop(self) -> None:
-            self.person.connection.close()
+            self.virtual_user.connection.close()
 
         @task
         def converse(self) -> None:
-            conversation = self.scenario.conversation(self.seed, self.person.number, self.had)
-            self.had += 1
-            self.person.live(self.scenario, conversation)
+            conversation = self.scenario.conversation(self.seed, self.virtual_user.number, self.conversations)
+            self.conversations += 1
+            self.virtual_user.converse(self.scenario, conversation)
 
     return Visitor
 
 
-def extend(environment: Environment, kept: Kept) -> None:
+def extend_web_ui(environment: Environment, kept: ResultWriter) -> None:
     """A tab of its own in Locust's page; its rows travel with Locust's statistics."""
     web = environment.web_ui
     assert web is not None
@@ -93,13 +92,13 @@ def extend(environment: Environment, kept: Kept) -> None:
     web.app.after_request(add_rows)
 
 
-def rows(kept: Kept) -> list[dict[str, Any]]:
+def rows(kept: ResultWriter) -> list[dict[str, Any]]:
     """One per scenario."""
     now, found = time.time(), []
     for scenario in sorted({one.scenario for one in kept.samples}):
         samples = [one for one in kept.samples if one.scenario == scenario]
         started = min(one.began_s for one in samples)
-        seen = figures(samples, Window(started, now), STANDARD)
+        seen = figures(samples, Window(started, now), STANDARD_OBJECTIVE)
         found.append(
             {
                 "scenario": scenario,

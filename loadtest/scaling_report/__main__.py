@@ -17,26 +17,24 @@ from typing import Any
 
 import orjson
 
-from loadtest.gateway_client import Gateway, Unusable
-from loadtest.grafana_annotations import Annotations
-from loadtest.host_info import ROOT, machine
+from loadtest.annotations import GrafanaAnnotations
+from loadtest.gateway_client import GatewayClient, GatewayUnusable
+from loadtest.host_info import ROOT, read_host_info
 from loadtest.progress import console
-from loadtest.run import Failed
+from loadtest.run import RunFailed
 from loadtest.run_spec import KEY
+from loadtest.sample import parse_slo
+from loadtest.scaling_report import phases as lines
 from loadtest.scaling_report import report
-from loadtest.scaling_report import sample as lines
-from loadtest.scaling_report.backends import Cluster, NoCluster
-from loadtest.scaling_report.compose_backend import SCALE, Compose
-from loadtest.scaling_report.measure import Proof
-from loadtest.scaling_report.phases import PHASES, QUICK, Visit, Work, phases, visits
-from loadtest.scaling_report.sample import Measured
-from loadtest.scaling_report.verdict import Thresholds
-from loadtest.slo import slo
+from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend
+from loadtest.scaling_report.measure import ScalingMeasurement
+from loadtest.scaling_report.phases import PHASES, QUICK, ClusterVisit, PhaseResult, PhaseSettings, phases, visits
+from loadtest.scaling_report.results import Thresholds
 
 LEAST_FREE_MB = 200
 
 
-class Wrong(Exception):
+class ScalingUsageError(Exception):
     """The command line; one sentence."""
 
 
@@ -87,49 +85,51 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # What was started is ended on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        cluster = _cluster(asked)
-        work, counts, wanted = _work(asked), tuple(sorted({1, *asked.counts})), asked.phases.split(",")
+        cluster = _cluster(options)
+        work, counts, wanted = _work(options), tuple(sorted({1, *options.counts})), options.phases.split(",")
         if unknown := [one for one in wanted if one not in PHASES]:
-            raise Wrong(f"no phase {unknown[0]!r}; there are {', '.join(PHASES)}")
-        out = (asked.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-        about = _begin(out, cluster, work, counts, asked.repeats, arguments)
-    except (Wrong, NoCluster, Unusable) as error:
+            raise ScalingUsageError(f"no phase {unknown[0]!r}; there are {', '.join(PHASES)}")
+        out = (options.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        about = _begin(out, cluster, work, counts, options.repeats, arguments)
+    except (ScalingUsageError, BackendError, GatewayUnusable) as error:
         console.print(f"  no  {error}")
         return 2
     except OSError as error:
         console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
         return 2
-    thresholds = Thresholds(asked.min_efficiency, asked.max_p95)
+    thresholds = Thresholds(options.min_efficiency, options.max_p95)
     trouble, code = "", 0
     try:
-        trouble = _measure(asked, cluster, work, counts, wanted, out)
+        trouble = _measure(options, cluster, work, counts, wanted, out)
     except KeyboardInterrupt:
         trouble, code = "interrupted by Ctrl-C", 130
-    except (NoCluster, Failed) as error:
+    except (BackendError, RunFailed) as error:
         trouble = str(error)
     except OSError as error:
         trouble = f"{error.filename or out}: {error.strerror}"
     finally:
         if left := cluster.leave():
             console.print(f"  !!  {left}")
-    return _report(out, about, trouble, thresholds, code, asked)
+    return _report(out, about, trouble, thresholds, code, options)
 
 
-def _cluster(asked: argparse.Namespace) -> Cluster:
-    if not 0 < asked.speed <= 100:
-        raise Wrong(f"--speed wants a number above 0, found {asked.speed:g}")
-    if asked.on == "processes":
+def _cluster(options: argparse.Namespace) -> Backend:
+    if not 0 < options.speed <= 100:
+        raise ScalingUsageError(f"--speed wants a number above 0, found {options.speed:g}")
+    if options.on == "processes":
         # Only here: it needs the emulator, the controller and the tests' stand.
-        from loadtest.scaling_report.process_backend import Processes
+        from loadtest.scaling_report.process_backend import ProcessBackend
 
-        return Processes(asked.speed, asked.profile, asked.frames_together)
+        return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
-    pool = Gateway(asked.url, key, asked.trusted).ready(asked.pool)
-    return Compose(asked.url, key, asked.trusted, pool, asked.gpu or _gpu(), asked.emulated, asked.scale)
+    pool = GatewayClient(options.url, key, options.trusted).ready(options.pool)
+    return ComposeBackend(
+        options.url, key, options.trusted, pool, options.gpu or _gpu(), options.emulated, options.scale
+    )
 
 
 def _gpu() -> str:
@@ -143,48 +143,52 @@ def _gpu() -> str:
     return said.splitlines()[0].strip() if said.strip() else "no GPU"
 
 
-def _work(asked: argparse.Namespace) -> Work:
-    if asked.repeats < 1 or asked.processes < 1:
-        raise Wrong("--repeats and --processes want 1 or more")
-    if asked.users_per_engine is not None and asked.users_per_engine < 1:
-        raise Wrong(f"--users-per-engine={asked.users_per_engine} makes no load; 1 or more")
-    work = QUICK if asked.quick else Work()
+def _work(options: argparse.Namespace) -> PhaseSettings:
+    if options.repeats < 1 or options.processes < 1:
+        raise ScalingUsageError("--repeats and --processes want 1 or more")
+    if options.users_per_engine is not None and options.users_per_engine < 1:
+        raise ScalingUsageError(f"--users-per-engine={options.users_per_engine} makes no load; 1 or more")
+    work = QUICK if options.quick else PhaseSettings()
     try:
-        work = replace(work, slo=slo(asked.slo)) if asked.slo else work
+        work = replace(work, slo=parse_slo(options.slo)) if options.slo else work
     except ValueError as error:
-        raise Wrong(str(error)) from None
-    if asked.scenario:
+        raise ScalingUsageError(str(error)) from None
+    if options.scenario:
         from loadtest import users
 
         try:
-            users.mix(asked.scenario)
+            users.mix(options.scenario)
         except ValueError as error:
-            raise Wrong(str(error)) from None
-        work = replace(work, scenario=asked.scenario)
-    return replace(work, users_per_engine=asked.users_per_engine) if asked.users_per_engine else work
+            raise ScalingUsageError(str(error)) from None
+        work = replace(work, scenario=options.scenario)
+    return replace(work, users_per_engine=options.users_per_engine) if options.users_per_engine else work
 
 
 def _begin(
-    out: Path, cluster: Cluster, work: Work, counts: Sequence[int], repeats: int, arguments: Sequence[str]
+    out: Path, cluster: Backend, work: PhaseSettings, counts: Sequence[int], repeats: int, arguments: Sequence[str]
 ) -> dict[str, Any]:
     """Writes about.json, or finds that an earlier run's says the same."""
     out.mkdir(parents=True, exist_ok=True)
     free_mb = shutil.disk_usage(out).free / 1e6
     if free_mb < LEAST_FREE_MB:
-        raise Wrong(f"{out} has {free_mb:.0f} MB left, wanted {LEAST_FREE_MB}. Make room or name another --out.")
+        raise ScalingUsageError(
+            f"{out} has {free_mb:.0f} MB left, wanted {LEAST_FREE_MB}. Make room or name another --out."
+        )
     about = {
         "kind": asdict(cluster.kind),
         "work": asdict(work),
         "counts": list(counts),
         "repeats": repeats,
-        "machine": asdict(machine(shlex.join(["python", "-m", "loadtest.scaling_report", *arguments]))),
+        "machine": asdict(read_host_info(shlex.join(["python", "-m", "loadtest.scaling_report", *arguments]))),
     }
     file = out / "about.json"
     if file.exists():
         earlier = orjson.loads(file.read_bytes())
         for part in ("kind", "work"):
             if earlier[part] != orjson.loads(orjson.dumps(about[part])):
-                raise Wrong(f"{file} was made with other settings ({part}). Give the same ones, or name another --out.")
+                raise ScalingUsageError(
+                    f"{file} was made with other settings ({part}). Give the same ones, or name another --out."
+                )
         about["counts"] = sorted({*earlier["counts"], *counts})
         about["repeats"] = max(repeats, earlier["repeats"])
     file.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
@@ -192,28 +196,33 @@ def _begin(
 
 
 def _measure(
-    asked: argparse.Namespace, cluster: Cluster, work: Work, counts: Sequence[int], wanted: list[str], out: Path
+    options: argparse.Namespace,
+    cluster: Backend,
+    work: PhaseSettings,
+    counts: Sequence[int],
+    wanted: list[str],
+    out: Path,
 ) -> str:
     """Does what is not there yet; returns why the rest was not done, or nothing."""
     file = out / "runs.jsonl"
-    done = lines.good(file)
+    done = lines.read_good_results(file)
     have = {(one.visit, one.phase) for one in done}
-    left: list[tuple[Visit, list[Any]]] = []
-    for visit in visits(counts, asked.repeats):
+    left: list[tuple[ClusterVisit, list[Any]]] = []
+    for visit in visits(counts, options.repeats):
         missing = [phase for phase in phases(visit.count, wanted) if (visit, phase) not in have]  # type: ignore[arg-type]
         if missing:
             left.append((visit, missing))
     trouble = ""
 
-    def told(one: Measured) -> None:
+    def on_result(one: PhaseResult) -> None:
         nonlocal trouble
-        lines.append(file, one)
+        lines.append_result(file, one)
         trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
         console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
 
-    marks = Annotations(asked.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     model = cluster.kind.about.get("pool") or "qwen3-vl-4b"
-    proof = Proof(cluster, work, out, asked.processes, model, marks, told, list(done))
+    proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
         f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"
@@ -224,10 +233,10 @@ def _measure(
 
 
 def _report(
-    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, asked: argparse.Namespace
+    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
-    found = lines.good(out / "runs.jsonl")
-    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, asked.counts))} ARGS='--out {_shown(out)}'" + (
+    found = lines.read_good_results(out / "runs.jsonl")
+    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, options.counts))} ARGS='--out {_shown(out)}'" + (
         " and the other settings as before"
     )
     if not found:

@@ -4,14 +4,14 @@ are the same picture. Each is a function from results to text, or to nothing whe
 import html
 from collections.abc import Callable
 
-from loadtest.scaling_report.results import AtCount, Results
-from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, apart, nice
+from loadtest.scaling_report.results import EngineCountResult, ScalingResults
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks, spread_apart
 
 NAME_WIDTH = 64
 """Of a limit's name: `8: 56.5/s`."""
 
 
-def throughput(results: Results, emulated: bool) -> str:
+def throughput(results: ScalingResults, emulated: bool) -> str:
     """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
     counts = [at for at in results.counts.values() if at.full_rps]
     if not counts or not counts[0].full_rps:
@@ -35,7 +35,7 @@ def throughput(results: Results, emulated: bool) -> str:
     return plot.svg(emulated)
 
 
-def latency(results: Results, emulated: bool) -> str:
+def latency(results: ScalingResults, emulated: bool) -> str:
     """P50, P95, P99 of the same people's answers, by engines."""
     counts = [at for at in results.counts.values() if at.same_p95_s]
     if len(counts) < 2:
@@ -50,7 +50,7 @@ def latency(results: Results, emulated: bool) -> str:
         "engines",
         "Time to the whole answer, by number of engines",
     )
-    values: tuple[tuple[str, Callable[[AtCount], float | None], str], ...] = (
+    values: tuple[tuple[str, Callable[[EngineCountResult], float | None], str], ...] = (
         ("p99", lambda at: at.same_p99_s.median if at.same_p99_s else None, "third"),
         ("p95", lambda at: at.same_p95_s.median if at.same_p95_s else None, "first"),
         ("p50", lambda at: at.same_p50_s.median if at.same_p50_s else None, "second"),
@@ -62,14 +62,14 @@ def latency(results: Results, emulated: bool) -> str:
         for x, y in points:
             plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
         ends.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
-    for at_y, (_, text, style) in zip(apart([end[0] for end in ends], 15), ends, strict=True):
+    for at_y, (_, text, style) in zip(spread_apart([end[0] for end in ends], 15), ends, strict=True):
         plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
     for at in counts:
         plot.text(plot.x(at.count), HEIGHT - BOTTOM + 15, str(at.count))
     return plot.svg(emulated)
 
 
-def knees(results: Results, slo_s: float, emulated: bool) -> str:
+def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
     """P95 against the rate of arrivals, one line for each number of engines: where each of them bends."""
     counts = [at for at in results.counts.values() if at.probes]
     if not counts:
@@ -99,15 +99,15 @@ def knees(results: Results, slo_s: float, emulated: bool) -> str:
             names.append((x, f"{at.count}: {at.limit_rps.median:.1f}/s", style))
     names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
     for left, (_, name, style) in zip(
-        apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
+        spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
     ):
         plot.text(-left, TOP - 3, name, f"value t-{style}")
-    for value in nice(right):
+    for value in round_ticks(right):
         plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
     return plot.svg(emulated)
 
 
-def shares(results: Results, emulated: bool) -> str:
+def shares(results: ScalingResults, emulated: bool) -> str:
     """Which share of the answers each engine gave: a bar for each number of engines."""
     counts = [at for at in results.counts.values() if at.share]
     if not counts:

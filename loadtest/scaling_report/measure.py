@@ -8,39 +8,36 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from loadtest.bisection import SearchPlan
-from loadtest.controller_annotations import Marks
-from loadtest.figures import Figures, Window, figures
-from loadtest.grafana_annotations import Annotations
-from loadtest.host_info import busy
+from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
+from loadtest.host_info import read_cpu_time
 from loadtest.progress import progress
-from loadtest.run import Ran, run
-from loadtest.run_spec import Order
+from loadtest.run import RunResult, run
+from loadtest.run_spec import RunSpec
 from loadtest.sample import Sample
-from loadtest.scaling_report.backends import Cluster, NoCluster, Running
-from loadtest.scaling_report.phases import Phase, Visit, Work
-from loadtest.scaling_report.sample import Measured
-from loadtest.shapes.stage import Stage
+from loadtest.scaling_report.backends import Backend, BackendError, RunningBackend
+from loadtest.scaling_report.phases import ClusterVisit, Phase, PhaseResult, PhaseSettings
+from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.statistics import RunFigures, Window, figures
 from loadtest.users import ALL
-from loadtest.virtual_user import Person
+from loadtest.virtual_user import VirtualUser
 
 TIMEOUT_S = 60.0  # without a byte, on the engines' clock
 
 
 @dataclass
-class Proof:
+class ScalingMeasurement:
     """What all visits have in common. `told` gets each result as soon as there is one."""
 
-    cluster: Cluster
-    work: Work
+    cluster: Backend
+    work: PhaseSettings
     out: Path
     processes: int
     model: str
-    marks: Annotations
-    told: Callable[[Measured], None]
-    done: list[Measured] = field(default_factory=list)
+    marks: GrafanaAnnotations
+    on_result: Callable[[PhaseResult], None]
+    done: list[PhaseResult] = field(default_factory=list)
 
-    def visit(self, visit: Visit, phases: Sequence[Phase], title: str) -> None:
+    def visit(self, visit: ClusterVisit, phases: Sequence[Phase], title: str) -> None:
         folder = self.out / f"{visit.count}-engines" / f"repeat-{visit.repeat + 1}"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "cluster").mkdir(parents=True)
@@ -49,22 +46,22 @@ class Proof:
             for phase in phases:
                 measured = self._phase(running, visit, phase, folder / phase, title)
                 self.done.append(measured)
-                self.told(measured)
+                self.on_result(measured)
 
-    def _warm_up(self, running: Running, count: int) -> None:
+    def _warm_up(self, running: RunningBackend, count: int) -> None:
         """Pictures that the work does not use, all at once: the first answer of an engine is several times slower."""
         kind, image = self.cluster.kind, ALL["image"]
-        asked = self._order(running, Path()).asked()
-        asked = replace(asked, key=running.key)
+        settings = self._order(running, Path()).request_settings()
+        settings = replace(settings, key=running.key)
         failed: list[str] = []
 
         def one(number: int) -> None:
             def tell(sample: Sample) -> None:
                 failed.extend([sample.failed] if sample.failed else [])
 
-            person = Person(10_000_000 + number, asked, tell, lambda s: None)
-            person.live(image, image.conversation(self.work.seed - 1, person.number, 0), time.time())
-            person.connection.close()
+            user = VirtualUser(10_000_000 + number, settings, tell, lambda s: None)
+            user.converse(image, image.conversation(self.work.seed - 1, user.number, 0), time.time())
+            user.connection.close()
 
         threads = [threading.Thread(target=one, args=(n,)) for n in range(self.work.warm_up_per_engine * count)]
         for thread in threads:
@@ -72,11 +69,11 @@ class Proof:
         for thread in threads:
             thread.join(timeout=2 * TIMEOUT_S * kind.slowdown)
         if len(failed) == len(threads) and failed:
-            raise NoCluster(f"none of {len(threads)} warm-up questions was answered: {failed[0]}")
+            raise BackendError(f"none of {len(threads)} warm-up questions was answered: {failed[0]}")
 
-    def _order(self, running: Running, folder: Path) -> Order:
+    def _order(self, running: RunningBackend, folder: Path) -> RunSpec:
         kind = self.cluster.kind
-        return Order(
+        return RunSpec(
             url=running.url,
             model=self.model,
             scenario=self.work.scenario,
@@ -89,7 +86,9 @@ class Proof:
             trusted=running.trusted,
         )
 
-    def _phase(self, running: Running, visit: Visit, phase: Phase, folder: Path, title: str) -> Measured:
+    def _phase(
+        self, running: RunningBackend, visit: ClusterVisit, phase: Phase, folder: Path, title: str
+    ) -> PhaseResult:
         work, slow = self.work, self.cluster.kind.slowdown
         # Another repeat asks other questions, but the same ones of every number of engines.
         order = replace(self._order(running, folder), seed=work.seed + 1000 * visit.repeat)
@@ -97,17 +96,19 @@ class Proof:
         if phase == "limit":
             plan = self._search(visit)
             order = replace(order, loop="open", search=plan)
-            length_s = 0.7 * plan.most_probes * (plan.settle_s + plan.measure_s + work.slo.total_s * slow)
+            length_s = 0.7 * plan.max_probes * (plan.settle_s + plan.measure_s + work.slo.total_s * slow)
         else:
             users, scenario, settle_s, measure_s = self._people(visit.count, phase)
             length_s = (settle_s + measure_s) * slow
-            order = replace(order, scenario=scenario, stages=(Stage(length_s, users, users),))
+            order = replace(order, scenario=scenario, stages=(LoadStage(length_s, users, users),))
         limited = phase == "video"
         if limited:
             running.set_memory_limit(True)
-        died, used_machine, began_s = running.died(), busy(), time.time()
-        in_cluster = Marks(running.url, running.trusted).during(f"scale-proof: {visit}, {phase}", length_s)
-        with in_cluster, progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _use(running) as use:
+        died, used_machine, began_s = running.died(), read_cpu_time(), time.time()
+        in_cluster = ControllerAnnotations(running.url, running.trusted).during(
+            f"scale-proof: {visit}, {phase}", length_s
+        )
+        with in_cluster, progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _sample_gpu_use(running) as use:
             ran = run(order, running.key, watch)
         if limited:
             running.set_memory_limit(False)
@@ -120,10 +121,10 @@ class Proof:
         seen = figures(ran.samples, window, work.slo, slow)
         if phase != "limit" and not seen.answered and not trouble:
             trouble = f"no request was answered: {next(iter(seen.errors), 'nobody asked')}"
-        return Measured(
+        return PhaseResult(
             visit=visit,
             phase=phase,
-            figures=Figures() if phase == "limit" else seen,
+            figures=RunFigures() if phase == "limit" else seen,
             seconds=window.seconds / slow,
             used={} if phase == "limit" else use.share(window),
             died=died,
@@ -132,7 +133,7 @@ class Proof:
             cpu_p95=ran.cpu_p95,
             lag_p95_s=ran.lag_p95_s,
             generator_was_limit=ran.generator_was_limit,
-            machine_share=busy().share_since(used_machine),
+            machine_share=read_cpu_time().share_since(used_machine),
             trouble=trouble,
         )
 
@@ -145,7 +146,7 @@ class Proof:
             return work.users_per_engine, work.scenario, work.same_settle_s, work.same_s
         return work.video_users, work.video_scenario, work.video_settle_s, work.video_s
 
-    def _search(self, visit: Visit) -> SearchPlan:
+    def _search(self, visit: ClusterVisit) -> SearchPlan:
         """From nine tenths of what this very cluster did in `full`; in wall seconds."""
         work, slow = self.work, self.cluster.kind.slowdown
         full = [one for one in self.done if one.visit == visit and one.phase == "full" and not one.trouble]
@@ -155,19 +156,19 @@ class Proof:
             settle_s=work.probe_settle_s * slow,
             measure_s=work.probe_s * slow,
             precision=work.probe_precision,
-            most_probes=work.most_probes,
+            max_probes=work.most_probes,
             growth=1.15 if full else 1.5,
         )
 
     @staticmethod
-    def _window(ran: Ran, settle_s: float) -> Window:
+    def _window(ran: RunResult, settle_s: float) -> Window:
         start_s, end_s = ran.span
         if ran.trouble and ran.samples:
             end_s = min(end_s, max(one.ended_s for one in ran.samples))
         return Window(start_s + settle_s, max(start_s + settle_s, end_s))
 
 
-def _best(ran: Ran) -> float:
+def _best(ran: RunResult) -> float:
     return max((float(probe["level"]) for probe in ran.probes if probe["held"]), default=0.0)
 
 
@@ -176,7 +177,7 @@ def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object
     return {**probe, "level": float(str(probe["level"])) * slow}
 
 
-class Use:
+class GpuUseSampler:
     """How long GPUs had worked, once a second."""
 
     def __init__(self) -> None:
@@ -195,8 +196,8 @@ class Use:
 
 
 @contextlib.contextmanager
-def _use(running: Running) -> Iterator[Use]:
-    use, done = Use(), threading.Event()
+def _sample_gpu_use(running: RunningBackend) -> Iterator[GpuUseSampler]:
+    use, done = GpuUseSampler(), threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from loadtest.host_info import ROOT
-from loadtest.scaling_report.backends import Kind, NoCluster
+from loadtest.scaling_report.backends import BackendError, BackendInfo
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 
 MODEL = "qwen3-vl-4b"
@@ -29,7 +29,7 @@ _BUSY = re.compile(r"^emulator:busy_seconds_total\{[^}]*\} ([0-9.eE+-]+)$", re.M
 
 
 @dataclass
-class Engine:
+class EmulatedEngineProcess:
     """One emulated engine, started again when it ends by itself, as Compose's restart policy does."""
 
     name: str
@@ -51,7 +51,7 @@ class Engine:
         command = [
             sys.executable,
             "-m",
-            "engine.emulator",
+            "manyeyes.emulator",
             "--host=127.0.0.1",
             f"--port={self.port}",
             *self.flags,
@@ -100,11 +100,11 @@ class Engine:
 
 
 @dataclass
-class Stood:
+class RunningProcesses:
     """Running, as the protocol has it."""
 
     url: str
-    engines: list[Engine]
+    engines: list[EmulatedEngineProcess]
     slowdown: float
     frames_together: int
     key: str = ""
@@ -136,22 +136,22 @@ def _without_fault(flags: list[str]) -> list[str]:
 
 
 @dataclass
-class Processes:
+class ProcessBackend:
     """`speed`: the engines' clock against the wall's. `frames_together`: how many frames of videos an emulated engine holds
     before it runs out of memory, in the phase with videos."""
 
     speed: float = 1.0
     profile: str = PROFILE
     frames_together: int = 128
-    kind: Kind = field(init=False)
+    kind: BackendInfo = field(init=False)
 
     def __post_init__(self) -> None:
         path = ROOT / f"manyeyes/simulator/profiles/{self.profile}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-            raise NoCluster(f"no profile {self.profile!r}; there are {known}")
+            raise BackendError(f"no profile {self.profile!r}; there are {known}")
         profile = yaml.safe_load(path.read_text())
-        self.kind = Kind(
+        self.kind = BackendInfo(
             name="processes",
             gpu=profile["gpu"],
             model=profile["model"],
@@ -165,12 +165,14 @@ class Processes:
         return ""
 
     @contextlib.contextmanager
-    def at(self, count: int, folder: Path) -> Iterator[Stood]:
+    def at(self, count: int, folder: Path) -> Iterator[RunningProcesses]:
         flags = [
             *("--served-model-name", MODEL, f"--profile={self.profile}", f"--speed={self.speed:g}", "--faults"),
             *("--max-num-seqs=48", "--max-num-queued-reqs=96", '--limit-mm-per-prompt={"image":4,"video":1}'),
         ]
-        engines = [Engine(f"gpu-{n}", free_port(), flags, folder / f"engine-{n}.log") for n in range(count)]
+        engines = [
+            EmulatedEngineProcess(f"gpu-{n}", free_port(), flags, folder / f"engine-{n}.log") for n in range(count)
+        ]
         addresses = {engine.name: f"127.0.0.1:{engine.port}" for engine in engines}
         document = {
             "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct"}],
@@ -186,10 +188,10 @@ class Processes:
                 running.all_up(set(addresses), within_s=60)
                 running.answers_from(MODEL, set(addresses), within_s=60)
             except AssertionError as error:
-                raise NoCluster(
+                raise BackendError(
                     f"{count} emulated engines did not come up: {error}. Their logs are in {folder}."
                 ) from None
-            yield Stood(running.url, engines, 1 / self.speed, self.frames_together)
+            yield RunningProcesses(running.url, engines, 1 / self.speed, self.frames_together)
 
 
 @contextlib.contextmanager

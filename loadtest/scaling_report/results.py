@@ -1,15 +1,15 @@
-"""From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread. Pure."""
+"""From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread; and whether the
+thresholds that were asked for were reached. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.scaling_report.phases import Phase
-from loadtest.scaling_report.sample import Measured
-from loadtest.spread import Spread, spread
+from loadtest.scaling_report.phases import Phase, PhaseResult
+from loadtest.statistics import Spread, spread
 
 
 @dataclass(frozen=True)
-class AtCount:
+class EngineCountResult:
     """One number of engines. None: not measured."""
 
     count: int
@@ -39,16 +39,16 @@ class AtCount:
 
 
 @dataclass(frozen=True)
-class Results:
-    counts: dict[int, AtCount]
+class ScalingResults:
+    counts: dict[int, EngineCountResult]
     generator_was_limit: tuple[str, ...]
     cpu_p95: float
     machine_share: float
 
 
-def results(measured: Sequence[Measured]) -> Results:
+def summarize(measured: Sequence[PhaseResult]) -> ScalingResults:
     counts = sorted({one.visit.count for one in measured})
-    return Results(
+    return ScalingResults(
         counts={count: _at(count, measured) for count in counts},
         generator_was_limit=tuple(f"{one.visit}, {one.phase}" for one in measured if one.generator_was_limit),
         cpu_p95=max((one.cpu_p95 for one in measured), default=0.0),
@@ -56,7 +56,7 @@ def results(measured: Sequence[Measured]) -> Results:
     )
 
 
-def _at(count: int, measured: Sequence[Measured]) -> AtCount:
+def _at(count: int, measured: Sequence[PhaseResult]) -> EngineCountResult:
     here = [one for one in measured if one.visit.count == count]
     full, video = _of(here, "full"), _of(here, "video")
     # One engine's people are the same people.
@@ -68,10 +68,10 @@ def _at(count: int, measured: Sequence[Measured]) -> AtCount:
             answered[name] = answered.get(name, 0) + number
     together = max(1, sum(answered.values()))
 
-    def at(ones: Sequence[Measured], value: Callable[[Measured], float | None]) -> Spread | None:
+    def at(ones: Sequence[PhaseResult], value: Callable[[PhaseResult], float | None]) -> Spread | None:
         return spread([value(one) for one in ones])
 
-    return AtCount(
+    return EngineCountResult(
         count=count,
         repeats=len({one.visit.repeat for one in here}),
         full_rps=at(full, lambda one: one.figures.rps),
@@ -103,14 +103,45 @@ def _at(count: int, measured: Sequence[Measured]) -> AtCount:
     )
 
 
-def _of(measured: Sequence[Measured], phase: Phase) -> list[Measured]:
+def _of(measured: Sequence[PhaseResult], phase: Phase) -> list[PhaseResult]:
     return [one for one in measured if one.phase == phase]
 
 
 def _efficiency(
-    measured: Sequence[Measured], count: int, phase: Phase, value: Callable[[Measured], float]
+    measured: Sequence[PhaseResult], count: int, phase: Phase, value: Callable[[PhaseResult], float]
 ) -> Spread | None:
     """T(n)/(n T(1)), each repeat against the one engine of the same repeat: what the machine did in between cancels."""
     one = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == 1}
     several = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == count}
     return spread([several[r] / (count * one[r]) for r in sorted(several) if one.get(r)])
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    min_efficiency: float | None = None
+    max_p95_s: float | None = None
+
+
+def missed_thresholds(results: ScalingResults, thresholds: Thresholds) -> list[str]:
+    """One sentence for each threshold that was missed, or that nothing was measured for."""
+    found = []
+    least, most = thresholds.min_efficiency, thresholds.max_p95_s
+    if least is not None:
+        efficiencies = {count: at.efficiency.median for count, at in results.counts.items() if at.efficiency}
+        if not any(count > 1 for count in efficiencies):
+            found.append(f"efficiency was not measured, wanted at least {least:g}")
+        found += [
+            f"efficiency at {count} engines is {value:.3f}, wanted at least {least:g}"
+            for count, value in efficiencies.items()
+            if value < least
+        ]
+    if most is not None:
+        last = results.counts[max(results.counts)]
+        if last.same_p95_s is None:
+            found.append(f"p95 was not measured, wanted at most {most:g} s")
+        elif last.same_p95_s.median > most:
+            found.append(f"p95 on {last.count} engines is {last.same_p95_s.median:.2f} s, wanted at most {most:g} s")
+    for at in results.counts.values():
+        if at.limit_rps is not None and at.limit_rps.median == 0:
+            found.append(f"the objective was never met on {at.count} engine(s), at no rate that was tried")
+    return found

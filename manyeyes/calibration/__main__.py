@@ -19,19 +19,17 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.host_info import machine
+from loadtest.host_info import read_host_info
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
-from manyeyes.calibration.measure import BATCHES, Course, Seen
-from manyeyes.calibration.profile_fit import Fitted, fitted
-from manyeyes.calibration.profile_writer import text
-from manyeyes.calibration.wait_idle import wait_until_quiet
+from manyeyes.calibration.measure import BATCHES, Measurement, MeasurementSeries, wait_until_idle
+from manyeyes.calibration.profile_fit import FittedProfile, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 
 console = Console(stderr=True, highlight=False)
 QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"
 
 
-class OneLine(argparse.ArgumentParser):
+class CalibrationParser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -46,8 +44,8 @@ def count(text: str) -> int:
     return value
 
 
-def parser() -> OneLine:
-    p = OneLine(prog="python -m manyeyes.calibration", description=__doc__)
+def parser() -> CalibrationParser:
+    p = CalibrationParser(prog="python -m manyeyes.calibration", description=__doc__)
     p.add_argument("--url", default="http://127.0.0.1:8000", help="one engine's own address, not the gateway's")
     p.add_argument("--model", default="", help="as it is served; without it, the first one")
     p.add_argument(
@@ -67,43 +65,43 @@ def parser() -> OneLine:
 def main(arguments: Sequence[str]) -> int:
     a = parser().parse_args(arguments)
     try:
-        base = profile.load(a.base)
+        base = profile.load_profile(a.base)
         a.out.parent.mkdir(parents=True, exist_ok=True)
         engine = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
-        engine.look()
+        engine.identify()
     except (ValueError, OSError, CannotMeasure) as error:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
     batches = [one for one in BATCHES if one <= a.together] or [1]
-    course = Course(engine, a.repeats, batches, a.batched_tokens)
-    code, raw = measure(course, a.quiet), a.out.with_suffix(".jsonl")
-    raw.write_text("".join(json.dumps(one.line()) + "\n" for one in course.seen))
+    measurements = MeasurementSeries(engine, a.repeats, batches, a.batched_tokens)
+    code, raw = measure(measurements, a.quiet), a.out.with_suffix(".jsonl")
+    raw.write_text("".join(json.dumps(one.line()) + "\n" for one in measurements.seen))
     if code:
         print(f"calibrate: what was measured is in {raw}; a profile needs all of it", file=sys.stderr)
         return code
     device = a.device or found_device()
     try:
-        found = fitted(course.seen, device, engine.model, engine.kv_cache_tokens(), base)
+        found = fit_profile(measurements.seen, device, engine.model, engine.kv_cache_tokens(), base)
     except ValueError as error:
         print(f"calibrate: {error}. What was measured is in {raw}; try more --repeats.", file=sys.stderr)
         return 1
     date = datetime.now(UTC).date().isoformat()
     command = f"python -m manyeyes.calibration {shlex.join(arguments)}".strip()
-    a.out.write_text(text(found, device, f"vLLM {engine.version()}", date, command))
-    tell(found, course, a.out, raw)
+    a.out.write_text(profile_yaml(found, device, f"vLLM {engine.version()}", date, command))
+    print_profile(found, measurements, a.out, raw)
     return 0
 
 
-def measure(course: Course, quiet: float) -> int:
+def measure(measurements: MeasurementSeries, quiet: float) -> int:
     """0, or the exit code of what went wrong, which is told."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    steps = course.steps()
+    steps = measurements.steps()
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("", total=len(steps))
         try:
             for name, step in steps:
                 bars.update(bar, description=name)
-                wait_until_quiet(quiet)
+                wait_until_idle(quiet)
                 step()
                 bars.advance(bar)
         except CannotMeasure as error:
@@ -117,28 +115,31 @@ def measure(course: Course, quiet: float) -> int:
 def found_device() -> str:
     """The GPU's name as nvidia-smi has it, else the CPU's."""
     with suppress(OSError, subprocess.SubprocessError):
-        asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20)
+        options = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        said = subprocess.run(options, capture_output=True, text=True, check=True, timeout=20)
         if names := said.stdout.strip().splitlines():
             name, _, memory = names[0].partition(",")
             return f"{name.strip()} {round(float(memory.split()[0]) / 1024)}GB" if memory else name.strip()
-    here = machine("")
+    here = read_host_info("")
     return f"CPU: {here.cpu}, {here.cores} cores"
 
 
-def tell(found: Fitted, course: Course, out: Path, raw: Path) -> None:
+def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
     """What was found, on standard output."""
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
     for name, measured_s, said_s in found.checks:
         print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, by the profile {1e3 * said_s:.1f} ms")
-    print(f"  spread of repeats, in the median (largest - smallest) / quicker quarter: {spread(course.seen):.0%}")
-    caches = [("prefix cache", course.prefix_cache), ("cache of preprocessed pictures", course.processor_cache)]
+    print(f"  spread of repeats, in the median (largest - smallest) / quicker quarter: {spread(measurements.seen):.0%}")
+    caches = [
+        ("prefix cache", measurements.prefix_cache),
+        ("cache of preprocessed pictures", measurements.processor_cache),
+    ]
     print("  " + "; ".join(f"{name}: {'answers' if on else 'off'}" for name, on in caches))
     print(f"Written: {out}, {raw}. Try it: python -m manyeyes.emulator --served-model-name m --profile {out}")
 
 
-def spread(seen: Sequence[Seen]) -> float:
+def spread(seen: Sequence[Measurement]) -> float:
     found = sorted((max(one.times_s) - min(one.times_s)) / one.quick_s for one in seen if len(one.times_s) > 1)
     return found[len(found) // 2] if found else 0.0
 

@@ -23,13 +23,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.content.images import Picture
-from loadtest.content.sentences import question
-from loadtest.host_info import ROOT, busy, machine
-from loadtest.percentiles import percentile
-from manyeyes.calibration.__main__ import QUIET, OneLine, console, count
-from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
-from manyeyes.calibration.wait_idle import wait_until_quiet
+from loadtest.content import SeededPicture, question
+from loadtest.host_info import ROOT, read_cpu_time, read_host_info
+from loadtest.statistics import percentile
+from manyeyes.calibration.__main__ import QUIET, CalibrationParser, console, count
+from manyeyes.calibration.engine import CannotMeasure, Content, MeasuredEngine, TimedAnswer
+from manyeyes.calibration.measure import wait_until_idle
 from manyeyes.simulator import profile
 
 KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
@@ -45,7 +44,7 @@ STARTS_IN_S = 30.0
 
 
 @dataclass(frozen=True)
-class Told:
+class EngineTimes:
     """One answered request. `target` is `real` or `emulated`; seconds."""
 
     target: str
@@ -61,7 +60,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Visit:
+class ScheduledRequest:
     """Which target is asked by how many people, how often already; `others` as in Told."""
 
     target: str
@@ -85,21 +84,23 @@ def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> It
         if size is None:
             yield kind, text, pause_s
             continue
-        url = Picture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
+        url = SeededPicture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
         yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}], pause_s
 
 
-def ask_all(engine: MeasuredEngine, visit: Visit, a: argparse.Namespace, told: Callable[[Told], None]) -> None:
+def ask_all(
+    engine: MeasuredEngine, visit: ScheduledRequest, a: argparse.Namespace, told: Callable[[EngineTimes], None]
+) -> None:
     """People at once, each with one request after the other."""
     users, repeat = visit.users, visit.repeat
 
-    def live(user: int) -> list[Told]:
+    def live(user: int) -> list[EngineTimes]:
         found = []
         for number, (kind, content, pause_s) in enumerate(contents(a.seed, repeat, users, user, a.requests)):
             time.sleep(pause_s)
-            answer: Answer = engine.ask(content, ANSWER_TOKENS)
+            answer: TimedAnswer = engine.ask(content, ANSWER_TOKENS)
             found.append(
-                Told(
+                EngineTimes(
                     **asdict(visit),
                     user=user,
                     number=number,
@@ -144,7 +145,7 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def tables(told: Sequence[Told]) -> str:
+def tables(told: Sequence[EngineTimes]) -> str:
     """Markdown: for each number of users, times of both, and the emulator's error."""
     parts = []
     for users in sorted({one.users for one in told}):
@@ -166,14 +167,14 @@ def tables(told: Sequence[Told]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-WHATS: dict[str, Callable[[Told], float]] = {
+WHATS: dict[str, Callable[[EngineTimes], float]] = {
     "time to the first token": lambda one: one.first_s,
     "time to the last token": lambda one: one.total_s,
 }
 
 
-def _row(name: str, told: Sequence[Told], pick: Callable[[Told], float], share: float) -> tuple[str, ...]:
-    def both(some: Sequence[Told]) -> tuple[float, float]:
+def _row(name: str, told: Sequence[EngineTimes], pick: Callable[[EngineTimes], float], share: float) -> tuple[str, ...]:
+    def both(some: Sequence[EngineTimes]) -> tuple[float, float]:
         real, emulated = ([pick(one) for one in some if one.target == target] for target in ("real", "emulated"))
         return percentile(real, share), percentile(emulated, share)
 
@@ -184,8 +185,8 @@ def _row(name: str, told: Sequence[Told], pick: Callable[[Told], float], share: 
     return (name, f"{1e3 * real:.0f} ms", f"{1e3 * emulated:.0f} ms", error, errors)
 
 
-def parser() -> OneLine:
-    p = OneLine(prog="python -m manyeyes.calibration.emulator_validation", description=__doc__)
+def parser() -> CalibrationParser:
+    p = CalibrationParser(prog="python -m manyeyes.calibration.emulator_validation", description=__doc__)
     p.add_argument("--url", default="http://127.0.0.1:8000", help="the real engine's own address")
     p.add_argument("--model", default="")
     p.add_argument("--profile", default="build/calibrate/profile.yaml", help="as `make calibrate` wrote it")
@@ -202,14 +203,14 @@ def parser() -> OneLine:
 
 def main(arguments: Sequence[str]) -> int:
     a = parser().parse_args(arguments)
-    told: list[Told] = []
+    told: list[EngineTimes] = []
     try:
         if a.show:
             print(tables(read(a.out)))
             return 0
-        profile.load(a.profile)
+        profile.load_profile(a.profile)
         real = MeasuredEngine(a.url, a.model, os.environ.get("MANYEYES_API_KEY", ""))
-        real.look()
+        real.identify()
         a.out.parent.mkdir(parents=True, exist_ok=True)
         code = _measure(a, real, told)
     except (CannotMeasure, ValueError, OSError) as error:
@@ -220,9 +221,9 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
-def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> int:
-    before, code = busy(), 0
-    here = machine(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
+def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[EngineTimes]) -> int:
+    before, code = read_cpu_time(), 0
+    here = read_host_info(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         emulator(a.profile, real.model, shlex.split(a.engine_flags)) as url,
@@ -235,7 +236,7 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> i
             for _, content, _ in contents(-1, 0, 1, 0, len(KINDS)):
                 engine.ask(content, 4)
 
-        def keep(one: Told) -> None:
+        def keep(one: EngineTimes) -> None:
             told.append(one)
             lines.write(json.dumps(asdict(one)) + "\n")
 
@@ -245,20 +246,24 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine, told: list[Told]) -> i
                     turns = [("real", real), ("emulated", emulated)]
                     for target, engine in turns if repeat % 2 == 0 else reversed(turns):
                         bars.update(bar, description=f"{target}, {users} users, repeat {repeat + 1}")
-                        others = round(wait_until_quiet(a.quiet), 2)
-                        ask_all(engine, Visit(target, users, repeat, others), a, keep)
+                        others = round(wait_until_idle(a.quiet), 2)
+                        ask_all(engine, ScheduledRequest(target, users, repeat, others), a, keep)
                         bars.advance(bar)
         except KeyboardInterrupt:
             code = 130
-        about: dict[str, Any] = {**asdict(here), "busy": round(busy().share_since(before), 2), "partial": bool(code)}
+        about: dict[str, Any] = {
+            **asdict(here),
+            "busy": round(read_cpu_time().share_since(before), 2),
+            "partial": bool(code),
+        }
         lines.write(json.dumps({"machine": about}) + "\n")
     return code
 
 
-def read(file: Path) -> list[Told]:
+def read(file: Path) -> list[EngineTimes]:
     """The answers in a file that a run left."""
     rows = (json.loads(line) for line in file.read_text().splitlines())
-    return [Told(**row) for row in rows if "machine" not in row]
+    return [EngineTimes(**row) for row in rows if "machine" not in row]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from loadtest.http_client import Broken, Connection, Target, target
-from loadtest.stream import Streamed
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, parse_target
+from loadtest.virtual_user import CompletionStream
 
 PATH = "/v1/chat/completions"
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "manyeyes-calibrate"}
@@ -26,7 +26,7 @@ class CannotMeasure(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """One answered request. Times are seconds; `tokens_s` is when tokens came (perf_counter)."""
 
     started_s: float
@@ -52,15 +52,15 @@ class MeasuredEngine:
     url: str
     model: str = ""
     key: str = ""
-    to: Target = field(init=False)
+    to: TargetUrl = field(init=False)
 
     def __post_init__(self) -> None:
         try:
-            self.to = target(self.url)
+            self.to = parse_target(self.url)
         except ValueError as error:
             raise CannotMeasure(str(error)) from None
 
-    def look(self) -> None:
+    def identify(self) -> None:
         """Finds the model, and that this is one vLLM. Raises CannotMeasure."""
         models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
         if not models:
@@ -105,19 +105,19 @@ class MeasuredEngine:
         self._get("/health")
         return time.perf_counter() - began
 
-    def ask(self, content: Content, max_tokens: int) -> Answer:
+    def ask(self, content: Content, max_tokens: int) -> TimedAnswer:
         """Exactly `max_tokens` tokens in answer to `content`. Raises CannotMeasure."""
-        return self._ask(Connection(self.to, TIMEOUT_S), self._body(content, max_tokens))
+        return self._ask(StreamingConnection(self.to, TIMEOUT_S), self._body(content, max_tokens))
 
     def ask_together(
         self, contents: Sequence[Content], max_tokens: int, meanwhile: Callable[[], None] | None = None
-    ) -> list[Answer]:
+    ) -> list[TimedAnswer]:
         """All at the same moment, each on a connection of its own. `meanwhile` runs once they are sent."""
         bodies = [self._body(content, max_tokens) for content in contents]
         start = Barrier(len(bodies) + 1)
 
-        def one(body: bytes) -> Answer:
-            connection = Connection(self.to, TIMEOUT_S)
+        def one(body: bytes) -> TimedAnswer:
+            connection = StreamingConnection(self.to, TIMEOUT_S)
             start.wait()
             return self._ask(connection, body)
 
@@ -141,19 +141,19 @@ class MeasuredEngine:
             }
         )
 
-    def _ask(self, connection: Connection, body: bytes) -> Answer:
+    def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
         headers = {**HEADERS, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         started = time.perf_counter()
         try:
             reply = connection.post(PATH, body, headers)
-            said, ended, raw = Streamed(), started, b""
+            said, ended, raw = CompletionStream(), started, b""
             for at, piece in connection.pieces(reply):
                 if reply.status != 200:
                     raw += piece
                     continue
                 said.feed(at, piece)
                 ended = at
-        except (OSError, Broken) as error:
+        except (OSError, ConnectionBroken) as error:
             raise CannotMeasure(f"{self.url} broke off: {error}. Look at its log.") from None
         finally:
             connection.close()
@@ -162,7 +162,7 @@ class MeasuredEngine:
         if said.failed:
             raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
         details = said.usage.get("prompt_tokens_details") or {}
-        return Answer(
+        return TimedAnswer(
             started_s=started,
             tokens_s=tuple(said.tokens_s),
             ended_s=ended,

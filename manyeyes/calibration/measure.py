@@ -1,4 +1,5 @@
-"""What is measured, in which order. Each measurement is a `Seen`: what was asked, and the times of its repeats."""
+"""What is measured on an engine, in which order, once the machine is idle. Each `Measurement` is what was asked, and the times
+of its repeats."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +9,22 @@ from random import Random
 from statistics import median
 from typing import Any, Literal
 
-from loadtest.content.images import Picture
-from loadtest.content.sentences import WORDS
-from loadtest.percentiles import percentile
-from manyeyes.calibration.engine import Answer, CannotMeasure, Content, MeasuredEngine
+from loadtest.content import WORDS, SeededPicture
+from loadtest.host_info import measure_cpu_share
+from loadtest.statistics import percentile
+from manyeyes.calibration.engine import CannotMeasure, Content, MeasuredEngine, TimedAnswer
+
+IDLE_SAMPLE_S = 2.0
+IDLE_TIMEOUT_S = 600.0
+
+
+def wait_until_idle(below: float, patience_s: float = IDLE_TIMEOUT_S) -> float:
+    """Until less than the share `below` of all cores was used for LOOK_S, or patience ends. Says what was used last."""
+    until = time.monotonic() + patience_s
+    while (used := measure_cpu_share(IDLE_SAMPLE_S)) >= below and time.monotonic() < until:
+        pass
+    return used
+
 
 Series = Literal["text", "decode", "fresh", "remembered", "known", "burst", "health", "prefix"]
 TEXT_WORDS = (8, 100, 300, 800, 1600)
@@ -24,7 +37,7 @@ HEALTH_LOOKS, HEALTH_PAUSE_S = 4, 0.005  # while they are in rendering
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measurement:
     """`times_s`: one for each repeat. `x`: what it depends on, by name (tokens, megapixels, requests at once)."""
 
     series: Series
@@ -46,7 +59,7 @@ class Seen:
 
 
 @dataclass
-class Course:
+class MeasurementSeries:
     """Measures one series after the other. `batches`: how many requests at once; no more than the engine runs."""
 
     engine: MeasuredEngine
@@ -54,7 +67,7 @@ class Course:
     batches: Sequence[int] = BATCHES
     batched_tokens: int = 4096  # the engine's --max-num-batched-tokens: so many vision tokens stay encoded
     seed: int = 1
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Measurement] = field(default_factory=list)
     prefix_cache: bool = False
     processor_cache: bool = False
     _number: int = 0
@@ -155,7 +168,7 @@ class Course:
             self.engine.ask(self._about(self._picture(SIZES[-1])), 1)
 
     def _keep(self, series: Series, x: dict[str, float], times_s: Sequence[float]) -> None:
-        self.seen.append(Seen(series, dict(x), tuple(times_s)))
+        self.seen.append(Measurement(series, dict(x), tuple(times_s)))
 
     def _words(self, number: int) -> str:
         """A text that no other begins like."""
@@ -163,11 +176,11 @@ class Course:
         random = Random(f"{self.seed} {self._number}")
         return " ".join([f"{self._number}", *(random.choice(WORDS) for _ in range(number))])
 
-    def _picture(self, size: tuple[int, int]) -> Picture:
+    def _picture(self, size: tuple[int, int]) -> SeededPicture:
         self._number += 1
-        return Picture("photo", f"calibrate {self.seed} {self._number}", size)
+        return SeededPicture("photo", f"calibrate {self.seed} {self._number}", size)
 
-    def _about(self, picture: Picture) -> Content:
+    def _about(self, picture: SeededPicture) -> Content:
         """The text comes first and is always another one, so that the prefix cache knows nothing of the picture."""
         return [
             {"type": "text", "text": self._words(6)},
@@ -175,7 +188,7 @@ class Course:
         ]
 
 
-def token_s(answers: Sequence[Answer]) -> float | None:
+def token_s(answers: Sequence[TimedAnswer]) -> float | None:
     """Mean time between two tokens while all of them are answered. None when they were not at the same time."""
     begin = max(one.tokens_s[0] for one in answers)
     end = min(one.tokens_s[-1] for one in answers)
@@ -193,5 +206,5 @@ def _middle(values: Sequence[float]) -> float:
     return float(median(values))
 
 
-def series(seen: Sequence[Seen], name: Series) -> Iterator[Seen]:
+def series(seen: Sequence[Measurement], name: Series) -> Iterator[Measurement]:
     return (one for one in seen if one.series == name)

@@ -9,8 +9,7 @@ from typing import Any
 from manyeyes.cli import docker_install, host_info, secrets
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.observability.log_formatter import sentence
-from manyeyes.observability.log_parser import read
+from manyeyes.observability.log_lines import format_sentence, read_line
 
 
 def rendered(project: str) -> Path:
@@ -105,7 +104,7 @@ class Compose:
             said = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
         except (CommandFailed, TimeoutError) as error:
             return str(error)
-        return "\n".join(sentence(read(service, line)) for line in said.splitlines())
+        return "\n".join(format_sentence(read_line(service, line)) for line in said.splitlines())
 
     def full_environment(self) -> dict[str, str]:
         """This process's, with what Compose has to know of the project."""

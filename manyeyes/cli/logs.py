@@ -11,10 +11,9 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import columns, say
-from manyeyes.observability.log_format import LEVELS, moment
-from manyeyes.observability.log_formatter import shown
-from manyeyes.observability.log_parser import Line, composed
-from manyeyes.observability.request_trace import Told, story, window
+from manyeyes.observability.log_format import LEVELS, format_time
+from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line
+from manyeyes.observability.request_trace import RequestStory, search_window, trace_request
 
 TAIL = 20
 """Lines of each part that are shown before new ones, where no SINCE is given."""
@@ -33,7 +32,7 @@ class Wanted:
     raw: bool = False
     follow: bool = True
 
-    def takes(self, line: Line) -> bool:
+    def takes(self, line: LogLine) -> bool:
         least = LEVELS.index(self.level) if self.level else 0
         return self.part in ("", line.part, line.service, line.engine) and LEVELS.index(line.level) >= least
 
@@ -63,7 +62,7 @@ def show_request(compose: Compose, request: str, raw: bool) -> None:
     if not ID.match(request):
         raise Trouble(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
     naming = [line for line in _lines(compose, [], []) if line.request == request]
-    between = window(naming, request)
+    between = search_window(naming, request)
     if between is None:
         raise Trouble(
             f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.keep_mb` says how much is kept."
@@ -72,23 +71,23 @@ def show_request(compose: Compose, request: str, raw: bool) -> None:
         for line in sorted(naming, key=lambda one: one.at_s):
             _print(line, raw)
         return
-    since, until = moment(between[0] - NEAR_S), moment(between[1] + NEAR_S)
+    since, until = format_time(between[0] - NEAR_S), format_time(between[1] + NEAR_S)
     near = list(_lines(compose, ["--since", since, "--until", until], []))
     before = [line for line in _lines(compose, ["--until", since], ["controller"]) if line.engine]
     day = datetime.fromtimestamp(between[0], UTC)
     say(f"request {request}, {day:%Y-%m-%d}, times in UTC")
-    for one in story([*before, *near, *(line for line in naming if line not in near)], request):
+    for one in trace_request([*before, *near, *(line for line in naming if line not in near)], request):
         say(_told(one))
 
 
-def _told(one: Told) -> str:
-    line = Line(one.who, moment(one.at_s), "info", one.who, "said", {"message": one.what})
-    return shown(line, *_terminal())
+def _told(one: RequestStory) -> str:
+    line = LogLine(one.who, format_time(one.at_s), "info", one.who, "said", {"message": one.what})
+    return format_line(line, *_terminal())
 
 
-def _print(line: Line, raw: bool) -> None:
+def _print(line: LogLine, raw: bool) -> None:
     try:
-        say(line.text() if raw else shown(line, *_terminal()))
+        say(line.text() if raw else format_line(line, *_terminal()))
     except BrokenPipeError:  # `make logs | head`
         raise KeyboardInterrupt from None
 
@@ -104,7 +103,7 @@ def _services(compose: Compose) -> list[str]:
     return found
 
 
-def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterator[Line]:
+def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterator[LogLine]:
     command = ["docker", "compose", "logs", "--no-color", "--timestamps", *options, *services]
     process = subprocess.Popen(
         command,
@@ -120,7 +119,7 @@ def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterato
     try:
         for text in process.stdout:
             if text.strip():
-                yield composed(text)
+                yield read_compose_line(text)
         if process.wait() and process.stderr:
             raise Trouble("the logs cannot be read.", details=process.stderr.read())
     finally:

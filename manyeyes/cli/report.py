@@ -10,9 +10,9 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import attention, ok
 from manyeyes.config.loader import load
-from manyeyes.monitoring.prometheus_client import Unanswered
-from manyeyes.monitoring.report.page import page
-from manyeyes.monitoring.report.queries import gather
+from manyeyes.monitoring.prometheus_client import PrometheusError
+from manyeyes.monitoring.report.page import render_report
+from manyeyes.monitoring.report.queries import query_report_data
 
 NO_PROMETHEUS = (
     "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."
@@ -29,8 +29,8 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
         raise Trouble(NO_PROMETHEUS.format(config=config))
     end_s = time.time()
     try:
-        about = gather(prometheus, end_s - 3600 * hours, end_s)
-    except Unanswered as error:
+        about = query_report_data(prometheus, end_s - 3600 * hours, end_s)
+    except PrometheusError as error:
         raise Trouble(f"{error}. Is the cluster up? (`make status`)") from error
     notices: list[str] = []
     events: list[tuple[datetime, str]] = []
@@ -44,7 +44,9 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
     file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page(about, cluster.name, events, notices, f"make report HOURS={hours:g}"), encoding="utf-8")
+        file.write_text(
+            render_report(about, cluster.name, events, notices, f"make report HOURS={hours:g}"), encoding="utf-8"
+        )
     except OSError as error:
         raise Trouble(f"{file} could not be written: {error.strerror}") from error
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file

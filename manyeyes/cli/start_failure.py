@@ -10,7 +10,7 @@ from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.observability.log_parser import COLOURS
+from manyeyes.observability.log_lines import COLOURS
 
 LINES = 400
 """vLLM prints the cause before some hundred lines that only follow from it."""

@@ -18,8 +18,8 @@ from manyeyes.cli.errors import Trouble
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import columns, say
 from manyeyes.config.cluster import Cluster
-from manyeyes.monitoring.prometheus_client import Prometheus
-from manyeyes.monitoring.status import collector, snapshot, tables
+from manyeyes.monitoring.prometheus_client import PrometheusClient
+from manyeyes.monitoring.status import snapshot, tables
 
 EVERY_S = 2.0
 TIMEOUT_S = 5.0
@@ -30,26 +30,26 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
 
-    def seen() -> snapshot.Sight:
-        return collector.look(asked, beside)
+    def seen() -> snapshot.ClusterStatus:
+        return snapshot.collect_status(asked, beside)
 
     console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
     if watch:
         return _watch(seen, console)
     now = seen()
-    console.print(tables.page(now))
+    console.print(tables.render_status(now))
     if not controller_url and (odd := _not_well(Compose(cluster.name))):
         say(f"\nnot well: {', '.join(odd)}")
     return 1 if now.empty_pools or not now.pools else 0
 
 
-def _watch(seen: Callable[[], snapshot.Sight], console: Console) -> int:
+def _watch(seen: Callable[[], snapshot.ClusterStatus], console: Console) -> int:
     """Until Ctrl-C, which is its way to end. A look that fails is told and tried again."""
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
                 try:
-                    shown = tables.page(seen())
+                    shown = tables.render_status(seen())
                 except Trouble as trouble:
                     shown = "\n".join(trouble.problems)
                 live.update(shown, refresh=True)
@@ -71,7 +71,7 @@ def _compose(cluster: Cluster) -> Compose:
     return compose
 
 
-def controller_of(cluster: Cluster, url: str) -> collector.Controller:
+def controller_of(cluster: Cluster, url: str) -> snapshot.Controller:
     """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
     if url:
         return lambda: _at(url)
@@ -79,11 +79,11 @@ def controller_of(cluster: Cluster, url: str) -> collector.Controller:
     return lambda: _inside(compose, cluster)
 
 
-def prometheus(cluster: Cluster, url: str) -> Prometheus | None:
+def prometheus(cluster: Cluster, url: str) -> PrometheusClient | None:
     """At `url`, or this host's; None where it is off."""
     if not url and not cluster.monitoring.enabled:
         return None
-    return Prometheus(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
+    return PrometheusClient(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
 
 
 def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:

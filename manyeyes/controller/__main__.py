@@ -164,7 +164,7 @@ async def run(settings: ControllerSettings) -> None:
 
 
 def main() -> int:
-    structlog_setup.to_json("controller")
+    structlog_setup.configure_structlog("controller")
     try:
         uvloop.run(run(ControllerSettings()))
     except InvalidConfiguration as error:

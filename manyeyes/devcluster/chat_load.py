@@ -12,7 +12,7 @@ import httpx
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChatAnswer:
     """How one request ended for its user."""
 
     end: str
@@ -23,10 +23,10 @@ class Seen:
 
 
 @dataclass
-class Crowd:
+class ChatLoad:
     """What all users saw so far."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ChatAnswer] = field(default_factory=list)
     going: bool = True
 
     @property
@@ -45,9 +45,9 @@ class Crowd:
 
 
 @contextlib.contextmanager
-def crowd(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator[Crowd]:
+def chat_load(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator[ChatLoad]:
     """`users` chat until the end of the context; then everybody finishes the answer under way."""
-    watched = Crowd()
+    watched = ChatLoad()
     thread = threading.Thread(target=lambda: asyncio.run(_all(url, model, users, turns, watched)))
     thread.start()
     try:
@@ -58,14 +58,14 @@ def crowd(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator[Cro
         assert not thread.is_alive(), "an answer never ended"
 
 
-async def _all(url: str, model: str, users: int, turns: int, watched: Crowd) -> None:
+async def _all(url: str, model: str, users: int, turns: int, watched: ChatLoad) -> None:
     limits = httpx.Limits(max_connections=users)
     async with httpx.AsyncClient(timeout=100, limits=limits) as client, asyncio.TaskGroup() as tasks:
         for user in range(users):
             tasks.create_task(_user(client, url, model, user, turns, watched))
 
 
-async def _user(client: httpx.AsyncClient, url: str, model: str, user: int, turns: int, watched: Crowd) -> None:
+async def _user(client: httpx.AsyncClient, url: str, model: str, user: int, turns: int, watched: ChatLoad) -> None:
     chat = 0
     while watched.going:
         chat += 1
@@ -79,7 +79,7 @@ async def _user(client: httpx.AsyncClient, url: str, model: str, user: int, turn
             await asyncio.sleep(0.1)
 
 
-async def _ask(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> Seen:
+async def _ask(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> ChatAnswer:
     raw, engine = b"", ""
     try:
         async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as reply:
@@ -88,11 +88,11 @@ async def _ask(client: httpx.AsyncClient, url: str, body: dict[str, object]) -> 
                 raw += chunk
             status = reply.status_code
     except httpx.HTTPError as error:
-        return Seen("cut" if engine else "failed", engine, repr(error))
+        return ChatAnswer("cut" if engine else "failed", engine, repr(error))
     if status != 200:
-        return Seen("failed", engine, f"{status} {raw[:300]!r}")
+        return ChatAnswer("failed", engine, f"{status} {raw[:300]!r}")
     if not raw.endswith(b"data: [DONE]\n\n") or b'"abort"' in raw:
-        return Seen("cut" if b'"error"' in raw else "pretended", engine, repr(raw[-200:]))
+        return ChatAnswer("cut" if b'"error"' in raw else "pretended", engine, repr(raw[-200:]))
     deltas = (json.loads(line[6:]) for line in raw.splitlines() if line.startswith(b"data: {"))
     words = [delta["choices"][0]["delta"].get("content") or "" for delta in deltas if delta["choices"]]
-    return Seen("answered", engine, "".join(words))
+    return ChatAnswer("answered", engine, "".join(words))

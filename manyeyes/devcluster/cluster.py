@@ -55,7 +55,7 @@ def own_user() -> str:
     return "user root;" if os.geteuid() == 0 else ""
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -182,7 +182,7 @@ class LocalCluster:
             "GRADIO_TEMP_DIR": str(self.folder / f"uploads-{page}"),
         }
         self.start(page, [sys.executable, "-m", "webui"], environment)
-        eventually(lambda: listens(self.ports[page]), 60, 0.2, "the page listens")
+        eventually(lambda: is_listening(self.ports[page]), 60, 0.2, "the page listens")
 
     def configure(self, document: dict[str, Any]) -> None:
         """Replaces cluster.yaml as editors do: by a new file under the old name."""
@@ -226,7 +226,7 @@ class LocalCluster:
             "MANYEYES_ADAPTER_PORT": str(self.ports.setdefault("adapter", free_port())),
         }
         self.start("adapter", [sys.executable, "-m", "manyeyes.openai_adapter"], environment)
-        eventually(lambda: listens(self.ports["adapter"]), 20, 0.05, "the adapter listens")
+        eventually(lambda: is_listening(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
     def ask(self, model: str = "big", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more

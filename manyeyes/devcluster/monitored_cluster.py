@@ -1,12 +1,14 @@
-"""Prometheus, Alertmanager and the exporters beside a cluster of processes: the very files that are rendered, with this host's ports."""
+"""Prometheus, Alertmanager and the exporters beside a cluster of processes: the very files that are rendered, with Debian's programs."""
 
 import contextlib
 import dataclasses
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,32 @@ from typing import Any
 import httpx
 
 from manyeyes.config.loader import load
-from manyeyes.config.placement import Inventory, place_engines
-from manyeyes.devcluster.cluster import LocalCluster, free_port, listens
+from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, place_engines
+from manyeyes.devcluster.cluster import LocalCluster, free_port, is_listening
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.devcluster.promtool import program
 from manyeyes.render.monitoring import Targets, alertmanager_yml, prometheus_yml, rules_yml
+
+ROOT = Path(__file__).resolve().parents[2]
+FETCHED = ROOT / "build/prometheus"
+
+
+@cache
+def prometheus_program(name: str) -> str:
+    """prometheus, promtool, prometheus-alertmanager, amtool, prometheus-node-exporter or prometheus-nginx-exporter."""
+    subprocess.run([ROOT / "manyeyes/devcluster/fetch/prometheus", FETCHED], check=True, capture_output=True)
+    return str(FETCHED / name)
+
+
+def shipped_cluster() -> PlacedCluster:
+    """config/cluster.yaml on a host with two GPUs."""
+    return place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)
+
+
+def write_rules(folder: Path, cluster: PlacedCluster) -> Path:
+    file = folder / "rules.yml"
+    file.write_text(rules_yml(cluster))
+    return file
+
 
 DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
 """Two minutes are two seconds."""
@@ -26,7 +49,7 @@ PARTS = ("gateway", "node", "alertmanager", "prometheus")
 
 
 @dataclass
-class Pager:
+class AlertReceiver:
     """Takes what Alertmanager sends, or refuses it."""
 
     port: int
@@ -41,12 +64,12 @@ class Pager:
 
 
 @dataclass
-class Watched:
+class MonitoredCluster:
     """A stand with its Prometheus."""
 
     stand: LocalCluster
     ports: dict[str, int]
-    pager: Pager
+    pager: AlertReceiver
 
     @property
     def url(self) -> str:
@@ -87,25 +110,25 @@ class Watched:
         inside = self.stand.ports["inside"]
         command = {
             "gateway": [
-                program("prometheus-nginx-exporter"),
+                prometheus_program("prometheus-nginx-exporter"),
                 f"--nginx.scrape-uri=http://127.0.0.1:{inside}/stub_status",
                 f"--web.listen-address={listen}",
             ],
             "node": [
-                program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.loadavg", "--collector.textfile",
+                prometheus_program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.loadavg", "--collector.textfile",
                 f"--collector.textfile.directory={self.textfile}", f"--web.listen-address={listen}",
             ],
             "alertmanager": [
-                program("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml",
+                prometheus_program("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml",
                 f"--storage.path={folder}/alertmanager", "--cluster.listen-address=", f"--web.listen-address={listen}",
             ],
             "prometheus": [
-                program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/samples",
+                prometheus_program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/samples",
                 f"--web.listen-address={listen}",
             ],
         }[part]  # fmt: skip
         self.stand.start(f"watch-{part}", command)
-        eventually(lambda: listens(port), 30, 0.1, f"{part} listens")
+        eventually(lambda: is_listening(port), 30, 0.1, f"{part} listens")
 
     def kill(self, part: str) -> None:
         self.stand.kill(f"watch-{part}")
@@ -118,11 +141,11 @@ def about(labels: dict[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def watched(running: LocalCluster) -> Iterator[Watched]:
+def monitored_cluster(running: LocalCluster) -> Iterator[MonitoredCluster]:
     """Beside a running stand whose document has `monitoring: DRILL`. Its processes end with the stand."""
-    with _pager() as pager:
+    with _alert_receiver() as pager:
         ports = {part: free_port() for part in PARTS}
-        made = Watched(running, ports, pager)
+        made = MonitoredCluster(running, ports, pager)
         folder = running.folder / "monitoring"
         (folder / "samples").mkdir(parents=True)
         made.textfile.mkdir()
@@ -152,8 +175,8 @@ def _hurried(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _pager() -> Iterator[Pager]:
-    pager = Pager(free_port())
+def _alert_receiver() -> Iterator[AlertReceiver]:
+    pager = AlertReceiver(free_port())
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

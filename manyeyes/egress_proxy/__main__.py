@@ -19,5 +19,5 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    structlog_setup.to_json("media")
+    structlog_setup.configure_structlog("media")
     asyncio.run(run())

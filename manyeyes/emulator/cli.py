@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from manyeyes.emulator import faults
 from manyeyes.emulator.faults import Values
 from manyeyes.simulator import profile
-from manyeyes.simulator.profile import Profile
+from manyeyes.simulator.profile import TimingProfile
 
 DEFAULT_PROFILE = "rtx4090-qwen3-vl-4b-fp8"
 
 
 @dataclass(frozen=True)
-class Constants:
+class ConstantTimes:
     """Times that depend on nothing, in place of a GPU's: seconds."""
 
     first_token_s: float
@@ -24,7 +24,7 @@ class Constants:
 
 
 @dataclass(frozen=True)
-class Options:
+class EmulatorOptions:
     """One engine's settings. Times are in seconds, whatever unit the command line takes them in."""
 
     host: str
@@ -44,8 +44,8 @@ class Options:
     max_pixels: int
     video_frames: int
     video_max_pixels: int
-    profile: Profile
-    constants: Constants | None  # instead of the profile's times
+    profile: TimingProfile
+    constants: ConstantTimes | None  # instead of the profile's times
     start_s: float
     sleep_mode: bool
     faults_on_command: bool
@@ -94,10 +94,10 @@ def above_zero(text: str) -> float:
     return value
 
 
-def timing(text: str) -> Profile:
+def timing(text: str) -> TimingProfile:
     """An argparse type: a profile by name or path."""
     try:
-        return profile.load(text)
+        return profile.load_profile(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -105,13 +105,13 @@ def timing(text: str) -> Profile:
 def fault(text: str) -> tuple[str, Values]:
     """An argparse type: a fault with its values, as JSON."""
     try:
-        return faults.parse(json.loads(text))
+        return faults.parse_fault(json.loads(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def known_profiles() -> str:
-    return f"whose times to take: {', '.join(profile.names())}, or a file like theirs ({DEFAULT_PROFILE})"
+    return f"whose times to take: {', '.join(profile.profile_names())}, or a file like theirs ({DEFAULT_PROFILE})"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> EmulatorOptions:
     """Read the command line. Exits 2 with a sentence when it is wrong."""
     a = parser().parse_args(arguments)
     unlimited = 1_000_000_000
@@ -168,7 +168,7 @@ def parse(arguments: Sequence[str]) -> Options:
             f"--kv-cache-tokens={a.kv_cache_tokens} holds no sequence of --max-model-len={a.max_model_len}. Lower the "
             "latter or raise the former."
         )
-    return Options(
+    return EmulatorOptions(
         host=a.host,
         port=a.port,
         served_model_name=tuple(a.served_model_name),
@@ -204,10 +204,10 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
-def constants(a: argparse.Namespace) -> Constants | None:
+def constants(a: argparse.Namespace) -> ConstantTimes | None:
     """None unless one of them was given."""
     given = (a.ttft_ms, a.image_ms, a.tpot_ms)
     if all(value is None for value in given):
         return None
     times = (default if value is None else value for value, default in zip(given, (120.0, 60.0, 12.0), strict=True))
-    return Constants(*(value / 1000 / a.speed for value in times))
+    return ConstantTimes(*(value / 1000 / a.speed for value in times))

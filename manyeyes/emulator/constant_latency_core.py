@@ -3,21 +3,21 @@
 from collections import deque
 from heapq import heappop, heappush
 
-from manyeyes.emulator.cli import Constants
-from manyeyes.simulator.core import Step
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.emulator.cli import ConstantTimes
+from manyeyes.simulator.core import EngineStep
+from manyeyes.simulator.request import RunningSequence
 
 
-class FixedCore:
+class ConstantLatencyCore:
     """Runs up to `seats` sequences at once, each as if it were alone; the others wait in the order they came."""
 
-    def __init__(self, times: Constants, seats: int, context: int) -> None:
+    def __init__(self, times: ConstantTimes, seats: int, context: int) -> None:
         self._times = times
         self._seats = seats
         self._context = context  # tokens that one sequence may have
-        self._waiting: deque[Sequence] = deque()
-        self._running: set[Sequence] = set()
-        self._due: list[tuple[float, int, Sequence]] = []  # the next token of each; the number only breaks ties
+        self._waiting: deque[RunningSequence] = deque()
+        self._running: set[RunningSequence] = set()
+        self._due: list[tuple[float, int, RunningSequence]] = []  # the next token of each; the number only breaks ties
         self._number = 0
         self._paused = self._admits_none = False
         self.slowness = 1.0
@@ -37,21 +37,21 @@ class FixedCore:
         return sum(len(sequence.job.prompt) for sequence in self._running) / (self._seats * self._context)
 
     @property
-    def sequences(self) -> list[Sequence]:
+    def sequences(self) -> list[RunningSequence]:
         return [*self._running, *self._waiting]
 
-    def add(self, sequence: Sequence, now: float) -> None:
+    def add(self, sequence: RunningSequence, now: float) -> None:
         self._waiting.append(sequence)
         self._fill(now)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: RunningSequence) -> None:
         if sequence in self._waiting:
             self._waiting.remove(sequence)
         self._running.discard(sequence)
         if self._waiting:
             self.next_at = 0.0  # somebody gets the seat as soon as the time is told
 
-    def advance(self, now: float) -> list[Step]:
+    def advance(self, now: float) -> list[EngineStep]:
         steps = []
         while self._due and self._due[0][0] <= now and not self._paused:
             at, _, sequence = heappop(self._due)
@@ -65,7 +65,7 @@ class FixedCore:
             else:
                 self._expect(sequence, at + self._times.token_s * self.slowness)
             queried = len(sequence.job.prompt) if sequence.generated == 1 else 0
-            steps.append(Step(at, [(sequence, sequence.generated)], queried))
+            steps.append(EngineStep(at, [(sequence, sequence.generated)], queried))
         self._fill(now)
         return steps
 
@@ -89,6 +89,6 @@ class FixedCore:
             self._expect(sequence, now + wait_s * self.slowness)
         self.next_at = self._due[0][0] if self._due and not self._paused else None
 
-    def _expect(self, sequence: Sequence, at: float) -> None:
+    def _expect(self, sequence: RunningSequence, at: float) -> None:
         self._number += 1
         heappush(self._due, (at, self._number, sequence))

@@ -1,32 +1,83 @@
-"""The engine: takes jobs, drives the core with the clock, tells who waits, and counts."""
+"""The engine: preprocesses requests as the API server does, drives the core with the clock, tells who waits, and counts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from time import monotonic
 
-from manyeyes.emulator.cli import Options
-from manyeyes.emulator.constant_latency_core import FixedCore
-from manyeyes.emulator.errors import backlog, busy, engine_dead, weightless
+from manyeyes.emulator.cli import EmulatorOptions
+from manyeyes.emulator.constant_latency_core import ConstantLatencyCore
 from manyeyes.emulator.faults import Faults, video_frames
 from manyeyes.emulator.metrics import Metrics
-from manyeyes.emulator.preprocessing import Renderer
-from manyeyes.simulator import block_hash
-from manyeyes.simulator.core import BatchedCore, Core, Step
-from manyeyes.simulator.encoder_cache import EncoderCache
+from manyeyes.emulator.responses import backlog, busy, engine_dead, weightless
+from manyeyes.simulator import kv_cache
+from manyeyes.simulator.core import BatchedCore, EngineCore, EngineStep
 from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.request import Job
+from manyeyes.simulator.multimodal import DECODING_THREADS, EncoderCache, ProcessorCache, decoding_s, preprocessing_s
+from manyeyes.simulator.profile import TimingProfile
+from manyeyes.simulator.request import EngineRequest, MediaItem, RunningSequence
 from manyeyes.simulator.scheduler import Scheduler
-from manyeyes.simulator.sequence import Sequence
+
+
+class Preprocessor:
+    """Lets the time pass that rendering takes."""
+
+    def __init__(self, profile: TimingProfile, metrics: Metrics, cache_bytes: float) -> None:
+        self.profile = profile
+        self.cache = ProcessorCache(cache_bytes)
+        self.rendering = 0  # requests in here
+        self._metrics = metrics
+        self._caching = cache_bytes > 0
+        self._decoders = asyncio.Semaphore(DECODING_THREADS)
+        self._preprocessor = asyncio.Lock()
+        self._preprocessor_free_at = 0.0
+
+    @property
+    def health_s(self) -> float:
+        """How long /health takes: it shares the event loop, and the interpreter's lock, with what happens here."""
+        return self.rendering * self.profile.health_ms / 1e3
+
+    async def render(self, job: EngineRequest) -> None:
+        """Return when the job can go to the engine core."""
+        self.rendering += 1
+        try:
+            await asyncio.sleep(self.profile.render_ms / 1e3)
+            if job.media:
+                await asyncio.gather(*map(self._decode, job.media))
+                await self._preprocess(job)
+        finally:
+            self.rendering -= 1
+
+    async def _decode(self, medium: MediaItem) -> None:
+        async with self._decoders:
+            await asyncio.sleep(decoding_s(medium, self.profile))
+
+    async def _preprocess(self, job: EngineRequest) -> None:
+        """A job that waits can be given up; one that has begun keeps the thread busy to its end."""
+        asked = monotonic()
+        async with self._preprocessor:
+            # Who had to wait begins when the one before was done, however late this process is woken.
+            begins = max(asked, self._preprocessor_free_at)
+            self._preprocessor_free_at = begins + sum(map(self._item_s, job.media))
+            await asyncio.sleep(self._preprocessor_free_at - monotonic())
+
+    def _item_s(self, medium: MediaItem) -> float:
+        cached = False
+        if self._caching:
+            self._metrics.mm_queries.inc()
+            if cached := self.cache.use(medium):
+                self._metrics.mm_hits.inc()
+        return preprocessing_s(medium, self.profile, cached=cached)
+
 
 TICK_S = 0.001  # uvloop's timers count whole milliseconds: what falls due within half of one is due
 WATCHDOG_S = 5.0  # vLLM's launcher looks so often whether its engine core still lives
 
 
-def make_core(options: Options) -> Core:
+def make_core(options: EmulatorOptions) -> EngineCore:
     """Constant times if any was given, else the profile's GPU."""
     if options.constants is not None:
-        return FixedCore(options.constants, options.max_num_seqs, options.max_model_len)
+        return ConstantLatencyCore(options.constants, options.max_num_seqs, options.max_model_len)
     largest_item = max(options.max_pixels, options.video_max_pixels // 2) // 1024
     scheduler = Scheduler(
         KvCache(options.kv_cache_tokens, prefix_caching=options.prefix_caching),
@@ -37,14 +88,14 @@ def make_core(options: Options) -> Core:
     return BatchedCore(scheduler, options.profile)
 
 
-class Engine:
+class EmulatedEngine:
     """One engine. Nothing in it runs while there is nothing to do."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: EmulatorOptions) -> None:
         self.options = options
         self.metrics = Metrics(options.served_model_name[0])
         self.core = make_core(options)
-        self.renderer = Renderer(options.profile, self.metrics, options.mm_cache_bytes)
+        self.renderer = Preprocessor(options.profile, self.metrics, options.mm_cache_bytes)
         self.draining = False  # no new jobs
         self.idle = asyncio.Event()
         self.idle.set()
@@ -103,7 +154,7 @@ class Engine:
             self.metrics.rejections["max_num_queued_tokens"].inc()
             raise backlog()
 
-    async def render(self, job: Job) -> None:
+    async def render(self, job: EngineRequest) -> None:
         """Let the API server's time pass; there is none where times are constant."""
         if self.options.constants is None:
             await self.renderer.render(job)
@@ -128,14 +179,14 @@ class Engine:
             self.metrics.finished["abort"].inc()
             sequence.wake()
 
-    def new_sequence(self, job: Job, arrived: float) -> Sequence:
+    def new_sequence(self, job: EngineRequest, arrived: float) -> RunningSequence:
         """`arrived`: seconds of the monotonic clock, before rendering."""
-        sequence = Sequence(job, arrived)
+        sequence = RunningSequence(job, arrived)
         if self.options.constants is None:
-            sequence.hashes = block_hash.hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
+            sequence.hashes = kv_cache.block_hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
         return sequence
 
-    async def run(self, sequence: Sequence) -> AsyncGenerator[int, None]:
+    async def run(self, sequence: RunningSequence) -> AsyncGenerator[int, None]:
         """Yield how many tokens of the answer are there, each time there are more, to its end. Raises RequestError.
 
         Of an answer that is not streamed only the end is told.
@@ -172,7 +223,7 @@ class Engine:
             if not sequence.ended:
                 self._end(sequence)
 
-    def _end(self, sequence: Sequence) -> None:
+    def _end(self, sequence: RunningSequence) -> None:
         """Before its answer is whole."""
         sequence.ended = True
         if not sequence.generated:
@@ -214,7 +265,7 @@ class Engine:
                     sequence.wake()
         self._arm()
 
-    def _count(self, step: Step) -> None:
+    def _count(self, step: EngineStep) -> None:
         metrics = self.metrics
         if step.took_s:
             metrics.busy_s.inc(step.took_s)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import random
 from typing import Any
 
-from manyeyes.simulator.request import Job
+from manyeyes.simulator.request import EngineRequest
 
 Values = dict[str, Any]
 
@@ -22,7 +22,7 @@ KINDS: dict[str, Values] = {
 }
 
 
-def parse(document: object) -> tuple[str, Values]:
+def parse_fault(document: object) -> tuple[str, Values]:
     """Kind and all its values. Raises ValueError with one sentence."""
     if not isinstance(document, dict) or document.get("kind") not in KINDS:
         raise ValueError(f"kind wants one of {', '.join(KINDS)}")
@@ -33,11 +33,11 @@ def parse(document: object) -> tuple[str, Values]:
         raise ValueError(f"{kind} has no {', '.join(unknown)}; it has {', '.join(known)}")
     values = known | given
     for name, value in values.items():
-        check(kind, name, value)
+        check_fault(kind, name, value)
     return kind, values
 
 
-def check(kind: str, name: str, value: object) -> None:
+def check_fault(kind: str, name: str, value: object) -> None:
     if name == "marker":
         if not isinstance(value, str) or not value:
             raise ValueError(f"{kind}: marker wants a text, found {value!r}")
@@ -85,12 +85,12 @@ class Faults:
         cut = self.on.get("cut")
         return int(cut["after_tokens"]) if cut and random() < cut["rate"] else None
 
-    def poisons(self, job: Job) -> bool:
+    def poisons(self, job: EngineRequest) -> bool:
         """Whether this request kills the process."""
         poison = self.on.get("poison")
         return poison is not None and poison["marker"] in job.text
 
-    def exhausts_memory(self, job: Job, frames_in_prefill: int) -> bool:
+    def exhausts_memory(self, job: EngineRequest, frames_in_prefill: int) -> bool:
         """Whether this request kills the engine core, which has so many frames of others' videos without a first token."""
         limit = self.on.get("out_of_memory")
         if limit is None or not any(medium.kind == "video" for medium in job.media):
@@ -100,6 +100,6 @@ class Faults:
         return bool(0 < limit["together"] < frames_in_prefill + video_frames(job))
 
 
-def video_frames(job: Job) -> int:
+def video_frames(job: EngineRequest) -> int:
     """Of all its videos together."""
     return sum(medium.frames for medium in job.media if medium.kind == "video")

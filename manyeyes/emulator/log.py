@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from manyeyes.observability.log_format import JsonLines, line
+from manyeyes.observability.log_format import JsonFormatter, json_line
 
 _OWN = {
     name: value
@@ -15,12 +15,12 @@ _OWN = {
 
 
 def log(event: str, level: str = "info", **fields: object) -> None:
-    print(line(time.time(), level, "engine", event, {**_OWN, **fields}), flush=True)
+    print(json_line(time.time(), level, "engine", event, {**_OWN, **fields}), flush=True)
 
 
 def libraries_too() -> None:
     """What uvicorn and others warn of takes the same form."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines("engine", _OWN))
+    handler.setFormatter(JsonFormatter("engine", _OWN))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.request import RunningSequence
 
 LABELS = ("model_name", "engine")
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
@@ -101,7 +101,7 @@ class Metrics:
         for state, gauge in self._sleep_states.items():
             gauge.set(shown[state])
 
-    def count_first_token(self, sequence: Sequence) -> None:
+    def count_first_token(self, sequence: RunningSequence) -> None:
         """A prompt is computed. vLLM counts all of its tokens here, those found in the cache too."""
         prompt, cached = len(sequence.job.prompt), sequence.cached
         self.prompt_tokens.inc(prompt)
@@ -110,7 +110,7 @@ class Metrics:
         self._by_source["local_cache_hit"].inc(cached)
         self.first_token_s.observe(sequence.first_token - sequence.arrived)
 
-    def count_finished(self, sequence: Sequence) -> None:
+    def count_finished(self, sequence: RunningSequence) -> None:
         """An answer is whole."""
         self.finished[sequence.job.finish_reason].inc()
         self.latency_s.observe(sequence.last_token - sequence.arrived)

@@ -12,23 +12,22 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from manyeyes.emulator import request_fields
-from manyeyes.emulator.cli import Options
-from manyeyes.emulator.engine import Engine
-from manyeyes.emulator.errors import RequestError, engine_dead, on_command, shutting_down
+from manyeyes.emulator import requests
+from manyeyes.emulator.cli import EmulatorOptions
+from manyeyes.emulator.engine import EmulatedEngine
 from manyeyes.emulator.log import log
-from manyeyes.emulator.responses import Reply
-from manyeyes.simulator.request import Job
+from manyeyes.emulator.responses import CompletionResponse, RequestError, engine_dead, on_command, shutting_down
+from manyeyes.simulator.request import EngineRequest
 
-ReadJob = Callable[[dict[str, Any], Options], Job]
+ReadJob = Callable[[dict[str, Any], EmulatorOptions], EngineRequest]
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
 
 
-class Completions:
+class CompletionHandler:
     """One of the two paths that generate: an ASGI application."""
 
-    def __init__(self, engine: Engine, read_job: ReadJob, *, is_chat: bool) -> None:
+    def __init__(self, engine: EmulatedEngine, read_job: ReadJob, *, is_chat: bool) -> None:
         self.engine = engine
         self.read_job = read_job
         self.is_chat = is_chat
@@ -47,7 +46,7 @@ class Completions:
             return
         del raw  # megabytes, for as long as the answer takes
         own_id = headers.get("x-request-id") or uuid4().hex[:16]
-        reply = Reply(job, f"{'chatcmpl' if self.is_chat else 'cmpl'}-{own_id}", self.is_chat)
+        reply = CompletionResponse(job, f"{'chatcmpl' if self.is_chat else 'cmpl'}-{own_id}", self.is_chat)
         if self.engine.options.log_requests:
             log("request_received", request=own_id, trace=trace_of(headers.get("traceparent", "")) or None)
         work = asyncio.create_task(self.answer(reply, arrived, send))
@@ -63,12 +62,12 @@ class Completions:
         if not work.cancelled():
             work.result()
 
-    def accept(self, raw: bytes, content_type: str) -> Job:
+    def accept(self, raw: bytes, content_type: str) -> EngineRequest:
         """What is checked before anything takes time. Raises RequestError."""
         engine = self.engine
         if (status := engine.faults.refused_status()) is not None:
             raise on_command(status)
-        job = self.read_job(request_fields.read_body(raw, content_type), engine.options)
+        job = self.read_job(requests.parse_body(raw, content_type), engine.options)
         if engine.dead:
             raise engine_dead()
         if engine.draining:
@@ -76,7 +75,7 @@ class Completions:
         engine.check_admission()
         return job
 
-    async def answer(self, reply: Reply, arrived: float, send: Send) -> None:
+    async def answer(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
         """Render, generate, send."""
         engine, job = self.engine, reply.job
         await engine.render(job)
@@ -88,7 +87,7 @@ class Completions:
             engine.die()
         await (self.stream if job.stream else self.whole)(reply, arrived, send)
 
-    async def stream(self, reply: Reply, arrived: float, send: Send) -> None:
+    async def stream(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
         """Token by token.
 
         The queue's limits are checked again after rendering, when the status is already on its way: as in vLLM, whose
@@ -115,7 +114,7 @@ class Completions:
         ending = b"" if sent == len(job.answer) else reply.chunk("", "abort")
         await send(body(ending + reply.closing(sent, sequence.cached)))
 
-    async def whole(self, reply: Reply, arrived: float, send: Send) -> None:
+    async def whole(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
         """The answer in one piece."""
         job, sent = reply.job, 0
         cut = self.engine.faults.tokens_until_cut() is not None

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from manyeyes.observability.log_format import line
+from manyeyes.observability.log_format import json_line
 
 PROGRESS_EVERY_S = 5.0
 LOOK_EVERY_S = 2.0
@@ -181,7 +181,7 @@ def _gb(count: float) -> str:
 
 def _say(sentence: str, level: str = "info") -> None:
     event = "download_failed" if level == "error" else "download"
-    print(line(time.time(), level, "models", event, {"sentence": sentence}), flush=True)
+    print(json_line(time.time(), level, "models", event, {"sentence": sentence}), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from typing import Any
 TIMEOUT_S = 10.0
 
 
-class Unanswered(Exception):
+class PrometheusError(Exception):
     """Prometheus did not answer, or refused the question; one sentence."""
 
 
 @dataclass(frozen=True)
-class Number:
+class InstantSample:
     """One series at one time."""
 
     labels: dict[str, str]
@@ -28,7 +28,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Line:
+class TimeSeries:
     """One series over time; a gap is where points are further apart than the step."""
 
     labels: dict[str, str]
@@ -37,7 +37,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Alert:
+class ActiveAlert:
     """One that is firing or about to."""
 
     name: str
@@ -48,7 +48,7 @@ class Alert:
     annotations: dict[str, str]
 
 
-class Prometheus:
+class PrometheusClient:
     """One server at `url`. Every method raises Unanswered."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -57,25 +57,25 @@ class Prometheus:
         # A proxy of the environment is for the outside; Prometheus is on this host.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def now(self, query: str) -> list[Number]:
+    def now(self, query: str) -> list[InstantSample]:
         """What a query says at this moment; series that are no number (0/0) are left out."""
         found = self._ask("query", query=query)["result"]
-        numbers = [Number(_labels(one), float(one["value"][1])) for one in found]
+        numbers = [InstantSample(_labels(one), float(one["value"][1])) for one in found]
         return [one for one in numbers if math.isfinite(one.value)]
 
-    def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[Line]:
+    def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[TimeSeries]:
         """The same from `start_s` to `end_s`, in Unix time."""
         found = self._ask("query_range", query=query, start=f"{start_s}", end=f"{end_s}", step=f"{step_s}")["result"]
         lines = []
         for one in found:
             points = tuple((float(at), float(value)) for at, value in one["values"])
-            lines.append(Line(_labels(one), tuple((at, value) for at, value in points if math.isfinite(value))))
+            lines.append(TimeSeries(_labels(one), tuple((at, value) for at, value in points if math.isfinite(value))))
         return [line for line in lines if line.points]
 
-    def alerts(self) -> list[Alert]:
+    def alerts(self) -> list[ActiveAlert]:
         """All that fire or are about to, the oldest first."""
         made = [
-            Alert(
+            ActiveAlert(
                 one["labels"].get("alertname", "?"),
                 one["state"],
                 datetime.fromisoformat(one["activeAt"]),
@@ -92,10 +92,10 @@ class Prometheus:
             with self._opener.open(url, timeout=self._timeout_s) as reply:
                 return dict(json.load(reply)["data"])
         except urllib.error.HTTPError as error:
-            raise Unanswered(f"Prometheus refuses a question: {_reason(error)}") from error
+            raise PrometheusError(f"Prometheus refuses a question: {_reason(error)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise Unanswered(f"Prometheus does not answer at {self.url}: {why}") from error
+            raise PrometheusError(f"Prometheus does not answer at {self.url}: {why}") from error
 
 
 def _labels(series: dict[str, Any]) -> dict[str, str]:

@@ -25,19 +25,19 @@ ALWAYS = ("at", "level", "part", "event")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-def moment(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Unix time as log lines have it: 2026-11-21T19:36:56.123Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
+def json_line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
     """One line without its end. A field that is None is left out; what JSON has no form for is written as its str()."""
     given = {name: value for name, value in fields.items() if value is not None}
-    told = {"at": moment(at_s), "level": level, "part": part, "event": event, **given}
+    told = {"at": format_time(at_s), "level": level, "part": part, "event": event, **given}
     return _JSON.encode(told)
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """For Python's logging: the message is the event where it is a name, else it stands in `message` and the event is `said`.
 
     A record's `fields` (from `extra={"fields": {...}}`) follow.
@@ -53,7 +53,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             fields = {**fields, "exception": self.formatException(record.exc_info)}
         level = record.levelname.lower()
-        return line(record.created, level, self.part, event, {**self.fields, **fields})
+        return json_line(record.created, level, self.part, event, {**self.fields, **fields})
 
     def read(self, record: logging.LogRecord) -> tuple[str, dict[str, object]]:
         """(event, fields) of a record."""

@@ -4,16 +4,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from manyeyes.observability.log_format import LEVELS, moment
-from manyeyes.observability.log_formatter import sentence
-from manyeyes.observability.log_parser import Line
+from manyeyes.observability.log_format import LEVELS, format_time
+from manyeyes.observability.log_lines import LogLine, format_sentence
 
 AROUND_S = 1.0
 """Clocks of parts on one host agree; lines are written up to a second late."""
 
 
 @dataclass(frozen=True)
-class Told:
+class RequestStory:
     """One thing that happened."""
 
     at_s: float
@@ -22,7 +21,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Try:
+class RequestTry:
     """One engine asked, as nginx logged it."""
 
     address: str
@@ -33,7 +32,7 @@ class Try:
     header_s: float | None
 
 
-def window(lines: Iterable[Line], request: str) -> tuple[float, float] | None:
+def search_window(lines: Iterable[LogLine], request: str) -> tuple[float, float] | None:
     """(from, to) in Unix time of everything that names the request; None where nothing does."""
     found = [line for line in lines if line.request == request]
     if not found:
@@ -42,13 +41,13 @@ def window(lines: Iterable[Line], request: str) -> tuple[float, float] | None:
     return min(begins), max(line.at_s for line in found)
 
 
-def story(lines: list[Line], request: str) -> list[Told]:
+def trace_request(lines: list[LogLine], request: str) -> list[RequestStory]:
     """In the order of time; empty where no line names the request."""
-    between = window(lines, request)
+    between = search_window(lines, request)
     if between is None:
         return []
     engine_at = names(lines)
-    told: list[Told] = []
+    told: list[RequestStory] = []
     tried: set[str] = set()
     connections: set[object] = set()
     for line in lines:
@@ -56,24 +55,24 @@ def story(lines: list[Line], request: str) -> list[Told]:
             continue
         if line.part == "gateway" and line.event == "request":
             told += _at_the_gateway(line, engine_at)
-            tried |= {engine_at.get(one.address, one.address) for one in tries(line)} | {line.engine}
+            tried |= {engine_at.get(one.address, one.address) for one in request_tries(line)} | {line.engine}
             connections.add(line.fields.get("connection"))
         else:
             tried.add(line.engine)
-            told.append(Told(line.at_s, line.engine or line.part, _of_the_request(line)))
+            told.append(RequestStory(line.at_s, line.engine or line.part, _of_the_request(line)))
     told += _what_the_controller_knew(lines, tried - {""}, between)
     begin, end = between[0] - AROUND_S, between[1] + AROUND_S
     for line in lines:
         if line.request or not begin <= line.at_s <= end:
             continue
         if line.event == "nginx" and line.fields.get("connection") in connections - {None}:
-            told.append(Told(line.at_s, "gateway", sentence(line)))
+            told.append(RequestStory(line.at_s, "gateway", format_sentence(line)))
         elif line.part == "engine" and line.engine in tried and LEVELS.index(line.level) >= LEVELS.index("warning"):
-            told.append(Told(line.at_s, line.engine, f"meanwhile: {sentence(line)}"))
+            told.append(RequestStory(line.at_s, line.engine, f"meanwhile: {format_sentence(line)}"))
     return sorted(told, key=lambda one: one.at_s)
 
 
-def names(lines: Iterable[Line]) -> dict[str, str]:
+def names(lines: Iterable[LogLine]) -> dict[str, str]:
     """{address: engine}: the controller says where an engine is, and a request names the one that answered."""
     found: dict[str, str] = {}
     for line in lines:
@@ -84,35 +83,37 @@ def names(lines: Iterable[Line]) -> dict[str, str]:
     return found
 
 
-def tries(line: Line) -> list[Try]:
+def request_tries(line: LogLine) -> list[RequestTry]:
     """The engines asked, oldest first, from nginx's lists: `, ` within a pool, ` : ` from one pool to the next."""
     lists = [
         re.split(r", | : ", str(line.fields.get(name) or ""))
         for name in ("attempts", "attempt_status", "connect_s", "header_s", "response_s")
     ]
     began_s = line.at_s - _seconds(str(line.fields.get("total_s")), 0.0)
-    found: list[Try] = []
+    found: list[RequestTry] = []
     for number, address in enumerate(lists[0]):
         status, connect, header, response = (one[number] if number < len(one) else "-" for one in lists[1:])
         took_s = _seconds(response, 0.0)
         if re.search(r":\d+$", address):
             header_s = None if header in ("-", "") else _seconds(header, 0.0)
-            found.append(Try(address, began_s, took_s, status, connect not in ("-", ""), header_s))
+            found.append(RequestTry(address, began_s, took_s, status, connect not in ("-", ""), header_s))
         began_s += took_s
     return found
 
 
-def _at_the_gateway(line: Line, engine_at: dict[str, str]) -> list[Told]:
+def _at_the_gateway(line: LogLine, engine_at: dict[str, str]) -> list[RequestStory]:
     fields = line.fields
     began_s = line.at_s - _seconds(str(fields.get("total_s")), 0.0)
     key = f" with key {fields['key']}" if fields.get("key") else ""
     model = f", model {fields['model']}" if fields.get("model") else ""
     what = f"{fields.get('method')} {fields.get('path')} from {fields.get('client')}{key}{model}, {fields.get('bytes_in')} bytes"
-    told = [Told(began_s, "gateway", what)]
-    for one in tries(line):
+    told = [RequestStory(began_s, "gateway", what)]
+    for one in request_tries(line):
         who = engine_at.get(one.address)
         told.append(
-            Told(one.begun_s, "gateway", f"asked {f'{who} ({one.address})' if who else one.address}: {_became(one)}")
+            RequestStory(
+                one.begun_s, "gateway", f"asked {f'{who} ({one.address})' if who else one.address}: {_became(one)}"
+            )
         )
     by = f" by {line.engine}" if line.engine else ""
     instead = f", as fallback for {fields['fallback']}" if fields.get("fallback") else ""
@@ -120,10 +121,10 @@ def _at_the_gateway(line: Line, engine_at: dict[str, str]) -> list[Told]:
     trace = f", trace {fields['trace']}" if fields.get("trace") else ""
     pool = f" of {fields['pool']}" if fields.get("pool") else ""
     ended = f"answered {fields.get('status')}{by}{pool}{instead} after {fields.get('total_s')} s, {fields.get('bytes_out')} bytes"
-    return [*told, Told(line.at_s, "gateway", f"{ended}{cache}{trace}")]
+    return [*told, RequestStory(line.at_s, "gateway", f"{ended}{cache}{trace}")]
 
 
-def _became(one: Try) -> str:
+def _became(one: RequestTry) -> str:
     if not one.connected:
         return f"no connection after {one.took_s:.3f} s"
     if one.header_s is None:
@@ -131,24 +132,30 @@ def _became(one: Try) -> str:
     return f"{one.status}, first byte after {one.header_s:.3f} s, done after {one.took_s:.3f} s"
 
 
-def _of_the_request(line: Line) -> str:
+def _of_the_request(line: LogLine) -> str:
     fields = {key: value for key, value in line.fields.items() if key not in ("request", "engine", "pool", "exception")}
     rest = ", ".join(f"{key} {value}" for key, value in fields.items() if value not in ("", None))
     return f"{line.event.replace('_', ' ')}{f': {rest}' if rest else ''}"
 
 
-def _what_the_controller_knew(lines: list[Line], engines: set[str], between: tuple[float, float]) -> list[Told]:
+def _what_the_controller_knew(
+    lines: list[LogLine], engines: set[str], between: tuple[float, float]
+) -> list[RequestStory]:
     """Of each engine: the last change before the request, and those while it ran."""
-    told: list[Told] = []
+    told: list[RequestStory] = []
     for engine in engines:
         changes = [
             one for one in lines if one.part == "controller" and one.engine == engine and one.fields.get("state")
         ]
         before = [one for one in changes if one.at_s <= between[0]]
         for one in before[-1:]:
-            told.append(Told(between[0], "controller", f"knew since {moment(one.at_s)[11:19]}: {sentence(one)}"))
+            told.append(
+                RequestStory(
+                    between[0], "controller", f"knew since {format_time(one.at_s)[11:19]}: {format_sentence(one)}"
+                )
+            )
         during = [one for one in changes if between[0] < one.at_s <= between[1] + AROUND_S]
-        told += [Told(one.at_s, "controller", sentence(one)) for one in during]
+        told += [RequestStory(one.at_s, "controller", format_sentence(one)) for one in during]
     return told
 
 

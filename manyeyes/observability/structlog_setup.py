@@ -7,20 +7,22 @@ import time
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from manyeyes.observability.log_format import JsonLines, line
+from manyeyes.observability.log_format import JsonFormatter, json_line
 
 
-def to_json(part: str) -> None:
+def configure_structlog(part: str) -> None:
     """Sets structlog and Python's logging up, to standard output."""
 
     def render(_: WrappedLogger, level: str, fields: EventDict) -> str:
-        return line(time.time(), "error" if level == "exception" else level, part, str(fields.pop("event")), fields)
+        return json_line(
+            time.time(), "error" if level == "exception" else level, part, str(fields.pop("event")), fields
+        )
 
     structlog.configure(
         processors=[structlog.processors.format_exc_info, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines(part))
+    handler.setFormatter(JsonFormatter(part))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 
-from manyeyes.observability.log_format import JsonLines
+from manyeyes.observability.log_format import JsonFormatter
 
 PROBES = frozenset({"/health", "/metrics", "/load", "/ping", "/version"})
 """Asked every few seconds by the controller and Prometheus."""
@@ -20,11 +20,11 @@ ABOUT_REQUESTS = {
     "Request %s failed": "request_failed",
 }
 """How vLLM's messages begin (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our event."""
-SAID_TWICE = "Added request %s", "Aborted request(s) %s"
+DUPLICATE_MESSAGES = "Added request %s", "Aborted request(s) %s"
 PROMPT = re.compile(r"prompt|output|JSON body|Generated response|Dumping input", re.IGNORECASE)
 
 
-class Lines(JsonLines):
+class VllmJsonFormatter(JsonFormatter):
     """Of one engine, named by MANYEYES_ENGINE and MANYEYES_POOL."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Lines(JsonLines):
         return super().read(record)
 
 
-class Kept(logging.Filter):
+class PrivateLineFilter(logging.Filter):
     """Leaves out probes, second lines about the same thing, and every line that could hold what somebody asked or was answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -49,7 +49,7 @@ class Kept(logging.Filter):
         if record.name == "uvicorn.access":
             path = record.args[2] if isinstance(record.args, tuple) and len(record.args) >= 3 else ""
             return str(path).partition("?")[0] not in PROBES
-        if template.startswith(SAID_TWICE):
+        if template.startswith(DUPLICATE_MESSAGES):
             return False
         return not ("%" in template and record.name.startswith("vllm.entrypoints") and PROMPT.search(template))
 

@@ -53,7 +53,7 @@ async def run(settings: AdapterSettings) -> None:
 
 
 def main() -> int:
-    structlog_setup.to_json("adapter")
+    structlog_setup.configure_structlog("adapter")
     uvloop.run(run(AdapterSettings()))
     return 0
 

@@ -15,20 +15,27 @@ from typing import NoReturn
 from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.gpu_spec import UnknownCard, card, pool_named, profile_of
-from manyeyes.planner.page import html, markdown
-from manyeyes.planner.plan_request import Ask
-from manyeyes.planner.progress import show, telling, telling_of
-from manyeyes.planner.report_rows import asked, caveat, tables, verdict
-from manyeyes.planner.search import NeverGood, good, plan, span
-from manyeyes.planner.workload import MAX_TURNS, Work
+from manyeyes.planner.plan_request import PlanRequest, UnknownGpu, gpu_spec_of, pool_named, profile_of
+from manyeyes.planner.report import (
+    caveat,
+    html,
+    markdown,
+    print_table,
+    progress_bar,
+    progress_bars,
+    request_line,
+    tables,
+    verdict,
+)
+from manyeyes.planner.search import NoSufficientSize, good, plan, span
+from manyeyes.planner.workload import MAX_TURNS, PlannedWorkload
 
 
 class WrongValue(Exception):
     """`str()` is one line: what is wrong, and what is wanted."""
 
 
-class OneLine(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -37,7 +44,7 @@ class OneLine(argparse.ArgumentParser):
 
 
 @dataclass(frozen=True)
-class Number:
+class NumberArgument:
     """An argparse type: a number within limits."""
 
     least: float
@@ -64,34 +71,46 @@ def size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parser() -> OneLine:
-    p = OneLine(prog="plan", description=__doc__)
+def parser() -> OneLineParser:
+    p = OneLineParser(prog="plan", description=__doc__)
     p.add_argument("action", choices=("plan", "policies"))
-    p.add_argument("--rps", type=Number(0.001), help="requests a second, all users together")
+    p.add_argument("--rps", type=NumberArgument(0.001), help="requests a second, all users together")
     p.add_argument(
-        "--p95", type=Number(0.001), default=5.0, help="seconds in which 95 of 100 requests are to be answered"
+        "--p95", type=NumberArgument(0.001), default=5.0, help="seconds in which 95 of 100 requests are to be answered"
     )
-    p.add_argument("--first-p95", type=Number(0.001), help="seconds in which 95 of 100 are to have their first token")
-    p.add_argument("--goodput", type=Number(0.001, 1), default=0.99, help="share that must be answered")
+    p.add_argument(
+        "--first-p95", type=NumberArgument(0.001), help="seconds in which 95 of 100 are to have their first token"
+    )
+    p.add_argument("--goodput", type=NumberArgument(0.001, 1), default=0.99, help="share that must be answered")
     p.add_argument("--image", type=size, default=(1280, 720), help="WIDTHxHEIGHT of each picture")
-    p.add_argument("--images", type=Number(0, 256, whole=True), default=1, help="pictures in a chat's first turn")
-    p.add_argument("--words", type=Number(0, 100_000, whole=True), default=30, help="of each question")
     p.add_argument(
-        "--output-tokens", type=Number(1, 100_000, whole=True), default=150, help="of an answer, in the mean"
+        "--images", type=NumberArgument(0, 256, whole=True), default=1, help="pictures in a chat's first turn"
     )
-    p.add_argument("--vary", type=Number(0, 1), default=0.5, help="answers are up to this share shorter or longer")
-    p.add_argument("--turns", type=Number(1, MAX_TURNS, whole=True), default=1, help="of each chat")
-    p.add_argument("--think-s", type=Number(0), default=8.0, help="between an answer and the next turn, in the mean")
+    p.add_argument("--words", type=NumberArgument(0, 100_000, whole=True), default=30, help="of each question")
+    p.add_argument(
+        "--output-tokens", type=NumberArgument(1, 100_000, whole=True), default=150, help="of an answer, in the mean"
+    )
+    p.add_argument(
+        "--vary", type=NumberArgument(0, 1), default=0.5, help="answers are up to this share shorter or longer"
+    )
+    p.add_argument("--turns", type=NumberArgument(1, MAX_TURNS, whole=True), default=1, help="of each chat")
+    p.add_argument(
+        "--think-s", type=NumberArgument(0), default=8.0, help="between an answer and the next turn, in the mean"
+    )
     p.add_argument("--gpu", default="rtx4090", help="by name, or a profile's file")
     p.add_argument("--pool", default="", help="of the configuration; its model and limits count")
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
-    p.add_argument("--gpus", type=Number(1, 100_000, whole=True), help="look at this number instead of searching one")
-    p.add_argument("--price", type=Number(0), help="of one GPU for an hour, in any currency")
+    p.add_argument(
+        "--gpus", type=NumberArgument(1, 100_000, whole=True), help="look at this number instead of searching one"
+    )
+    p.add_argument("--price", type=NumberArgument(0), help="of one GPU for an hour, in any currency")
     p.add_argument("--policy", choices=tuple(POLICIES), default="sticky")
-    p.add_argument("--requests", type=Number(100, 1e8, whole=True), help="to simulate in each look")
-    p.add_argument("--seed", type=Number(0, 1e18, whole=True), default=1)
-    p.add_argument("--engines", type=Number(1, 1_000_000, whole=True), default=10_000, help="for policies")
-    p.add_argument("--processes", type=Number(1, 64, whole=True), default=os.cpu_count() or 1, help="for policies")
+    p.add_argument("--requests", type=NumberArgument(100, 1e8, whole=True), help="to simulate in each look")
+    p.add_argument("--seed", type=NumberArgument(0, 1e18, whole=True), default=1)
+    p.add_argument("--engines", type=NumberArgument(1, 1_000_000, whole=True), default=10_000, help="for policies")
+    p.add_argument(
+        "--processes", type=NumberArgument(1, 64, whole=True), default=os.cpu_count() or 1, help="for policies"
+    )
     p.add_argument("--policies", default=",".join(POLICIES), help="which ones to compare")
     p.add_argument("--out", type=Path, default=Path("build/plan"), help="folder for plan.md and plan.html")
     return p
@@ -101,10 +120,10 @@ def main(arguments: list[str]) -> int:
     a = parser().parse_args(arguments)
     try:
         return _plan(a, arguments) if a.action == "plan" else _policies(a, arguments)
-    except (WrongValue, UnknownCard, ConfigError) as error:
+    except (WrongValue, UnknownGpu, ConfigError) as error:
         print(f"plan: {error}", file=sys.stderr)
         return 2
-    except NeverGood as error:
+    except NoSufficientSize as error:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -112,7 +131,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def read_ask(a: argparse.Namespace, rps: float) -> Ask:
+def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
     """Raises WrongValue, UnknownCard, ConfigError."""
     cluster = load(a.config)
     pool = pool_named(cluster, a.pool)
@@ -121,7 +140,7 @@ def read_ask(a: argparse.Namespace, rps: float) -> Ask:
             f"IMAGES={a.images}: pool {pool.name} takes at most {pool.media.images_per_prompt} (media.images_per_prompt)"
         )
     profile = profile_of(a.gpu, pool)
-    work = Work(
+    work = PlannedWorkload(
         width=a.image[0],
         height=a.image[1],
         images=a.images,
@@ -139,21 +158,21 @@ def read_ask(a: argparse.Namespace, rps: float) -> Ask:
             f"the last turn can have {work.longest_prompt} tokens, pool {pool.name} takes {pool.max_model_len} "
             "(max_model_len). Ask for fewer TURNS, OUTPUT_TOKENS, WORDS or IMAGES."
         )
-    wanted = card(profile, pool)
+    wanted = gpu_spec_of(profile, pool)
     tries = cluster.gateway.tries
-    return Ask(work, wanted, rps, a.p95, a.first_p95, a.goodput, a.policy, tries, a.seed)
+    return PlanRequest(work, wanted, rps, a.p95, a.first_p95, a.goodput, a.policy, tries, a.seed)
 
 
 def _plan(a: argparse.Namespace, arguments: list[str]) -> int:
     if a.rps is None:
         raise WrongValue("RPS= is missing: how many requests a second?")
     ask = read_ask(a, a.rps)
-    print(f"{asked(ask)}.")
-    with telling() as say:
-        found = plan(ask, say, a.gpus, a.requests)
+    print(f"{request_line(ask)}.")
+    with progress_bar() as announce:
+        found = plan(ask, announce, a.gpus, a.requests)
     shown = tables(found, a.price)
     for one in shown:
-        show(one)
+        print_table(one)
     print(f"{verdict(found)}\n{caveat(ask)}")
     command = f"python -m manyeyes.planner {shlex.join(arguments)}"
     _write(a.out, {"plan.md": markdown(found, a.price, command), "plan.html": html(found, a.price, command)})
@@ -170,15 +189,15 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     ask = read_ask(a, a.rps or 4.0 * a.engines)
     over = span(ask, requests)
     found, code = {}, 0
-    with telling_of(names) as tell:
+    with progress_bars(names) as tell:
         try:
             for name, outcome in policies.compare(ask, a.engines, over, names, min(a.processes, len(names)), tell):
                 found[name] = outcome
         except KeyboardInterrupt:
             code = 130
     shown = policies.table(ask, a.engines, [(name, found[name]) for name in names if name in found])
-    show(shown)
-    print(f"{asked(ask)}.\n{caveat(ask)}")
+    print_table(shown)
+    print(f"{request_line(ask)}.\n{caveat(ask)}")
     if code:
         left = [name for name in names if name not in found or found[name].partial]
         print(f"Interrupted: {', '.join(left)} not finished.")
@@ -186,7 +205,10 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     lines = [shown.head, ("---",) * len(shown.head), *shown.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     _write(
-        a.out, {"policies.md": f"# {shown.title}\n\n{asked(ask)}.\n\n{caveat(ask)}\n\n{body}\n\nMade by `{command}`.\n"}
+        a.out,
+        {
+            "policies.md": f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\n\nMade by `{command}`.\n"
+        },
     )
     return code
 

@@ -21,22 +21,76 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.host_info import busy, machine
-from loadtest.http_client import Broken, Connection, target
-from loadtest.percentiles import percentile
-from loadtest.scaling_report.process_backend import MODEL, Processes
-from loadtest.stream import Streamed
-from manyeyes.planner.result import Outcome
-from manyeyes.planner.simulation import Simulation
-from manyeyes.planner.validation_cases import HELD, Held
-from manyeyes.planner.workload import Conversation, arrivals
+from loadtest.host_info import read_cpu_time, read_host_info
+from loadtest.http_client import ConnectionBroken, StreamingConnection, parse_target
+from loadtest.scaling_report.process_backend import MODEL, ProcessBackend
+from loadtest.statistics import percentile
+from loadtest.virtual_user import CompletionStream
+from manyeyes.config.pools import Pool
+from manyeyes.planner.plan_request import PlanRequest, gpu_spec_of
+from manyeyes.planner.result import SimulationResult
+from manyeyes.planner.simulation import MeasuredSpan, Simulation
+from manyeyes.planner.workload import PlannedWorkload, SimulatedConversation, arrivals
+from manyeyes.simulator import profile
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """`share` of the highest rate is only a word for people; `rps` counts."""
+
+    name: str
+    profile: str
+    engines: int
+    rps: float
+    work: PlannedWorkload
+    warm_s: float = 15.0
+    measured_s: float = 90.0
+
+    @property
+    def span(self) -> MeasuredSpan:
+        return MeasuredSpan(self.warm_s, self.measured_s)
+
+    def ask(self, seed: int) -> PlanRequest:
+        """As loadtest/scaling_report/process_backend.py starts engines: a pool with every setting at its default."""
+        pool = Pool(name="qwen3-vl-4b", model="Qwen/Qwen3-VL-4B-Instruct")
+        return PlanRequest(
+            self.work, gpu_spec_of(profile.load_profile(self.profile), pool), self.rps, 5.0, None, 0.99, seed=seed
+        )
+
+
+FOUR_B, EIGHT_B = "rtx4090-qwen3-vl-4b-fp8", "rtx4090-qwen3-vl-8b-fp8"
+VALIDATION_CASES = (
+    ValidationCase("one engine, single pictures, calm", FOUR_B, 1, 2.5, PlannedWorkload(1280, 720, output_tokens=80)),
+    ValidationCase(
+        "three engines, single pictures, busy", FOUR_B, 3, 15.0, PlannedWorkload(896, 672, output_tokens=80)
+    ),
+    ValidationCase(
+        "three engines, chats of five turns about a picture",
+        FOUR_B,
+        3,
+        12.0,
+        PlannedWorkload(1024, 768, turns=5, think_s=4.0, output_tokens=60),
+        warm_s=35.0,
+    ),
+    ValidationCase(
+        "two engines, 8B, two pictures, long questions",
+        EIGHT_B,
+        2,
+        2.4,
+        PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60),
+    ),
+    ValidationCase(
+        "two engines, large pictures, few words said", FOUR_B, 2, 8.0, PlannedWorkload(1920, 1080, output_tokens=12)
+    ),
+)
+
 
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream"}
 TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Told:
+class EmulatedResult:
     """One request on the engines' clock, seconds since the run began. `first_s` and `total_s` are 0 when it failed."""
 
     arrived: float
@@ -50,13 +104,13 @@ def picture(work_number: int, width: int, height: int) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-class Users:
+class ValidationUsers:
     """Starts each conversation when it is due, each in a thread of its own."""
 
-    def __init__(self, held: Held, seed: int, url: str, slowdown: float) -> None:
+    def __init__(self, held: ValidationCase, seed: int, url: str, slowdown: float) -> None:
         self.held, self.seed, self.slowdown = held, seed, slowdown
-        self.to = target(url)
-        self.told: list[Told] = []
+        self.to = parse_target(url)
+        self.told: list[EmulatedResult] = []
         self.failures: dict[str, int] = {}
         self.latest_s = 0.0  # the longest that a conversation began after it was due
 
@@ -77,8 +131,8 @@ class Users:
         return (time.perf_counter() - self.began) / self.slowdown
 
     def talk(self, number: int, until: float) -> None:
-        work, conversation = self.held.work, Conversation(self.held.work, self.seed, number)
-        connection = Connection(self.to, TIMEOUT_S)
+        work, conversation = self.held.work, SimulatedConversation(self.held.work, self.seed, number)
+        connection = StreamingConnection(self.to, TIMEOUT_S)
         messages: list[dict[str, Any]] = []
         try:
             for turn in range(work.turns):
@@ -101,39 +155,39 @@ class Users:
         words = " ".join(f"w{number}.{turn}.{n}" for n in range(work.words))
         return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": words}]
 
-    def ask(self, connection: Connection, messages: list[dict[str, Any]], tokens: int) -> str | None:
+    def ask(self, connection: StreamingConnection, messages: list[dict[str, Any]], tokens: int) -> str | None:
         body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
         at = self.now()
-        said, why = Streamed(), ""
+        said, why = CompletionStream(), ""
         try:
             reply = connection.post("/v1/chat/completions", orjson.dumps(body), HEADERS)
             for seen, piece in connection.pieces(reply):
                 said.feed(seen, piece)
             why = said.failed if reply.status == 200 else f"status {reply.status}"
-        except (OSError, Broken) as error:
+        except (OSError, ConnectionBroken) as error:
             why = type(error).__name__
         ended = self.now()
         if why:
             self.failures[why] = self.failures.get(why, 0) + 1
-            self.told.append(Told(at, 0.0, 0.0))
+            self.told.append(EmulatedResult(at, 0.0, 0.0))
             return None
         first = (said.tokens_s[0] - self.began) / self.slowdown
-        self.told.append(Told(round(at, 4), round(first - at, 4), round(ended - at, 4)))
+        self.told.append(EmulatedResult(round(at, 4), round(first - at, 4), round(ended - at, 4)))
         return "".join(said.text)
 
 
-def emulated(held: Held, seed: int, speed: float) -> Users:
+def emulated(held: ValidationCase, seed: int, speed: float) -> ValidationUsers:
     """The configuration on real processes behind the real gateway."""
     with (
         tempfile.TemporaryDirectory(prefix="manyeyes-planner-") as folder,
-        Processes(speed, held.profile).at(held.engines, Path(folder)) as stood,
+        ProcessBackend(speed, held.profile).at(held.engines, Path(folder)) as stood,
     ):
-        users = Users(held, seed, stood.url, stood.slowdown)
+        users = ValidationUsers(held, seed, stood.url, stood.slowdown)
         users.run()
     return users
 
 
-def figures(held: Held, told: Sequence[Told]) -> dict[str, float]:
+def figures(held: ValidationCase, told: Sequence[EmulatedResult]) -> dict[str, float]:
     """What counts of a run, over the requests that came in the measured time."""
     span = held.span
     ends = span.warm_s + span.measured_s
@@ -142,7 +196,7 @@ def figures(held: Held, told: Sequence[Told]) -> dict[str, float]:
     return _figures(len(in_time) / span.measured_s, [one.total_s for one in mine], [one.first_s for one in mine])
 
 
-def planned(held: Held, seed: int) -> tuple[Outcome, dict[str, float]]:
+def planned(held: ValidationCase, seed: int) -> tuple[SimulationResult, dict[str, float]]:
     outcome = Simulation(held.ask(seed), held.engines, held.span).run()
     return outcome, _figures(outcome.rps, list(outcome.total_s), list(outcome.first_s))
 
@@ -166,7 +220,7 @@ def tables(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown: emulated, planned, and the planner's error; then the error of each repeat."""
     head = ("configuration", "requests", *COMPARED)
     rows = [head, ("---",) * len(head)]
-    for held in HELD:
+    for held in VALIDATION_CASES:
         mine = [line for line in lines if line["name"] == held.name]
         if not mine:
             continue
@@ -222,11 +276,11 @@ def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int
     wanted = [
         (repeat, number, held)
         for repeat in range(a.repeats)
-        for number, held in enumerate(HELD)
+        for number, held in enumerate(VALIDATION_CASES)
         if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
     ]
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    here = asdict(machine(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
+    here = asdict(read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
     file.write(json.dumps({"machine": here}) + "\n")
     with Progress(*columns, console=Console(stderr=True)) as bars:
         bar = bars.add_task("", total=len(wanted))
@@ -245,7 +299,7 @@ def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int
 def _replan(file: Path) -> None:
     """After a change of the planner."""
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    by_name = {held.name: held for held in HELD}
+    by_name = {held.name: held for held in VALIDATION_CASES}
     for line in lines:
         if "name" in line:
             outcome, line["planned"] = planned(by_name[line["name"]], line["seed"])
@@ -257,9 +311,9 @@ def seed_of(repeat: int, number: int) -> int:
     return 100 * repeat + number + 1
 
 
-def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
+def _compare(held: ValidationCase, seed: int, speed: float) -> dict[str, Any]:
     """A line of the file."""
-    before = busy()
+    before = read_cpu_time()
     users = emulated(held, seed, speed)
     told = sorted(users.told, key=lambda one: one.arrived)
     outcome, said = planned(held, seed)
@@ -267,7 +321,7 @@ def _compare(held: Held, seed: int, speed: float) -> dict[str, Any]:
         "name": held.name,
         "seed": seed,
         "speed": speed,
-        "machine_busy": round(busy().share_since(before), 2),
+        "machine_busy": round(read_cpu_time().share_since(before), 2),
         "latest_start_s": round(users.latest_s, 3),
         "failures": users.failures,
         "emulated": figures(held, told),

@@ -6,11 +6,11 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
-from loadtest.percentiles import percentile
-from manyeyes.planner.plan_request import Ask
-from manyeyes.planner.report_rows import Row, Table, seconds
-from manyeyes.planner.result import Outcome
-from manyeyes.planner.simulation import Simulation, Span
+from loadtest.statistics import percentile
+from manyeyes.planner.plan_request import PlanRequest
+from manyeyes.planner.report import ReportTable, TextRow, seconds
+from manyeyes.planner.result import SimulationResult
+from manyeyes.planner.simulation import MeasuredSpan, Simulation
 
 LOOK_EVERY_S = 0.5
 GIVE_UP_S = 10.0  # after Ctrl-C, for simulations that build their thousands of engines just then
@@ -30,8 +30,13 @@ WHATS = (
 
 
 def compare(
-    ask: Ask, engines: int, span: Span, names: Sequence[str], processes: int, tell: Callable[[str, float], None]
-) -> Iterator[tuple[str, Outcome]]:
+    ask: PlanRequest,
+    engines: int,
+    span: MeasuredSpan,
+    names: Sequence[str],
+    processes: int,
+    tell: Callable[[str, float], None],
+) -> Iterator[tuple[str, SimulationResult]]:
     """Yields each policy's outcome as it is there. `tell` hears how far each one is.
 
     At Ctrl-C what is under way ends with what is known, and is yielded too, marked partial; then KeyboardInterrupt goes on.
@@ -69,7 +74,7 @@ def _take_shares(shares: Any) -> None:
     _shares = shares
 
 
-def simulate(ask: Ask, engines: int, span: Span, number: int) -> Outcome:
+def simulate(ask: PlanRequest, engines: int, span: MeasuredSpan, number: int) -> SimulationResult:
     """One policy; ends with what is known at Ctrl-C."""
 
     def progress(share: float) -> None:
@@ -80,15 +85,15 @@ def simulate(ask: Ask, engines: int, span: Span, number: int) -> Outcome:
     return outcome
 
 
-def table(ask: Ask, engines: int, found: Sequence[tuple[str, Outcome]]) -> Table:
+def table(ask: PlanRequest, engines: int, found: Sequence[tuple[str, SimulationResult]]) -> ReportTable:
     """A column for each policy, in the order they were asked for."""
     title = f"Policies on {engines} engines at {ask.rps:g} requests/s"
     names = [name + (", interrupted" if outcome.partial else "") for name, outcome in found]
     columns = [_column(outcome) for _, outcome in found]
-    return Table(title, ("", *names), [(what, *row) for what, *row in zip(WHATS, *columns, strict=True)])
+    return ReportTable(title, ("", *names), [(what, *row) for what, *row in zip(WHATS, *columns, strict=True)])
 
 
-def _column(outcome: Outcome) -> Row:
+def _column(outcome: SimulationResult) -> TextRow:
     total = [seconds(percentile(outcome.total_s, share)) for share in (0.5, 0.95, 0.99)]
     first = [seconds(percentile(outcome.first_s, share)) for share in (0.5, 0.95)]
     return (

@@ -1,4 +1,4 @@
-"""What a simulated run brought: the times of every measured request in plain arrays, and where they went."""
+"""What a simulated run brought: the times of every measured request in plain arrays, and which resource they were lost to."""
 
 from array import array
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ STAGES = ("render", "preprocessing wait", "preprocessing", "queue", "prefill", "
 
 
 @dataclass
-class Outcome:
+class SimulationResult:
     """Requests that arrived in the measured time, whenever they ended. Seconds."""
 
     engines: int
@@ -62,3 +62,48 @@ class Outcome:
     def stage_s(self, name: str) -> float:
         """Mean time of an answered request in one stage."""
         return self.stages_s[STAGES.index(name)] / max(1, self.answered)
+
+
+PREPROCESSING = "the thread that preprocesses pictures"
+DECODING = "the threads that decode pictures"
+PREFILL = "prefill and vision encoder"
+DECODE = "decoding (more requests in each iteration)"
+SEATS = "places in the batch (max_num_seqs)"
+KV = "room in the KV cache"
+ENCODER_ROOM = "room in the vision encoder's cache"
+
+
+def lost_time_by_resource(loaded: SimulationResult, idle: SimulationResult) -> dict[str, float]:
+    """Mean seconds that a request takes longer than on an idle engine, by resource; the largest first.
+
+    Waits in the queue are counted by what was waited for. What an iteration under way cost, and by how much answers became
+    slower, is shared out as the GPU's time is: prompts and pictures of others, or more sequences in each iteration.
+    """
+    prefill = loaded.prefill_share + loaded.encode_share
+    waited, queue = sum(loaded.waited_s.values()), loaded.stage_s("queue")
+
+    def queued(reason: str) -> float:
+        return queue * loaded.waited_s.get(reason, 0.0) / waited if waited else 0.0
+
+    answer, idle_answer = loaded.stage_s("answer"), idle.stage_s("answer")
+    by_prompts = max(0.0, min(prefill * answer, answer - idle_answer))
+    found = {
+        DECODING: loaded.stage_s("render") - idle.stage_s("render"),
+        PREPROCESSING: loaded.stage_s("preprocessing wait") - idle.stage_s("preprocessing wait"),
+        SEATS: queued("seats"),
+        KV: queued("kv"),
+        ENCODER_ROOM: queued("encoder"),
+        PREFILL: queued("budget")
+        + prefill * queued("arrival")
+        + loaded.stage_s("prefill")
+        - idle.stage_s("prefill")
+        + by_prompts,
+        DECODE: (1 - prefill) * queued("arrival") + answer - idle_answer - by_prompts,
+    }
+    positive = {name: seconds for name, seconds in found.items() if seconds > 0}
+    return dict(sorted(positive.items(), key=lambda one: -one[1]))
+
+
+def first_bottleneck(loaded: SimulationResult, idle: SimulationResult) -> str:
+    """The resource that costs most, or `nothing`."""
+    return next(iter(lost_time_by_resource(loaded, idle)), "nothing")

@@ -4,49 +4,48 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from loadtest.percentiles import percentile
-from manyeyes.planner.bottlenecks import first
-from manyeyes.planner.plan_request import Ask
-from manyeyes.planner.result import Outcome
-from manyeyes.planner.simulation import Progress, Simulation, Span
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import encoding_s, prefill_s
+from loadtest.statistics import percentile
+from manyeyes.planner.plan_request import PlanRequest
+from manyeyes.planner.result import SimulationResult, first_bottleneck
+from manyeyes.planner.simulation import MeasuredSpan, Progress, Simulation
+from manyeyes.simulator.core import encoding_s, prefill_s
+from manyeyes.simulator.scheduler import ScheduledBatch
 
-MOST_ENGINES = 100_000
-FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many
+MAX_ENGINES = 100_000
+MIN_REQUESTS, MAX_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many
 SECONDS = 120  # of traffic in one look, where that many requests allow it
-LEAST_WARM_S = 10.0
+MIN_WARM_S = 10.0
 STEP = 1.15  # from one rate to the next while looking for the one that breaks it
 NARROW = 0.02  # how exactly that one is found
 
-Say = Callable[[str], Progress]
+Announce = Callable[[str], Progress]
 """Told what is simulated next; gives what is told how far it is."""
 
 
-class NeverGood(Exception):
+class NoSufficientSize(Exception):
     """No number of engines is enough. `str()` says why, in a sentence."""
 
 
 @dataclass
-class Plan:
+class CapacityPlan:
     """`tried`: every number of engines that was simulated at the asked rate, and what came of it."""
 
-    ask: Ask
-    idle: Outcome
+    ask: PlanRequest
+    idle: SimulationResult
     engines: int = 0
-    outcome: Outcome | None = None
-    tried: dict[int, Outcome] = field(default_factory=dict)
-    rates: dict[float, Outcome] = field(default_factory=dict)  # at `engines`, by requests a second
+    outcome: SimulationResult | None = None
+    tried: dict[int, SimulationResult] = field(default_factory=dict)
+    rates: dict[float, SimulationResult] = field(default_factory=dict)  # at `engines`, by requests a second
     breaks_at: float | None = None  # the highest rate that is still good
     limit: str = ""  # what is lost to most, just beyond that
     partial: bool = False  # ended by Ctrl-C
 
     @property
-    def by_engines(self) -> list[tuple[int, Outcome]]:
+    def by_engines(self) -> list[tuple[int, SimulationResult]]:
         return sorted(self.tried.items())
 
 
-def good(ask: Ask, outcome: Outcome) -> bool:
+def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
     """Whether the outcome is what was asked for."""
     return (
         outcome.keeps_up
@@ -56,87 +55,89 @@ def good(ask: Ask, outcome: Outcome) -> bool:
     )
 
 
-def span(ask: Ask, requests: int | None = None) -> Span:
+def span(ask: PlanRequest, requests: int | None = None) -> MeasuredSpan:
     """How long to look. Chats of several turns need as long as such a chat takes until they come at their full rate."""
-    wanted = requests or max(FEWEST_REQUESTS, min(MOST_REQUESTS, ceil(ask.rps * SECONDS)))
+    wanted = requests or max(MIN_REQUESTS, min(MAX_REQUESTS, ceil(ask.rps * SECONDS)))
     work = ask.work
     chat_s = (work.turns - 1) * (work.think_s * 1.2 + ask.p95_s)
-    return Span(max(LEAST_WARM_S, 2 * ask.p95_s, chat_s), wanted / ask.rps)
+    return MeasuredSpan(max(MIN_WARM_S, 2 * ask.p95_s, chat_s), wanted / ask.rps)
 
 
-def idle(ask: Ask) -> Outcome:
+def idle(ask: PlanRequest) -> SimulationResult:
     """The same users so seldom that they do not meet."""
     seldom = 0.01 * ask.work.turns
     alone = replace(ask, rps=seldom)
-    return Simulation(alone, 1, Span(0.0, 60 * ask.work.turns / seldom)).run()
+    return Simulation(alone, 1, MeasuredSpan(0.0, 60 * ask.work.turns / seldom)).run()
 
 
-def fewest(ask: Ask) -> int:
+def fewest(ask: PlanRequest) -> int:
     """Engines without which the work cannot be done at all: each conversation's pictures and first prompt, once."""
     work, profile = ask.work, ask.card.profile
     wide, high = work.fitted
     preprocessing_s = work.images * (profile.preprocess_item_ms + profile.preprocess_ms * wide * high / 1e6) / 1e3
     prompt = work.prompt_tokens([])
-    first = Batch(prefill_tokens=prompt, prefill_pairs=prompt * prompt // 2)
+    first = ScheduledBatch(prefill_tokens=prompt, prefill_pairs=prompt * prompt // 2)
     gpu_s = prefill_s(first, profile) + encoding_s([work.vision_tokens] * work.images, profile)
     return max(1, ceil(ask.rps / work.turns * max(preprocessing_s, gpu_s)))
 
 
-def plan(ask: Ask, say: Say, engines: int | None = None, requests: int | None = None) -> Plan:
+def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
     """Raises NeverGood. With `engines` only their number is looked at, good or not. Ctrl-C: what is known, marked partial."""
-    found = Plan(ask, idle(ask))
+    found = CapacityPlan(ask, idle(ask))
     if engines is None and not good(ask, replace(found.idle, backlog=(0, 0))):
-        raise NeverGood(_never(ask, found.idle))
+        raise NoSufficientSize(_never(ask, found.idle))
     try:
-        found.engines = engines or _enough(found, say, requests)
-        _look_closely(found, say, requests)
-        _break(found, say, requests)
+        found.engines = engines or _enough(found, announce, requests)
+        _refine(found, announce, requests)
+        _break(found, announce, requests)
     except KeyboardInterrupt:
         found.partial = True
     return found
 
 
-def _enough(found: Plan, say: Say, requests: int | None) -> int:
+def _enough(found: CapacityPlan, announce: Announce, requests: int | None) -> int:
     low = fewest(found.ask) - 1
     high = low + 1
-    while not _is_good(found, high, say, requests):
+    while not _is_good(found, high, announce, requests):
         low, high = high, ceil(high * 1.4)
-        if high > MOST_ENGINES:
-            raise NeverGood(f"More than {MOST_ENGINES} GPUs would be needed. Ask for fewer requests or a larger P95.")
+        if high > MAX_ENGINES:
+            raise NoSufficientSize(
+                f"More than {MAX_ENGINES} GPUs would be needed. Ask for fewer requests or a larger P95."
+            )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _is_good(found, middle, say, requests) else (middle, high)
+        low, high = (low, middle) if _is_good(found, middle, announce, requests) else (middle, high)
     return high
 
 
-def _is_good(found: Plan, engines: int, say: Say, requests: int | None) -> bool:
+def _is_good(found: CapacityPlan, engines: int, announce: Announce, requests: int | None) -> bool:
     found.engines = engines
-    progress = say(f"{engines} GPUs at {found.ask.rps:g} requests/s")
+    progress = announce(f"{engines} GPUs at {found.ask.rps:g} requests/s")
     outcome = _run(found.ask, engines, span(found.ask, requests), progress)
     found.tried[engines] = found.outcome = outcome
     return good(found.ask, outcome)
 
 
-def _run(ask: Ask, engines: int, over: Span, progress: Progress) -> Outcome:
+def _run(ask: PlanRequest, engines: int, over: MeasuredSpan, progress: Progress) -> SimulationResult:
     outcome = Simulation(ask, engines, over).run(progress)
     if outcome.partial:
         raise KeyboardInterrupt
     return outcome
 
 
-def _look_closely(found: Plan, say: Say, requests: int | None) -> None:
+def _refine(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
     once = span(found.ask, requests)
-    progress = say(f"{found.engines} GPUs at {found.ask.rps:g} requests/s, for twice as long")
-    found.outcome = _run(found.ask, found.engines, Span(once.warm_s, 2 * once.measured_s), progress)
+    progress = announce(f"{found.engines} GPUs at {found.ask.rps:g} requests/s, for twice as long")
+    found.outcome = _run(found.ask, found.engines, MeasuredSpan(once.warm_s, 2 * once.measured_s), progress)
     found.tried[found.engines] = found.rates[found.ask.rps] = found.outcome
 
 
-def _break(found: Plan, say: Say, requests: int | None) -> None:
+def _break(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
     ask = found.ask
 
     def holds(rps: float) -> bool:
         faster = replace(ask, rps=rps)
-        progress = say(f"{found.engines} GPUs at {rps:.3g} requests/s")
+        progress = announce(f"{found.engines} GPUs at {rps:.3g} requests/s")
         found.rates[rps] = _run(faster, found.engines, span(faster, requests), progress)
         return good(faster, found.rates[rps])
 
@@ -156,10 +157,10 @@ def _break(found: Plan, say: Say, requests: int | None) -> None:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if holds(middle) else (low, middle)
     found.breaks_at = low
-    found.limit = first(found.rates[high], found.idle)
+    found.limit = first_bottleneck(found.rates[high], found.idle)
 
 
-def _never(ask: Ask, idle: Outcome) -> str:
+def _never(ask: PlanRequest, idle: SimulationResult) -> str:
     total, begins = percentile(idle.total_s, 0.95), percentile(idle.first_s, 0.95)
     what = f"a P95 of {ask.p95_s:g} s" + (
         f" with a first token within {ask.first_p95_s:g} s" if ask.first_p95_s else ""

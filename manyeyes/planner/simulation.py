@@ -1,22 +1,73 @@
-"""Gateway and engines, event by event. Left out, with reasons: docs/planner.md."""
+"""Gateway and engines, event by event; an engine is an API server and a GPU. Left out, with reasons: docs/planner.md."""
 
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from itertools import count
 from random import Random
 from time import process_time
 from typing import Any
 
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.engine import SimulatedEngine
-from manyeyes.planner.plan_request import Ask
-from manyeyes.planner.result import Outcome
-from manyeyes.planner.workload import Conversation, arrivals
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.planner.plan_request import GpuSpec, PlanRequest
+from manyeyes.planner.result import SimulationResult
+from manyeyes.planner.workload import SimulatedConversation, arrivals
+from manyeyes.simulator.core import FastForwardCore
+from manyeyes.simulator.kv_cache import ConversationKvCache
+from manyeyes.simulator.multimodal import DECODING_THREADS, EncoderCache, ProcessorCache, decoding_s, preprocessing_s
+from manyeyes.simulator.request import EngineRequest, RunningSequence
+from manyeyes.simulator.scheduler import Scheduler
 
-LOOK_EVERY = 4096  # events between two calls of `progress`
+
+class SimulatedEngine:
+    """Threads are the times at which they are free; every queue before them is first come, first served."""
+
+    __slots__ = ("_cache", "_card", "_decoders", "_preprocessor_free_at", "core", "preprocessing_s", "version")
+
+    def __init__(self, card: GpuSpec) -> None:
+        self._card = card
+        scheduler = Scheduler(
+            ConversationKvCache(card.kv_cache_tokens),
+            EncoderCache(card.encoder_tokens),
+            card.max_num_seqs,
+            card.max_num_batched_tokens,
+        )
+        self.core = FastForwardCore(scheduler, card.profile)
+        self.version = 0  # of the core's `next_at`: an alarm set for an older one is void
+        self.preprocessing_s = 0.0  # that the preprocessing thread worked
+        self._cache = ProcessorCache(card.mm_cache_bytes) if card.mm_cache_bytes else None
+        self._decoders = [0.0] * DECODING_THREADS
+        self._preprocessor_free_at = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether vLLM would refuse a request; those in rendering do not count."""
+        scheduler = self.core.scheduler
+        return len(scheduler.running) + len(scheduler.waiting) >= self._card.in_flight
+
+    def decoded_at(self, job: EngineRequest, now: float) -> float:
+        """When a request that comes `now` has its media decoded; the same as tokenised where there are none."""
+        begins = ends = now + self._card.profile.render_ms / 1e3
+        for medium in job.media:
+            free_at = max(begins, self._decoders[0]) + decoding_s(medium, self._card.profile)
+            heapreplace(self._decoders, free_at)
+            ends = max(ends, free_at)
+        return ends
+
+    def preprocessed_at(self, job: EngineRequest, now: float) -> tuple[float, float]:
+        """When the preprocessing thread begins and ends with media that are decoded `now`."""
+        begins = max(now, self._preprocessor_free_at)
+        takes = 0.0
+        for medium in job.media:
+            cached = self._cache is not None and self._cache.use(medium)
+            takes += preprocessing_s(medium, self._card.profile, cached=cached)
+        self.preprocessing_s += takes
+        self._preprocessor_free_at = begins + takes
+        return begins, begins + takes
+
+
+CHECK_EVERY = 4096  # events between two calls of `progress`
 Handler = Callable[[float, Any], None]
 """Told the time, and what it is about."""
 Progress = Callable[[float], None]
@@ -24,14 +75,14 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Span:
+class MeasuredSpan:
     """What is simulated: `warm_s` unmeasured, then `measured_s`; nobody comes after that, and everybody is answered."""
 
     warm_s: float
     measured_s: float
 
 
-class Request:
+class SimulatedRequest:
     """One turn on its way."""
 
     __slots__ = (
@@ -46,7 +97,7 @@ class Request:
         "wait_s",
     )
 
-    def __init__(self, conversation: Conversation, sequence: Sequence, measured: bool) -> None:
+    def __init__(self, conversation: SimulatedConversation, sequence: RunningSequence, measured: bool) -> None:
         self.conversation, self.sequence, self.measured = conversation, sequence, measured
         self.engine = -1
         self.wait_s = self.preprocess_s = 0.0
@@ -55,11 +106,11 @@ class Request:
 class Simulation:
     """One run. `run` may be interrupted by KeyboardInterrupt; then what is known so far comes back, marked partial."""
 
-    def __init__(self, ask: Ask, engines: int, span: Span) -> None:
+    def __init__(self, ask: PlanRequest, engines: int, span: MeasuredSpan) -> None:
         self.ask, self.span = ask, span
         self.engines = [SimulatedEngine(ask.card) for _ in range(engines)]
         self.balancer = POLICIES[ask.policy](engines, ask.card.in_flight, Random(ask.seed))
-        self.outcome = Outcome(engines, ask.rps)
+        self.outcome = SimulationResult(engines, ask.rps)
         self.under_way = 0
         self.served = [0] * engines
         self._events: list[tuple[float, int, Handler, Any]] = []
@@ -67,9 +118,9 @@ class Simulation:
         self._begins = arrivals(ask.seed, ask.rps / ask.work.turns, span.warm_s + span.measured_s)
         self._conversations = count()
         self._now = 0.0
-        self._sequences: dict[Sequence, Request] = {}
+        self._sequences: dict[RunningSequence, SimulatedRequest] = {}
 
-    def run(self, progress: Progress = lambda share: None) -> Outcome:
+    def run(self, progress: Progress = lambda share: None) -> SimulationResult:
         outcome, span = self.outcome, self.span
         began = process_time()
         ends_s = span.warm_s + span.measured_s
@@ -98,7 +149,7 @@ class Simulation:
             self._now = at
             handler(at, about)
             seen += 1
-            if not seen % LOOK_EVERY:
+            if not seen % CHECK_EVERY:
                 progress(min(1.0, at / ends_s))
 
     def _push(self, at: float, handler: Handler, about: Any) -> None:
@@ -106,18 +157,18 @@ class Simulation:
 
     def _next_conversation(self) -> None:
         if (at := next(self._begins, None)) is not None:
-            conversation = Conversation(self.ask.work, self.ask.seed, next(self._conversations))
+            conversation = SimulatedConversation(self.ask.work, self.ask.seed, next(self._conversations))
             self._push(at, self._ask, conversation)
 
     # --- the gateway ----------------------------------------------------------------------------------------------
 
-    def _ask(self, now: float, conversation: Conversation) -> None:
+    def _ask(self, now: float, conversation: SimulatedConversation) -> None:
         known = conversation.turn > 0
         if not known:
             self._next_conversation()
-        sequence = Sequence(conversation.next_job(), now, chain=conversation.number)
+        sequence = RunningSequence(conversation.next_job(), now, chain=conversation.number)
         measured = self.span.warm_s <= now < self.span.warm_s + self.span.measured_s
-        request = Request(conversation, sequence, measured)
+        request = SimulatedRequest(conversation, sequence, measured)
         self.outcome.all_requests += 1
         self.outcome.requests += measured
         refusals: list[int] = []
@@ -136,7 +187,7 @@ class Simulation:
             else:
                 self.outcome.refused += 1
 
-    def _send(self, request: Request, number: int, now: float) -> None:
+    def _send(self, request: SimulatedRequest, number: int, now: float) -> None:
         engine, job = self.engines[number], request.sequence.job
         request.engine = number
         self.balancer.began(number)
@@ -144,7 +195,7 @@ class Simulation:
         at = engine.decoded_at(job, now)
         self._push(at, self._decoded if job.media else self._ready, request)
 
-    def _gone(self, request: Request) -> None:
+    def _gone(self, request: SimulatedRequest) -> None:
         """Answered or failed: it is the gateway's no longer."""
         self.balancer.ended(request.engine)
         self.under_way -= 1
@@ -152,12 +203,12 @@ class Simulation:
 
     # --- an engine ------------------------------------------------------------------------------------------------
 
-    def _decoded(self, now: float, request: Request) -> None:
+    def _decoded(self, now: float, request: SimulatedRequest) -> None:
         begins, ends = self.engines[request.engine].preprocessed_at(request.sequence.job, now)
         request.wait_s, request.preprocess_s = begins - now, ends - begins
         self._push(ends, self._ready, request)
 
-    def _ready(self, now: float, request: Request) -> None:
+    def _ready(self, now: float, request: SimulatedRequest) -> None:
         engine, sequence = self.engines[request.engine], request.sequence
         if engine.full:  # vLLM looks a second time after rendering, when the status is already on its way
             self.outcome.failed += request.measured
@@ -185,7 +236,7 @@ class Simulation:
         if engine.core.next_at is not None:
             self._push(engine.core.next_at, self._step, (number, engine.version))
 
-    def _answered(self, now: float, request: Request) -> None:
+    def _answered(self, now: float, request: SimulatedRequest) -> None:
         self._gone(request)
         outcome, span, conversation = self.outcome, self.span, request.conversation
         self.served[request.engine] += 1
@@ -202,7 +253,7 @@ class Simulation:
 
     # --- what is kept ---------------------------------------------------------------------------------------------
 
-    def _record(self, request: Request) -> None:
+    def _record(self, request: SimulatedRequest) -> None:
         outcome, sequence = self.outcome, request.sequence
         outcome.total_s.append(sequence.last_token - sequence.arrived)
         outcome.first_s.append(sequence.first_token - sequence.arrived)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from random import Random
 
 from manyeyes.simulator import token_counts
-from manyeyes.simulator.request import Job, Medium
+from manyeyes.simulator.request import EngineRequest, MediaItem
 
 MASK = (1 << 64) - 1
 MAX_TURNS = 1_000  # of one conversation; numbers its draws
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedWorkload:
     """One kind of user. `vary`: answers have between 1 - vary and 1 + vary times `output_tokens`, evenly spread."""
 
     width: int
@@ -85,18 +85,18 @@ def arrivals(seed: int, per_s: float, until_s: float) -> Iterator[float]:
         yield at
 
 
-class Conversation:
+class SimulatedConversation:
     """One of them, on its way. Its turns come one after the other."""
 
     __slots__ = ("_media", "_prompt", "number", "seed", "turn", "work")
 
-    def __init__(self, work: Work, seed: int, number: int) -> None:
+    def __init__(self, work: PlannedWorkload, seed: int, number: int) -> None:
         self.work, self.seed, self.number, self.turn = work, seed, number, 0
         self._prompt = work.prompt_tokens([])
         wide, high = work.fitted if work.images else (0, 0)
         each = work.vision_tokens if work.images else 0
         self._media = tuple(
-            Medium(
+            MediaItem(
                 kind="image",
                 key=number * work.images + place,
                 offset=4 + place * (each + token_counts.AROUND_VISION),  # 3 tokens open the message, 1 the picture
@@ -113,11 +113,13 @@ class Conversation:
         """Whether the turn that was last asked for is the last one."""
         return self.turn >= self.work.turns
 
-    def next_job(self) -> Job:
+    def next_job(self) -> EngineRequest:
         """The next turn, with everything before it."""
         answer = self.work.answer_tokens(self.seed, self.number, self.turn)
         # Only the lengths of prompt and answer matter here: kv_chains.py knows a conversation by its number.
-        job = Job("", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False)
+        job = EngineRequest(
+            "", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False
+        )
         self._prompt += answer + 2 * token_counts.PER_MESSAGE + self.work.question_tokens
         self.turn += 1
         return job

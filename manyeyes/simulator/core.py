@@ -1,32 +1,56 @@
 """The engine core: time passes in iterations. It has no clock of its own: it is told the time, and says when it wants to be
-told again."""
+told again. `FastForwardCore` passes iterations in which nothing changes but the tokens in one leap."""
 
 from dataclasses import dataclass, field
+from math import ceil, sqrt
 from typing import Protocol
 
-from manyeyes.simulator.profile import Profile
-from manyeyes.simulator.scheduler import Batch, Scheduler
-from manyeyes.simulator.sequence import Sequence
-from manyeyes.simulator.timing import iteration_s
+from manyeyes.simulator.kv_cache import BLOCK
+from manyeyes.simulator.profile import TimingProfile
+from manyeyes.simulator.request import RunningSequence
+from manyeyes.simulator.scheduler import ScheduledBatch, Scheduler
 
 # Iterations follow each other without a gap even when the process is woken late, so that a busy machine does not make the
 # emulated GPU slower. A process that stood still for longer than this has lost the time.
 LOST_S = 1.0
 
 
+def iteration_s(batch: ScheduledBatch, profile: TimingProfile) -> float:
+    """Seconds from the start of an iteration to its tokens."""
+    return (
+        profile.iteration_ms / 1e3
+        + prefill_s(batch, profile)
+        + profile.decode_us / 1e6 * batch.decode_sequences
+        + profile.context_ns / 1e9 * batch.context_tokens
+        + (encoding_s(batch.encoded, profile) if batch.encoded else 0.0)
+    )
+
+
+def prefill_s(batch: ScheduledBatch, profile: TimingProfile) -> float:
+    """Seconds of an iteration that its prompt tokens take."""
+    return profile.prefill_us / 1e6 * batch.prefill_tokens + profile.prefill_pair_ns / 1e9 * batch.prefill_pairs
+
+
+def encoding_s(encoded: list[int], profile: TimingProfile) -> float:
+    """Seconds of an iteration that items of so many vision tokens take."""
+    pairs = sum(tokens * tokens for tokens in encoded) / 2 if profile.encode_pair_ns else 0.0
+    items_s, tokens_s = profile.encode_item_ms / 1e3 * len(encoded), profile.encode_us / 1e6 * sum(encoded)
+    return items_s + tokens_s + profile.encode_pair_ns / 1e9 * pairs
+
+
 @dataclass
-class Step:
+class EngineStep:
     """What one iteration brought."""
 
     at: float  # seconds of the monotonic clock
-    produced: list[tuple[Sequence, int]] = field(default_factory=list)  # one token more, and how many that makes
+    produced: list[tuple[RunningSequence, int]] = field(default_factory=list)  # one token more, and how many that makes
     queried: int = 0  # tokens looked up in the prefix cache
     found: int = 0  # tokens found there
     preempted: int = 0
     took_s: float = 0.0  # how long the emulated GPU worked on it
 
 
-class Core(Protocol):
+class EngineCore(Protocol):
     """What the engine drives."""
 
     next_at: float | None  # when to call `advance` again; None while there is nothing to do
@@ -39,10 +63,10 @@ class Core(Protocol):
     @property
     def kv_usage(self) -> float: ...
     @property
-    def sequences(self) -> list[Sequence]: ...
-    def add(self, sequence: Sequence, now: float) -> None: ...
-    def remove(self, sequence: Sequence) -> None: ...
-    def advance(self, now: float) -> list[Step]: ...
+    def sequences(self) -> list[RunningSequence]: ...
+    def add(self, sequence: RunningSequence, now: float) -> None: ...
+    def remove(self, sequence: RunningSequence) -> None: ...
+    def advance(self, now: float) -> list[EngineStep]: ...
     def pause(self, *, new_only: bool) -> None: ...
     def resume(self, now: float) -> None: ...
     def forget(self) -> None: ...
@@ -51,12 +75,12 @@ class Core(Protocol):
 class BatchedCore:
     """Continuous batching on one emulated GPU."""
 
-    def __init__(self, scheduler: Scheduler, profile: Profile) -> None:
+    def __init__(self, scheduler: Scheduler, profile: TimingProfile) -> None:
         self.scheduler = scheduler
         self.profile = profile
         self.slowness = 1.0
         self.next_at: float | None = None
-        self._batch: Batch | None = None
+        self._batch: ScheduledBatch | None = None
         self._took_s = 0.0
         self._paused = False
 
@@ -73,19 +97,19 @@ class BatchedCore:
         return self.scheduler.kv.usage
 
     @property
-    def sequences(self) -> list[Sequence]:
+    def sequences(self) -> list[RunningSequence]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
-    def add(self, sequence: Sequence, now: float) -> None:
+    def add(self, sequence: RunningSequence, now: float) -> None:
         """Queue a sequence. An iteration under way is not interrupted."""
         self.scheduler.waiting.append(sequence)
         self._start(now)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: RunningSequence) -> None:
         """Give up a sequence; its blocks are free at once, its part of the iteration under way is lost."""
         self.scheduler.remove(sequence)
 
-    def advance(self, now: float) -> list[Step]:
+    def advance(self, now: float) -> list[EngineStep]:
         """Everything that has happened until `now`."""
         steps = []
         if self.next_at is not None and now - self.next_at > LOST_S:
@@ -95,8 +119,8 @@ class BatchedCore:
             if self._batch is not None:
                 produced = self.scheduler.finish(self._batch)
                 done = self._batch
-                steps.append(Step(at, produced, done.queried, done.found, done.preempted, self._took_s))
-            batch = Batch() if self._paused else self.scheduler.schedule(at)
+                steps.append(EngineStep(at, produced, done.queried, done.found, done.preempted, self._took_s))
+            batch = ScheduledBatch() if self._paused else self.scheduler.schedule(at)
             if batch.sequences:
                 self._batch = batch
                 self._took_s = iteration_s(batch, self.profile) * self.slowness
@@ -124,3 +148,119 @@ class BatchedCore:
     def _start(self, now: float) -> None:
         if self.next_at is None:
             self.next_at = now
+
+
+@dataclass
+class TimeSpent:
+    """Where the GPU's time went, and what requests in the queue waited for. Seconds."""
+
+    busy_s: float = 0.0
+    encode_s: float = 0.0
+    prefill_s: float = 0.0
+    kv_s: float = 0.0  # the share of KV blocks in use, over time
+    waited_s: dict[str, float] = field(default_factory=dict)  # by Scheduler.blocked
+    preempted: int = 0
+    queried: int = 0  # tokens looked up in the prefix cache
+    found: int = 0
+
+
+class FastForwardCore:
+    """Continuous batching on one GPU, told only the times at which something changes."""
+
+    def __init__(self, scheduler: Scheduler, profile: TimingProfile) -> None:
+        self.scheduler = scheduler
+        self.profile = profile
+        self.next_at: float | None = None  # when to call `advance`; it can become earlier by `add`
+        self.spent = TimeSpent()
+        self._batch: ScheduledBatch | None = None
+        self._began = 0.0
+        self._first_s = 0.0  # the leap's first iteration
+        self._more_s = 0.0  # by which each one is longer than the one before
+        self._times = 0
+
+    def add(self, sequence: RunningSequence, now: float) -> None:
+        """Queue a sequence. The iteration under way is not interrupted; the ones planned after it are."""
+        scheduler = self.scheduler
+        waiting = bool(scheduler.waiting)  # then the first of them could not be let in, and this one comes after it
+        scheduler.waiting.append(sequence)
+        if self.next_at is None:
+            self.next_at = now
+        elif not waiting and self._times > 1 and len(scheduler.running) < scheduler.max_num_seqs:
+            times = self._until(now - self._began)
+            if times < self._times:
+                self._times = times
+                self.next_at = self._began + self._length(times)
+
+    def advance(self) -> list[tuple[RunningSequence, int]]:
+        """What has happened until `next_at`: who got a token in the last iteration, and how many that makes."""
+        assert self.next_at is not None
+        at, scheduler, produced = self.next_at, self.scheduler, []
+        if self._batch is not None:
+            self._count(self._batch, at - self._began)
+            if (more := self._times - 1) > 0:
+                grow = scheduler.kv.grow
+                for sequence in self._batch.sequences:
+                    sequence.generated += more
+                    sequence.computed += more
+                    grow(sequence, sequence.computed)
+            produced = scheduler.finish(self._batch)
+            for sequence, number in produced:
+                if number == 1:
+                    sequence.first_token = at
+                if sequence.ended:
+                    sequence.last_token = at
+        batch = scheduler.schedule(at)
+        if not batch.sequences:
+            self._batch = self.next_at = None
+            return produced
+        self._batch, self._began = batch, at
+        self._first_s = iteration_s(batch, self.profile)
+        self._more_s = self.profile.context_ns / 1e9 * batch.decode_sequences
+        self._times = self._repeats(batch)
+        self.next_at = at + self._length(self._times)
+        return produced
+
+    def _repeats(self, batch: ScheduledBatch) -> int:
+        """How many iterations are alike, this one included."""
+        running = len(self.scheduler.running)
+        if batch.prefilled or batch.preempted or len(batch.sequences) < running:
+            return 1
+        # A sequence may need a block in the first iteration and then in every sixteenth.
+        room = BLOCK * (self.scheduler.kv.free // running - 1)
+        if room < 1:
+            return 1
+        left = min(len(sequence.job.answer) - sequence.generated for sequence in batch.sequences)
+        return min(left, 1 + room)
+
+    def _length(self, times: int) -> float:
+        return times * self._first_s + self._more_s * (times * (times - 1) / 2)
+
+    def _until(self, elapsed_s: float) -> int:
+        """The first iteration that ends at `elapsed_s` or later."""
+        first, more = self._first_s, self._more_s
+        if more:
+            # more/2 k^2 + (first - more/2) k = elapsed
+            half = first - more / 2
+            times = ceil((sqrt(half * half + 2 * more * elapsed_s) - half) / more)
+        else:
+            times = ceil(elapsed_s / first) if first else 1
+        times = max(1, times)
+        while times > 1 and self._length(times - 1) >= elapsed_s:
+            times -= 1
+        while self._length(times) < elapsed_s:
+            times += 1
+        return times
+
+    def _count(self, batch: ScheduledBatch, lasted_s: float) -> None:
+        spent, profile = self.spent, self.profile
+        spent.busy_s += lasted_s
+        if batch.encoded:
+            spent.encode_s += encoding_s(batch.encoded, profile)
+        spent.prefill_s += prefill_s(batch, profile)
+        spent.kv_s += self.scheduler.kv.usage * lasted_s
+        if waiting := len(self.scheduler.waiting):
+            reason = self.scheduler.blocked
+            spent.waited_s[reason] = spent.waited_s.get(reason, 0.0) + waiting * lasted_s
+        spent.preempted += batch.preempted
+        spent.queried += batch.queried
+        spent.found += batch.found

@@ -2,14 +2,30 @@
 
 After vLLM (vllm/v1/core/kv_cache_manager.py, block_pool.py): blocks that hold nothing are taken first, then the cached
 ones that nobody has used for longest; of one sequence the last block goes before the first. One difference: a block
-that two sequences computed at the same time is remembered once.
+that two sequences computed at the same time is remembered once. `ConversationKvCache` is for simulations with millions of
+requests: one entry for all blocks of a conversation.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence as Many
 
-from manyeyes.simulator.block_hash import BLOCK, needed
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.request import RunningSequence
+
+BLOCK = 16  # tokens; vLLM's default
+
+
+def block_hashes(tokens: list[int]) -> list[int]:
+    """One for each full block."""
+    found, last = [], 0
+    for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
+        last = hash((last, *tokens[at : at + BLOCK]))
+        found.append(last)
+    return found
+
+
+def blocks_needed(tokens: int) -> int:
+    """Blocks that hold so many tokens."""
+    return -(-tokens // BLOCK)
 
 
 class KvCache:
@@ -32,7 +48,7 @@ class KvCache:
         """Share of blocks in use."""
         return 1 - self.free / self.capacity if self.capacity else 0.0
 
-    def find(self, sequence: Sequence) -> list[int]:
+    def find(self, sequence: RunningSequence) -> list[int]:
         """The blocks from its beginning that are there. The last token is always computed, so never all of it."""
         if not self.prefix_caching:
             return []
@@ -42,23 +58,23 @@ class KvCache:
                 return sequence.hashes[:number]
         return sequence.hashes[:most]
 
-    def admit(self, sequence: Sequence, found: Many[int], tokens: int) -> bool:
+    def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
         """Hold the blocks that were found, and those for the first `tokens` tokens.
 
         False, and nothing held, unless there is room for all that is known of the sequence, as in vLLM
         (`scheduler_reserve_full_isl`).
         """
         in_use = sum(block in self._users for block in found)
-        if needed(sequence.tokens) - in_use > self.free:
+        if blocks_needed(sequence.tokens) - in_use > self.free:
             return False
         for block in found:
             self._hold(sequence, block)
         sequence.full = len(found)
         return self.grow(sequence, tokens)
 
-    def grow(self, sequence: Sequence, tokens: int) -> bool:
+    def grow(self, sequence: RunningSequence, tokens: int) -> bool:
         """Hold the blocks for the first `tokens` tokens. False, and nothing changed, when there are too few."""
-        more = needed(tokens) - len(sequence.held) - sequence.private
+        more = blocks_needed(tokens) - len(sequence.held) - sequence.private
         if more > 0:
             if more > self.free:
                 return False
@@ -68,7 +84,7 @@ class KvCache:
             self._remember(sequence, tokens // BLOCK)
         return True
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: RunningSequence) -> None:
         """Give back all that a sequence holds; what it computed stays until the room is needed."""
         for block in reversed(sequence.held):
             self._users[block] -= 1
@@ -90,12 +106,12 @@ class KvCache:
         for _ in range(blocks - empty):
             self._idle.popitem(last=False)
 
-    def _hold(self, sequence: Sequence, block: int) -> None:
+    def _hold(self, sequence: RunningSequence, block: int) -> None:
         self._idle.pop(block, None)
         self._users[block] = self._users.get(block, 0) + 1
         sequence.held.append(block)
 
-    def _remember(self, sequence: Sequence, full: int) -> None:
+    def _remember(self, sequence: RunningSequence, full: int) -> None:
         """Make its blocks up to number `full` known to others. vLLM does so before they are computed."""
         for block in sequence.hashes[sequence.full : full]:
             if block in self._users:
@@ -106,3 +122,81 @@ class KvCache:
             self._hold(sequence, block)
             sequence.private -= 1
         sequence.full = full
+
+
+class ConversationKvCache:
+    """As `KvCache`; a sequence says in `chain` which conversation it belongs to."""
+
+    prefix_caching = True
+
+    def __init__(self, tokens: int) -> None:
+        self.capacity = tokens // BLOCK
+        self._empty = self.capacity  # free blocks that hold nothing
+        self._idle: OrderedDict[int, int] = OrderedDict()  # free blocks by chain, the longest unused chain first
+        self._idle_blocks = 0
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be had."""
+        return self._empty + self._idle_blocks
+
+    @property
+    def usage(self) -> float:
+        """Share of blocks in use."""
+        return 1 - self.free / self.capacity if self.capacity else 0.0
+
+    def find(self, sequence: RunningSequence) -> Many[int]:
+        """The numbers of the blocks from its beginning that are there; never that of its last token."""
+        return range(min(self._idle.get(sequence.chain, 0), (sequence.tokens - 1) // BLOCK))
+
+    def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
+        """Hold the blocks that were found, and those for the first `tokens` tokens, if all that is known finds room."""
+        if blocks_needed(sequence.tokens) > self.free:
+            return False
+        idle = self._idle.pop(sequence.chain, 0)
+        self._idle_blocks -= idle
+        self._empty += idle - len(found)
+        sequence.full = len(found)
+        return self.grow(sequence, tokens)
+
+    def grow(self, sequence: RunningSequence, tokens: int) -> bool:
+        """Hold the blocks for the first `tokens` tokens. False, and nothing changed, when there are too few."""
+        more = blocks_needed(tokens) - sequence.full - sequence.private
+        if more > 0:
+            if more > self._empty + self._idle_blocks:
+                return False
+            self._take(more)
+            sequence.private += more
+        full = tokens // BLOCK
+        if full > sequence.full:
+            sequence.private -= full - sequence.full
+            sequence.full = full
+        return True
+
+    def release(self, sequence: RunningSequence) -> None:
+        """Give back all that a sequence holds; what it computed stays until the room is needed."""
+        if sequence.full:
+            self._idle[sequence.chain] = sequence.full
+            self._idle_blocks += sequence.full
+        self._empty += sequence.private
+        sequence.private = sequence.full = 0
+
+    def forget(self) -> None:
+        """Drop what is cached and not in use."""
+        self._empty += self._idle_blocks
+        self._idle_blocks = 0
+        self._idle.clear()
+
+    def _take(self, blocks: int) -> None:
+        empty = min(blocks, self._empty)
+        self._empty -= empty
+        blocks -= empty
+        self._idle_blocks -= blocks
+        while blocks:
+            chain = next(iter(self._idle))
+            there = self._idle[chain]
+            if there > blocks:
+                self._idle[chain] = there - blocks
+                return
+            del self._idle[chain]
+            blocks -= there

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import yaml
 
-FOLDER = Path(__file__).parent / "profiles"
+PROFILE_FOLDER = Path(__file__).parent / "profiles"
 TIME_UNITS = ("_ms", "_us", "_ns", "_s")
 
 
 @dataclass(frozen=True)
-class Profile:
+class TimingProfile:
     """One GPU with one model. A megapixel is a million pixels; an item is an image or a video."""
 
     gpu: str
@@ -37,35 +37,35 @@ class Profile:
     encode_pair_ns: float = 0.0  # each two vision tokens of one item: attention within a picture
     tokens_per_word: float = 1.0  # of what users write; an answer's token is always one word of the canned text
 
-    def faster(self, speed: float) -> "Profile":
+    def faster(self, speed: float) -> "TimingProfile":
         """Every time divided by `speed`."""
         times = (field.name for field in fields(self) if field.name.endswith(TIME_UNITS))
         return replace(self, **{name: getattr(self, name) / speed for name in times})
 
 
-def names() -> list[str]:
+def profile_names() -> list[str]:
     """The profiles that come with the emulator."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    return sorted(file.stem for file in PROFILE_FOLDER.glob("*.yaml"))
 
 
-def load(name_or_path: str) -> Profile:
+def load_profile(name_or_path: str) -> TimingProfile:
     """Read a profile by its name or from a file. Raises ValueError with one sentence when it is wrong."""
-    path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
+    path = PROFILE_FOLDER / f"{name_or_path}.yaml" if name_or_path in profile_names() else Path(name_or_path)
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ValueError(f"{name_or_path}: {error.strerror}; known by name: {', '.join(names())}") from None
+        raise ValueError(f"{name_or_path}: {error.strerror}; known by name: {', '.join(profile_names())}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
-    return parse(document, str(path))
+    return parse_profile(document, str(path))
 
 
-def parse(document: object, where: str) -> Profile:
+def parse_profile(document: object, where: str) -> TimingProfile:
     """Check each value. Raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError(f"{where} wants one value a line")
-    wanted = {field.name: field.type for field in fields(Profile)}
-    optional = {field.name: field.default for field in fields(Profile) if field.default is not MISSING}
+    wanted = {field.name: field.type for field in fields(TimingProfile)}
+    optional = {field.name: field.default for field in fields(TimingProfile) if field.default is not MISSING}
     document = {**optional, **document}
     if wrong := sorted(map(str, wanted.keys() ^ document.keys())):
         raise ValueError(f"{where}: missing or unknown: {', '.join(wrong)}")
@@ -75,4 +75,4 @@ def parse(document: object, where: str) -> Profile:
             raise ValueError(f"{where}: {name} wants a text, found {value!r}")
         if kind is not str and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
             raise ValueError(f"{where}: {name} wants a number of at least 0, found {value!r}")
-    return Profile(**document)
+    return TimingProfile(**document)

@@ -8,23 +8,22 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from manyeyes.simulator.block_hash import BLOCK
-from manyeyes.simulator.conversation_kv_cache import ChainCache
-from manyeyes.simulator.encoder_cache import EncoderCache
-from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.request import Medium
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.kv_cache import BLOCK, ConversationKvCache, KvCache
+from manyeyes.simulator.multimodal import EncoderCache
+from manyeyes.simulator.request import MediaItem, RunningSequence
 
 Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]
 """What the first in the queue waits for: the next look at the queue, tokens of an iteration, max_num_seqs, room."""
 
 
 @dataclass
-class Batch:
+class ScheduledBatch:
     """What one iteration computes."""
 
-    sequences: list[Sequence] = field(default_factory=list)
-    prefilled: list[Sequence] = field(default_factory=list)  # those of them whose prompt is computed, or a part of it
+    sequences: list[RunningSequence] = field(default_factory=list)
+    prefilled: list[RunningSequence] = field(
+        default_factory=list
+    )  # those of them whose prompt is computed, or a part of it
     prefill_tokens: int = 0
     prefill_pairs: int = 0  # of each of them with those before it
     decode_sequences: int = 0
@@ -39,18 +38,18 @@ class Scheduler:
     """The queue, the running sequences and the caches."""
 
     def __init__(
-        self, kv: KvCache | ChainCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int
+        self, kv: KvCache | ConversationKvCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int
     ) -> None:
         self.kv = kv
         self.encoder = encoder
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[RunningSequence] = deque()
+        self.running: list[RunningSequence] = []
         self.admits = True  # takes from the queue; not while asleep
         self.blocked: Blocked = "arrival"  # why the first in the queue was not let in, when last looked at
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: RunningSequence) -> None:
         """Forget a sequence that has ended, at whatever point."""
         if sequence in self.running:
             self.running.remove(sequence)
@@ -63,15 +62,15 @@ class Scheduler:
         while self.running:
             self._put_back()
 
-    def schedule(self, now: float) -> Batch:
+    def schedule(self, now: float) -> ScheduledBatch:
         """Plan one iteration, and count its tokens as computed."""
-        batch = Batch()
+        batch = ScheduledBatch()
         budget = self._schedule_running(batch, self.max_num_batched_tokens)
         if not batch.preempted and self.admits:
             self._schedule_waiting(batch, budget, now)
         return batch
 
-    def finish(self, batch: Batch) -> list[tuple[Sequence, int]]:
+    def finish(self, batch: ScheduledBatch) -> list[tuple[RunningSequence, int]]:
         """The iteration is over: one token more for each sequence that is computed to its end.
 
         Says which, and how many tokens it has.
@@ -91,7 +90,7 @@ class Scheduler:
                     self.remove(sequence)
         return produced
 
-    def _schedule_running(self, batch: Batch, budget: int) -> int:
+    def _schedule_running(self, batch: ScheduledBatch, budget: int) -> int:
         """Says what is left of the budget."""
         at = 0
         while at < len(self.running) and budget > 0:
@@ -116,7 +115,7 @@ class Scheduler:
             at += 1
         return budget
 
-    def _make_room(self, sequence: Sequence, tokens: int, batch: Batch) -> bool:
+    def _make_room(self, sequence: RunningSequence, tokens: int, batch: ScheduledBatch) -> bool:
         """Blocks for a running sequence, if need be those of the sequences that came last. False if its own went too."""
         while not self.kv.grow(sequence, tokens):
             batch.preempted += 1
@@ -124,7 +123,7 @@ class Scheduler:
                 return False
         return True
 
-    def _put_back(self) -> Sequence:
+    def _put_back(self) -> RunningSequence:
         """Preempt the sequence that came last."""
         victim = self.running.pop()
         self._release(victim)
@@ -133,7 +132,7 @@ class Scheduler:
         self.waiting.appendleft(victim)
         return victim
 
-    def _schedule_waiting(self, batch: Batch, budget: int, now: float) -> None:
+    def _schedule_waiting(self, batch: ScheduledBatch, budget: int, now: float) -> None:
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             sequence = self.waiting[0]
             found = self.kv.find(sequence)
@@ -156,7 +155,7 @@ class Scheduler:
             budget -= new
         self.blocked = ("budget" if budget <= 0 else "seats") if self.waiting else "arrival"
 
-    def _take(self, sequence: Sequence, new: int, encode: list[Medium], batch: Batch) -> None:
+    def _take(self, sequence: RunningSequence, new: int, encode: list[MediaItem], batch: ScheduledBatch) -> None:
         for medium in encode:
             self.encoder.add(medium, sequence)
             batch.encoded.append(medium.tokens)
@@ -170,9 +169,11 @@ class Scheduler:
         sequence.computed += new
         batch.sequences.append(sequence)
 
-    def _with_media(self, sequence: Sequence, computed: int, new: int, batch: Batch) -> tuple[int, list[Medium]]:
+    def _with_media(
+        self, sequence: RunningSequence, computed: int, new: int, batch: ScheduledBatch
+    ) -> tuple[int, list[MediaItem]]:
         """What has to be encoded for the `new` tokens after `computed`; fewer tokens where the encoder has no room."""
-        encode: list[Medium] = []
+        encode: list[MediaItem] = []
         if not sequence.job.media or computed >= len(sequence.job.prompt):
             return new, encode
         planned = sum(batch.encoded)
@@ -187,7 +188,7 @@ class Scheduler:
             encode.append(medium)
         return new, encode
 
-    def _release_seen(self, sequence: Sequence) -> None:
+    def _release_seen(self, sequence: RunningSequence) -> None:
         """Encoder outputs that are computed into the KV cache are needed no longer."""
         media = sequence.job.media
         needed = {medium.key for medium in media if medium.offset + medium.tokens > sequence.computed}
@@ -195,7 +196,7 @@ class Scheduler:
             if medium.key not in needed:
                 self.encoder.release(sequence, medium.key)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: RunningSequence) -> None:
         self.kv.release(sequence)
         for medium in sequence.job.media:
             self.encoder.release(sequence, medium.key)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from manyeyes.devcluster.cluster import local_cluster
-from manyeyes.devcluster.monitored_cluster import watched
+from manyeyes.devcluster.monitored_cluster import monitored_cluster
 from tests.alert_drill import faults, table
 
 LOGS = Path("build/alert-drill.log")
@@ -34,7 +34,7 @@ def main() -> int:
         local_cluster(Path(folder), faults.document(), engine_flags=("--faults",)) as running,
     ):
         running.all_up(set(faults.ENGINES))
-        with watched(running) as beside:
+        with monitored_cluster(running) as beside:
             for one in chosen:
                 try:
                     line = dataclasses.asdict(faults.drill(beside, one))

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.devcluster.monitored_cluster import DRILL, Watched
+from manyeyes.devcluster.monitored_cluster import DRILL, MonitoredCluster
 from tests.integration.certificate import certificate
 
-Act = Callable[[Watched], None]
+Act = Callable[[MonitoredCluster], None]
 
 POOLS: list[dict[str, Any]] = [
     {"name": "big", "model": "org/Big-VL", "fallback": "small"},
@@ -65,7 +65,7 @@ class Fault:
 
 
 def kill(*engines: str) -> Act:
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         for engine in engines:
             watched.stand.kill(engine)
 
@@ -73,7 +73,7 @@ def kill(*engines: str) -> Act:
 
 
 def start(*engines: str) -> Act:
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         for engine in engines:
             watched.stand.start_engine(engine)
 
@@ -81,7 +81,7 @@ def start(*engines: str) -> Act:
 
 
 def fault(kind: str, *engines: str, **values: Any) -> Act:
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         for engine in engines:
             url = f"http://127.0.0.1:{watched.stand.ports[engine]}/emulator/faults"
             assert httpx.post(url, json={"kind": kind, **values}, trust_env=False).status_code == 200
@@ -90,7 +90,7 @@ def fault(kind: str, *engines: str, **values: Any) -> Act:
 
 
 def mended(*engines: str) -> Act:
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         for engine in engines:
             httpx.delete(f"http://127.0.0.1:{watched.stand.ports[engine]}/emulator/faults", trust_env=False)
 
@@ -100,7 +100,7 @@ def mended(*engines: str) -> Act:
 def configured(change: Callable[[dict[str, Any]], None]) -> Act:
     """cluster.yaml as it was, with a change."""
 
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         changed = copy.deepcopy(watched.stand.document)
         change(changed)
         kept = watched.stand.document
@@ -110,11 +110,11 @@ def configured(change: Callable[[dict[str, Any]], None]) -> Act:
     return do
 
 
-def as_before(watched: Watched) -> None:
+def as_before(watched: MonitoredCluster) -> None:
     watched.stand.configure(watched.stand.document)
 
 
-def flap(watched: Watched) -> None:
+def flap(watched: MonitoredCluster) -> None:
     """Six times, so that three are in the quarter of a minute that is looked back on, however slow the machine is."""
 
     def state() -> str:
@@ -128,17 +128,17 @@ def flap(watched: Watched) -> None:
         eventually(lambda: state() == "up", 20, 0.1, "it is up")
 
 
-def refused_by_pager(watched: Watched) -> None:
+def refused_by_pager(watched: MonitoredCluster) -> None:
     watched.pager.refuses = True
     configured(lambda changed: changed.update(pools=[]))(watched)
 
 
-def taken_by_pager(watched: Watched) -> None:
+def taken_by_pager(watched: MonitoredCluster) -> None:
     watched.pager.refuses = False
     as_before(watched)
 
 
-def with_short_certificate(watched: Watched) -> None:
+def with_short_certificate(watched: MonitoredCluster) -> None:
     secrets = watched.stand.folder / "secrets"
     secrets.mkdir(exist_ok=True)
     certificate(secrets)  # for two days
@@ -146,13 +146,13 @@ def with_short_certificate(watched: Watched) -> None:
 
 
 def limit(value: int) -> Act:
-    def do(watched: Watched) -> None:
+    def do(watched: MonitoredCluster) -> None:
         (watched.textfile / "loadtest.prom").write_text(f"manyeyes_loadtest_limit {value}\n")
 
     return do
 
 
-def elsewhere_gone(watched: Watched) -> None:
+def elsewhere_gone(watched: MonitoredCluster) -> None:
     """A pool that is served elsewhere comes, is reached, and goes."""
     server = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
@@ -262,14 +262,14 @@ class Drilled:
     cleared_s: float
 
 
-def drill(watched: Watched, one: Fault, seen: Callable[[], object] = lambda: True) -> Drilled:
+def drill(watched: MonitoredCluster, one: Fault, seen: Callable[[], object] = lambda: True) -> Drilled:
     """Does it, waits for its alerts, undoes it, waits until none is left. Raises AssertionError where one does not come, or stays.
 
     The fault lasts until `seen()` is true: who watches Alertmanager sees an alert later than who watches Prometheus.
     """
     eventually(lambda: not watched.firing(), 120, 0.5, "no alert before the fault")
     raised: dict[tuple[str, str], float] = {}
-    load = crowd(watched.stand.url, one.asked, users=one.users) if one.users else contextlib.nullcontext()
+    load = chat_load(watched.stand.url, one.asked, users=one.users) if one.users else contextlib.nullcontext()
 
     def look(began_s: float) -> set[tuple[str, str]]:
         for alert in watched.firing():

@@ -129,7 +129,7 @@ class _Day:
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting = setting
         self.random = Random(seed)
-        times = profile.load(setting.profile)
+        times = profile.load_profile(setting.profile)
         batch_s = [setting.work.batch_s(times, running) for running in range(setting.batch + 1)]
         self.engines = {f"gpu-{number}": SimulatedEngine(f"gpu-{number}", batch_s) for number in range(setting.engines)}
         first = LifecycleStage.SERVING if setting.start_all else LifecycleStage.STOPPED

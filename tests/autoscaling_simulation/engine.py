@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
-from manyeyes.simulator.profile import Profile
+from manyeyes.simulator.profile import TimingProfile
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Work:
     prompt_tokens: int = 250
     answer_tokens: int = 200
 
-    def alone_s(self, profile: Profile) -> float:
+    def alone_s(self, profile: TimingProfile) -> float:
         """GPU time of its picture and prompt."""
         vision_tokens = self.picture_megapixels * 1e6 / 1024
         return (
@@ -30,7 +30,7 @@ class Work:
             + (self.prompt_tokens + vision_tokens) * profile.prefill_us / 1e6
         )
 
-    def batch_s(self, profile: Profile, running: int) -> float:
+    def batch_s(self, profile: TimingProfile, running: int) -> float:
         """From a request's start to its end, while `running` requests are always in the batch."""
         vision_tokens = self.picture_megapixels * 1e6 / 1024
         context = self.prompt_tokens + vision_tokens + self.answer_tokens / 2

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from loadtest.controller_annotations import KEY, Marks
+from loadtest.annotations import ADMIN_KEY_VARIABLE, ControllerAnnotations
 from manyeyes.cli import admin_key
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.monitoring.grafana import build
@@ -57,8 +57,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def chats() -> Iterator[None]:
     """Short chats about pictures, streamed and not, in turn, in a time that is marked as a load test marks its own."""
-    os.environ[KEY] = admin_key.read()
-    with httpx.Client(base_url=GATEWAY, timeout=ANSWER_S) as client, Marks(GATEWAY).during("chats of a test", 600):
+    os.environ[ADMIN_KEY_VARIABLE] = admin_key.read()
+    with (
+        httpx.Client(base_url=GATEWAY, timeout=ANSWER_S) as client,
+        ControllerAnnotations(GATEWAY).during("chats of a test", 600),
+    ):
         model = client.get("/v1/models").raise_for_status().json()["data"][0]["id"]
         until = time.monotonic() + CHAT_S
         number = 0

@@ -8,7 +8,7 @@ import pytest
 
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.observability.log_format import ALWAYS, LEVELS
-from manyeyes.observability.log_parser import composed
+from manyeyes.observability.log_lines import read_compose_line
 from tests.e2e.media import about, picture
 from tests.e2e.test_cluster import MODEL, PROJECT, URL, docker
 
@@ -58,7 +58,7 @@ def test_what_parts_of_ours_print_is_in_the_one_form_and_the_rest_is_put_into_it
         assert lines, f"{service} printed no line in the form"
     for text in logs(RAW="1").splitlines():
         if text.startswith("{"):
-            line = composed(f"x-1  | {text}")
+            line = read_compose_line(f"x-1  | {text}")
             assert line.event
             assert line.level in LEVELS
             assert all(f'"{name}"' in text for name in ALWAYS)

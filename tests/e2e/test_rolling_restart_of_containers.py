@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.eventually import eventually
 
 URL = os.environ.get("MANYEYES_URL", "")
@@ -37,7 +37,7 @@ def states() -> dict[str, str]:
 def test_two_engines_restarted_one_after_the_other_fail_no_request_and_abort_no_answer() -> None:
     before = containers()
     assert set(before) == ENGINES
-    with crowd(URL, "default", users=3) as people:
+    with chat_load(URL, "default", users=3) as people:
         eventually(lambda: set(people.answered_by()) == ENGINES, 120, what="both engines answer")
         told = subprocess.run(
             ["make", "restart-rolling", f"CONFIG={CONFIG}"], cwd=ROOT, capture_output=True, text=True, timeout=1200

@@ -13,14 +13,14 @@ import pytest
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.devcluster.promtool import shipped
+from manyeyes.devcluster.monitored_cluster import shipped_cluster
 from manyeyes.monitoring.grafana import build
 from manyeyes.monitoring.prometheus.rules import rules
 from tests.e2e.test_dashboards_have_data import PROMETHEUS, ask, chosen
 from tests.prometheus import contract
 
 CLUSTER = Path(__file__).with_name("cluster.yaml")
-GROUPS = rules(shipped())["groups"]
+GROUPS = rules(shipped_cluster())["groups"]
 RECORDED = {rule["record"]: rule["expr"] for group in GROUPS for rule in group["rules"] if "record" in rule}
 NAMES = {rule.get("record") or rule["alert"]: rule["expr"] for group in GROUPS for rule in group["rules"]}
 SCRAPES_S = 30

@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.devcluster.cluster import free_port, listens, nginx_binary
+from manyeyes.devcluster.cluster import free_port, is_listening, nginx_binary
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.docker_socket_filter import PORT, SOCKET, filter_conf
 
@@ -119,7 +119,7 @@ def docker_behind_filter(folder: Path, cluster: PlacedCluster) -> Iterator[tuple
             [nginx_binary(), "-p", str(folder), "-c", str(conf), "-e", "stderr", "-g", "daemon off;"], stderr=log
         )
     try:
-        eventually(lambda: listens(port), 10, 0.05, "the filter listens")
+        eventually(lambda: is_listening(port), 10, 0.05, "the filter listens")
         yield docker, f"http://127.0.0.1:{port}"
     finally:
         nginx.terminate()

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from manyeyes.config.loader import load
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, listens, start_nginx
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, start_nginx
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.kubernetes import gateway
 from manyeyes.render.multi_node_clusters import clusters, multi_node_config
@@ -124,7 +124,7 @@ def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False, quie
                     "MANYEYES_RESOLVER": f"127.0.0.1:{dns_port}",
                 }
             )
-            eventually(lambda: listens(running.ports["controller"]), 30, 0.05, "the controller listens")
+            eventually(lambda: is_listening(running.ports["controller"]), 30, 0.05, "the controller listens")
             start_nginx(running)
             yield running
     finally:

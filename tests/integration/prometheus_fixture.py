@@ -11,8 +11,8 @@ from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.cluster import LocalCluster, free_port
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.devcluster.promtool import program
-from manyeyes.monitoring.prometheus_client import Prometheus
+from manyeyes.devcluster.monitored_cluster import prometheus_program
+from manyeyes.monitoring.prometheus_client import PrometheusClient
 from manyeyes.render.monitoring import Targets, prometheus_yml, rules_yml
 
 DCGM = """\
@@ -30,7 +30,7 @@ DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0"} 0
 
 
 @contextlib.contextmanager
-def prometheus_beside(running: LocalCluster) -> Iterator[Prometheus]:
+def prometheus_beside(running: LocalCluster) -> Iterator[PrometheusClient]:
     """Looks once a second. Engines and the controller are its targets, and a stand-in for the exporter of GPUs."""
     cluster = place_engines(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
     seconds = cluster.monitoring.model_copy(update={"scrape_interval_s": 1, "gpu_exporter": True})
@@ -43,14 +43,14 @@ def prometheus_beside(running: LocalCluster) -> Iterator[Prometheus]:
         (folder / "prometheus.yml").write_text(prometheus_yml(cluster, targets))
         port = free_port()
         command = [
-            program("prometheus"),
+            prometheus_program("prometheus"),
             f"--config.file={folder}/prometheus.yml",
             f"--storage.tsdb.path={folder}/data",
         ]
         running.start("prometheus", [*command, f"--web.listen-address=127.0.0.1:{port}"])
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _ready(url), 60, 0.2, "Prometheus is ready")
-        yield Prometheus(url)
+        yield PrometheusClient(url)
 
 
 def _ready(url: str) -> bool:

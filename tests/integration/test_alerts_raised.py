@@ -10,8 +10,7 @@ import pytest
 
 from manyeyes.devcluster.cluster import local_cluster
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.devcluster.monitored_cluster import Watched, watched
-from manyeyes.devcluster.promtool import shipped
+from manyeyes.devcluster.monitored_cluster import MonitoredCluster, monitored_cluster, shipped_cluster
 from manyeyes.monitoring.prometheus.rules import rules
 from tests.alert_drill import faults
 from tests.alert_drill.faults import ENGINES, FAULTS, drill
@@ -21,21 +20,21 @@ BY_NAME = {one.name: one for one in FAULTS}
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredCluster]:
     with local_cluster(tmp_path_factory.mktemp("alerts"), faults.document(), engine_flags=("--faults",)) as running:
         running.all_up(set(ENGINES))
-        with watched(running) as made:
+        with monitored_cluster(running) as made:
             yield made
 
 
 @pytest.mark.parametrize("name", ["pool-killed-with-fallback", "configuration", "controller-killed"])
-def test_a_fault_raises_its_alerts_and_no_other_and_they_go_with_it(beside: Watched, name: str) -> None:
+def test_a_fault_raises_its_alerts_and_no_other_and_they_go_with_it(beside: MonitoredCluster, name: str) -> None:
     made = drill(beside, BY_NAME[name])
     assert made.others == []
     assert beside.wrong_rules() == []
 
 
-def test_a_page_reaches_who_is_to_be_told_and_so_does_its_end(beside: Watched) -> None:
+def test_a_page_reaches_who_is_to_be_told_and_so_does_its_end(beside: MonitoredCluster) -> None:
     before = len(beside.pager.got)
 
     def sent(status: str) -> list[dict[str, Any]]:
@@ -51,8 +50,8 @@ def test_a_page_reaches_who_is_to_be_told_and_so_does_its_end(beside: Watched) -
     eventually(lambda: sent("resolved"), 60, 0.2, "the webhook is told that it is over")
 
 
-def test_every_metric_and_label_in_rules_and_alerts_is_told_by_somebody(beside: Watched) -> None:
-    groups = rules(shipped())["groups"]
+def test_every_metric_and_label_in_rules_and_alerts_is_told_by_somebody(beside: MonitoredCluster) -> None:
+    groups = rules(shipped_cluster())["groups"]
     recorded = {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
     queries = [rule["expr"] for group in groups for rule in group["rules"]]
     elsewhere = ("node_filesystem_avail_bytes",)  # its collector is off here; tests/e2e looks at it
@@ -75,7 +74,7 @@ def test_every_metric_and_label_in_rules_and_alerts_is_told_by_somebody(beside: 
         ("pool:engines_up:sum and on (engine) pool:engines:count", "none of pool:engines_up:sum has engine"),
     ],
 )
-def test_a_metric_or_label_that_nobody_tells_is_found(beside: Watched, query: str, problem: str) -> None:
+def test_a_metric_or_label_that_nobody_tells_is_found(beside: MonitoredCluster, query: str, problem: str) -> None:
     def found() -> bool:
         return any(one.startswith(problem) for one in contract.all_problems(beside.ask, {}, [query]))
 

@@ -18,7 +18,7 @@ def test_a_profile_is_written_that_can_be_loaded_and_names_its_device(tmp_path: 
     with emulator(tmp_path, "--start-seconds", "0", "--speed", "8", constant=False) as engine:
         quick = ["--repeats", "1", "--together", "2", "--batched-tokens", "2048"]
         assert main(["--url", engine.url, "--out", str(out), "--device", "a test", *quick]) == 0
-    assert profile.load(str(out)).tokens_per_word > 0
+    assert profile.load_profile(str(out)).tokens_per_word > 0
     assert "a test, measured on" in out.read_text()
     assert out.with_suffix(".jsonl").read_text()
 

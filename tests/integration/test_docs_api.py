@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, listens, local_cluster
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.custom_endpoint import foreign
 from tests.integration.test_registry import KEY
@@ -46,7 +46,7 @@ def test_every_command_does_what_the_page_says(tmp_path: Path, page: str) -> Non
             "https://api.example.com/compatible-mode": f"http://127.0.0.1:{endpoint.port}",
             "https://api.example.com/generate": endpoint.url,
         }
-        eventually(lambda: listens(running.ports["gpu-7"]), 20)
+        eventually(lambda: is_listening(running.ports["gpu-7"]), 20)
         for command in commands(page):
             said = run(command, running, swaps)
             assert said.startswith("{")

@@ -86,7 +86,7 @@ def test_a_prompt_backlog_beyond_its_limit_gets_503(tmp_path: Path) -> None:
 
 
 def test_a_queue_that_filled_during_rendering_refuses_inside_a_stream_with_status_200(tmp_path: Path) -> None:
-    slow_to_render = vars(profile.load("a100-qwen3-vl-4b")) | {"render_ms": 1000.0, "iteration_ms": 1000.0}
+    slow_to_render = vars(profile.load_profile("a100-qwen3-vl-4b")) | {"render_ms": 1000.0, "iteration_ms": 1000.0}
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump(slow_to_render))
     flags = ("--start-seconds", "0", "--profile", str(tmp_path / "profile.yaml"), "--max-num-queued-reqs", "1")
     with emulator(tmp_path, *flags, constant=False) as engine, ThreadPoolExecutor(2) as both:

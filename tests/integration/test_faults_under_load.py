@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.chat_load import Crowd, crowd
+from manyeyes.devcluster.chat_load import ChatLoad, chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.membership import within
@@ -39,7 +39,7 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
         yield running
 
 
-def served(people: Crowd, engines: set[str], within_s: float = 15) -> None:
+def served(people: ChatLoad, engines: set[str], within_s: float = 15) -> None:
     """Waits until requests are answered by exactly `engines`."""
 
     def check() -> bool:
@@ -53,7 +53,7 @@ def served(people: Crowd, engines: set[str], within_s: float = 15) -> None:
 
 
 def test_an_engine_killed_and_one_that_returns(cluster: LocalCluster) -> None:
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         served(people, NAMES)
         cluster.kill("big-1")
         served(people, NAMES - {"big-1"})
@@ -63,7 +63,7 @@ def test_an_engine_killed_and_one_that_returns(cluster: LocalCluster) -> None:
 
 
 def test_an_engine_that_hangs_is_taken_out_and_loses_only_streams_that_had_begun(cluster: LocalCluster) -> None:
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         served(people, NAMES)
         os.killpg(cluster.processes["big-2"].pid, signal.SIGSTOP)
         stopped = time.monotonic()
@@ -79,7 +79,7 @@ def states(cluster: LocalCluster) -> dict[str, str]:
 
 
 def test_an_engine_added_gets_its_share_and_one_removed_loses_nothing(cluster: LocalCluster) -> None:
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         served(people, NAMES)
         cluster.start_engine("late-3")
         served(people, NAMES | {"late-3"})
@@ -89,7 +89,7 @@ def test_an_engine_added_gets_its_share_and_one_removed_loses_nothing(cluster: L
 
 
 def test_the_controller_killed_and_back(cluster: LocalCluster) -> None:
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         served(people, NAMES)
         cluster.kill("controller")
         served(people, NAMES)
@@ -99,7 +99,7 @@ def test_the_controller_killed_and_back(cluster: LocalCluster) -> None:
 
 
 def test_nginx_reloaded(cluster: LocalCluster) -> None:
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         served(people, NAMES)
         for _ in range(3):
             os.kill(cluster.processes["nginx"].pid, signal.SIGHUP)
@@ -138,7 +138,7 @@ def test_two_of_three_engines_killed_at_once_without_a_fallback_cost_no_request(
     del document["pools"][0]["fallback"]
     with local_cluster(tmp_path, document, engine_flags=("--tpot-ms=20",)) as cluster:
         cluster.answers_from("big", NAMES)
-        with crowd(cluster.url, "big") as people:
+        with chat_load(cluster.url, "big") as people:
             served(people, NAMES)
             cluster.kill("big-0")
             cluster.kill("big-1")

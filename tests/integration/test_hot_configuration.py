@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from manyeyes.config.loader import fingerprint_of_file
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.nginx.files import build_generation
@@ -92,7 +92,7 @@ def test_an_added_pool_answers_after_one_reload_and_none_of_thirty_chatting_user
 ) -> None:
     document = with_pool(changed(cluster), name="third", model="org/Third-VL")
     document = with_engine(cluster, document, "third-0", "third")
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
         assert code(cluster.ask("third")) == "model_not_found"
         cluster.configure(document)

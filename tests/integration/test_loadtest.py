@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.sample import Sample, read
+from loadtest.sample import Sample, read_samples
 from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
@@ -55,7 +55,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 def samples(out: Path) -> list[Sample]:
-    return list(read(out / "requests.jsonl"))
+    return list(read_samples(out / "requests.jsonl"))
 
 
 def test_people_are_answered_by_all_engines_and_every_file_is_there(cluster: LocalCluster, tmp_path: Path) -> None:

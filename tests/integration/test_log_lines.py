@@ -16,8 +16,8 @@ from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.observability.log_format import ALWAYS, LEVELS
-from manyeyes.observability.log_parser import Line, read
-from manyeyes.observability.request_trace import story
+from manyeyes.observability.log_lines import LogLine, read_line
+from manyeyes.observability.request_trace import trace_request
 from tests.e2e.media import about, picture
 from tests.integration.otlp_collector import Collector, attributes, collector
 from tests.integration.scripted_engine import Asked, Handler, endpoint
@@ -87,16 +87,16 @@ def registered(cluster: LocalCluster, body: dict[str, Any]) -> bool:
     return True
 
 
-def lines(cluster: LocalCluster) -> list[Line]:
+def lines(cluster: LocalCluster) -> list[LogLine]:
     """Of every part, as `make logs` reads them."""
     found = []
     for file in sorted(cluster.folder.glob("*.log")):
         service = "gateway" if file.stem in ("access", "nginx") else file.stem
-        found += [read(service, text) for text in file.read_text().splitlines() if text.strip()]
+        found += [read_line(service, text) for text in file.read_text().splitlines() if text.strip()]
     return found
 
 
-def of(cluster: LocalCluster, request: str) -> list[Line]:
+def of(cluster: LocalCluster, request: str) -> list[LogLine]:
     return [line for line in lines(cluster) if line.request == request]
 
 
@@ -122,7 +122,7 @@ def test_a_request_is_followed_through_the_gateway_the_engine_that_died_and_the_
 
     request = eventually(second_engine_answered, 20, 0, "a request that kills big-0 is given to big-1")
     eventually(lambda: "big-0 is down" in cluster.log("controller"), 10)
-    told = story(lines(cluster), request)
+    told = trace_request(lines(cluster), request)
     text = "\n".join(f"{one.who}: {one.what}" for one in told)
     assert re.search(r"gateway: POST /v1/chat/completions from \S+ with key alice, model big, \d+ bytes", text), text
     assert re.search(r"gateway: asked big-0 \(\S+\): cut before its answer began", text), text
@@ -135,7 +135,7 @@ def test_a_request_is_followed_through_the_gateway_the_engine_that_died_and_the_
     assert "controller: big-0 is down" in text
     assert "upstream prematurely closed connection" in text, "what nginx itself said of it"
     assert [one.at_s for one in told] == sorted(one.at_s for one in told)
-    assert story(lines(cluster), "nobody-asked-this") == []
+    assert trace_request(lines(cluster), "nobody-asked-this") == []
     cluster.kill("big-0")
     cluster.start_engine("big-0")
     cluster.all_up({"big-0"})
@@ -153,12 +153,12 @@ def test_every_line_of_every_part_has_the_one_form(running: Any) -> None:
     for name, texts in files.items():
         for text in texts:
             if name == "nginx" and not text.startswith("{"):
-                assert read("gateway", text).event == "nginx", text
+                assert read_line("gateway", text).event == "nginx", text
                 continue
             said = json.loads(text)
             assert list(said)[:4] == list(ALWAYS), text
             assert AT.match(said["at"]), text
-            assert abs(read(name, text).at_s - time.time()) < 600, "in UTC"
+            assert abs(read_line(name, text).at_s - time.time()) < 600, "in UTC"
             assert said["level"] in LEVELS
             assert said["part"] == parts.get(name, name)
             assert re.fullmatch(r"[a-z][a-z0-9_]*", said["event"]), text

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from manyeyes.controller.health.probe import WARM_UP_PNG
-from manyeyes.devcluster.cluster import ROOT, free_port, listens
+from manyeyes.devcluster.cluster import ROOT, free_port, is_listening
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.engine.pod.startup_probe import question
 from manyeyes.render.kubernetes.models import CODE, LOGS
@@ -48,7 +48,7 @@ def engine(port: int, tmp_path: Path) -> Iterator[str]:
 
 def test_a_pod_is_warm_once_its_engine_has_answered_a_picture_and_not_before(engine: str, port: int) -> None:
     assert run("startup_probe.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 1, "nothing listens yet"
-    eventually(lambda: listens(port), 30, 0.05)
+    eventually(lambda: is_listening(port), 30, 0.05)
     eventually(
         lambda: run("startup_probe.py", "big", f"--url={engine}", "--timeout-s=5").returncode == 0,
         30,
@@ -71,7 +71,9 @@ def test_the_picture_is_the_controllers() -> None:
 
 
 def test_an_engine_is_told_to_stop_after_gateways_know_and_what_it_has_is_finished(engine: str, port: int) -> None:
-    eventually(lambda: listens(port) and httpx.get(f"{engine}/health", trust_env=False).status_code == 200, 30, 0.1)
+    eventually(
+        lambda: is_listening(port) and httpx.get(f"{engine}/health", trust_env=False).status_code == 200, 30, 0.1
+    )
     body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "ignore_eos": True}
     began = time.monotonic()
     leaving = subprocess.Popen(
@@ -131,14 +133,16 @@ def test_without_a_pre_stop_an_engine_still_finishes_before_it_is_told_to_stop(t
     running = subprocess.Popen(["sh", scripts / "run.sh", "1", "30", *engine], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: listens(port) and httpx.get(f"{url}/health", trust_env=False).status_code == 200, 30, 0.1)
+        eventually(
+            lambda: is_listening(port) and httpx.get(f"{url}/health", trust_env=False).status_code == 200, 30, 0.1
+        )
         running.terminate()
         body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "ignore_eos": True}
         reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30, trust_env=False)
         assert reply.status_code == 200
         assert reply.json()["choices"][0]["finish_reason"] == "length"
         running.wait(timeout=20)
-        eventually(lambda: not listens(port), 5, 0.1, "the engine is gone with its script")
+        eventually(lambda: not is_listening(port), 5, 0.1, "the engine is gone with its script")
     finally:
         running.kill()
         running.wait()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, listens, local_cluster
+from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
 KEY = "an-admin-key-for-these-tests"
@@ -160,7 +160,7 @@ def test_an_engine_registered_under_a_model_that_exists_shares_its_load_until_it
     cluster: LocalCluster,
 ) -> None:
     address = serve(cluster, "extra", "big", "org/Big-VL")
-    eventually(lambda: listens(cluster.ports["extra"]), 20)
+    eventually(lambda: is_listening(cluster.ports["extra"]), 20)
     # By an alias, so that nobody needs to know how pools are called.
     reply = call(cluster, "POST", "/engines", json={"name": "extra", "model": "large", "url": f"http://{address}/v1"})
     assert reply.status_code == 201, reply.text

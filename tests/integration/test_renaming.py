@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.test_hot_configuration import SOON_S, in_force
@@ -150,7 +150,7 @@ def test_one_pool_gets_another_name_and_neither_chats_nor_conversations_notice(c
     before = cluster.document
     with (
         askers(cluster.url, ("big", "large"), ("large", "big")),
-        crowd(cluster.url, "org/Big-VL", users=8, turns=40) as people,
+        chat_load(cluster.url, "org/Big-VL", users=8, turns=40) as people,
     ):
         eventually(lambda: len(people.seen) > 30, 60)
         cluster.configure(renamed(before, {"big": "large"}, auto=[{"pool": "large"}]))

@@ -9,7 +9,7 @@ import pytest
 
 from manyeyes.cli.rolling.runner import Look, NotBack, restart
 from manyeyes.cli.rolling.state_machine import Phase, Rules, Seen, Turn
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
@@ -78,7 +78,7 @@ def held(running: LocalCluster) -> list[str]:
 def test_three_engines_restarted_under_thirty_users_fail_no_request(cluster: LocalCluster) -> None:
     before = {name: cluster.processes[name].pid for name in NAMES}
     engines = Processes(cluster)
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
         restart(NAMES, RULES, engines)
         seen = len(people.seen)
@@ -94,7 +94,7 @@ def test_three_engines_restarted_under_thirty_users_fail_no_request(cluster: Loc
 def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: LocalCluster) -> None:
     engines = Processes(cluster)
     engines.broken = {"big-1"}
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
         with pytest.raises(NotBack, match="big-1: it ends again and again"):
             restart(NAMES, RULES, engines)
@@ -111,7 +111,7 @@ def test_interrupted_anywhere_it_leaves_every_engine_in(cluster: LocalCluster, p
         if turn.phase is phase:
             raise KeyboardInterrupt
 
-    with crowd(cluster.url, "big") as people:
+    with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
         with pytest.raises(KeyboardInterrupt):
             restart(["big-1"], RULES, Processes(cluster), tell=interrupt)

@@ -53,7 +53,7 @@ def two_engines(settings: dict[str, Any]) -> dict[str, Any]:
 
 def start_saturable(running: LocalCluster, name: str, health_ms: int) -> None:
     """An emulator that prepares two pictures a second, and whose /health waits for them."""
-    document = yaml.safe_load((profile.FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
+    document = yaml.safe_load((profile.PROFILE_FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
     document |= {"preprocess_item_ms": 500.0, "health_ms": float(health_ms)}
     file = running.folder / "saturable.yaml"
     file.write_text(yaml.safe_dump(document))

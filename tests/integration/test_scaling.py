@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.chat_load import crowd
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, listens, local_cluster
+from manyeyes.devcluster.chat_load import chat_load
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
 from tests.placed import placed
@@ -83,7 +83,7 @@ def states(running: LocalCluster) -> dict[str, str]:
 def restart_controller(running: LocalCluster) -> None:
     running.kill("controller")
     running.start_controller()
-    eventually(lambda: listens(running.ports["controller"]), 30, 0.2, "the controller is back")
+    eventually(lambda: is_listening(running.ports["controller"]), 30, 0.2, "the controller is back")
 
 
 def events(running: LocalCluster) -> list[str]:
@@ -111,7 +111,7 @@ def with_docker(folder: Path, doc: dict[str, Any], **more: Any) -> Iterator[tupl
                 docker.act = act
                 for name in names:
                     docker.add("manyeyes", name, "running" if name in running.processes else "created")
-                eventually(lambda: listens(running.ports["controller"]), 30, 0.2, "the controller answers")
+                eventually(lambda: is_listening(running.ports["controller"]), 30, 0.2, "the controller answers")
                 yield running, docker
         finally:
             del os.environ["MANYEYES_CONTAINERS"]
@@ -136,13 +136,13 @@ def test_engines_are_stopped_and_started_with_the_load_and_no_request_fails(tmp_
     doc = document({"min": 1, "target": {"in_flight": 6}}, record_load=True)
     with with_docker(tmp_path, doc, engine_flags=SLOW_ANSWERS) as (running, docker):
         running.answers_from("big", {"big-0", "big-1", "big-2"})
-        with crowd(running.url, "big", users=2) as few:
+        with chat_load(running.url, "big", users=2) as few:
             one_serves(running)
             stopped = ["exited", "exited", "running"]
             eventually(lambda: sorted(docker.states.values()) == stopped, 20, 0.2, "they are stopped")
             shown = ["sleeping", "sleeping", "up"]
             eventually(lambda: sorted(states(running).values()) == shown, 20, 0.2, "people see that they rest")
-            with crowd(running.url, "big", users=22) as many:
+            with chat_load(running.url, "big", users=22) as many:
                 eventually(lambda: list(stages(running).values()).count("serving") >= 2, 60, 0.3, "more serve")
                 before = len(many.seen)
                 eventually(lambda: len(many.answered_by(before)) >= 2, 60, 0.3, "the new ones answer")
@@ -160,9 +160,9 @@ def test_engines_sleep_and_wake_with_the_load_and_no_request_fails(
     doc = document({"actuator": "sleep", "sleep_level": 2, "target": {"in_flight": 4}}, engines=2, containers=False)
     with local_cluster(with_key(tmp_path), doc, engine_flags=(*SLOW_ANSWERS, "--enable-sleep-mode")) as running:
         running.answers_from("big", {"big-0", "big-1"})
-        with crowd(running.url, "big", users=2) as few:
+        with chat_load(running.url, "big", users=2) as few:
             one_serves(running)
-            with crowd(running.url, "big", users=14) as many:
+            with chat_load(running.url, "big", users=14) as many:
                 settle(running, {"big-0": "serving", "big-1": "serving"})
                 before = len(many.seen)
                 eventually(lambda: len(many.answered_by(before)) == 2, 60, 0.3, "the woken one answers")
@@ -247,7 +247,7 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
         docker.act = once
         running.answers_from("big", {"big-0", "big-1"})
         running.answers_from("small", {"small-0"})
-        with crowd(running.url, "small", users=10) as people:
+        with chat_load(running.url, "small", users=10) as people:
             eventually(lambda: stages(running, "small")["late-small-1"] == "serving", 90, 0.3, "small has the GPU")
             assert docker.states[both[0]] == "exited", docker.states
         assert set(people.ends) == {"answered"}, people.ends

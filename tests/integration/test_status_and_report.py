@@ -21,7 +21,7 @@ import pytest
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.monitoring.grafana import build
-from manyeyes.monitoring.prometheus_client import Prometheus
+from manyeyes.monitoring.prometheus_client import PrometheusClient
 from tests.integration.prometheus_fixture import prometheus_beside
 
 KEY = "an-admin-key-for-tests"
@@ -34,7 +34,7 @@ class Seen:
     """A stand, its Prometheus, and what `python -m manyeyes.cli` says of both."""
 
     running: LocalCluster
-    prometheus: Prometheus
+    prometheus: PrometheusClient
 
     def command(self, *arguments: str) -> list[str]:
         controller = f"http://127.0.0.1:{self.running.ports['controller']}"

@@ -8,12 +8,12 @@ import yaml
 from manyeyes.calibration import emulator_validation
 from manyeyes.calibration.__main__ import main
 from manyeyes.simulator import profile
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import encoding_s, iteration_s
+from manyeyes.simulator.core import encoding_s, iteration_s
+from manyeyes.simulator.scheduler import ScheduledBatch
 from tests.integration.test_emulator import emulator
 
 # Slow enough that what the processes themselves cost on a busy machine is small beside it.
-TRUE = vars(profile.load("rtx4090-qwen3-vl-4b-fp8")) | {
+TRUE = vars(profile.load_profile("rtx4090-qwen3-vl-4b-fp8")) | {
     "render_ms": 20.0,
     "preprocess_ms": 150.0,
     "iteration_ms": 25.0,
@@ -37,9 +37,9 @@ def test_an_engine_is_measured_and_its_profile_has_about_its_times(tmp_path: Pat
     with emulator(tmp_path, *flags, constant=False) as engine:
         quick = ["--repeats", "2", "--together", "4", "--batched-tokens", "2048"]
         assert main(["--url", engine.url, "--out", str(out), "--device", "a test", *quick]) == 0
-    found, true = profile.load(str(out)), profile.load(str(true_profile))
-    prompt = Batch(prefill_tokens=1500, prefill_pairs=1500 * 1500 // 2)
-    for batch in (prompt, Batch(decode_sequences=4, context_tokens=400)):
+    found, true = profile.load_profile(str(out)), profile.load_profile(str(true_profile))
+    prompt = ScheduledBatch(prefill_tokens=1500, prefill_pairs=1500 * 1500 // 2)
+    for batch in (prompt, ScheduledBatch(decode_sequences=4, context_tokens=400)):
         assert iteration_s(batch, found) == pytest.approx(iteration_s(batch, true), rel=0.4)
     assert encoding_s([800], found) == pytest.approx(encoding_s([800], true), rel=0.6)
     assert found.preprocess_item_ms + 0.8 * found.preprocess_ms == pytest.approx(2 + 0.8 * 150, rel=0.6)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from manyeyes.devcluster.chat_load import crowd
+from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.test_clock_jump import Clock, clock, cluster, states
@@ -13,7 +13,7 @@ __all__ = ["clock", "cluster"]
 def test_a_clock_that_jumps_an_hour_forward_and_two_back_costs_no_request_and_no_engine(
     cluster: LocalCluster, clock: Clock
 ) -> None:
-    with crowd(cluster.url, "big", users=8) as people:
+    with chat_load(cluster.url, "big", users=8) as people:
         for offset in ("+3600", "-7200", "+0"):
             clock.set(offset)
             before = len(people.seen)

@@ -17,12 +17,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.chaos.containers import Containers
-from benchmarks.chaos.load_users import Crowd
-from loadtest.gateway_client import Gateway
-from loadtest.http_client import target
+from benchmarks.chaos.load import LoadUsers
+from benchmarks.chaos.target import ClusterContainers
+from loadtest.gateway_client import GatewayClient
+from loadtest.http_client import parse_target
 from loadtest.users import mix
-from loadtest.virtual_user import Asked
+from loadtest.virtual_user import RequestSettings
 from manyeyes.config.gateway import Images
 from manyeyes.devcluster.eventually import eventually
 
@@ -66,7 +66,7 @@ class Engine:
 
     folder: Path
     process: "subprocess.Popen[bytes] | None" = None
-    crowds: list[Crowd] = field(default_factory=list)
+    crowds: list[LoadUsers] = field(default_factory=list)
 
     @property
     def data(self) -> Path:
@@ -168,26 +168,26 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def people(count: int = 12) -> Iterator[Crowd]:
-    crowd = Crowd(Asked(to=target(URL), model="big"), mix("text"))
-    crowd.start(count)
+def people(count: int = 12) -> Iterator[LoadUsers]:
+    users = LoadUsers(RequestSettings(to=parse_target(URL), model="big"), mix("text"))
+    users.start(count)
     try:
-        eventually(lambda: sum(not one.failed for one in crowd.samples) > 10, 30)
-        yield crowd
+        eventually(lambda: sum(not one.failed for one in users.samples) > 10, 30)
+        yield users
     finally:
-        crowd.stop()
+        users.stop()
 
 
 def whole(since_s: float, within_s: float = 180) -> float:
     """Waits until every part runs and is healthy and every engine gets requests; seconds since then."""
 
     def check() -> bool:
-        states = Containers(NAME).states()
+        states = ClusterContainers(NAME).states()
         assert states, "Docker does not answer"
         scaled = {"one", "two"}
         bad = [name for name, one in states.items() if not (one.running and one.healthy) and name not in scaled]
         assert bad == [], bad
-        up = Gateway(URL).up()
+        up = GatewayClient(URL).up()
         assert up - scaled == {"emu-0", "emu-1", "emu-2"}
         # Scaled down to one before any fault, and so it stays.
         assert len(up & scaled) == 1, up
@@ -218,17 +218,17 @@ def registered(folder: Path) -> set[str]:
 
 def test_docker_restarted_takes_the_cluster_down_and_it_comes_back_by_itself(engine: Engine) -> None:
     assert register("kept", engine.folder) < 300
-    with people() as crowd:
+    with people() as users:
         struck_s = time.time()
         engine.end(signal.SIGTERM)
         stopped_s = time.time() - struck_s
         engine.start()
         took_s = whole(struck_s)
-        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in crowd.samples), 30)
-    failed = [one for one in crowd.samples if one.failed]
+        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in users.samples), 30)
+    failed = [one for one in users.samples if one.failed]
     late = [one for one in failed if one.began_s > struck_s + took_s + 2]
     print(
-        f"restart: stopped in {stopped_s:.1f} s, whole again {took_s:.1f} s after the strike, {len(failed)} of {len(crowd.samples)} requests failed"
+        f"restart: stopped in {stopped_s:.1f} s, whole again {took_s:.1f} s after the strike, {len(failed)} of {len(users.samples)} requests failed"
     )
     assert late == []
     assert "kept" in registered(engine.folder)
@@ -238,18 +238,18 @@ def test_docker_killed_costs_nothing_until_it_starts_again_and_then_the_cluster_
     engine: Engine,
 ) -> None:
     """Without live-restore a starting dockerd ends what one before it left running, and counts that as somebody's `docker stop`."""
-    with people() as crowd:
+    with people() as users:
         struck_s = time.time()
         engine.end(signal.SIGKILL)
         time.sleep(5)
-        without = [one for one in crowd.samples if one.began_s > struck_s]
+        without = [one for one in users.samples if one.began_s > struck_s]
         engine.start()
         took_s = whole(struck_s)
-        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in crowd.samples), 30)
-    failed = [one for one in crowd.samples if one.failed]
+        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in users.samples), 30)
+    failed = [one for one in users.samples if one.failed]
     lost = [one for one in without if one.failed]
     print(
-        f"killed: {len(without)} requests in 5 s without Docker, {len(lost)} failed; whole again {took_s:.1f} s after the strike, {len(failed)} of {len(crowd.samples)} failed in all"
+        f"killed: {len(without)} requests in 5 s without Docker, {len(lost)} failed; whole again {took_s:.1f} s after the strike, {len(failed)} of {len(users.samples)} failed in all"
     )
     assert len(without) > 10
     assert lost == []
@@ -261,39 +261,39 @@ def test_with_live_restore_a_killed_docker_costs_nothing_at_all(engine: Engine) 
     engine.end(signal.SIGTERM)
     engine.start(live_restore=True)
     whole(time.time())
-    with people() as crowd:
-        before = Containers(NAME).states()
+    with people() as users:
+        before = ClusterContainers(NAME).states()
         struck_s = time.time()
         engine.end(signal.SIGKILL)
         time.sleep(5)
         engine.start(live_restore=True)
         took_s = whole(struck_s)
-        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in crowd.samples), 30)
-    failed = [one for one in crowd.samples if one.failed]
+        eventually(lambda: any(not one.failed and one.began_s > struck_s + took_s for one in users.samples), 30)
+    failed = [one for one in users.samples if one.failed]
     print(
-        f"killed with live-restore: whole again {took_s:.1f} s after the strike, {len(failed)} of {len(crowd.samples)} failed"
+        f"killed with live-restore: whole again {took_s:.1f} s after the strike, {len(failed)} of {len(users.samples)} failed"
     )
     assert failed == []
     # Only the filter in front of Docker's socket begins anew: the socket is another one.
-    assert [name for name, one in Containers(NAME).states().items() if one != before[name]] == ["containers"]
+    assert [name for name, one in ClusterContainers(NAME).states().items() if one != before[name]] == ["containers"]
 
 
 def test_a_full_disk_refuses_changes_and_serves_on(engine: Engine) -> None:
-    with people() as crowd:
-        before = len(crowd.samples)
+    with people() as users:
+        before = len(users.samples)
         filler = engine.fill()
         try:
             assert shutil.disk_usage(engine.data).free < 64 * 1024
             assert register("refused", engine.folder) == 507
-            eventually(lambda: len(crowd.samples) > before + 60, 60)
+            eventually(lambda: len(users.samples) > before + 60, 60)
             assert "refused" not in registered(engine.folder)
             subprocess.run(["docker", "kill", "-s", "KILL", f"{NAME}-controller-1"], check=True, capture_output=True)
-            eventually(lambda: len(crowd.samples) > before + 100, 60)
+            eventually(lambda: len(users.samples) > before + 100, 60)
         finally:
             filler.unlink()
         eventually(lambda: started("controller"), 60, 1)
         whole(time.time())
         assert register("taken", engine.folder) < 300
-    print(f"full disk: {len(crowd.samples)} requests, {sum(bool(one.failed) for one in crowd.samples)} failed")
-    assert [one.failed for one in crowd.samples if one.failed] == []
+    print(f"full disk: {len(users.samples)} requests, {sum(bool(one.failed) for one in users.samples)} failed")
+    assert [one.failed for one in users.samples if one.failed] == []
     assert {"kept", "taken"} <= registered(engine.folder)

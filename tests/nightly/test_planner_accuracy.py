@@ -2,14 +2,13 @@
 
 import pytest
 
-from manyeyes.planner.plan_validation import emulated, figures, planned
-from manyeyes.planner.validation_cases import FOUR_B, Held
-from manyeyes.planner.workload import Work
+from manyeyes.planner.plan_validation import FOUR_B, ValidationCase, emulated, figures, planned
+from manyeyes.planner.workload import PlannedWorkload
 
 
 def test_two_engines_behave_as_planned() -> None:
-    chats = Work(640, 480, turns=2, think_s=2.0, output_tokens=30, words=20)
-    held = Held("small", FOUR_B, 2, 5.0, chats, warm_s=4.0, measured_s=14.0)
+    chats = PlannedWorkload(640, 480, turns=2, think_s=2.0, output_tokens=30, words=20)
+    held = ValidationCase("small", FOUR_B, 2, 5.0, chats, warm_s=4.0, measured_s=14.0)
     users = emulated(held, seed=3, speed=1.0)
     outcome, said = planned(held, seed=3)
     seen = figures(held, users.told)

@@ -58,7 +58,7 @@ def test_a_steady_load_between_two_sizes_changes_something_once_in_hours() -> No
 
 def test_the_simulated_engine_serves_as_fast_as_its_profile_says() -> None:
     """One after the other, and sixteen at once."""
-    times = profile.load("rtx4090-qwen3-vl-8b-fp8")
+    times = profile.load_profile("rtx4090-qwen3-vl-8b-fp8")
     batch_s = [AVERAGE.batch_s(times, running) for running in range(49)]
     alone = SimulatedEngine("gpu-0", batch_s)
     alone.take(0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.node_exporter_textfile import TEXT
+from loadtest.progress import TEXTFILE_FORMAT
 from manyeyes.controller.telemetry import metrics
 
 Ask = Callable[..., Any]
@@ -115,7 +115,7 @@ class Contract:
         """Of a metric without a series: what its maker says of it."""
         if metric in OF_GPUS:
             return OF_GPUS[metric]
-        if f"\n{metric} " in TEXT:
+        if f"\n{metric} " in TEXTFILE_FORMAT:
             return set()
         if metric in RARE:
             return _declared(metric)

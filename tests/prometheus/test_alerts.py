@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.devcluster.promtool import ROOT, program, shipped
+from manyeyes.devcluster.monitored_cluster import ROOT, prometheus_program, shipped_cluster
 from manyeyes.monitoring.prometheus.alerts import ALERTS
-from manyeyes.monitoring.prometheus.rule import Alert
+from manyeyes.monitoring.prometheus.rule import AlertRule
 from manyeyes.monitoring.prometheus.rules import rules
 
 CASES = ROOT / "tests/prometheus/cases"
@@ -21,11 +21,11 @@ RUNBOOKS = ROOT / "docs/runbooks"
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 
 
-def cases(alert: Alert) -> list[dict[str, Any]]:
+def cases(alert: AlertRule) -> list[dict[str, Any]]:
     return list(yaml.safe_load((CASES / f"{alert.name}.yaml").read_text()))
 
 
-def as_promtools(alert: Alert, case: dict[str, Any]) -> dict[str, Any]:
+def as_promtools(alert: AlertRule, case: dict[str, Any]) -> dict[str, Any]:
     fires = [
         {
             "exp_labels": {"severity": alert.severity, **one["labels"]},
@@ -57,23 +57,23 @@ def only(document: dict[str, Any], alert: str) -> dict[str, Any]:
     return {"groups": [group for group in groups if group["rules"]]}
 
 
-def promtool_test(folder: Path, alert: Alert, asked: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    (folder / "rules.yml").write_text(yaml.safe_dump(only(rules(shipped()), alert.name)))
+def promtool_test(folder: Path, alert: AlertRule, asked: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    (folder / "rules.yml").write_text(yaml.safe_dump(only(rules(shipped_cluster()), alert.name)))
     document = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": asked}
     (folder / "cases.yml").write_text(yaml.safe_dump(document, allow_unicode=True))
     return subprocess.run(
-        [program("promtool"), "test", "rules", "cases.yml"], cwd=folder, capture_output=True, text=True
+        [prometheus_program("promtool"), "test", "rules", "cases.yml"], cwd=folder, capture_output=True, text=True
     )
 
 
 @each_alert
-def test_an_alert_fires_when_it_should_and_is_silent_otherwise(alert: Alert, tmp_path: Path) -> None:
+def test_an_alert_fires_when_it_should_and_is_silent_otherwise(alert: AlertRule, tmp_path: Path) -> None:
     told = promtool_test(tmp_path, alert, [as_promtools(alert, case) for case in cases(alert)])
     assert told.returncode == 0, told.stdout + told.stderr
 
 
 @each_alert
-def test_an_alert_has_a_case_that_fires_and_one_that_is_silent(alert: Alert) -> None:
+def test_an_alert_has_a_case_that_fires_and_one_that_is_silent(alert: AlertRule) -> None:
     kinds = {bool(case.get("fires")) for case in cases(alert)}
     assert kinds == {True, False}
     assert all(case["it"].startswith("fires" if case.get("fires") else "is silent") for case in cases(alert))
@@ -91,7 +91,7 @@ def test_no_case_is_left_of_an_alert_that_is_gone() -> None:
 
 
 @each_alert
-def test_an_alert_says_in_a_sentence_which_pool_or_engine_it_is_about(alert: Alert) -> None:
+def test_an_alert_says_in_a_sentence_which_pool_or_engine_it_is_about(alert: AlertRule) -> None:
     assert alert.summary.endswith(".")
     if "$externalLabels" in alert.summary:
         assert re.search(r"\b(pools?|engines?)\b", alert.summary)
@@ -100,7 +100,7 @@ def test_an_alert_says_in_a_sentence_which_pool_or_engine_it_is_about(alert: Ale
 
 
 @each_alert
-def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: Alert) -> None:
+def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: AlertRule) -> None:
     page = (RUNBOOKS / f"{alert.name}.md").read_text()
     assert page.startswith(f"# {alert.name}\n")
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
@@ -109,13 +109,15 @@ def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: Alert) 
 
 
 @each_alert
-def test_a_runbook_names_only_commands_figures_and_pages_that_exist(alert: Alert) -> None:
+def test_a_runbook_names_only_commands_figures_and_pages_that_exist(alert: AlertRule) -> None:
     page = (RUNBOOKS / f"{alert.name}.md").read_text()
     targets = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", page)) <= targets
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
         assert (RUNBOOKS / link).exists(), link
-    recorded = {rule["record"] for group in rules(shipped())["groups"] for rule in group["rules"] if "record" in rule}
+    recorded = {
+        rule["record"] for group in rules(shipped_cluster())["groups"] for rule in group["rules"] if "record" in rule
+    }
     assert set(re.findall(r"\b(?:pool|pool_engine|gpu|cluster):[a-z_0-9]+:[a-z_0-9]+", page)) <= recorded
 
 

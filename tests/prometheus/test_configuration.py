@@ -10,7 +10,7 @@ import yaml
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.config.validation import problems
-from manyeyes.devcluster.promtool import ROOT, program, shipped
+from manyeyes.devcluster.monitored_cluster import ROOT, prometheus_program, shipped_cluster
 from manyeyes.monitoring.prometheus.rules import rules
 from manyeyes.render.monitoring import alertmanager_yml, prometheus_yml, rules_yml
 from tests.placed import placed
@@ -38,7 +38,7 @@ def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, t
     (tmp_path / "prometheus.yml").write_text(prometheus_yml(cluster))
     (tmp_path / "rules.yml").write_text(rules_yml(cluster))
     told = subprocess.run(
-        [program("promtool"), "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml"],
+        [prometheus_program("promtool"), "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml"],
         capture_output=True,
         text=True,
     )
@@ -49,7 +49,7 @@ def test_promtool_accepts_configuration_and_rules_of_every_example(path: Path, t
 def test_amtool_accepts_what_says_who_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "alertmanager.yml").write_text(alertmanager_yml(placed(text)))
     told = subprocess.run(
-        [program("amtool"), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True
+        [prometheus_program("amtool"), "check-config", tmp_path / "alertmanager.yml"], capture_output=True, text=True
     )
     assert told.returncode == 0, told.stdout + told.stderr
 
@@ -81,7 +81,7 @@ def test_a_webhook_without_a_place_to_go_is_a_problem() -> None:
 
 
 def durations(speed: float, scrape_interval_s: int) -> dict[str, str]:
-    cluster = shipped()
+    cluster = shipped_cluster()
     monitoring = cluster.monitoring.model_copy(update={"alert_speed": speed, "scrape_interval_s": scrape_interval_s})
     document = rules(cluster.model_copy(update={"monitoring": monitoring}))
     by_name = {rule.get("record") or rule["alert"]: rule for group in document["groups"] for rule in group["rules"]}
@@ -96,9 +96,9 @@ def test_a_drill_looks_back_on_less_and_waits_less_by_the_same_rules() -> None:
 
 
 def test_figures_of_gpus_are_there_where_engines_run_on_them() -> None:
-    names = {group["name"] for group in rules(shipped())["groups"]}
+    names = {group["name"] for group in rules(shipped_cluster())["groups"]}
     emulated = place_engines(load(ROOT / "config/examples/emulated.yaml"), DEFAULT_INVENTORY)
     assert {"gpus", "gpu_alerts"} <= names
     assert not {"gpus", "gpu_alerts"} & {group["name"] for group in rules(emulated)["groups"]}
-    assert "job_name: gpu\n" in prometheus_yml(shipped())
+    assert "job_name: gpu\n" in prometheus_yml(shipped_cluster())
     assert "job_name: gpu\n" not in prometheus_yml(emulated)

@@ -3,18 +3,25 @@
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks.measurement import Finished, Job, append, read
-from benchmarks.plan import NO_GATEWAY, Wanted, plan
+from benchmarks.plan import (
+    NO_GATEWAY,
+    BenchmarkJob,
+    BenchmarkSelection,
+    JobResult,
+    append_job_result,
+    plan_jobs,
+    read_job_results,
+)
 from benchmarks.report.targets import OURS
 
 
-def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> Wanted:
+def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> BenchmarkSelection:
     kinds = ("work", "cpu", "latency", "stream")
-    return Wanted(kinds, ("chat", "images", "document", "text"), (3, 8), headers, repeats)
+    return BenchmarkSelection(kinds, ("chat", "images", "document", "text"), (3, 8), headers, repeats)
 
 
 def test_repeats_are_interleaved_and_start_with_another_gateway_each_time() -> None:
-    jobs = [job for job in plan(wanted(), all_gateways.ALL) if job.kind == "work" and job.work == "chat"]
+    jobs = [job for job in plan_jobs(wanted(), all_gateways.ALL) if job.kind == "work" and job.work == "chat"]
     plain = [job for job in jobs if job.engines == 3 and not job.headers]
     by_repeat = [[job.gateway for job in plain if job.repeat == repeat] for repeat in range(3)]
     assert [job.repeat for job in plain] == sorted(job.repeat for job in plain)
@@ -24,15 +31,15 @@ def test_repeats_are_interleaved_and_start_with_another_gateway_each_time() -> N
 
 
 def test_no_measurement_is_planned_twice() -> None:
-    jobs = plan(wanted(), all_gateways.ALL)
+    jobs = plan_jobs(wanted(), all_gateways.ALL)
     assert len(set(jobs)) == len(jobs)
 
 
 def test_session_headers_go_only_to_gateways_that_have_so_many() -> None:
-    for job in plan(wanted(repeats=1), all_gateways.ALL):
+    for job in plan_jobs(wanted(repeats=1), all_gateways.ALL):
         gateway = next(one for one in all_gateways.ALL if one.name == job.gateway)
         assert job.headers <= len(gateway.headers)
-    with_two = {job.gateway for job in plan(wanted(repeats=1), all_gateways.ALL) if job.headers == 2}
+    with_two = {job.gateway for job in plan_jobs(wanted(repeats=1), all_gateways.ALL) if job.headers == 2}
     assert with_two == {"vllm-router consistent_hash", "vllm-router sticky_least_loaded"}
 
 
@@ -48,8 +55,10 @@ def test_every_setting_has_a_reason_and_a_source() -> None:
 
 def test_a_finished_job_is_read_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
-    finished = Finished(Job("work", "one", 3, 0, "chat", 1), {"rps": 4.5, "errors": {"status 502": 1}}, busy_before=0.1)
-    append(file, finished)
-    append(file, Finished(Job("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
-    assert next(iter(read(file))) == finished
-    assert [one.failed for one in read(file)] == ["", "RuntimeError: no"]
+    finished = JobResult(
+        BenchmarkJob("work", "one", 3, 0, "chat", 1), {"rps": 4.5, "errors": {"status 502": 1}}, busy_before=0.1
+    )
+    append_job_result(file, finished)
+    append_job_result(file, JobResult(BenchmarkJob("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
+    assert next(iter(read_job_results(file))) == finished
+    assert [one.failed for one in read_job_results(file)] == ["", "RuntimeError: no"]

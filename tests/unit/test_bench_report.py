@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measurement import Finished, Job
-from benchmarks.plan import NO_GATEWAY
-from benchmarks.report.chart import picture
+from benchmarks.plan import NO_GATEWAY, BenchmarkJob, JobResult
+from benchmarks.report.chart import draw_chart
 from benchmarks.report.page import page
-from benchmarks.report.results import Results
+from benchmarks.report.results import BenchmarkResults
 from benchmarks.report.targets import OURS, targets
 
 
@@ -29,7 +28,7 @@ def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, A
     }
 
 
-def results(*finished: Finished, missing: dict[str, str] | None = None) -> Results:
+def results(*finished: JobResult, missing: dict[str, str] | None = None) -> BenchmarkResults:
     machine = {"cpu": "a CPU", "cores": 2, "memory_gib": 8, "system": "Debian", "commit": "abc", "date": "2026-11-21"}
     about = {
         "machine": {**machine, "command": "python -m benchmarks"},
@@ -38,17 +37,17 @@ def results(*finished: Finished, missing: dict[str, str] | None = None) -> Resul
         "versions": {OURS: "this commit", "HAProxy leastconn": "3.2"},
         "missing": missing or {},
     }
-    return Results(about, finished)
+    return BenchmarkResults(about, finished)
 
 
-def chat(gateway: str, repeat: int, *values: float, **more: Any) -> Finished:
-    return Finished(Job("work", gateway, 3, repeat, "chat"), worked(*values, **more))
+def chat(gateway: str, repeat: int, *values: float, **more: Any) -> JobResult:
+    return JobResult(BenchmarkJob("work", gateway, 3, repeat, "chat"), worked(*values, **more))
 
 
-BEST = Finished(Job("best", NO_GATEWAY, 3, 0, "chat"), {"prefix_share": 0.8})
+BEST = JobResult(BenchmarkJob("best", NO_GATEWAY, 3, 0, "chat"), {"prefix_share": 0.8})
 
 
-def found(made: Results) -> dict[str, tuple[str, bool | None]]:
+def found(made: BenchmarkResults) -> dict[str, tuple[str, bool | None]]:
     return {target.what: (target.found, target.met) for target in targets(made)}
 
 
@@ -76,11 +75,12 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
 
 
 def test_cpu_is_compared_with_the_cheapest_policy_at_each_size() -> None:
-    def cpu(gateway: str, *costs: float) -> Finished:
+    def cpu(gateway: str, *costs: float) -> JobResult:
         sizes = zip(("3 KB", "200 KB", "2 MB"), costs, strict=True)
         more = {"idle_share": 0.0, "memory_mb": 9.0}
-        return Finished(
-            Job("cpu", gateway, 3, 0), {s: {"cpu_us": us, "parts_us": {"nginx": us}, **more} for s, us in sizes}
+        return JobResult(
+            BenchmarkJob("cpu", gateway, 3, 0),
+            {s: {"cpu_us": us, "parts_us": {"nginx": us}, **more} for s, us in sizes},
         )
 
     made = results(cpu(OURS, 80, 400, 5000), cpu("vllm-router a", 120, 390, 6000), cpu("vllm-router b", 90, 500, 7000))
@@ -94,7 +94,7 @@ def test_the_middle_of_three_repeats_and_their_spread_are_shown() -> None:
 
 
 def test_a_gateway_that_is_missing_or_fails_is_named_with_the_reason() -> None:
-    failed = Finished(Job("work", "broken", 3, 0, "chat"), {}, failed="RuntimeError: no answer")
+    failed = JobResult(BenchmarkJob("work", "broken", 3, 0, "chat"), {}, failed="RuntimeError: no answer")
     made = results(chat(OURS, 0, 60.0, 0.1, 0.8), failed, missing={"absent": "not installed: no wheel"})
     text = page(made, "runs.jsonl")
     assert "* absent: not installed: no wheel" in text
@@ -103,7 +103,7 @@ def test_a_gateway_that_is_missing_or_fails_is_named_with_the_reason() -> None:
 
 
 def test_a_run_that_went_well_in_the_end_is_not_called_failed() -> None:
-    failed = Finished(Job("work", "late", 3, 0, "chat"), {}, failed="RuntimeError: no answer")
+    failed = JobResult(BenchmarkJob("work", "late", 3, 0, "chat"), {}, failed="RuntimeError: no answer")
     text = page(results(chat(OURS, 0, 60.0, 0.1, 0.8), failed, chat("late", 0, 30.0, 0.1, 0.5)), "runs.jsonl")
     assert "no answer" not in text
 
@@ -117,15 +117,15 @@ def test_what_limited_a_run_is_said_below_its_table() -> None:
 
 
 def test_the_picture_is_an_svg_that_names_every_gateway() -> None:
-    with_header = Finished(Job("work", "HAProxy leastconn", 3, 0, "chat", 1), worked(50, 0.1, 0.8))
+    with_header = JobResult(BenchmarkJob("work", "HAProxy leastconn", 3, 0, "chat", 1), worked(50, 0.1, 0.8))
     made = results(
         chat(OURS, 0, 60.0, 0.1, 0.8),
         chat(NO_GATEWAY, 0, 70.0, 0.1, 0.8),
         chat("HAProxy leastconn", 0, 45.0, 0.2, 0.5),
         with_header,
     )
-    drawn = ElementTree.fromstring(picture(made, 3))
+    drawn = ElementTree.fromstring(draw_chart(made, 3))
     words = [element.text for element in drawn.iter() if element.tag.endswith("text")]
     assert words.count("HAProxy leastconn") == 2
     assert OURS in words
-    assert picture(results(), 3) == ""
+    assert draw_chart(results(), 3) == ""

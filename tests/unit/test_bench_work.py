@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import workloads as works
-from benchmarks.measure.request_bodies import chat_body
-from benchmarks.workloads.pictures import jpeg
+from benchmarks.measure.gateway_cost import chat_body
+from benchmarks.workloads import jpeg
 
 
 @pytest.mark.parametrize("name", works.ALL)

@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import target
-from benchmarks.chaos.fault_result import Outcome, Times, outcome
-from benchmarks.chaos.faults import Fault, Part, chosen, table
-from benchmarks.chaos.gateway_log import by_id
-from benchmarks.chaos.leak_detection import growth
-from benchmarks.chaos.report import About, markdown, page
-from benchmarks.chaos.retrying_client import Tried
-from benchmarks.chaos.svg_chart import lines
+from benchmarks.chaos.fault_result import FaultResult, FaultTimes, fault_result, log_lines_by_id
+from benchmarks.chaos.faults import Fault, FaultPart, choose_faults, fault_table
+from benchmarks.chaos.load import RetriedRequest
+from benchmarks.chaos.report import ChaosRun, markdown, page
+from benchmarks.chaos.resource_usage import measure_growth
 from loadtest.sample import Sample
+from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.host_info import Docker
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
-TIMES = Times(began_s=100, struck_s=110, whole_s=115, ended_s=125)
+TIMES = FaultTimes(began_s=100, struck_s=110, whole_s=115, ended_s=125)
 
 
 def sample(name: str, ended_s: float, **more: Any) -> Sample:
@@ -33,8 +32,8 @@ def line(name: str, status: int = 200, attempts: str = "10.0.0.1:8000") -> str:
     return json.dumps({"event": "request", "request": f"lt-{name}", "status": status, "attempts": attempts})
 
 
-def seen(fault: Fault, *samples: Sample, log: str = "", tried: tuple[Tried, ...] = ()) -> Outcome:
-    return outcome(fault, TIMES, samples, tried, by_id(log))
+def seen(fault: Fault, *samples: Sample, log: str = "", tried: tuple[RetriedRequest, ...] = ()) -> FaultResult:
+    return fault_result(fault, TIMES, samples, tried, log_lines_by_id(log))
 
 
 def test_requests_are_counted_from_the_strike_to_the_last_look() -> None:
@@ -65,7 +64,7 @@ def test_one_id_answered_twice_and_one_handed_on_are_told_apart() -> None:
 
 
 def test_a_log_that_cannot_be_read_is_no_finding() -> None:
-    one = outcome(KILL, TIMES, [sample("a", 111)], (), None)
+    one = fault_result(KILL, TIMES, [sample("a", 111)], (), None)
     assert (one.twice, one.unlogged) == (0, 0)
 
 
@@ -80,7 +79,7 @@ def test_a_log_that_cannot_be_read_is_no_finding() -> None:
     ],
 )
 def test_lines_that_are_cut_or_of_others_are_left_out(text: str) -> None:
-    assert by_id(text) == {}
+    assert log_lines_by_id(text) == {}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,12 @@ def test_a_failure_long_after_everything_is_back_is_never_allowed() -> None:
 
 
 def test_a_client_that_asks_again_is_counted_by_what_it_had_to_do() -> None:
-    tried = (Tried(110, 111, 1, True), Tried(111, 113, 2, True), Tried(112, 116, 3, False), Tried(90, 91, 3, False))
+    tried = (
+        RetriedRequest(110, 111, 1, True),
+        RetriedRequest(111, 113, 2, True),
+        RetriedRequest(112, 116, 3, False),
+        RetriedRequest(90, 91, 3, False),
+    )
     one = seen(KILL, tried=tried)
     assert (one.patient_asked, one.patient_asked_again, one.patient_lost) == (3, 2, 1)
     assert one.users_recovered_s == 2
@@ -113,12 +117,12 @@ def test_a_client_that_asks_again_is_counted_by_what_it_had_to_do() -> None:
 
 def parts(
     *engines: tuple[str, str], more: tuple[str, ...] = ("gateway", "controller", "prometheus", "webui")
-) -> list[Part]:
-    return [*(Part(name, pool) for name, pool in engines), *(Part(name) for name in more)]
+) -> list[FaultPart]:
+    return [*(FaultPart(name, pool) for name, pool in engines), *(FaultPart(name) for name in more)]
 
 
 def test_every_part_that_runs_is_killed_once_and_the_engine_that_is_alone_may_cost_requests() -> None:
-    faults = table(parts(("a", "p"), ("b", "p"), ("c", "q")))
+    faults = fault_table(parts(("a", "p"), ("b", "p"), ("c", "q")))
     killed = [fault.services for fault in faults if fault.action == "kill"]
     assert sorted(killed) == sorted((name,) for name in ("a", "b", "c", "controller", "prometheus", "webui", "gateway"))
     costs = {fault.name: fault.costs for fault in faults}
@@ -128,14 +132,14 @@ def test_every_part_that_runs_is_killed_once_and_the_engine_that_is_alone_may_co
 
 
 def test_faults_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> None:
-    faults = table(parts(("a", "p"), ("b", "p")))
-    assert [fault.name for fault in chosen(faults, "kill-b, dns-away")] == ["kill-b", "dns-away"]
+    faults = fault_table(parts(("a", "p"), ("b", "p")))
+    assert [fault.name for fault in choose_faults(faults, "kill-b, dns-away")] == ["kill-b", "dns-away"]
     with pytest.raises(ValueError, match="no fault kill-z; there are kill-a, kill-b"):
-        chosen(faults, "kill-z")
+        choose_faults(faults, "kill-z")
 
 
 def test_the_report_says_what_was_not_kept_and_escapes_what_it_shows() -> None:
-    about = About("a<b", True, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
+    about = ChaosRun("a<b", True, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
     outcomes = [seen(KILL, sample("a", 111, failed="status 503", status=503)), seen(KILL, sample("b", 111))]
     text, html = markdown(about, outcomes), page(about, outcomes)
     for told in (text, html):
@@ -149,7 +153,7 @@ def test_the_report_says_what_was_not_kept_and_escapes_what_it_shows() -> None:
 
 
 def test_a_report_of_nothing_is_a_report() -> None:
-    about = About("a", False, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
+    about = ChaosRun("a", False, "2 users", "a machine", "python -m benchmarks.chaos", "interrupted by Ctrl-C")
     assert "0 of 0" in markdown(about, [])
     assert "0 faults" in page(about, [])
 
@@ -157,12 +161,12 @@ def test_a_report_of_nothing_is_a_report() -> None:
 def test_memory_that_leaks_grows_and_memory_that_settles_does_not() -> None:
     leak = [(10.0 * n, 100 + 0.2 * n) for n in range(360)]
     settled = [(10.0 * n, 100 - 40 * 0.5 ** (n / 10) + n % 3) for n in range(360)]
-    assert growth(leak, 5).grows
-    assert growth(leak, 5).an_hour == pytest.approx(72)
-    assert not growth(settled, 5).grows
-    assert not growth(leak[:60], 5).grows, "ten minutes say nothing"
-    assert not growth([(0.0, 5.0)], 5).grows
-    assert not growth([], 5).grows
+    assert measure_growth(leak, 5).grows
+    assert measure_growth(leak, 5).an_hour == pytest.approx(72)
+    assert not measure_growth(settled, 5).grows
+    assert not measure_growth(leak[:60], 5).grows, "ten minutes say nothing"
+    assert not measure_growth([(0.0, 5.0)], 5).grows
+    assert not measure_growth([], 5).grows
 
 
 @pytest.mark.parametrize(("confirmed", "refused"), [(False, True), (True, False)])
@@ -171,19 +175,19 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
 ) -> None:
     (tmp_path / "cluster.yaml").write_text("pools: [{name: a, model: org/A}]\n")
     monkeypatch.setattr("manyeyes.cli.host_info.docker", lambda: Docker(server="28.0"))
-    monkeypatch.setattr("benchmarks.chaos.target.Containers.parts", lambda self: parts(("a", "p")))
-    monkeypatch.setattr("benchmarks.chaos.target.Containers.flavours", lambda self: {"cuda"})
-    monkeypatch.setattr("benchmarks.chaos.target.Gateway.ready", lambda self, model: "a")
-    monkeypatch.setattr("benchmarks.chaos.target.Gateway.up", lambda self: {"a"})
+    monkeypatch.setattr("benchmarks.chaos.target.ClusterContainers.parts", lambda self: parts(("a", "p")))
+    monkeypatch.setattr("benchmarks.chaos.target.ClusterContainers.flavours", lambda self: {"cuda"})
+    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.ready", lambda self, model: "a")
+    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.up", lambda self: {"a"})
     if refused:
-        with pytest.raises(target.Unfit, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
-            target.find(tmp_path / "cluster.yaml", "", "", confirmed)
+        with pytest.raises(target.UnfitTarget, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
+            target.find_target(tmp_path / "cluster.yaml", "", "", confirmed)
     else:
-        assert target.find(tmp_path / "cluster.yaml", "", "", confirmed).engines == {"a"}
+        assert target.find_target(tmp_path / "cluster.yaml", "", "", confirmed).engines == {"a"}
 
 
 def test_figures_over_time_are_drawn_with_their_names_also_when_there_are_none() -> None:
-    svg = lines({"Memory, MB": {"a<b": [(0.0, 1.0), (60.0, 2.0)], "c": []}, "Open files": {}})
+    svg = draw_panels({"Memory, MB": {"a<b": [(0.0, 1.0), (60.0, 2.0)], "c": []}, "Open files": {}})
     assert svg.count("<path ") == 1
     assert "a&lt;b" in svg
     assert "1 min" in svg

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.emulator import chat, cli, completions
-from manyeyes.emulator.errors import RequestError
+from manyeyes.emulator import cli, requests
+from manyeyes.emulator.responses import RequestError
 from manyeyes.simulator import token_counts
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
@@ -23,12 +23,12 @@ def image(url: str = GIF) -> dict[str, Any]:
 
 def refusal(request: dict[str, Any]) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        chat.read_job(request, OPTIONS)
+        requests.read_chat(request, OPTIONS)
     return caught.value
 
 
 def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
-    job = chat.read_job(
+    job = requests.read_chat(
         {
             "messages": [
                 {"role": "system", "content": "Be kind."},
@@ -50,7 +50,7 @@ def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
 
 
 def test_every_served_name_is_answered_under_that_name() -> None:
-    assert chat.read_job(body(model="alias"), OPTIONS).model == "alias"
+    assert requests.read_chat(body(model="alias"), OPTIONS).model == "alias"
 
 
 def test_an_unknown_model_gets_404() -> None:
@@ -88,43 +88,43 @@ def test_a_bad_request_gets_400_and_the_reason(request_: dict[str, Any], message
 
 
 def test_max_tokens_cuts_the_answer_and_ignore_eos_fills_it() -> None:
-    assert len(chat.read_job(body(max_tokens=5), OPTIONS).answer) == 5
-    assert chat.read_job(body(max_tokens=5), OPTIONS).finish_reason == "length"
-    assert len(chat.read_job(body(max_tokens=300, ignore_eos=True), OPTIONS).answer) == 300
-    assert chat.read_job(body(max_tokens=300), OPTIONS).finish_reason == "stop"
-    assert len(chat.read_job(body(max_tokens=300, min_tokens=100), OPTIONS).answer) == 100
+    assert len(requests.read_chat(body(max_tokens=5), OPTIONS).answer) == 5
+    assert requests.read_chat(body(max_tokens=5), OPTIONS).finish_reason == "length"
+    assert len(requests.read_chat(body(max_tokens=300, ignore_eos=True), OPTIONS).answer) == 300
+    assert requests.read_chat(body(max_tokens=300), OPTIONS).finish_reason == "stop"
+    assert len(requests.read_chat(body(max_tokens=300, min_tokens=100), OPTIONS).answer) == 100
 
 
 def test_an_answer_never_grows_beyond_the_context() -> None:
-    job = chat.read_job(body(max_tokens=499, ignore_eos=True), OPTIONS)
+    job = requests.read_chat(body(max_tokens=499, ignore_eos=True), OPTIONS)
     assert job.prompt_tokens + len(job.answer) == OPTIONS.max_model_len
 
 
 def test_a_plain_completion_takes_text_or_token_ids_and_has_a_short_default() -> None:
-    assert completions.read_job({"model": "m", "prompt": "The cat"}, OPTIONS).prompt_tokens == 2
-    assert completions.read_job({"model": "m", "prompt": [5, 6, 7]}, OPTIONS).prompt_tokens == 3
-    assert len(completions.read_job({"model": "m", "prompt": ["The cat"]}, OPTIONS).answer) == 16
+    assert requests.read_completion({"model": "m", "prompt": "The cat"}, OPTIONS).prompt_tokens == 2
+    assert requests.read_completion({"model": "m", "prompt": [5, 6, 7]}, OPTIONS).prompt_tokens == 3
+    assert len(requests.read_completion({"model": "m", "prompt": ["The cat"]}, OPTIONS).answer) == 16
     for wrong in (None, "", [], ["two", "prompts"]):
         with pytest.raises(RequestError):
-            completions.read_job({"model": "m", "prompt": wrong}, OPTIONS)
+            requests.read_completion({"model": "m", "prompt": wrong}, OPTIONS)
 
 
 def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -> None:
     question = {"role": "user", "content": [image(), {"type": "text", "text": "What is this?"}]}
-    first = chat.read_job({"messages": [question]}, OPTIONS)
+    first = requests.read_chat({"messages": [question]}, OPTIONS)
     answer = {"role": "assistant", "content": "".join(first.answer)}
     again = {"role": "user", "content": "Are you sure?"}
-    second = chat.read_job({"messages": [question, answer, again]}, OPTIONS)
+    second = requests.read_chat({"messages": [question, answer, again]}, OPTIONS)
     so_far = [*first.prompt, *token_counts.text_tokens(" ".join(first.answer))]
     assert second.prompt[: len(so_far)] == so_far
 
 
 def test_another_picture_has_other_tokens_in_the_same_places() -> None:
-    one, other = (chat.read_job(body([image(url)]), OPTIONS).prompt for url in (GIF, GIF[:-4] + "AA7A"))
+    one, other = (requests.read_chat(body([image(url)]), OPTIONS).prompt for url in (GIF, GIF[:-4] + "AA7A"))
     assert [a == b for a, b in zip(one, other, strict=True)].count(False) == 64
 
 
-def with_limits(monkeypatch: pytest.MonkeyPatch) -> cli.Options:
+def with_limits(monkeypatch: pytest.MonkeyPatch) -> cli.EmulatorOptions:
     for name, most in (("IMAGE_PIXELS", "1000000"), ("N_SEQUENCES", "8"), ("COMPLETION_PROMPTS", "16")):
         monkeypatch.setenv(f"VLLM_MAX_{name}", most)
     return cli.parse(["--served-model-name", "m"])
@@ -137,22 +137,22 @@ def png(width: int, height: int) -> dict[str, Any]:
 
 def test_a_picture_of_too_many_pixels_is_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = with_limits(monkeypatch)
-    chat.read_job(body([png(1000, 1000)]), limited)
+    requests.read_chat(body([png(1000, 1000)]), limited)
     with pytest.raises(
         RequestError, match=r"^Image dimensions 1000x1001 \(1001000 pixels\) exceed the maximum"
     ) as caught:
-        chat.read_job(body([png(1000, 1001)]), limited)
+        requests.read_chat(body([png(1000, 1001)]), limited)
     assert (caught.value.status, caught.value.kind) == (400, "BadRequestError")
 
 
 def test_more_answers_or_prompts_than_allowed_are_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = with_limits(monkeypatch)
     with pytest.raises(RequestError, match=r"^n must be at most 8, got 9") as caught:
-        chat.read_job(body(n=9), limited)
+        requests.read_chat(body(n=9), limited)
     assert caught.value.status == 400
     for prompts in (["x"] * 17, [[1]] * 17):
         with pytest.raises(
             RequestError, match=r"^prompt list length 17 exceeds the maximum allowed count of 16"
         ) as caught:
-            completions.read_job({"model": "m", "prompt": prompts}, limited)
+            requests.read_completion({"model": "m", "prompt": prompts}, limited)
         assert caught.value.param == "prompt"

@@ -1,27 +1,26 @@
 import pytest
 
-from manyeyes.emulator.cli import Constants
-from manyeyes.emulator.constant_latency_core import FixedCore
+from manyeyes.emulator.cli import ConstantTimes
+from manyeyes.emulator.constant_latency_core import ConstantLatencyCore
 from manyeyes.simulator import profile
-from manyeyes.simulator.core import BatchedCore, Core
-from manyeyes.simulator.profile import Profile
-from manyeyes.simulator.scheduler import Batch
-from manyeyes.simulator.timing import iteration_s
+from manyeyes.simulator.core import BatchedCore, EngineCore, iteration_s
+from manyeyes.simulator.profile import TimingProfile
+from manyeyes.simulator.scheduler import ScheduledBatch
 from tests.unit.emulated import scheduler, sequence
 
 # An iteration takes 10 ms, and 1 ms more for each prompt token.
-PROFILE = Profile("gpu", "model", 1, 0, 0, 0, 0, 0, 0, 10.0, 1000.0, 0, 0, 0, 0, 0, 0)
+PROFILE = TimingProfile("gpu", "model", 1, 0, 0, 0, 0, 0, 0, 10.0, 1000.0, 0, 0, 0, 0, 0, 0)
 
 
 def batched() -> BatchedCore:
     return BatchedCore(scheduler(), PROFILE)
 
 
-def constant(seats: int = 2) -> FixedCore:
-    return FixedCore(Constants(first_token_s=0.1, medium_s=0.05, token_s=0.01), seats, 1000)
+def constant(seats: int = 2) -> ConstantLatencyCore:
+    return ConstantLatencyCore(ConstantTimes(first_token_s=0.1, medium_s=0.05, token_s=0.01), seats, 1000)
 
 
-def times(core: Core) -> list[tuple[float, int]]:
+def times(core: EngineCore) -> list[tuple[float, int]]:
     """When how many sequences got a token, until there is nothing to do; the core is told the time it asks for."""
     found = []
     while core.next_at is not None:
@@ -30,8 +29,8 @@ def times(core: Core) -> list[tuple[float, int]]:
 
 
 def test_the_terms_of_an_iteration_add_up() -> None:
-    whole = Profile("gpu", "model", 1, 0, 0, 0, 0, 0, 0, 7.0, 50.0, 40.0, 100.0, 4.0, 60.0, 0, 0)
-    batch = Batch(prefill_tokens=1000, decode_sequences=10, context_tokens=20_000, encoded=[500, 300])
+    whole = TimingProfile("gpu", "model", 1, 0, 0, 0, 0, 0, 0, 7.0, 50.0, 40.0, 100.0, 4.0, 60.0, 0, 0)
+    batch = ScheduledBatch(prefill_tokens=1000, decode_sequences=10, context_tokens=20_000, encoded=[500, 300])
     assert iteration_s(batch, whole) == pytest.approx(0.007 + 0.050 + 0.0004 + 0.002 + 0.008 + 0.048)
 
 
@@ -124,18 +123,18 @@ def test_a_seat_that_is_given_up_goes_to_the_next() -> None:
     assert times(core) == [(1.1, 1)]
 
 
-@pytest.mark.parametrize("name", profile.names())
+@pytest.mark.parametrize("name", profile.profile_names())
 def test_every_profile_can_be_read(name: str) -> None:
-    loaded = profile.load(name)
+    loaded = profile.load_profile(name)
     assert loaded.kv_cache_tokens > 8192
     assert loaded.faster(2).iteration_ms == loaded.iteration_ms / 2
     assert loaded.faster(2).kv_cache_tokens == loaded.kv_cache_tokens
 
 
-@pytest.mark.parametrize("name", profile.names())
+@pytest.mark.parametrize("name", profile.profile_names())
 def test_every_number_of_a_profile_names_its_source(name: str) -> None:
     above = ""
-    for line in (profile.FOLDER / f"{name}.yaml").read_text().splitlines():
+    for line in (profile.PROFILE_FOLDER / f"{name}.yaml").read_text().splitlines():
         if line.startswith("#"):
             above += line
         elif not line.startswith(("gpu:", "model:")):
@@ -156,12 +155,12 @@ def test_every_number_of_a_profile_names_its_source(name: str) -> None:
 )
 def test_a_wrong_profile_is_refused_with_its_reason(document: object, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        profile.parse(document, "file.yaml")
+        profile.parse_profile(document, "file.yaml")
 
 
 def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(ValueError, match=r"known by name: .*rtx4090-qwen3-vl-4b-fp8"):
-        profile.load("no-such-gpu")
+        profile.load_profile("no-such-gpu")
 
 
 def test_each_token_is_told_with_its_number_however_many_come_at_once() -> None:

@@ -4,8 +4,8 @@ import io
 import pytest
 from PIL import Image
 
-from manyeyes.emulator import images
-from manyeyes.emulator.errors import RequestError
+from manyeyes.emulator import media_headers
+from manyeyes.emulator.responses import RequestError
 
 
 def encoded(kind: str, size: tuple[int, int], **save: object) -> bytes:
@@ -34,12 +34,12 @@ def text(data: bytes) -> str:
 def test_the_size_of_an_image_is_read_from_its_header(
     kind: str, save: dict[str, object], size: tuple[int, int]
 ) -> None:
-    assert images.size(text(encoded(kind, size, **save))) == size
+    assert media_headers.image_size(text(encoded(kind, size, **save))) == size
 
 
 @pytest.mark.parametrize("profile_bytes", [5_000, 300_000])
 def test_a_jpeg_with_a_long_profile_before_its_frame_header_has_its_size_found(profile_bytes: int) -> None:
-    assert images.size(text(encoded("JPEG", (64, 48), icc_profile=bytes(profile_bytes)))) == (64, 48)
+    assert media_headers.image_size(text(encoded("JPEG", (64, 48), icc_profile=bytes(profile_bytes)))) == (64, 48)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_jpeg_with_a_long_profile_before_its_frame_header_has_its_size_found(p
 )
 def test_what_is_not_an_image_is_refused_with_400(data: bytes) -> None:
     with pytest.raises(RequestError, match="cannot identify image file") as caught:
-        images.size(text(data))
+        media_headers.image_size(text(data))
     assert caught.value.status == 400
 
 
@@ -72,5 +72,5 @@ def test_what_is_not_an_image_is_refused_with_400(data: bytes) -> None:
 )
 def test_an_image_url_that_cannot_be_read_is_refused(wrong: str, status: int) -> None:
     with pytest.raises(RequestError) as caught:
-        images.size(images.payload(wrong))
+        media_headers.image_size(media_headers.payload(wrong))
     assert caught.value.status == status

@@ -1,25 +1,25 @@
-from manyeyes.simulator import block_hash
+from manyeyes.simulator import kv_cache
 from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.request import RunningSequence
 from tests.unit.emulated import sequence
 
 
-def run(kv: KvCache, one: Sequence) -> int:
+def run(kv: KvCache, one: RunningSequence) -> int:
     """Hold all of it, and give it back. Says how many of its tokens were found."""
     found = kv.find(one)
     assert kv.admit(one, found, one.tokens)
     kv.release(one)
-    return len(found) * block_hash.BLOCK
+    return len(found) * kv_cache.BLOCK
 
 
 def test_equal_beginnings_have_equal_hashes_up_to_the_block_that_differs() -> None:
-    one, other = block_hash.hashes(list(range(64))), block_hash.hashes([*range(40), 999, *range(41, 64)])
+    one, other = kv_cache.block_hashes(list(range(64))), kv_cache.block_hashes([*range(40), 999, *range(41, 64)])
     assert one[:2] == other[:2]
     assert not set(one[2:]) & set(other)
 
 
 def test_only_full_blocks_have_a_hash() -> None:
-    assert [len(block_hash.hashes([0] * n)) for n in (0, 15, 16, 31, 32)] == [0, 0, 1, 1, 2]
+    assert [len(kv_cache.block_hashes([0] * n)) for n in (0, 15, 16, 31, 32)] == [0, 0, 1, 1, 2]
 
 
 def test_a_prompt_is_found_again_up_to_its_last_full_block() -> None:

@@ -1,20 +1,20 @@
-from manyeyes.simulator.scheduler import Batch, Scheduler
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.request import RunningSequence
+from manyeyes.simulator.scheduler import ScheduledBatch, Scheduler
 from tests.unit.emulated import medium, scheduler, sequence
 
 
-def queue(work: Scheduler, *sequences: Sequence) -> None:
+def queue(work: Scheduler, *sequences: RunningSequence) -> None:
     work.waiting.extend(sequences)
 
 
-def step(work: Scheduler) -> Batch:
+def step(work: Scheduler) -> ScheduledBatch:
     """One iteration, from its plan to its end."""
     batch = work.schedule(0.0)
     work.finish(batch)
     return batch
 
 
-def run_out(work: Scheduler) -> list[Batch]:
+def run_out(work: Scheduler) -> list[ScheduledBatch]:
     """Iterations until nothing is left to do."""
     batches = []
     while (batch := step(work)).sequences:

@@ -3,9 +3,9 @@ import struct
 
 import pytest
 
-from manyeyes.emulator import videos
-from manyeyes.emulator.errors import RequestError
-from manyeyes.emulator.videos import Clip
+from manyeyes.emulator import media_headers
+from manyeyes.emulator.media_headers import VideoClip
+from manyeyes.emulator.responses import RequestError
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -22,23 +22,23 @@ def mp4(seconds: float, width: int, height: int, *, before: bytes = b"") -> byte
     return box(b"ftyp", b"isom" + bytes(8)) + before + box(b"moov", box(b"mvhd", movie) + b"".join(tracks))
 
 
-def read(data: bytes) -> Clip:
-    return videos.read(base64.b64encode(data).decode())
+def read(data: bytes) -> VideoClip:
+    return media_headers.read_clip(base64.b64encode(data).decode())
 
 
 def test_length_and_size_of_an_mp4_are_read_from_its_header() -> None:
-    assert read(mp4(7.5, 1280, 720)) == Clip(7.5, 1280, 720)
+    assert read(mp4(7.5, 1280, 720)) == VideoClip(7.5, 1280, 720)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 100_000])
 def test_a_header_behind_the_frames_is_found_without_reading_them(length: int) -> None:
-    assert read(mp4(3, 640, 360, before=box(b"mdat", b"\xff" * length))) == Clip(3, 640, 360)
+    assert read(mp4(3, 640, 360, before=box(b"mdat", b"\xff" * length))) == VideoClip(3, 640, 360)
 
 
 def test_length_and_size_of_an_avi_are_read_from_its_header() -> None:
     header = struct.pack("<14I", 40_000, 0, 0, 0, 250, 0, 1, 0, 320, 240, 0, 0, 0, 0)
     data = b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrlavih" + struct.pack("<I", 56) + header
-    assert read(data) == Clip(10.0, 320, 240)
+    assert read(data) == VideoClip(10.0, 320, 240)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_length_and_size_of_an_avi_are_read_from_its_header() -> None:
     ids=["WEBM", "MP4 without a header", "cut MP4", "MP4 of no length", "AVI without a header"],
 )
 def test_a_video_whose_header_does_not_tell_is_taken_for_a_short_clip(data: bytes) -> None:
-    assert read(data) == videos.UNKNOWN
+    assert read(data) == media_headers.UNKNOWN_CLIP
 
 
 def test_what_is_no_video_is_refused() -> None:
@@ -63,4 +63,4 @@ def test_what_is_no_video_is_refused() -> None:
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.4, 4), (3, 6), (8, 16), (600, 16)])
 def test_two_frames_a_second_are_sampled_within_limits(seconds: float, frames: int) -> None:
-    assert Clip(seconds, 640, 480).sampled_frames(16) == frames
+    assert VideoClip(seconds, 640, 480).sampled_frames(16) == frames

@@ -6,23 +6,22 @@ from random import Random
 import pytest
 from PIL import Image
 
-from loadtest.content.images import SIZES, Kind, Picture, strips
-from loadtest.content.videos import Video
-from manyeyes.emulator.videos import read
+from loadtest.content import SIZES, PictureKind, SeededPicture, SeededVideo, strips
+from manyeyes.emulator.media_headers import read_clip
 
 
 @pytest.mark.parametrize("kind", ["photo", "page", "screen"])
-def test_a_picture_is_a_whole_jpeg_of_its_size(kind: Kind) -> None:
-    picture = Image.open(io.BytesIO(Picture(kind, "a").jpeg()))
+def test_a_picture_is_a_whole_jpeg_of_its_size(kind: PictureKind) -> None:
+    picture = Image.open(io.BytesIO(SeededPicture(kind, "a").jpeg()))
     picture.load()
     assert picture.size == SIZES[kind]
 
 
 def test_another_name_is_another_picture_in_bytes_and_in_pixels_and_the_same_name_the_same() -> None:
-    one, other = Picture("photo", "1").jpeg(), Picture("photo", "2").jpeg()
+    one, other = SeededPicture("photo", "1").jpeg(), SeededPicture("photo", "2").jpeg()
     assert one != other
     assert Image.open(io.BytesIO(one)).tobytes() != Image.open(io.BytesIO(other)).tobytes()
-    assert Picture("photo", "1").jpeg() == one
+    assert SeededPicture("photo", "1").jpeg() == one
 
 
 def test_strips_change_places_and_none_is_lost() -> None:
@@ -35,9 +34,9 @@ def test_strips_change_places_and_none_is_lost() -> None:
 
 
 def test_a_video_tells_its_length_and_size_and_its_frames_are_pictures() -> None:
-    video = Video("v", seconds=6)
+    video = SeededVideo("v", seconds=6)
     avi = video.avi()
-    clip = read(base64.b64encode(avi).decode())
+    clip = read_clip(base64.b64encode(avi).decode())
     assert (clip.seconds, clip.width, clip.height) == (6.0, 480, 272)
     assert struct.unpack("<I", avi[4:8])[0] == len(avi) - 8
     at = avi.index(b"00dc", avi.index(b"movi"))
@@ -45,4 +44,4 @@ def test_a_video_tells_its_length_and_size_and_its_frames_are_pictures() -> None
     frame = Image.open(io.BytesIO(avi[at + 8 : at + 8 + size]))
     frame.load()
     assert frame.size == (480, 272)
-    assert Video("w", seconds=6).avi() != avi
+    assert SeededVideo("w", seconds=6).avi() != avi

@@ -5,14 +5,10 @@ from random import Random
 
 import pytest
 
-from loadtest.bisection import Search, SearchPlan
-from loadtest.duration import seconds
-from loadtest.figures import Window, figures
-from loadtest.poisson import arrivals_in
-from loadtest.sample import Sample, read
-from loadtest.shapes import STAGED
-from loadtest.shapes.stage import length_s, level
-from loadtest.slo import Slo, slo
+from loadtest.run_spec import parse_duration
+from loadtest.sample import LatencyObjective, Sample, parse_slo, read_samples
+from loadtest.shapes import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at
+from loadtest.statistics import Window, figures
 from loadtest.users import ALL, mix
 from manyeyes.config.pools import Slo as PromisedSlo
 
@@ -24,21 +20,24 @@ def sample(began_s: float, total_s: float = 2.0, first_s: float = 0.5, **more: o
 
 
 def test_a_request_counts_for_the_part_of_its_time_that_lies_in_the_window() -> None:
-    seen = figures([sample(99), sample(101), sample(109.5), sample(200)], Window(100, 110), Slo())
+    seen = figures([sample(99), sample(101), sample(109.5), sample(200)], Window(100, 110), LatencyObjective())
     assert seen.rps == pytest.approx((0.5 + 1 + 0.25) / 10)
     assert seen.answered == 2, "percentiles are of those that ended in it"
 
 
 def test_a_steady_load_has_the_same_rate_wherever_the_window_begins() -> None:
     steady = [sample(0.7 * n, total_s=3.1) for n in range(100)]
-    rates = {round(figures(steady, Window(10 + shift / 10, 40 + shift / 10), Slo()).rps, 2) for shift in range(10)}
+    rates = {
+        round(figures(steady, Window(10 + shift / 10, 40 + shift / 10), LatencyObjective()).rps, 2)
+        for shift in range(10)
+    }
     assert max(rates) - min(rates) < 0.02
     assert abs(max(rates) - 1 / 0.7) < 0.02
 
 
 def test_slower_engines_clocks_give_the_same_figures() -> None:
-    fast = figures([sample(n) for n in range(50)], Window(10, 40), Slo())
-    slow = figures([sample(4.0 * n, 8.0, 2.0) for n in range(50)], Window(40, 160), Slo(), slowdown=4)
+    fast = figures([sample(n) for n in range(50)], Window(10, 40), LatencyObjective())
+    slow = figures([sample(4.0 * n, 8.0, 2.0) for n in range(50)], Window(40, 160), LatencyObjective(), slowdown=4)
     assert slow.rps == pytest.approx(fast.rps)
     assert slow.total_p95_s == pytest.approx(fast.total_p95_s)
     assert slow.token_p50_s == pytest.approx(fast.token_p50_s)
@@ -52,7 +51,7 @@ def test_goodput_leaves_out_what_was_too_late_and_failures_count_nowhere_but_as_
         sample(3, failed="status 503"),
         sample(4, failed="status 503"),
     ]
-    seen = figures(samples, Window(0, 10), Slo(first_s=2, total_s=5))
+    seen = figures(samples, Window(0, 10), LatencyObjective(first_s=2, total_s=5))
     assert seen.rps == pytest.approx(0.2)
     assert seen.goodput_rps == pytest.approx(0.1)
     assert (seen.answered, seen.failed, seen.errors) == (2, 2, {"status 503": 2})
@@ -61,7 +60,7 @@ def test_goodput_leaves_out_what_was_too_late_and_failures_count_nowhere_but_as_
 
 def test_videos_and_engines_are_counted() -> None:
     samples = [sample(1, video=True), sample(2, video=True, failed="status 500"), sample(3, engine="gpu-1"), sample(4)]
-    seen = figures(samples, Window(0, 10), Slo())
+    seen = figures(samples, Window(0, 10), LatencyObjective())
     assert seen.video_success == 0.5
     assert seen.per_engine == {"gpu-0": 2, "gpu-1": 1}
     assert seen.balance == 2
@@ -71,40 +70,40 @@ def test_videos_and_engines_are_counted() -> None:
 def test_samples_come_back_from_their_file_but_for_a_line_that_was_cut(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_bytes(ONE.line() + ONE.line()[:50])
-    assert list(read(file)) == [ONE]
+    assert list(read_samples(file)) == [ONE]
 
 
 @pytest.mark.parametrize("limit", [0.7, 4.0, 11.0, 37.0])
 def test_a_search_finds_the_limit_to_its_precision(limit: float) -> None:
-    search = Search(SearchPlan(start=4.0, precision=0.05, most_probes=20))
+    search = LevelSearch(SearchPlan(start=4.0, precision=0.05, max_probes=20))
     while (here := search.level) is not None:
-        search.tell(here, here <= limit)
+        search.record(here, here <= limit)
     assert limit / 1.05 <= search.highest_held <= limit
 
 
 def test_a_search_ends_where_nothing_holds() -> None:
-    search = Search(SearchPlan(start=4.0))
+    search = LevelSearch(SearchPlan(start=4.0))
     while (here := search.level) is not None:
-        search.tell(here, False)
+        search.record(here, False)
     assert search.highest_held == 0
     assert search.probes < 9
 
 
 def test_a_search_makes_no_more_probes_than_it_may() -> None:
-    search = Search(SearchPlan(start=1.0, most_probes=3))
+    search = LevelSearch(SearchPlan(start=1.0, max_probes=3))
     while (here := search.level) is not None:
-        search.tell(here, True)
+        search.record(here, True)
     assert search.probes == 3
 
 
 @pytest.mark.parametrize("name", STAGED)
 def test_a_shape_takes_its_time_reaches_its_level_and_never_exceeds_it(name: str) -> None:
     stages = STAGED[name](20, 600)
-    seen = [level(stages, at) or 0 for at in range(600)]
+    seen = [level_at(stages, at) or 0 for at in range(600)]
     assert length_s(stages) == pytest.approx(600)
     assert max(seen) == pytest.approx(20, rel=0.02)
     assert max(seen) <= 20
-    assert level(stages, 600.1) is None
+    assert level_at(stages, 600.1) is None
 
 
 def test_arrivals_are_as_many_as_expected_bursty_and_the_same_for_the_same_seed() -> None:
@@ -141,19 +140,19 @@ def test_a_wrong_mix_is_refused(text: str) -> None:
 
 
 def test_an_objective_is_written_in_words() -> None:
-    assert slo("first=1,total=3") == Slo(first_s=1, total_s=3, share=0.95)
+    assert parse_slo("first=1,total=3") == LatencyObjective(first_s=1, total_s=3, share=0.95)
     for wrong in ("first", "p95=3", "share=2", "total=-1"):
         with pytest.raises(ValueError, match="an SLO is written"):
-            slo(wrong)
+            parse_slo(wrong)
 
 
 def test_durations() -> None:
-    assert [seconds(text) for text in ("90", "90s", "10m", "1h30m")] == [90, 90, 600, 5400]
+    assert [parse_duration(text) for text in ("90", "90s", "10m", "1h30m")] == [90, 90, 600, 5400]
     for wrong in ("", "0s", "ten", "5x", "s"):
         with pytest.raises(ValueError, match="a duration is written"):
-            seconds(wrong)
+            parse_duration(wrong)
 
 
 def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:
     pool = PromisedSlo()
-    assert Slo() == Slo(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)
+    assert LatencyObjective() == LatencyObjective(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest import controller_annotations as in_cluster
-from loadtest.grafana_annotations import Annotations
+from loadtest import annotations as in_cluster
+from loadtest.annotations import GrafanaAnnotations
 
 
 class Grafana(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ def grafana() -> Iterator[str]:
 
 
 def test_a_phase_is_marked_from_its_beginning_to_its_end(grafana: str) -> None:
-    Annotations(grafana, "token").mark("2 engines, full", 100.5, 130.25, ["scale-proof"])
+    GrafanaAnnotations(grafana, "token").mark("2 engines, full", 100.5, 130.25, ["scale-proof"])
     ((path, key, body),) = Grafana.asked
     assert (path, key) == ("/grafana/api/annotations", "Bearer token")
     assert (body["time"], body["timeEnd"], body["text"]) == (100_500, 130_250, "2 engines, full")
@@ -50,7 +50,7 @@ def test_a_grafana_that_refuses_is_said_once_and_nothing_fails(
     grafana: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Grafana.status = 401
-    marks = Annotations(grafana)
+    marks = GrafanaAnnotations(grafana)
     marks.mark("one", 1, 2)
     marks.mark("two", 2, 3)
     assert len(Grafana.asked) == 1
@@ -58,14 +58,14 @@ def test_a_grafana_that_refuses_is_said_once_and_nothing_fails(
 
 
 def test_without_a_url_nobody_is_asked() -> None:
-    marks = Annotations()
+    marks = GrafanaAnnotations()
     marks.mark("one", 1, 2)
     assert marks.trouble == ""
 
 
 def test_a_run_is_a_mark_of_the_cluster_for_as_long_as_it_lasts(grafana: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(in_cluster.KEY, "an-admin-key")
-    with in_cluster.Marks(grafana.removesuffix("/grafana/") + "/v1").during("chat/image, 20 users", 60):
+    monkeypatch.setenv(in_cluster.ADMIN_KEY_VARIABLE, "an-admin-key")
+    with in_cluster.ControllerAnnotations(grafana.removesuffix("/grafana/") + "/v1").during("chat/image, 20 users", 60):
         ((path, key, body),) = Grafana.asked
         assert (path, key) == ("/api/marks", "Bearer an-admin-key")
         assert body == {"text": "chat of image, 20 users", "seconds": 120}
@@ -75,16 +75,16 @@ def test_a_run_is_a_mark_of_the_cluster_for_as_long_as_it_lasts(grafana: str, mo
 def test_a_cluster_that_takes_no_mark_is_said_once_and_the_run_goes_on(
     grafana: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(in_cluster.KEY, "a-wrong-key")
+    monkeypatch.setenv(in_cluster.ADMIN_KEY_VARIABLE, "a-wrong-key")
     Grafana.status = 401
-    with in_cluster.Marks(grafana).during("one", 60):
+    with in_cluster.ControllerAnnotations(grafana).during("one", 60):
         pass
     assert len(Grafana.asked) == 1
     assert capsys.readouterr().out.count("not marked in the cluster") == 1
 
 
 def test_without_the_admin_key_nothing_is_marked(grafana: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(in_cluster.KEY, raising=False)
-    with in_cluster.Marks(grafana).during("one", 60):
+    monkeypatch.delenv(in_cluster.ADMIN_KEY_VARIABLE, raising=False)
+    with in_cluster.ControllerAnnotations(grafana).during("one", 60):
         pass
     assert Grafana.asked == []

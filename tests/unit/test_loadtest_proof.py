@@ -6,17 +6,23 @@ import orjson
 import pytest
 
 from loadtest import compare
-from loadtest.figures import Figures, Window
-from loadtest.scaling_report import charts, report, sample, wording
-from loadtest.scaling_report.measure import Use
-from loadtest.scaling_report.phases import Phase, Visit, Work, phases, visits
-from loadtest.scaling_report.results import results
-from loadtest.scaling_report.sample import Measured
-from loadtest.scaling_report.table import rows
-from loadtest.scaling_report.verdict import Thresholds, missed
-from loadtest.spread import Spread, spread
-from manyeyes.charts.plot import apart, nice
-from manyeyes.charts.style import STYLE
+from loadtest.scaling_report import charts, report, wording
+from loadtest.scaling_report.measure import GpuUseSampler
+from loadtest.scaling_report.phases import (
+    ClusterVisit,
+    Phase,
+    PhaseResult,
+    PhaseSettings,
+    append_result,
+    phases,
+    read_good_results,
+    read_results,
+    visits,
+)
+from loadtest.scaling_report.results import Thresholds, missed_thresholds, summarize
+from loadtest.scaling_report.wording import report_rows
+from loadtest.statistics import RunFigures, Spread, Window, spread
+from manyeyes.charts.svg import STYLE, round_ticks, spread_apart
 
 ABOUT: dict[str, Any] = {
     "kind": {
@@ -27,7 +33,7 @@ ABOUT: dict[str, Any] = {
         "slowdown": 2.0,
         "about": {"speed": 0.5, "frames_together": 64},
     },
-    "work": asdict(Work()),
+    "work": asdict(PhaseSettings()),
     "counts": [1, 2, 3],
     "repeats": 3,
     "machine": {
@@ -42,9 +48,9 @@ ABOUT: dict[str, Any] = {
 }
 
 
-def one(count: int, repeat: int, phase: Phase, rps: float, p95_s: float, **more: Any) -> Measured:
+def one(count: int, repeat: int, phase: Phase, rps: float, p95_s: float, **more: Any) -> PhaseResult:
     engines = {f"gpu-{n}": 100 for n in range(count)}
-    seen = Figures(
+    seen = RunFigures(
         rps=rps,
         answered=100 * count,
         total_p50_s=p95_s / 2,
@@ -57,10 +63,10 @@ def one(count: int, repeat: int, phase: Phase, rps: float, p95_s: float, **more:
         videos=20 if phase == "video" else 0,
         videos_answered=20 - 4 * (count == 1) if phase == "video" else 0,
     )
-    return Measured(Visit(count, repeat), phase, seen, seconds=30, used=dict.fromkeys(engines, 0.9), **more)
+    return PhaseResult(ClusterVisit(count, repeat), phase, seen, seconds=30, used=dict.fromkeys(engines, 0.9), **more)
 
 
-def whole() -> list[Measured]:
+def whole() -> list[PhaseResult]:
     found = []
     for count in (1, 2, 3):
         for repeat in range(3):
@@ -85,7 +91,7 @@ def test_one_engine_is_not_measured_twice_with_the_same_people() -> None:
 
 
 def test_efficiency_is_of_the_same_repeat_so_that_a_slower_machine_does_not_show() -> None:
-    at = results(whole()).counts[3]
+    at = summarize(whole()).counts[3]
     assert at.efficiency is not None
     assert at.efficiency.values == pytest.approx((0.99, 0.99, 0.99))
     assert at.full_rps is not None
@@ -93,38 +99,42 @@ def test_efficiency_is_of_the_same_repeat_so_that_a_slower_machine_does_not_show
 
 
 def test_one_engines_people_are_the_same_people() -> None:
-    found = results(whole()).counts
+    found = summarize(whole()).counts
     assert found[1].same_p95_s == Spread((4.6, 4.6, 4.6))
     assert found[3].same_p95_s is not None
     assert found[3].same_p95_s.median == pytest.approx(4.6 / 3)
 
 
 def test_out_of_memory_and_videos_are_counted() -> None:
-    found = results(whole()).counts
+    found = summarize(whole()).counts
     assert found[1].oom_per_hour == Spread((120.0, 120.0, 120.0))
     assert found[1].video_success == Spread((0.8, 0.8, 0.8))
     assert found[3].oom_per_hour == Spread((0.0, 0.0, 0.0))
 
 
 def test_thresholds_that_are_missed_are_said_and_others_are_not() -> None:
-    found = results(whole())
-    assert missed(found, Thresholds(min_efficiency=0.97, max_p95_s=2.0)) == []
-    assert missed(found, Thresholds(min_efficiency=0.995)) == [
+    found = summarize(whole())
+    assert missed_thresholds(found, Thresholds(min_efficiency=0.97, max_p95_s=2.0)) == []
+    assert missed_thresholds(found, Thresholds(min_efficiency=0.995)) == [
         "efficiency at 2 engines is 0.990, wanted at least 0.995",
         "efficiency at 3 engines is 0.990, wanted at least 0.995",
     ]
-    assert missed(found, Thresholds(max_p95_s=1.0)) == ["p95 on 3 engines is 1.53 s, wanted at most 1 s"]
-    only_one = results([line for line in whole() if line.visit.count == 1])
-    assert missed(only_one, Thresholds(min_efficiency=0.9)) == ["efficiency was not measured, wanted at least 0.9"]
+    assert missed_thresholds(found, Thresholds(max_p95_s=1.0)) == ["p95 on 3 engines is 1.53 s, wanted at most 1 s"]
+    only_one = summarize([line for line in whole() if line.visit.count == 1])
+    assert missed_thresholds(only_one, Thresholds(min_efficiency=0.9)) == [
+        "efficiency was not measured, wanted at least 0.9"
+    ]
 
 
 def test_an_objective_that_no_rate_met_is_said() -> None:
-    found = results([replace(line, limit_rps=0.0) if line.phase == "limit" else line for line in whole()])
-    assert "the objective was never met on 1 engine(s), at no rate that was tried" in missed(found, Thresholds())
+    found = summarize([replace(line, limit_rps=0.0) if line.phase == "limit" else line for line in whole()])
+    assert "the objective was never met on 1 engine(s), at no rate that was tried" in missed_thresholds(
+        found, Thresholds()
+    )
 
 
 def test_the_table_has_every_row_of_the_design_and_the_change_to_the_most_engines() -> None:
-    made = {row.what: row for row in rows(results(whole()), "x")}
+    made = {row.what: row for row in report_rows(summarize(whole()), "x")}
     wanted = (
         *("Most requests a second under the objective", "P50, seconds", "P95, seconds", "P99, seconds", "Goodput"),
         *(
@@ -171,7 +181,7 @@ def test_real_engines_are_not_called_emulated(tmp_path: Path) -> None:
 
 def test_a_partial_run_a_generator_at_its_limit_and_too_few_repeats_are_said_before_any_figure() -> None:
     few = [replace(line, generator_was_limit=line.phase == "full") for line in whole() if line.visit.repeat == 0]
-    told = wording.warnings(ABOUT, results(few), "interrupted by Ctrl-C")
+    told = wording.warnings(ABOUT, summarize(few), "interrupted by Ctrl-C")
     assert told[0].startswith("Partial: interrupted by Ctrl-C")
     assert "The load generator was the limit in 1 engine, repeat 1, full" in told[1]
     assert told[2].startswith("Only 1 repeat:")
@@ -179,14 +189,14 @@ def test_a_partial_run_a_generator_at_its_limit_and_too_few_repeats_are_said_bef
 
 @pytest.mark.parametrize("chart", [charts.throughput, charts.latency, charts.shares])
 def test_charts_of_one_number_of_engines_do_not_break(chart: Any) -> None:
-    chart(results([line for line in whole() if line.visit.count == 1]), True)
-    chart(results([]), True)
+    chart(summarize([line for line in whole() if line.visit.count == 1]), True)
+    chart(summarize([]), True)
 
 
 def test_labels_are_kept_apart() -> None:
-    assert apart([10, 11, 40], 15) == [10, 25, 40]
-    assert nice(18.2) == [0, 5, 10, 15]
-    assert nice(0) == [0.0]
+    assert spread_apart([10, 11, 40], 15) == [10, 25, 40]
+    assert round_ticks(18.2) == [0, 5, 10, 15]
+    assert round_ticks(0) == [0.0]
 
 
 def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:
@@ -194,11 +204,11 @@ def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:
     bad = one(1, 0, "full", 1.0, 9.0, trouble="cut")
     good = one(1, 0, "full", 6.0, 4.6)
     for line in (bad, good):
-        sample.append(file, line)
+        append_result(file, line)
     with file.open("ab") as lines:
         lines.write(b'{"visit": {"count"')
-    assert list(sample.read(file)) == [bad, good]
-    assert sample.good(file) == [good]
+    assert list(read_results(file)) == [bad, good]
+    assert read_good_results(file) == [good]
 
 
 def run_of(folder: Path, factor: float) -> Path:
@@ -206,13 +216,13 @@ def run_of(folder: Path, factor: float) -> Path:
     (folder / "about.json").write_bytes(orjson.dumps(ABOUT))
     for line in whole():
         slower = replace(line.figures, total_p95_s=line.figures.total_p95_s * factor)
-        sample.append(folder / "runs.jsonl", replace(line, figures=slower))
+        append_result(folder / "runs.jsonl", replace(line, figures=slower))
     return folder
 
 
 def test_a_difference_within_the_spread_is_noise_and_one_beyond_it_is_not(tmp_path: Path) -> None:
     a, b = run_of(tmp_path / "a", 1.0), run_of(tmp_path / "b", 1.3)
-    found = {row.what: row for row in compare.compared(compare.read(a)[1], compare.read(b)[1])}
+    found = {row.what: row for row in compare.differences(compare.read_run_folder(a)[1], compare.read_run_folder(b)[1])}
     assert found["3: p95, s"].verdict == "worse"
     assert found["3: p95, s"].change == pytest.approx(0.3)
     assert found["3: requests a second, all busy"].verdict == "noise"
@@ -226,7 +236,7 @@ def test_a_spread_of_nothing_is_none() -> None:
 
 
 def test_use_is_told_of_the_window_alone_and_not_of_an_engine_that_began_anew_in_it() -> None:
-    use = Use()
+    use = GpuUseSampler()
     use.seen = [(float(at), {"gpu-0": 0.5 * at, "gpu-1": 9.0 if at < 14 else 1.0}) for at in range(10, 21)]
     assert use.share(Window(12, 18)) == {"gpu-0": 0.5}
     assert use.share(Window(30, 40)) == {}

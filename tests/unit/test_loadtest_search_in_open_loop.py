@@ -5,9 +5,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtest.bisection import SearchPlan
-from loadtest.run_spec import Order
+from loadtest.run_spec import RunSpec
 from loadtest.sample import Sample
+from loadtest.shapes import SearchPlan
 
 
 @pytest.fixture(autouse=True)
@@ -18,19 +18,19 @@ def _sockets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_cluster_that_answers_everybody_holds_every_level_however_few_people_come(tmp_path: Path, seed: int) -> None:
-    from loadtest.generator.load_shape import _Searching
-    from loadtest.generator.result_writer import Kept
+    from loadtest.generator.load_shape import _SearchingLoad
+    from loadtest.generator.results import ResultWriter
 
-    plan = SearchPlan(start=6.5, settle_s=0.5, measure_s=1.25, most_probes=3)
-    order = Order("http://127.0.0.1", "m", "image", str(tmp_path), loop="open", search=plan, seed=seed)
-    kept = Kept(None, lambda: None)
+    plan = SearchPlan(start=6.5, settle_s=0.5, measure_s=1.25, max_probes=3)
+    order = RunSpec("http://127.0.0.1", "m", "image", str(tmp_path), loop="open", search=plan, seed=seed)
+    writer = ResultWriter(None, lambda: None)
 
     def everybody_is_answered(coming: list[tuple[float, int]], forget: bool) -> None:
-        kept.samples += [
+        writer.samples += [
             Sample("image", who, 0, due_s, 0.0, 0.01, 0.02, 2, 10, 0, False, 200, "") for due_s, who in coming
         ]
 
-    searching = _Searching(order, kept, everybody_is_answered)
+    searching = _SearchingLoad(order, writer, everybody_is_answered)
     now_s = 1000.0
     while searching.users(now_s) is not None:
         now_s += 0.1

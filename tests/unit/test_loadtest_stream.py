@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from loadtest.stream import Streamed
+from loadtest.virtual_user import CompletionStream
 
 
 def event(text: str = "", finish: str | None = None, **more: object) -> bytes:
@@ -12,8 +12,8 @@ def event(text: str = "", finish: str | None = None, **more: object) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def heard(*pieces: bytes) -> Streamed:
-    answer = Streamed()
+def heard(*pieces: bytes) -> CompletionStream:
+    answer = CompletionStream()
     for at, piece in enumerate(pieces):
         answer.feed(float(at), piece)
     return answer

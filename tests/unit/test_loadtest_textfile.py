@@ -1,12 +1,12 @@
 from pathlib import Path
 
-from loadtest.node_exporter_textfile import told
-from loadtest.run import Line
+from loadtest.progress import publish_textfile
+from loadtest.run import ProgressLine
 
 
 def test_the_generators_limit_is_told_while_a_run_lasts(tmp_path: Path) -> None:
-    file, seen = tmp_path / "loadtest.prom", list[Line]()
-    with told(seen.append, file) as watch:
+    file, seen = tmp_path / "loadtest.prom", list[ProgressLine]()
+    with publish_textfile(seen.append, file) as watch:
         watch({"cpu": 0.3})
         assert "\nmanyeyes_loadtest_limit 0\n" in file.read_text()
         watch({"cpu": 0.9})
@@ -17,5 +17,5 @@ def test_the_generators_limit_is_told_while_a_run_lasts(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_folder_for_it_the_run_goes_on(tmp_path: Path) -> None:
-    with told(lambda line: None, tmp_path / "not there" / "loadtest.prom") as watch:
+    with publish_textfile(lambda line: None, tmp_path / "not there" / "loadtest.prom") as watch:
         watch({"cpu": 0.9})

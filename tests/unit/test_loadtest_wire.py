@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from loadtest.http_client import Broken, Connection, Target, target, unchunked
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, parse_target, unchunked
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @contextmanager
-def served(*talks: Callable[[socket.socket], None]) -> Iterator[Target]:
+def served(*talks: Callable[[socket.socket], None]) -> Iterator[TargetUrl]:
     """A server that takes one connection for each of `talks`, one after the other."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -24,7 +24,7 @@ def served(*talks: Callable[[socket.socket], None]) -> Iterator[Target]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Target("http", "127.0.0.1", listener.getsockname()[1])
+        yield TargetUrl("http", "127.0.0.1", listener.getsockname()[1])
         thread.join(timeout=20)
         assert not thread.is_alive()
 
@@ -51,7 +51,7 @@ def test_pieces_are_handed_on_as_they_arrive_and_not_when_a_block_is_full() -> N
         link.sendall(b"6\r\nsecond\r\n0\r\n\r\n")
 
     with served(talk) as to:
-        connection = Connection(to, 10)
+        connection = StreamingConnection(to, 10)
         pieces = connection.pieces(connection.post("/v1/x", b"{}", {}))
         at_first, first = next(pieces)
         go_on.set()
@@ -74,7 +74,7 @@ def test_a_connection_is_used_again_and_opened_anew_when_the_server_closed_it_me
         link.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 1\r\n\r\nc")
 
     with served(once, again) as to:
-        connection = Connection(to, 10)
+        connection = StreamingConnection(to, 10)
         got = []
         for _ in range(3):
             reply = connection.post("/v1/x", b"{}", {})
@@ -89,9 +89,9 @@ def test_an_answer_that_is_cut_is_broken() -> None:
         link.sendall(HEAD + b"5\r\nfirst\r\n")
 
     with served(talk) as to:
-        connection = Connection(to, 10)
+        connection = StreamingConnection(to, 10)
         reply = connection.post("/v1/x", b"{}", {})
-        with pytest.raises(Broken, match="in the middle"):
+        with pytest.raises(ConnectionBroken, match="in the middle"):
             list(connection.pieces(reply))
 
 
@@ -106,16 +106,16 @@ def test_chunks_are_taken_apart_wherever_the_pieces_end() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://localhost:8080", Target("http", "localhost", 8080)),
-        ("https://host", Target("https", "host", 443)),
-        ("http://host:1/a/v1/", Target("http", "host", 1, "/a")),
+        ("http://localhost:8080", TargetUrl("http", "localhost", 8080)),
+        ("https://host", TargetUrl("https", "host", 443)),
+        ("http://host:1/a/v1/", TargetUrl("http", "host", 1, "/a")),
     ],
 )
-def test_a_url_may_have_a_path_and_a_v1(url: str, expected: Target) -> None:
-    assert target(url) == expected
+def test_a_url_may_have_a_path_and_a_v1(url: str, expected: TargetUrl) -> None:
+    assert parse_target(url) == expected
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", ""])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="URL wants"):
-        target(url)
+        parse_target(url)

@@ -13,10 +13,9 @@ from manyeyes.cli import logs as host_logs
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import Trouble
 from manyeyes.observability import vllm_log_config
-from manyeyes.observability.log_format import ALWAYS, FIELDS, line
-from manyeyes.observability.log_formatter import shown
-from manyeyes.observability.log_parser import Line, composed, read
-from manyeyes.observability.request_trace import story, tries
+from manyeyes.observability.log_format import ALWAYS, FIELDS, json_line
+from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line, read_line
+from manyeyes.observability.request_trace import request_tries, trace_request
 
 ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-21T20:10:22.860Z"
@@ -34,7 +33,7 @@ def request_line(**changed: Any) -> str:
 
 def test_a_line_has_the_promised_fields_first_and_none_that_is_empty() -> None:
     said = json.loads(
-        line(1_795_000_000.5, "info", "controller", "started", {"engines": 3, "pool": None, "path": Path("/x")})
+        json_line(1_795_000_000.5, "info", "controller", "started", {"engines": 3, "pool": None, "path": Path("/x")})
     )
     assert list(said) == [*ALWAYS, "engines", "path"]
     assert said["at"] == "2026-11-18T11:06:40.500Z"
@@ -56,7 +55,7 @@ def test_a_line_has_the_promised_fields_first_and_none_that_is_empty() -> None:
     ],
 )  # fmt: skip
 def test_what_others_write_is_put_into_the_form(text: str, level: str, event: str, message: str) -> None:
-    found = composed(f"gateway-1  | 2026-11-21T20:10:18.123456789Z {text}")
+    found = read_compose_line(f"gateway-1  | 2026-11-21T20:10:18.123456789Z {text}")
     assert (found.service, found.level, found.event) == ("gateway", level, event)
     assert found.fields["message"] == message
     assert json.loads(found.text())["part"] == "gateway"
@@ -64,25 +63,27 @@ def test_what_others_write_is_put_into_the_form(text: str, level: str, event: st
 
 
 def test_an_engines_name_may_end_in_a_number() -> None:
-    found = composed("gpu-0-1  | 2026-11-21T20:10:18.123456789Z oh")
+    found = read_compose_line("gpu-0-1  | 2026-11-21T20:10:18.123456789Z oh")
     assert (found.service, found.part, found.engine) == ("gpu-0", "engine", "gpu-0")
 
 
 def test_a_line_fits_the_terminal_and_is_one_line_without_one() -> None:
-    found = read("gateway", request_line())
-    wrapped = shown(found, 80, colours=False).splitlines()
+    found = read_line("gateway", request_line())
+    wrapped = format_line(found, 80, colours=False).splitlines()
     assert max(map(len, wrapped)) <= 80
     assert wrapped[0].startswith("20:10:22.860 gateway     200 POST")
-    assert "\n" not in shown(found, None, colours=False)
-    assert "\x1b[31m" in shown(read("gateway", request_line(status=502, level="error")), 80, colours=True)
-    failed = line(
+    assert "\n" not in format_line(found, None, colours=False)
+    assert "\x1b[31m" in format_line(read_line("gateway", request_line(status=502, level="error")), 80, colours=True)
+    failed = json_line(
         0, "error", "engine", "said", {"message": "It failed.", "exception": "Traceback\n  File x\nOSError: gone"}
     )
-    assert shown(read("gpu-0", failed), None, colours=False).endswith("ERROR It failed. (exception OSError: gone)")
+    assert format_line(read_line("gpu-0", failed), None, colours=False).endswith(
+        "ERROR It failed. (exception OSError: gone)"
+    )
 
 
 def test_the_attempts_of_a_request_are_told_one_after_the_other_also_over_two_pools() -> None:
-    found = tries(read("gateway", request_line(attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.4:8000", attempt_status="502, 502 : 200",
+    found = request_tries(read_line("gateway", request_line(attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.4:8000", attempt_status="502, 502 : 200",
                                                connect_s="0.000, - : 0.000", header_s="-, - : 0.300", response_s="0.100, 0.000 : 0.900")))  # fmt: skip
     assert [(one.address, one.connected, one.header_s) for one in found] == [
         ("10.0.0.2:8000", True, None), ("10.0.0.3:8000", False, None), ("10.0.0.4:8000", True, 0.3),
@@ -90,30 +91,30 @@ def test_the_attempts_of_a_request_are_told_one_after_the_other_also_over_two_po
     assert found[2].begun_s - found[0].begun_s == pytest.approx(0.1)
 
 
-def lines() -> list[Line]:
+def lines() -> list[LogLine]:
     def changed(at: str, engine: str, state: str, address: str) -> str:
         told = f"{engine} is {state}"
         fields = {"sentence": told, "engine": engine, "state": state, "address": address}
-        return line(0, "info", "controller", "cluster_changed", fields).replace("1970-01-01T00:00:00.000Z", at)
+        return json_line(0, "info", "controller", "cluster_changed", fields).replace("1970-01-01T00:00:00.000Z", at)
 
     return [
-        read("controller", changed("2026-11-21T20:00:00.000Z", "gpu-0", "starting", "10.0.0.2:8000")),
-        read("controller", changed("2026-11-21T20:01:00.000Z", "gpu-0", "up", "10.0.0.2:8000")),
-        read("controller", changed("2026-11-21T20:10:22.000Z", "gpu-0", "down", "10.0.0.2:8000")),
-        read("controller", changed("2026-11-21T20:10:22.000Z", "gpu-9", "down", "10.0.0.9:8000")),
-        read("gateway", request_line()),
-        read("gateway", request_line(request="another", connection=8)),
-        read("gateway", "2026/11/21 20:10:21 [error] 1#1: *7 connect() failed", "2026-11-21T20:10:21.700Z"),
-        read("gateway", "2026/11/21 20:10:21 [error] 1#1: *8 not about it", "2026-11-21T20:10:21.700Z"),
-        read(
+        read_line("controller", changed("2026-11-21T20:00:00.000Z", "gpu-0", "starting", "10.0.0.2:8000")),
+        read_line("controller", changed("2026-11-21T20:01:00.000Z", "gpu-0", "up", "10.0.0.2:8000")),
+        read_line("controller", changed("2026-11-21T20:10:22.000Z", "gpu-0", "down", "10.0.0.2:8000")),
+        read_line("controller", changed("2026-11-21T20:10:22.000Z", "gpu-9", "down", "10.0.0.9:8000")),
+        read_line("gateway", request_line()),
+        read_line("gateway", request_line(request="another", connection=8)),
+        read_line("gateway", "2026/11/21 20:10:21 [error] 1#1: *7 connect() failed", "2026-11-21T20:10:21.700Z"),
+        read_line("gateway", "2026/11/21 20:10:21 [error] 1#1: *8 not about it", "2026-11-21T20:10:21.700Z"),
+        read_line(
             "gpu-1",
-            line(1_795_291_821.8, "info", "engine", "request_received", {"request": "try-1", "engine": "gpu-1"}),
+            json_line(1_795_291_821.8, "info", "engine", "request_received", {"request": "try-1", "engine": "gpu-1"}),
         ),
     ]
 
 
 def test_a_story_holds_what_is_about_the_request_and_nothing_else() -> None:
-    told = [f"{one.who}: {one.what}" for one in story(lines(), "try-1")]
+    told = [f"{one.who}: {one.what}" for one in trace_request(lines(), "try-1")]
     assert told == [
         "gateway: POST /v1/chat/completions from 10.0.0.9 with key alice, model big, 1000 bytes",
         "gateway: asked gpu-0 (10.0.0.2:8000): no connection after 0.100 s",
@@ -124,14 +125,14 @@ def test_a_story_holds_what_is_about_the_request_and_nothing_else() -> None:
         "controller: gpu-0 is down",
         "gateway: answered 200 by gpu-1 of big after 1.2 s, 500 bytes",
     ]
-    assert story(lines(), "nobody") == []
+    assert trace_request(lines(), "nobody") == []
 
 
 @pytest.mark.parametrize("request_id", ["nobody-asked", "no id; rm -rf /"])
 def test_a_request_that_no_log_knows_is_refused_with_a_sentence(
     request_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(*_: object) -> Iterator[Line]:
+    def none(*_: object) -> Iterator[LogLine]:
         yield from lines()
 
     monkeypatch.setattr(host_logs, "_lines", none)
@@ -154,7 +155,7 @@ def test_parts_levels_and_engines_are_chosen() -> None:
 def vllm_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     monkeypatch.setenv("MANYEYES_ENGINE", "gpu-0")
     monkeypatch.setenv("MANYEYES_POOL", "big")
-    kept, form = vllm_log_config.Kept(), vllm_log_config.Lines()
+    kept, form = vllm_log_config.PrivateLineFilter(), vllm_log_config.VllmJsonFormatter()
 
     def say(logger: str, template: str, *args: object) -> dict[str, Any] | None:
         record = logging.LogRecord(logger, logging.INFO, "x.py", 1, template, args, None)
@@ -197,5 +198,5 @@ def test_vllms_logging_file_is_one_that_pythons_logging_takes(monkeypatch: pytes
     monkeypatch.setenv("MANYEYES_POOL", "big")
     configured = json.loads((ROOT / "manyeyes/observability/vllm.json").read_text())
     maker = logging.config.DictConfigurator(configured)
-    assert isinstance(maker.configure_formatter(configured["formatters"]["lines"]), vllm_log_config.Lines)
-    assert isinstance(maker.configure_filter(configured["filters"]["kept"]), vllm_log_config.Kept)
+    assert isinstance(maker.configure_formatter(configured["formatters"]["lines"]), vllm_log_config.VllmJsonFormatter)
+    assert isinstance(maker.configure_filter(configured["filters"]["kept"]), vllm_log_config.PrivateLineFilter)

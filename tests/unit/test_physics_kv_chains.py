@@ -4,15 +4,14 @@ from random import Random
 
 import pytest
 
-from manyeyes.simulator.conversation_kv_cache import ChainCache
-from manyeyes.simulator.kv_cache import KvCache
-from manyeyes.simulator.sequence import Sequence
+from manyeyes.simulator.kv_cache import ConversationKvCache, KvCache
+from manyeyes.simulator.request import RunningSequence
 from tests.unit.emulated import sequence
 
 CONVERSATIONS, CAPACITY = 9, 1_600
 
 
-def turn(chain: int, prompt: int, answer: int) -> tuple[Sequence, Sequence]:
+def turn(chain: int, prompt: int, answer: int) -> tuple[RunningSequence, RunningSequence]:
     """The same turn for either cache: its tokens begin with those of the turns before it."""
     tokens = [chain * 100_000 + place for place in range(prompt)]
     twins = sequence(tokens, answer), sequence(tokens, answer)
@@ -26,9 +25,9 @@ def turn(chain: int, prompt: int, answer: int) -> tuple[Sequence, Sequence]:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_same_turns_find_the_same_blocks_and_leave_the_same_room(seed: int) -> None:
     random = Random(seed)
-    blocks, chains = KvCache(CAPACITY), ChainCache(CAPACITY)
+    blocks, chains = KvCache(CAPACITY), ConversationKvCache(CAPACITY)
     names, lengths = {one: one for one in range(CONVERSATIONS)}, dict.fromkeys(range(CONVERSATIONS), 0)
-    running: dict[int, tuple[Sequence, Sequence]] = {}
+    running: dict[int, tuple[RunningSequence, RunningSequence]] = {}
     for _ in range(400):
         chain = random.randrange(CONVERSATIONS)
         if chain not in running:
@@ -62,7 +61,7 @@ def test_the_same_turns_find_the_same_blocks_and_leave_the_same_room(seed: int) 
 
 
 def test_of_the_longest_unused_conversation_the_last_blocks_go_first() -> None:
-    chains = ChainCache(20 * 16)
+    chains = ConversationKvCache(20 * 16)
     for chain in (1, 2):
         _, one = turn(chain, 160, 16)
         assert chains.admit(one, [], 160)
@@ -73,14 +72,14 @@ def test_of_the_longest_unused_conversation_the_last_blocks_go_first() -> None:
 
 
 def test_a_sequence_that_does_not_fit_is_not_let_in_and_nothing_changes() -> None:
-    chains = ChainCache(160)
+    chains = ConversationKvCache(160)
     _, one = turn(1, 161, 1)
     assert not chains.admit(one, [], 16)
     assert chains.free == 10
 
 
 def test_forgetting_empties_what_nobody_uses() -> None:
-    chains = ChainCache(160)
+    chains = ConversationKvCache(160)
     _, one = turn(1, 100, 1)
     assert chains.admit(one, [], 100)
     chains.release(one)

@@ -7,13 +7,12 @@ from random import Random
 import pytest
 
 from manyeyes.simulator import profile
-from manyeyes.simulator.core import BatchedCore
-from manyeyes.simulator.fast_forward_core import LeapingCore
-from manyeyes.simulator.request import Medium
+from manyeyes.simulator.core import BatchedCore, FastForwardCore
+from manyeyes.simulator.request import MediaItem
 from tests.unit.emulated import medium, scheduler, sequence
 
-PROFILE = profile.load("rtx4090-qwen3-vl-4b-fp8")
-Arrivals = list[tuple[float, int, int, tuple[Medium, ...]]]
+PROFILE = profile.load_profile("rtx4090-qwen3-vl-4b-fp8")
+Arrivals = list[tuple[float, int, int, tuple[MediaItem, ...]]]
 
 
 def arrivals(seed: int, number: int, mean_gap_s: float) -> Arrivals:
@@ -47,7 +46,7 @@ def one_by_one(wanted: Arrivals, kv_tokens: int, seats: int) -> list[tuple[float
 
 
 def in_leaps(wanted: Arrivals, kv_tokens: int, seats: int) -> tuple[list[tuple[float, float]], int]:
-    core = LeapingCore(scheduler(kv_tokens, seats), PROFILE)
+    core = FastForwardCore(scheduler(kv_tokens, seats), PROFILE)
     jobs = [sequence(prompt, answer, media, start=10_000 * n) for n, (_, prompt, answer, media) in enumerate(wanted)]
     queue = [(at, n) for n, (at, *_) in enumerate(wanted)]
     heapify(queue)
@@ -85,7 +84,7 @@ def test_a_long_answer_alone_takes_a_handful_of_steps() -> None:
 
 
 def test_time_spent_adds_up_to_the_time_there_was_work() -> None:
-    core = LeapingCore(scheduler(), replace(PROFILE, context_ns=0.0))
+    core = FastForwardCore(scheduler(), replace(PROFILE, context_ns=0.0))
     one = sequence(100, answer=50)
     core.add(one, 3.0)
     while core.next_at is not None:
@@ -96,7 +95,7 @@ def test_time_spent_adds_up_to_the_time_there_was_work() -> None:
 
 
 def test_who_waits_for_a_seat_is_said_to() -> None:
-    core = LeapingCore(scheduler(seats=1), PROFILE)
+    core = FastForwardCore(scheduler(seats=1), PROFILE)
     core.add(sequence(50, answer=30), 0.0)
     core.add(sequence(50, answer=30, start=900), 0.0)
     while core.next_at is not None:
@@ -105,7 +104,7 @@ def test_who_waits_for_a_seat_is_said_to() -> None:
 
 
 def test_who_waits_for_room_in_the_kv_cache_is_said_to() -> None:
-    core = LeapingCore(scheduler(kv_tokens=160), PROFILE)
+    core = FastForwardCore(scheduler(kv_tokens=160), PROFILE)
     core.add(sequence(100, answer=30), 0.0)
     core.add(sequence(100, answer=30, start=900), 0.0)
     while core.next_at is not None:

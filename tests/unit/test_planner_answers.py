@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.planner.__main__ import main
-from manyeyes.planner.bottlenecks import PREFILL, PREPROCESSING, lost
-from manyeyes.planner.result import STAGES, Outcome
+from manyeyes.planner.result import PREFILL, PREPROCESSING, STAGES, SimulationResult, lost_time_by_resource
 
 QUICK = ["--requests", "400", "--output-tokens", "40", "--pool", "qwen3-vl-4b"]
 
@@ -87,8 +86,8 @@ def test_policies_are_compared_on_the_same_users(tmp_path: Path, capsys: pytest.
     assert "Written" in capsys.readouterr().out
 
 
-def outcome(stages: dict[str, float], waited: dict[str, float] | None = None, prefill: float = 0.0) -> Outcome:
-    found = Outcome(1, 1.0, prefill_share=prefill, waited_s=waited or {})
+def outcome(stages: dict[str, float], waited: dict[str, float] | None = None, prefill: float = 0.0) -> SimulationResult:
+    found = SimulationResult(1, 1.0, prefill_share=prefill, waited_s=waited or {})
     found.total_s.append(sum(stages.values()))
     found.stages_s = [stages.get(name, 0.0) for name in STAGES]
     return found
@@ -97,9 +96,9 @@ def outcome(stages: dict[str, float], waited: dict[str, float] | None = None, pr
 def test_time_is_lost_to_what_requests_wait_for() -> None:
     idle = outcome({"preprocessing": 0.1, "answer": 1.0})
     loaded = outcome({"preprocessing wait": 2.0, "preprocessing": 0.1, "queue": 0.5, "answer": 1.0}, {"budget": 3.0})
-    assert list(lost(loaded, idle).items()) == [(PREPROCESSING, 2.0), (PREFILL, 0.5)]
+    assert list(lost_time_by_resource(loaded, idle).items()) == [(PREPROCESSING, 2.0), (PREFILL, 0.5)]
 
 
 def test_nothing_is_lost_on_an_idle_engine() -> None:
     idle = outcome({"preprocessing": 0.1, "answer": 1.0}, prefill=0.3)
-    assert lost(idle, idle) == {}
+    assert lost_time_by_resource(idle, idle) == {}

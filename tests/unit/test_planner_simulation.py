@@ -4,35 +4,34 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.percentiles import percentile
+from loadtest.statistics import percentile
 from manyeyes.config.pools import Pool
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.gpu_spec import card
-from manyeyes.planner.plan_request import Ask
-from manyeyes.planner.result import STAGES, Outcome
-from manyeyes.planner.simulation import Simulation, Span
-from manyeyes.planner.workload import Conversation, Work, arrivals
+from manyeyes.planner.plan_request import PlanRequest, gpu_spec_of
+from manyeyes.planner.result import STAGES, SimulationResult
+from manyeyes.planner.simulation import MeasuredSpan, Simulation
+from manyeyes.planner.workload import PlannedWorkload, SimulatedConversation, arrivals
 from manyeyes.simulator import profile
 
-FOUR_B = profile.load("rtx4090-qwen3-vl-4b-fp8")
-CARD = card(FOUR_B, Pool(name="p", model="Qwen/Qwen3-VL-4B-Instruct-FP8"))
-CHATS = Work(1024, 768, turns=5, think_s=3.0, output_tokens=60)
-PICTURES = Work(1280, 720, output_tokens=60)
+FOUR_B = profile.load_profile("rtx4090-qwen3-vl-4b-fp8")
+CARD = gpu_spec_of(FOUR_B, Pool(name="p", model="Qwen/Qwen3-VL-4B-Instruct-FP8"))
+CHATS = PlannedWorkload(1024, 768, turns=5, think_s=3.0, output_tokens=60)
+PICTURES = PlannedWorkload(1280, 720, output_tokens=60)
 
 
-def ask(work: Work = PICTURES, rps: float = 10.0, policy: str = "sticky", seed: int = 1) -> Ask:
-    return Ask(work, CARD, rps, 5.0, None, 0.99, policy=policy, seed=seed)
+def ask(work: PlannedWorkload = PICTURES, rps: float = 10.0, policy: str = "sticky", seed: int = 1) -> PlanRequest:
+    return PlanRequest(work, CARD, rps, 5.0, None, 0.99, policy=policy, seed=seed)
 
 
-def run(wanted: Ask, engines: int = 3, warm_s: float = 20.0, measured_s: float = 60.0) -> Outcome:
-    return Simulation(wanted, engines, Span(warm_s, measured_s)).run()
+def run(wanted: PlanRequest, engines: int = 3, warm_s: float = 20.0, measured_s: float = 60.0) -> SimulationResult:
+    return Simulation(wanted, engines, MeasuredSpan(warm_s, measured_s)).run()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("rps", [3.0, 40.0], ids=["calm", "overloaded"])
 def test_every_request_ends_once(policy: str, rps: float) -> None:
     few_places = replace(CARD, in_flight=20, max_num_seqs=10)
-    simulation = Simulation(replace(ask(rps=rps, policy=policy), card=few_places), 2, Span(5.0, 20.0))
+    simulation = Simulation(replace(ask(rps=rps, policy=policy), card=few_places), 2, MeasuredSpan(5.0, 20.0))
     outcome = simulation.run()
     assert outcome.all_requests == outcome.all_ended
     assert outcome.requests == outcome.answered + outcome.refused + outcome.failed
@@ -117,7 +116,7 @@ def test_ctrl_c_leaves_what_is_known_marked_partial() -> None:
         if share > 0.5:
             raise KeyboardInterrupt
 
-    outcome = Simulation(ask(rps=15.0), 3, Span(5.0, 600.0)).run(stop)
+    outcome = Simulation(ask(rps=15.0), 3, MeasuredSpan(5.0, 600.0)).run(stop)
     assert outcome.partial
     assert 0 < outcome.measured_s < 600
     assert outcome.answered > 100
@@ -125,7 +124,7 @@ def test_ctrl_c_leaves_what_is_known_marked_partial() -> None:
 
 
 def test_the_prompts_of_a_chat_hold_all_its_turns_so_far() -> None:
-    chat = Conversation(CHATS, 1, 5)
+    chat = SimulatedConversation(CHATS, 1, 5)
     jobs = [chat.next_job() for _ in range(5)]
     answers = [len(job.answer) for job in jobs]
     assert [len(job.prompt) for job in jobs] == [CHATS.prompt_tokens(answers[:turn]) for turn in range(5)]

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from manyeyes.monitoring.prometheus_client import Line
+from manyeyes.monitoring.prometheus_client import TimeSeries
 from manyeyes.monitoring.report import time_chart, wording
-from manyeyes.monitoring.report.page import page
-from manyeyes.monitoring.report.queries import CHARTS, Gathered, Span, Told, spans
-from manyeyes.monitoring.report.time_chart import Drawn
+from manyeyes.monitoring.report.page import render_report
+from manyeyes.monitoring.report.queries import CHARTS, AlertSpan, PoolFigures, ReportData, alert_spans
+from manyeyes.monitoring.report.time_chart import RenderedChart
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
-WELL = Told(
+WELL = PoolFigures(
     pool="big",
     requests=12_345,
     answered=0.9991,
@@ -30,14 +30,16 @@ LATE = replace(WELL, pool="small", in_time=0.9)
 IDLE = replace(WELL, pool="idle", requests=0, answered=None, in_time=None, p50_s=None, p95_s=None, p99_s=None)
 
 
-def about(*pools: Told, lines: dict[str, list[Line]] | None = None, **more: tuple[Span, ...]) -> Gathered:
+def about(
+    *pools: PoolFigures, lines: dict[str, list[TimeSeries]] | None = None, **more: tuple[AlertSpan, ...]
+) -> ReportData:
     drawn = {name: (lines or {}).get(name, []) for name in CHARTS}
     answers = (("big", "gpu-0", 75.0), ("big", "gpu-1", 25.0))
-    return Gathered(START, START + 3600, 15, pools, answers, drawn, more.get("alerts", ()), more.get("marks", ()))
+    return ReportData(START, START + 3600, 15, pools, answers, drawn, more.get("alerts", ()), more.get("marks", ()))
 
 
-def line(*values: float, step_s: float = 15, start_s: float = START, **labels: str) -> Line:
-    return Line(labels, tuple((start_s + number * step_s, value) for number, value in enumerate(values)))
+def line(*values: float, step_s: float = 15, start_s: float = START, **labels: str) -> TimeSeries:
+    return TimeSeries(labels, tuple((start_s + number * step_s, value) for number, value in enumerate(values)))
 
 
 def test_the_headline_says_whether_users_were_well() -> None:
@@ -48,7 +50,7 @@ def test_the_headline_says_whether_users_were_well() -> None:
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert [wording.percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
+    assert [wording.format_percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
         "100 %", "99.99 %", "99.93 %", "98.7 %", "0.0 %", "–",
     ]  # fmt: skip
 
@@ -61,7 +63,7 @@ def test_the_mean_of_pools_is_weighed_by_their_requests() -> None:
 
 def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_line() -> None:
     points = ((0.0, 1.0), (15.0, 1.0), (30.0, 1.0), (120.0, 1.0), (135.0, 2.0))
-    assert spans(points, 15) == [(0, 30), (120, 135)]
+    assert alert_spans(points, 15) == [(0, 30), (120, 135)]
     assert [len(piece) for piece in time_chart.pieces(points, 15)] == [3, 2]
     assert len(time_chart.pieces(((0.0, 1.0),), 15)[0]) == 2, "a single sample is still seen"
 
@@ -84,17 +86,21 @@ def test_times_under_a_chart_are_round_and_few(hours: float, first: str, last: s
 
 
 def test_a_chart_names_its_lines_and_leaves_out_the_idlest_of_too_many() -> None:
-    lines = [Drawn(f"gpu-{number}", ((START, float(number)), (START + 15, float(number)))) for number in range(10)]
-    drawn = time_chart.chart(about(), "Requests of each engine", "/s", lines)
+    lines = [
+        RenderedChart(f"gpu-{number}", ((START, float(number)), (START + 15, float(number)))) for number in range(10)
+    ]
+    drawn = time_chart.draw_time_chart(about(), "Requests of each engine", "/s", lines)
     assert "and 2 more" in drawn
     assert "gpu-9" in drawn
     assert "gpu-1<" not in drawn
-    assert time_chart.chart(about(), "Nothing", "/s", []) == ""
+    assert time_chart.draw_time_chart(about(), "Nothing", "/s", []) == ""
 
 
 def test_an_objective_far_above_every_line_does_not_flatten_them() -> None:
     def chart(objective: float) -> str:
-        return time_chart.chart(about(), "P95", "s", [Drawn("big", ((START, 1.0),))], objectives=[objective])
+        return time_chart.draw_time_chart(
+            about(), "P95", "s", [RenderedChart("big", ((START, 1.0),))], objectives=[objective]
+        )
 
     assert "objective 2 s" in chart(2)
     assert "objective" not in chart(30)
@@ -102,11 +108,13 @@ def test_an_objective_far_above_every_line_does_not_flatten_them() -> None:
 
 def test_the_page_shows_what_was_missed_alerts_that_last_and_events_of_its_time_only() -> None:
     end = START + 3600
-    alerts = (Span("PoolEmpty", end - 60, end, "big, page"), Span("KvFull", START, START + 600, "big, gpu-1"))
+    alerts = (AlertSpan("PoolEmpty", end - 60, end, "big, page"), AlertSpan("KvFull", START, START + 600, "big, gpu-1"))
     events = [(datetime.fromtimestamp(at, UTC), text) for at, text in ((end - 5, "in <it>"), (START - 5, "before it"))]
     lines = {"requests": [line(1, 2, 3, pool="big")], "p95": [line(0.5, 0.6, pool="big")]}
-    marks = (Span("a load test", START + 60, START + 120),)
-    text = page(about(WELL, LATE, lines=lines, alerts=alerts, marks=marks), "cluster", events, [], "make report")
+    marks = (AlertSpan("a load test", START + 60, START + 120),)
+    text = render_report(
+        about(WELL, LATE, lines=lines, alerts=alerts, marks=marks), "cluster", events, [], "make report"
+    )
     assert '<h1 class="bad">Users were not well: small missed its objective</h1>' in text
     assert '<td class="bad">90.0 %' in text
     assert "PoolEmpty<small>big, page</small>" in text

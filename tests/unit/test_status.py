@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from manyeyes.cli import status
-from manyeyes.monitoring.prometheus_client import Alert, Number, Prometheus
-from manyeyes.monitoring.status import collector, snapshot, tables
-from manyeyes.monitoring.status.snapshot import Sight
+from manyeyes.monitoring.prometheus_client import ActiveAlert, InstantSample, PrometheusClient
+from manyeyes.monitoring.status import snapshot, tables
+from manyeyes.monitoring.status.snapshot import ClusterStatus
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LONG = "qwen3-vl-30b-a3b-instruct-for-documents"
@@ -28,23 +28,25 @@ def pool(name: str, *engines: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"name": name, "up": up, "total": len(engines), "engines": list(engines)} | said | more
 
 
-def seen(*pools: dict[str, Any], numbers: dict[str, list[Number]] | None = None, **more: Any) -> Sight:
-    return snapshot.sight({"pools": list(pools)}, more.pop("events", []), numbers or {}, more.pop("alerts", []), **more)
+def seen(*pools: dict[str, Any], numbers: dict[str, list[InstantSample]] | None = None, **more: Any) -> ClusterStatus:
+    return snapshot.build_status(
+        {"pools": list(pools)}, more.pop("events", []), numbers or {}, more.pop("alerts", []), **more
+    )
 
 
-def shown(now: Sight) -> str:
+def shown(now: ClusterStatus) -> str:
     console = Console(width=80, file=io.StringIO(), highlight=False)
-    console.print(tables.page(now, NOW))
+    console.print(tables.render_status(now, NOW))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def test_rates_shares_and_gpu_use_stand_beside_what_the_controller_says() -> None:
     numbers = {
-        "rps": [Number({"pool": "big"}, 12.34)],
-        "errors": [Number({"pool": "big"}, 0.02)],
-        "share": [Number({"pool": "big", "engine": "gpu-0"}, 0.6)],
-        "gpu": [Number({"gpu": "0"}, 0.97)],
+        "rps": [InstantSample({"pool": "big"}, 12.34)],
+        "errors": [InstantSample({"pool": "big"}, 0.02)],
+        "share": [InstantSample({"pool": "big", "engine": "gpu-0"}, 0.6)],
+        "gpu": [InstantSample({"gpu": "0"}, 0.97)],
     }
     text = shown(seen(pool("big", engine("gpu-0"), engine("gpu-1")), numbers=numbers))
     assert ["big", "all", "up", "2/2", "12.3", "1.2", "s", "–", "2.0%"] in words(text)
@@ -84,9 +86,11 @@ def test_a_pool_without_an_engine_is_empty_or_on_its_fallback() -> None:
 
 
 def test_firing_alerts_are_told_with_their_age_and_pending_ones_are_not() -> None:
-    def alert(name: str, state: str) -> Alert:
+    def alert(name: str, state: str) -> ActiveAlert:
         labels = {"severity": "page", "pool": "big"}
-        return Alert(name, state, NOW - timedelta(minutes=7), labels, {"summary": "big fails 4 % of its requests."})
+        return ActiveAlert(
+            name, state, NOW - timedelta(minutes=7), labels, {"summary": "big fails 4 % of its requests."}
+        )
 
     text = shown(
         seen(pool("big", engine("gpu-0")), alerts=[alert("ErrorsBurnFast", "firing"), alert("SlowBurn", "pending")])
@@ -100,7 +104,7 @@ def test_firing_alerts_are_told_with_their_age_and_pending_ones_are_not() -> Non
 def test_nothing_is_wider_than_eighty_columns_whatever_the_names() -> None:
     event = {"at": NOW.isoformat(), "sentence": "a-very-long-engine-name-0 " + "is down because " * 12}
     endless = pool(LONG, engine("documents-on-the-second-machine-0", "suspect", reason="is suspect: " + "why " * 40))
-    numbers = {name: [Number({"pool": LONG}, 123456.789)] for name in snapshot.QUERIES}
+    numbers = {name: [InstantSample({"pool": LONG}, 123456.789)] for name in snapshot.QUERIES}
     text = shown(seen(endless | {"fallback": LONG, "notice": "emulated, so"}, numbers=numbers, events=[event]))
     assert max(map(len, text.splitlines())) <= 80
     assert "123456.8" in text
@@ -110,10 +114,10 @@ def test_without_prometheus_the_controllers_part_is_shown_and_the_rest_is_said_t
     def controller() -> tuple[dict[str, Any], list[dict[str, str]]]:
         return {"pools": [pool("big", engine("gpu-0"))]}, []
 
-    text = shown(collector.look(controller, None))
+    text = shown(snapshot.collect_status(controller, None))
     assert "monitoring.enabled: false" in text
     assert "alerts are not known" in text
     assert ["gpu-0", "up", "3", "0", "61", "42%", "–", "–"] in words(text)
     assert "1.2 s" in text, "the controller knows the P95 by itself"
-    text = shown(collector.look(controller, Prometheus("http://127.0.0.1:1")))
+    text = shown(snapshot.collect_status(controller, PrometheusClient("http://127.0.0.1:1")))
     assert "Prometheus does not answer at http://127.0.0.1:1" in text

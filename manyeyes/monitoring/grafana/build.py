@@ -19,8 +19,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from manyeyes.monitoring.grafana import cluster, engines, gateway, gpu, loadtest
-from manyeyes.monitoring.grafana.panel import VARIABLES, Dashboard, Row
-from manyeyes.monitoring.grafana.panel_builders import DATASOURCE, made
+from manyeyes.monitoring.grafana.panels import DATASOURCE, VARIABLES, Dashboard, DashboardRow, build_panel
 
 FOLDER = Path(__file__).resolve().parents[3] / "monitoring/grafana/dashboards"
 DASHBOARDS = (cluster.DASHBOARD, engines.DASHBOARD, gateway.DASHBOARD, loadtest.DASHBOARD, gpu.DASHBOARD)
@@ -65,7 +64,7 @@ def dashboard(one: Dashboard) -> dict[str, Any]:
         .annotations([_annotation(name, query, colour) for name, query, colour, _ in ANNOTATIONS])
         .variables([_variable(name) for name in one.variables])
     )
-    _lay_out(builder, one.rows)
+    _place_panels(builder, one.rows)
     document: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
     for note, (_, _, _, formats) in zip(document["annotations"]["list"], ANNOTATIONS, strict=True):
         note.update(formats)
@@ -93,7 +92,7 @@ def _variable(name: str) -> sdk.QueryVariable:
     )
 
 
-def _lay_out(builder: sdk.Dashboard, rows: tuple[Row, ...]) -> None:
+def _place_panels(builder: sdk.Dashboard, rows: tuple[DashboardRow, ...]) -> None:
     """All panels and the headings of their rows, left to right, top to bottom."""
     number = y = 0
     for row in rows:
@@ -105,7 +104,7 @@ def _lay_out(builder: sdk.Dashboard, rows: tuple[Row, ...]) -> None:
             if x + panel.width > COLUMNS:
                 x, y, height = 0, y + height, 0
             number += 1
-            builder.with_panel(made(panel, number, GridPos(x=x, y=y, w=panel.width, h=panel.height)))
+            builder.with_panel(build_panel(panel, number, GridPos(x=x, y=y, w=panel.width, h=panel.height)))
             x, height = x + panel.width, max(height, panel.height)
         y += height
 

@@ -3,7 +3,7 @@
 Times, errors and goodput are what the gateway's log says, so they are what users saw.
 """
 
-from manyeyes.monitoring.grafana.panel import CHOSEN, POOL, Dashboard, Panel, Row, recorded
+from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, recorded
 
 HALF_RED = ((0, "green"), (1, "orange"), (6, "red"))
 """Burn rates: at 1 the budget lasts just as long as it is meant for; 6 is the slower of the two that wake somebody."""
@@ -14,10 +14,10 @@ def burn(share: str, promised: str) -> str:
     return f"{recorded(share)} / on (pool) (1 - {promised}{{{POOL}}})"
 
 
-AT_ONE_LOOK = Row(
+AT_ONE_LOOK = DashboardRow(
     "Are users well?",
     (
-        Panel(
+        DashboardPanel(
             "Answered in time",
             "Share of requests that were answered, and within the pool's objective (pools[].slo), in the last five minutes. "
             "Worry when it is not green: Errors and Request time say which half of the promise is broken.",
@@ -30,7 +30,7 @@ AT_ONE_LOOK = Row(
             decimals=1,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Error budget burn",
             "How many times faster than promised requests fail, in the last five minutes; at 1 the promise is just kept. "
             "Worry above 1 for an hour, and at once above 14: that uses up 2 % of a month's failures in an hour.",
@@ -43,7 +43,7 @@ AT_ONE_LOOK = Row(
             decimals=1,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Latency budget burn",
             "How many times more answers than promised come too late, in the last five minutes; at 1 the promise is just kept. "
             "Worry above 1 for an hour: there are more users than engines for them, or an engine is slow (see Engines).",
@@ -56,7 +56,7 @@ AT_ONE_LOOK = Row(
             decimals=1,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Alerts firing",
             "Alerts that fire at this moment; red spans on the panels below show since when. "
             "Worry above 0: each has a page in docs/runbooks, and make status names them.",
@@ -67,7 +67,7 @@ AT_ONE_LOOK = Row(
             height=4,
             colours=((0, "green"), (1, "red")),
         ),
-        Panel(
+        DashboardPanel(
             "Requests now",
             "Requests that ended, per second, in the last minute. "
             "Worry when it is far from what this hour usually has: users cannot reach the gateway, or somebody sends a flood.",
@@ -79,7 +79,7 @@ AT_ONE_LOOK = Row(
             colours=((0, "blue"),),
             decimals=1,
         ),
-        Panel(
+        DashboardPanel(
             "P95 now",
             "Within this time 19 of 20 answers of the last five minutes were complete. "
             "Worry when it passes the pool's objective, the dashed line of Request time below.",
@@ -92,7 +92,7 @@ AT_ONE_LOOK = Row(
             decimals=2,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Errors now",
             "Share of requests that failed (5xx) in the last five minutes; a 4xx counts neither way. "
             "Worry above 1 %: see Status codes on the Gateway dashboard.",
@@ -105,7 +105,7 @@ AT_ONE_LOOK = Row(
             decimals=2,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Engines short",
             "Engines of each pool that are known and get no new requests. "
             "Worry when it is above 0 for longer than a start takes, unless scaling lets them rest: the Engines dashboard says why.",
@@ -119,17 +119,17 @@ AT_ONE_LOOK = Row(
     ),
 )
 
-SERVED = Row(
+SERVED = DashboardRow(
     "How are they served?",
     (
-        Panel(
+        DashboardPanel(
             "Requests",
             "Requests that ended, per second, by the pool that answered or, where none did, the pool asked for. "
             "Worry when it falls while people work as before.",
             "reqps",
             {"{{pool}}": recorded("pool:requests:rate1m")},
         ),
-        Panel(
+        DashboardPanel(
             "Request time",
             "From the first byte of a request to the last of its answer, over five minutes, retries and fallbacks included. "
             "Worry when p95 passes the dashed objective; when only p99 does, it is a few long answers.",
@@ -142,7 +142,7 @@ SERVED = Row(
             },
             dashed="objective",
         ),
-        Panel(
+        DashboardPanel(
             "Time to the first token",
             "How long users look at nothing: the wait in the engine's queue, the picture and the prompt, over five minutes. "
             "Worry when p95 passes the dashed objective while p50 does not: some wait in a queue (see Work in the engines).",
@@ -154,7 +154,7 @@ SERVED = Row(
             },
             dashed="objective",
         ),
-        Panel(
+        DashboardPanel(
             "Errors",
             "Share of requests that failed (5xx), over five minutes and over an hour; dashed is what was promised. "
             "Worry when the hour's line passes the dashed one: users notice, and the month's budget goes.",
@@ -166,7 +166,7 @@ SERVED = Row(
             },
             dashed="promised",
         ),
-        Panel(
+        DashboardPanel(
             "Answered too late",
             "Share of answers that took longer than the objective, over five minutes and over an hour; dashed is what was promised. "
             "Worry when the hour's line passes the dashed one: add an engine, or raise an objective that nobody needs.",
@@ -178,7 +178,7 @@ SERVED = Row(
             },
             dashed="promised",
         ),
-        Panel(
+        DashboardPanel(
             "Turned away, fallen back, tried again",
             "Share of requests that got 429, that another pool answered, and that needed a second engine, over five minutes. "
             "Worry when any of it lasts: 429 is a pool that is too small, the others an engine that fails or a pool that is empty.",
@@ -192,10 +192,10 @@ SERVED = Row(
     ),
 )
 
-ENOUGH = Row(
+ENOUGH = DashboardRow(
     "Are there engines enough?",
     (
-        Panel(
+        DashboardPanel(
             "Engines up",
             "Engines of each pool that get new requests, as the controller sees it; dashed is how many are known. "
             "Worry at 0: the pool answers 503 or falls back to the next one. No data: the controller itself is gone, nginx keeps the last engines.",
@@ -203,7 +203,7 @@ ENOUGH = Row(
             {"up {{pool}}": recorded("pool:engines_up:sum"), "known {{pool}}": recorded("pool:engines:count")},
             dashed="known",
         ),
-        Panel(
+        DashboardPanel(
             "Work in the engines",
             "Requests that GPUs work on, that wait in an engine's queue, and that are hidden: their pictures are being prepared on the CPU, where no queue of vLLM counts them. "
             "Worry when waiting or hidden grow for minutes: waiting wants GPUs, hidden wants CPU cores (or smaller pictures).",
@@ -214,7 +214,7 @@ ENOUGH = Row(
                 "hidden {{pool}}": recorded("pool:hidden_queue:sum"),
             },
         ),
-        Panel(
+        DashboardPanel(
             "Tokens",
             "Text written and prompt read (pictures are prompt tokens too), per second: the work that is done. "
             "Worry when it stays flat while requests wait: this is all that the engines can do.",
@@ -224,21 +224,21 @@ ENOUGH = Row(
                 "read {{pool}}": recorded("pool:prompt_tokens:rate1m"),
             },
         ),
-        Panel(
+        DashboardPanel(
             "Pictures",
             "Pictures and videos that engines were asked about, per second. "
             "Worry when it grows and Requests does not: the same people send more pictures each, and each costs CPU and prompt tokens.",
             "suffix: /s",
             {"{{pool}}": recorded("pool:images:rate5m")},
         ),
-        Panel(
+        DashboardPanel(
             "Engines that scaling waits for",
             "Engines that a pool's scaling wants and that do not serve yet; 0 where a pool has no scaling. "
             "Worry when it stays above 0 for longer than a start takes: see the pool's events and the log of the controller.",
             "short",
             {"{{pool}}": f"{recorded('pool:scaling_missing:max')} or 0 * {recorded('pool:engines:count')}"},
         ),
-        Panel(
+        DashboardPanel(
             "Changes of state",
             "How often engines changed their state, per minute. "
             "Worry about an engine that shows up again and again: it goes up and down, or hangs and is restarted.",

@@ -4,7 +4,7 @@ Prometheus puts `engine`, `pool` and `flavour` on what it scrapes from engines; 
 is called `exported_engine` there.
 """
 
-from manyeyes.monitoring.grafana.panel import CHOSEN, POOL, Dashboard, Panel, Row, rate, recorded
+from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
 
 STATES = (
     (1, "unknown", "text"),
@@ -31,10 +31,10 @@ def share_of_pool() -> str:
     return f"{recorded('pool_engine:requests:rate1m')} / on (pool) group_left {whole}"
 
 
-WHICH = Row(
+WHICH = DashboardRow(
     "Which one?",
     (
-        Panel(
+        DashboardPanel(
             "Engine states",
             "The state of each engine over time. "
             "Worry about red, and about an engine that goes to and fro: it restarts, or it is too busy to answer its probes.",
@@ -44,7 +44,7 @@ WHICH = Row(
             width=16,
             names=STATES,
         ),
-        Panel(
+        DashboardPanel(
             "Balance",
             "Requests of the busiest engine of a pool over those of the least busy one that is up, in the last five minutes; 1 is even. "
             "Worry above 2 under load: see Share of each engine for which it is. Hundreds mean that one that is up gets nothing.",
@@ -52,14 +52,14 @@ WHICH = Row(
             {"{{pool}}": recorded("pool:balance:ratio")},
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Requests of each engine",
             "Requests that ended, per second, by the engine that answered last. "
             "Worry when one line leaves those of its pool for minutes under load: it is slower, failing, or holds all conversations.",
             "reqps",
             {"{{engine}}": recorded("pool_engine:requests:rate1m")},
         ),
-        Panel(
+        DashboardPanel(
             "Share of each engine",
             "Each engine's part of what its pool's engines answered. "
             "Worry when it stays far from one over the number of engines, as long as many people ask: a few long chats are never even.",
@@ -68,28 +68,28 @@ WHICH = Row(
             most=1,
             none="nobody asks",
         ),
-        Panel(
+        DashboardPanel(
             "Asked in vain",
             "Share of the times that the gateway asked an engine and got no answer, over five minutes; users saw a retry or an error. "
             "Worry about one that stands out: it gets requests and does not answer them, though the controller takes it for up.",
             "percentunit",
             {"{{engine}}": recorded("pool_engine:failed_attempts:ratio_rate5m")},
         ),
-        Panel(
+        DashboardPanel(
             "Request time, p95 of each engine",
             "Within this time 19 of 20 answers of an engine were complete, over five minutes. "
             "Worry about an engine far above the others of its pool: hot, short of memory, or on a slower GPU.",
             "s",
             {"{{engine}}": recorded("pool_engine:request_seconds:p95")},
         ),
-        Panel(
+        DashboardPanel(
             "First token, p95 of each engine",
             "Wait in the queue, picture and prompt, as the engine measures it, over five minutes. "
             "Worry when one is far above the others: requests wait there (see Running and waiting).",
             "s",
             {"{{engine}}": recorded("pool_engine:first_token_seconds:p95")},
         ),
-        Panel(
+        DashboardPanel(
             "Aborted and failed answers",
             "Requests that ended without a whole answer; vLLM sends an aborted one with status 200, so nginx does not see it. "
             "Worry at anything above 0 that lasts: an engine is being stopped while it has work, or it fails inside.",
@@ -103,10 +103,10 @@ WHICH = Row(
     ),
 )
 
-WHY = Row(
+WHY = DashboardRow(
     "Why?",
     (
-        Panel(
+        DashboardPanel(
             "Running and waiting",
             "Requests that each engine works on, and those in its queue. "
             "Worry when requests wait for minutes (the pool is too small), or wait at one engine while another has none.",
@@ -116,14 +116,14 @@ WHY = Row(
                 "{{engine}} waiting": f"manyeyes_engine_waiting{{{CHOSEN}}}",
             },
         ),
-        Panel(
+        DashboardPanel(
             "Hidden queue",
             "Requests inside an engine that neither run nor wait: their pictures are being prepared on its CPU. "
             "Worry when it grows while the GPU has little to do: fewer or smaller pictures, more cores, or another engine.",
             "short",
             {"{{engine}}": f"manyeyes_engine_hidden_queue{{{CHOSEN}}}"},
         ),
-        Panel(
+        DashboardPanel(
             "KV cache in use",
             "Share of the memory for running requests' keys and values that is taken. "
             "Worry above 90 %: the next requests wait, or running ones are thrown out (see Preemptions).",
@@ -132,28 +132,28 @@ WHY = Row(
             most=1,
             line_at=0.9,
         ),
-        Panel(
+        DashboardPanel(
             "Preemptions",
             "Requests thrown out of the KV cache and begun anew, per second. "
             "Worry above 0: users wait for the same work twice; lower max_num_seqs or max_model_len of the pool, or add an engine.",
             "suffix: /s",
             {"{{engine}}": recorded("pool_engine:preemptions:rate5m")},
         ),
-        Panel(
+        DashboardPanel(
             "Tokens written by each engine",
             "Tokens written per second. "
             "Worry when one writes far less than the others of its pool with as many requests running: its GPU is throttled or shared.",
             "suffix: tokens/s",
             {"{{engine}}": recorded("pool_engine:generation_tokens:rate1m")},
         ),
-        Panel(
+        DashboardPanel(
             "Between two tokens, p95",
             "The pace at which text appears, per pool, over five minutes. "
             "Worry above 0.1 s, slower than people read: too many requests run at once, or long prompts come between the tokens of others.",
             "s",
             {"{{pool}}": recorded("pool:inter_token_seconds:p95")},
         ),
-        Panel(
+        DashboardPanel(
             "Prompt tokens from cache",
             "Share of prompt tokens whose keys and values were still there from an earlier request, mostly the turns before. "
             "Worry when it drops while people chat as before: conversations no longer return to their engine, or its cache is too small.",
@@ -161,7 +161,7 @@ WHY = Row(
             {"{{engine}}": recorded("pool_engine:prefix_cache_hits:ratio_rate5m")},
             most=1,
         ),
-        Panel(
+        DashboardPanel(
             "Pictures from cache",
             "Share of pictures that the engine had prepared before, so that resizing and encoding were saved. "
             "Worry when it drops together with Prompt tokens from cache; with every picture new it is rightly 0.",
@@ -169,7 +169,7 @@ WHY = Row(
             {"{{engine}}": recorded("pool_engine:mm_cache_hits:ratio_rate5m")},
             most=1,
         ),
-        Panel(
+        DashboardPanel(
             "Answer to the health check",
             "How long an engine takes to answer the controller, or is waited for. "
             "Worry above a second without much work: its process has no CPU left, or it hangs. A busy engine may take seconds and stays up.",

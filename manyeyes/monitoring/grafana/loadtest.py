@@ -3,7 +3,7 @@
 A run is marked (`manyeyes_mark`, docs/loadtest.md): blue spans on every dashboard, and the figures by mark here.
 """
 
-from manyeyes.monitoring.grafana.panel import POOL, Dashboard, Panel, Row, recorded
+from manyeyes.monitoring.grafana.panels import POOL, Dashboard, DashboardPanel, DashboardRow, recorded
 
 STEP = "15s"
 
@@ -18,10 +18,10 @@ def worst(name: str) -> str:
     return f"max({recorded(name)}) or 0 * sum({recorded('pool:engines:count')})"
 
 
-RUNS = Row(
+RUNS = DashboardRow(
     "Before and after",
     (
-        Panel(
+        DashboardPanel(
             "Requests a second, by run",
             "The mean over each marked time that is in view; the start and the end of a run are in it. "
             "Worry when a change was to bring more and the later run has no more: look whether the generator was the limit, which the run says at its end.",
@@ -32,7 +32,7 @@ RUNS = Row(
             colours=((0, "blue"),),
             none="nothing is marked",
         ),
-        Panel(
+        DashboardPanel(
             "P95, by run",
             "The mean of the P95 of the slowest chosen pool over each marked time that is in view. "
             "Worry when it grew from one run to the next at the same requests a second.",
@@ -43,7 +43,7 @@ RUNS = Row(
             colours=((0, "blue"),),
             none="nothing is marked",
         ),
-        Panel(
+        DashboardPanel(
             "TTFT P95, by run",
             "The same for the wait until the first token, as the engines measure it. "
             "Worry when it grew while Requests a second did not: the cache share or the balance got worse (see below).",
@@ -54,7 +54,7 @@ RUNS = Row(
             colours=((0, "blue"),),
             none="nothing is marked",
         ),
-        Panel(
+        DashboardPanel(
             "Failed, by run",
             "The mean share of requests that failed (5xx) over each marked time that is in view. "
             "Worry above 0: a run with errors measures errors.",
@@ -68,10 +68,10 @@ RUNS = Row(
     ),
 )
 
-OVER_TIME = Row(
+OVER_TIME = DashboardRow(
     "Over the run",
     (
-        Panel(
+        DashboardPanel(
             "Load",
             "Requests that ended, per second, and requests inside the engines. "
             "Worry when requests in the engines grow and requests a second do not: this is the most that the engines can do.",
@@ -81,7 +81,7 @@ OVER_TIME = Row(
                 "{{pool}} in the engines": recorded("pool:in_flight:sum"),
             },
         ),
-        Panel(
+        DashboardPanel(
             "Times under load",
             "P95 of whole answers and of first tokens, over five minutes; dashed is the objective. "
             "Worry when it bends upwards while Load still grows slowly: that is the knee, and the load before it is what the cluster can promise.",
@@ -93,7 +93,7 @@ OVER_TIME = Row(
             },
             dashed="objective",
         ),
-        Panel(
+        DashboardPanel(
             "Answered in time under load",
             "Share of requests that were answered within the objective, over five minutes: goodput over throughput. "
             "Worry below the objective's share: more load only makes more late answers.",
@@ -101,14 +101,14 @@ OVER_TIME = Row(
             {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
             most=1,
         ),
-        Panel(
+        DashboardPanel(
             "Share of each engine under load",
             "Requests of each engine, per second. "
             "Worry when lines of a pool stay apart under steady load of many people.",
             "reqps",
             {"{{engine}}": recorded("pool_engine:requests:rate1m")},
         ),
-        Panel(
+        DashboardPanel(
             "Where requests wait",
             "Requests in the engines' queues, and hidden ones, whose pictures are being prepared on the CPU. "
             "Worry when hidden is the larger one: more GPUs bring nothing then, more CPU cores do.",
@@ -118,7 +118,7 @@ OVER_TIME = Row(
                 "{{pool}} hidden": recorded("pool:hidden_queue:sum"),
             },
         ),
-        Panel(
+        DashboardPanel(
             "Served from caches",
             "Shares of prompt tokens and of pictures that engines had from earlier requests. "
             "Worry when two runs that are compared differ here: they did not ask for the same work.",
@@ -129,7 +129,7 @@ OVER_TIME = Row(
             },
             most=1,
         ),
-        Panel(
+        DashboardPanel(
             "Load generator",
             "Share of a core that the busiest process of a `make loadtest` on this host takes; 0 while none runs here. "
             "Worry above 85 %, the dashed line: the run then measures its generator and not the cluster.",

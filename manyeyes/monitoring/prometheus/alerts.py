@@ -6,7 +6,7 @@ A share of few requests says little, so each such alert wants some requests that
 """
 
 from manyeyes.monitoring.prometheus.recording import SERVING
-from manyeyes.monitoring.prometheus.rule import Alert, Group
+from manyeyes.monitoring.prometheus.rule import AlertRule, RuleGroup
 
 FAST, SLOW = 14.4, 6
 """Times the pace that uses up exactly what the promise allows: 2 % of a month's in an hour, and 5 % in six hours."""
@@ -48,52 +48,52 @@ def late_in(window: str) -> str:
     return f"(sum by (pool) (increase({ANSWERED}[{window}])) - sum by (pool) (increase({KEPT}[{window}])))"
 
 
-USERS = Group(
+USERS = RuleGroup(
     "user_alerts",
     (
-        Alert(
+        AlertRule(
             "ErrorBurnFast",
             burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", FAST, "5m", "1h", errors_in("1h")),
             "1m",
             "page",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} fail.",
         ),
-        Alert(
+        AlertRule(
             "ErrorBurnSlow",
             burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", SLOW, "30m", "6h", errors_in("6h")),
             "5m",
             "ticket",
             "For hours {{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} have failed.",
         ),
-        Alert(
+        AlertRule(
             "LatencyBurnFast",
             burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", FAST, "5m", "1h", late_in("1h")),
             "2m",
             "page",
             "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} take longer than promised.",
         ),
-        Alert(
+        AlertRule(
             "LatencyBurnSlow",
             burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", SLOW, "30m", "6h", late_in("6h")),
             "5m",
             "ticket",
             "For hours {{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} have taken longer than promised.",
         ),
-        Alert(
+        AlertRule(
             "GatewayDown",
             "max by (job) (nginx_up) == 0",
             "30s",
             "page",
             "The gateway of {{ $externalLabels.cluster }} does not answer its exporter: nobody reaches any pool or engine.",
         ),
-        Alert(
+        AlertRule(
             "PoolEmpty",
             f"{NOBODY_SERVES} unless on (pool) {HAS_FALLBACK}",
             "30s",
             "page",
             "No engine of {{ $labels.pool }} serves and nothing stands in: users get 503.",
         ),
-        Alert(
+        AlertRule(
             "RunningOnFallback",
             f"({NOBODY_SERVES} and on (pool) {HAS_FALLBACK})"
             f" or (pool:fallbacks:ratio_rate5m > 0.05"
@@ -102,14 +102,14 @@ USERS = Group(
             "ticket",
             "Another pool answers for {{ $labels.pool }}: it is empty, full or failing.",
         ),
-        Alert(
+        AlertRule(
             "TurnedAway",
             f'pool:turned_away:ratio_rate5m > 0.05 and on (pool) sum by (pool) (increase(manyeyes_requests_total{{pool!="", status="429"}}[5m])) >= {FEW}',
             "5m",
             "ticket",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} are turned away with 429.",
         ),
-        Alert(
+        AlertRule(
             "RemoteUnreachable",
             "max by (pool) (manyeyes_remote_reachable) == 0",
             "2m",
@@ -119,24 +119,24 @@ USERS = Group(
     ),
 )
 
-ENGINES = Group(
+ENGINES = RuleGroup(
     "engine_alerts",
     (
-        Alert(
+        AlertRule(
             "EngineDown",
             'max by (pool, engine) (manyeyes_engine_state{state="down"}) == 1 unless on (pool) ' + SCALED,
             "2m",
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} is down.",
         ),
-        Alert(
+        AlertRule(
             "EngineStuckStarting",
             'max by (pool, engine) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == 1',
             "15m",
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} has been starting for a quarter of an hour.",
         ),
-        Alert(
+        AlertRule(
             "EngineFlapping",
             'sum by (pool, engine) (increase(manyeyes_engine_transitions_total{state="down"}[15m]))'
             f" - {cluster_starts('15m')} > 2.5",
@@ -144,7 +144,7 @@ ENGINES = Group(
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} went down three times in a quarter of an hour.",
         ),
-        Alert(
+        AlertRule(
             "EngineRestarts",
             f'sum by (pool, engine) (resets(vllm:prompt_tokens_total{{job="engines"}}[1h])) - {cluster_starts("1h")} >= 2'
             " or sum by (pool, engine) (increase(manyeyes_hung_restarts_total[1h])) > 0.5",
@@ -152,7 +152,7 @@ ENGINES = Group(
             "ticket",
             "The process of {{ $labels.engine }} of {{ $labels.pool }} has started again, and not because somebody asked for it once.",
         ),
-        Alert(
+        AlertRule(
             "EngineFailing",
             "pool_engine:failed_attempts:ratio_rate5m > 0.1"
             ' and on (pool, engine) sum by (pool, engine) (increase(manyeyes_attempts_total{outcome=~"refused|lost|error|timeout"}[5m])) >= 10'
@@ -161,14 +161,14 @@ ENGINES = Group(
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} fails {{ $value | humanizePercentage }} of what it is asked, and is taken for up.",
         ),
-        Alert(
+        AlertRule(
             "HiddenQueueGrowing",
             "pool:hidden_queue:sum / (pool:engines_up:sum > 0) > 8 and on (pool) deriv(pool:hidden_queue:sum[5m]) > 0",
             "2m",
             "ticket",
             "Pictures for {{ $labels.pool }} wait to be prepared, {{ $value | humanize }} an engine, and the queue grows.",
         ),
-        Alert(
+        AlertRule(
             "EngineStarved",
             f"(pool_engine:requests:rate5m and on (pool, engine) ({UP}))"
             f" < on (pool) group_left 0.25 * avg by (pool) (pool_engine:requests:rate5m and on (pool, engine) ({UP}))"
@@ -177,7 +177,7 @@ ENGINES = Group(
             "ticket",
             "{{ $labels.engine }} of {{ $labels.pool }} is up and gets less than a quarter of its pool's average.",
         ),
-        Alert(
+        AlertRule(
             "EngineOverloaded",
             f"{HELD} > 8 and on (pool, engine)"
             f" ({HELD} * on (pool) group_left () (count by (pool) ({HELD}) + 2) > on (pool) group_left 3 * sum by (pool) ({HELD}))",
@@ -185,14 +185,14 @@ ENGINES = Group(
             "ticket",
             "{{ $value | humanize }} requests wait in {{ $labels.engine }} of {{ $labels.pool }}, more than three times what the others of its pool hold.",
         ),
-        Alert(
+        AlertRule(
             "KvCacheFull",
             "pool_engine:kv_cache_use:max > 0.95 and on (pool, engine) pool_engine:preemptions:rate5m > 0",
             "5m",
             "ticket",
             "The KV cache of {{ $labels.engine }} of {{ $labels.pool }} is full, and requests in it are begun anew.",
         ),
-        Alert(
+        AlertRule(
             "CacheShareCollapsed",
             "pool:prefix_cache_hits:ratio_rate5m < on (pool) 0.5 * avg_over_time(pool:prefix_cache_hits:ratio_rate5m[6h])"
             " and on (pool) avg_over_time(pool:prefix_cache_hits:ratio_rate5m[6h]) > 0.2"
@@ -201,7 +201,7 @@ ENGINES = Group(
             "ticket",
             "Engines of {{ $labels.pool }} find {{ $value | humanizePercentage }} of prompts in their cache, less than half of what they did.",
         ),
-        Alert(
+        AlertRule(
             "ScalingBehind",
             "pool:scaling_missing:max > 0",
             "10m",
@@ -211,52 +211,52 @@ ENGINES = Group(
     ),
 )  # fmt: skip
 
-CLUSTER = Group(
+CLUSTER = RuleGroup(
     "cluster_alerts",
     (
-        Alert(
+        AlertRule(
             "TargetMissing",
             'up{job!="engines"} == 0',
             "2m",
             "ticket",
             "Prometheus of {{ $externalLabels.cluster }} gets nothing from {{ $labels.job }}: alerts about pools and engines may be blind.",
         ),
-        Alert(
+        AlertRule(
             "ConfigRefused",
             "max by (job) (manyeyes_config_refused) == 1",
             "30s",
             "ticket",
             "cluster.yaml or the keys of {{ $externalLabels.cluster }} cannot be used: pools and engines go on with older ones.",
         ),
-        Alert(
+        AlertRule(
             "GatewayBehind",
             "max by (job) (manyeyes_gateway_behind) == 1",
             "1m",
             "ticket",
             "The gateway of {{ $externalLabels.cluster }} does not run on the files it should: a change of pools or keys is not in force.",
         ),
-        Alert(
+        AlertRule(
             "CertificateEndsSoon",
             "min by (file) (manyeyes_certificate_expires_timestamp_seconds) - time() < 86400 * CERTIFICATE_DAYS",
             "1m",
             "ticket",
             "The certificate {{ $labels.file }} of {{ $externalLabels.cluster }}, for all its pools and engines, ends in {{ $value | humanizeDuration }}.",
         ),
-        Alert(
+        AlertRule(
             "ModelsDiskLow",
             'min by (mountpoint) (node_filesystem_avail_bytes{mountpoint="/disks/models"}) < 1e9 * MODELS_DISK_GB',
             "5m",
             "ticket",
             "{{ $value | humanize1024 }}B are left where the models of all pools and engines of {{ $externalLabels.cluster }} are kept.",
         ),
-        Alert(
+        AlertRule(
             "RequestLogLost",
             "sum by (job) (increase(manyeyes_request_log_dropped_total[5m]) + increase(manyeyes_request_log_unreadable_total[5m])) > 0.5",
             "5m",
             "ticket",
             "Lines of the gateway's log of {{ $externalLabels.cluster }} are not counted: figures of pools and engines are too low.",
         ),
-        Alert(
+        AlertRule(
             "AlertsNotDelivered",
             "max by (integration) (increase(alertmanager_notifications_failed_total[5m])) > 0.5"
             ' or label_replace(max by (job) (increase(prometheus_rule_evaluation_failures_total[5m])) > 0.5, "integration", "rules", "", "")',
@@ -264,7 +264,7 @@ CLUSTER = Group(
             "ticket",
             "Alerts about pools and engines of {{ $externalLabels.cluster }} do not reach anybody by {{ $labels.integration }}.",
         ),
-        Alert(
+        AlertRule(
             "LoadGeneratorLimit",
             "max by (job) (manyeyes_loadtest_limit) == 1",
             "15s",
@@ -274,31 +274,31 @@ CLUSTER = Group(
     ),
 )
 
-GPUS = Group(
+GPUS = RuleGroup(
     "gpu_alerts",
     (
-        Alert(
+        AlertRule(
             "GpuLost",
             '(max_over_time(gpu:use:ratio[1h]) unless gpu:use:ratio) and on () max(up{job="gpu"}) == 1',
             "1m",
             "page",
             "GPU {{ $labels.gpu }} is gone, and with it its engine.",
         ),
-        Alert(
+        AlertRule(
             "GpuXid",
             "max by (gpu) (DCGM_FI_DEV_XID_ERRORS) > 0",
             "0s",
             "ticket",
             "The driver tells of Xid {{ $value }} on GPU {{ $labels.gpu }}; its engine may fail.",
         ),
-        Alert(
+        AlertRule(
             "GpuHot",
             "gpu:temperature_celsius:max > GPU_HOT_CELSIUS",
             "5m",
             "ticket",
             "GPU {{ $labels.gpu }} is at {{ $value }} °C; it slows its engine down to cool.",
         ),
-        Alert(
+        AlertRule(
             "GpuMemoryFull",
             "gpu:memory_used:ratio > 0.985",
             "5m",
@@ -310,4 +310,4 @@ GPUS = Group(
 )
 
 GROUPS = (USERS, ENGINES, CLUSTER, GPUS)
-ALERTS = tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert))
+ALERTS = tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, AlertRule))

@@ -4,7 +4,7 @@
 sample while there is nothing to take a share of, so that an idle pool is neither good nor bad.
 """
 
-from manyeyes.monitoring.prometheus.rule import Group, Record
+from manyeyes.monitoring.prometheus.rule import RecordingRule, RuleGroup
 
 WINDOWS = {"5m": "five minutes", "30m": "half an hour", "1h": "an hour", "6h": "six hours"}
 """Those that burn rates need (manyeyes/monitoring/prometheus/burn.py)."""
@@ -27,10 +27,10 @@ def share(part: str, whole: str, zero: str = "") -> str:
     return f"{counted} / ({whole} > 0)"
 
 
-def quantiles(histogram: str, level: str, by: str, figure: str, what: str) -> tuple[Record, ...]:
+def quantiles(histogram: str, level: str, by: str, figure: str, what: str) -> tuple[RecordingRule, ...]:
     """Half, 95 % and 99 % of the last five minutes are below."""
     return tuple(
-        Record(
+        RecordingRule(
             f"{level}:{figure}:{name}",
             f"histogram_quantile({value}, {rate(f'{histogram}_bucket', f'{by}, le', '5m')})",
             f"{what}: {value:.0%} of the last five minutes are below, in seconds.",
@@ -39,8 +39,8 @@ def quantiles(histogram: str, level: str, by: str, figure: str, what: str) -> tu
     )
 
 
-def errors(window: str, span: str) -> Record:
-    return Record(
+def errors(window: str, span: str) -> RecordingRule:
+    return RecordingRule(
         f"pool:errors:ratio_rate{window}",
         share(
             rate("manyeyes_requests_total", "pool", window, 'status=~"5.."'),
@@ -50,8 +50,8 @@ def errors(window: str, span: str) -> Record:
     )
 
 
-def slow(window: str, span: str) -> Record:
-    return Record(
+def slow(window: str, span: str) -> RecordingRule:
+    return RecordingRule(
         f"pool:slow:ratio_rate{window}",
         "1 - "
         + share(
@@ -62,8 +62,8 @@ def slow(window: str, span: str) -> Record:
     )
 
 
-def goodput(window: str, span: str) -> Record:
-    return Record(
+def goodput(window: str, span: str) -> RecordingRule:
+    return RecordingRule(
         f"pool:goodput:ratio_rate{window}",
         share(
             rate("manyeyes_requests_within_slo_total", "pool", window),
@@ -76,26 +76,28 @@ def goodput(window: str, span: str) -> Record:
 ASKED_AND_ANSWERED = rate("manyeyes_requests_total", "pool", "5m", 'fallback=""')
 FALLEN_BACK = rate("manyeyes_fallbacks_total", "pool", "5m")
 
-REQUESTS = Group(
+REQUESTS = RuleGroup(
     "requests",
     (
-        Record("cluster:requests:rate1m", "sum(rate(manyeyes_requests_total[1m]))", "Requests that ended, per second."),
-        Record(
+        RecordingRule(
+            "cluster:requests:rate1m", "sum(rate(manyeyes_requests_total[1m]))", "Requests that ended, per second."
+        ),
+        RecordingRule(
             "pool:requests:rate1m",
             rate("manyeyes_requests_total", "pool", "1m"),
             "Requests that ended, per second, by the pool that answered or, where none did, the pool asked for.",
         ),
-        Record(
+        RecordingRule(
             "pool_engine:requests:rate1m",
             rate("manyeyes_requests_total", "pool, engine", "1m", 'engine!=""'),
             "Requests that ended, per second, by the engine that answered last.",
         ),
-        Record(
+        RecordingRule(
             "pool:requests:rate5m",
             rate("manyeyes_requests_total", "pool", "5m"),
             "The same as pool:requests:rate1m, over five minutes.",
         ),
-        Record(
+        RecordingRule(
             "pool_engine:requests:rate5m",
             rate("manyeyes_requests_total", "pool, engine", "5m", 'engine!=""'),
             "The same as pool_engine:requests:rate1m, over five minutes.",
@@ -103,7 +105,7 @@ REQUESTS = Group(
         errors("5m", WINDOWS["5m"]),
         slow("5m", WINDOWS["5m"]),
         goodput("5m", WINDOWS["5m"]),
-        Record(
+        RecordingRule(
             "pool_engine:failed_attempts:ratio_rate5m",
             share(
                 rate("manyeyes_attempts_total", "pool, engine", "5m", 'outcome=~"refused|lost|error|timeout"'),
@@ -111,7 +113,7 @@ REQUESTS = Group(
             ),
             "Share of the times that the gateway asked an engine in vain, over five minutes. Users saw a retry or a failure.",
         ),
-        Record(
+        RecordingRule(
             "pool:turned_away:ratio_rate5m",
             share(
                 rate("manyeyes_requests_total", "pool", "5m", 'status="429"'),
@@ -119,7 +121,7 @@ REQUESTS = Group(
             ),
             "Share of a pool's requests that got 429, because every engine was full or a key's limit was reached, over five minutes.",
         ),
-        Record(
+        RecordingRule(
             "pool:fallbacks:ratio_rate5m",
             share(
                 FALLEN_BACK,
@@ -128,7 +130,7 @@ REQUESTS = Group(
             ),
             "Share of the requests for a pool that another one answered, over five minutes.",
         ),
-        Record(
+        RecordingRule(
             "pool:retries:ratio_rate5m",
             share(
                 rate("manyeyes_retries_total", "pool", "5m"),
@@ -136,7 +138,7 @@ REQUESTS = Group(
             ),
             "Share of a pool's requests for which a second engine was asked, over five minutes.",
         ),
-        Record(
+        RecordingRule(
             "pool:response_cache_hits:ratio_rate5m",
             share(
                 rate("manyeyes_requests_total", "pool", "5m", 'cache=~"HIT|STALE|UPDATING"'),
@@ -144,7 +146,7 @@ REQUESTS = Group(
             ),
             "Share of a pool's requests that the gateway answered from its cache of answers, over five minutes.",
         ),
-        Record(
+        RecordingRule(
             "pool:balance:ratio",
             "max by (pool) (EACH) / clamp_min(min by (pool) (EACH), 0.001) and on (pool) pool:requests:rate5m > 0".replace(
                 "EACH",
@@ -155,7 +157,7 @@ REQUESTS = Group(
     ),
 )
 
-TIMES = Group(
+TIMES = RuleGroup(
     "times",
     (
         *quantiles("manyeyes_request_seconds", "pool", "pool", "request_seconds", "Successful requests, whole, as users saw them"),
@@ -167,67 +169,69 @@ TIMES = Group(
     ),
 )  # fmt: skip
 
-ENGINES = Group(
+ENGINES = RuleGroup(
     "engines",
     (
-        Record(
+        RecordingRule(
             "pool:engines:count", "count by (pool) (count by (pool, engine) (manyeyes_engine_state))", "Engines known."
         ),
-        Record(
+        RecordingRule(
             "pool:engines_up:sum",
             f"sum by (pool) (manyeyes_engine_state{{{SERVING}}})",
             "Engines that get new requests.",
         ),
-        Record("pool:in_flight:sum", "sum by (pool) (manyeyes_engine_in_flight)", "Requests inside a pool's engines."),
-        Record("pool:running:sum", "sum by (pool) (manyeyes_engine_running)", "Requests that GPUs work on."),
-        Record(
+        RecordingRule(
+            "pool:in_flight:sum", "sum by (pool) (manyeyes_engine_in_flight)", "Requests inside a pool's engines."
+        ),
+        RecordingRule("pool:running:sum", "sum by (pool) (manyeyes_engine_running)", "Requests that GPUs work on."),
+        RecordingRule(
             "pool:waiting:sum", "sum by (pool) (manyeyes_engine_waiting)", "Requests in the queues of a pool's engines."
         ),
-        Record(
+        RecordingRule(
             "pool:hidden_queue:sum",
             "sum by (pool) (manyeyes_engine_hidden_queue)",
             "Requests whose pictures are being prepared on CPUs; they are in no queue that vLLM tells of.",
         ),
-        Record(
+        RecordingRule(
             "pool_engine:kv_cache_use:max",
             "max by (pool, engine) (vllm:kv_cache_usage_perc)",
             "Used part of an engine's KV cache, 0 to 1.",
         ),
-        Record(
+        RecordingRule(
             "pool:kv_cache_use:max",
             "max by (pool) (pool_engine:kv_cache_use:max)",
             "Used part of the fullest KV cache of a pool, 0 to 1.",
         ),
-        Record(
+        RecordingRule(
             "pool_engine:preemptions:rate5m",
             rate("vllm:num_preemptions_total", "pool, engine", "5m"),
             "Requests thrown out of the KV cache and begun anew, per second.",
         ),
-        Record(
+        RecordingRule(
             "pool:preemptions:rate5m", "sum by (pool) (pool_engine:preemptions:rate5m)", "The same for a whole pool."
         ),
-        Record(
+        RecordingRule(
             "pool_engine:prompt_tokens:rate1m",
             rate("vllm:prompt_tokens_total", "pool, engine", "1m"),
             "Prompt tokens read per second, pictures included.",
         ),
-        Record(
+        RecordingRule(
             "pool_engine:generation_tokens:rate1m",
             rate("vllm:generation_tokens_total", "pool, engine", "1m"),
             "Tokens written per second.",
         ),
-        Record(
+        RecordingRule(
             "pool:prompt_tokens:rate1m",
             "sum by (pool) (pool_engine:prompt_tokens:rate1m)",
             "Prompt tokens read per second by a whole pool.",
         ),
-        Record(
+        RecordingRule(
             "pool:generation_tokens:rate1m",
             "sum by (pool) (pool_engine:generation_tokens:rate1m)",
             "Tokens written per second by a whole pool.",
         ),
         *(
-            Record(
+            RecordingRule(
                 f"{level}:{figure}:ratio_rate5m",
                 share(rate(f"vllm:{metric}_hits_total", by, "5m"), rate(f"vllm:{metric}_queries_total", by, "5m")),
                 f"{what}, over five minutes.",
@@ -238,12 +242,12 @@ ENGINES = Group(
                 ("mm_cache_hits", "mm_cache", "Share of pictures that had been prepared before"),
             )
         ),
-        Record(
+        RecordingRule(
             "pool:images:rate5m",
             rate("vllm:mm_cache_queries_total", "pool", "5m"),
             "Pictures and videos asked about per second.",
         ),
-        Record(
+        RecordingRule(
             "pool:scaling_missing:max",
             "clamp_min(max by (pool) (manyeyes_scaling_wanted) - on (pool) pool:engines_up:sum, 0)",
             "Engines that scaling wants and that do not serve (yet).",
@@ -251,7 +255,7 @@ ENGINES = Group(
     ),
 )
 
-HOURS = Group(
+HOURS = RuleGroup(
     "hours",
     tuple(
         make(window, span)
@@ -262,19 +266,23 @@ HOURS = Group(
     slow=True,
 )  # fmt: skip
 
-GPUS = Group(
+GPUS = RuleGroup(
     "gpus",
     (
-        Record("gpu:use:ratio", "max by (gpu) (DCGM_FI_DEV_GPU_UTIL) / 100", "Busy part of a GPU's time, 0 to 1."),
-        Record(
+        RecordingRule(
+            "gpu:use:ratio", "max by (gpu) (DCGM_FI_DEV_GPU_UTIL) / 100", "Busy part of a GPU's time, 0 to 1."
+        ),
+        RecordingRule(
             "gpu:memory_used:ratio",
             "max by (gpu) (DCGM_FI_DEV_FB_USED) / (max by (gpu) (DCGM_FI_DEV_FB_USED) + max by (gpu) (DCGM_FI_DEV_FB_FREE))",
             "Used part of a GPU's memory, 0 to 1. vLLM takes its share when it starts and keeps it.",
         ),
-        Record("gpu:temperature_celsius:max", "max by (gpu) (DCGM_FI_DEV_GPU_TEMP)", "Temperature of a GPU."),
-        Record("gpu:power_watts:max", "max by (gpu) (DCGM_FI_DEV_POWER_USAGE)", "Power that a GPU draws, in watts."),
-        Record("cluster:gpu_power_watts:sum", "sum(gpu:power_watts:max)", "Power that all GPUs draw, in watts."),
-        Record(
+        RecordingRule("gpu:temperature_celsius:max", "max by (gpu) (DCGM_FI_DEV_GPU_TEMP)", "Temperature of a GPU."),
+        RecordingRule(
+            "gpu:power_watts:max", "max by (gpu) (DCGM_FI_DEV_POWER_USAGE)", "Power that a GPU draws, in watts."
+        ),
+        RecordingRule("cluster:gpu_power_watts:sum", "sum(gpu:power_watts:max)", "Power that all GPUs draw, in watts."),
+        RecordingRule(
             "cluster:energy_per_1000_images:watt_hours",
             "1000 / 3600 * sum(avg_over_time(gpu:power_watts:max[5m])) / (sum(pool:images:rate5m) > 0)",
             "Energy of all GPUs for 1000 pictures at the pace of the last five minutes, in watt-hours.",

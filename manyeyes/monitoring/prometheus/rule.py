@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordingRule:
     """A figure that Prometheus works out ahead of time."""
 
     name: str
@@ -17,7 +17,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Alert:
+class AlertRule:
     """Something that a person has to do something about."""
 
     name: str
@@ -33,11 +33,11 @@ class Alert:
 
 
 @dataclass(frozen=True)
-class Group:
+class RuleGroup:
     """Rules that are worked out together, one after the other."""
 
     name: str
-    rules: tuple[Record | Alert, ...]
+    rules: tuple[RecordingRule | AlertRule, ...]
     slow: bool = False
     """Worked out every 30 s and not at every scrape: it looks at hours."""
     gpu: bool = False

@@ -9,9 +9,9 @@ from typing import Any
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.monitoring.prometheus import alerts, recording
-from manyeyes.monitoring.prometheus.rule import Alert, Group, Record
+from manyeyes.monitoring.prometheus.rule import AlertRule, RecordingRule, RuleGroup
 
-GROUPS: tuple[Group, ...] = (*recording.GROUPS, *alerts.GROUPS)
+GROUPS: tuple[RuleGroup, ...] = (*recording.GROUPS, *alerts.GROUPS)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SLOW_S = 30
 RANGE = re.compile(r"\[(\d+[smhd])\]")
@@ -25,13 +25,13 @@ def rules(cluster: PlacedCluster) -> dict[str, Any]:
     return {"groups": [_group(cluster, group) for group in shown]}
 
 
-def _group(cluster: PlacedCluster, group: Group) -> dict[str, Any]:
+def _group(cluster: PlacedCluster, group: RuleGroup) -> dict[str, Any]:
     interval = {"interval": _quicker(cluster, f"{SLOW_S}s")} if group.slow else {}
     return {"name": group.name, **interval, "rules": [_rule(cluster, rule) for rule in group.rules]}
 
 
-def _rule(cluster: PlacedCluster, rule: Record | Alert) -> dict[str, Any]:
-    if isinstance(rule, Record):
+def _rule(cluster: PlacedCluster, rule: RecordingRule | AlertRule) -> dict[str, Any]:
+    if isinstance(rule, RecordingRule):
         return {"record": rule.name, "expr": _in_time(cluster, rule.expr)}
     keep = {"keep_firing_for": _quicker(cluster, rule.keep)} if rule.keep != "0s" else {}
     return {

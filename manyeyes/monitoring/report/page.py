@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from manyeyes.charts.style import STYLE
-from manyeyes.monitoring.prometheus_client import Line
+from manyeyes.charts.svg import STYLE
+from manyeyes.monitoring.prometheus_client import TimeSeries
 from manyeyes.monitoring.report import wording
-from manyeyes.monitoring.report.queries import Gathered
-from manyeyes.monitoring.report.time_chart import Drawn, chart
+from manyeyes.monitoring.report.queries import ReportData
+from manyeyes.monitoring.report.time_chart import RenderedChart, draw_time_chart
 
 MORE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 EVENTS_SHOWN = 60
 Events = Sequence[tuple[datetime, str]]
 
 
-def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], command: str) -> str:
+def render_report(about: ReportData, cluster: str, events: Events, notices: Sequence[str], command: str) -> str:
     """`notices`: what is to be known before the figures, such as engines that are emulated; `events`: newest first."""
     emulated = any("emulated" in notice for notice in notices)
     badge = '<span class="badge">emulated</span>' if emulated else ""
@@ -54,7 +54,7 @@ def page(about: Gathered, cluster: str, events: Events, notices: Sequence[str], 
 """
 
 
-def _table(about: Gathered) -> str:
+def _table(about: ReportData) -> str:
     heads = "".join(f"<th>{title}</th>" for title in wording.COLUMNS)
     body = "".join(
         f"<tr><th>{html.escape(pool.pool)}</th>"
@@ -68,7 +68,7 @@ def _table(about: Gathered) -> str:
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _legend(about: Gathered) -> str:
+def _legend(about: ReportData) -> str:
     if not about.marks:
         return "Red spans are times in which an alert fired."
     marks = sorted(about.marks, key=lambda one: one.start_s)
@@ -76,16 +76,20 @@ def _legend(about: Gathered) -> str:
     return f"Blue spans are marks: {told}. Red ones are alerts."
 
 
-def _charts(about: Gathered, emulated: bool) -> str:
+def _charts(about: ReportData, emulated: bool) -> str:
     several = len(about.pools) > 1
 
-    def pools(name: str, word: str = "") -> list[Drawn]:
-        return [_drawn(line, word, several) for line in about.lines[name]]
+    def pools(name: str, word: str = "") -> list[RenderedChart]:
+        return [_figure(line, word, several) for line in about.lines[name]]
 
     def draw(
-        title: str, unit: str, lines: Sequence[Drawn], most: float | None = None, objectives: Sequence[float] = ()
+        title: str,
+        unit: str,
+        lines: Sequence[RenderedChart],
+        most: float | None = None,
+        objectives: Sequence[float] = (),
     ) -> str:
-        return chart(about, title, unit, lines, most, objectives, emulated)
+        return draw_time_chart(about, title, unit, lines, most, objectives, emulated)
 
     objectives = [pool.objective_s for pool in about.pools if pool.objective_s]
     made = (
@@ -142,26 +146,26 @@ def _charts(about: Gathered, emulated: bool) -> str:
 EMPTY = '<p class="empty">Nothing to draw: nobody asked, or Prometheus has no samples of this time.</p>'
 
 
-def _drawn(line: Line, word: str, several: bool) -> Drawn:
+def _figure(line: TimeSeries, word: str, several: bool) -> RenderedChart:
     pool = line.labels.get("pool", "")
-    return Drawn(" ".join(part for part in (pool if several or not word else "", word) if part), line.points)
+    return RenderedChart(" ".join(part for part in (pool if several or not word else "", word) if part), line.points)
 
 
-def _engine(line: Line) -> Drawn:
-    return Drawn(line.labels.get("engine", ""), line.points)
+def _engine(line: TimeSeries) -> RenderedChart:
+    return RenderedChart(line.labels.get("engine", ""), line.points)
 
 
-def _percent(line: Drawn) -> Drawn:
-    return Drawn(line.name, tuple((at, 100 * value) for at, value in line.points))
+def _percent(line: RenderedChart) -> RenderedChart:
+    return RenderedChart(line.name, tuple((at, 100 * value) for at, value in line.points))
 
 
-def _engines(about: Gathered) -> str:
+def _engines(about: ReportData) -> str:
     whole: dict[str, float] = {}
     for pool, _, requests in about.answers:
         whole[pool] = whole.get(pool, 0.0) + requests
     rows = "".join(
-        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{wording.count(requests)}</td>"
-        f"<td>{wording.percent(share) if whole[pool] else '–'}</td>"
+        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{wording.format_count(requests)}</td>"
+        f"<td>{wording.format_percent(share) if whole[pool] else '–'}</td>"
         f'<td class="bar-cell"><span class="share-bar" style="width:{100 * share:.1f}%"></span></td></tr>'
         for pool, engine, requests in about.answers
         for share in [requests / whole[pool] if whole[pool] else 0.0]
@@ -169,18 +173,18 @@ def _engines(about: Gathered) -> str:
     return f'<table class="engines"><thead><tr><th>engine</th><th>requests</th><th>of its pool</th><th></th></tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _alerts(about: Gathered) -> str:
+def _alerts(about: ReportData) -> str:
     if not about.alerts:
         return '<p class="source">None.</p>'
     rows = "".join(
         f"<tr><th>{html.escape(one.text)}<small>{html.escape(one.note)}</small></th><td>{_time(one.start_s)}</td>"
-        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else wording.lasted(one.end_s - one.start_s)}</td></tr>"
+        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else wording.format_duration(one.end_s - one.start_s)}</td></tr>"
         for one in about.alerts
     )
     return f'<div class="wide"><table><thead><tr><th></th><th>from</th><th>lasted</th></tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _events(about: Gathered, events: Events) -> str:
+def _events(about: ReportData, events: Events) -> str:
     """As the controller tells them: it keeps the last 500, and none over its own restart."""
     inside = [(at, text) for at, text in events if about.start_s <= at.timestamp() <= about.end_s]
     if not inside:

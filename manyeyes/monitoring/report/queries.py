@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manyeyes.monitoring.prometheus_client import Line, Number, Prometheus
+from manyeyes.monitoring.prometheus_client import InstantSample, PrometheusClient, TimeSeries
 
 CHARTS = {
     "requests": "pool:requests:rate1m",
@@ -21,11 +21,11 @@ CHARTS = {
 }
 POINTS = 240
 """Of each line: about one for every two pixels of its chart."""
-LEAST_STEP_S = 5.0
+MIN_STEP_S = 5.0
 
 
 @dataclass(frozen=True)
-class Span:
+class AlertSpan:
     """A time from Unix second to Unix second, and what it was."""
 
     text: str
@@ -35,7 +35,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Told:
+class PoolFigures:
     """What one pool's users got over the whole time. None: not known, or nobody asked."""
 
     pool: str
@@ -54,7 +54,7 @@ class Told:
     fell_back: float
 
     @property
-    def kept(self) -> bool | None:
+    def meets_objectives(self) -> bool | None:
         """Both promises; None where nobody asked or nothing is promised."""
         pairs = ((self.answered, self.answered_promised), (self.in_time, self.in_time_promised))
         known = [seen >= promised for seen, promised in pairs if seen is not None and promised is not None]
@@ -62,27 +62,27 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ReportData:
     """All of it."""
 
     start_s: float
     end_s: float
     step_s: float
-    pools: tuple[Told, ...]
+    pools: tuple[PoolFigures, ...]
     answers: tuple[tuple[str, str, float], ...]
     """(pool, engine, requests), the engines' names in order."""
-    lines: dict[str, list[Line]]
+    lines: dict[str, list[TimeSeries]]
     """By the names of CHARTS."""
-    alerts: tuple[Span, ...]
-    marks: tuple[Span, ...]
+    alerts: tuple[AlertSpan, ...]
+    marks: tuple[AlertSpan, ...]
 
 
-def gather(prometheus: Prometheus, start_s: float, end_s: float) -> Gathered:
+def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float) -> ReportData:
     """Raises Unanswered."""
     seconds = round(end_s - start_s)
-    step_s = max(LEAST_STEP_S, seconds / POINTS)
+    step_s = max(MIN_STEP_S, seconds / POINTS)
 
-    def over(query: str) -> list[Line]:
+    def over(query: str) -> list[TimeSeries]:
         return prometheus.over(query, start_s, end_s, step_s)
 
     def by_pool(query: str) -> dict[str, float]:
@@ -92,11 +92,11 @@ def gather(prometheus: Prometheus, start_s: float, end_s: float) -> Gathered:
     pools = _pools({name: by_pool(query) for name, query in FIGURES.items()})
     place = {pool.pool: number for number, pool in enumerate(pools)}
 
-    def in_order(lines: list[Line]) -> list[Line]:
+    def in_order(lines: list[TimeSeries]) -> list[TimeSeries]:
         """Pools as in the table, engines by number, so that a colour means the same in each chart."""
         return sorted(lines, key=lambda line: _order(place, line.labels.get("pool", ""), line.labels.get("engine", "")))
 
-    return Gathered(
+    return ReportData(
         start_s=start_s,
         end_s=end_s,
         step_s=step_s,
@@ -105,9 +105,9 @@ def gather(prometheus: Prometheus, start_s: float, end_s: float) -> Gathered:
         lines={name: in_order(over(query)) for name, query in CHARTS.items()},
         alerts=_alerts(over('ALERTS{alertstate="firing"}'), step_s),
         marks=tuple(
-            Span(line.labels.get("text", ""), start, end)
+            AlertSpan(line.labels.get("text", ""), start, end)
             for line in over("manyeyes_mark")
-            for start, end in spans(line.points, step_s)
+            for start, end in alert_spans(line.points, step_s)
         ),
     )
 
@@ -136,25 +136,27 @@ FIGURES = {
     "objective_s": "manyeyes_slo_request_seconds",
 }
 ANSWERS = _increase("manyeyes_requests_total", '{engine!=""}', "pool, engine")
-FEWEST = 0.5
+MIN_REQUESTS = 0.5
 """`increase` extrapolates: less than half a request is none."""
 
 
-def _pools(found: dict[str, dict[str, float]]) -> tuple[Told, ...]:
+def _pools(found: dict[str, dict[str, float]]) -> tuple[PoolFigures, ...]:
     # Requests that were refused before a pool was known have none.
     known = {name for name in (*found["success_promised"], *found["requests"]) if name}
     names = sorted(known, key=lambda name: (-found["requests"].get(name, 0.0), name))
-    return tuple(_told(name, {key: values[name] for key, values in found.items() if name in values}) for name in names)
+    return tuple(
+        _pool_figures(name, {key: values[name] for key, values in found.items() if name in values}) for name in names
+    )
 
 
-def _told(pool: str, seen: dict[str, float]) -> Told:
+def _pool_figures(pool: str, seen: dict[str, float]) -> PoolFigures:
     counted, answered = seen.get("counted", 0.0), seen.get("answered", 0.0)
-    return Told(
+    return PoolFigures(
         pool=pool,
         requests=seen.get("requests", 0.0),
-        answered=1 - seen.get("failed", 0.0) / counted if counted >= FEWEST else None,
+        answered=1 - seen.get("failed", 0.0) / counted if counted >= MIN_REQUESTS else None,
         answered_promised=seen.get("success_promised"),
-        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= FEWEST else None,
+        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= MIN_REQUESTS else None,
         in_time_promised=seen.get("in_time_promised"),
         objective_s=seen.get("objective_s"),
         p50_s=seen.get("p50"),
@@ -165,7 +167,7 @@ def _told(pool: str, seen: dict[str, float]) -> Told:
     )
 
 
-def _answers(found: Sequence[Number], place: dict[str, int]) -> tuple[tuple[str, str, float], ...]:
+def _answers(found: Sequence[InstantSample], place: dict[str, int]) -> tuple[tuple[str, str, float], ...]:
     rows = [(one.labels["pool"], one.labels["engine"], one.value) for one in found]
     return tuple(sorted(rows, key=lambda row: _order(place, row[0], row[1])))
 
@@ -175,22 +177,22 @@ def _order(place: dict[str, int], pool: str, engine: str) -> tuple[int, str, int
     return place.get(pool, len(place)), pool, len(engine), engine
 
 
-def _alerts(lines: Sequence[Line], step_s: float) -> tuple[Span, ...]:
+def _alerts(lines: Sequence[TimeSeries], step_s: float) -> tuple[AlertSpan, ...]:
     """Each time that one fired, the latest first."""
     made = [
-        Span(
+        AlertSpan(
             line.labels.get("alertname", "?"),
             start,
             end,
             ", ".join(line.labels[key] for key in ("pool", "engine", "gpu", "severity") if key in line.labels),
         )
         for line in lines
-        for start, end in spans(line.points, step_s)
+        for start, end in alert_spans(line.points, step_s)
     ]
     return tuple(sorted(made, key=lambda span: span.start_s, reverse=True))
 
 
-def spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tuple[float, float]]:
+def alert_spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tuple[float, float]]:
     """From when to when there were samples. A series that comes back begins another span."""
     found: list[tuple[float, float]] = []
     for at, _ in points:

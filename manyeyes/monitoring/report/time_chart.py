@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from manyeyes.charts.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, nice
-from manyeyes.monitoring.report.queries import Gathered, Span
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks
+from manyeyes.monitoring.report.queries import AlertSpan, ReportData
 
 COLOURS = 8
-MOST_LINES = 8
+MAX_LINES = 8
 """More than that cannot be told apart; the busiest are drawn."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedChart:
     """One line of a chart."""
 
     name: str
@@ -26,17 +26,17 @@ class Drawn:
         return max((value for _, value in self.points), default=0.0)
 
 
-def chart(
-    about: Gathered,
+def draw_time_chart(
+    about: ReportData,
     title: str,
     unit: str,
-    lines: Sequence[Drawn],
+    lines: Sequence[RenderedChart],
     most: float | None = None,
     objectives: Sequence[float] = (),
     emulated: bool = False,
 ) -> str:
     """The SVG and, under it, which colour is what; empty while there is nothing to draw."""
-    shown = sorted(sorted(lines, key=lambda line: -line.peak)[:MOST_LINES], key=lambda line: lines.index(line))
+    shown = sorted(sorted(lines, key=lambda line: -line.peak)[:MAX_LINES], key=lambda line: lines.index(line))
     if not any(line.points for line in shown):
         return ""
     reached = max(line.peak for line in shown)
@@ -71,7 +71,7 @@ def pieces(points: Sequence[tuple[float, float]], step_s: float) -> list[list[tu
     return [piece if len(piece) > 1 else [piece[0], (piece[0][0] + step_s / 2, piece[0][1])] for piece in found]
 
 
-def _behind(plot: Plot, spans: Sequence[Span], style: str, about: Gathered) -> None:
+def _behind(plot: Plot, spans: Sequence[AlertSpan], style: str, about: ReportData) -> None:
     for span in spans:
         left, right = plot.x(max(span.start_s, about.start_s)), plot.x(min(span.end_s, about.end_s))
         plot.parts.append(
@@ -86,7 +86,7 @@ def _objective(plot: Plot, value: float, unit: str) -> None:
     plot.text(WIDTH - RIGHT, at - 5, f"objective {value:g} {unit}", "label", "end")
 
 
-def _hours(plot: Plot, about: Gathered) -> None:
+def _hours(plot: Plot, about: ReportData) -> None:
     for at, text in clock(about.start_s, about.end_s):
         plot.text(plot.x(at), HEIGHT - BOTTOM + 17, text)
 
@@ -112,7 +112,7 @@ def _round_up(value: float) -> float:
     """To the next round tick, so that the highest line of the grid is the top."""
     if value <= 0:
         return 1.0
-    ticks = nice(value)
+    ticks = round_ticks(value)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else value
     return math.ceil(value / step - 1e-9) * step
 

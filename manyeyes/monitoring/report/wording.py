@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from manyeyes.monitoring.report.queries import Gathered, Told
+from manyeyes.monitoring.report.queries import PoolFigures, ReportData
 
-NOBODY = "nobody asked"
+NO_REQUESTS = "nobody asked"
 
 
-def verdict(about: Gathered) -> tuple[str, bool | None]:
+def verdict(about: ReportData) -> tuple[str, bool | None]:
     """The headline, and whether it is good news."""
-    asked = [pool for pool in about.pools if pool.kept is not None]
-    missed = [pool for pool in asked if pool.kept is False]
+    asked = [pool for pool in about.pools if pool.meets_objectives is not None]
+    missed = [pool for pool in asked if pool.meets_objectives is False]
     if not asked:
         return "Nobody asked anything", None
     if not missed:
@@ -19,51 +19,55 @@ def verdict(about: Gathered) -> tuple[str, bool | None]:
     return f"Users were not well: {names} missed {'its' if len(missed) == 1 else 'their'} objective", False
 
 
-def period(about: Gathered) -> str:
+def period(about: ReportData) -> str:
     """From when to when, in the host's time zone."""
     start, end = (datetime.fromtimestamp(at).astimezone() for at in (about.start_s, about.end_s))
     same_day = start.date() == end.date()
     return f"{start:%d %B %Y, %H:%M} to {format(end, '%H:%M' if same_day else '%d %B, %H:%M')} {end:%Z}"
 
 
-def cards(about: Gathered) -> list[tuple[str, str]]:
+def cards(about: ReportData) -> list[tuple[str, str]]:
     """A figure and what it is."""
     requests = sum(pool.requests for pool in about.pools)
     hours = (about.end_s - about.start_s) / 3600
     worst = max((pool.p95_s for pool in about.pools if pool.p95_s is not None), default=None)
     answered, in_time = _mean(about, "answered"), _mean(about, "in_time")
     return [
-        (count(requests), f"requests, {requests / hours / 3600:.1f} a second"),
-        (percent(answered), "answered: no 5xx"),
-        (percent(in_time), "of the answers within their objective"),
-        (seconds(worst), "P95 of whole answers, slowest pool"),
+        (format_count(requests), f"requests, {requests / hours / 3600:.1f} a second"),
+        (format_percent(answered), "answered: no 5xx"),
+        (format_percent(in_time), "of the answers within their objective"),
+        (format_seconds(worst), "P95 of whole answers, slowest pool"),
         (str(len(about.alerts)), "times an alert fired" if len(about.alerts) != 1 else "time an alert fired"),
     ]
 
 
-def _mean(about: Gathered, figure: str) -> float | None:
+def _mean(about: ReportData, figure: str) -> float | None:
     """Over pools, by their requests."""
     known = [(getattr(pool, figure), pool.requests) for pool in about.pools if getattr(pool, figure) is not None]
     weight = sum(requests for _, requests in known)
     return sum(value * requests for value, requests in known) / weight if weight else None
 
 
-def row(pool: Told) -> list[tuple[str, str, str]]:
+def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
     """(figure, what was promised, class) of each column."""
-    kept = {True: ("kept", "good"), False: ("missed", "bad"), None: (NOBODY, "")}[pool.kept]
+    kept = {True: ("kept", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
     return [
-        (count(pool.requests), "", ""),
-        (percent(pool.answered), _promised(pool.answered_promised), _class(pool.answered, pool.answered_promised)),
+        (format_count(pool.requests), "", ""),
         (
-            percent(pool.in_time),
+            format_percent(pool.answered),
+            _promised(pool.answered_promised),
+            _class(pool.answered, pool.answered_promised),
+        ),
+        (
+            format_percent(pool.in_time),
             _promised(pool.in_time_promised) + (f" in\u00a0{pool.objective_s:g}\u00a0s" if pool.objective_s else ""),
             _class(pool.in_time, pool.in_time_promised),
         ),
-        (seconds(pool.p50_s), "", ""),
-        (seconds(pool.p95_s), "", ""),
-        (seconds(pool.p99_s), "", ""),
-        (seconds(pool.first_token_p95_s), "", ""),
-        (count(pool.fell_back), "", ""),
+        (format_seconds(pool.p50_s), "", ""),
+        (format_seconds(pool.p95_s), "", ""),
+        (format_seconds(pool.p99_s), "", ""),
+        (format_seconds(pool.first_token_p95_s), "", ""),
+        (format_count(pool.fell_back), "", ""),
         (kept[0], "", kept[1]),
     ]
 
@@ -79,11 +83,11 @@ def _class(seen: float | None, promised: float | None) -> str:
     return "bad" if seen is not None and promised is not None and seen < promised else ""
 
 
-def count(value: float) -> str:
+def format_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """Never 100 % when something is missing from it."""
     if share is None:
         return "–"
@@ -92,13 +96,13 @@ def percent(share: float | None) -> str:
     return "99.99 %" if share < 1 and float(shown) == 100 else f"{shown if share < 1 else '100'} %"
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
 
 
-def lasted(value: float) -> str:
+def format_duration(value: float) -> str:
     if value < 120:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

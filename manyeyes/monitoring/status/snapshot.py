@@ -1,14 +1,14 @@
-"""What the controller and Prometheus say, put together as `make status` shows it. Pure: their answers in, values out."""
+"""What the controller and Prometheus say, asked for and put together as `make status` shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from manyeyes.monitoring.prometheus_client import Alert, Number
+from manyeyes.monitoring.prometheus_client import ActiveAlert, InstantSample, PrometheusClient, PrometheusError
 
 SERVES = frozenset({"up", "suspect", "remote"})
-IN_WORDS = {
+STATE_WORDS = {
     "unknown": "not yet known",
     "starting": "starting",
     "warming": "warming up",
@@ -23,7 +23,7 @@ IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineStatus:
     """One row. None is not known."""
 
     name: str
@@ -47,11 +47,11 @@ class Engine:
 
     @property
     def words(self) -> str:
-        return IN_WORDS.get(self.state, self.state)
+        return STATE_WORDS.get(self.state, self.state)
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolStatus:
     """One row. None is not known, or nobody asked."""
 
     name: str
@@ -66,7 +66,7 @@ class Pool:
     first_token_p95_s: float | None
     error_share: float | None
     fallback_share: float | None
-    engines: tuple[Engine, ...]
+    engines: tuple[EngineStatus, ...]
 
     @property
     def state(self) -> str:
@@ -77,11 +77,11 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ClusterStatus:
     """All of it at one moment."""
 
-    pools: tuple[Pool, ...]
-    alerts: tuple[Alert, ...]
+    pools: tuple[PoolStatus, ...]
+    alerts: tuple[ActiveAlert, ...]
     events: tuple[tuple[datetime, str], ...]
     """Newest first."""
     trouble: tuple[str, ...] = ()
@@ -104,23 +104,23 @@ QUERIES = {
 """What Prometheus is asked, by name: the series that the dashboards draw (manyeyes/monitoring/prometheus/recording.py)."""
 
 
-def sight(
+def build_status(
     status: Mapping[str, Any],
     events: Sequence[Mapping[str, str]],
-    numbers: Mapping[str, Sequence[Number]],
-    alerts: Sequence[Alert],
+    numbers: Mapping[str, Sequence[InstantSample]],
+    alerts: Sequence[ActiveAlert],
     trouble: Sequence[str] = (),
-) -> Sight:
+) -> ClusterStatus:
     """`numbers` are the answers to QUERIES, empty where Prometheus is off."""
     by_pool = {name: {one.labels.get("pool", ""): one.value for one in found} for name, found in numbers.items()}
     shares = {one.labels.get("engine", ""): one.value for one in numbers.get("share", ())}
     gpus = {one.labels.get("gpu", ""): one.value for one in numbers.get("gpu", ())}
 
-    def engine(pool: str, one: Mapping[str, Any]) -> Engine:
+    def engine(pool: str, one: Mapping[str, Any]) -> EngineStatus:
         # What an engine that is down said last is not what it does.
         load = one if one["state"] != "down" else {}
         used = [gpus[str(gpu)] for gpu in one["gpus"] if str(gpu) in gpus]
-        return Engine(
+        return EngineStatus(
             name=one["name"],
             pool=pool,
             state=one["state"],
@@ -134,10 +134,10 @@ def sight(
             request_share=shares.get(one["name"]),
         )
 
-    def pool(one: Mapping[str, Any]) -> Pool:
+    def pool(one: Mapping[str, Any]) -> PoolStatus:
         name = one["name"]
         told = {key: found.get(name) for key, found in by_pool.items()}
-        return Pool(
+        return PoolStatus(
             name=name,
             model=one["model"],
             notice=one.get("notice") or "",
@@ -154,7 +154,7 @@ def sight(
 
     told = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
     firing = tuple(alert for alert in alerts if alert.state == "firing")
-    return Sight(tuple(pool(one) for one in status["pools"]), firing, told, tuple(trouble))
+    return ClusterStatus(tuple(pool(one) for one in status["pools"]), firing, told, tuple(trouble))
 
 
 def _first(*values: float | None) -> float | None:
@@ -163,3 +163,26 @@ def _first(*values: float | None) -> float | None:
 
 def _seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
+
+
+OFF = "Prometheus is off (monitoring.enabled: false): no rates, no alerts"
+
+Controller = Callable[[], tuple[dict[str, Any], list[dict[str, str]]]]
+"""The controller's /status and /api/events, newest event first."""
+
+
+def collect_status(controller: Controller, prometheus: PrometheusClient | None) -> ClusterStatus:
+    """Whatever `controller` raises goes through; without Prometheus the controller's part is shown alone."""
+    status, events = controller()
+    numbers: dict[str, list[InstantSample]] = {}
+    alerts: list[ActiveAlert] = []
+    trouble: list[str] = []
+    if prometheus is None:
+        trouble.append(OFF)
+    else:
+        try:
+            numbers = {name: prometheus.now(query) for name, query in QUERIES.items()}
+            alerts = prometheus.alerts()
+        except PrometheusError as error:
+            trouble.append(f"{error}: no rates, no alerts")
+    return build_status(status, events, numbers, alerts, trouble)

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from manyeyes.monitoring.status.snapshot import Engine, Pool, Sight
+from manyeyes.monitoring.status.snapshot import ClusterStatus, EngineStatus, PoolStatus
 
 WIDTH = 80
 EVENTS_SHOWN = 5
@@ -19,7 +19,7 @@ LATE_ERRORS = 0.01
 KV_FULL = 0.9
 
 
-def page(sight: Sight, now: datetime | None = None) -> RenderableType:
+def render_status(sight: ClusterStatus, now: datetime | None = None) -> RenderableType:
     """Everything, top to bottom: what is wrong stands above what merely happened."""
     now = now or datetime.now(UTC)
     parts: list[RenderableType] = [_pools(sight), _engines(sight)] if sight.pools else [Text(NO_POOL, style="bold red")]
@@ -41,7 +41,7 @@ def _table(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def _pools(sight: Sight) -> Table:
+def _pools(sight: ClusterStatus) -> Table:
     table = _table(
         ("pool", "<"), ("state", "<"), ("up", ">"), ("RPS", ">"), ("P95", ">"), ("TTFT P95", ">"), ("errors", ">")
     )
@@ -58,7 +58,7 @@ def _pools(sight: Sight) -> Table:
     return table
 
 
-def _about(pool: Pool) -> str:
+def _about(pool: PoolStatus) -> str:
     """The model's short name, what it is not, and who stands in."""
     words = [pool.model.rsplit("/", 1)[-1]]
     if pool.notice:
@@ -69,7 +69,7 @@ def _about(pool: Pool) -> str:
     return ", ".join(words)
 
 
-def _engines(sight: Sight) -> Table:
+def _engines(sight: ClusterStatus) -> Table:
     table = _table(
         ("engine", "<"),
         ("state", "<"),
@@ -96,9 +96,9 @@ def _engines(sight: Sight) -> Table:
     return table
 
 
-def _why_not_up(sight: Sight, now: datetime) -> Text | None:
+def _why_not_up(sight: ClusterStatus, now: datetime) -> Text | None:
     lines = [
-        Text.assemble((one.name, "bold"), f" {one.reason or 'is ' + one.words} ({ago(one.since, now)} ago)")
+        Text.assemble((one.name, "bold"), f" {one.reason or 'is ' + one.words} ({format_age(one.since, now)} ago)")
         for pool in sight.pools
         for one in pool.engines
         if _is_odd(one)
@@ -106,11 +106,11 @@ def _why_not_up(sight: Sight, now: datetime) -> Text | None:
     return Text("\n").join(lines) if lines else None
 
 
-def _is_odd(engine: Engine) -> bool:
+def _is_odd(engine: EngineStatus) -> bool:
     return not engine.serves or engine.state == "suspect"
 
 
-def _alerts(sight: Sight, now: datetime) -> RenderableType:
+def _alerts(sight: ClusterStatus, now: datetime) -> RenderableType:
     if not sight.alerts:
         known = not sight.trouble
         return Text("no alert fires" if known else "alerts are not known", style="green" if known else "yellow")
@@ -121,13 +121,13 @@ def _alerts(sight: Sight, now: datetime) -> RenderableType:
         severity = alert.labels.get("severity", "")
         table.add_row(
             Text.assemble((alert.name, "bold red"), f" {said or about}"),
-            ago(alert.since, now),
+            format_age(alert.since, now),
             Text(severity, "red" if severity in ("critical", "page") else "yellow"),
         )
     return table
 
 
-def _events(sight: Sight) -> Table:
+def _events(sight: ClusterStatus) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column()
@@ -136,7 +136,7 @@ def _events(sight: Sight) -> Table:
     return table
 
 
-def ago(since: datetime, now: datetime) -> str:
+def format_age(since: datetime, now: datetime) -> str:
     """12 s, 4 min, 3 h, 2 d: one number says enough."""
     seconds = max(0.0, (now - since).total_seconds())
     for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from manyeyes.devcluster.cluster import ROOT, free_port, listens, modules_folder, nginx_binary, own_user
+from manyeyes.devcluster.cluster import ROOT, free_port, is_listening, modules_folder, nginx_binary, own_user
 from manyeyes.devcluster.eventually import eventually
 
 CONF = """
@@ -76,7 +76,7 @@ def modules(folder: Path) -> Iterator[Modules]:
     log = (folder / "nginx.log").open("w")
     process = subprocess.Popen([nginx_binary(), "-p", folder, "-c", conf], stdout=log, stderr=log)
     try:
-        eventually(lambda: listens(port), 10, 0.05, "nginx listens")
+        eventually(lambda: is_listening(port), 10, 0.05, "nginx listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             yield Modules(client)
     finally:

@@ -1,0 +1,154 @@
+"""Statistics of a run: percentiles, figures with their spread, and the rates and latencies of a window of samples. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from loadtest.sample import LatencyObjective, Sample
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie, between two of them in proportion; 0 of none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def median(values: Sequence[float]) -> float:
+    return percentile(values, 0.5)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values of repeats. At least one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+    def overlaps(self, other: "Spread") -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """None where there is no value."""
+    found = tuple(value for value in values if value is not None)
+    return Spread(found) if found else None
+
+
+@dataclass(frozen=True)
+class Window:
+    """From when to when to look, in seconds since 1970."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def seconds(self) -> float:
+        return max(1e-9, self.end_s - self.start_s)
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """`rps` counts good answers, each for the part of its time that lies in the window: a count of whole ones would depend
+    on which of them happen to end just before or after its edges. Percentiles are of answers that ended in the window."""
+
+    rps: float = 0.0
+    goodput_rps: float = 0.0
+    answered: int = 0
+    failed: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    kept_share: float = 0.0
+    total_p50_s: float = 0.0
+    total_p95_s: float = 0.0
+    total_p99_s: float = 0.0
+    first_p50_s: float = 0.0
+    first_p95_s: float = 0.0
+    first_p99_s: float = 0.0
+    token_p50_s: float = 0.0
+    token_p95_s: float = 0.0
+    tokens_per_s: float = 0.0
+    cached_share: float = 0.0
+    videos: int = 0
+    videos_answered: int = 0
+    per_engine: dict[str, int] = field(default_factory=dict)
+    late_p99_s: float = 0.0
+
+    @property
+    def video_success(self) -> float | None:
+        return self.videos_answered / self.videos if self.videos else None
+
+    @property
+    def balance(self) -> float:
+        """Busiest engine over quietest, in answers: 1 is even. 0 where no engine was named."""
+        counts = self.per_engine.values()
+        return max(counts) / max(1, min(counts)) if counts else 0.0
+
+
+def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, slowdown: float = 1.0) -> RunFigures:
+    """`slowdown`: wall seconds per second of the engines' clock."""
+    seconds = window.seconds / slowdown
+    rps = kept_rps = 0.0
+    ended: list[Sample] = []
+    for sample in samples:
+        if window.start_s <= sample.ended_s < window.end_s:
+            ended.append(sample)
+        if not sample.failed:
+            part = _inside(sample, window)
+            rps += part
+            kept_rps += part * slo.is_met_by(sample, slowdown)
+    good = [one for one in ended if not one.failed]
+    bad = [one for one in ended if one.failed]
+    kept = sum(slo.is_met_by(one, slowdown) for one in ended)
+    totals, firsts, gaps = _times(good, slowdown)
+    prompt = sum(one.prompt_tokens for one in good)
+    return RunFigures(
+        rps=rps / seconds,
+        goodput_rps=kept_rps / seconds,
+        answered=len(good),
+        failed=len(bad),
+        errors=dict(Counter(one.failed for one in bad).most_common()),
+        kept_share=kept / len(ended) if ended else 0.0,
+        total_p50_s=percentile(totals, 0.5),
+        total_p95_s=percentile(totals, 0.95),
+        total_p99_s=percentile(totals, 0.99),
+        first_p50_s=percentile(firsts, 0.5),
+        first_p95_s=percentile(firsts, 0.95),
+        first_p99_s=percentile(firsts, 0.99),
+        token_p50_s=percentile(gaps, 0.5),
+        token_p95_s=percentile(gaps, 0.95),
+        tokens_per_s=sum(one.tokens for one in good) / seconds,
+        cached_share=sum(one.cached_tokens for one in good) / prompt if prompt else 0.0,
+        videos=sum(one.video for one in ended),
+        videos_answered=sum(one.video for one in good),
+        per_engine=dict(sorted(Counter(one.engine for one in good if one.engine).items())),
+        late_p99_s=percentile([one.late_s for one in ended], 0.99) / slowdown,
+    )
+
+
+def _inside(sample: Sample, window: Window) -> float:
+    """0 to 1: which part of its time lies in the window."""
+    overlap = min(sample.ended_s, window.end_s) - max(sample.began_s, window.start_s)
+    if sample.total_s <= 0:
+        return float(window.start_s <= sample.began_s < window.end_s)
+    return max(0.0, overlap) / sample.total_s
+
+
+def _times(good: Sequence[Sample], slowdown: float) -> tuple[list[float], list[float], list[float]]:
+    totals = [one.total_s / slowdown for one in good]
+    firsts = [one.first_s / slowdown for one in good]
+    return totals, firsts, [one.token_s / slowdown for one in good if one.tokens > 1]

@@ -1,0 +1,26 @@
+"""Pages that are one HTML file, from Jinja2 templates: what is filled in is escaped, and a name that is missing is an error.
+
+`base.html.j2` has what all pages share: the style, the header, and the macros for cards and tables.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from manyeyes.charts.svg import STYLE
+
+FOLDER = Path(__file__).parent
+
+
+def render_page(template: Path, **values: object) -> str:
+    """`values` that are SVG or HTML already come as Markup."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, FOLDER]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template.name).render(style=Markup(STYLE), **values)

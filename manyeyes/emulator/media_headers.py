@@ -1,0 +1,211 @@
+"""The size of a picture or a video, from its header: no pixel and no frame is decoded, and only the parts that tell are read.
+
+Formats: PNG (https://www.w3.org/TR/png-3/#11IHDR), GIF (its logical screen), JPEG (the first frame header, ITU T.81
+B.2.2), WEBP (https://developers.google.com/speed/webp/docs/riff_container: VP8, VP8L and VP8X); AVI and MP4.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from manyeyes.emulator.responses import RequestError
+
+# A header is nearly always within the first part; a JPEG may carry a large colour profile or thumbnail before it.
+BASE64_PARTS = (4_096, 262_144, 1 << 62)  # base64 characters, each a multiple of 4
+MAX_ASPECT_RATIO = 200  # Qwen3-VL's image processor takes no longer image
+
+JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels of the picture in a base64 text. Raises RequestError when it cannot be read."""
+    for part in BASE64_PARTS:
+        data = decode(text[:part])
+        if (found := header_size(data)) is not None:
+            if min(found) < 1:
+                break
+            if max(found) > MAX_ASPECT_RATIO * min(found):
+                raise RequestError(f"absolute aspect ratio must be smaller than {MAX_ASPECT_RATIO}")
+            return found
+        if not known_format(data) or part >= len(text):
+            break
+    raise RequestError("Failed to load image: cannot identify image file")
+
+
+def payload(url: str) -> str:
+    """What is behind the comma of a base64 data URL. Raises RequestError for every other URL."""
+    if not url.startswith("data:"):
+        if url.startswith(("http://", "https://")):
+            raise RequestError("This engine is emulated and fetches no media. Send the file as a data URL.")
+        raise RequestError("The URL must be either a HTTP, data or file URL.")
+    head, comma, text = url.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise RequestError("Only base64 data URLs are supported for now.", status=501, kind="NotImplementedError")
+    return text
+
+
+def decode(text: str) -> bytes:
+    """Strict base64, as vLLM takes it."""
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError("Non-base64 digit found") from None
+
+
+def known_format(data: bytes) -> bool:
+    """Whether this begins like one of the four formats."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\xff\xd8\xff"))
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height, or None when the format is another or the header goes on beyond `data`."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return (big_endian(data[16:20]), big_endian(data[20:24])) if len(data) >= 24 else None
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return (little_endian(data[6:8]), little_endian(data[8:10])) if len(data) >= 10 else None
+    if data.startswith(b"\xff\xd8\xff"):
+        return jpeg_size(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return webp_size(data)
+    return None
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Walk the segments to the first frame header."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding before a marker
+            at += 1
+        elif marker in JPEG_WITHOUT_LENGTH:
+            at += 2
+        elif marker in JPEG_FRAMES:
+            return big_endian(data[at + 7 : at + 9]), big_endian(data[at + 5 : at + 7])
+        else:
+            at += 2 + big_endian(data[at + 2 : at + 4])
+    return None
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """The first chunk tells: lossy (VP8), lossless (VP8L) or extended (VP8X)."""
+    if len(data) < 30:
+        return None
+    chunk = data[12:16]
+    if chunk == b"VP8 ":
+        return little_endian(data[26:28]) & 0x3FFF, little_endian(data[28:30]) & 0x3FFF
+    if chunk == b"VP8L":
+        packed = little_endian(data[21:25])
+        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8X":
+        return little_endian(data[24:27]) + 1, little_endian(data[27:30]) + 1
+    return None
+
+
+def big_endian(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def little_endian(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+FRAMES_PER_SECOND = 2  # Qwen3-VL's loader samples so many
+MIN_FRAMES = 4
+BOXES = 1_000  # of one parent; a file with more is not read on
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """Length and size of a video."""
+
+    seconds: float
+    width: int  # pixels
+    height: int  # pixels
+
+    def sampled_frames(self, most: int) -> int:
+        """How many frames the model sees."""
+        return min(most, max(MIN_FRAMES, int(self.seconds * FRAMES_PER_SECOND)))
+
+
+UNKNOWN_CLIP = VideoClip(8.0, 640, 480)
+
+
+def read_clip(text: str) -> VideoClip:
+    """The clip in a base64 text. Raises RequestError unless it begins like MP4, WEBM or AVI."""
+    head = file_part(text, 0, 72)
+    if head[4:8] == b"ftyp":
+        return mp4(text) or UNKNOWN_CLIP
+    if head[:4] == b"RIFF":
+        return avi(head) or UNKNOWN_CLIP
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return UNKNOWN_CLIP
+    raise RequestError("Could not open video stream")
+
+
+def file_part(text: str, at: int, length: int) -> bytes:
+    """`length` bytes from byte `at`; no more of the base64 text is decoded than those."""
+    end = at + length
+    return decode(text[at // 3 * 4 : -(-end // 3) * 4])[at % 3 : at % 3 + length]
+
+
+def clip(seconds: float, width: int, height: int) -> VideoClip | None:
+    return VideoClip(seconds, width, height) if seconds > 0 and width > 0 and height > 0 else None
+
+
+def avi(head: bytes) -> VideoClip | None:
+    if head[24:28] != b"avih" or len(head) < 72:
+        return None
+    frame_us, frames = little_endian(head[32:36]), little_endian(head[48:52])
+    return clip(frame_us * frames / 1e6, little_endian(head[64:68]), little_endian(head[68:72]))
+
+
+def mp4(text: str) -> VideoClip | None:
+    """Walk the boxes to the movie's header and to the first track that has a size."""
+    seconds, size = 0.0, (0, 0)
+    for kind, at, end in boxes(text, 0, len(text) * 3 // 4):
+        if kind != b"moov":
+            continue
+        for inner, start, stop in boxes(text, at, end):
+            if inner == b"mvhd":
+                seconds = movie_seconds(file_part(text, start, 32))
+            elif inner == b"trak" and 0 in size:
+                headers = [begin for name, begin, _ in boxes(text, start, stop) if name == b"tkhd"]
+                size = track_size(file_part(text, headers[0], 96)) if headers else size
+    return clip(seconds, *size)
+
+
+def boxes(text: str, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first byte and end of the content of each box between two places."""
+    for _ in range(BOXES):
+        head = file_part(text, at, 16)
+        size, content = big_endian(head[:4]), at + 8
+        if size == 1:  # a long box has its size after its kind
+            size, content = big_endian(head[8:16]), at + 16
+        stop = at + size if size else end
+        if len(head) < 8 or stop < content or stop > end:
+            return
+        yield head[4:8], content, stop
+        at = stop
+
+
+def movie_seconds(head: bytes) -> float:
+    """Length over time scale; version 1 has longer dates and length."""
+    if len(head) < 32:
+        return 0.0
+    scale, length = (
+        (big_endian(head[20:24]), big_endian(head[24:32]))
+        if head[0]
+        else (big_endian(head[12:16]), big_endian(head[16:20]))
+    )
+    return length / scale if scale else 0.0
+
+
+def track_size(head: bytes) -> tuple[int, int]:
+    """Width and height are the last two numbers, 16.16 fixed point; a sound track has 0."""
+    at = 88 if head[:1] == b"\1" else 76
+    return big_endian(head[at : at + 2]), big_endian(head[at + 4 : at + 6])

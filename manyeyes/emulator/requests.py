@@ -1,0 +1,297 @@
+"""From the body of a chat completion or a plain completion to an `EngineRequest`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from manyeyes.emulator import answers, media_headers
+from manyeyes.emulator.cli import EmulatorOptions
+from manyeyes.emulator.responses import RequestError, invalid, unknown_model, wrong_value
+from manyeyes.simulator import token_counts
+from manyeyes.simulator.request import EngineRequest, MediaItem
+
+
+def parse_body(raw: bytes, content_type: str) -> dict[str, Any]:
+    """The JSON object of a request. Raises RequestError when it is none."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise invalid("Unsupported Media Type: Only 'application/json' is allowed")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"JSON decode error: {error}", f"body.{error.pos}") from None
+    if not isinstance(body, dict):
+        raise invalid("Input should be a valid dictionary or object to extract fields from", "body")
+    return body
+
+
+def whole_number(body: dict[str, Any], name: str, default: int) -> int:
+    """A whole number; null counts as left out."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise invalid(f"{name}: Input should be a valid integer", f"body.{name}")
+    return value
+
+
+def boolean(body: dict[str, Any], name: str) -> bool:
+    """A boolean; null counts as false."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise invalid(f"{name}: Input should be a valid boolean", f"body.{name}")
+    return bool(value)
+
+
+def served_model(body: dict[str, Any], options: EmulatorOptions) -> str:
+    """The model asked for: one of the served names, and the first of them when the request names none."""
+    name = body.get("model")
+    if name is None:
+        return options.served_model_name[0]
+    if name not in options.served_model_name:
+        raise unknown_model(str(name), options.served_model_name)
+    return str(name)
+
+
+def include_usage(body: dict[str, Any]) -> bool:
+    """Whether a stream ends with a chunk of token counts."""
+    stream_options = body.get("stream_options")
+    if stream_options is not None and not isinstance(stream_options, dict):
+        raise invalid("stream_options: Input should be an object", "body.stream_options")
+    return bool(stream_options and stream_options.get("include_usage"))
+
+
+def check_n(body: dict[str, Any], options: EmulatorOptions) -> None:
+    """vLLM gives several answers to one request; this stand-in does not."""
+    if (n := whole_number(body, "n", 1)) > options.max_answers:
+        raise RequestError(
+            f"n must be at most {options.max_answers}, got {n}. To increase this limit, set the VLLM_MAX_N_SEQUENCES "
+            "environment variable."
+        )
+    if n != 1:
+        raise wrong_value("This engine is emulated and gives one answer a request.", "n", n)
+
+
+def answer_length(
+    body: dict[str, Any], prompt_tokens: int, default: int | None, options: EmulatorOptions
+) -> tuple[int, int]:
+    """The least and the most tokens the answer may have. `default`: the most, when the request does not say."""
+    room = options.max_model_len - prompt_tokens
+    if room < 1:
+        raise RequestError(
+            f"This model's maximum context length is {options.max_model_len} tokens. However, your prompt contains "
+            f"{prompt_tokens} input tokens, which exceeds this limit even without any output tokens. "
+            f"Please reduce the length of the input prompt. (parameter=input_tokens, value={prompt_tokens})",
+            param="input_tokens",
+        )
+    asked = whole_number(body, "max_completion_tokens", whole_number(body, "max_tokens", default or room))
+    if asked < 1:
+        raise wrong_value(f"max_tokens must be at least 1, got {asked}.", "max_tokens", asked)
+    if asked > options.max_model_len:
+        message = f"max_tokens={asked} cannot be greater than max_model_len={options.max_model_len}."
+        raise wrong_value(f"{message} Please request fewer output tokens.", "max_tokens", asked)
+    most = min(asked, room)
+    least = most if boolean(body, "ignore_eos") else min(most, whole_number(body, "min_tokens", 0))
+    return least, most
+
+
+@dataclass
+class Prompt:
+    """What all messages hold together."""
+
+    tokens: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    media: list[MediaItem] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # of the images: widths and heights in pixels
+
+    def count(self, kind: str) -> int:
+        return sum(medium.kind == kind for medium in self.media)
+
+    def add_text(self, words: str, per_word: float) -> None:
+        self.texts.append(words)
+        self.tokens += token_counts.text_tokens(words, per_word)
+
+    def add_medium(self, medium: MediaItem) -> None:
+        self.media.append(medium)
+        self.tokens += [token_counts.VISION_START, *[medium.key] * medium.tokens, token_counts.VISION_END]
+
+
+def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
+    """Read the body of /v1/chat/completions. Raises RequestError."""
+    name = served_model(body, options)
+    check_n(body, options)
+    prompt = read_prompt(body.get("messages"), options)
+    least, most = answer_length(body, len(prompt.tokens), None, options)
+    begun = answers.begun_answer(body)
+    question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
+    form = answers.json_answer(body.get("response_format")) or answers.grounding_answer(question, prompt.count("image"))
+    words = form.split(" ") if form else answers.canned_text(question, prompt.sizes, prompt.count("video"))
+    if begun is not None:
+        words = answers.continue_final_message(words, begun)
+    answer, finish_reason = answers.answer_text(words, least, most)
+    if begun is not None and answer and begun and not begun[-1].isspace():
+        answer[0] = f" {answer[0]}"
+    return EngineRequest(
+        model=name,
+        prompt=prompt.tokens,
+        media=tuple(prompt.media),
+        text=question,
+        answer=answer,
+        finish_reason=finish_reason,
+        stream=boolean(body, "stream"),
+        include_usage=include_usage(body),
+    )
+
+
+def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
+    """Read the messages. Raises RequestError."""
+    if messages is None:
+        raise invalid("messages: Field required", "body.messages")
+    if not isinstance(messages, list):
+        raise invalid("messages: Input should be a valid list", "body.messages")
+    if not messages:
+        raise RequestError("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    prompt = Prompt()
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise invalid("Input should be a message with a role", f"body.messages.{number}")
+        prompt.tokens += token_counts.before_message(message["role"])
+        content = message.get("content")
+        # What an engine here has said is one token a word, however many a tokenizer would make of it.
+        per_word = 1.0 if message["role"] == "assistant" else options.profile.tokens_per_word
+        if isinstance(content, str):
+            prompt.add_text(content, per_word)
+        elif isinstance(content, list):
+            for part in content:
+                read_part(part, prompt, options, per_word)
+        elif content is not None:  # an assistant's turn that only called tools has no content
+            raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
+        prompt.tokens += token_counts.after_message()
+    prompt.tokens += token_counts.before_message("assistant")
+    return prompt
+
+
+_MEDIA_CACHE: dict[str, str] = {}
+"""Media by their uuid, whoever sent them: vLLM's processor cache is one for all users."""
+
+
+def _cached(part: dict[str, object]) -> object:
+    """A part with a uuid: what was first sent under it. Raises RequestError when it has no data and none was sent."""
+    uuid = str(part["uuid"])
+    for kind in ("image_url", "video_url"):
+        if kind in part:
+            match part[kind]:
+                case {"url": str(url)} | str(url):
+                    _MEDIA_CACHE.setdefault(uuid, url)
+            if uuid not in _MEDIA_CACHE:
+                raise RequestError(f"Cache miss for a medium with the uuid {uuid}, whose data was not sent.")
+            return {"type": kind, kind: _MEDIA_CACHE[uuid]}
+    raise RequestError("Missing 'type' field in multimodal part.")
+
+
+def read_part(part: object, prompt: Prompt, options: EmulatorOptions, per_word: float) -> None:
+    """Add one part of a message to `prompt`. Media are counted before they are looked at, as in vLLM."""
+    if isinstance(part, dict) and part.get("uuid") is not None:
+        part = _cached(part)
+    match part:
+        case str(words) | {"type": "text", "text": str(words)}:
+            prompt.add_text(words, per_word)
+        case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
+            if prompt.count("image") >= options.images_per_prompt:
+                raise too_many_error("image", options.images_per_prompt)
+            read_image(media_headers.payload(url), prompt, options)
+        case {"type": "video_url", "video_url": {"url": str(url)} | str(url)}:
+            if prompt.count("video") >= options.videos_per_prompt:
+                raise too_many_error("video", options.videos_per_prompt)
+            read_video(media_headers.payload(url), prompt, options)
+        case {"type": "input_audio" | "audio_url"}:
+            raise too_many_error("audio", 0)
+        case _:
+            raise RequestError("A part of a message must be a text, an image_url or a video_url with its content.")
+
+
+def check_pixels(what: str, width: int, height: int, options: EmulatorOptions) -> None:
+    """As vLLM: before anything is decoded; 0 is no limit."""
+    if 0 < options.max_image_pixels < width * height:
+        raise RequestError(
+            f"{what} dimensions {width}x{height} ({width * height} pixels) exceed the maximum of "
+            f"{options.max_image_pixels} pixels. Set VLLM_MAX_IMAGE_PIXELS to increase this limit."
+        )
+
+
+def read_image(base64: str, prompt: Prompt, options: EmulatorOptions) -> None:
+    width, height = media_headers.image_size(base64)
+    check_pixels("Image", width, height, options)
+    wide, high = token_counts.fitted(width, height, options.min_pixels, options.max_pixels)
+    prompt.sizes.append((width, height))
+    prompt.add_medium(
+        MediaItem(
+            kind="image",
+            key=hash(base64),  # the whole text once, at some GB/s: the picture itself stays encoded
+            offset=len(prompt.tokens) + 1,
+            tokens=token_counts.image_tokens(wide, high),
+            frames=1,
+            source_pixels=width * height,
+            fitted_pixels=wide * high,
+        )
+    )
+
+
+def read_video(base64: str, prompt: Prompt, options: EmulatorOptions) -> None:
+    clip = media_headers.read_clip(base64)
+    check_pixels("Video frame", clip.width, clip.height, options)
+    frames = clip.sampled_frames(options.video_frames)
+    wide, high = token_counts.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
+    prompt.add_medium(
+        MediaItem(
+            kind="video",
+            key=hash(base64),
+            offset=len(prompt.tokens) + 1,
+            tokens=token_counts.video_tokens(wide, high, frames),
+            frames=frames,
+            source_pixels=frames * clip.width * clip.height,
+            fitted_pixels=frames * wide * high,
+        )
+    )
+
+
+def too_many_error(medium: str, limit: int) -> RequestError:
+    message = f"At most {limit} {medium}(s) may be provided in one prompt. (parameter={medium})"
+    return RequestError(message, param=medium)
+
+
+DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
+
+
+def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
+    """Read the body of /v1/completions: one prompt, as text or as token ids. Raises RequestError."""
+    name = served_model(body, options)
+    check_n(body, options)
+    match body.get("prompt"):
+        case str(prompt) | [str(prompt)] if prompt:
+            ids = token_counts.text_tokens(prompt, options.profile.tokens_per_word) or [0]
+        case [int(), *_] as ids:
+            prompt = " ".join(map(str, ids))
+        case [str() | [*_], *_] as prompts if len(prompts) > options.max_completion_prompts:
+            raise RequestError(
+                f"prompt list length {len(prompts)} exceeds the maximum allowed count of {options.max_completion_prompts}. "
+                "To increase this limit, set the VLLM_MAX_COMPLETION_PROMPTS environment variable. (parameter=prompt)",
+                param="prompt",
+            )
+        case [str(), *_]:
+            raise RequestError("This engine is emulated and takes one prompt a request.", param="prompt")
+        case _:
+            message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
+            raise RequestError(message, param="prompt")
+    least, most = answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
+    answer, finish_reason = answers.answer_text(answers.canned_text(prompt, [], 0), least, most)
+    return EngineRequest(
+        model=name,
+        prompt=ids,
+        media=(),
+        text=prompt,
+        answer=answer,
+        finish_reason=finish_reason,
+        stream=boolean(body, "stream"),
+        include_usage=include_usage(body),
+    )

@@ -1,0 +1,237 @@
+"""A plan for people: on the terminal, as Markdown, and as one HTML page that needs nothing beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Shown
+
+from loadtest.statistics import percentile
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
+from manyeyes.charts.templates import render_page
+from manyeyes.planner.plan_request import PlanRequest
+from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
+from manyeyes.planner.search import Announce, CapacityPlan, good
+from manyeyes.planner.simulation import Progress as ProgressCallback
+
+TextRow = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    title: str
+    head: TextRow
+    rows: list[TextRow]
+
+
+def request_line(ask: PlanRequest) -> str:
+    """The question in a sentence."""
+    work = ask.work
+    pictures = (
+        f"{work.images} picture{'s' * (work.images != 1)} of {work.width} x {work.height}"
+        if work.images
+        else "no picture"
+    )
+    turns = f", chats of {work.turns} turns, {work.think_s:g} s apart" if work.turns > 1 else ""
+    first = f", first token within {ask.first_p95_s:g} s" if ask.first_p95_s else ""
+    answer = f"{work.output_tokens * (1 - work.vary):.0f} to {work.output_tokens * (1 + work.vary):.0f}"
+    return (
+        f"{ask.rps:g} requests/s: {pictures}, {work.words} words, answers of {answer} tokens{turns}; "
+        f"P95 within {ask.p95_s:g} s{first}, {ask.goodput:.1%} answered; {ask.policy} balancing"
+    )
+
+
+def caveat(ask: PlanRequest) -> str:
+    """What these numbers are."""
+    return (
+        f"Estimate: simulated with the emulator's physics of one {ask.card.profile.gpu} with {ask.card.profile.model}. "
+        "No GPU was used; `make calibrate` measures yours."
+    )
+
+
+def verdict(plan: CapacityPlan) -> str:
+    """The answer in a sentence."""
+    outcome = plan.outcome
+    if plan.partial or outcome is None:
+        return f"Interrupted: {plan.engines} GPUs were looked at last, which need not be the fewest that are enough."
+    met = good(plan.ask, outcome)
+    text = f"{gpus(plan.engines)} {'are' if plan.engines > 1 else 'is'} {'enough' if met else 'not enough'}: {speed(outcome)}."
+    if plan.breaks_at:
+        text += (
+            f" It holds up to {plan.breaks_at:.3g} requests/s ({plan.breaks_at / plan.ask.rps:.2f} times what is asked); "
+            f"beyond that most time is lost to {plan.limit}."
+        )
+    return text
+
+
+def tables(plan: CapacityPlan, price: float | None) -> list[ReportTable]:
+    """All of them. `price` is of one GPU for an hour."""
+    found = []
+    if plan.outcome is not None:
+        found.append(
+            ReportTable(f"What {gpus(plan.engines)} bring", ("what", "value"), _outcome(plan, plan.outcome, price))
+        )
+        found.append(
+            ReportTable("Where a request's time goes", ("stage", "idle engine", "here"), _stages(plan, plan.outcome))
+        )
+    if len(plan.tried) > 1:
+        rows = [(str(n), *_short(plan.ask, one)) for n, one in plan.by_engines]
+        found.append(ReportTable(f"Number of GPUs, at {plan.ask.rps:g} requests/s", ("GPUs", *SHORT), rows))
+    if len(plan.rates) > 1:
+        rows = [(f"{rps:.3g}", *_short(plan.ask, one)) for rps, one in sorted(plan.rates.items())]
+        found.append(ReportTable(f"Where {gpus(plan.engines)} break", ("requests/s", *SHORT), rows))
+    return found
+
+
+SHORT = ("answered/s", "P95", "first token P95", "answered", "good")
+
+
+def _short(ask: PlanRequest, outcome: SimulationResult) -> TextRow:
+    return (
+        f"{outcome.rps:.2f}",
+        seconds(percentile(outcome.total_s, 0.95)),
+        seconds(percentile(outcome.first_s, 0.95)),
+        f"{outcome.goodput:.1%}",
+        "yes" if good(ask, outcome) else "no" if outcome.keeps_up else "no, falls behind",
+    )
+
+
+def _outcome(plan: CapacityPlan, outcome: SimulationResult, price: float | None) -> list[TextRow]:
+    def three(values: "list[float]") -> str:
+        return " / ".join(seconds(percentile(values, share)) for share in (0.5, 0.95, 0.99))
+
+    rows: list[TextRow] = [
+        ("requests/s answered", f"{outcome.rps:.2f} of {outcome.offered_rps:g} ({outcome.requests} simulated)"),
+        ("time to the last token, P50 / P95 / P99", three(list(outcome.total_s))),
+        ("time to the first token, P50 / P95 / P99", three(list(outcome.first_s))),
+        ("answered; refused with 429; failed", f"{outcome.goodput:.2%}; {outcome.refused}; {outcome.failed}"),
+        ("output tokens/s", f"{outcome.tokens / outcome.measured_s:.0f}" if outcome.measured_s else "-"),
+        ("preprocessing thread at work", f"{outcome.preprocessing_busy:.0%} of the time"),
+        (
+            "GPU at work; of that pictures, prompts",
+            f"{outcome.gpu_busy:.0%}; {outcome.encode_share:.0%}, {outcome.prefill_share:.0%}",
+        ),
+        ("KV cache in use; preemptions", f"{outcome.kv_used:.0%}; {outcome.preempted}"),
+        ("prompt tokens from the prefix cache", f"{outcome.cached_share:.0%}"),
+    ]
+    if plan.breaks_at:
+        rows.append(("breaks at", f"{plan.breaks_at:.3g} requests/s: {plan.limit}"))
+    if price is not None and outcome.rps:
+        rows += _costs(plan, outcome, price)
+    return rows
+
+
+def _costs(plan: CapacityPlan, outcome: SimulationResult, price: float) -> list[TextRow]:
+    per_request = plan.engines * price / 3600 / outcome.rps
+    pictures = plan.ask.work.images / plan.ask.work.turns  # new ones, in each request
+    rows: list[TextRow] = [("cost per million requests", f"{1e6 * per_request:,.0f} at {price:g} a GPU and hour")]
+    if pictures:
+        rows.append(("cost per million pictures", f"{1e6 * per_request / pictures:,.0f}"))
+    return rows
+
+
+def _stages(plan: CapacityPlan, outcome: SimulationResult) -> list[TextRow]:
+    rows: list[TextRow] = [(name, seconds(plan.idle.stage_s(name)), seconds(outcome.stage_s(name))) for name in STAGES]
+    whole = sum(outcome.stage_s(name) for name in STAGES)
+    rows.append(("mean, together", seconds(sum(plan.idle.stage_s(name) for name in STAGES)), seconds(whole)))
+    rows += [
+        (f"lost to {name}", "", seconds(extra)) for name, extra in lost_time_by_resource(outcome, plan.idle).items()
+    ]
+    return rows
+
+
+def gpus(number: int) -> str:
+    return f"{number} GPU{'s' * (number != 1)}"
+
+
+def speed(outcome: SimulationResult) -> str:
+    return (
+        f"{outcome.rps:.4g} requests/s with a P95 of {seconds(percentile(outcome.total_s, 0.95))}, first token "
+        f"{seconds(percentile(outcome.first_s, 0.95))}"
+    )
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 0.9995 else f"{1e3 * value:.0f} ms"
+
+
+def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
+    """The whole page."""
+    parts = [f"# How many GPUs\n\n{request_line(plan.ask)}.\n\n**{verdict(plan)}**\n\n{caveat(plan.ask)}"]
+    parts += [f"## {table.title}\n\n{_markdown_table(table)}" for table in tables(plan, price)]
+    parts.append(f"Made by `{command}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def html(plan: CapacityPlan, price: float | None, command: str) -> str:
+    """The whole page, with a picture of where it breaks."""
+    return render_page(
+        Path(__file__).with_name("report.html.j2"),
+        request=request_line(plan.ask),
+        verdict=verdict(plan),
+        caveat=caveat(plan.ask),
+        curve=Markup(curve(plan.rates, plan.ask.rps, plan.ask.p95_s)) if len(plan.rates) > 2 else None,
+        tables=tables(plan, price),
+        command=command,
+    )
+
+
+def _markdown_table(table: ReportTable) -> str:
+    lines = [table.head, ("---",) * len(table.head), *table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) -> str:
+    """P95 over requests a second, with what was asked for as two lines."""
+    points = sorted((rps, percentile(outcome.total_s, 0.95)) for rps, outcome in rates.items())
+    left, right = min(0.9 * points[0][0], asked_rps), 1.05 * points[-1][0]
+    high = 1.15 * max(p95_s, min(max(y for _, y in points), 3 * p95_s))
+    plot = Plot(left, right, high, "P95, seconds", "requests a second", "P95 over requests a second")
+    plot.line([(left, p95_s), (right, p95_s)], "ideal")
+    plot.line([(asked_rps, 0), (asked_rps, high)], "ideal")
+    plot.text(LEFT + 4, plot.y(p95_s) - 5, f"P95 asked for: {p95_s:g} s", "label", "start")
+    plot.line(points, "line first")
+    for rps, total_s in points:
+        plot.dot(rps, total_s, "dot first", title=f"{rps:.3g} a second: {total_s:.2f} s")
+    plot.text(plot.x(asked_rps), HEIGHT - BOTTOM + 15, f"{asked_rps:g} asked for")
+    plot.text(plot.x(points[-1][0]), HEIGHT - BOTTOM + 15, f"{points[-1][0]:.3g}")
+    return plot.svg(emulated=False)
+
+
+console = Console(stderr=True)
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+
+
+@contextmanager
+def progress_bar() -> Iterator[Announce]:
+    """A bar for the simulation under way."""
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
+        task = bars.add_task("an idle engine", total=1.0)
+
+        def announce(what: str) -> ProgressCallback:
+            bars.update(task, description=what, completed=0.0)
+            return lambda share: bars.update(task, completed=share)
+
+        yield announce
+
+
+@contextmanager
+def progress_bars(names: Sequence[str]) -> Iterator[Callable[[str, float], None]]:
+    """A bar for each of several things under way; yields what is told how far one is."""
+    with Progress(*COLUMNS, console=console, transient=True) as bars:
+        tasks = {name: bars.add_task(name, total=1.0) for name in names}
+        yield lambda name, share: bars.update(tasks[name], completed=share)
+
+
+def print_table(table: ReportTable) -> None:
+    """On standard output."""
+    shown = Shown(title=table.title, title_justify="left")
+    for number, name in enumerate(table.head):
+        shown.add_column(name, justify="left" if number == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    Console().print(shown)
