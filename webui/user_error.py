@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import openai
@@ -12,7 +13,7 @@ RETRY = later("Press retry.")
 
 
 @dataclass(unsafe_hash=True)  # not frozen: Python writes the traceback into an exception that passes a context manager
-class Failure(Exception):
+class UserError(Exception):
     """`what` failed (one sentence) and what to do `next` (one sentence)."""
 
     what: str
@@ -24,53 +25,53 @@ class Failure(Exception):
         return f"{self.what} {self.next}"
 
 
-def was_cut() -> Failure:
-    return Failure(say("The answer was cut: the engine went away."), say(RETRY), cut=True)
+def answer_cut_error() -> UserError:
+    return UserError(say("The answer was cut: the engine went away."), say(RETRY), cut=True)
 
 
-def explain(error: Exception, gateway_url: str, begun: bool = False) -> Failure:
+def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
     """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
     match error:
         case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
-            return was_cut()
-        case Failure():
+            return answer_cut_error()
+        case UserError():
             return error
         case openai.APIStatusError():
-            return _refused(error)
+            return _refusal_error(error)
         case openai.APITimeoutError():
-            return Failure(say("The gateway did not answer in time."), say(RETRY))
+            return UserError(say("The gateway did not answer in time."), say(RETRY))
         case openai.APIConnectionError():
-            return unreachable(gateway_url)
+            return gateway_unreachable_error(gateway_url)
         case openai.APIError():  # an error object inside a stream that began well
-            return Failure(
+            return UserError(
                 say("The engine stopped with an error: {said}", said=_sentence(error.message)), say(RETRY), cut=True
             )
-    return was_cut()  # the transport's own errors: the connection broke while the answer came
+    return answer_cut_error()  # the transport's own errors: the connection broke while the answer came
 
 
-def unreachable(gateway_url: str) -> Failure:
-    return Failure(
+def gateway_unreachable_error(gateway_url: str) -> UserError:
+    return UserError(
         say("The gateway at {url} cannot be reached.", url=gateway_url),
         say("See whether it runs (docker compose ps gateway), then press retry."),
     )
 
 
-def _refused(error: openai.APIStatusError) -> Failure:
+def _refusal_error(error: openai.APIStatusError) -> UserError:
     said = _sentence(_message(error))
     match error.status_code:
         case 400 | 422:
-            return Failure(said, say("Change the message or the settings, then send it again."))
+            return UserError(said, say("Change the message or the settings, then send it again."))
         case 401 | 403:
-            return Failure(said, say("Whoever runs this page sets its key in MANYEYES_API_KEY."))
+            return UserError(said, say("Whoever runs this page sets its key in MANYEYES_API_KEY."))
         case 404:
-            return Failure(said, say("Choose another model in the settings, then press retry."))
+            return UserError(said, say("Choose another model in the settings, then press retry."))
         case 413:
-            return Failure(said, say("Remove a picture or a video, or begin a new chat, then send it again."))
+            return UserError(said, say("Remove a picture or a video, or begin a new chat, then send it again."))
         case 429:
-            return Failure(said, say("Press retry {when}.", when=_when(error)))
+            return UserError(said, say("Press retry {when}.", when=_retry_time(error)))
         case 502 | 503 | 504:
-            return Failure(said, say("The engines may be starting. Press retry {when}.", when=_when(error)))
-    return Failure(
+            return UserError(said, say("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
+    return UserError(
         say("The gateway answered with status {status}: {said}", status=error.status_code, said=said), say(RETRY)
     )
 
@@ -88,6 +89,20 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "。")) else f"{text}."
 
 
-def _when(error: openai.APIStatusError) -> str:
+def _retry_time(error: openai.APIStatusError) -> str:
     seconds = error.response.headers.get("retry-after", "")
     return say("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else say("in a moment")
+
+
+_logger = logging.getLogger("webui")
+
+
+def as_user_error(error: Exception) -> UserError:
+    """`error` itself if it is a Failure; anything else is a bug, and its traceback goes to the log."""
+    if isinstance(error, UserError):
+        return error
+    _logger.error("page_failed", exc_info=error)
+    return UserError(
+        say("The page made a mistake ({kind}).", kind=type(error).__name__),
+        say("Press retry; if it stays, tell whoever runs this page."),
+    )

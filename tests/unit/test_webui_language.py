@@ -10,8 +10,8 @@ import webui
 from manyeyes.config.webui import WebUi
 from webui.i18n import language
 from webui.i18n.chinese import CHINESE
-from webui.i18n.language import ENGLISH, ZH, counted, later, say, speaking, wanted
-from webui.user_error import was_cut
+from webui.i18n.language import ENGLISH, ZH, counted, later, negotiate_language, say, use_language
+from webui.user_error import answer_cut_error
 
 ROOT = Path(webui.__file__).parent
 
@@ -69,13 +69,13 @@ def test_no_text_bypasses_the_table() -> None:
 
 
 def test_what_is_said_depends_on_the_language_of_the_moment() -> None:
-    assert str(was_cut()) == "The answer was cut: the engine went away. Press retry."
-    with speaking(ZH):
-        assert str(was_cut()) == "回答中断：引擎已离线。 请点击重试。"
+    assert str(answer_cut_error()) == "The answer was cut: the engine went away. Press retry."
+    with use_language(ZH):
+        assert str(answer_cut_error()) == "回答中断：引擎已离线。 请点击重试。"
         assert counted(1, "{count} page", "{count} pages") == "1 页"
         assert say("A greeting of {somebody's} own") == "A greeting of {somebody's} own"
     assert counted(1, "{count} page", "{count} pages") == "1 page"
-    assert language.spoken() == ENGLISH
+    assert language.current_language() == ENGLISH
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_what_is_said_depends_on_the_language_of_the_moment() -> None:
     ],
 )
 def test_the_language_is_the_one_chosen_else_the_browsers(cookie: str | None, browser: str, expected: str) -> None:
-    assert wanted(cookie, browser) == expected
+    assert negotiate_language(cookie, browser) == expected

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from webui.chat.chat_request import Question
-from webui.files.attachments import Limits
+from webui.chat.completion_stream import ChatRequest
+from webui.files.attachments import AttachmentLimits
 from webui.files.vision_tokens import FRAMES_PER_S
-from webui.i18n.language import say
-from webui.user_error import Failure
+from webui.i18n.language import later, say
+from webui.user_error import UserError
 
 
 @dataclass(frozen=True)
-class Knobs:
+class SamplingSettings:
     """In the order in which a tab hands them over."""
 
     model: str | None
@@ -32,24 +32,89 @@ class Knobs:
             object.__setattr__(self, "system", "")
 
     @property
-    def limits(self) -> Limits:
-        return Limits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
+    def limits(self) -> AttachmentLimits:
+        return AttachmentLimits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
 
-    def question(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> Question:
+    def question(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> ChatRequest:
         """Raises Failure where no model is chosen."""
         if not self.model:
-            raise Failure(say("No model is chosen."), say("Choose one in the settings, then press retry."))
+            raise UserError(say("No model is chosen."), say("Choose one in the settings, then press retry."))
         tokens = int(self.max_tokens)
         seed = self._seed()
-        return Question(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, **more)
+        return ChatRequest(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, **more)
 
     def _seed(self) -> int | None:
         found = str(self.seed if self.seed is not None else "").strip()
         if not found:
             return None
         if not found.removeprefix("-").isdecimal():
-            raise Failure(
+            raise UserError(
                 say("The seed is a whole number, found {found}.", found=repr(found[:20])),
                 say("Correct or empty it, then press retry."),
             )
         return int(found)
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    system: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+    prompt: str = ""
+    """Put into the box where that is empty."""
+
+
+DEFAULT_PRESET = Preset(later("Free chat"), "", 0.7, 0.8, 1024)
+
+PRESETS = (
+    DEFAULT_PRESET,
+    Preset(
+        later("Read text (OCR)"),
+        later("You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing."),
+        0.0,
+        1.0,
+        4096,
+        later("Transcribe all text in this picture."),
+    ),
+    Preset(
+        later("Chart or table"),
+        later(
+            "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say."
+        ),
+        0.0,
+        1.0,
+        2048,
+        later("What does this chart show?"),
+    ),
+    Preset(later("Describe"), "", 0.7, 0.8, 1024, later("Describe this picture in detail.")),
+    Preset(
+        later("Find and count"),
+        later("You locate things in pictures. Say how many there are and where each one is."),
+        0.1,
+        0.9,
+        1024,
+        later("How many people are in this picture, and where?"),
+    ),
+    Preset(
+        later("Watch a video"),
+        later("You describe videos in the order of time, with the second at which each thing happens."),
+        0.7,
+        0.8,
+        2048,
+        later("What happens in this video?"),
+    ),
+    Preset(
+        later("Code from a screenshot"),
+        later("Answer with code only."),
+        0.2,
+        0.9,
+        4096,
+        later("Write HTML and CSS for this screen."),
+    ),
+)
+
+
+def find_preset(name: str) -> Preset:
+    return next((preset for preset in PRESETS if preset.name == name), DEFAULT_PRESET)

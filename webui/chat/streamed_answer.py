@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from webui.chat import reasoning
 from webui.i18n.language import say
-from webui.user_error import Failure, was_cut
+from webui.user_error import UserError, answer_cut_error
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedBy:
     """Who answered, from the gateway's response headers; empty where the gateway did not say."""
 
     engine: str = ""
@@ -23,7 +22,7 @@ class Served:
     cache: str = ""
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> Served:
+    def from_headers(cls, headers: Mapping[str, str]) -> ServedBy:
         return cls(
             engine=headers.get("x-manyeyes-engine", ""),
             pool=headers.get("x-manyeyes-pool", ""),
@@ -35,7 +34,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Change:
+class EngineSwitch:
     """Where another engine went on with the answer: after so many characters of its text, from the one that went away."""
 
     at: int
@@ -43,7 +42,7 @@ class Change:
 
 
 @dataclass
-class Answer:
+class StreamedAnswer:
     """Filled by whoever asks; times are seconds of one monotonic clock."""
 
     asked_s: float
@@ -51,7 +50,7 @@ class Answer:
     thought: str = ""
     first_s: float | None = None
     last_s: float | None = None
-    served: Served = field(default_factory=Served)
+    served: ServedBy = field(default_factory=ServedBy)
     finish_reason: str | None = None
     tokens_in: int | None = None
     tokens_cached: int | None = None
@@ -64,9 +63,9 @@ class Answer:
     """Tokens seen so far in the part that comes; engines send one a chunk."""
     before: int = 0
     """Tokens of the parts that other engines gave before."""
-    changes: list[Change] = field(default_factory=list)
+    changes: list[EngineSwitch] = field(default_factory=list)
     stopped: bool = False
-    failure: Failure | None = None
+    failure: UserError | None = None
 
     def add(self, text: str, at_s: float) -> None:
         """The first token counts when it comes, even if it shows no text (a special token, half a character)."""
@@ -86,7 +85,7 @@ class Answer:
 
     def go_on(self) -> None:
         """The engine went away; what comes from here on is another one's."""
-        self.changes.append(Change(len(self.text), self.served.engine or say("the engine")))
+        self.changes.append(EngineSwitch(len(self.text), self.served.engine or say("the engine")))
         self.before += self.chunks
         self.chunks = 0
         self.failure = self.finish_reason = None
@@ -94,14 +93,14 @@ class Answer:
     def end(self) -> None:
         """Called once when the stream has ended by itself."""
         if self.failure is None and self.finish_reason in (None, "abort"):
-            self.failure = was_cut()
+            self.failure = answer_cut_error()
 
     def shown(self) -> tuple[str, str]:
         """(thinking, answer), with a mark where the engine changed."""
         text = self.text
         for change in reversed(self.changes):
-            text = f"{text[: change.at]}{mark(change.gone)}{text[change.at :]}"
-        thought, rest = reasoning.split(text)
+            text = f"{text[: change.at]}{switch_mark(change.gone)}{text[change.at :]}"
+        thought, rest = split_reasoning(text)
         return (self.thought.strip() or thought, rest) if not self.thought else (self.thought.strip(), text)
 
     @property
@@ -127,26 +126,26 @@ class Answer:
         self.chunks += 1
 
 
-MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
+SWITCH_MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 
-def mark(gone: str) -> str:
+def switch_mark(gone: str) -> str:
     """Stands in the shown answer where the engine changed."""
     words = say("another engine goes on, {gone} went away", gone=gone)
     return f" *⟨{words}⟩* "
 
 
-def unmarked(text: str) -> str:
+def strip_switch_marks(text: str) -> str:
     """The answer as the engines gave it."""
-    return MARK.sub("", text)
+    return SWITCH_MARK.sub("", text)
 
 
-def line(answer: Answer) -> str:
+def answer_summary(answer: StreamedAnswer) -> str:
     """For example: cpu-0 · qwen3-vl-tiny · first token 140 ms · 61 tokens/s · 212 in / 96 out."""
-    return " · ".join(_facts(answer))
+    return " · ".join(_summary_parts(answer))
 
 
-def note(answer: Answer, *said: str) -> str:
+def answer_note(answer: StreamedAnswer, *said: str) -> str:
     """Markdown under the answer: the failure in bold if there is one, then the line, then what was done to its files.
 
     Markdown and not HTML, because "copy message" and screen readers take it as it stands;
@@ -154,20 +153,20 @@ def note(answer: Answer, *said: str) -> str:
     """
     parts = []
     if answer.failure is not None:
-        parts.append(f"**{plain(answer.failure.what)}** {plain(answer.failure.next)}")
-    if facts := line(answer):
-        parts.append(plain(facts))
+        parts.append(f"**{escape_markdown(answer.failure.what)}** {escape_markdown(answer.failure.next)}")
+    if facts := answer_summary(answer):
+        parts.append(escape_markdown(facts))
     if done := " · ".join(one for one in said if one):
-        parts.append(plain(done))
+        parts.append(escape_markdown(done))
     return "\n\n".join(parts)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """`text` with what Markdown and HTML would read as their own put out of action."""
     return re.sub(r"([\\`*_\[\]<>&$~|])", r"\\\1", text)
 
 
-def facts(answer: Answer) -> dict[str, object]:
+def answer_facts(answer: StreamedAnswer) -> dict[str, object]:
     """The same for programs: what is not known is null."""
     served = answer.served
     return {
@@ -177,9 +176,9 @@ def facts(answer: Answer) -> dict[str, object]:
         "route": served.route or None,
         "cache": served.cache or None,
         "request_id": served.request_id or None,
-        "first_token_ms": _rounded(answer.first_ms),
-        "total_s": _rounded(answer.total_s, 3),
-        "tokens_per_s": _rounded(answer.tokens_per_s),
+        "first_token_ms": _round(answer.first_ms),
+        "total_s": _round(answer.total_s, 3),
+        "tokens_per_s": _round(answer.tokens_per_s),
         "tokens_in": answer.tokens_in,
         "tokens_vision_estimate": answer.tokens_vision,
         "tokens_cached": answer.tokens_cached,
@@ -190,11 +189,11 @@ def facts(answer: Answer) -> dict[str, object]:
     }
 
 
-def _rounded(value: float | None, digits: int = 1) -> float | None:
+def _round(value: float | None, digits: int = 1) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _facts(answer: Answer) -> list[str]:
+def _summary_parts(answer: StreamedAnswer) -> list[str]:
     served = answer.served
     facts = [served.engine, served.pool]
     if served.fallback:
@@ -204,7 +203,7 @@ def _facts(answer: Answer) -> list[str]:
     if served.cache == "HIT":
         facts.append(say("from the cache"))
     if answer.first_s is not None:
-        facts.append(say("first token {time}", time=ms(answer.first_s - answer.asked_s)))
+        facts.append(say("first token {time}", time=format_seconds(answer.first_s - answer.asked_s)))
     if answer.tokens_per_s is not None:
         speed = answer.tokens_per_s
         facts.append(say("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
@@ -213,7 +212,7 @@ def _facts(answer: Answer) -> list[str]:
             say(
                 "{tokens} in{of_which} / {out} out",
                 tokens=answer.tokens_in,
-                of_which=_of_which(answer),
+                of_which=_token_details(answer),
                 out=answer.tokens_out,
             )
         )
@@ -228,11 +227,27 @@ def _facts(answer: Answer) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _of_which(answer: Answer) -> str:
+def _token_details(answer: StreamedAnswer) -> str:
     parts = [say("≈ {tokens} vision", tokens=answer.tokens_vision)] if answer.tokens_vision else []
     parts += [say("{tokens} cached", tokens=answer.tokens_cached)] if answer.tokens_cached else []
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def ms(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """(thinking, answer); the answer is empty while the thinking is not closed."""
+    begun = text.lstrip()
+    if THINK_CLOSE in text:
+        thought, _, answer = text.partition(THINK_CLOSE)
+        return thought.lstrip().removeprefix(THINK_OPEN).strip(), answer.lstrip()
+    if begun.startswith(THINK_OPEN):
+        return begun.removeprefix(THINK_OPEN).strip(), ""
+    if begun and THINK_OPEN.startswith(begun):  # the tag is still on its way
+        return "", ""
+    return "", text

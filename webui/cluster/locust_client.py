@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 
 from webui.i18n.language import later, say
-from webui.user_error import Failure
+from webui.user_error import UserError
 
 TIMEOUT_S = 5.0
-MOST_PEOPLE = 500
-STATES = {
+MAX_USERS = 500
+RUN_STATES = {
     "ready": later("ready: no run yet"),
     "spawning": later("people come"),
     "running": later("running"),
@@ -24,24 +24,24 @@ STATES = {
 """Locust's words for the state of a run."""
 
 
-def absent() -> Failure:
-    return Failure(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
+def locust_absent_error() -> UserError:
+    return UserError(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
 
 
-class LoadRun:
+class LocustClient:
     def __init__(self, url: str) -> None:
         self._url = url
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
     async def start(self, people: int, a_second: float) -> str:
         """What came of it. Raises Failure."""
-        if not 1 <= people <= MOST_PEOPLE:
-            raise Failure(
-                say("A run from here has 1 to {most} people.", most=MOST_PEOPLE), say("For more, use `make loadtest`.")
+        if not 1 <= people <= MAX_USERS:
+            raise UserError(
+                say("A run from here has 1 to {most} people.", most=MAX_USERS), say("For more, use `make loadtest`.")
             )
         found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
         if not found.get("success", True):
-            raise Failure(
+            raise UserError(
                 str(found.get("message") or say("The load test refused.")), say("See its own page at /locust/.")
             )
         return say("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
@@ -55,7 +55,7 @@ class LoadRun:
         """Locust's own figures; None where it does not run."""
         try:
             return await self._ask("GET", "/stats/requests")
-        except Failure:
+        except UserError:
             return None
 
     async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
@@ -64,18 +64,18 @@ class LoadRun:
             response.raise_for_status()
             found = response.json()
         except (httpx.HTTPError, ValueError):
-            raise absent() from None
+            raise locust_absent_error() from None
         return found if isinstance(found, dict) else {}
 
 
-def shown(stats: dict[str, Any] | None) -> str:
+def load_run_html(stats: dict[str, Any] | None) -> str:
     """HTML: how the run goes, in one line."""
     if stats is None:
-        return f'<p class="empty">{html.escape(str(absent()))}</p>'
+        return f'<p class="empty">{html.escape(str(locust_absent_error()))}</p>'
     state = str(stats.get("state", "unknown"))
     found = _figures(stats)
     words = [
-        say(STATES.get(state, state)),
+        say(RUN_STATES.get(state, state)),
         say("{people} people", people=found["people"]),
         say("{rps} requests/s", rps=f"{found['rps']:.1f}"),
         f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
@@ -84,7 +84,7 @@ def shown(stats: dict[str, Any] | None) -> str:
     return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
 
 
-def facts(stats: dict[str, Any] | None) -> dict[str, Any]:
+def load_run_facts(stats: dict[str, Any] | None) -> dict[str, Any]:
     """For programs."""
     return {"state": "absent"} if stats is None else {"state": stats.get("state")} | _figures(stats)
 

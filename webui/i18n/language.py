@@ -17,13 +17,13 @@ NAMES = {ENGLISH: "English", ZH: "中文"}
 _spoken: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
-def speak(language: str) -> None:
+def set_language(language: str) -> None:
     """From here on, in this task and in those it starts."""
     _spoken.set(language)
 
 
 @contextmanager
-def speaking(language: str) -> Iterator[None]:
+def use_language(language: str) -> Iterator[None]:
     token = _spoken.set(language)
     try:
         yield
@@ -31,7 +31,7 @@ def speaking(language: str) -> Iterator[None]:
         _spoken.reset(token)
 
 
-def spoken() -> str:
+def current_language() -> str:
     return _spoken.get()
 
 
@@ -54,7 +54,7 @@ def later(english: str) -> str:
     return english
 
 
-def wanted(cookie: str | None, accept_language: str) -> str:
+def negotiate_language(cookie: str | None, accept_language: str) -> str:
     """The language of a visitor: what was chosen on the page, else the first of the browser's that there is."""
     if cookie in NAMES:
         return str(cookie)

@@ -8,10 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webui.i18n import language
 
-COOKIE = "manyeyes-language"
+LANGUAGE_COOKIE = "manyeyes-language"
 
 
-class ByLanguage:
+class LanguageRedirect:
     """ASGI middleware. Programs ask for no language and get English."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -19,7 +19,7 @@ class ByLanguage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
-            wanted = of(Request(scope))
+            wanted = requested_language(Request(scope))
             if wanted != language.ENGLISH:
                 # Relative, because the address that the visitor knows may have another port or scheme.
                 answer = RedirectResponse(f"{wanted}/", 303, {"Vary": "Cookie, Accept-Language"})
@@ -28,5 +28,5 @@ class ByLanguage:
         await self._app(scope, receive, send)
 
 
-def of(request: Request) -> str:
-    return language.wanted(request.cookies.get(COOKIE), request.headers.get("accept-language", ""))
+def requested_language(request: Request) -> str:
+    return language.negotiate_language(request.cookies.get(LANGUAGE_COOKIE), request.headers.get("accept-language", ""))

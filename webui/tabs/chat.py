@@ -8,15 +8,15 @@ from typing import Any
 import gradio as gr
 
 from webui import samples
-from webui.chat import code_view, presets
-from webui.chat.chat_handlers import Replies
-from webui.chat.model_limits import Caps
-from webui.cluster.gateway_client import Gateway
+from webui.chat import code_view, sampling_settings
+from webui.chat.chat_handlers import ReplyHandlers
+from webui.chat.chat_requester import ModelLimits
+from webui.cluster.gateway_client import GatewayClient
 from webui.files import attachments, media_parts
 from webui.i18n.language import say
-from webui.settings import Settings
-from webui.tabs import chat_api
-from webui.tabs.chat_actions import ChatEvents
+from webui.settings import WebuiSettings
+from webui.tabs import chat_actions
+from webui.tabs.chat_actions import ChatActions
 
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
@@ -33,7 +33,7 @@ class ChatTab:
     chat: gr.Chatbot
 
 
-def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
+def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
             gr.HTML(SIDE_TOGGLE.format("chat-list", say("Close")), elem_classes="close")
@@ -75,7 +75,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                 placeholder=say("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
-                file_types=[*media_parts.SUFFIXES, attachments.PDF],
+                file_types=[*media_parts.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
                 max_plain_text_length=1_000_000,  # a long pasted text stays text
                 lines=1,
                 max_lines=8,
@@ -96,8 +96,8 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
             )
             preset = gr.Dropdown(
                 label=say("Task"),
-                choices=[(say(one.name), one.name) for one in presets.PRESETS],
-                value=presets.CHAT.name,
+                choices=[(say(one.name), one.name) for one in sampling_settings.PRESETS],
+                value=sampling_settings.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
             system = gr.Textbox(
@@ -118,7 +118,7 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
         gr.HTML(SIDE_TOGGLE.format("chat-code", say("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.LANGUAGES), value="curl", label=say("The last request, as code"), elem_id="language"
+            list(code_view.CODE_LANGUAGES), value="curl", label=say("The last request, as code"), elem_id="language"
         )
         code = gr.Code(language=None, label=say("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
         as_request = gr.Button(say("Save the whole request as JSON"), size="sm", elem_classes="tool")
@@ -135,8 +135,8 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
     kept = gr.JSON(visible="hidden")
     saved = gr.JSON(visible="hidden")
 
-    replies = Replies(settings, gateway, caps)
-    events = ChatEvents(settings, replies, caps)
+    replies = ReplyHandlers(settings, gateway, caps)
+    events = ChatActions(settings, replies, caps)
     knobs: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
@@ -175,17 +175,17 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
         changed(events.estimate, sizes, [cost], trigger_mode="always_last", **at_once)
     preset.input(events.preset, [preset, box], [system, temperature, top_p, max_tokens, box], **at_once)
     for button, make in ((as_markdown, events.markdown), (as_json, events.json)):
-        button.click(make, [chat], [saved], **at_once).then(None, [saved], None, js=SAVE)
+        button.click(make, [chat], [saved], **at_once).then(None, [saved], None, js=SAVE_FILE_JS)
     view.click(events.code, [language, box, chat, *knobs], [code], js=None, **at_once)
     view.click(None, None, None, js=OPEN_SHEET % "chat-code")
     language.input(events.code, [language, box, chat, *knobs], [code], **at_once)
-    as_request.click(events.request, [box, chat, *knobs], [saved], **at_once).then(None, [saved], None, js=SAVE)
+    as_request.click(events.request, [box, chat, *knobs], [saved], **at_once).then(None, [saved], None, js=SAVE_FILE_JS)
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
     snapped = snap.input(events.snapped, [snap, box], [box, snap], **at_once)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
     snapped.then(events.estimate, sizes, [cost], **at_once)  # a box that the page fills does not say that it changed
-    chat_api.mount(replies, events, settings.webui.at_once.programs)
+    chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
     return ChatTab(model=model, chat=chat)
 
 
-SAVE = "(file) => { window.manyeyesSave(file); }"
+SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"

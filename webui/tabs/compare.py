@@ -11,31 +11,31 @@ from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
 from webui import samples
-from webui.auth import upload_ownership
-from webui.chat import comparison, votes
-from webui.chat.comparison import Lane, Race
-from webui.chat.sampling_settings import Knobs
-from webui.chat.single_request import Asker
+from webui.auth import uploads
+from webui.chat import comparison
+from webui.chat.chat_requester import ChatRequester
+from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
 from webui.i18n.language import later, say
-from webui.tabs.chat_api import paths
-from webui.tabs.documents import SAVE
-from webui.tabs.sampling import model_choice, sampling
+from webui.tabs.chat_actions import file_paths
+from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.tabs.documents import SAVE_FILE_JS
 
-MOST = 4
+MAX_MODELS = 4
 EMPTY = later("Choose two or more models, ask, and see the answers come side by side.")
 
 
-def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
+def build_compare_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_choice(say("Models (two to four)"), multiselect=True)
+    models = model_dropdown(say("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
         label=say("The question to all of them"),
         placeholder=say("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
-        file_types=media_parts.SUFFIXES,
+        file_types=media_parts.MEDIA_SUFFIXES,
         elem_classes="askbox",
         lines=1,
         max_lines=6,
@@ -44,15 +44,15 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
         sample = gr.Button(say("Use a sample"), size="sm", elem_classes="tool")
         as_json = gr.Button(say("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(say("Save CSV"), size="sm", elem_classes="tool")
-    knobs = sampling()
+    knobs = sampling_controls()
     said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
     with gr.Row(elem_classes="lanes"):
-        lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MOST)]
+        lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=say("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
     kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
-    events = Compare(asker)
+    events = CompareHandlers(asker)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     box.submit(
         events.ask,
@@ -67,49 +67,61 @@ def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
     vote.input(events.vote, [vote, kept], [kept, said], **quiet)
     sample.click(events.sample, None, [box], **quiet)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE)
+        button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE_FILE_JS)
     events.mount(at_once)
     return models
 
 
-class Compare:
-    def __init__(self, asker: Asker) -> None:
+class CompareHandlers:
+    def __init__(self, asker: ChatRequester) -> None:
         self._asker = asker
 
     async def ask(
         self, request: gr.Request, typed: dict[str, Any], kept: Any, models: list[str] | None, *knobs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        chosen = list(dict.fromkeys(models or []))[:MOST]
+        chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
             gr.Info(say("Choose two or more models and ask something."))
-            yield (gr.skip(),) * (4 + MOST)  # Gradio empties every output of a generator that ends without a yield
+            yield (gr.skip(),) * (
+                4 + MAX_MODELS
+            )  # Gradio empties every output of a generator that ends without a yield
             return
-        upload_ownership.need(request.session_hash or "", "compare", typed["files"])
-        race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
+        uploads.hold_files(request.session_hash or "", "compare", typed["files"])
+        race = Comparison(
+            [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *knobs)) for model in chosen]
+        )
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_drawn(race)
+        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(race)
         try:
-            async for _ in comparison.run(race, self._asker, visit, key):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_drawn(race)
+            async for _ in comparison.run_comparison(race, self._asker, visit, key):
+                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(race)
         finally:
             if race.ended_s is None:
                 race.ended_s = race.begun_s
-        now = votes.added(kept, comparison.as_dict(race, typed["text"]))
-        ballot = gr.update(choices=[*chosen, (say(votes.EQUAL), votes.EQUAL)], value=None, visible=True)
-        yield gr.update(submit_btn=True), _said(comparison.summary(race)), ballot, now, *_drawn(race)
+        now = comparison.add_comparison(kept, comparison.comparison_facts(race, typed["text"]))
+        ballot = gr.update(
+            choices=[*chosen, (say(comparison.EQUALLY_GOOD), comparison.EQUALLY_GOOD)], value=None, visible=True
+        )
+        yield (
+            gr.update(submit_btn=True),
+            _status_html(comparison.comparison_summary(race)),
+            ballot,
+            now,
+            *_run_updates(race),
+        )
 
     def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
-        now = votes.voted(kept, vote)
-        return now, _said(say("Thank you. {tally}.", tally=votes.tally(now)))
+        now = comparison.add_vote(kept, vote)
+        return now, _status_html(say("Thank you. {tally}.", tally=comparison.tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
         return {"text": say("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
     def json(self, kept: Any) -> dict[str, str] | None:
-        return _file(kept, "comparisons.json", "application/json", votes.to_json)
+        return _saved_file(kept, "comparisons.json", "application/json", comparison.comparisons_json)
 
     def csv(self, kept: Any) -> dict[str, str] | None:
-        return _file(kept, "comparisons.csv", "text/csv", votes.to_csv)
+        return _saved_file(kept, "comparisons.csv", "text/csv", comparison.comparisons_csv)
 
     def mount(self, at_once: AtOnce) -> None:
         async def compare(
@@ -122,32 +134,32 @@ class Compare:
             max_tokens: int = 1024,
         ) -> dict[str, Any]:
             """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
-            names = list(dict.fromkeys(models))[:MOST]
-            knobs = [Knobs(model, "", temperature, top_p, max_tokens) for model in names]
-            race = Race([Lane(text, paths(files), one) for one in knobs])
+            names = list(dict.fromkeys(models))[:MAX_MODELS]
+            knobs = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
+            race = Comparison([ModelRun(text, file_paths(files), one) for one in knobs])
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in comparison.run(race, self._asker, uuid.uuid4().hex, key):
+            async for _ in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
                 pass
-            return comparison.as_dict(race, text)
+            return comparison.comparison_facts(race, text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
-def _drawn(race: Race) -> list[Any]:
-    said = comparison.verdicts(race)
+def _run_updates(race: Comparison) -> list[Any]:
+    said = comparison.speed_verdicts(race)
     found: list[Any] = [
-        gr.update(value=comparison.shown(lane, verdict), visible=True)
+        gr.update(value=comparison.run_markdown(lane, verdict), visible=True)
         for lane, verdict in zip(race.lanes, said, strict=True)
     ]
-    return found + [gr.update(visible=False)] * (MOST - len(found))
+    return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
-def _said(words: str) -> str:
+def _status_html(words: str) -> str:
     return f'<p role="status">{words}</p>' if words else ""
 
 
-def _file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
-    if not votes.sound(kept):
+def _saved_file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
+    if not comparison.valid_comparisons(kept):
         gr.Info(say("There is nothing to save yet: compare something first."))
         return None
     return {"name": name, "kind": kind, "text": make(kept)}

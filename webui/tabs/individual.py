@@ -12,18 +12,18 @@ from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
 from webui import samples
-from webui.auth import upload_ownership
+from webui.auth import uploads
 from webui.chat import comparison
-from webui.chat.comparison import Lane, Race
-from webui.chat.sampling_settings import Knobs
-from webui.chat.single_request import Asker
+from webui.chat.chat_requester import ChatRequester
+from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
 from webui.i18n.language import later, say
-from webui.tabs.chat_api import paths
-from webui.tabs.sampling import model_choice, sampling
+from webui.tabs.chat_actions import file_paths
+from webui.tabs.controls import model_dropdown, sampling_controls
 
-LANES = 3
+CARDS = 3
 SAMPLES = (
     (later("What was bought, and what is the total?"), "receipt.png"),
     (later("What does this chart show?"), "chart.png"),
@@ -33,23 +33,23 @@ EMPTY = later("Give each model its own prompt and picture. What is empty is left
 
 
 @dataclass(frozen=True)
-class Card:
+class PromptCard:
     model: gr.Dropdown
     prompt: gr.Textbox
     files: gr.File
     answer: gr.Markdown
 
 
-def tab(asker: Asker, at_once: AtOnce) -> list[gr.Dropdown]:
+def build_individual_tab(asker: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
         go = gr.Button(say("Run all"), variant="primary", size="sm")
         sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
     said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
-        cards = [_card(number) for number in range(1, LANES + 1)]
-    knobs = sampling()
-    events = Individual(asker)
+        cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
+    knobs = sampling_controls()
+    events = IndividualHandlers(asker)
     asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
     go.click(
         events.ask,
@@ -74,15 +74,15 @@ def tab(asker: Asker, at_once: AtOnce) -> list[gr.Dropdown]:
     return [card.model for card in cards]
 
 
-def _card(number: int) -> Card:
+def _prompt_card(number: int) -> PromptCard:
     with gr.Column(elem_classes="card", min_width=260):
-        return Card(
-            model_choice(say("Model {number}", number=number)),
+        return PromptCard(
+            model_dropdown(say("Model {number}", number=number)),
             gr.Textbox(label=say("Prompt {number}", number=number), lines=2, max_lines=6),
             gr.File(
                 label=say("Pictures or a video {number}", number=number),
                 file_count="multiple",
-                file_types=media_parts.SUFFIXES,
+                file_types=media_parts.MEDIA_SUFFIXES,
                 type="filepath",
                 height=110,
             ),
@@ -90,28 +90,28 @@ def _card(number: int) -> Card:
         )
 
 
-class Individual:
-    def __init__(self, asker: Asker) -> None:
+class IndividualHandlers:
+    def __init__(self, asker: ChatRequester) -> None:
         self._asker = asker
 
     async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
-        cards, knobs = asked[: 3 * LANES], asked[3 * LANES :]
-        lanes: list[Lane | None] = []
+        cards, knobs = asked[: 3 * CARDS], asked[3 * CARDS :]
+        lanes: list[ModelRun | None] = []
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)
-            lanes.append(Lane(prompt or "", files or [], Knobs(model, *knobs)) if used else None)
-        upload_ownership.need(
+            lanes.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *knobs)) if used else None)
+        uploads.hold_files(
             request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files]
         )
-        race = Race([lane for lane in lanes if lane])
+        race = Comparison([lane for lane in lanes if lane])
         if not race.lanes:
             gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
-            yield (gr.skip(),) * (1 + LANES)  # Gradio empties every output of a generator that ends without a yield
+            yield (gr.skip(),) * (1 + CARDS)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        async for _ in comparison.run(race, self._asker, visit, key):
-            yield "", *_drawn(lanes, race)
-        yield f'<p role="status">{comparison.summary(race)}</p>', *_drawn(lanes, race)
+        async for _ in comparison.run_comparison(race, self._asker, visit, key):
+            yield "", *_answer_texts(lanes, race)
+        yield f'<p role="status">{comparison.comparison_summary(race)}</p>', *_answer_texts(lanes, race)
 
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (say(prompt), [str(samples.HERE / file)])]
@@ -120,10 +120,10 @@ class Individual:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
             """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
             lanes = [
-                Lane(
+                ModelRun(
                     str(one.get("text", "")),
-                    paths(one.get("files")),
-                    Knobs(
+                    file_paths(one.get("files")),
+                    SamplingSettings(
                         str(one.get("model") or "auto"),
                         temperature=float(one.get("temperature", 0.7)),
                         max_tokens=int(one.get("max_tokens", 1024)),
@@ -131,15 +131,15 @@ class Individual:
                 )
                 for one in questions[:16]
             ]
-            race = Race(lanes)
+            race = Comparison(lanes)
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in comparison.run(race, self._asker, uuid.uuid4().hex, key):
+            async for _ in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
                 pass
-            return comparison.as_dict(race, "")
+            return comparison.comparison_facts(race, "")
 
         api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
-def _drawn(lanes: list[Lane | None], race: Race) -> list[Any]:
-    said = iter(comparison.verdicts(race))
-    return [comparison.shown(lane, next(said)) if lane else "" for lane in lanes]
+def _answer_texts(lanes: list[ModelRun | None], race: Comparison) -> list[Any]:
+    said = iter(comparison.speed_verdicts(race))
+    return [comparison.run_markdown(lane, next(said)) if lane else "" for lane in lanes]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
+from webui.cluster.gateway_client import PoolStatus
 from webui.i18n.language import later, say
 
 
-def sampling(
+def sampling_controls(
     temperature: float = 0.7, top_p: float = 0.8, max_tokens: int = 1024, longest: int = 1280
 ) -> list[gr.components.Component]:
     """Components in the order of Knobs: system, temperature, top-p, max tokens, seed, longest side."""
@@ -22,6 +25,17 @@ def sampling(
         ]
 
 
-def model_choice(label: str = later("Model"), multiselect: bool = False) -> gr.Dropdown:
+def model_dropdown(label: str = later("Model"), multiselect: bool = False) -> gr.Dropdown:
     """Filled once the gateway has said which models there are."""
     return gr.Dropdown(label=say(label), choices=[], allow_custom_value=True, multiselect=multiselect)
+
+
+def model_choice_updates(models: list[str], one: int, in_turn: int, pools: list[PoolStatus] | None) -> list[Any]:
+    """Updates for `one` dropdowns of one model, for Compare's, and for `in_turn` dropdowns that begin with different models."""
+    if not models:
+        return [gr.skip()] * (one + 1 + in_turn)
+    names = [pool.name for pool in pools or [] if pool.name in models] or models
+    found: list[Any] = [gr.update(choices=models, value=names[0]) for _ in range(one)]
+    found.append(gr.update(choices=models, value=names[:2]))
+    found += [gr.update(choices=models, value=names[nth % len(names)]) for nth in range(in_turn)]
+    return found

@@ -8,12 +8,12 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-from webui.i18n.language import ZH, later, say, spoken
+from webui.i18n.language import ZH, current_language, later, say
 
-CSS = Path(__file__).parents[1] / "page.css"
-SCRIPTS = (Path(__file__).parents[1] / "page.js", Path(__file__).parents[1] / "chats.js")
+CSS = Path(__file__).parent / "page.css"
+SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parents[1] / "chats.js")
 
-WORDS = (
+SCRIPT_TEXTS = (
     later("Your question"),
     later("The question to all of them"),
     later("More tabs"),
@@ -24,10 +24,10 @@ WORDS = (
 """What the scripts say."""
 
 
-def head() -> str:
+def head_html() -> str:
     """The scripts, with their words and Gradio's own texts in the language of the page."""
-    words = json.dumps({word: say(word) for word in WORDS}, ensure_ascii=False).replace("<", "\\u003c")
-    browser = "zh-CN" if spoken() == ZH else "en"
+    words = json.dumps({word: say(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
+    browser = "zh-CN" if current_language() == ZH else "en"
     # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
     begin = (
         f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
@@ -45,7 +45,7 @@ class SystemFont(gr.themes.Font):
         return self.name
 
 
-def theme() -> gr.themes.Base:
+def build_theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=colors.teal,
         secondary_hue=colors.teal,

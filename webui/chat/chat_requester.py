@@ -1,0 +1,90 @@
+"""One question with its files, outside of a chat: what Documents, Compare, Individual and Agent ask."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from manyeyes.config.loader import ConfigError, load
+from manyeyes.config.pools import Media, Pool
+from webui import log
+from webui.chat import completion_stream, message_builder
+from webui.chat.completion_stream import CompletionBackend
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import StreamedAnswer
+from webui.files import attachments
+from webui.user_error import as_user_error
+
+
+class ChatRequester:
+    """Asks the gateway, or whoever `asks` is."""
+
+    def __init__(self, asks: CompletionBackend, caps: ModelLimits, max_body_bytes: int) -> None:
+        self._asks = asks
+        self._caps = caps
+        self._max_body_bytes = max_body_bytes
+
+    async def ask(
+        self,
+        text: str,
+        files: list[str],
+        knobs: SamplingSettings,
+        page: str,
+        key: str,
+        answer: StreamedAnswer,
+        **more: Any,
+    ) -> None:
+        """Fills `answer`; a failure is put there too, never raised."""
+        try:
+            messages = await asyncio.to_thread(self._messages, text, files, knobs, answer)
+            question = knobs.question(messages, page, key, **more)
+        except Exception as error:
+            answer.failure = as_user_error(error)
+            return
+        answer.asked_s = (
+            asyncio.get_running_loop().time()
+        )  # time.monotonic()'s clock; reading files is not the engine's time
+        await completion_stream.stream_with_resume(self._asks, question, answer)
+
+    def _messages(
+        self, text: str, files: list[str], knobs: SamplingSettings, answer: StreamedAnswer
+    ) -> list[dict[str, Any]]:
+        caps = self._caps.media(knobs.model)
+        attached = attachments.prepare_attachments(files, knobs.limits, caps)
+        answer.tokens_vision = sum(one.tokens for one in attached)
+        history = [message_builder.user_message(text, [str(one.path) for one in attached])]
+        if self._caps.pool(knobs.model):
+            message_builder.check_media_count(history, str(knobs.model), caps.images_per_prompt, caps.videos_per_prompt)
+        sent_as = attachments.sent_file_resolver(knobs.limits, caps)
+        message_builder.check_request_size(history, knobs.system, self._max_body_bytes, sent_as)
+        return message_builder.openai_messages(history, knobs.system, sent_as)
+
+
+class ModelLimits:
+    """Without a file, or with a model it does not name, the schema's own defaults count."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read_ns = 0
+        self._pools: tuple[Pool, ...] = ()
+
+    def pool(self, model: str | None) -> Pool | None:
+        """The pool that serves `model`; None where it is not told (`auto`, an endpoint elsewhere)."""
+        self._look()
+        return next((pool for pool in self._pools if model in pool.names), None)
+
+    def media(self, model: str | None) -> Media:
+        pool = self.pool(model)
+        return pool.media if pool else Media()
+
+    def _look(self) -> None:
+        if self._path is None:
+            return
+        try:
+            written_ns = self._path.stat().st_mtime_ns
+            if written_ns != self._read_ns:
+                self._read_ns = written_ns
+                self._pools = load(self._path).pools
+        except (OSError, ConfigError) as error:  # what was read before stays in force
+            log.log_event("caps_not_read", path=str(self._path), error=str(error)[:300])

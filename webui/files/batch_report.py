@@ -1,0 +1,152 @@
+"""The results of a batch as a table and as files: CSV for sheets, JSON for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from typing import Any
+
+from webui.files.batch import BatchPage, PageBatch, PageState
+from webui.i18n.language import later, say
+
+MAX_CELL_CHARS = 160
+TABLE_COLUMNS = (
+    "",
+    later("Page"),
+    later("State"),
+    later("Result"),
+    later("Engine"),
+    later("Time (s)"),
+    later("Tokens in / out"),
+)
+STATE_NAMES = {
+    PageState.WAITING: later("waiting"),
+    PageState.READING: later("reading"),
+    PageState.DONE: later("done"),
+    PageState.FAILED: later("failed"),
+    PageState.STOPPED: later("stopped"),
+}
+
+
+def table_headers() -> list[str]:
+    return [say(name) for name in TABLE_COLUMNS]
+
+
+def table_rows(batch: PageBatch) -> list[list[Any]]:
+    """For the table on the page."""
+    return [
+        [
+            page.number,
+            page.name,
+            say(STATE_NAMES[page.state]) + (say(" (try {count})", count=page.tries) if page.tries > 1 else ""),
+            shorten(page.failure or page.text),
+            page.engine,
+            "" if page.took_s is None else f"{page.took_s:.1f}",
+            "" if page.tokens_out is None else f"{page.tokens_in} / {page.tokens_out}",
+        ]
+        for page in batch.pages
+    ]
+
+
+def shorten(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_CELL_CHARS else f"{flat[: MAX_CELL_CHARS - 1]}…"
+
+
+def batch_csv(batch: PageBatch) -> str:
+    """A row a page. Fields of a schema are columns of their own."""
+    names = _field_names(batch)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["page", "name", "state", "error", "engine", "seconds", *(names or ["text"])])
+    for page in batch.pages:
+        fields = page.fields or {}
+        values = [_cell(fields.get(name)) for name in names] if names else [escape_formula(page.text)]
+        took = "" if page.took_s is None else f"{page.took_s:.3f}"
+        writer.writerow(
+            [page.number, escape_formula(page.name), page.state.value, page.failure, page.engine, took, *values]
+        )
+    return out.getvalue()
+
+
+def batch_json(batch: PageBatch) -> str:
+    return json.dumps({"pages": [page_facts(page) for page in batch.pages]}, ensure_ascii=False, indent=1)
+
+
+def batch_markdown(batch: PageBatch) -> str:
+    parts = ["# Documents"]
+    for page in batch.pages:
+        parts.append(f"## {page.name}")
+        if page.state is not PageState.DONE:
+            parts.append(f"*{page.state.value}: {page.failure or 'not read'}*")
+        elif page.fields is not None:
+            parts.append(f"```json\n{json.dumps(page.fields, ensure_ascii=False, indent=1)}\n```")
+        else:
+            parts.append(page.text)
+    return "\n\n".join(parts) + "\n"
+
+
+def page_facts(page: BatchPage) -> dict[str, Any]:
+    return {
+        "page": page.number,
+        "name": page.name,
+        "state": page.state.value,
+        "text": page.text,
+        "fields": page.fields,
+        "error": page.failure or None,
+        "tries": page.tries,
+        "engine": page.engine or None,
+        "seconds": None if page.took_s is None else round(page.took_s, 3),
+        "tokens_in": page.tokens_in,
+        "tokens_out": page.tokens_out,
+    }
+
+
+def _field_names(batch: PageBatch) -> list[str]:
+    names: dict[str, None] = {}
+    for page in batch.pages:
+        names.update(dict.fromkeys(page.fields or {}))
+    return list(names)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return escape_formula(value) if isinstance(value, str) else value
+
+
+def escape_formula(text: str) -> str:
+    """Sheets run what begins like a formula; a picture may hold one."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def progress_html(batch: PageBatch | None, running: bool) -> str:
+    """HTML; before anything runs, what to do."""
+    if batch is None or not batch.pages:
+        return f'<p class="empty">{say("Add pictures or a PDF, then press Read. The samples show how it looks.")}</p>'
+    total, done, failed = len(batch.pages), batch.count(PageState.DONE), batch.count(PageState.FAILED)
+    share = 100 * (done + failed) / total
+    return (
+        f'<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" '
+        f'aria-valuenow="{done + failed}"><div class="bar"><i style="width:{share:.1f}%"></i></div>'
+        f"<p>{html.escape(progress_text(batch, running))}</p></div>"
+    )
+
+
+def progress_text(batch: PageBatch, running: bool) -> str:
+    """For example: 12 of 40 pages read · 3.1 pages/s · 8 at the moment · 1 failed."""
+    parts = [say("{done} of {all} pages read", done=batch.count(PageState.DONE), all=len(batch.pages))]
+    if batch.pages_per_s:
+        parts.append(say("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
+    if running and (now := batch.count(PageState.READING)):
+        parts.append(say("{count} at the moment", count=now))
+    if failed := batch.count(PageState.FAILED):
+        parts.append(say("{count} failed: press Retry failed", count=failed))
+    if not running and (stopped := batch.count(PageState.STOPPED)):
+        parts.append(say("{count} not read", count=stopped))
+    engines = sorted({page.engine for page in batch.pages if page.engine})
+    if engines:
+        parts.append(say("by {engines}", engines=", ".join(engines)))
+    return " · ".join(parts)
