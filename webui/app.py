@@ -31,8 +31,8 @@ from webui.cluster.controller_client import ControllerClient
 from webui.cluster.gateway_client import GatewayClient
 from webui.cluster.locust_client import LocustClient
 from webui.files import decoding
-from webui.i18n.language import ENGLISH, NAMES, ZH, current_language, later, say, use_language
 from webui.i18n.language_redirect import LanguageRedirect
+from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, _, current_language, use_language
 from webui.settings import CurrentPageTexts, SettingsError, WebuiSettings
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback, individual
 from webui.tabs.chat_actions import mount_model_api
@@ -41,15 +41,15 @@ REFRESH_S = 10
 UPLOADS_CHECK_S = 600
 STOP_S = 5  # answers still coming when the page is told to end
 
-TAGLINE = later("Many GPUs, one vision endpoint")
+TAGLINE = N_("Many GPUs, one vision endpoint")
 TABS = (
-    later("Chat"),
-    later("Documents"),
-    later("Compare"),
-    later("Fallback"),
-    later("Individual"),
-    later("Agent"),
-    later("Cluster"),
+    N_("Chat"),
+    N_("Documents"),
+    N_("Compare"),
+    N_("Fallback"),
+    N_("Individual"),
+    N_("Agent"),
+    N_("Cluster"),
 )
 
 TAB_TITLE = (
@@ -91,7 +91,7 @@ def _refuse_components(value: Any) -> None:
     """A message of a chat may be one of Gradio's components, which Gradio then makes and lets read a file. No browser sends one."""
     if isinstance(value, dict):
         if isinstance(value.get("component"), str):
-            raise gr.Error(say("This is no message of a chat."))
+            raise gr.Error(_("This is no message of a chat."))
         value = list(value.values())
     if isinstance(value, list | tuple):
         for one in value:
@@ -101,7 +101,7 @@ def _refuse_components(value: Any) -> None:
 def _refuse_anothers_file(path: Path) -> None:
     """Gradio checks that a file was uploaded, not by whom."""
     if path.is_relative_to(uploads.upload_folder()) and path.exists() and not uploads.may_read(path):
-        raise gr.Error(say("This file was not uploaded to this page."))
+        raise gr.Error(_("This file was not uploaded to this page."))
 
 
 def _end_visit(request: gr.Request) -> None:
@@ -122,26 +122,26 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimit
             states = gr.HTML(elem_id="states")
             gr.HTML(_language_link(), elem_id="languages")
             gr.HTML(
-                f'<button type="button" class="theme-toggle" aria-label="{say("Dark or light")}">◐</button>',
+                '<button type="button" class="theme-toggle" aria-label="' + _("Dark or light") + '">◐</button>',
                 elem_id="theme",
             )
         notices = gr.HTML(elem_id="notices")
         at_once = settings.webui.at_once
         asker = ChatRequester(gateway, caps, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(say("Chat"), id="chat"):
+            with gr.Tab(_("Chat"), id="chat"):
                 chat_tab = chat.build_chat_tab(settings, gateway, caps)
-            with gr.Tab(say("Documents"), id="documents"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
                 documents_model = documents.build_documents_tab(asker, at_once)
-            with gr.Tab(say("Compare"), id="compare"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):
                 compare_models = compare.build_compare_tab(asker, at_once)
-            with gr.Tab(say("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.build_fallback_tab(settings)
-            with gr.Tab(say("Individual"), id="individual"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Individual"), id="individual"), gr.Column(elem_classes="page"):
                 individual_models = individual.build_individual_tab(asker, at_once)
-            with gr.Tab(say("Agent"), id="agent"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
                 agent_model = agent.build_agent_tab(asker, at_once)
-            with gr.Tab(say("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
+            with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
                 cluster_tab = cluster.build_cluster_tab(
                     ControllerClient(settings.controller_url, settings.prometheus_url),
                     LocustClient(settings.locust_url),
@@ -172,7 +172,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimit
         # What cluster.yaml says at the moment: this page was built when the process started.
         def greet() -> tuple[object, object]:
             current = texts()
-            return _brand_html(current.title), gr.update(placeholder=say(current.greeting))
+            return _brand_html(current.title), gr.update(placeholder=_(current.greeting))
 
         greeting: dict[str, Any] = {
             "show_progress": "hidden",
@@ -257,7 +257,7 @@ def main() -> int:
 
 def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
     """The cluster is looked at only while somebody sees it."""
-    return gr.Timer(active=chosen.value == say("Cluster"))
+    return gr.Timer(active=chosen.value == _("Cluster"))
 
 
 async def _no_models() -> list[str]:
@@ -275,4 +275,4 @@ def _language_link() -> str:
 
 
 def _brand_html(title: str) -> str:
-    return f'<img src="favicon.ico" alt="" width="38" height="38"><div><h1>{html.escape(title)}</h1><p>{say(TAGLINE)}</p></div>'
+    return f'<img src="favicon.ico" alt="" width="38" height="38"><div><h1>{html.escape(title)}</h1><p>{_(TAGLINE)}</p></div>'

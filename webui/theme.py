@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-from webui.i18n.language import ZH, current_language, later, say
+from webui.i18n.translations import N_, ZH, _, current_language
 
 CSS = Path(__file__).parent / "page.css"
 SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parents[1] / "chats.js")
 
 SCRIPT_TEXTS = (
-    later("Your question"),
-    later("The question to all of them"),
-    later("More tabs"),
-    later("Enlarge the picture"),
-    later("Delete the chat {title}"),
-    later("Log out"),
+    N_("Your question"),
+    N_("The question to all of them"),
+    N_("More tabs"),
+    N_("Enlarge the picture"),
+    N_("Delete the chat {title}"),
+    N_("Log out"),
 )
-"""What the scripts say."""
+"""What the scripts show."""
 
 
 def head_html() -> str:
     """The scripts, with their words and Gradio's own texts in the language of the page."""
-    words = json.dumps({word: say(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
+    words = json.dumps({word: _(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
     browser = "zh-CN" if current_language() == ZH else "en"
     # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
     begin = (
@@ -36,6 +37,20 @@ def head_html() -> str:
     )
     scripts = (begin, *(script.read_text(encoding="utf-8") for script in SCRIPTS))
     return "".join(f"<script>{script}</script>" for script in scripts)
+
+
+def hint_html(text: str) -> str:
+    """What to do here, where there is nothing to show yet."""
+    return f'<p class="empty">{html.escape(text)}</p>'
+
+
+def status_html(text: str) -> str:
+    """What came of it; empty for no text."""
+    return f'<p role="status">{html.escape(text)}</p>' if text else ""
+
+
+def alert_html(text: str) -> str:
+    return f'<p role="alert"><b class="bad">{html.escape(text)}</b></p>'
 
 
 class SystemFont(gr.themes.Font):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import openai
 
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 
-RETRY = later("Press retry.")
+RETRY = N_("Press retry.")
 
 
 @dataclass(unsafe_hash=True)  # not frozen: Python writes the traceback into an exception that passes a context manager
@@ -26,7 +26,7 @@ class UserError(Exception):
 
 
 def answer_cut_error() -> UserError:
-    return UserError(say("The answer was cut: the engine went away."), say(RETRY), cut=True)
+    return UserError(_("The answer was cut: the engine went away."), _(RETRY), cut=True)
 
 
 def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
@@ -39,20 +39,20 @@ def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> Us
         case openai.APIStatusError():
             return _refusal_error(error)
         case openai.APITimeoutError():
-            return UserError(say("The gateway did not answer in time."), say(RETRY))
+            return UserError(_("The gateway did not answer in time."), _(RETRY))
         case openai.APIConnectionError():
             return gateway_unreachable_error(gateway_url)
         case openai.APIError():  # an error object inside a stream that began well
             return UserError(
-                say("The engine stopped with an error: {said}", said=_sentence(error.message)), say(RETRY), cut=True
+                _("The engine stopped with an error: {said}", said=_sentence(error.message)), _(RETRY), cut=True
             )
     return answer_cut_error()  # the transport's own errors: the connection broke while the answer came
 
 
 def gateway_unreachable_error(gateway_url: str) -> UserError:
     return UserError(
-        say("The gateway at {url} cannot be reached.", url=gateway_url),
-        say("See whether it runs (docker compose ps gateway), then press retry."),
+        _("The gateway at {url} cannot be reached.", url=gateway_url),
+        _("See whether it runs (docker compose ps gateway), then press retry."),
     )
 
 
@@ -60,19 +60,19 @@ def _refusal_error(error: openai.APIStatusError) -> UserError:
     said = _sentence(_message(error))
     match error.status_code:
         case 400 | 422:
-            return UserError(said, say("Change the message or the settings, then send it again."))
+            return UserError(said, _("Change the message or the settings, then send it again."))
         case 401 | 403:
-            return UserError(said, say("Whoever runs this page sets its key in MANYEYES_API_KEY."))
+            return UserError(said, _("Whoever runs this page sets its key in MANYEYES_API_KEY."))
         case 404:
-            return UserError(said, say("Choose another model in the settings, then press retry."))
+            return UserError(said, _("Choose another model in the settings, then press retry."))
         case 413:
-            return UserError(said, say("Remove a picture or a video, or begin a new chat, then send it again."))
+            return UserError(said, _("Remove a picture or a video, or begin a new chat, then send it again."))
         case 429:
-            return UserError(said, say("Press retry {when}.", when=_retry_time(error)))
+            return UserError(said, _("Press retry {when}.", when=_retry_time(error)))
         case 502 | 503 | 504:
-            return UserError(said, say("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
+            return UserError(said, _("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
     return UserError(
-        say("The gateway answered with status {status}: {said}", status=error.status_code, said=said), say(RETRY)
+        _("The gateway answered with status {status}: {said}", status=error.status_code, said=said), _(RETRY)
     )
 
 
@@ -81,17 +81,17 @@ def _message(error: openai.APIStatusError) -> str:
     message = error.body.get("message") if isinstance(error.body, dict) else None
     if isinstance(message, str):
         return message
-    return say("The gateway refused the request with status {status}", status=error.status_code)
+    return _("The gateway refused the request with status {status}", status=error.status_code)
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())[:500] or say("no reason was given")
+    text = " ".join(text.split())[:500] or _("no reason was given")
     return text if text.endswith((".", "!", "?", "。")) else f"{text}."
 
 
 def _retry_time(error: openai.APIStatusError) -> str:
     seconds = error.response.headers.get("retry-after", "")
-    return say("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else say("in a moment")
+    return _("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else _("in a moment")
 
 
 _logger = logging.getLogger("webui")
@@ -103,6 +103,6 @@ def as_user_error(error: Exception) -> UserError:
         return error
     _logger.error("page_failed", exc_info=error)
     return UserError(
-        say("The page made a mistake ({kind}).", kind=type(error).__name__),
-        say("Press retry; if it stays, tell whoever runs this page."),
+        _("The page made a mistake ({kind}).", kind=type(error).__name__),
+        _("Press retry; if it stays, tell whoever runs this page."),
     )

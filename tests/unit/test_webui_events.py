@@ -18,7 +18,7 @@ from webui.app import build_page
 from webui.chat.chat_requester import ModelLimits
 from webui.cluster.gateway_client import GatewayClient
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.language import ENGLISH, ZH, use_language
+from webui.i18n.translations import ENGLISH, ZH, use_language
 from webui.settings import WebuiSettings
 
 ROOT = Path(webui.__file__).parent
@@ -90,8 +90,8 @@ def asks_for_nothing(event: BlockFunction) -> bool:
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
     names = [function(event).__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
     assert set(names) >= {
-        "Replies.to_box", "Documents.read", "Documents.again", "Compare.ask", "Individual.ask", "Fallback.run",
-        "Agent.step", "Agent.every",
+        "ReplyHandlers.to_box", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.ask", "IndividualHandlers.ask", "FallbackHandlers.run",
+        "AgentHandlers.step", "AgentHandlers.every",
     }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_documents_that_cannot_be_read_leave_the_table_as_it_is(
     broken = tmp_path / "broken.pdf"
     broken.write_bytes(b"no PDF")
     unchanged = [(gr.skip(),) * 3]
-    event = event_named(blocks, "Documents.read")
+    event = event_named(blocks, "DocumentsHandlers.read")
     files = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.File))
     schema = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.Code))
     inputs = [empty(component, "") for component in event.inputs]

@@ -23,7 +23,7 @@ from manyeyes.config.users import User, Users, UsersError, load_users, matches
 from webui import log
 from webui.auth.same_origin import refuse_request
 from webui.i18n import language_redirect
-from webui.i18n.language import ENGLISH, NAMES, say, use_language
+from webui.i18n.translations import ENGLISH, NAMES, _, use_language
 
 LOGIN_COOKIE = "manyeyes-login"
 NAME_COOKIE = "manyeyes-user"
@@ -120,7 +120,7 @@ class LoginMiddleware:
                 return _login_page(request, 200)
             address = _client_address(request)
             if (wait_s := self._patience.wait_s(address, self._now())) > 0:
-                said = say("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
+                said = _("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
                 answer = _login_refused(request, 429, said)
                 answer.headers["Retry-After"] = str(round(wait_s) + 1)
                 return answer
@@ -131,7 +131,7 @@ class LoginMiddleware:
             if not right or user is None:
                 self._patience.failed(address, self._now())
                 log.log_event("login_refused", address=address)
-                return _login_refused(request, 401, say("Name or password is wrong."))
+                return _login_refused(request, 401, _("Name or password is wrong."))
             self._patience.forget(address)
             log.log_event("login", user=user.name)
             return self._welcome(request, user)
@@ -153,7 +153,7 @@ def _require_login(request: Request) -> Response:
     if request.method == "GET" and _accepts_html(request):
         return RedirectResponse("/login", 303)
     with use_language(language_redirect.requested_language(request)):
-        return JSONResponse({"detail": "Not authenticated", "message": say("Log in first, at /login.")}, 401)
+        return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
 def _login_refused(request: Request, status: int, said: str) -> Response:
@@ -162,14 +162,15 @@ def _login_refused(request: Request, status: int, said: str) -> Response:
 
 def _login_page(request: Request, status: int, said: str = "") -> HTMLResponse:
     alert = f'<p role="alert">{html.escape(said)}</p>' if said else ""
+    title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
         f'<!doctype html><html lang="{language_redirect.requested_language(request)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{say('Log in')}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
-        f'<form method="post" action="/login"><h1>{say("Log in")}</h1>{alert}'
-        f'<label>{say("Name")}<input name="username" autocomplete="username" autofocus required></label>'
-        f'<label>{say("Password")}<input name="password" type="password" autocomplete="current-password" required></label>'
-        f"<button>{say('Log in')}</button></form></body></html>",
+        f"<title>{title}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
+        f'<form method="post" action="/login"><h1>{title}</h1>{alert}'
+        f'<label>{name}<input name="username" autocomplete="username" autofocus required></label>'
+        f'<label>{password}<input name="password" type="password" autocomplete="current-password" required></label>'
+        f"<button>{title}</button></form></body></html>",
         status,
     )
 

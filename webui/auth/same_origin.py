@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.i18n.language import ENGLISH, NAMES
+from webui.i18n.translations import ENGLISH, NAMES
 
 POLICY = "; ".join(
     (

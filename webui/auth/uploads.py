@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from webui import samples
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError
 
 PROGRAMS = "programs"
@@ -130,12 +130,12 @@ def resolve_upload(path: str | Path) -> Path:
     """`path`, if a visitor may name it. Raises Failure: a browser can put any path into a request."""
     found = Path(path).resolve()
     if not (found.is_relative_to(upload_folder()) or found.is_relative_to(samples.HERE)):
-        raise UserError(say("This file was not uploaded to this page."), say("Attach it again."))
+        raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
     if found.is_file() and not may_read(found):
-        raise UserError(say("This file was not uploaded to this page."), say("Attach it again."))
+        raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
     if not found.is_file():
         raise UserError(
-            say("The page no longer holds {name}.", name=found.name), say("Attach it again, or begin a new chat.")
+            _("The page no longer holds {name}.", name=found.name), _("Attach it again, or begin a new chat.")
         )
     return found
 

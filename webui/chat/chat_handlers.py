@@ -21,7 +21,7 @@ from webui.chat.streamed_answer import StreamedAnswer, answer_note
 from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
 from webui.files import attachments
 from webui.files.attachments import PreparedAttachment
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.settings import WebuiSettings
 from webui.user_error import as_user_error
 
@@ -137,7 +137,7 @@ class ReplyHandlers:
         """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
         page = request.session_hash or ""
         if page in self._runs:
-            gr.Warning(say("The last answer is still coming. Press stop first."))
+            gr.Warning(_("The last answer is still coming. Press stop first."))
             yield gr.skip(), gr.skip()
             return
         run = self._runs[page] = ReplyTask()

@@ -16,7 +16,7 @@ from webui.chat import message_builder
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import strip_switch_marks
 from webui.files import media_parts
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError
 
 TITLE_LENGTH = 46
@@ -41,9 +41,9 @@ def chat_title(history: list[Message]) -> str:
         if message["role"] == "user":
             words = " ".join(message_builder.message_text(message).split())
             names = [path.name for path in message_builder.message_files(message)]
-            found = words or ", ".join(names) or say("Chat")
+            found = words or ", ".join(names) or _("Chat")
             return found if len(found) <= TITLE_LENGTH else f"{found[: TITLE_LENGTH - 1].rstrip()}…"
-    return say("Chat")
+    return _("Chat")
 
 
 def _pack_message(message: Message) -> Message:
@@ -64,7 +64,7 @@ def _unpack_message(message: Message) -> Message:
             return _unpack_question(text, message.get("files"))
         case "thinking":
             found = message_builder.reasoning_message(text, 0)
-            return found | {"metadata": {"title": str(message.get("title") or say("Thinking")), "status": "done"}}
+            return found | {"metadata": {"title": str(message.get("title") or _("Thinking")), "status": "done"}}
     return message_builder.assistant_message(text, str(message.get("note", "")))
 
 
@@ -76,7 +76,8 @@ def _unpack_question(text: str, files: object) -> Message:
         except UserError:
             gone.append(Path(str(path)).name)
     if gone:
-        text = f"{text}\n\n({say('No longer held by the page: {names}', names=', '.join(gone))})".strip()
+        note = _("No longer held by the page: {names}", names=", ".join(gone))
+        text = f"{text}\n\n({note})".strip()
     return message_builder.user_message(text, held)
 
 
@@ -85,7 +86,7 @@ MAX_IMPORT_BYTES = 100 * 1024 * 1024
 
 
 def unreadable_chat_error() -> UserError:
-    return UserError(say("This is not a chat that was saved here."), say("Choose a JSON file that the page saved."))
+    return UserError(_("This is not a chat that was saved here."), _("Choose a JSON file that the page saved."))
 
 
 def export_markdown(history: list[Message], name: str) -> str:
@@ -136,8 +137,8 @@ def read_export(path: Path) -> list[Message]:
     """Raises Failure."""
     if path.stat().st_size > MAX_IMPORT_BYTES:
         raise UserError(
-            say("{name} is larger than {most} MB.", name=path.name, most=MAX_IMPORT_BYTES // 1024 // 1024),
-            say("Choose a smaller file."),
+            _("{name} is larger than {most} MB.", name=path.name, most=MAX_IMPORT_BYTES // 1024 // 1024),
+            _("Choose a smaller file."),
         )
     try:
         return parse_export(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from typing import Any
 from webui.chat.chat_requester import ChatRequester
 from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
-from webui.i18n.language import counted, later, say
+from webui.i18n.translations import N_, _, ngettext
 
 COMPARISON_UPDATE_S = 0.15
 EQUAL_SPEED_FACTOR = 1.05
@@ -33,7 +33,7 @@ class ModelRun:
 
     @property
     def model(self) -> str:
-        return self.knobs.model or say("no model")
+        return self.knobs.model or _("no model")
 
 
 @dataclass
@@ -80,16 +80,16 @@ def speed_verdicts(race: Comparison) -> list[str]:
         return [""] * len(race.lanes)
     best = min(known)
     if len(known) == len(times) and max(known) / best < EQUAL_SPEED_FACTOR:
-        return [say("equally fast")] * len(times)
+        return [_("equally fast")] * len(times)
     return [_speed_verdict(one, best) for one in times]
 
 
 def _speed_verdict(took_s: float | None, best_s: float) -> str:
     if took_s is None:
-        return say("failed")
+        return _("failed")
     if took_s / best_s < EQUAL_SPEED_FACTOR:
-        return say("fastest")
-    return say("{times} × slower", times=f"{took_s / best_s:.1f}")
+        return _("fastest")
+    return _("{times} × slower", times=f"{took_s / best_s:.1f}")
 
 
 def comparison_summary(race: Comparison) -> str:
@@ -98,7 +98,7 @@ def comparison_summary(race: Comparison) -> str:
         return ""
     total = sum(lane.answer.total_s or 0.0 for lane in race.lanes)
     longest = max(lane.answer.total_s or 0.0 for lane in race.lanes)
-    return say(
+    return _(
         "All {count} together took {longest} s; one after the other they would have taken {total} s ({times} × longer).",
         count=len(race.lanes),
         longest=f"{longest:.1f}",
@@ -112,9 +112,8 @@ def run_markdown(lane: ModelRun, verdict: str) -> str:
     thought, text = lane.answer.shown()
     ended = lane.answer.failure is not None or lane.answer.finish_reason is not None
     head = f"#### {escape_markdown(lane.model)}" + (f" · *{verdict}*" if verdict else "")
-    folded = (
-        f"<details><summary>{say('Thinking')}</summary>\n\n{escape_markdown(thought)}\n\n</details>" if thought else ""
-    )
+    title = _("Thinking")
+    folded = f"<details><summary>{title}</summary>\n\n{escape_markdown(thought)}\n\n</details>" if thought else ""
     last = answer_note(lane.answer) if ended else ""
     return "\n\n".join(part for part in (head, folded, text or ("" if ended else "…"), last) if part)
 
@@ -133,7 +132,7 @@ def comparison_facts(race: Comparison, question: str) -> dict[str, Any]:
 
 
 MAX_SAVED_COMPARISONS = 100
-EQUALLY_GOOD = later("equally good")
+EQUALLY_GOOD = N_("equally good")
 
 SavedComparison = dict[str, Any]
 """As side_by_side.as_dict makes it, and "vote"."""
@@ -158,8 +157,9 @@ def tally_votes(kept: object) -> str:
     if not counts:
         return ""
     total = sum(counts.values())
-    words = ", ".join(f"{say(name)} {count}" for name, count in counts.most_common())
-    return f"{counted(total, '{count} vote', '{count} votes')}: {words}"
+    words = ", ".join(f"{_(name)} {count}" for name, count in counts.most_common())
+    votes = ngettext("{count} vote", "{count} votes", total)
+    return f"{votes}: {words}"
 
 
 def comparisons_json(kept: object) -> str:

@@ -13,13 +13,13 @@ from webui.chat.completion_stream import ChatRequest
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_summary, format_seconds
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 
 FALLBACK_UPDATE_S = 0.15
 
-PRIMARY_AS_IT_IS = later("Primary as it is")
-PRIMARY_WRONG_ADDRESS = later("Primary with a wrong address")
-THROUGH_GATEWAY = later("Through the gateway")
+PRIMARY_AS_IT_IS = N_("Primary as it is")
+PRIMARY_WRONG_ADDRESS = N_("Primary with a wrong address")
+THROUGH_GATEWAY = N_("Through the gateway")
 FALLBACK_MODES = (PRIMARY_AS_IT_IS, PRIMARY_WRONG_ADDRESS, THROUGH_GATEWAY)
 
 
@@ -42,7 +42,7 @@ def plan_attempts(
     match way:
         case "Primary with a wrong address":
             return [
-                EndpointAddress(say("{name} (wrong address)", name=say(primary.name)), UNREACHABLE_URL, primary.model),
+                EndpointAddress(_("{name} (wrong address)", name=_(primary.name)), UNREACHABLE_URL, primary.model),
                 fallback,
             ]
         case "Through the gateway":
@@ -100,16 +100,17 @@ def attempts_html(attempts: list[FallbackAttempt]) -> str:
 def _attempt_html(number: int, one: FallbackAttempt) -> str:
     failure = one.answer.failure
     state, word = (
-        ("failed", say("failed"))
+        ("failed", _("failed"))
         if failure
-        else ("waits", say("asking"))
+        else ("waits", _("asking"))
         if one.ended_s is None
-        else ("done", say("answered"))
+        else ("done", _("answered"))
     )
-    took = "" if one.took_s is None else say(" after {time}", time=format_seconds(one.took_s))
+    took = "" if one.took_s is None else _(" after {time}", time=format_seconds(one.took_s))
     said = str(failure) if failure else answer_summary(one.answer)
-    where = f"{html.escape(one.address.base_url)} · {html.escape(one.address.model or say('no model'))}"
+    model = one.address.model or _("no model")
+    where = f"{html.escape(one.address.base_url)} · {html.escape(model)}"
     return (
-        f'<li class="{state}"><b>{number}. {html.escape(say(one.address.name))}</b> <em>{word}{took}</em>'
+        f'<li class="{state}"><b>{number}. {html.escape(_(one.address.name))}</b> <em>{word}{took}</em>'
         f"<span>{where}</span><p>{html.escape(said)}</p></li>"
     )

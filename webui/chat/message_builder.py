@@ -17,7 +17,7 @@ from typing import Any
 from webui.auth import uploads
 from webui.chat.streamed_answer import strip_switch_marks
 from webui.files import media_parts
-from webui.i18n.language import counted, say
+from webui.i18n.translations import _, ngettext
 from webui.user_error import UserError
 
 Message = dict[str, Any]
@@ -41,7 +41,7 @@ def assistant_message(text: str, note: str) -> Message:
 
 def reasoning_message(thought: str, seconds: float | None) -> Message:
     """Thinking as the chat shows it: open while it comes, folded once its length is known."""
-    title = say("Thinking") if seconds is None else say("Thought for {seconds} s", seconds=f"{seconds:.0f}")
+    title = _("Thinking") if seconds is None else _("Thought for {seconds} s", seconds=f"{seconds:.0f}")
     return {
         "role": "assistant",
         "content": [{"type": "text", "text": thought}],
@@ -120,12 +120,12 @@ def check_request_size(history: list[Message], system: str, max_bytes: int, sent
     if size > max_bytes:
         mb = 1024 * 1024
         raise UserError(
-            say(
+            _(
                 "This chat, with its pictures and videos, is {size} MB to send; the limit is {most} MB.",
                 size=f"{size / mb:.1f}",
                 most=max_bytes // mb,
             ),
-            say("Send fewer or smaller files, or begin a new chat."),
+            _("Send fewer or smaller files, or begin a new chat."),
         )
 
 
@@ -135,13 +135,13 @@ def check_media_count(history: list[Message], model: str, pictures: int, videos:
     for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:
             if kind == "image":
-                files = counted(found, "{count} picture", "{count} pictures")
+                files = ngettext("{count} picture", "{count} pictures", found)
             else:
-                files = counted(found, "{count} video", "{count} videos")
-            takes = say("takes {most} in one chat", most=most) if most else say("takes none")
+                files = ngettext("{count} video", "{count} videos", found)
+            takes = _("takes {most} in one chat", most=most) if most else _("takes none")
             raise UserError(
-                say("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
-                say("Send fewer of them, or begin a new chat."),
+                _("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
+                _("Send fewer of them, or begin a new chat."),
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from webui.chat.completion_stream import ChatRequest
 from webui.files.attachments import AttachmentLimits
 from webui.files.vision_tokens import FRAMES_PER_S
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
 
@@ -38,7 +38,7 @@ class SamplingSettings:
     def question(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> ChatRequest:
         """Raises Failure where no model is chosen."""
         if not self.model:
-            raise UserError(say("No model is chosen."), say("Choose one in the settings, then press retry."))
+            raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
         tokens = int(self.max_tokens)
         seed = self._seed()
         return ChatRequest(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, **more)
@@ -49,8 +49,8 @@ class SamplingSettings:
             return None
         if not found.removeprefix("-").isdecimal():
             raise UserError(
-                say("The seed is a whole number, found {found}.", found=repr(found[:20])),
-                say("Correct or empty it, then press retry."),
+                _("The seed is a whole number, found {found}.", found=repr(found[:20])),
+                _("Correct or empty it, then press retry."),
             )
         return int(found)
 
@@ -66,52 +66,52 @@ class Preset:
     """Put into the box where that is empty."""
 
 
-DEFAULT_PRESET = Preset(later("Free chat"), "", 0.7, 0.8, 1024)
+DEFAULT_PRESET = Preset(N_("Free chat"), "", 0.7, 0.8, 1024)
 
 PRESETS = (
     DEFAULT_PRESET,
     Preset(
-        later("Read text (OCR)"),
-        later("You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing."),
+        N_("Read text (OCR)"),
+        N_("You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing."),
         0.0,
         1.0,
         4096,
-        later("Transcribe all text in this picture."),
+        N_("Transcribe all text in this picture."),
     ),
     Preset(
-        later("Chart or table"),
-        later(
+        N_("Chart or table"),
+        N_(
             "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say."
         ),
         0.0,
         1.0,
         2048,
-        later("What does this chart show?"),
+        N_("What does this chart show?"),
     ),
-    Preset(later("Describe"), "", 0.7, 0.8, 1024, later("Describe this picture in detail.")),
+    Preset(N_("Describe"), "", 0.7, 0.8, 1024, N_("Describe this picture in detail.")),
     Preset(
-        later("Find and count"),
-        later("You locate things in pictures. Say how many there are and where each one is."),
+        N_("Find and count"),
+        N_("You locate things in pictures. Say how many there are and where each one is."),
         0.1,
         0.9,
         1024,
-        later("How many people are in this picture, and where?"),
+        N_("How many people are in this picture, and where?"),
     ),
     Preset(
-        later("Watch a video"),
-        later("You describe videos in the order of time, with the second at which each thing happens."),
+        N_("Watch a video"),
+        N_("You describe videos in the order of time, with the second at which each thing happens."),
         0.7,
         0.8,
         2048,
-        later("What happens in this video?"),
+        N_("What happens in this video?"),
     ),
     Preset(
-        later("Code from a screenshot"),
-        later("Answer with code only."),
+        N_("Code from a screenshot"),
+        N_("Answer with code only."),
         0.2,
         0.9,
         4096,
-        later("Write HTML and CSS for this screen."),
+        N_("Write HTML and CSS for this screen."),
     ),
 )
 

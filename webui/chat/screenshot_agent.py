@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts
-from webui.i18n.language import counted, later, say
+from webui.i18n.translations import N_, _, ngettext
 
-FIND_BOXES = later("Find (boxes)")
-POINT_AT = later("Point at")
-NEXT_ACTION = later("Next action")
+FIND_BOXES = N_("Find (boxes)")
+POINT_AT = N_("Point at")
+NEXT_ACTION = N_("Next action")
 AGENT_MODES = (FIND_BOXES, POINT_AT, NEXT_ACTION)
 
 AGENT_PROMPTS = {
@@ -72,13 +72,13 @@ def describe_step(step: AgentStep) -> str:
         return str(step.answer.failure)
     if found := step.action:
         at = found.get("coordinate")
-        where = say(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
+        where = _(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
         text = f" {found['text']!r}" if isinstance(found.get("text"), str) and found["text"] else ""
         return f"{found['action']}{text}{where}"
     count = len(step.marks)
     if not count:
-        return say("no box or point in the answer: ask more plainly, or try another model")
-    return counted(count, "{count} place found", "{count} places found")
+        return _("no box or point in the answer: ask more plainly, or try another model")
+    return ngettext("{count} place found", "{count} places found", count)
 
 
 def step_facts(step: AgentStep) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError, answer_cut_error
 
 
@@ -85,7 +85,7 @@ class StreamedAnswer:
 
     def go_on(self) -> None:
         """The engine went away; what comes from here on is another one's."""
-        self.changes.append(EngineSwitch(len(self.text), self.served.engine or say("the engine")))
+        self.changes.append(EngineSwitch(len(self.text), self.served.engine or _("the engine")))
         self.before += self.chunks
         self.chunks = 0
         self.failure = self.finish_reason = None
@@ -131,7 +131,7 @@ SWITCH_MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 def switch_mark(gone: str) -> str:
     """Stands in the shown answer where the engine changed."""
-    words = say("another engine goes on, {gone} went away", gone=gone)
+    words = _("another engine goes on, {gone} went away", gone=gone)
     return f" *⟨{words}⟩* "
 
 
@@ -197,19 +197,19 @@ def _summary_parts(answer: StreamedAnswer) -> list[str]:
     served = answer.served
     facts = [served.engine, served.pool]
     if served.fallback:
-        facts.append(say("fallback from {pool}", pool=served.fallback))
+        facts.append(_("fallback from {pool}", pool=served.fallback))
     if served.route:
-        facts.append(say("chosen by {route}", route=served.route))
+        facts.append(_("chosen by {route}", route=served.route))
     if served.cache == "HIT":
-        facts.append(say("from the cache"))
+        facts.append(_("from the cache"))
     if answer.first_s is not None:
-        facts.append(say("first token {time}", time=format_seconds(answer.first_s - answer.asked_s)))
+        facts.append(_("first token {time}", time=format_seconds(answer.first_s - answer.asked_s)))
     if answer.tokens_per_s is not None:
         speed = answer.tokens_per_s
-        facts.append(say("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
+        facts.append(_("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
     if answer.tokens_in is not None and answer.tokens_out is not None:
         facts.append(
-            say(
+            _(
                 "{tokens} in{of_which} / {out} out",
                 tokens=answer.tokens_in,
                 of_which=_token_details(answer),
@@ -217,19 +217,19 @@ def _summary_parts(answer: StreamedAnswer) -> list[str]:
             )
         )
     if answer.finish_reason == "length":
-        facts.append(say("cut at max tokens"))
+        facts.append(_("cut at max tokens"))
     if answer.changes:
-        facts.append(say("went on after {gone} went away", gone=", ".join(change.gone for change in answer.changes)))
+        facts.append(_("went on after {gone} went away", gone=", ".join(change.gone for change in answer.changes)))
     if answer.stopped:
-        facts.append(say("stopped"))
+        facts.append(_("stopped"))
     if served.request_id and (answer.failure is not None or answer.first_s is not None):
-        facts.append(say("request {id}", id=served.request_id))
+        facts.append(_("request {id}", id=served.request_id))
     return [fact for fact in facts if fact]
 
 
 def _token_details(answer: StreamedAnswer) -> str:
-    parts = [say("≈ {tokens} vision", tokens=answer.tokens_vision)] if answer.tokens_vision else []
-    parts += [say("{tokens} cached", tokens=answer.tokens_cached)] if answer.tokens_cached else []
+    parts = [_("≈ {tokens} vision", tokens=answer.tokens_vision)] if answer.tokens_vision else []
+    parts += [_("{tokens} cached", tokens=answer.tokens_cached)] if answer.tokens_cached else []
     return f" ({', '.join(parts)})" if parts else ""
 
 

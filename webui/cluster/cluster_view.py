@@ -8,56 +8,58 @@ from typing import Any
 
 from webui.cluster.controller_client import ClusterStatus
 from webui.cluster.gateway_client import PoolStatus
-from webui.i18n.language import counted, later, say
+from webui.i18n.translations import N_, _, ngettext
+from webui.theme import hint_html
 from webui.user_error import gateway_unreachable_error
 
 GOOD, GOING, BAD = "up", "some", "none"
 STATE_LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": GOING}
 ENGINE_COLUMNS = (
-    later("Engine"),
-    later("State"),
-    later("In flight"),
-    later("Running"),
-    later("Waiting"),
-    later("Hidden queue"),
-    later("Tokens/s"),
-    later("KV cache"),
-    later("From cache"),
-    later("GPU"),
+    N_("Engine"),
+    N_("State"),
+    N_("In flight"),
+    N_("Running"),
+    N_("Waiting"),
+    N_("Hidden queue"),
+    N_("Tokens/s"),
+    N_("KV cache"),
+    N_("From cache"),
+    N_("GPU"),
 )
 MAX_EVENTS = 30
 ENGINE_STATES = {
-    "up": later("up"),
-    "down": later("down"),
-    "draining": later("draining"),
-    "starting": later("starting"),
-    "warming": later("warming"),
-    "suspect": later("suspect"),
-    "sleeping": later("sleeping"),
-    "unknown": later("unknown"),
-    "remote": later("remote"),
+    "up": N_("up"),
+    "down": N_("down"),
+    "draining": N_("draining"),
+    "starting": N_("starting"),
+    "warming": N_("warming"),
+    "suspect": N_("suspect"),
+    "sleeping": N_("sleeping"),
+    "unknown": N_("unknown"),
+    "remote": N_("remote"),
 }
-CONTROLLER_ABSENT = later(
+CONTROLLER_ABSENT = N_(
     "The controller does not answer. Requests go on as they did; see whether it runs (docker compose ps controller)."
 )
 
 
 def pools_html(sight: ClusterStatus) -> str:
     if sight.pools is None:
-        return f'<div class="notice failure" role="alert">{_escape(say(CONTROLLER_ABSENT))}</div>'
+        return f'<div class="notice failure" role="alert">{_escape(_(CONTROLLER_ABSENT))}</div>'
     if not sight.pools:
-        return f'<p class="empty">{say("The controller knows no pool.")}</p>'
+        return hint_html(_("The controller knows no pool."))
     return "".join(_pool_html(pool, sight) for pool in sight.pools)
 
 
 def events_html(sight: ClusterStatus) -> str:
     if not sight.events:
-        return f'<p class="empty">{say("Nothing has happened yet.")}</p>'
+        return hint_html(_("Nothing has happened yet."))
     rows = "".join(
         f"<li><time>{_format_time(str(one.get('at', '')))}</time> {_escape(one.get('sentence'))}</li>"
         for one in sight.events[:MAX_EVENTS]
     )
-    return f'<ol class="events" aria-label="{say("Events, newest first")}">{rows}</ol>'
+    label = _("Events, newest first")
+    return f'<ol class="events" aria-label="{label}">{rows}</ol>'
 
 
 def engine_names(sight: ClusterStatus) -> list[str]:
@@ -81,14 +83,14 @@ def cluster_facts(sight: ClusterStatus) -> dict[str, Any]:
 
 def _pool_html(pool: dict[str, Any], sight: ClusterStatus) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
-    said = [say("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
+    said = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
     if pool.get("p95_ms") is not None:
         said.append(f"p95 {_format_ms(pool['p95_ms'])}")
     if pool.get("first_byte_p95_ms") is not None:
-        said.append(say("first byte p95 {time}", time=_format_ms(pool["first_byte_p95_ms"])))
+        said.append(_("first byte p95 {time}", time=_format_ms(pool["first_byte_p95_ms"])))
     if pool.get("fallback"):
-        said.append(say("falls back to {pool}", pool=pool["fallback"]))
-    head = "".join(f'<th scope="col">{say(name)}</th>' for name in ENGINE_COLUMNS)
+        said.append(_("falls back to {pool}", pool=pool["fallback"]))
+    head = "".join(f'<th scope="col">{_(name)}</th>' for name in ENGINE_COLUMNS)
     rows = "".join(_engine_row(engine, sight) for engine in pool.get("engines", []))
     return (
         f'<section class="pool-table"><h3>{_escape(pool.get("name"))} <span>{_escape(" · ".join(filter(None, said)))}</span></h3>'
@@ -101,7 +103,7 @@ def _engine_row(engine: dict[str, Any], sight: ClusterStatus) -> str:
     gauges = sight.gauges
     level = STATE_LEVELS.get(state, GOING)
     why = f"<small>{_escape(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
-    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(say(ENGINE_STATES.get(state, state)))}</span>{why}'
+    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(_(ENGINE_STATES.get(state, state)))}</span>{why}'
     hidden = engine.get("hidden_queue")
     cells = [
         f"<b>{_escape(name)}</b>",
@@ -157,7 +159,7 @@ def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
     if pools is None:
         return _notice_html(gateway_unreachable_error(gateway_url).what, "failure")
     if not pools:
-        return _notice_html(say("The gateway knows no pool of engines."), "failure")
+        return _notice_html(_("The gateway knows no pool of engines."), "failure")
     said: dict[str, list[str]] = {}
     for pool in pools:
         if pool.notice:
@@ -167,8 +169,8 @@ def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
 
 def _pool_state_html(pool: PoolStatus) -> str:
     level = "up" if pool.up == pool.total and not pool.suspect else "some" if pool.up else "none"
-    words = say("{up} of {engines} up", up=pool.up, engines=counted(pool.total, "{count} engine", "{count} engines"))
-    words += say(", {count} suspect", count=pool.suspect) if pool.suspect else ""
+    words = _("{up} of {engines} up", up=pool.up, engines=ngettext("{count} engine", "{count} engines", pool.total))
+    words += _(", {count} suspect", count=pool.suspect) if pool.suspect else ""
     return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
 
 

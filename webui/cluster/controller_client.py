@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError
 
 TIMEOUT_S = 3.0
@@ -58,23 +58,23 @@ class ControllerClient:
     async def drain(self, engine: str, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
-        return say(
+        return _(
             "{engine} gets no new requests; {count} it has in flight goes on.",
             engine=engine,
-            count=found.get("in_flight") or say("what"),
+            count=found.get("in_flight") or _("what"),
         )
 
     async def resume(self, engine: str, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
-        return say("{engine} gets requests again as soon as it is up.", engine=engine)
+        return _("{engine} gets requests again as soon as it is up.", engine=engine)
 
     async def scale(self, pool: str, engines: int | None, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
         await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
         if engines:
-            return say("{pool} is set to {engines} engines.", pool=pool, engines=engines)
-        return say("{pool} decides its engines by itself again.", pool=pool)
+            return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
+        return _("{pool} decides its engines by itself again.", pool=pool)
 
     async def _look(self) -> ClusterStatus:
         status, events, metrics, *queried = await asyncio.gather(
@@ -103,7 +103,7 @@ class ControllerClient:
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not key.strip():
-            raise UserError(say("This wants the admin key."), say("`make admin-key` prints it; type it above."))
+            raise UserError(_("This wants the admin key."), _("`make admin-key` prints it; type it above."))
         headers = {"Authorization": f"Bearer {key.strip()}"}
         try:
             response = await self._client.post(
@@ -111,7 +111,7 @@ class ControllerClient:
             )
         except (httpx.HTTPError, UnicodeEncodeError):
             raise UserError(
-                say("The controller does not answer."), say("See whether it runs (docker compose ps controller).")
+                _("The controller does not answer."), _("See whether it runs (docker compose ps controller).")
             ) from None
         if response.status_code >= 400:
             raise _refusal_error(response)
@@ -146,8 +146,8 @@ def _refusal_error(response: httpx.Response) -> UserError:
     try:
         said = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        said = say("The controller answered with status {status}.", status=response.status_code)
+        said = _("The controller answered with status {status}.", status=response.status_code)
         if response.status_code in (404, 405):
-            said = say("This controller has no such call; it may be older than the page.")
-    nexts = {401: say("Type the right key, then try again."), 403: say("Ask whoever runs the cluster.")}
-    return UserError(said, nexts.get(response.status_code, say("Nothing was changed.")))
+            said = _("This controller has no such call; it may be older than the page.")
+    nexts = {401: _("Type the right key, then try again."), 403: _("Ask whoever runs the cluster.")}
+    return UserError(said, nexts.get(response.status_code, _("Nothing was changed.")))

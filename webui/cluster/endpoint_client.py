@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from webui.chat import completion_stream
 from webui.chat.completion_stream import ChatRequest
 from webui.chat.streamed_answer import ServedBy, StreamedAnswer
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError, answer_cut_error, explain_error
 
 MODELS_TIMEOUT_S = 4.0
@@ -63,15 +63,15 @@ def check_address(address: EndpointAddress) -> EndpointAddress:
     parts = urlsplit(address.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            say("{url} is no address.", url=address.base_url or say("Nothing")),
-            say("Write it like http://localhost:8080/v1, then run again."),
+            _("{url} is no address.", url=address.base_url or _("Nothing")),
+            _("Write it like http://localhost:8080/v1, then run again."),
         )
     try:
         found = _resolve(parts.hostname)
     except (OSError, UnicodeError):
         return address  # said better by the attempt itself
     if any(one in network for one in found for network in METADATA_NETWORKS):
-        raise UserError(say("Link-local addresses are not asked from here."), say("Choose another address."))
+        raise UserError(_("Link-local addresses are not asked from here."), _("Choose another address."))
     return address
 
 
@@ -150,12 +150,12 @@ def _client(address: EndpointAddress) -> AsyncOpenAI:
 def _explain_endpoint_error(error: Exception, address: EndpointAddress) -> UserError:
     if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
         return UserError(
-            say("{url} cannot be reached.", url=address.base_url),
-            say("See whether it runs and whether the address is right."),
+            _("{url} cannot be reached.", url=address.base_url),
+            _("See whether it runs and whether the address is right."),
         )
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return UserError(
-            say("{url} does not take this key.", url=address.base_url), say("Type the right key, then run again.")
+            _("{url} does not take this key.", url=address.base_url), _("Type the right key, then run again.")
         )
     return explain_error(error, address.base_url)
 

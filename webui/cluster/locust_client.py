@@ -7,25 +7,26 @@ from typing import Any
 
 import httpx
 
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
+from webui.theme import hint_html
 from webui.user_error import UserError
 
 TIMEOUT_S = 5.0
 MAX_USERS = 500
 RUN_STATES = {
-    "ready": later("ready: no run yet"),
-    "spawning": later("people come"),
-    "running": later("running"),
-    "cleanup": later("tidying up"),
-    "stopping": later("stopping"),
-    "stopped": later("stopped"),
-    "missing": later("no worker"),
+    "ready": N_("ready: no run yet"),
+    "spawning": N_("people come"),
+    "running": N_("running"),
+    "cleanup": N_("tidying up"),
+    "stopping": N_("stopping"),
+    "stopped": N_("stopped"),
+    "missing": N_("no worker"),
 }
 """Locust's words for the state of a run."""
 
 
 def locust_absent_error() -> UserError:
-    return UserError(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
+    return UserError(_("The load test does not run."), _("`make loadtest-page` starts it; then start a run here."))
 
 
 class LocustClient:
@@ -37,19 +38,19 @@ class LocustClient:
         """What came of it. Raises Failure."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
-                say("A run from here has 1 to {most} people.", most=MAX_USERS), say("For more, use `make loadtest`.")
+                _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
             )
         found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
         if not found.get("success", True):
             raise UserError(
-                str(found.get("message") or say("The load test refused.")), say("See its own page at /locust/.")
+                str(found.get("message") or _("The load test refused.")), _("See its own page at /locust/.")
             )
-        return say("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
+        return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
         """What came of it. Raises Failure."""
         await self._ask("GET", "/stop")
-        return say("The run ends.")
+        return _("The run ends.")
 
     async def stats(self) -> dict[str, Any] | None:
         """Locust's own figures; None where it does not run."""
@@ -71,15 +72,15 @@ class LocustClient:
 def load_run_html(stats: dict[str, Any] | None) -> str:
     """HTML: how the run goes, in one line."""
     if stats is None:
-        return f'<p class="empty">{html.escape(str(locust_absent_error()))}</p>'
+        return hint_html(str(locust_absent_error()))
     state = str(stats.get("state", "unknown"))
     found = _figures(stats)
     words = [
-        say(RUN_STATES.get(state, state)),
-        say("{people} people", people=found["people"]),
-        say("{rps} requests/s", rps=f"{found['rps']:.1f}"),
+        _(RUN_STATES.get(state, state)),
+        _("{people} people", people=found["people"]),
+        _("{rps} requests/s", rps=f"{found['rps']:.1f}"),
         f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
-        say("{share} % failed", share=f"{100 * found['failed']:.1f}"),
+        _("{share} % failed", share=f"{100 * found['failed']:.1f}"),
     ]
     return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
 

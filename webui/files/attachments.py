@@ -11,7 +11,7 @@ from manyeyes.config.pools import Media, Pool
 from webui.auth import uploads
 from webui.files import images, media_parts, pdf, videos, vision_tokens
 from webui.files.videos import VideoInfo
-from webui.i18n.language import counted, say
+from webui.i18n.translations import _, ngettext
 from webui.user_error import UserError
 
 PDF_SUFFIX = ".pdf"
@@ -85,11 +85,11 @@ def _prepare(path: Path, limits: AttachmentLimits, caps: Media, most_pages: int)
     if is_pdf(path):
         yield from _prepare_pages(path, limits, caps, most_pages)
     elif media_parts.mime_type(path).startswith("video/"):
-        _, clip, count = _thin_video(path, limits, caps)
+        _path, clip, count = _thin_video(path, limits, caps)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
         tokens = vision_tokens.video_tokens(*size, count, caps)
         yield PreparedAttachment(
-            path, tokens, say("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
+            path, tokens, _("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
         )
     else:
         yield _prepare_image(path, limits, caps)
@@ -107,7 +107,7 @@ def _prepare_image(path: Path, limits: AttachmentLimits, caps: Media) -> Prepare
     return PreparedAttachment(
         to,
         vision_tokens.image_tokens(*picture.size, caps),
-        say(
+        _(
             "{name}: {had} scaled down to {now}",
             name=path.name,
             had=_format_size(*had),
@@ -136,17 +136,15 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, caps: Media, most: int)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
         to.write_bytes(images.encode_image(picture, ".png"))
         said = (
-            say("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count))
-            if number == 0
-            else ""
+            _("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
         yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, caps), said)
 
 
 def too_many_pages_error(name: str, count: int, most: int) -> UserError:
     return UserError(
-        say("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
-        say("Send fewer of them, or read the whole file in the Documents tab."),
+        _("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
+        _("Send fewer of them, or read the whole file in the Documents tab."),
     )
 
 
@@ -160,7 +158,7 @@ def _estimate_cost(path: Path, limits: AttachmentLimits, caps: Media) -> Attachm
         most = min(limits.most_frames, caps.video_frames)
         count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
-        said = say("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
+        said = _("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
         return AttachmentCost(path.name, vision_tokens.video_tokens(*size, count, caps), said, videos=1)
     had = images.image_size(path)
     size = vision_tokens.shrink_size(*had, limits.longest)
@@ -169,7 +167,7 @@ def _estimate_cost(path: Path, limits: AttachmentLimits, caps: Media) -> Attachm
 
 
 def format_page_count(count: int) -> str:
-    return counted(count, "{count} page", "{count} pages")
+    return ngettext("{count} page", "{count} pages", count)
 
 
 def _format_size(width: int, height: int) -> str:
@@ -191,11 +189,11 @@ def estimate_html(costs: list[AttachmentCost], text: str, pool: Pool | None) -> 
         return ""
     found = sum(cost.tokens for cost in costs)
     words = vision_tokens.text_tokens(text)
-    total = say("≈ {tokens} vision tokens", tokens=_group_digits(found))
+    total = _("≈ {tokens} vision tokens", tokens=_group_digits(found))
     if pool:
-        total += say(" of {most} that fit", most=_group_digits(pool.max_model_len))
+        total += _(" of {most} that fit", most=_group_digits(pool.max_model_len))
     files = " · ".join(f"{html.escape(cost.name)} {cost.said}: {cost.tokens}" for cost in costs[:6])
-    more = say(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
+    more = _(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
     return f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_limit_warning(costs, found + words, pool)}</div>'
 
 
@@ -222,9 +220,9 @@ def _limit_warning(costs: list[AttachmentCost], tokens: int, pool: Pool | None) 
     pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
     said = ""
     if pictures > pool.media.images_per_prompt:
-        said = say("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
+        said = _("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
     elif videos > pool.media.videos_per_prompt:
-        said = say("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
+        said = _("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
     elif tokens > pool.max_model_len:
-        said = say("this does not fit; scale the pictures down in the settings")
+        said = _("this does not fit; scale the pictures down in the settings")
     return f' <b class="bad" role="alert">{html.escape(said)}</b>' if said else ""

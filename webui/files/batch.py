@@ -16,7 +16,7 @@ from webui.chat.chat_requester import ChatRequester
 from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments, images, media_parts, pdf
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
 BATCH_UPDATE_S = 0.4
@@ -56,7 +56,7 @@ class BatchPage:
         return (
             self.file.name
             if self.of_pdf is None
-            else say("{name}, page {number}", name=self.file.name, number=self.of_pdf + 1)
+            else _("{name}, page {number}", name=self.file.name, number=self.of_pdf + 1)
         )
 
 
@@ -96,13 +96,13 @@ def list_pages(files: list[str]) -> list[BatchPage]:
             found.append(BatchPage(0, path))
         else:
             raise UserError(
-                say("{name} is a video; here pages are read.", name=path.name),
-                say("Take it out, or ask about it in the Chat tab."),
+                _("{name} is a video; here pages are read.", name=path.name),
+                _("Take it out, or ask about it in the Chat tab."),
             )
     if len(found) > MAX_BATCH_PAGES:
         raise UserError(
-            say("These are {count} pages; at most {most} are read at once.", count=len(found), most=MAX_BATCH_PAGES),
-            say("Read them in parts."),
+            _("These are {count} pages; at most {most} are read at once.", count=len(found), most=MAX_BATCH_PAGES),
+            _("Read them in parts."),
         )
     for number, page in enumerate(found, 1):
         page.number = number
@@ -154,11 +154,11 @@ def parse_schema(text: str) -> dict[str, Any] | None:
         schema = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            say("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
-            say("Correct or empty it."),
+            _("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
+            _("Correct or empty it."),
         ) from None
     if not isinstance(schema, dict):
-        raise UserError(say("A JSON schema is an object in braces."), say("Correct or empty it."))
+        raise UserError(_("A JSON schema is an object in braces."), _("Correct or empty it."))
     return {"type": "json_schema", "json_schema": {"name": "page", "schema": schema}}
 
 
@@ -173,7 +173,7 @@ async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> No
     except Exception as error:  # one page's trouble is no other page's, whatever it is
         page.state, page.failure = (
             PageState.FAILED,
-            say("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
+            _("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
         )
         return
     page.took_s = time.monotonic() - begun_s
@@ -191,21 +191,21 @@ def _judge_answer(page: BatchPage, answer: StreamedAnswer, wants_json: bool) -> 
         found = json.loads(answer.text)
     except json.JSONDecodeError:
         if answer.finish_reason == "length":
-            return PageState.FAILED, say("The answer is not whole JSON. It was cut at max tokens: allow more.")
-        return PageState.FAILED, say("The answer is not whole JSON. Retry it.")
+            return PageState.FAILED, _("The answer is not whole JSON. It was cut at max tokens: allow more.")
+        return PageState.FAILED, _("The answer is not whole JSON. Retry it.")
     page.fields = found if isinstance(found, dict) else {"answer": found}
     return PageState.DONE, ""
 
 
 READ_PROMPTS = {
-    later("Transcribe"): later(
+    N_("Transcribe"): N_(
         "Transcribe all text on this page. Keep the line breaks; write tables as Markdown. Add nothing."
     ),
-    later("Markdown"): later(
+    N_("Markdown"): N_(
         "Convert this page to Markdown: headings, lists, tables. Describe figures in one sentence in brackets. Add nothing."
     ),
-    later("Summarise"): later("Summarise this page in three sentences."),
-    later("Fields as JSON"): later("Read the fields of this page. Answer with JSON only."),
+    N_("Summarise"): N_("Summarise this page in three sentences."),
+    N_("Fields as JSON"): N_("Read the fields of this page. Answer with JSON only."),
 }
 EXAMPLE_SCHEMA = """{
   "type": "object",

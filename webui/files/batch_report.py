@@ -9,29 +9,30 @@ import json
 from typing import Any
 
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
+from webui.theme import hint_html
 
 MAX_CELL_CHARS = 160
 TABLE_COLUMNS = (
     "",
-    later("Page"),
-    later("State"),
-    later("Result"),
-    later("Engine"),
-    later("Time (s)"),
-    later("Tokens in / out"),
+    N_("Page"),
+    N_("State"),
+    N_("Result"),
+    N_("Engine"),
+    N_("Time (s)"),
+    N_("Tokens in / out"),
 )
 STATE_NAMES = {
-    PageState.WAITING: later("waiting"),
-    PageState.READING: later("reading"),
-    PageState.DONE: later("done"),
-    PageState.FAILED: later("failed"),
-    PageState.STOPPED: later("stopped"),
+    PageState.WAITING: N_("waiting"),
+    PageState.READING: N_("reading"),
+    PageState.DONE: N_("done"),
+    PageState.FAILED: N_("failed"),
+    PageState.STOPPED: N_("stopped"),
 }
 
 
 def table_headers() -> list[str]:
-    return [say(name) for name in TABLE_COLUMNS]
+    return [_(name) for name in TABLE_COLUMNS]
 
 
 def table_rows(batch: PageBatch) -> list[list[Any]]:
@@ -40,7 +41,7 @@ def table_rows(batch: PageBatch) -> list[list[Any]]:
         [
             page.number,
             page.name,
-            say(STATE_NAMES[page.state]) + (say(" (try {count})", count=page.tries) if page.tries > 1 else ""),
+            _(STATE_NAMES[page.state]) + (_(" (try {count})", count=page.tries) if page.tries > 1 else ""),
             shorten(page.failure or page.text),
             page.engine,
             "" if page.took_s is None else f"{page.took_s:.1f}",
@@ -125,7 +126,7 @@ def escape_formula(text: str) -> str:
 def progress_html(batch: PageBatch | None, running: bool) -> str:
     """HTML; before anything runs, what to do."""
     if batch is None or not batch.pages:
-        return f'<p class="empty">{say("Add pictures or a PDF, then press Read. The samples show how it looks.")}</p>'
+        return hint_html(_("Add pictures or a PDF, then press Read. The samples show how it looks."))
     total, done, failed = len(batch.pages), batch.count(PageState.DONE), batch.count(PageState.FAILED)
     share = 100 * (done + failed) / total
     return (
@@ -137,16 +138,16 @@ def progress_html(batch: PageBatch | None, running: bool) -> str:
 
 def progress_text(batch: PageBatch, running: bool) -> str:
     """For example: 12 of 40 pages read · 3.1 pages/s · 8 at the moment · 1 failed."""
-    parts = [say("{done} of {all} pages read", done=batch.count(PageState.DONE), all=len(batch.pages))]
+    parts = [_("{done} of {all} pages read", done=batch.count(PageState.DONE), all=len(batch.pages))]
     if batch.pages_per_s:
-        parts.append(say("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
+        parts.append(_("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
     if running and (now := batch.count(PageState.READING)):
-        parts.append(say("{count} at the moment", count=now))
+        parts.append(_("{count} at the moment", count=now))
     if failed := batch.count(PageState.FAILED):
-        parts.append(say("{count} failed: press Retry failed", count=failed))
+        parts.append(_("{count} failed: press Retry failed", count=failed))
     if not running and (stopped := batch.count(PageState.STOPPED)):
-        parts.append(say("{count} not read", count=stopped))
+        parts.append(_("{count} not read", count=stopped))
     engines = sorted({page.engine for page in batch.pages if page.engine})
     if engines:
-        parts.append(say("by {engines}", engines=", ".join(engines)))
+        parts.append(_("by {engines}", engines=", ".join(engines)))
     return " · ".join(parts)

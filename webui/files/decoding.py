@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
 MAX_PIXELS = 50_000_000
@@ -22,7 +22,7 @@ MAX_WAIT_S = 60.0
 BYTES_A_PIXEL = 12
 """Four as decoded, four in RGB or RGBA, four while it is scaled down."""
 M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 1024 * 1024
-SCALE_DOWN = later("Scale it down, then attach it again.")
+SCALE_DOWN = N_("Scale it down, then attach it again.")
 
 
 class DecodeBudget:
@@ -46,9 +46,7 @@ class DecodeBudget:
         share = min(bytes_needed, self._most)
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
-                raise UserError(
-                    say("The page is busy with large files of other visitors."), say("Try again in a minute.")
-                )
+                raise UserError(_("The page is busy with large files of other visitors."), _("Try again in a minute."))
             self._left -= share
         self._mine.holds = True
         try:
@@ -84,11 +82,11 @@ def check_pixels(name: str, width: int, height: int) -> int:
 def too_large_error(name: str, found: tuple[int, int] | None = None) -> UserError:
     sides = f" ({found[0]} × {found[1]})" if found else ""
     return UserError(
-        say(
+        _(
             "{name} has too many pixels{sides}; the most is {most} million.",
             name=name,
             sides=sides,
             most=MAX_PIXELS // 1_000_000,
         ),
-        say(SCALE_DOWN),
+        _(SCALE_DOWN),
     )

@@ -11,12 +11,12 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
 MAX_SIDE = 4096
 """Pixels of what is kept of a picture in any case."""
-ATTACH_ANOTHER = later("Attach another one.")
+ATTACH_ANOTHER = N_("Attach another one.")
 QUALITY = 92
 CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -104,9 +104,7 @@ def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Im
             picture.load()
             return picture if mode in (None, picture.mode) else picture.convert(mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(
-            say("{name} is damaged and cannot be read to its end.", name=name), say(ATTACH_ANOTHER)
-        ) from None
+        raise UserError(_("{name} is damaged and cannot be read to its end.", name=name), _(ATTACH_ANOTHER)) from None
 
 
 def _shrink_upright(picture: Image.Image, name: str, longest: int) -> Image.Image:
@@ -129,7 +127,7 @@ def _shrink_upright(picture: Image.Image, name: str, longest: int) -> Image.Imag
 
 def _open_image(path: Path) -> Image.Image:
     if path.stat().st_size == 0:
-        raise UserError(say("{name} is empty.", name=path.name), say(ATTACH_ANOTHER))
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a decompression bomb is judged below, with our own limit
@@ -137,7 +135,7 @@ def _open_image(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise decoding.too_large_error(path.name) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise UserError(say("{name} is not a picture that can be read.", name=path.name), say(ATTACH_ANOTHER)) from None
+        raise UserError(_("{name} is not a picture that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
     try:
         decoding.check_pixels(path.name, *picture.size)
     except UserError:

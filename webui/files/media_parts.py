@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.user_error import UserError
 
 # What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.
@@ -35,8 +35,8 @@ def mime_type(path: Path) -> str:
     kind = IMAGE_TYPES.get(suffix) or VIDEO_TYPES.get(suffix)
     if kind is None:
         raise UserError(
-            say("{name} is neither a picture nor a video that can be sent.", name=path.name),
-            say("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
+            _("{name} is neither a picture nor a video that can be sent.", name=path.name),
+            _("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
         )
     return kind
 
@@ -69,6 +69,4 @@ def _size(path: Path) -> int:
 
 
 def _missing_file_error(path: Path) -> UserError:
-    return UserError(
-        say("The page no longer holds {name}.", name=path.name), say("Begin a new chat and attach it again.")
-    )
+    return UserError(_("The page no longer holds {name}.", name=path.name), _("Begin a new chat and attach it again."))

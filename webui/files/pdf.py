@@ -13,10 +13,10 @@ from PIL import Image
 from pypdfium2 import raw
 
 from webui.files import decoding, images, vision_tokens
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
-ATTACH_ANOTHER = later("Attach another file.")
+ATTACH_ANOTHER = N_("Attach another file.")
 POINTS_PER_INCH = 72
 MAX_DPI = 300
 MAX_IMAGES, MAX_FORM_DEPTH = 1000, 3
@@ -76,7 +76,7 @@ def _render(document: Any, name: str, number: int, longest: int) -> Image.Image:
         picture: Image.Image = found.render(scale=_scale(width, height, longest)).to_pil().convert("RGB")
     except (pdfium.PdfiumError, ValueError):
         raise UserError(
-            say("Page {number} of {name} cannot be drawn.", number=number + 1, name=name), say(ATTACH_ANOTHER)
+            _("Page {number} of {name} cannot be drawn.", number=number + 1, name=name), _(ATTACH_ANOTHER)
         ) from None
     wanted = vision_tokens.shrink_size(*picture.size, longest)
     return picture if wanted == picture.size else picture.resize(wanted)
@@ -84,17 +84,17 @@ def _render(document: Any, name: str, number: int, longest: int) -> Image.Image:
 
 def _open_pdf(path: Path) -> Any:
     if path.stat().st_size == 0:
-        raise UserError(say("{name} is empty.", name=path.name), say(ATTACH_ANOTHER))
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     try:
         document = pdfium.PdfDocument(path)
     except pdfium.PdfiumError as error:
         if "password" in str(error).lower():
             raise UserError(
-                say("{name} is locked with a password.", name=path.name),
-                say("Save a copy without a password, then attach it again."),
+                _("{name} is locked with a password.", name=path.name),
+                _("Save a copy without a password, then attach it again."),
             ) from None
-        raise UserError(say("{name} is not a PDF that can be read.", name=path.name), say(ATTACH_ANOTHER)) from None
+        raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
     if len(document) == 0:
         document.close()
-        raise UserError(say("{name} has no page.", name=path.name), say(ATTACH_ANOTHER))
+        raise UserError(_("{name} has no page.", name=path.name), _(ATTACH_ANOTHER))
     return document

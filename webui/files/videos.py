@@ -17,10 +17,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
-ATTACH_ANOTHER = later("Attach another one.")
+ATTACH_ANOTHER = N_("Attach another one.")
 CODEC = "mp4v"
 MAX_FRAMES = 128
 OPENING_BYTES = 100_000_000
@@ -41,7 +41,7 @@ class VideoInfo:
 def probe_video(path: Path) -> VideoInfo:
     """What the video is. Raises Failure unless it can be opened and has a frame."""
     if path.stat().st_size == 0:
-        raise UserError(say("{name} is empty.", name=path.name), say(ATTACH_ANOTHER))
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     with _open_video(path) as video:
         count, per_s = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
         width, height = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -52,12 +52,12 @@ def probe_video(path: Path) -> VideoInfo:
             readable = video.grab()
     if not readable or width < 1 or height < 1:
         raise UserError(
-            say("{name} is not a video that can be read.", name=path.name),
-            say("Attach another one, for example an MP4."),
+            _("{name} is not a video that can be read.", name=path.name),
+            _("Attach another one, for example an MP4."),
         )
     if count < 1 or per_s <= 0:  # a WebM from a camera does not say
         raise UserError(
-            say("{name} does not say how long it is.", name=path.name), say("Save it as MP4, then attach it again.")
+            _("{name} does not say how long it is.", name=path.name), _("Save it as MP4, then attach it again.")
         )
     return VideoInfo(count / per_s, width, height, count)
 
@@ -97,5 +97,5 @@ def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) 
             writer.release()
     if written == 0:
         to.unlink(missing_ok=True)
-        raise UserError(say("{name} is damaged: no frame of it can be read.", name=path.name), say(ATTACH_ANOTHER))
+        raise UserError(_("{name} is damaged: no frame of it can be read.", name=path.name), _(ATTACH_ANOTHER))
     return written

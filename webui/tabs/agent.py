@@ -21,14 +21,15 @@ from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import images, media_parts
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
 from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.theme import hint_html
 from webui.user_error import UserError
 
-EMPTY = later("Add screenshots and say what to do. Each step takes the next screenshot.")
-TASK = later("Order 24 kg for Northlight Roasters")
-NO_SCREENSHOT = later("Add a screenshot first, or use the samples.")
+EMPTY = N_("Add screenshots and say what to do. Each step takes the next screenshot.")
+TASK = N_("Order 24 kg for Northlight Roasters")
+NO_SCREENSHOT = N_("Add a screenshot first, or use the samples.")
 UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
 """Gradio empties every output of a generator that ends without a yield."""
 
@@ -38,35 +39,35 @@ def build_agent_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
-                label=say("Screenshots, in order"),
+                label=_("Screenshots, in order"),
                 file_count="multiple",
                 file_types=list(media_parts.IMAGE_TYPES),
                 type="filepath",
                 height=150,
             )
-            sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
+            sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
             model = model_dropdown()
             mode = gr.Radio(
-                [(say(mode), mode) for mode in screenshot_agent.AGENT_MODES],
+                [(_(mode), mode) for mode in screenshot_agent.AGENT_MODES],
                 value=screenshot_agent.NEXT_ACTION,
-                label=say("What to give"),
+                label=_("What to give"),
             )
-            what = gr.Textbox(label=say("Instruction"), placeholder=say(TASK), lines=2, max_lines=6)
+            what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
             knobs = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
-                step = gr.Button(say("Next step"), variant="primary", size="sm")
-                every = gr.Button(say("All steps"), size="sm", elem_classes="tool")
-                again = gr.Button(say("Start over"), size="sm", elem_classes="tool")
-            trail = gr.HTML(_hint_html(), elem_classes="said")
+                step = gr.Button(_("Next step"), variant="primary", size="sm")
+                every = gr.Button(_("All steps"), size="sm", elem_classes="tool")
+                again = gr.Button(_("Start over"), size="sm", elem_classes="tool")
+            trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
             picture = gr.Image(
-                label=say("The screenshot with what was found"),
+                label=_("The screenshot with what was found"),
                 interactive=False,
                 format="png",
                 height=420,
                 buttons=["download", "fullscreen"],
             )
-            found = gr.Code(label=say("The answer"), language="json", interactive=False, lines=4, max_lines=12)
+            found = gr.Code(label=_("The answer"), language="json", interactive=False, lines=4, max_lines=12)
     walk = gr.State(None)
     events = AgentHandlers(asker)
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
@@ -89,7 +90,7 @@ class AgentHandlers:
         self, request: gr.Request, walk: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
-            gr.Info(say(NO_SCREENSHOT))
+            gr.Info(_(NO_SCREENSHOT))
             yield UNCHANGED
             return
         walk = walk if walk is not None and walk.next_file else AgentSession(list(files))
@@ -100,7 +101,7 @@ class AgentHandlers:
         self, request: gr.Request, walk: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
-            gr.Info(say(NO_SCREENSHOT))
+            gr.Info(_(NO_SCREENSHOT))
             yield UNCHANGED
             return
         walk = AgentSession(list(files))
@@ -111,10 +112,10 @@ class AgentHandlers:
                 break
 
     def over(self) -> tuple[Any, ...]:
-        return None, _hint_html(), None, ""
+        return None, hint_html(_(EMPTY)), None, ""
 
     def samples(self) -> tuple[list[str], str]:
-        return [str(path) for path in samples.screens()], say(TASK)
+        return [str(path) for path in samples.screens()], _(TASK)
 
     def mount(self, at_once: AtOnce) -> None:
         async def ground(
@@ -128,7 +129,7 @@ class AgentHandlers:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
             if mode not in screenshot_agent.AGENT_MODES:
                 raise gr.Error(
-                    say("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.AGENT_MODES))
+                    _("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.AGENT_MODES))
                 )
             walk = AgentSession(file_paths([file]))
             visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
@@ -174,10 +175,6 @@ class AgentHandlers:
         return step
 
 
-def _hint_html() -> str:
-    return f'<p class="empty">{say(EMPTY)}</p>'
-
-
 def _marked_screenshot(step: AgentStep) -> str:
     """Beside the screenshot, so that it is gone with it and is nobody else's."""
     to = uploads.derived_path(step.file, f"{step.file.stem}-found.png")
@@ -195,5 +192,5 @@ def _steps_html(walk: AgentSession, asking: bool = False) -> str:
         for step in walk.steps
     ]
     if asking:
-        rows.append(f"<li>{say('asking')} …</li>")
+        rows.append("<li>" + _("asking") + " …</li>")
     return f'<ol class="attempts" role="status">{"".join(rows)}</ol>'

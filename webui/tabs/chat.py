@@ -13,10 +13,13 @@ from webui.chat.chat_handlers import ReplyHandlers
 from webui.chat.chat_requester import ModelLimits
 from webui.cluster.gateway_client import GatewayClient
 from webui.files import attachments, media_parts
-from webui.i18n.language import say
+from webui.i18n.translations import N_, _
 from webui.settings import WebuiSettings
 from webui.tabs import chat_actions
 from webui.tabs.chat_actions import ChatActions
+
+DEFAULT_GREETING = N_("Ask about pictures and videos. Drop them here, paste them, or try one of these.")
+"""What `webui.greeting` in cluster.yaml is by default: marked here for translation."""
 
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
@@ -36,21 +39,21 @@ class ChatTab:
 def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
-            gr.HTML(SIDE_TOGGLE.format("chat-list", say("Close")), elem_classes="close")
-            new = gr.Button(say("New chat"), size="sm", elem_id="new-chat")
+            gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
+            new = gr.Button(_("New chat"), size="sm", elem_id="new-chat")
             gr.HTML(
-                LIST.format(say("Earlier chats"), say("Your chats are kept here, in this browser only.")),
+                LIST.format(_("Earlier chats"), _("Your chats are kept here, in this browser only.")),
                 elem_id="chat-list-box",
             )
             with gr.Row(elem_classes="keep"):
-                as_markdown = gr.Button(say("Save as Markdown"), size="sm")
-                as_json = gr.Button(say("Save as JSON"), size="sm")
-                bring = gr.UploadButton(say("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
-            opener = gr.Button(say("Open"), elem_id="chat-open", visible="hidden")
+                as_markdown = gr.Button(_("Save as Markdown"), size="sm")
+                as_json = gr.Button(_("Save as JSON"), size="sm")
+                bring = gr.UploadButton(_("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
+            opener = gr.Button(_("Open"), elem_id="chat-open", visible="hidden")
         with gr.Column(elem_classes="main", min_width=300):
             chat = gr.Chatbot(
                 elem_id="chat",
-                label=say("Chat"),
+                label=_("Chat"),
                 show_label=False,
                 container=False,
                 height="100%",
@@ -63,16 +66,16 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
                     {"left": "\\(", "right": "\\)", "display": False},
                 ],
                 feedback_options=None,
-                placeholder=say(settings.greeting),
+                placeholder=_(settings.greeting),
                 examples=samples.for_chat(),
             )
             cost = gr.HTML(elem_id="estimate")
             box = gr.MultimodalTextbox(
                 elem_id="question",
-                label=say("Your question"),
+                label=_("Your question"),
                 show_label=False,
                 container=False,
-                placeholder=say("Ask something; drop or paste pictures, videos and PDFs here"),
+                placeholder=_("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
                 file_types=[*media_parts.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
@@ -82,53 +85,51 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
                 autofocus=True,
             )
             with gr.Row(elem_classes="tools"):
-                gr.HTML(SIDE_TOGGLE.format("chat-list", say("Chats")), elem_classes="narrow")
-                gr.HTML(SIDE_TOGGLE.format("chat-side", say("Settings")))
-                camera = gr.Button(say("Camera"), size="sm", elem_classes="tool")
-                view = gr.Button(say("View code"), size="sm", elem_classes="tool")
+                gr.HTML(SIDE_TOGGLE.format("chat-list", _("Chats")), elem_classes="narrow")
+                gr.HTML(SIDE_TOGGLE.format("chat-side", _("Settings")))
+                camera = gr.Button(_("Camera"), size="sm", elem_classes="tool")
+                view = gr.Button(_("View code"), size="sm", elem_classes="tool")
         with gr.Column(elem_id="chat-side", elem_classes="side", scale=0, min_width=300):
-            gr.HTML(SIDE_TOGGLE.format("chat-side", say("Close")), elem_classes="close")
+            gr.HTML(SIDE_TOGGLE.format("chat-side", _("Close")), elem_classes="close")
             model = gr.Dropdown(
-                label=say("Model"),
+                label=_("Model"),
                 choices=[],
                 allow_custom_value=True,  # the list is each visitor's own; another copy of the page has not seen it
                 elem_id="model",
             )
             preset = gr.Dropdown(
-                label=say("Task"),
-                choices=[(say(one.name), one.name) for one in sampling_settings.PRESETS],
+                label=_("Task"),
+                choices=[(_(one.name), one.name) for one in sampling_settings.PRESETS],
                 value=sampling_settings.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
             system = gr.Textbox(
-                label=say("System prompt"),
-                placeholder=say("You are a careful reader of documents."),
+                label=_("System prompt"),
+                placeholder=_("You are a careful reader of documents."),
                 lines=2,
                 max_lines=10,
             )
-            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=say("Temperature"))
-            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=say("Top-p"))
-            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=say("Max tokens"))
-            seed = gr.Textbox(
-                label=say("Seed"), placeholder=say("random: a whole number repeats an answer"), max_lines=1
-            )
-            longest = gr.Slider(256, 4096, value=1280, step=64, label=say("Longest side of a picture (pixels)"))
-            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=say("Video: frames a second"))
-            frames = gr.Slider(4, 128, value=16, step=2, label=say("Video: most frames"))
+            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=_("Temperature"))
+            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=_("Top-p"))
+            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=_("Max tokens"))
+            seed = gr.Textbox(label=_("Seed"), placeholder=_("random: a whole number repeats an answer"), max_lines=1)
+            longest = gr.Slider(256, 4096, value=1280, step=64, label=_("Longest side of a picture (pixels)"))
+            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=_("Video: frames a second"))
+            frames = gr.Slider(4, 128, value=16, step=2, label=_("Video: most frames"))
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-code", say("Close")), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-code", _("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.CODE_LANGUAGES), value="curl", label=say("The last request, as code"), elem_id="language"
+            list(code_view.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
         )
-        code = gr.Code(language=None, label=say("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
-        as_request = gr.Button(say("Save the whole request as JSON"), size="sm", elem_classes="tool")
+        code = gr.Code(language=None, label=_("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
+        as_request = gr.Button(_("Save the whole request as JSON"), size="sm", elem_classes="tool")
     with gr.Column(elem_id="chat-camera", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-camera", say("Close")), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-camera", _("Close")), elem_classes="close")
         snap = gr.Image(
             sources=["webcam"],
             type="filepath",
             image_mode=None,  # or Gradio would decode what it is sent, whatever its size
-            label=say("Camera"),
+            label=_("Camera"),
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),
         )

@@ -22,7 +22,7 @@ from webui.chat.streamed_answer import answer_facts
 from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.settings import WebuiSettings
 from webui.user_error import UserError
 
@@ -82,9 +82,9 @@ class ChatActions:
     def preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = sampling_settings.find_preset(name)
         used = (
-            {"text": say(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
+            {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
         )
-        return say(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
+        return _(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
 
     def markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
@@ -145,7 +145,7 @@ class ChatActions:
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
-            gr.Info(say("There is nothing to save yet: ask something first."))
+            gr.Info(_("There is nothing to save yet: ask something first."))
             return None
         name = chat_storage.chat_title(history)
         plain = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "chat"
@@ -206,7 +206,7 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         """The request as code; `language`: curl, Python or JavaScript."""
         if language not in code_view.CODE_LANGUAGES:
             raise gr.Error(
-                say("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
+                _("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
             )
         return await events.code(request, language, {"text": text, "files": file_paths(files)}, [], model)
 
@@ -232,7 +232,7 @@ def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any
     try:
         return [chat_storage.import_message(message) for message in messages or []]
     except (UserError, KeyError, TypeError, ValueError):
-        raise gr.Error(say("history wants messages as a chat saved as JSON has them.")) from None
+        raise gr.Error(_("history wants messages as a chat saved as JSON has them.")) from None
 
 
 def mount_model_api(gateway: GatewayClient) -> None:

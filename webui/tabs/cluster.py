@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from gradio.events import api
 from webui.cluster import cluster_view, locust_client
 from webui.cluster.controller_client import ClusterStatus, ControllerClient
 from webui.cluster.locust_client import LocustClient
-from webui.i18n.language import say
+from webui.i18n.translations import _
+from webui.theme import alert_html, hint_html, status_html
 from webui.user_error import UserError
 
 STATUS_INTERVAL_S = 2.0
@@ -33,34 +33,34 @@ class ClusterTab:
 def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> ClusterTab:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
-            pools = gr.HTML(f'<p class="empty">{say("Looking …")}</p>', elem_id="cluster-pools")
-            gr.HTML(f"<h3>{say('Events')}</h3>", elem_classes="said")
+            pools = gr.HTML(hint_html(_("Looking …")), elem_id="cluster-pools")
+            gr.HTML("<h3>" + _("Events") + "</h3>", elem_classes="said")
             events = gr.HTML(elem_id="cluster-events")
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
-            gr.HTML(LINKS.format(load=say("Load test"), api=say("API of the controller")), elem_classes="said")
+            gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="said")
             key = gr.Textbox(
-                label=say("Admin key"),
-                info=say("`make admin-key` prints it. It stays in this page and is kept nowhere."),
+                label=_("Admin key"),
+                info=_("`make admin-key` prints it. It stays in this page and is kept nowhere."),
                 type="password",
                 max_lines=1,
                 elem_id="admin-key",
                 html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
             )
-            engine = gr.Dropdown(label=say("Engine"), choices=[], allow_custom_value=True)
+            engine = gr.Dropdown(label=_("Engine"), choices=[], allow_custom_value=True)
             with gr.Row(elem_classes="tools"):
-                drain = gr.Button(say("Drain"), size="sm", elem_classes="tool")
-                resume = gr.Button(say("Resume"), size="sm", elem_classes="tool")
-            pool = gr.Dropdown(label=say("Pool"), choices=[], allow_custom_value=True)
+                drain = gr.Button(_("Drain"), size="sm", elem_classes="tool")
+                resume = gr.Button(_("Resume"), size="sm", elem_classes="tool")
+            pool = gr.Dropdown(label=_("Pool"), choices=[], allow_custom_value=True)
             engines = gr.Number(
-                label=say("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
+                label=_("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
             )
             with gr.Row(elem_classes="tools"):
-                scale = gr.Button(say("Scale"), size="sm", elem_classes="tool")
+                scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, locust_client.MAX_USERS, value=10, step=1, label=say("Load run: people"))
+            people = gr.Slider(1, locust_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
             with gr.Row(elem_classes="tools"):
-                start = gr.Button(say("Start run"), size="sm", elem_classes="tool")
-                stop = gr.Button(say("Stop run"), size="sm", elem_classes="tool")
+                start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
+                stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
             load = gr.HTML(elem_id="load-run", elem_classes="said")
     timer = gr.Timer(STATUS_INTERVAL_S, active=False)
     events_of = ClusterHandlers(controller, run)
@@ -95,14 +95,14 @@ class ClusterHandlers:
         )
 
     async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.drain(engine or "", key), engine, say("Choose an engine first."))
+        return await self._changed(self._controller.drain(engine or "", key), engine, _("Choose an engine first."))
 
     async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.resume(engine or "", key), engine, say("Choose an engine first."))
+        return await self._changed(self._controller.resume(engine or "", key), engine, _("Choose an engine first."))
 
     async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
         wanted = int(engines) if engines else None
-        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, say("Choose a pool first."))
+        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, _("Choose a pool first."))
 
     async def start(self, people: float) -> str:
         return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
@@ -150,14 +150,14 @@ class ClusterHandlers:
 
 async def _result_html(changing: Awaitable[str]) -> str:
     try:
-        return f'<p role="status">{html.escape(await changing)}</p>'
+        return status_html(await changing)
     except UserError as failure:
-        return f'<p role="alert"><b class="bad">{html.escape(str(failure))}</b></p>'
+        return alert_html(str(failure))
 
 
 async def _refused_html(changing: Any, said: str) -> str:
     changing.close()
-    return f'<p role="alert"><b class="bad">{said}</b></p>'
+    return alert_html(said)
 
 
 async def _or_gradio_error(changing: Awaitable[str]) -> str:

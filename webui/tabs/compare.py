@@ -18,21 +18,22 @@ from webui.chat.comparison import Comparison, ModelRun
 from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
 from webui.tabs.controls import model_dropdown, sampling_controls
 from webui.tabs.documents import SAVE_FILE_JS
+from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
-EMPTY = later("Choose two or more models, ask, and see the answers come side by side.")
+EMPTY = N_("Choose two or more models, ask, and see the answers come side by side.")
 
 
 def build_compare_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_dropdown(say("Models (two to four)"), multiselect=True)
+    models = model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
-        label=say("The question to all of them"),
-        placeholder=say("Ask all of them; drop or paste pictures here"),
+        label=_("The question to all of them"),
+        placeholder=_("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
         file_types=media_parts.MEDIA_SUFFIXES,
@@ -41,14 +42,14 @@ def build_compare_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         max_lines=6,
     )
     with gr.Row(elem_classes="tools"):
-        sample = gr.Button(say("Use a sample"), size="sm", elem_classes="tool")
-        as_json = gr.Button(say("Save JSON"), size="sm", elem_classes="tool")
-        as_csv = gr.Button(say("Save CSV"), size="sm", elem_classes="tool")
+        sample = gr.Button(_("Use a sample"), size="sm", elem_classes="tool")
+        as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
+        as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
     knobs = sampling_controls()
-    said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
+    said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
         lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
-    vote = gr.Radio(label=say("Which answer is better?"), choices=[], visible=False)
+    vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
     kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
@@ -81,7 +82,7 @@ class CompareHandlers:
     ) -> AsyncIterator[tuple[Any, ...]]:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
-            gr.Info(say("Choose two or more models and ask something."))
+            gr.Info(_("Choose two or more models and ask something."))
             yield (gr.skip(),) * (
                 4 + MAX_MODELS
             )  # Gradio empties every output of a generator that ends without a yield
@@ -93,18 +94,18 @@ class CompareHandlers:
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(race)
         try:
-            async for _ in comparison.run_comparison(race, self._asker, visit, key):
+            async for _update in comparison.run_comparison(race, self._asker, visit, key):
                 yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(race)
         finally:
             if race.ended_s is None:
                 race.ended_s = race.begun_s
         now = comparison.add_comparison(kept, comparison.comparison_facts(race, typed["text"]))
         ballot = gr.update(
-            choices=[*chosen, (say(comparison.EQUALLY_GOOD), comparison.EQUALLY_GOOD)], value=None, visible=True
+            choices=[*chosen, (_(comparison.EQUALLY_GOOD), comparison.EQUALLY_GOOD)], value=None, visible=True
         )
         yield (
             gr.update(submit_btn=True),
-            _status_html(comparison.comparison_summary(race)),
+            status_html(comparison.comparison_summary(race)),
             ballot,
             now,
             *_run_updates(race),
@@ -112,10 +113,10 @@ class CompareHandlers:
 
     def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
         now = comparison.add_vote(kept, vote)
-        return now, _status_html(say("Thank you. {tally}.", tally=comparison.tally_votes(now)))
+        return now, status_html(_("Thank you. {tally}.", tally=comparison.tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
-        return {"text": say("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
+        return {"text": _("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
     def json(self, kept: Any) -> dict[str, str] | None:
         return _saved_file(kept, "comparisons.json", "application/json", comparison.comparisons_json)
@@ -138,7 +139,7 @@ class CompareHandlers:
             knobs = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
             race = Comparison([ModelRun(text, file_paths(files), one) for one in knobs])
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
+            async for _update in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
                 pass
             return comparison.comparison_facts(race, text)
 
@@ -154,12 +155,8 @@ def _run_updates(race: Comparison) -> list[Any]:
     return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
-def _status_html(words: str) -> str:
-    return f'<p role="status">{words}</p>' if words else ""
-
-
 def _saved_file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
     if not comparison.valid_comparisons(kept):
-        gr.Info(say("There is nothing to save yet: compare something first."))
+        gr.Info(_("There is nothing to save yet: compare something first."))
         return None
     return {"name": name, "kind": kind, "text": make(kept)}

@@ -18,7 +18,7 @@ from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import attachments, batch, batch_report, media_parts
 from webui.files.batch import PageBatch
-from webui.i18n.language import say
+from webui.i18n.translations import _
 from webui.tabs.chat_actions import file_paths
 from webui.tabs.controls import model_dropdown, sampling_controls
 from webui.user_error import UserError
@@ -40,33 +40,33 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
-                label=say("Pictures and PDFs"),
+                label=_("Pictures and PDFs"),
                 file_count="multiple",
                 file_types=[*media_parts.IMAGE_TYPES, attachments.PDF_SUFFIX],
                 type="filepath",
                 height=150,
             )
-            sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
+            sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
             model = model_dropdown()
             task = gr.Dropdown(
-                label=say("Task"), choices=[(say(name), name) for name in batch.READ_PROMPTS], value="Transcribe"
+                label=_("Task"), choices=[(_(name), name) for name in batch.READ_PROMPTS], value="Transcribe"
             )
             prompt = gr.Textbox(
-                label=say("Prompt for each page"), value=say(batch.READ_PROMPTS["Transcribe"]), lines=3, max_lines=8
+                label=_("Prompt for each page"), value=_(batch.READ_PROMPTS["Transcribe"]), lines=3, max_lines=8
             )
-            with gr.Accordion(say("JSON schema"), open=False) as folded:
+            with gr.Accordion(_("JSON schema"), open=False) as folded:
                 schema = gr.Code(
-                    language="json", label=say("Each page becomes an object of this form"), lines=6, max_lines=14
+                    language="json", label=_("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
-            pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=say("Pages at once"))
+            pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages at once"))
             knobs = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
-                go = gr.Button(say("Read"), variant="primary", size="sm")
-                stop = gr.Button(say("Stop"), size="sm", elem_classes="tool")
-                retry = gr.Button(say("Retry failed"), size="sm", elem_classes="tool")
+                go = gr.Button(_("Read"), variant="primary", size="sm")
+                stop = gr.Button(_("Stop"), size="sm", elem_classes="tool")
+                retry = gr.Button(_("Retry failed"), size="sm", elem_classes="tool")
                 saves = {
-                    name: gr.Button(say("Save {name}", name=name), size="sm", elem_classes="tool") for name in EXPORTS
+                    name: gr.Button(_("Save {name}", name=name), size="sm", elem_classes="tool") for name in EXPORTS
                 }
             how_far = gr.HTML(batch_report.progress_html(None, False))
             table = gr.Dataframe(
@@ -79,8 +79,8 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
                 elem_classes="results",
                 buttons=[],
             )
-            gr.HTML(f"<p>{say('Choose a page in the table to see its whole answer.')}</p>", elem_classes="said")
-            whole = gr.Code(label=say("The whole answer"), interactive=False, lines=6, max_lines=24, visible=False)
+            gr.HTML("<p>" + _("Choose a page in the table to see its whole answer.") + "</p>", elem_classes="said")
+            whole = gr.Code(label=_("The whole answer"), interactive=False, lines=6, max_lines=24, visible=False)
     pages = gr.State(None)
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(asker)
@@ -114,11 +114,11 @@ class DocumentsHandlers:
         self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if _is_running(before):
-            gr.Warning(say("These pages are being read. Press Stop first."))
+            gr.Warning(_("These pages are being read. Press Stop first."))
             yield UNCHANGED
             return
         if not files:
-            gr.Info(say("Add pictures or a PDF first, or use the samples."))
+            gr.Info(_("Add pictures or a PDF first, or use the samples."))
             yield UNCHANGED
             return
         uploads.hold_files(request.session_hash or "", "documents", files)
@@ -133,7 +133,7 @@ class DocumentsHandlers:
 
     async def again(self, request: gr.Request, found: PageBatch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         if found is None or _is_running(found) or not batch.requeue_unread(found):
-            gr.Info(say("There is no failed page to read again."))
+            gr.Info(_("There is no failed page to read again."))
             yield UNCHANGED
             return
         async for update in self._run(request, found, *asked):
@@ -145,7 +145,7 @@ class DocumentsHandlers:
 
     def task(self, name: str) -> tuple[Any, Any, Any]:
         fields = name == "Fields as JSON"
-        return say(batch.READ_PROMPTS[name]), batch.EXAMPLE_SCHEMA if fields else "", gr.update(open=fields)
+        return _(batch.READ_PROMPTS[name]), batch.EXAMPLE_SCHEMA if fields else "", gr.update(open=fields)
 
     def whole(self, found: PageBatch | None, chosen: gr.SelectData) -> Any:
         row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
@@ -173,7 +173,7 @@ class DocumentsHandlers:
             knobs = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
             key = request.headers.get(KEY_HEADER) or ""
             reads = batch.make_page_reader(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
-            async for _ in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
+            async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
                 pass
             return {"pages": [batch_report.page_facts(page) for page in found.pages]}
 
@@ -199,7 +199,7 @@ class DocumentsHandlers:
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
         reads = batch.make_page_reader(self._asker, prompt, SamplingSettings(model, *knobs), form, visit, key)
         yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
-        async for _ in batch.run_batch(found, reads, int(at_once), form is not None):
+        async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
             yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)
         yield found, batch_report.progress_html(found, False), batch_report.table_rows(found)
 
@@ -213,7 +213,7 @@ def _save_handler(name: str) -> Any:
 
     def save(found: PageBatch | None) -> dict[str, str] | None:
         if found is None or not found.pages:
-            gr.Info(say("There is nothing to save yet: read some pages first."))
+            gr.Info(_("There is nothing to save yet: read some pages first."))
             return None
         return {"name": file, "kind": kind, "text": make(found)}
 

@@ -18,12 +18,13 @@ from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
 from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.settings import WebuiSettings
+from webui.theme import alert_html, hint_html
 
-EMPTY = later("Run it, and see here who was asked, what went wrong, and who answered at last.")
-EXAMPLE_PROMPT = later("Say in one sentence what a vision-language model is.")
-NAMES = (later("Primary"), later("Fallback"), later("Gateway"))
+EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
+EXAMPLE_PROMPT = N_("Say in one sentence what a vision-language model is.")
+NAMES = (N_("Primary"), N_("Fallback"), N_("Gateway"))
 
 
 def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
@@ -33,15 +34,15 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
         primary = _endpoint_card(settings.primary, events.choices())
         fallback = _endpoint_card(settings.fallback, events.choices())
     with gr.Row(elem_classes="tools"):
-        check = gr.Button(say("Check both"), size="sm", elem_classes="tool")
+        check = gr.Button(_("Check both"), size="sm", elem_classes="tool")
     way = gr.Radio(
-        [(say(one), one) for one in fallback_chain.FALLBACK_MODES],
+        [(_(one), one) for one in fallback_chain.FALLBACK_MODES],
         value=fallback_chain.PRIMARY_AS_IT_IS,
-        label=say("Run"),
+        label=_("Run"),
     )
-    prompt = gr.Textbox(label=say("Prompt"), value=say(EXAMPLE_PROMPT), lines=2, max_lines=6)
-    go = gr.Button(say("Run"), variant="primary", size="sm", elem_classes="go")
-    trail = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
+    prompt = gr.Textbox(label=_("Prompt"), value=_(EXAMPLE_PROMPT), lines=2, max_lines=6)
+    go = gr.Button(_("Run"), variant="primary", size="sm", elem_classes="go")
+    trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
@@ -63,24 +64,24 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
 def _endpoint_card(
     address: EndpointAddress, choices: list[tuple[str, str]]
 ) -> tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.HTML]:
-    name = say(address.name)
+    name = _(address.name)
     with gr.Column(elem_classes="card", min_width=260):
         return (
-            gr.Dropdown(label=say("{name}: address", name=name), choices=choices, value=address.base_url),
+            gr.Dropdown(label=_("{name}: address", name=name), choices=choices, value=address.base_url),
             gr.Dropdown(
-                label=say("{name}: model", name=name),
+                label=_("{name}: model", name=name),
                 choices=[address.model] if address.model else [],
                 value=address.model or None,
                 allow_custom_value=True,
             ),
             gr.Textbox(
-                label=say("{name}: API key", name=name),
+                label=_("{name}: API key", name=name),
                 type="password",
                 max_lines=1,
-                placeholder=say("set on the server") if address.key else say("none"),
+                placeholder=_("set on the server") if address.key else _("none"),
                 visible=len(choices) > 1,  # the gateway wants none: it is told whose request it is
             ),
-            gr.HTML(f'<p class="seen">{say("Not looked at yet.")}</p>'),
+            gr.HTML('<p class="seen">' + _("Not looked at yet.") + "</p>"),
         )
 
 
@@ -95,8 +96,8 @@ class FallbackHandlers:
         """What a visitor may choose: (shown, base_url), the gateway first."""
         others = [one for url, one in reversed(self._known.items()) if url != self._gateway.base_url]
         return [
-            (say(self._gateway.name), self._gateway.base_url),
-            *((f"{say(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
+            (_(self._gateway.name), self._gateway.base_url),
+            *((f"{_(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
         ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
@@ -111,7 +112,7 @@ class FallbackHandlers:
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
-            gr.Info(say("Write a prompt first."))
+            gr.Info(_("Write a prompt first."))
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         yield "", gr.update(value="", visible=False)
@@ -119,10 +120,10 @@ class FallbackHandlers:
         async for last in self._attempts(request, way, prompt, *typed):
             yield fallback_chain.attempts_html(last), _answer_update(last)
         if last and last[-1].answer.failure is None:
-            by = say("Answered by {name}.", name=say(last[-1].address.name))
-            by = f"<p role='status'><b>{html.escape(by)}</b></p>"
+            outcome = _("Answered by {name}.", name=_(last[-1].address.name))
+            by = f'<p role="status"><b>{html.escape(outcome)}</b></p>'
         else:
-            by = f"<p role='alert'><b class='bad'>{say('Nobody answered.')}</b></p>"
+            by = alert_html(_("Nobody answered."))
         yield fallback_chain.attempts_html(last) + by, _answer_update(last)
 
     def mount(self) -> None:
@@ -140,7 +141,7 @@ class FallbackHandlers:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
             if way not in fallback_chain.FALLBACK_MODES:
                 raise gr.Error(
-                    say("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.FALLBACK_MODES))
+                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.FALLBACK_MODES))
                 )
             typed = (
                 primary_base_url, primary_model, primary_api_key,
@@ -170,9 +171,7 @@ class FallbackHandlers:
         if url not in self._known:
             choices = ", ".join(self._known)
             raise gr.Error(
-                say(
-                    "{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices
-                )
+                _("{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices)
             )
         if endpoint_client.is_same_endpoint(
             url, self._gateway.base_url
@@ -199,6 +198,6 @@ def _answer_update(found: list[fallback_chain.FallbackAttempt]) -> Any:
 def _status_html(seen: EndpointStatus) -> str:
     if not seen.up:
         return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(seen.said)}</p>'
-    models = ", ".join(seen.models[:6]) or say("no models")
-    said = say("up in {time} ms: {models}", time=f"{seen.took_ms:.0f}", models=models)
+    models = ", ".join(seen.models[:6]) or _("no models")
+    said = _("up in {time} ms: {models}", time=f"{seen.took_ms:.0f}", models=models)
     return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(said)}</p>'

@@ -19,17 +19,18 @@ from webui.chat.comparison import Comparison, ModelRun
 from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
 from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.theme import hint_html, status_html
 
 CARDS = 3
 SAMPLES = (
-    (later("What was bought, and what is the total?"), "receipt.png"),
-    (later("What does this chart show?"), "chart.png"),
-    (later("Where does the cup stand?"), "before.png"),
+    (N_("What was bought, and what is the total?"), "receipt.png"),
+    (N_("What does this chart show?"), "chart.png"),
+    (N_("Where does the cup stand?"), "before.png"),
 )
-EMPTY = later("Give each model its own prompt and picture. What is empty is left out.")
+EMPTY = N_("Give each model its own prompt and picture. What is empty is left out.")
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class PromptCard:
 def build_individual_tab(asker: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
-        go = gr.Button(say("Run all"), variant="primary", size="sm")
-        sample = gr.Button(say("Use the samples"), size="sm", elem_classes="tool")
-    said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
+        go = gr.Button(_("Run all"), variant="primary", size="sm")
+        sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
+    said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
     knobs = sampling_controls()
@@ -77,10 +78,10 @@ def build_individual_tab(asker: ChatRequester, at_once: AtOnce) -> list[gr.Dropd
 def _prompt_card(number: int) -> PromptCard:
     with gr.Column(elem_classes="card", min_width=260):
         return PromptCard(
-            model_dropdown(say("Model {number}", number=number)),
-            gr.Textbox(label=say("Prompt {number}", number=number), lines=2, max_lines=6),
+            model_dropdown(_("Model {number}", number=number)),
+            gr.Textbox(label=_("Prompt {number}", number=number), lines=2, max_lines=6),
             gr.File(
-                label=say("Pictures or a video {number}", number=number),
+                label=_("Pictures or a video {number}", number=number),
                 file_count="multiple",
                 file_types=media_parts.MEDIA_SUFFIXES,
                 type="filepath",
@@ -105,16 +106,16 @@ class IndividualHandlers:
         )
         race = Comparison([lane for lane in lanes if lane])
         if not race.lanes:
-            gr.Info(say("Give at least one model a prompt or a picture, or use the samples."))
+            gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        async for _ in comparison.run_comparison(race, self._asker, visit, key):
+        async for _update in comparison.run_comparison(race, self._asker, visit, key):
             yield "", *_answer_texts(lanes, race)
-        yield f'<p role="status">{comparison.comparison_summary(race)}</p>', *_answer_texts(lanes, race)
+        yield status_html(comparison.comparison_summary(race)), *_answer_texts(lanes, race)
 
     def samples(self) -> list[Any]:
-        return [part for prompt, file in SAMPLES for part in (say(prompt), [str(samples.HERE / file)])]
+        return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
 
     def mount(self, at_once: AtOnce) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class IndividualHandlers:
             ]
             race = Comparison(lanes)
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
+            async for _update in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
                 pass
             return comparison.comparison_facts(race, "")
 
