@@ -80,11 +80,11 @@ def _named_files(value: Any) -> Iterator[Path]:
     if isinstance(value, dict):
         if isinstance(path := value.get("path"), str):
             yield Path(path).resolve()
-        for one in value.values():
-            yield from _named_files(one)
+        for item in value.values():
+            yield from _named_files(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _named_files(one)
+        for item in value:
+            yield from _named_files(item)
 
 
 def _refuse_components(value: Any) -> None:
@@ -94,8 +94,8 @@ def _refuse_components(value: Any) -> None:
             raise gr.Error(_("This is no message of a chat."))
         value = list(value.values())
     if isinstance(value, list | tuple):
-        for one in value:
-            _refuse_components(one)
+        for item in value:
+            _refuse_components(item)
 
 
 def _refuse_anothers_file(path: Path) -> None:
@@ -108,7 +108,7 @@ def _end_visit(request: gr.Request) -> None:
     uploads.end_visit(request.session_hash or "")
 
 
-def build_page(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimits) -> gr.Blocks:
+def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: ModelLimits) -> gr.Blocks:
     texts = CurrentPageTexts(settings, os.environ)
     blocks: gr.Blocks
     with LocalizedPage(
@@ -127,20 +127,20 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimit
             )
         notices = gr.HTML(elem_id="notices")
         at_once = settings.webui.at_once
-        asker = ChatRequester(gateway, caps, settings.max_body_bytes)
+        requester = ChatRequester(gateway, model_limits, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Chat"), id="chat"):
-                chat_tab = chat.build_chat_tab(settings, gateway, caps)
+                chat_tab = chat.build_chat_tab(settings, gateway, model_limits)
             with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
-                documents_model = documents.build_documents_tab(asker, at_once)
+                documents_model = documents.build_documents_tab(requester, at_once)
             with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):
-                compare_models = compare.build_compare_tab(asker, at_once)
+                compare_models = compare.build_compare_tab(requester, at_once)
             with gr.Tab(_("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.build_fallback_tab(settings)
             with gr.Tab(_("Individual"), id="individual"), gr.Column(elem_classes="page"):
-                individual_models = individual.build_individual_tab(asker, at_once)
+                individual_models = individual.build_individual_tab(requester, at_once)
             with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
-                agent_model = agent.build_agent_tab(asker, at_once)
+                agent_model = agent.build_agent_tab(requester, at_once)
             with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
                 cluster_tab = cluster.build_cluster_tab(
                     ControllerClient(settings.controller_url, settings.prometheus_url),
@@ -156,8 +156,8 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimit
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
             pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _no_models())
-            said = cluster_view.pool_states_html(pools), cluster_view.pool_notices_html(pools, gateway.url)
-            return *said, *controls.model_choice_updates(models, len(one_model), len(in_turn), pools)
+            banners = cluster_view.pool_states_html(pools), cluster_view.pool_notices_html(pools, gateway.url)
+            return *banners, *controls.model_choice_updates(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
             "inputs": [chat_tab.model],
@@ -201,10 +201,10 @@ def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
         yield
 
     whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    gateway, caps = GatewayClient(settings), ModelLimits(settings.config)
+    gateway, model_limits = GatewayClient(settings), ModelLimits(settings.config)
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with use_language(language):
-            _mount(whole, build_page(settings, gateway, caps), settings)
+            _mount(whole, build_page(settings, gateway, model_limits), settings)
     users = UsersFile(settings.users_file)
     return SameOriginMiddleware(
         LoginMiddleware(VisitorCookieMiddleware(LanguageRedirect(whole)), users, settings.webui.login_h)

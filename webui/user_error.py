@@ -16,17 +16,17 @@ RETRY = N_("Press retry.")
 class UserError(Exception):
     """`what` failed (one sentence) and what to do `next` (one sentence)."""
 
-    what: str
-    next: str = RETRY
-    cut: bool = False
+    summary: str
+    advice: str = RETRY
+    interrupted: bool = False
     """An answer that had begun broke off, so that another engine may go on with it."""
 
     def __str__(self) -> str:
-        return f"{self.what} {self.next}"
+        return f"{self.summary} {self.advice}"
 
 
 def answer_cut_error() -> UserError:
-    return UserError(_("The answer was cut: the engine went away."), _(RETRY), cut=True)
+    return UserError(_("The answer was cut: the engine went away."), _(RETRY), interrupted=True)
 
 
 def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
@@ -44,7 +44,9 @@ def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> Us
             return gateway_unreachable_error(gateway_url)
         case openai.APIError():  # an error object inside a stream that began well
             return UserError(
-                _("The engine stopped with an error: {said}", said=_sentence(error.message)), _(RETRY), cut=True
+                _("The engine stopped with an error: {said}", said=_sentence(error.message)),
+                _(RETRY),
+                interrupted=True,
             )
     return answer_cut_error()  # the transport's own errors: the connection broke while the answer came
 
@@ -57,22 +59,22 @@ def gateway_unreachable_error(gateway_url: str) -> UserError:
 
 
 def _refusal_error(error: openai.APIStatusError) -> UserError:
-    said = _sentence(_message(error))
+    message = _sentence(_message(error))
     match error.status_code:
         case 400 | 422:
-            return UserError(said, _("Change the message or the settings, then send it again."))
+            return UserError(message, _("Change the message or the settings, then send it again."))
         case 401 | 403:
-            return UserError(said, _("Whoever runs this page sets its key in MANYEYES_API_KEY."))
+            return UserError(message, _("Whoever runs this page sets its key in MANYEYES_API_KEY."))
         case 404:
-            return UserError(said, _("Choose another model in the settings, then press retry."))
+            return UserError(message, _("Choose another model in the settings, then press retry."))
         case 413:
-            return UserError(said, _("Remove a picture or a video, or begin a new chat, then send it again."))
+            return UserError(message, _("Remove a picture or a video, or begin a new chat, then send it again."))
         case 429:
-            return UserError(said, _("Press retry {when}.", when=_retry_time(error)))
+            return UserError(message, _("Press retry {when}.", when=_retry_time(error)))
         case 502 | 503 | 504:
-            return UserError(said, _("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
+            return UserError(message, _("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
     return UserError(
-        _("The gateway answered with status {status}: {said}", status=error.status_code, said=said), _(RETRY)
+        _("The gateway answered with status {status}: {said}", status=error.status_code, said=message), _(RETRY)
     )
 
 

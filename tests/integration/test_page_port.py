@@ -38,7 +38,7 @@ def pages_gateway(cluster: LocalCluster) -> GatewayClient:
 
 def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> StreamedAnswer:
     async def asking() -> StreamedAnswer:
-        answer = StreamedAnswer(asked_s=time.monotonic())
+        answer = StreamedAnswer(started_s=time.monotonic())
         messages = [{"role": "user", "content": "Hello"}]
         async with contextlib.aclosing(pages_gateway(cluster)) as gateway:
             await gateway.ask(ChatRequest(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
@@ -64,6 +64,6 @@ def test_a_visitors_requests_count_for_the_visitors_key(cluster: LocalCluster) -
     answers = [ask(cluster, "alice") for _ in range(6)]
     assert answers[0].failure is None
     assert answers[-1].failure is not None
-    assert "'alice'" in answers[-1].failure.what
+    assert "'alice'" in answers[-1].failure.summary
     eventually(lambda: '"key":"alice"' in cluster.log("access"), 5, 0.1, "the log names the visitor's key")
     assert ask(cluster).failure is None, "a visitor without a key has no limit"

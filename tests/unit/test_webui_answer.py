@@ -8,14 +8,14 @@ SERVED = ServedBy(engine="cpu-0", pool="qwen3-vl-tiny")
 
 def complete(**changed: object) -> StreamedAnswer:
     fields: dict[str, object] = {
-        "asked_s": 100.0,
+        "started_s": 100.0,
         "text": "A cat.",
-        "first_s": 100.14,
-        "last_s": 100.14 + 95 / 61,
+        "first_token_s": 100.14,
+        "last_token_s": 100.14 + 95 / 61,
         "served": SERVED,
         "finish_reason": "stop",
-        "tokens_in": 212,
-        "tokens_out": 96,
+        "prompt_tokens": 212,
+        "completion_tokens": 96,
     }
     return StreamedAnswer(**{**fields, **changed})  # type: ignore[arg-type]  # a table of fields, checked at run time
 
@@ -37,7 +37,7 @@ def test_why_auto_chose_the_pool_is_told() -> None:
 
 
 def test_cached_tokens_are_told_when_the_engine_counts_them() -> None:
-    assert "212 in (180 cached) / 96 out" in answer_summary(complete(tokens_cached=180))
+    assert "212 in (180 cached) / 96 out" in answer_summary(complete(cached_tokens=180))
 
 
 def test_an_answer_cut_by_max_tokens_is_noted() -> None:
@@ -45,16 +45,16 @@ def test_an_answer_cut_by_max_tokens_is_noted() -> None:
 
 
 def test_a_stopped_answer_says_so_and_invents_no_numbers() -> None:
-    answer = complete(stopped=True, tokens_in=None, tokens_out=None, finish_reason=None)
+    answer = complete(stopped=True, prompt_tokens=None, completion_tokens=None, finish_reason=None)
     assert answer_summary(answer) == "cpu-0 · qwen3-vl-tiny · first token 140 ms · stopped"
 
 
 def test_one_token_has_no_speed() -> None:
-    assert "tokens/s" not in answer_summary(complete(tokens_out=1, last_s=100.14))
+    assert "tokens/s" not in answer_summary(complete(completion_tokens=1, last_token_s=100.14))
 
 
 def test_slow_numbers_keep_a_digit() -> None:
-    text = answer_summary(complete(first_s=112.34, last_s=112.34 + 95 / 4.2))
+    text = answer_summary(complete(first_token_s=112.34, last_token_s=112.34 + 95 / 4.2))
     assert "first token 12.3 s" in text
     assert "4.2 tokens/s" in text
 
@@ -81,13 +81,13 @@ def test_a_complete_answer_is_no_failure() -> None:
 
 def test_a_failure_tells_the_request_so_that_its_log_line_can_be_found() -> None:
     answer = StreamedAnswer(
-        asked_s=0, served=ServedBy(pool="p", request_id="abc123"), failure=UserError("No engine is up.")
+        started_s=0, served=ServedBy(pool="p", request_id="abc123"), failure=UserError("No engine is up.")
     )
     assert answer_note(answer) == "**No engine is up.** Press retry.\n\np · request abc123"
 
 
 def test_what_the_gateway_says_is_shown_as_it_is_and_not_read_as_markdown() -> None:
-    answer = StreamedAnswer(asked_s=0, failure=UserError("<img src=x> *bold* [a](b)"))
+    answer = StreamedAnswer(started_s=0, failure=UserError("<img src=x> *bold* [a](b)"))
     assert answer_note(answer) == r"**\<img src=x\> \*bold\* \[a\](b)** Press retry."
 
 

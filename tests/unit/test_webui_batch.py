@@ -126,7 +126,7 @@ def test_the_three_files_hold_every_page() -> None:
 
 def test_progress_says_how_many_how_fast_and_what_to_do() -> None:
     found = pages(4)
-    found.begun_s, found.ended_s = 10.0, 12.0
+    found.started_s, found.ended_s = 10.0, 12.0
     for page in found.pages[:2]:
         page.state, page.engine = PageState.DONE, "gpu-1"
     found.pages[2].state = PageState.FAILED

@@ -59,11 +59,11 @@ def test_a_kept_chat_cannot_name_a_file_of_the_server() -> None:
 def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], folder: Path) -> None:
     text = chat_storage.export_json(history, "Cats")
     (folder / "cat.png").unlink()
-    question, thought, answer = chat_storage.parse_export(text)
+    question, reasoning, answer = chat_storage.parse_export(text)
     [file, words] = question["content"]
     assert Path(file["path"]).read_bytes() == PNG
     assert words["text"] == "What is\nthis?"
-    assert (thought, answer) == (history[1], history[2])
+    assert (reasoning, answer) == (history[1], history[2])
 
 
 @pytest.mark.parametrize(

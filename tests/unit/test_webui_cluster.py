@@ -131,7 +131,7 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "thought", "answer"),
+    ("text", "reasoning", "answer"),
     [
         ("plain", "", "plain"),
         ("<think>hm</think>\nyes", "hm", "yes"),
@@ -141,5 +141,5 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     ],
     ids=["none", "both tags", "closing tag only", "still thinking", "half a tag"],
 )
-def test_thinking_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
-    assert streamed_answer.split_reasoning(text) == (thought, answer)
+def test_thinking_is_told_from_the_answer(text: str, reasoning: str, answer: str) -> None:
+    assert streamed_answer.split_reasoning(text) == (reasoning, answer)

@@ -82,7 +82,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
     ):
         with pytest.raises(UserError, match="too many pixels") as caught:
             look()
-        assert caught.value.next == "Scale it down, then attach it again."
+        assert caught.value.advice == "Scale it down, then attach it again."
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM", "TGA"])
@@ -137,7 +137,7 @@ def test_a_file_that_needs_more_than_there_is_gets_all_of_it() -> None:
                 refused.append(failure)
 
         in_threads(1, work)[0].join(20)
-        assert "busy" in refused[0].what
+        assert "busy" in refused[0].summary
     with budget.holding(100):
         pass
 

@@ -90,7 +90,7 @@ def asks_for_nothing(event: BlockFunction) -> bool:
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
     names = [function(event).__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
     assert set(names) >= {
-        "ReplyHandlers.to_box", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.ask", "IndividualHandlers.ask", "FallbackHandlers.run",
+        "ReplyHandlers.submit", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.ask", "IndividualHandlers.ask", "FallbackHandlers.run",
         "AgentHandlers.step", "AgentHandlers.every",
     }  # fmt: skip
 
@@ -161,5 +161,5 @@ def test_documents_that_cannot_be_read_leave_the_table_as_it_is(
     picture = webui.__path__[0] + "/samples/receipt.png"
     inputs[files], inputs[schema] = [picture], "no JSON"
     assert asyncio.run(answered(event, inputs)) == unchanged
-    inputs[0] = PageBatch([BatchPage(1, Path(picture), state=PageState.READING)], begun_s=1.0)
+    inputs[0] = PageBatch([BatchPage(1, Path(picture), state=PageState.READING)], started_s=1.0)
     assert asyncio.run(answered(event, inputs)) == unchanged

@@ -36,25 +36,25 @@ def refused(status: int, message: str, headers: dict[str, str] | None = None) ->
 )
 def test_a_refusal_shows_the_gateway_s_words_and_a_next_step(status: int, next_step: str) -> None:
     failure = refused(status, "The gateway's own words")
-    assert failure.what == "The gateway's own words."
-    assert next_step in failure.next
+    assert failure.summary == "The gateway's own words."
+    assert next_step in failure.advice
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_told_in_seconds(status: int) -> None:
-    assert "Press retry in 7 s." in refused(status, "busy", {"Retry-After": "7"}).next
+    assert "Press retry in 7 s." in refused(status, "busy", {"Retry-After": "7"}).advice
 
 
 def test_an_answer_that_is_no_error_object_is_explained_too() -> None:
     response = httpx2.Response(502, text="<html>Bad Gateway</html>", request=REQUEST)
     client = openai.AsyncOpenAI(api_key="k", base_url=URL)
     failure = explain_error(client._make_status_error_from_response(response), URL)
-    assert failure.what == "The gateway refused the request with status 502."
+    assert failure.summary == "The gateway refused the request with status 502."
 
 
 def test_a_gateway_out_of_reach_is_named() -> None:
     failure = explain_error(openai.APIConnectionError(request=REQUEST), URL)
-    assert failure.what == f"The gateway at {URL} cannot be reached."
+    assert failure.summary == f"The gateway at {URL} cannot be reached."
 
 
 def test_a_connection_that_breaks_while_the_answer_comes_is_a_cut_answer() -> None:
@@ -63,15 +63,15 @@ def test_a_connection_that_breaks_while_the_answer_comes_is_a_cut_answer() -> No
 
 async def test_asking_a_gateway_that_is_not_there_fails_in_words() -> None:
     gateway = GatewayClient(WebuiSettings(gateway_url="http://127.0.0.1:9"))  # the discard port: nothing listens
-    answer = StreamedAnswer(asked_s=0)
+    answer = StreamedAnswer(started_s=0)
     await gateway.ask(ChatRequest("m", [{"role": "user", "content": "hi"}], "page", 0.0, 1.0, 16), answer)
     assert answer.failure is not None
-    assert answer.failure.what == "The gateway at http://127.0.0.1:9 cannot be reached."
+    assert answer.failure.summary == "The gateway at http://127.0.0.1:9 cannot be reached."
     assert await gateway.pools() is None
     assert await gateway.models() == []
 
 
 def test_a_connection_that_breaks_in_the_middle_of_an_answer_is_a_cut() -> None:
     broken = openai.APIConnectionError(request=REQUEST)
-    assert explain_error(broken, "http://gateway", begun=True).cut
-    assert "cannot be reached" in explain_error(broken, "http://gateway").what
+    assert explain_error(broken, "http://gateway", begun=True).interrupted
+    assert "cannot be reached" in explain_error(broken, "http://gateway").summary

@@ -55,13 +55,13 @@ def written(folder: Path, name: str, data: bytes) -> str:
 def test_a_large_picture_is_scaled_down_and_says_so(folder: Path) -> None:
     [one] = prepare_attachments([a_picture(folder, 4000, 3000)], LIMITS, MEDIA)
     assert images.image_size(one.path) == (1280, 960)
-    assert one.said == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
+    assert one.note == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
 
 
 def test_a_small_picture_goes_as_it_is(folder: Path) -> None:
     path = a_picture(folder, 400, 300)
     [one] = prepare_attachments([path], LIMITS, MEDIA)
-    assert (str(one.path), one.said) == (path, "")
+    assert (str(one.path), one.note) == (path, "")
 
 
 def test_a_picture_turned_by_its_camera_is_sent_upright(folder: Path) -> None:
@@ -79,13 +79,13 @@ def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(f
     clip = videos.probe_video(sent)
     assert (clip.frames, round(clip.seconds)) == (8, 20)
     [one] = prepare_attachments([str(path)], AttachmentLimits(most_frames=8), MEDIA)
-    assert (one.path, one.said) == (path, "walk.mp4: 8 of 200 frames")
+    assert (one.path, one.note) == (path, "walk.mp4: 8 of 200 frames")
 
 
 def test_each_page_of_a_pdf_becomes_a_picture(folder: Path) -> None:
     found = prepare_attachments([a_pdf(folder, 3)], LIMITS, MEDIA)
     assert [images.image_size(one.path) for one in found] == [(905, 1280)] * 3
-    assert found[0].said == "letter.pdf: 3 pages sent as pictures"
+    assert found[0].note == "letter.pdf: 3 pages sent as pictures"
 
 
 def test_what_is_told_before_is_what_is_counted_after(folder: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(folder: Path, name: str, data: b
     for look in (estimate_costs, prepare_attachments):
         with pytest.raises(UserError, match=said) as caught:
             look([path], LIMITS, MEDIA)
-        assert caught.value.next
+        assert caught.value.advice
 
 
 def test_a_picture_cut_in_the_middle_is_found_here_and_not_by_an_engine(folder: Path) -> None:

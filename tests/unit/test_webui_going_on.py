@@ -64,9 +64,9 @@ async def test_the_rest_is_asked_for_with_what_has_come() -> None:
     assert sent["messages"] == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "onetwo"}]
     assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
     assert sent["max_tokens"] == 98
-    assert answer.shown()[1] == "onetwo *⟨another engine goes on, gpu-0 went away⟩* three"
+    assert answer.rendered()[1] == "onetwo *⟨another engine goes on, gpu-0 went away⟩* three"
     assert "went on after gpu-0 went away" in answer_note(answer)
-    assert answer.tokens_out == 3
+    assert answer.completion_tokens == 3
 
 
 async def test_a_second_death_is_survived_and_a_third_one_is_told() -> None:
@@ -81,7 +81,7 @@ async def test_no_engine_left_says_that_the_answer_was_cut() -> None:
     busy = UserError("All engines are busy.")
     engines, answer = Engines(gives("a", "x"), fails(busy), fails(busy)), StreamedAnswer(0.0)
     await completion_stream.stream_with_resume(engines, QUESTION, answer)
-    assert (answer.text, answer.failure, answer.changes) == ("x", answer_cut_error(), [])
+    assert (answer.text, answer.failure, answer.switches) == ("x", answer_cut_error(), [])
 
 
 async def test_a_refusal_is_not_asked_again() -> None:
@@ -104,7 +104,7 @@ async def test_cut_thinking_is_thought_again() -> None:
 
     engines, answer = Engines(thinks, gives("b", "yes", whole=True)), StreamedAnswer(0.0)
     await completion_stream.stream_with_resume(engines, QUESTION, answer)
-    assert (answer.text, answer.thought) == ("yes", "")
+    assert (answer.text, answer.reasoning) == ("yes", "")
     assert engines.asked[1] == QUESTION
 
 

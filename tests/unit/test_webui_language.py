@@ -51,6 +51,16 @@ def test_both_languages_name_the_same_values() -> None:
     assert differing == []
 
 
+def test_every_value_that_a_text_names_is_given() -> None:
+    wrong = [
+        f"{file.name}:{call.lineno}"
+        for file, call in calls()
+        if getattr(call.func, "id", "") == "_" and call.keywords and isinstance(call.args[0], ast.Constant)
+        if names(str(call.args[0].value)) != {value.arg for value in call.keywords}
+    ]
+    assert wrong == []
+
+
 # The `what` of "what it has in flight" and product names stand alone in some places.
 def test_chinese_is_chinese() -> None:
     without = [

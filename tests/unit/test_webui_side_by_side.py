@@ -17,34 +17,34 @@ from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
 from webui.user_error import UserError
 
 
-def race(*took_s: float | None) -> Comparison:
+def finished(*elapsed_s: float | None) -> Comparison:
     lanes = []
-    for number, one in enumerate(took_s):
+    for number, one in enumerate(elapsed_s):
         answer = StreamedAnswer(0.0, text="yes", finish_reason="stop")
-        answer.first_s, answer.last_s = (0.1, one) if one else (None, None)
+        answer.first_token_s, answer.last_token_s = (0.1, one) if one else (None, None)
         answer.failure = None if one else UserError("Busy.")
         lanes.append(ModelRun("hi", [], SamplingSettings(f"m{number}"), answer))
     return Comparison(lanes, 0.0, 5.0)
 
 
 def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
-    assert comparison.speed_verdicts(race(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
-    assert comparison.speed_verdicts(race(1.0, 1.02)) == ["equally fast"] * 2
-    assert comparison.speed_verdicts(race(1.0)) == [""]
+    assert comparison.speed_verdicts(finished(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
+    assert comparison.speed_verdicts(finished(1.0, 1.02)) == ["equally fast"] * 2
+    assert comparison.speed_verdicts(finished(1.0)) == [""]
 
 
 def test_together_is_compared_with_one_after_the_other() -> None:
-    found = race(1.0, 3.0)
+    found = finished(1.0, 3.0)
     assert found.speed_up == pytest.approx(4 / 3)
     assert "together took 3.0 s" in comparison.comparison_summary(found)
-    assert race(1.0, None).speed_up is None
+    assert finished(1.0, None).speed_up is None
 
 
 def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
     kept: list[dict[str, Any]] = []
     for vote in ("m0", "m0", comparison.EQUALLY_GOOD):
         kept = comparison.add_vote(
-            comparison.add_comparison(kept, comparison.comparison_facts(race(1.0, 2.0), "hi")), vote
+            comparison.add_comparison(kept, comparison.comparison_facts(finished(1.0, 2.0), "hi")), vote
         )
     assert comparison.tally_votes(kept) == "3 votes: m0 2, equally good 1"
     rows = list(csv.DictReader(io.StringIO(comparison.comparisons_csv(kept))))
@@ -97,6 +97,6 @@ async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers
             answer.text = "yes"
 
     monkeypatch.setattr(endpoint_client, "stream_from_endpoint", ask)
-    question = SamplingSettings("m").question([], "")
+    question = SamplingSettings("m").build_request([], "")
     found = [list(made) async for made in fallback_chain.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

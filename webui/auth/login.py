@@ -120,8 +120,8 @@ class LoginMiddleware:
                 return _login_page(request, 200)
             address = _client_address(request)
             if (wait_s := self._patience.wait_s(address, self._now())) > 0:
-                said = _("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
-                answer = _login_refused(request, 429, said)
+                message = _("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
+                answer = _login_refused(request, 429, message)
                 answer.headers["Retry-After"] = str(round(wait_s) + 1)
                 return answer
             name, password = await _read_form(request)
@@ -156,12 +156,14 @@ def _require_login(request: Request) -> Response:
         return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
-def _login_refused(request: Request, status: int, said: str) -> Response:
-    return _login_page(request, status, said) if _accepts_html(request) else JSONResponse({"detail": said}, status)
+def _login_refused(request: Request, status: int, message: str) -> Response:
+    return (
+        _login_page(request, status, message) if _accepts_html(request) else JSONResponse({"detail": message}, status)
+    )
 
 
-def _login_page(request: Request, status: int, said: str = "") -> HTMLResponse:
-    alert = f'<p role="alert">{html.escape(said)}</p>' if said else ""
+def _login_page(request: Request, status: int, message: str = "") -> HTMLResponse:
+    alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
     title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
         f'<!doctype html><html lang="{language_redirect.requested_language(request)}"><head><meta charset="utf-8">'
@@ -201,8 +203,8 @@ def _decode_name(letters: str) -> str:
 
 def _client_address(request: Request) -> str:
     """The visitor's, as nginx appends it; what stands before may be anybody's invention."""
-    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return told or (request.client.host if request.client else "")
+    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return forwarded or (request.client.host if request.client else "")
 
 
 def _accepts_html(request: Request) -> bool:

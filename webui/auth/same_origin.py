@@ -89,8 +89,8 @@ def is_foreign(scope: Scope) -> bool:
 
 def _own_hosts(headers: Headers) -> list[str]:
     """The names of this page, as the browser or a proxy says them. No script of another origin can set any of these headers."""
-    told = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
-    hosts = [host.strip() for one in told for host in one.split(",")]
+    names = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
+    hosts = [host.strip() for name in names for host in name.split(",")]
     port = headers.get("x-forwarded-port", "").strip()
     return hosts + [f"{host}:{port}" for host in hosts if port and not host.rpartition("]")[2].count(":")]
 

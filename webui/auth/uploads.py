@@ -100,7 +100,7 @@ def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
 
 def end_visit(visit: str) -> None:
     """The visit is over: its page was closed."""
-    for use in [use for one, use in list(_needs) if one == visit]:
+    for use in [use for holder, use in list(_needs) if holder == visit]:
         hold_files(visit, use, ())
     with _lock:  # what Gradio deleted for its age
         for parent in [parent for parent in _folders if not parent.exists()]:

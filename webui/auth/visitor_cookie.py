@@ -27,8 +27,8 @@ MAX_ANSWER_BYTES = 1024 * 1024
 
 def owner_of(cookies: Mapping[str, str]) -> str:
     """Who asks: this browser; else who is logged in; else programs, which are one."""
-    told = cookies.get(VISITOR_COOKIE) or cookies.get(login.LOGIN_COOKIE)
-    return hashlib.sha256(told.encode()).hexdigest() if told else uploads.PROGRAMS
+    cookie = cookies.get(VISITOR_COOKIE) or cookies.get(login.LOGIN_COOKIE)
+    return hashlib.sha256(cookie.encode()).hexdigest() if cookie else uploads.PROGRAMS
 
 
 class VisitorCookieMiddleware:

@@ -36,67 +36,67 @@ class ReplyTask:
     """One answer on its way; `stop` ends it. `instead`: what the chat shows since another event took the answer away."""
 
     stop: bool = False
-    instead: list[Message] | None = None
+    replacement: list[Message] | None = None
 
 
 @dataclass
 class ChatTurn:
     """What one question is made of: the chat before it, and what was typed or edited."""
 
-    before: list[Message]
+    history: list[Message]
     text: str
     files: list[str]
-    given_back: bool = True
+    restore_box: bool = True
     """The box holds it again when nothing was answered."""
 
-    def shown(self, files: list[str] | None = None) -> list[Message]:
-        return [*self.before, message_builder.user_message(self.text, self.files if files is None else files)]
+    def rendered(self, files: list[str] | None = None) -> list[Message]:
+        return [*self.history, message_builder.user_message(self.text, self.files if files is None else files)]
 
 
 class ReplyHandlers:
-    def __init__(self, settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimits) -> None:
+    def __init__(self, settings: WebuiSettings, gateway: GatewayClient, media: ModelLimits) -> None:
         self._settings = settings
         self._gateway = gateway
-        self._caps = caps
+        self._model_limits = media
         self._runs: dict[str, ReplyTask] = {}
 
-    async def to_box(
-        self, request: gr.Request, typed: dict[str, Any], history: list[Message], *knobs: Any
+    async def submit(
+        self, request: gr.Request, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         if not typed["text"].strip() and not typed["files"]:
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         turn = ChatTurn(message_builder.drop_unanswered(history), typed["text"], typed["files"])
-        async for update in self._reply(turn, EMPTY_BOX, SamplingSettings(*knobs), request):
+        async for update in self._reply(turn, EMPTY_BOX, SamplingSettings(*sampling), request):
             yield update
 
-    async def to_sample(
-        self, request: gr.Request, chosen: gr.SelectData, history: list[Message], *knobs: Any
+    async def ask_sample(
+        self, request: gr.Request, chosen: gr.SelectData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         files = [file["path"] for file in chosen.value.get("files") or []]
-        turn = ChatTurn(message_builder.drop_unanswered(history), chosen.value["text"], files, given_back=False)
-        async for update in self._reply(turn, None, SamplingSettings(*knobs), request):
+        turn = ChatTurn(message_builder.drop_unanswered(history), chosen.value["text"], files, restore_box=False)
+        async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
     async def again(
-        self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *knobs: Any
+        self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         index = of.index if isinstance(of.index, int) else of.index[0]
         question = message_builder.box_value(history[index])
         same = typed["text"].strip() == question["text"].strip()
         turn = ChatTurn(message_builder.drop_unanswered(history[:index]), question["text"], question["files"], same)
-        async for update in self._reply(turn, EMPTY_BOX if same else None, SamplingSettings(*knobs), request):
+        async for update in self._reply(turn, EMPTY_BOX if same else None, SamplingSettings(*sampling), request):
             yield update
 
     async def edited(
-        self, request: gr.Request, change: gr.EditData, history: list[Message], *knobs: Any
+        self, request: gr.Request, change: gr.EditData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         """Asks again from the question that was edited on; what followed it is gone."""
         index = change.index if isinstance(change.index, int) else change.index[0]
-        *before, question = message_builder.replace_question(history, index, str(change.value))
+        *history, question = message_builder.replace_question(history, index, str(change.value))
         again = message_builder.box_value(question)
-        turn = ChatTurn(before, again["text"], again["files"], given_back=False)
-        async for update in self._reply(turn, None, SamplingSettings(*knobs), request):
+        turn = ChatTurn(history, again["text"], again["files"], restore_box=False)
+        async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
     def deleted(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
@@ -120,19 +120,19 @@ class ReplyHandlers:
         """The chat shows something else: an answer on its way is nobody's any more, and neither are the files of the chat before."""
         hold_chat_files(request, shown)
         if run := self._runs.get(request.session_hash or ""):
-            run.stop, run.instead = True, shown
+            run.stop, run.replacement = True, shown
 
     async def once(
-        self, text: str, files: list[str], history: list[Message], knobs: SamplingSettings, page: str, key: str
+        self, text: str, files: list[str], history: list[Message], sampling: SamplingSettings, page: str, key: str
     ) -> tuple[StreamedAnswer, list[PreparedAttachment]]:
         """For programs: one answer, not drawn. A failure is in the answer."""
-        answer = StreamedAnswer(asked_s=time.monotonic())
+        answer = StreamedAnswer(started_s=time.monotonic())
         attached: list[PreparedAttachment] = []
-        await self._ask(ChatTurn(history, text, files), knobs, page, key, answer, attached)
+        await self._ask(ChatTurn(history, text, files), sampling, page, key, answer, attached)
         return answer, attached
 
     async def _reply(
-        self, turn: ChatTurn, box: dict[str, Any] | None, knobs: SamplingSettings, request: gr.Request
+        self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
     ) -> AsyncIterator[ChatUpdate]:
         """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
         page = request.session_hash or ""
@@ -141,19 +141,19 @@ class ReplyHandlers:
             yield gr.skip(), gr.skip()
             return
         run = self._runs[page] = ReplyTask()
-        hold_chat_files(request, turn.shown())
-        answer = StreamedAnswer(asked_s=time.monotonic())
+        hold_chat_files(request, turn.rendered())
+        answer = StreamedAnswer(started_s=time.monotonic())
         attached: list[PreparedAttachment] = []
         key = request.headers.get(KEY_HEADER) or ""
-        asking = asyncio.create_task(self._ask(turn, knobs, page, key, answer, attached))
+        asking = asyncio.create_task(self._ask(turn, sampling, page, key, answer, attached))
         try:
-            yield [*turn.shown(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
+            yield [*turn.rendered(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
             drawn, pause_s = (0, 0), SHORTEST_REDRAW_S
             while not asking.done() and not run.stop:
                 due_s = time.monotonic() + pause_s
                 await asyncio.wait({asking}, timeout=pause_s)
                 pause_s = next_redraw_pause(pause_s, time.monotonic() - due_s)
-                come = len(answer.text), len(answer.thought)
+                come = len(answer.text), len(answer.reasoning)
                 if come != drawn and not run.stop:
                     drawn = come
                     yield [*_shown_question(turn, attached), *_shown_answer(answer, "")], gr.skip()
@@ -164,52 +164,54 @@ class ReplyHandlers:
                 await asking
             if self._runs.get(page) is run:
                 del self._runs[page]
-        if run.instead is not None:  # said again, because a drawing on its way may reach the browser after that event's
-            yield run.instead, _box_update(None, IDLE_BUTTONS)
+        if (
+            run.replacement is not None
+        ):  # said again, because a drawing on its way may reach the browser after that event's
+            yield run.replacement, _box_update(None, IDLE_BUTTONS)
             return
         nothing = answer.failure is not None and not answer.text
-        given_back = (
-            {"text": turn.text, "files": turn.files} if nothing and turn.given_back and box is not None else None
+        restore_box = (
+            {"text": turn.text, "files": turn.files} if nothing and turn.restore_box and box is not None else None
         )
-        if given_back:  # put there by the page, of which the box itself says nothing
+        if restore_box:  # put there by the page, of which the box itself says nothing
             uploads.hold_files(page, "box", turn.files)
-        said = [one.said for one in attached]
+        notes = [attachment.note for attachment in attached]
         yield (
-            [*_shown_question(turn, attached), *_shown_answer(answer, answer_note(answer, *said), ended=True)],
-            _box_update(given_back, IDLE_BUTTONS),
+            [*_shown_question(turn, attached), *_shown_answer(answer, answer_note(answer, *notes), ended=True)],
+            _box_update(restore_box, IDLE_BUTTONS),
         )
 
     async def _ask(
         self,
         turn: ChatTurn,
-        knobs: SamplingSettings,
+        sampling: SamplingSettings,
         page: str,
         key: str,
         answer: StreamedAnswer,
         attached: list[PreparedAttachment],
     ) -> None:
         try:
-            caps = self._caps.media(knobs.model)
-            attached += await asyncio.to_thread(attachments.prepare_attachments, turn.files, knobs.limits, caps)
-            history = turn.shown([str(one.path) for one in attached])
-            if self._caps.pool(knobs.model):
+            media = self._model_limits.media(sampling.model)
+            attached += await asyncio.to_thread(attachments.prepare_attachments, turn.files, sampling.limits, media)
+            history = turn.rendered([str(attachment.path) for attachment in attached])
+            if self._model_limits.pool(sampling.model):
                 message_builder.check_media_count(
-                    history, str(knobs.model), caps.images_per_prompt, caps.videos_per_prompt
+                    history, str(sampling.model), media.images_per_prompt, media.videos_per_prompt
                 )
-            messages = await asyncio.to_thread(self._messages, history, knobs, caps)
-            question = knobs.question(messages, page, key)
+            messages = await asyncio.to_thread(self._messages, history, sampling, media)
+            question = sampling.build_request(messages, page, key)
         except Exception as error:
             attached.clear()
             answer.failure = as_user_error(error)
             return
-        answer.tokens_vision = sum(one.tokens for one in attached)
-        answer.asked_s = time.monotonic()  # reading files is not the engine's time
+        answer.vision_tokens_estimate = sum(attachment.tokens for attachment in attached)
+        answer.started_s = time.monotonic()  # reading files is not the engine's time
         await completion_stream.stream_with_resume(self._gateway, question, answer)
 
-    def _messages(self, history: list[Message], knobs: SamplingSettings, caps: Media) -> list[Message]:
-        sent_as = attachments.sent_file_resolver(knobs.limits, caps)
-        message_builder.check_request_size(history, knobs.system, self._settings.max_body_bytes, sent_as)
-        return message_builder.openai_messages(history, knobs.system, sent_as)
+    def _messages(self, history: list[Message], sampling: SamplingSettings, media: Media) -> list[Message]:
+        sent_as = attachments.sent_file_resolver(sampling.limits, media)
+        message_builder.check_request_size(history, sampling.system, self._settings.max_body_bytes, sent_as)
+        return message_builder.openai_messages(history, sampling.system, sent_as)
 
 
 def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
@@ -220,15 +222,15 @@ def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
 
 def _shown_question(turn: ChatTurn, attached: list[PreparedAttachment]) -> list[Message]:
     """The chat with the question as it was sent: a PDF as its pages."""
-    return turn.shown([str(one.path) for one in attached]) if attached else turn.shown()
+    return turn.rendered([str(attachment.path) for attachment in attached]) if attached else turn.rendered()
 
 
 def _shown_answer(answer: StreamedAnswer, note: str, ended: bool = False) -> list[Message]:
-    thought, text = answer.shown()
-    if (ended or text) and answer.thought_s is None:
-        answer.thought_s = answer.total_s or 0.0
+    reasoning, text = answer.rendered()
+    if (ended or text) and answer.reasoning_s is None:
+        answer.reasoning_s = answer.total_s or 0.0
     return [
-        *([message_builder.reasoning_message(thought, answer.thought_s)] if thought else []),
+        *([message_builder.reasoning_message(reasoning, answer.reasoning_s)] if reasoning else []),
         message_builder.assistant_message(text, note),
     ]
 

@@ -20,16 +20,16 @@ from webui.user_error import as_user_error
 class ChatRequester:
     """Asks the gateway, or whoever `asks` is."""
 
-    def __init__(self, asks: CompletionBackend, caps: ModelLimits, max_body_bytes: int) -> None:
-        self._asks = asks
-        self._caps = caps
+    def __init__(self, backend: CompletionBackend, media: ModelLimits, max_body_bytes: int) -> None:
+        self._backend = backend
+        self._model_limits = media
         self._max_body_bytes = max_body_bytes
 
     async def ask(
         self,
         text: str,
         files: list[str],
-        knobs: SamplingSettings,
+        sampling: SamplingSettings,
         page: str,
         key: str,
         answer: StreamedAnswer,
@@ -37,28 +37,30 @@ class ChatRequester:
     ) -> None:
         """Fills `answer`; a failure is put there too, never raised."""
         try:
-            messages = await asyncio.to_thread(self._messages, text, files, knobs, answer)
-            question = knobs.question(messages, page, key, **more)
+            messages = await asyncio.to_thread(self._messages, text, files, sampling, answer)
+            request = sampling.build_request(messages, page, key, **more)
         except Exception as error:
             answer.failure = as_user_error(error)
             return
-        answer.asked_s = (
+        answer.started_s = (
             asyncio.get_running_loop().time()
         )  # time.monotonic()'s clock; reading files is not the engine's time
-        await completion_stream.stream_with_resume(self._asks, question, answer)
+        await completion_stream.stream_with_resume(self._backend, request, answer)
 
     def _messages(
-        self, text: str, files: list[str], knobs: SamplingSettings, answer: StreamedAnswer
+        self, text: str, files: list[str], sampling: SamplingSettings, answer: StreamedAnswer
     ) -> list[dict[str, Any]]:
-        caps = self._caps.media(knobs.model)
-        attached = attachments.prepare_attachments(files, knobs.limits, caps)
-        answer.tokens_vision = sum(one.tokens for one in attached)
-        history = [message_builder.user_message(text, [str(one.path) for one in attached])]
-        if self._caps.pool(knobs.model):
-            message_builder.check_media_count(history, str(knobs.model), caps.images_per_prompt, caps.videos_per_prompt)
-        sent_as = attachments.sent_file_resolver(knobs.limits, caps)
-        message_builder.check_request_size(history, knobs.system, self._max_body_bytes, sent_as)
-        return message_builder.openai_messages(history, knobs.system, sent_as)
+        media = self._model_limits.media(sampling.model)
+        attached = attachments.prepare_attachments(files, sampling.limits, media)
+        answer.vision_tokens_estimate = sum(attachment.tokens for attachment in attached)
+        history = [message_builder.user_message(text, [str(attachment.path) for attachment in attached])]
+        if self._model_limits.pool(sampling.model):
+            message_builder.check_media_count(
+                history, str(sampling.model), media.images_per_prompt, media.videos_per_prompt
+            )
+        sent_as = attachments.sent_file_resolver(sampling.limits, media)
+        message_builder.check_request_size(history, sampling.system, self._max_body_bytes, sent_as)
+        return message_builder.openai_messages(history, sampling.system, sent_as)
 
 
 class ModelLimits:

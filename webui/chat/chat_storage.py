@@ -103,8 +103,8 @@ def export_markdown(history: list[Message], name: str) -> str:
             parts.append(f"<details><summary>{message['metadata']['title']}</summary>\n\n{words}\n\n</details>")
         else:
             parts += ["## Answer", message_builder.answer_text(message)]
-            if said := " ".join(message_builder.note_text(message).replace("\\", "").split()):
-                parts.append(f"*{said.replace('**', '')}*")
+            if note := " ".join(message_builder.note_text(message).replace("\\", "").split()):
+                parts.append(f"*{note.replace('**', '')}*")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -174,7 +174,7 @@ def import_message(message: dict[str, Any]) -> Message:
     text = str(message["text"])
     match message["role"]:
         case "user":
-            files = [_import_file(one) for one in message.get("files", []) if one["data"]]
+            files = [_import_file(file) for file in message.get("files", []) if file["data"]]
             return message_builder.user_message(text, files)
         case "thinking":
             found = message_builder.reasoning_message(text, 0)
@@ -184,7 +184,7 @@ def import_message(message: dict[str, Any]) -> Message:
     raise unreadable_chat_error()
 
 
-def _import_file(one: dict[str, Any]) -> str:
-    name = Path(str(one["name"])).name
+def _import_file(file: dict[str, Any]) -> str:
+    name = Path(str(file["name"])).name
     media_parts.mime_type(Path(name))  # a Failure for anything that is neither picture nor video
-    return str(uploads.store_upload(name, base64.b64decode(one["data"], validate=True)))
+    return str(uploads.store_upload(name, base64.b64decode(file["data"], validate=True)))

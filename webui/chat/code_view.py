@@ -13,19 +13,19 @@ DATA_SCHEME = "data:"
 EXAMPLE_KEY = "any"
 
 
-def render_code(question: ChatRequest, names: list[str], base_url: str, language: str) -> str:
+def render_code(request: ChatRequest, names: list[str], base_url: str, language: str) -> str:
     """`names`: the files in the order in which the messages hold them. `base_url` ends in /v1."""
     match language:
         case "Python":
-            return _python(request_body(question), names, base_url)
+            return _python(request_body(request), names, base_url)
         case "JavaScript":
-            return _javascript(request_body(question), names, base_url)
-    return _curl(request_body(question), names, base_url)
+            return _javascript(request_body(request), names, base_url)
+    return _curl(request_body(request), names, base_url)
 
 
-def request_json(question: ChatRequest) -> str:
+def request_json(request: ChatRequest) -> str:
     """The request itself, every byte of every picture included."""
-    return json.dumps(request_body(question), ensure_ascii=False)
+    return json.dumps(request_body(request), ensure_ascii=False)
 
 
 class _FilePlaceholders:
@@ -38,9 +38,9 @@ class _FilePlaceholders:
 
     def dug(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self.dug(one) for name, one in value.items()}
+            return {name: self.dug(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.dug(one) for one in value]
+            return [self.dug(item) for item in value]
         if isinstance(value, str) and value.startswith(DATA_SCHEME) and ";base64," in value:
             kind = value.removeprefix(DATA_SCHEME).partition(";")[0]
             self.found.append((next(self._names, "file"), kind))
@@ -116,5 +116,5 @@ def _literal(value: Any, indent: int) -> str:
     """Python's own notation, a message a line."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         inner = " " * (indent + 4)
-        return "[\n" + "".join(f"{inner}{one!r},\n" for one in value) + " " * indent + "]"
+        return "[\n" + "".join(f"{inner}{item!r},\n" for item in value) + " " * indent + "]"
     return repr(value)

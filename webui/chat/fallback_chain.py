@@ -26,20 +26,20 @@ FALLBACK_MODES = (PRIMARY_AS_IT_IS, PRIMARY_WRONG_ADDRESS, THROUGH_GATEWAY)
 @dataclass
 class FallbackAttempt:
     address: EndpointAddress
-    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(asked_s=time.monotonic()))
-    begun_s: float = field(default_factory=time.monotonic)
+    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
+    started_s: float = field(default_factory=time.monotonic)
     ended_s: float | None = None
 
     @property
-    def took_s(self) -> float | None:
-        return None if self.ended_s is None else self.ended_s - self.begun_s
+    def elapsed_s(self) -> float | None:
+        return None if self.ended_s is None else self.ended_s - self.started_s
 
 
 def plan_attempts(
-    way: str, primary: EndpointAddress, fallback: EndpointAddress, gateway: EndpointAddress
+    mode: str, primary: EndpointAddress, fallback: EndpointAddress, gateway: EndpointAddress
 ) -> list[EndpointAddress]:
     """Whom to ask, one after the other. The gateway falls back by itself."""
-    match way:
+    match mode:
         case "Primary with a wrong address":
             return [
                 EndpointAddress(_("{name} (wrong address)", name=_(primary.name)), UNREACHABLE_URL, primary.model),
@@ -78,39 +78,39 @@ def fallback_facts(attempts: list[FallbackAttempt]) -> dict[str, Any]:
     last = attempts[-1]
     return {
         "answered_by": None if last.answer.failure else last.address.name,
-        "text": last.answer.shown()[1],
+        "text": last.answer.rendered()[1],
         "attempts": [
             {
-                "endpoint": one.address.name,
-                "base_url": one.address.base_url,
-                "model": one.address.model,
-                "took_s": None if one.took_s is None else round(one.took_s, 3),
+                "endpoint": attempt.address.name,
+                "base_url": attempt.address.base_url,
+                "model": attempt.address.model,
+                "took_s": None if attempt.elapsed_s is None else round(attempt.elapsed_s, 3),
             }
-            | answer_facts(one.answer)
-            for one in attempts
+            | answer_facts(attempt.answer)
+            for attempt in attempts
         ],
     }
 
 
 def attempts_html(attempts: list[FallbackAttempt]) -> str:
     """HTML: an attempt a row, with its error or who answered."""
-    return f'<ol class="attempts">{"".join(_attempt_html(number, one) for number, one in enumerate(attempts, 1))}</ol>'
+    return f'<ol class="attempts">{"".join(_attempt_html(number, attempt) for number, attempt in enumerate(attempts, 1))}</ol>'
 
 
-def _attempt_html(number: int, one: FallbackAttempt) -> str:
-    failure = one.answer.failure
+def _attempt_html(number: int, attempt: FallbackAttempt) -> str:
+    failure = attempt.answer.failure
     state, word = (
         ("failed", _("failed"))
         if failure
         else ("waits", _("asking"))
-        if one.ended_s is None
+        if attempt.ended_s is None
         else ("done", _("answered"))
     )
-    took = "" if one.took_s is None else _(" after {time}", time=format_seconds(one.took_s))
-    said = str(failure) if failure else answer_summary(one.answer)
-    model = one.address.model or _("no model")
-    where = f"{html.escape(one.address.base_url)} · {html.escape(model)}"
+    took = "" if attempt.elapsed_s is None else _(" after {time}", time=format_seconds(attempt.elapsed_s))
+    outcome = str(failure) if failure else answer_summary(attempt.answer)
+    model = attempt.address.model or _("no model")
+    where = f"{html.escape(attempt.address.base_url)} · {html.escape(model)}"
     return (
-        f'<li class="{state}"><b>{number}. {html.escape(_(one.address.name))}</b> <em>{word}{took}</em>'
-        f"<span>{where}</span><p>{html.escape(said)}</p></li>"
+        f'<li class="{state}"><b>{number}. {html.escape(_(attempt.address.name))}</b> <em>{word}{took}</em>'
+        f"<span>{where}</span><p>{html.escape(outcome)}</p></li>"
     )

@@ -39,12 +39,12 @@ def assistant_message(text: str, note: str) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": note}]}
 
 
-def reasoning_message(thought: str, seconds: float | None) -> Message:
+def reasoning_message(reasoning: str, seconds: float | None) -> Message:
     """Thinking as the chat shows it: open while it comes, folded once its length is known."""
     title = _("Thinking") if seconds is None else _("Thought for {seconds} s", seconds=f"{seconds:.0f}")
     return {
         "role": "assistant",
-        "content": [{"type": "text", "text": thought}],
+        "content": [{"type": "text", "text": reasoning}],
         "metadata": {"title": title, "status": "pending" if seconds is None else "done"},
     }
 

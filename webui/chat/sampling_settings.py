@@ -35,7 +35,7 @@ class SamplingSettings:
     def limits(self) -> AttachmentLimits:
         return AttachmentLimits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
 
-    def question(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> ChatRequest:
+    def build_request(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> ChatRequest:
         """Raises Failure where no model is chosen."""
         if not self.model:
             raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))

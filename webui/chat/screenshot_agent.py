@@ -36,15 +36,15 @@ class AgentStep:
     """One screenshot and the answer about it."""
 
     file: Path
-    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(asked_s=time.monotonic()))
+    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
 
     @property
     def marks(self) -> list[GroundingMark]:
-        return find_marks(self.answer.shown()[1])
+        return find_marks(self.answer.rendered()[1])
 
     @property
     def action(self) -> dict[str, Any] | None:
-        return find_action(self.answer.shown()[1])
+        return find_action(self.answer.rendered()[1])
 
 
 @dataclass
@@ -62,7 +62,7 @@ class AgentSession:
 def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
     """What is asked about the next screenshot; earlier actions are told, so that none is done twice."""
     actions = [step.action for step in before if step.action]
-    done = "".join(f"Step {number} was {json.dumps(one)}.\n" for number, one in enumerate(actions, 1))
+    done = "".join(f"Step {number} was {json.dumps(item)}.\n" for number, item in enumerate(actions, 1))
     return AGENT_PROMPTS[mode].format(what=what.strip() or "whatever is most important", done=done)
 
 
@@ -85,7 +85,7 @@ def step_facts(step: AgentStep) -> dict[str, Any]:
     """For programs. Coordinates are thousandths of the picture."""
     return {
         "file": step.file.name,
-        "text": step.answer.shown()[1],
+        "text": step.answer.rendered()[1],
         "action": step.action,
         "marks": [
             {"kind": "box" if mark.is_box else "point", "at": list(mark.at), "label": mark.label} for mark in step.marks
@@ -178,17 +178,17 @@ def _marks(value: Any) -> Iterator[GroundingMark]:
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value
-        for one in value.values():
-            yield from _objects(one)
+        for item in value.values():
+            yield from _objects(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _objects(one)
+        for item in value:
+            yield from _objects(item)
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:
-    if not isinstance(value, list) or not all(isinstance(one, int | float) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, int | float) for item in value):
         return None
-    return tuple(min(float(COORDINATE_SCALE), max(0.0, float(one))) for one in value)
+    return tuple(min(float(COORDINATE_SCALE), max(0.0, float(item))) for item in value)
 
 
 def _between_words(text: str) -> Iterator[Any]:

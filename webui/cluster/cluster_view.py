@@ -43,45 +43,45 @@ CONTROLLER_ABSENT = N_(
 )
 
 
-def pools_html(sight: ClusterStatus) -> str:
-    if sight.pools is None:
+def pools_html(status: ClusterStatus) -> str:
+    if status.pools is None:
         return f'<div class="notice failure" role="alert">{_escape(_(CONTROLLER_ABSENT))}</div>'
-    if not sight.pools:
+    if not status.pools:
         return hint_html(_("The controller knows no pool."))
-    return "".join(_pool_html(pool, sight) for pool in sight.pools)
+    return "".join(_pool_html(pool, status) for pool in status.pools)
 
 
-def events_html(sight: ClusterStatus) -> str:
-    if not sight.events:
+def events_html(status: ClusterStatus) -> str:
+    if not status.events:
         return hint_html(_("Nothing has happened yet."))
     rows = "".join(
-        f"<li><time>{_format_time(str(one.get('at', '')))}</time> {_escape(one.get('sentence'))}</li>"
-        for one in sight.events[:MAX_EVENTS]
+        f"<li><time>{_format_time(str(event.get('at', '')))}</time> {_escape(event.get('sentence'))}</li>"
+        for event in status.events[:MAX_EVENTS]
     )
     label = _("Events, newest first")
     return f'<ol class="events" aria-label="{label}">{rows}</ol>'
 
 
-def engine_names(sight: ClusterStatus) -> list[str]:
+def engine_names(status: ClusterStatus) -> list[str]:
     """Those that can be drained: not what is served elsewhere."""
     return [
         str(engine["name"])
-        for pool in sight.pools or []
+        for pool in status.pools or []
         for engine in pool.get("engines", [])
         if engine.get("state") != "remote"
     ]
 
 
-def pool_names(sight: ClusterStatus) -> list[str]:
-    return [str(pool["name"]) for pool in sight.pools or [] if pool.get("flavour") != "remote"]
+def pool_names(status: ClusterStatus) -> list[str]:
+    return [str(pool["name"]) for pool in status.pools or [] if pool.get("flavour") != "remote"]
 
 
-def cluster_facts(sight: ClusterStatus) -> dict[str, Any]:
+def cluster_facts(status: ClusterStatus) -> dict[str, Any]:
     """For programs."""
-    return {"pools": sight.pools, "events": sight.events[:MAX_EVENTS], "gauges": sight.gauges}
+    return {"pools": status.pools, "events": status.events[:MAX_EVENTS], "gauges": status.gauges}
 
 
-def _pool_html(pool: dict[str, Any], sight: ClusterStatus) -> str:
+def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
     said = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
     if pool.get("p95_ms") is not None:
@@ -91,16 +91,16 @@ def _pool_html(pool: dict[str, Any], sight: ClusterStatus) -> str:
     if pool.get("fallback"):
         said.append(_("falls back to {pool}", pool=pool["fallback"]))
     head = "".join(f'<th scope="col">{_(name)}</th>' for name in ENGINE_COLUMNS)
-    rows = "".join(_engine_row(engine, sight) for engine in pool.get("engines", []))
+    rows = "".join(_engine_row(engine, status) for engine in pool.get("engines", []))
     return (
         f'<section class="pool-table"><h3>{_escape(pool.get("name"))} <span>{_escape(" · ".join(filter(None, said)))}</span></h3>'
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 
 
-def _engine_row(engine: dict[str, Any], sight: ClusterStatus) -> str:
+def _engine_row(engine: dict[str, Any], status: ClusterStatus) -> str:
     name, state = str(engine.get("name")), str(engine.get("state"))
-    gauges = sight.gauges
+    gauges = status.gauges
     level = STATE_LEVELS.get(state, GOING)
     why = f"<small>{_escape(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
     shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(_(ENGINE_STATES.get(state, state)))}</span>{why}'
@@ -157,7 +157,7 @@ def pool_states_html(pools: list[PoolStatus] | None) -> str:
 def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
     """HTML, empty when there is nothing to say; `pools` is None when the gateway cannot be reached."""
     if pools is None:
-        return _notice_html(gateway_unreachable_error(gateway_url).what, "failure")
+        return _notice_html(gateway_unreachable_error(gateway_url).summary, "failure")
     if not pools:
         return _notice_html(_("The gateway knows no pool of engines."), "failure")
     said: dict[str, list[str]] = {}

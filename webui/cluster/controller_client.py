@@ -45,15 +45,15 @@ class ControllerClient:
         self._url = url
         self._prometheus_url = prometheus_url
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
-        self._looking = asyncio.Lock()
-        self._seen: tuple[float, ClusterStatus] | None = None
+        self._lock = asyncio.Lock()
+        self._cached: tuple[float, ClusterStatus] | None = None
 
-    async def look(self, fresh: bool = False) -> ClusterStatus:
+    async def fetch_status(self, fresh: bool = False) -> ClusterStatus:
         """Never raises."""
-        async with self._looking:
-            if self._seen is None or fresh or time.monotonic() - self._seen[0] > CACHE_S:
-                self._seen = time.monotonic(), await self._look()
-            return self._seen[1]
+        async with self._lock:
+            if self._cached is None or fresh or time.monotonic() - self._cached[0] > CACHE_S:
+                self._cached = time.monotonic(), await self._fetch()
+            return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
         """What came of it, in a sentence. Raises Failure."""
@@ -76,7 +76,7 @@ class ControllerClient:
             return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
         return _("{pool} decides its engines by itself again.", pool=pool)
 
-    async def _look(self) -> ClusterStatus:
+    async def _fetch(self) -> ClusterStatus:
         status, events, metrics, *queried = await asyncio.gather(
             self._get(f"{self._url}/status"),
             self._get(f"{self._url}/api/events"),
@@ -132,9 +132,9 @@ def parse_query_result(body: object) -> dict[str, float]:
     """The values of an instant query by their only label."""
     found: dict[str, float] = {}
     try:
-        for one in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
-            label = next(iter(one["metric"].values()), "")
-            value = float(one["value"][1])
+        for series in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
+            label = next(iter(series["metric"].values()), "")
+            value = float(series["value"][1])
             if value == value:  # not a number: nothing was asked in that time
                 found[str(label)] = value
     except (TypeError, KeyError, ValueError, AttributeError, IndexError):
@@ -144,10 +144,10 @@ def parse_query_result(body: object) -> dict[str, float]:
 
 def _refusal_error(response: httpx.Response) -> UserError:
     try:
-        said = str(response.json()["error"]["message"])
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        said = _("The controller answered with status {status}.", status=response.status_code)
+        message = _("The controller answered with status {status}.", status=response.status_code)
         if response.status_code in (404, 405):
-            said = _("This controller has no such call; it may be older than the page.")
+            message = _("This controller has no such call; it may be older than the page.")
     nexts = {401: _("Type the right key, then try again."), 403: _("Ask whoever runs the cluster.")}
-    return UserError(said, nexts.get(response.status_code, _("Nothing was changed.")))
+    return UserError(message, nexts.get(response.status_code, _("Nothing was changed.")))

@@ -54,8 +54,8 @@ class EndpointStatus:
 
     up: bool
     models: tuple[str, ...] = ()
-    took_ms: float = 0.0
-    said: str = ""
+    elapsed_ms: float = 0.0
+    message: str = ""
 
 
 def check_address(address: EndpointAddress) -> EndpointAddress:
@@ -111,25 +111,27 @@ def _unwrap_ipv4(
 
 async def check_endpoint(address: EndpointAddress, headers: dict[str, Any]) -> EndpointStatus:
     """Its models and how long it took to say so; never raises."""
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     try:
         await asyncio.to_thread(check_address, address)
         async with _client(address) as client:
             found = await client.models.list(timeout=MODELS_TIMEOUT_S, extra_headers=headers)
     except Exception as error:
-        return EndpointStatus(False, took_ms=_since_ms(begun_s), said=str(_explain_endpoint_error(error, address)))
-    return EndpointStatus(True, tuple(model.id for model in found.data), _since_ms(begun_s))
+        return EndpointStatus(
+            False, elapsed_ms=_since_ms(started_s), message=str(_explain_endpoint_error(error, address))
+        )
+    return EndpointStatus(True, tuple(model.id for model in found.data), _since_ms(started_s))
 
 
 async def stream_from_endpoint(
-    address: EndpointAddress, question: ChatRequest, answer: StreamedAnswer, headers: dict[str, Any]
+    address: EndpointAddress, request: ChatRequest, answer: StreamedAnswer, headers: dict[str, Any]
 ) -> None:
     """Streams into `answer`; a failure is put there too, never raised."""
     try:
         await asyncio.to_thread(check_address, address)
         async with _client(address) as client:
-            answer.asked_s = time.monotonic()
-            await completion_stream.stream_completion(client, replace(question, model=address.model), answer, headers)
+            answer.started_s = time.monotonic()
+            await completion_stream.stream_completion(client, replace(request, model=address.model), answer, headers)
     except Exception as error:
         if isinstance(error, openai.APIStatusError):
             answer.served = ServedBy.from_headers(error.response.headers)
@@ -160,5 +162,5 @@ def _explain_endpoint_error(error: Exception, address: EndpointAddress) -> UserE
     return explain_error(error, address.base_url)
 
 
-def _since_ms(begun_s: float) -> float:
-    return (time.monotonic() - begun_s) * 1000
+def _since_ms(started_s: float) -> float:
+    return (time.monotonic() - started_s) * 1000

@@ -76,12 +76,12 @@ class GatewayClient:
             return None
         return parse_pools(response)
 
-    async def ask(self, question: ChatRequest, answer: StreamedAnswer) -> None:
+    async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
         """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
         try:
-            key = {KEY_HEADER: question.key} if question.key else {}
+            key = {KEY_HEADER: request.key} if request.key else {}
             await completion_stream.stream_completion(
-                self._client, question, answer, {**self._headers, PAGE_HEADER: question.page, **key}
+                self._client, request, answer, {**self._headers, PAGE_HEADER: request.page, **key}
             )
         except Exception as error:
             if isinstance(error, openai.APIStatusError):
@@ -100,9 +100,9 @@ def _log_answer(answer: StreamedAnswer) -> None:
         request=served.request_id,
         engine=served.engine,
         pool=served.pool,
-        first_token_s=None if answer.first_ms is None else round(answer.first_ms / 1000, 3),
+        first_token_s=None if answer.first_token_ms is None else round(answer.first_token_ms / 1000, 3),
         total_s=None if answer.total_s is None else round(answer.total_s, 3),
-        tokens=answer.tokens_out,
+        tokens=answer.completion_tokens,
         finish_reason=answer.finish_reason,
         failed=answer.failure is not None,
     )

@@ -42,7 +42,7 @@ class PreparedAttachment:
 
     path: Path
     tokens: int
-    said: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,30 @@ class AttachmentCost:
 
     name: str
     tokens: int
-    said: str
+    note: str
     pictures: int = 0
     videos: int = 0
 
 
 def prepare_attachments(
-    files: list[str], limits: AttachmentLimits, caps: Media, most_pages: int = MAX_PDF_PAGES
+    files: list[str], limits: AttachmentLimits, media: Media, most_pages: int = MAX_PDF_PAGES
 ) -> list[PreparedAttachment]:
     """Reads and writes files: to be called in a thread. Raises Failure."""
-    return [one for file in files for one in _prepare(uploads.resolve_upload(file), limits, caps, most_pages)]
+    return [
+        attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, most_pages)
+    ]
 
 
-def estimate_costs(files: list[str], limits: AttachmentLimits, caps: Media) -> list[AttachmentCost]:
+def estimate_costs(files: list[str], limits: AttachmentLimits, media: Media) -> list[AttachmentCost]:
     """Looks at headers only. Raises Failure."""
-    return [_estimate_cost(uploads.resolve_upload(file), limits, caps) for file in files]
+    return [_estimate_cost(uploads.resolve_upload(file), limits, media) for file in files]
 
 
-def sent_file_resolver(limits: AttachmentLimits, caps: Media) -> Callable[[Path], Path]:
+def sent_file_resolver(limits: AttachmentLimits, media: Media) -> Callable[[Path], Path]:
     """Which file goes to the engine for a file of the chat."""
 
     def found(path: Path) -> Path:
-        return _thin_video(path, limits, caps)[0] if media_parts.mime_type(path).startswith("video/") else path
+        return _thin_video(path, limits, media)[0] if media_parts.mime_type(path).startswith("video/") else path
 
     return found
 
@@ -81,45 +83,45 @@ def is_pdf(path: Path) -> bool:
     return path.suffix.lower() == PDF_SUFFIX
 
 
-def _prepare(path: Path, limits: AttachmentLimits, caps: Media, most_pages: int) -> Iterator[PreparedAttachment]:
+def _prepare(path: Path, limits: AttachmentLimits, media: Media, most_pages: int) -> Iterator[PreparedAttachment]:
     if is_pdf(path):
-        yield from _prepare_pages(path, limits, caps, most_pages)
+        yield from _prepare_pages(path, limits, media, most_pages)
     elif media_parts.mime_type(path).startswith("video/"):
-        _path, clip, count = _thin_video(path, limits, caps)
+        _path, clip, count = _thin_video(path, limits, media)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
-        tokens = vision_tokens.video_tokens(*size, count, caps)
+        tokens = vision_tokens.video_tokens(*size, count, media)
         yield PreparedAttachment(
             path, tokens, _("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
         )
     else:
-        yield _prepare_image(path, limits, caps)
+        yield _prepare_image(path, limits, media)
 
 
-def _prepare_image(path: Path, limits: AttachmentLimits, caps: Media) -> PreparedAttachment:
+def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> PreparedAttachment:
     with images.reserve_decoding(path):
         found = images.shrink_image(path, limits.longest)
         if found is None:
-            return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), caps))
-        picture, had = found
+            return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), media))
+        picture, original_size = found
         suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
         to = uploads.derived_path(path, f"{path.stem}-{limits.longest}px{suffix}")
         to.write_bytes(images.encode_image(picture, suffix))
     return PreparedAttachment(
         to,
-        vision_tokens.image_tokens(*picture.size, caps),
+        vision_tokens.image_tokens(*picture.size, media),
         _(
             "{name}: {had} scaled down to {now}",
             name=path.name,
-            had=_format_size(*had),
+            had=_format_size(*original_size),
             now=_format_size(*picture.size),
         ),
     )
 
 
-def _thin_video(path: Path, limits: AttachmentLimits, caps: Media) -> tuple[Path, VideoInfo, int]:
+def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Path, VideoInfo, int]:
     """The thinned file, made once for each choice of frames; what the video is, and how many frames are left."""
     clip = videos.probe_video(path)
-    most = min(limits.most_frames, caps.video_frames)
+    most = min(limits.most_frames, media.video_frames)
     count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
     to = uploads.derived_path(path, f"{path.stem}-{count}-frames-{limits.longest}px.mp4")
     if not to.exists():
@@ -127,7 +129,7 @@ def _thin_video(path: Path, limits: AttachmentLimits, caps: Media) -> tuple[Path
     return to, clip, count
 
 
-def _prepare_pages(path: Path, limits: AttachmentLimits, caps: Media, most: int) -> Iterator[PreparedAttachment]:
+def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int) -> Iterator[PreparedAttachment]:
     count = pdf.count_pages(path)
     if count > most:
         raise too_many_pages_error(path.name, count, most)
@@ -135,10 +137,10 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, caps: Media, most: int)
         picture = pdf.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
         to.write_bytes(images.encode_image(picture, ".png"))
-        said = (
+        note = (
             _("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
-        yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, caps), said)
+        yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
 
 
 def too_many_pages_error(name: str, count: int, most: int) -> UserError:
@@ -148,22 +150,22 @@ def too_many_pages_error(name: str, count: int, most: int) -> UserError:
     )
 
 
-def _estimate_cost(path: Path, limits: AttachmentLimits, caps: Media) -> AttachmentCost:
+def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:
     if is_pdf(path):
         sizes = pdf.page_sizes(path, limits.longest)
-        tokens = sum(vision_tokens.image_tokens(*size, caps) for size in sizes)
+        tokens = sum(vision_tokens.image_tokens(*size, media) for size in sizes)
         return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), pictures=len(sizes))
     if media_parts.mime_type(path).startswith("video/"):
         clip = videos.probe_video(path)
-        most = min(limits.most_frames, caps.video_frames)
+        most = min(limits.most_frames, media.video_frames)
         count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
-        said = _("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
-        return AttachmentCost(path.name, vision_tokens.video_tokens(*size, count, caps), said, videos=1)
-    had = images.image_size(path)
-    size = vision_tokens.shrink_size(*had, limits.longest)
-    said = _format_size(*had) + ("" if size == had else f" → {_format_size(*size)}")
-    return AttachmentCost(path.name, vision_tokens.image_tokens(*size, caps), said, pictures=1)
+        note = _("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
+        return AttachmentCost(path.name, vision_tokens.video_tokens(*size, count, media), note, videos=1)
+    original_size = images.image_size(path)
+    size = vision_tokens.shrink_size(*original_size, limits.longest)
+    note = _format_size(*original_size) + ("" if size == original_size else f" → {_format_size(*size)}")
+    return AttachmentCost(path.name, vision_tokens.image_tokens(*size, media), note, pictures=1)
 
 
 def format_page_count(count: int) -> str:
@@ -192,7 +194,7 @@ def estimate_html(costs: list[AttachmentCost], text: str, pool: Pool | None) -> 
     total = _("≈ {tokens} vision tokens", tokens=_group_digits(found))
     if pool:
         total += _(" of {most} that fit", most=_group_digits(pool.max_model_len))
-    files = " · ".join(f"{html.escape(cost.name)} {cost.said}: {cost.tokens}" for cost in costs[:6])
+    files = " · ".join(f"{html.escape(cost.name)} {cost.note}: {cost.tokens}" for cost in costs[:6])
     more = _(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
     return f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_limit_warning(costs, found + words, pool)}</div>'
 
@@ -206,7 +208,7 @@ def estimate_facts(costs: list[AttachmentCost], pool: Pool | None) -> dict[str, 
     return {
         "vision_tokens": sum(cost.tokens for cost in costs),
         "max_model_len": pool.max_model_len if pool else None,
-        "files": [{"name": cost.name, "tokens": cost.tokens, "as_sent": cost.said} for cost in costs],
+        "files": [{"name": cost.name, "tokens": cost.tokens, "as_sent": cost.note} for cost in costs],
     }
 
 
@@ -218,11 +220,11 @@ def _limit_warning(costs: list[AttachmentCost], tokens: int, pool: Pool | None) 
     if pool is None:
         return ""
     pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
-    said = ""
+    note = ""
     if pictures > pool.media.images_per_prompt:
-        said = _("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
+        note = _("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
     elif videos > pool.media.videos_per_prompt:
-        said = _("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
+        note = _("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
     elif tokens > pool.max_model_len:
-        said = _("this does not fit; scale the pictures down in the settings")
-    return f' <b class="bad" role="alert">{html.escape(said)}</b>' if said else ""
+        note = _("this does not fit; scale the pictures down in the settings")
+    return f' <b class="bad" role="alert">{html.escape(note)}</b>' if note else ""

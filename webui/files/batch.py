@@ -38,7 +38,7 @@ class BatchPage:
 
     number: int
     file: Path
-    of_pdf: int | None = None
+    pdf_page: int | None = None
     """Which page of the PDF, from 0."""
     state: PageState = PageState.WAITING
     text: str = ""
@@ -47,25 +47,25 @@ class BatchPage:
     failure: str = ""
     tries: int = 0
     engine: str = ""
-    took_s: float | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
+    elapsed_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def name(self) -> str:
         return (
             self.file.name
-            if self.of_pdf is None
-            else _("{name}, page {number}", name=self.file.name, number=self.of_pdf + 1)
+            if self.pdf_page is None
+            else _("{name}, page {number}", name=self.file.name, number=self.pdf_page + 1)
         )
 
 
 @dataclass
 class PageBatch:
     pages: list[BatchPage] = field(default_factory=list)
-    begun_s: float | None = None
+    started_s: float | None = None
     ended_s: float | None = None
-    read_before: int = 0
+    done_before: int = 0
     """Pages that were done when this run began."""
     stop: bool = False
 
@@ -75,11 +75,11 @@ class PageBatch:
     @property
     def pages_per_s(self) -> float | None:
         """Pages read in this run over its time so far."""
-        if self.begun_s is None:
+        if self.started_s is None:
             return None
-        took_s = (self.ended_s or time.monotonic()) - self.begun_s
-        done = self.count(PageState.DONE) - self.read_before
-        return done / took_s if took_s > 0 and done else None
+        elapsed_s = (self.ended_s or time.monotonic()) - self.started_s
+        done = self.count(PageState.DONE) - self.done_before
+        return done / elapsed_s if elapsed_s > 0 and done else None
 
 
 PageReader = Callable[[BatchPage], Awaitable[StreamedAnswer]]
@@ -111,8 +111,8 @@ def list_pages(files: list[str]) -> list[BatchPage]:
 
 async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_json: bool) -> AsyncIterator[None]:
     """Reads all pages that wait, `at_once` at a time, and yields now and then until none is left or `batch.stop`."""
-    batch.begun_s, batch.ended_s, batch.stop = time.monotonic(), None, False
-    batch.read_before = batch.count(PageState.DONE)
+    batch.started_s, batch.ended_s, batch.stop = time.monotonic(), None, False
+    batch.done_before = batch.count(PageState.DONE)
     waiting = iter([page for page in batch.pages if page.state is PageState.WAITING])
 
     async def reader() -> None:
@@ -164,7 +164,7 @@ def parse_schema(text: str) -> dict[str, Any] | None:
 
 async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> None:
     page.state, page.tries = PageState.READING, page.tries + 1
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     try:
         answer = await reads(page)
     except UserError as failure:
@@ -176,9 +176,9 @@ async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> No
             _("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
         )
         return
-    page.took_s = time.monotonic() - begun_s
+    page.elapsed_s = time.monotonic() - started_s
     page.engine, page.text = answer.served.engine, answer.text
-    page.tokens_in, page.tokens_out = answer.tokens_in, answer.tokens_out
+    page.prompt_tokens, page.completion_tokens = answer.prompt_tokens, answer.completion_tokens
     page.state, page.failure = _judge_answer(page, answer, wants_json)
 
 
@@ -220,9 +220,9 @@ EXAMPLE_SCHEMA = """{
 
 
 def make_page_reader(
-    asker: ChatRequester,
+    requester: ChatRequester,
     prompt: str,
-    knobs: SamplingSettings,
+    sampling: SamplingSettings,
     response_format: dict[str, Any] | None,
     visit: str,
     key: str,
@@ -230,19 +230,19 @@ def make_page_reader(
     """Each page is a conversation of its own, so that they spread over all engines."""
 
     async def read(page: BatchPage) -> StreamedAnswer:
-        path = await asyncio.to_thread(_page_image, page, knobs.limits.longest)
-        answer = StreamedAnswer(asked_s=time.monotonic())
+        path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)
+        answer = StreamedAnswer(started_s=time.monotonic())
         more = {} if response_format is None else {"response_format": response_format}
-        await asker.ask(prompt, [str(path)], knobs, f"{visit}-{page.number}", key, answer, **more)
+        await requester.ask(prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, **more)
         return answer
 
     return read
 
 
 def _page_image(page: BatchPage, longest: int) -> Path:
-    if page.of_pdf is None:
+    if page.pdf_page is None:
         return page.file
-    to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.of_pdf + 1}-{longest}px.png")
+    to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.pdf_page + 1}-{longest}px.png")
     if not to.exists():
-        to.write_bytes(images.encode_image(pdf.render_page(page.file, page.of_pdf, longest), ".png"))
+        to.write_bytes(images.encode_image(pdf.render_page(page.file, page.pdf_page, longest), ".png"))
     return to

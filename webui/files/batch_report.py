@@ -44,8 +44,8 @@ def table_rows(batch: PageBatch) -> list[list[Any]]:
             _(STATE_NAMES[page.state]) + (_(" (try {count})", count=page.tries) if page.tries > 1 else ""),
             shorten(page.failure or page.text),
             page.engine,
-            "" if page.took_s is None else f"{page.took_s:.1f}",
-            "" if page.tokens_out is None else f"{page.tokens_in} / {page.tokens_out}",
+            "" if page.elapsed_s is None else f"{page.elapsed_s:.1f}",
+            "" if page.completion_tokens is None else f"{page.prompt_tokens} / {page.completion_tokens}",
         ]
         for page in batch.pages
     ]
@@ -65,7 +65,7 @@ def batch_csv(batch: PageBatch) -> str:
     for page in batch.pages:
         fields = page.fields or {}
         values = [_cell(fields.get(name)) for name in names] if names else [escape_formula(page.text)]
-        took = "" if page.took_s is None else f"{page.took_s:.3f}"
+        took = "" if page.elapsed_s is None else f"{page.elapsed_s:.3f}"
         writer.writerow(
             [page.number, escape_formula(page.name), page.state.value, page.failure, page.engine, took, *values]
         )
@@ -99,9 +99,9 @@ def page_facts(page: BatchPage) -> dict[str, Any]:
         "error": page.failure or None,
         "tries": page.tries,
         "engine": page.engine or None,
-        "seconds": None if page.took_s is None else round(page.took_s, 3),
-        "tokens_in": page.tokens_in,
-        "tokens_out": page.tokens_out,
+        "seconds": None if page.elapsed_s is None else round(page.elapsed_s, 3),
+        "tokens_in": page.prompt_tokens,
+        "tokens_out": page.completion_tokens,
     }
 
 

@@ -28,8 +28,8 @@ SCALE_DOWN = N_("Scale it down, then attach it again.")
 class DecodeBudget:
     """A sum of bytes that threads share."""
 
-    def __init__(self, most: int, wait_s: float = MAX_WAIT_S) -> None:
-        self._left = self._most = most
+    def __init__(self, total_bytes: int, wait_s: float = MAX_WAIT_S) -> None:
+        self._left = self._total_bytes = total_bytes
         self._wait_s = wait_s
         self._changed = threading.Condition()
         self._mine = threading.local()
@@ -43,7 +43,7 @@ class DecodeBudget:
         if getattr(self._mine, "holds", False):
             yield
             return
-        share = min(bytes_needed, self._most)
+        share = min(bytes_needed, self._total_bytes)
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
                 raise UserError(_("The page is busy with large files of other visitors."), _("Try again in a minute."))

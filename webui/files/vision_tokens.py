@@ -34,19 +34,19 @@ def image_tokens(width: int, height: int, media: Media) -> int:
     return wide * high // TOKEN_SIDE**2 + IMAGE_MARK_TOKENS
 
 
-def sampled_frames(seconds: float, per_s: float, most: int) -> int:
+def sampled_frames(seconds: float, per_s: float, maximum: int) -> int:
     """How many frames are taken from a video."""
-    return max(1, min(most, max(MIN_FRAMES, int(seconds * per_s))))
+    return max(1, min(maximum, max(MIN_FRAMES, int(seconds * per_s))))
 
 
 def video_tokens(width: int, height: int, count: int, media: Media) -> int:
     """Tokens of `count` frames of this size."""
     count = min(count, media.video_frames)
     pairs = max(1, ceil(count / 2))
-    most = media.video_frames * media.frame_max_pixels
+    maximum = media.video_frames * media.frame_max_pixels
     wide, high = _round_side(width), _round_side(height)
-    if pairs * 2 * wide * high > most:
-        wide, high = _scale_down(width, height, sqrt(count * width * height / most))
+    if pairs * 2 * wide * high > maximum:
+        wide, high = _scale_down(width, height, sqrt(count * width * height / maximum))
     return pairs * (wide * high // TOKEN_SIDE**2 + FRAME_PAIR_MARK_TOKENS)
 
 

@@ -34,7 +34,7 @@ UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
 """Gradio empties every output of a generator that ends without a yield."""
 
 
-def build_agent_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -53,7 +53,7 @@ def build_agent_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
                 label=_("What to give"),
             )
             what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
-            knobs = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
+            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 step = gr.Button(_("Next step"), variant="primary", size="sm")
@@ -68,47 +68,47 @@ def build_agent_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
                 buttons=["download", "fullscreen"],
             )
             found = gr.Code(label=_("The answer"), language="json", interactive=False, lines=4, max_lines=12)
-    walk = gr.State(None)
-    events = AgentHandlers(asker)
+    session = gr.State(None)
+    events = AgentHandlers(requester)
     private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
-    asked, shown = [walk, files, model, mode, what, *knobs], [walk, trail, picture, found]
+    asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
     running: dict[str, Any] = {"concurrency_limit": at_once.agent, "concurrency_id": "agent"} | private
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
     again.click(events.over, None, shown, queue=False, **private)
-    files.change(lambda: None, None, [walk], queue=False, **private)
+    files.change(lambda: None, None, [session], queue=False, **private)
     sample.click(events.samples, None, [files, what], queue=False, **private)
     events.mount(at_once)
     return model
 
 
 class AgentHandlers:
-    def __init__(self, asker: ChatRequester) -> None:
-        self._asker = asker
+    def __init__(self, requester: ChatRequester) -> None:
+        self._asker = requester
 
     async def step(
-        self, request: gr.Request, walk: AgentSession | None, files: list[str] | None, *asked: Any
+        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
             gr.Info(_(NO_SCREENSHOT))
             yield UNCHANGED
             return
-        walk = walk if walk is not None and walk.next_file else AgentSession(list(files))
-        async for update in self._one(request, walk, *asked):
+        session = session if session is not None and session.next_file else AgentSession(list(files))
+        async for update in self._one(request, session, *asked):
             yield update
 
     async def every(
-        self, request: gr.Request, walk: AgentSession | None, files: list[str] | None, *asked: Any
+        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
             gr.Info(_(NO_SCREENSHOT))
             yield UNCHANGED
             return
-        walk = AgentSession(list(files))
-        while walk.next_file:
-            async for update in self._one(request, walk, *asked):
+        session = AgentSession(list(files))
+        while session.next_file:
+            async for update in self._one(request, session, *asked):
                 yield update
-            if walk.steps[-1].answer.failure or (walk.steps[-1].action or {}).get("action") == "done":
+            if session.steps[-1].answer.failure or (session.steps[-1].action or {}).get("action") == "done":
                 break
 
     def over(self) -> tuple[Any, ...]:
@@ -131,12 +131,12 @@ class AgentHandlers:
                 raise gr.Error(
                     _("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.AGENT_MODES))
                 )
-            walk = AgentSession(file_paths([file]))
+            session = AgentSession(file_paths([file]))
             visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
             try:
-                width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(walk.files[0]))
+                width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
                 made = await self._asked(
-                    walk, visit, key, mode, instruction, SamplingSettings(model, "", 0.0, 1.0, max_tokens)
+                    session, visit, key, mode, instruction, SamplingSettings(model, "", 0.0, 1.0, max_tokens)
                 )
             except UserError as failure:
                 raise gr.Error(str(failure)) from None
@@ -145,33 +145,33 @@ class AgentHandlers:
         api(ground, api_name="ground", concurrency_limit=at_once.programs)
 
     async def _one(
-        self, request: gr.Request, walk: AgentSession, model: str | None, mode: str, what: str, *knobs: Any
+        self, request: gr.Request, session: AgentSession, model: str | None, mode: str, what: str, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        uploads.hold_files(request.session_hash or "", "agent", walk.files)
+        uploads.hold_files(request.session_hash or "", "agent", session.files)
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
-        yield walk, _steps_html(walk, asking=True), gr.skip(), gr.skip()
+        yield session, _steps_html(session, asking=True), gr.skip(), gr.skip()
         try:
             step = await self._asked(
-                walk, visit, request.headers.get(KEY_HEADER) or "", mode, what, SamplingSettings(model, *knobs)
+                session, visit, request.headers.get(KEY_HEADER) or "", mode, what, SamplingSettings(model, *sampling)
             )
             picture = await asyncio.to_thread(_marked_screenshot, step)
         except UserError as failure:
             gr.Warning(str(failure))
-            yield walk, _steps_html(walk), gr.skip(), gr.skip()
+            yield session, _steps_html(session), gr.skip(), gr.skip()
             return
-        yield walk, _steps_html(walk), picture, step.answer.shown()[1]
+        yield session, _steps_html(session), picture, step.answer.rendered()[1]
 
     async def _asked(
-        self, walk: AgentSession, visit: str, key: str, mode: str, what: str, knobs: SamplingSettings
+        self, session: AgentSession, visit: str, key: str, mode: str, what: str, sampling: SamplingSettings
     ) -> AgentStep:
         """Asks about the next screenshot and puts the step into `walk`. Raises Failure for a file that is no upload."""
-        file = walk.next_file
+        file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
         await self._asker.ask(
-            screenshot_agent.agent_prompt(mode, what, walk.steps), [file], knobs, visit, key, step.answer
+            screenshot_agent.agent_prompt(mode, what, session.steps), [file], sampling, visit, key, step.answer
         )
-        walk.steps.append(step)
+        session.steps.append(step)
         return step
 
 
@@ -185,11 +185,11 @@ def _marked_screenshot(step: AgentStep) -> str:
     return str(to)
 
 
-def _steps_html(walk: AgentSession, asking: bool = False) -> str:
+def _steps_html(session: AgentSession, asking: bool = False) -> str:
     rows = [
         f"<li><b>{html.escape(step.file.name)}</b>: {html.escape(screenshot_agent.describe_step(step))}"
         f"<span>{html.escape(answer_summary(step.answer))}</span></li>"
-        for step in walk.steps
+        for step in session.steps
     ]
     if asking:
         rows.append("<li>" + _("asking") + " …</li>")

@@ -99,7 +99,7 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
             )
             preset = gr.Dropdown(
                 label=_("Task"),
-                choices=[(_(one.name), one.name) for one in sampling_settings.PRESETS],
+                choices=[(_(preset.name), preset.name) for preset in sampling_settings.PRESETS],
                 value=sampling_settings.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
@@ -138,7 +138,7 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
 
     replies = ReplyHandlers(settings, gateway, caps)
     events = ChatActions(settings, replies, caps)
-    knobs: list[gr.components.Component] = [
+    sampling: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
     answering: dict[str, Any] = {
@@ -156,10 +156,10 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
         "api_visibility": "private",
     }
     for asked in (
-        box.submit(replies.to_box, [box, chat, *knobs], **answering),
-        chat.retry(replies.again, [box, chat, *knobs], **answering),
-        chat.edit(replies.edited, [chat, *knobs], **answering),
-        chat.example_select(replies.to_sample, [chat, *knobs], **answering),
+        box.submit(replies.submit, [box, chat, *sampling], **answering),
+        chat.retry(replies.again, [box, chat, *sampling], **answering),
+        chat.edit(replies.edited, [chat, *sampling], **answering),
+        chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
         chat.undo(replies.deleted, [chat], [chat, box], **at_once),
     ):
         asked.then(events.slim, [chat], [kept], **at_once).then(
@@ -177,10 +177,12 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
     preset.input(events.preset, [preset, box], [system, temperature, top_p, max_tokens, box], **at_once)
     for button, make in ((as_markdown, events.markdown), (as_json, events.json)):
         button.click(make, [chat], [saved], **at_once).then(None, [saved], None, js=SAVE_FILE_JS)
-    view.click(events.code, [language, box, chat, *knobs], [code], js=None, **at_once)
+    view.click(events.code, [language, box, chat, *sampling], [code], js=None, **at_once)
     view.click(None, None, None, js=OPEN_SHEET % "chat-code")
-    language.input(events.code, [language, box, chat, *knobs], [code], **at_once)
-    as_request.click(events.request, [box, chat, *knobs], [saved], **at_once).then(None, [saved], None, js=SAVE_FILE_JS)
+    language.input(events.code, [language, box, chat, *sampling], [code], **at_once)
+    as_request.click(events.request, [box, chat, *sampling], [saved], **at_once).then(
+        None, [saved], None, js=SAVE_FILE_JS
+    )
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
     snapped = snap.input(events.snapped, [snap, box], [box, snap], **at_once)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")

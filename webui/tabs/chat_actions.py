@@ -30,10 +30,10 @@ EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], ""
 
 
 class ChatActions:
-    def __init__(self, settings: WebuiSettings, replies: ReplyHandlers, caps: ModelLimits) -> None:
+    def __init__(self, settings: WebuiSettings, replies: ReplyHandlers, media: ModelLimits) -> None:
         self._settings = settings
         self._replies = replies
-        self._caps = caps
+        self._model_limits = media
 
     def slim(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
         hold_chat_files(request, history)
@@ -63,21 +63,23 @@ class ChatActions:
         frames: float,
     ) -> str:
         uploads.hold_files(request.session_hash or "", "box", typed.get("files") or [])
-        knobs = SamplingSettings(model, longest=longest, frames_per_s=per_s, most_frames=frames)
+        sampling = SamplingSettings(model, longest=longest, frames_per_s=per_s, most_frames=frames)
         try:
-            found = await self.costs(typed.get("files") or [], knobs)
+            found = await self.costs(typed.get("files") or [], sampling)
         except UserError as failure:
             return attachments.estimate_error_html(failure)
-        return attachments.estimate_html(found, typed.get("text") or "", self._caps.pool(model))
+        return attachments.estimate_html(found, typed.get("text") or "", self._model_limits.pool(model))
 
-    async def costs(self, files: list[str], knobs: SamplingSettings) -> list[AttachmentCost]:
+    async def costs(self, files: list[str], sampling: SamplingSettings) -> list[AttachmentCost]:
         """Raises Failure."""
         if not files:
             return []
-        return await asyncio.to_thread(attachments.estimate_costs, files, knobs.limits, self._caps.media(knobs.model))
+        return await asyncio.to_thread(
+            attachments.estimate_costs, files, sampling.limits, self._model_limits.media(sampling.model)
+        )
 
     def pool(self, model: str | None) -> Pool | None:
-        return self._caps.pool(model)
+        return self._model_limits.pool(model)
 
     def preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = sampling_settings.find_preset(name)
@@ -93,17 +95,17 @@ class ChatActions:
         return self._file(history, ".json", "application/json", chat_storage.export_json)
 
     async def code(
-        self, request: gr.Request, language: str, typed: dict[str, Any], history: list[Message], *knobs: Any
+        self, request: gr.Request, language: str, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> str:
         try:
-            question, names = await self._last(typed, history, SamplingSettings(*knobs))
+            question, names = await self._last(typed, history, SamplingSettings(*sampling))
         except UserError as failure:
             return f"# {failure}"
         return code_view.render_code(question, names, f"{page_origin(request)}/v1", language)
 
-    async def request(self, typed: dict[str, Any], history: list[Message], *knobs: Any) -> dict[str, str] | None:
+    async def request(self, typed: dict[str, Any], history: list[Message], *sampling: Any) -> dict[str, str] | None:
         try:
-            question, _ = await self._last(typed, history, SamplingSettings(*knobs))
+            question, _ = await self._last(typed, history, SamplingSettings(*sampling))
         except UserError as failure:
             gr.Warning(str(failure))
             return None
@@ -116,7 +118,7 @@ class ChatActions:
         return {"text": typed["text"], "files": [*typed["files"], file]}, None
 
     async def _last(
-        self, typed: dict[str, Any], history: list[Message], knobs: SamplingSettings
+        self, typed: dict[str, Any], history: list[Message], sampling: SamplingSettings
     ) -> tuple[ChatRequest, list[str]]:
         """What is in the box as it would be sent; with an empty box, the last request as it was sent."""
         if typed["text"].strip() or typed["files"]:
@@ -128,19 +130,22 @@ class ChatActions:
             asked = list(history)
             while asked and asked[-1]["role"] != "user":
                 asked.pop()
-        return await asyncio.to_thread(self._as_sent, asked, knobs)
+        return await asyncio.to_thread(self._as_sent, asked, sampling)
 
-    def _as_sent(self, asked: list[Message], knobs: SamplingSettings) -> tuple[ChatRequest, list[str]]:
+    def _as_sent(self, asked: list[Message], sampling: SamplingSettings) -> tuple[ChatRequest, list[str]]:
         if not asked:
             return EXAMPLE_REQUEST, []
         *before, last = asked
         files = [str(path) for path in message_builder.message_files(last)]
-        caps = self._caps.media(knobs.model)
-        sent = [str(one.path) for one in attachments.prepare_attachments(files, knobs.limits, caps)]
+        media = self._model_limits.media(sampling.model)
+        sent = [str(attachment.path) for attachment in attachments.prepare_attachments(files, sampling.limits, media)]
         whole = [*before, message_builder.user_message(message_builder.message_text(last), sent)]
         names = [path.name for message in whole for path in message_builder.message_files(message)]
-        return knobs.question(
-            message_builder.openai_messages(whole, knobs.system, attachments.sent_file_resolver(knobs.limits, caps)), ""
+        return sampling.build_request(
+            message_builder.openai_messages(
+                whole, sampling.system, attachments.sent_file_resolver(sampling.limits, media)
+            ),
+            "",
         ), names
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
@@ -181,22 +186,27 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         history: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """One answer: {"text", "thinking", "engine", ...}. `history`: what chat_json-files hold as "messages"."""
-        knobs = SamplingSettings(
+        sampling = SamplingSettings(
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
         key = request.headers.get(KEY_HEADER) or ""
         before = _import_history(history)
-        answer, attached = await replies.once(text, file_paths(files), before, knobs, uuid.uuid4().hex, key)
-        thought, shown = answer.shown()
-        return {"text": shown, "thinking": thought, "files": [one.said for one in attached], **answer_facts(answer)}
+        answer, attached = await replies.once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
+        reasoning, shown = answer.rendered()
+        return {
+            "text": shown,
+            "thinking": reasoning,
+            "files": [attachment.note for attachment in attached],
+            **answer_facts(answer),
+        }
 
     async def estimate_tokens(
         files: Files, model: str = "auto", longest: int = 1280, frames_per_s: float = 2.0, most_frames: int = 16
     ) -> dict[str, Any]:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
-        knobs = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
+        sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
         try:
-            return attachments.estimate_facts(await events.costs(file_paths(files), knobs), events.pool(model))
+            return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
         except UserError as failure:
             raise gr.Error(str(failure)) from None
 

@@ -66,7 +66,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     events_of = ClusterHandlers(controller, run)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     seen = [pools, events, engine, pool, load]
-    timer.tick(events_of.look, [engine, pool], seen, **quiet)
+    timer.tick(events_of.refresh, [engine, pool], seen, **quiet)
     changed = [said, pools, events]
     drain.click(events_of.drain, [engine, key], changed, **quiet)
     resume.click(events_of.resume, [engine, key], changed, **quiet)
@@ -82,12 +82,12 @@ class ClusterHandlers:
         self._controller = controller
         self._run = run
 
-    async def look(self, engine: str | None, pool: str | None) -> tuple[Any, ...]:
-        sight = await self._controller.look()
-        names, pools = cluster_view.engine_names(sight), cluster_view.pool_names(sight)
+    async def refresh(self, engine: str | None, pool: str | None) -> tuple[Any, ...]:
+        status = await self._controller.fetch_status()
+        names, pools = cluster_view.engine_names(status), cluster_view.pool_names(status)
         return (
-            cluster_view.pools_html(sight),
-            cluster_view.events_html(sight),
+            cluster_view.pools_html(status),
+            cluster_view.events_html(status),
             # Filled once, so that a list the visitor has open never changes under the hand.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
@@ -113,7 +113,7 @@ class ClusterHandlers:
     def mount(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
-            return cluster_view.cluster_facts(await self._controller.look(fresh=True))
+            return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))
 
         async def drain(engine: str, key: str) -> str:
             """Takes an engine out of rotation; wants the admin key."""
@@ -144,8 +144,8 @@ class ClusterHandlers:
 
     async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
         said = await _result_html(changing) if name else await _refused_html(changing, unnamed)
-        sight: ClusterStatus = await self._controller.look(fresh=True)
-        return said, cluster_view.pools_html(sight), cluster_view.events_html(sight)
+        status: ClusterStatus = await self._controller.fetch_status(fresh=True)
+        return said, cluster_view.pools_html(status), cluster_view.events_html(status)
 
 
 async def _result_html(changing: Awaitable[str]) -> str:

@@ -12,9 +12,23 @@ from gradio.events import api
 from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
-from webui.chat import comparison
 from webui.chat.chat_requester import ChatRequester
-from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.comparison import (
+    EQUALLY_GOOD,
+    Comparison,
+    ModelRun,
+    add_comparison,
+    add_vote,
+    comparison_facts,
+    comparison_summary,
+    comparisons_csv,
+    comparisons_json,
+    run_comparison,
+    run_markdown,
+    speed_verdicts,
+    tally_votes,
+    valid_comparisons,
+)
 from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
@@ -28,7 +42,7 @@ MAX_MODELS = 4
 EMPTY = N_("Choose two or more models, ask, and see the answers come side by side.")
 
 
-def build_compare_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
     models = model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
@@ -45,40 +59,40 @@ def build_compare_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         sample = gr.Button(_("Use a sample"), size="sm", elem_classes="tool")
         as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
-    knobs = sampling_controls()
+    sampling = sampling_controls()
     said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
         lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
-    kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
+    stored = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
-    events = CompareHandlers(asker)
+    events = CompareHandlers(requester)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     box.submit(
         events.ask,
-        [box, kept, models, *knobs],
-        [box, said, vote, kept, *lanes],
+        [box, stored, models, *sampling],
+        [box, said, vote, stored, *lanes],
         concurrency_limit=at_once.compare,
         concurrency_id="compare",
         show_progress="hidden",
         api_name="page",
         api_visibility="private",
     )
-    vote.input(events.vote, [vote, kept], [kept, said], **quiet)
+    vote.input(events.vote, [vote, stored], [stored, said], **quiet)
     sample.click(events.sample, None, [box], **quiet)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE_FILE_JS)
+        button.click(make, [stored], [saved], **quiet).then(None, [saved], None, js=SAVE_FILE_JS)
     events.mount(at_once)
     return models
 
 
 class CompareHandlers:
-    def __init__(self, asker: ChatRequester) -> None:
-        self._asker = asker
+    def __init__(self, requester: ChatRequester) -> None:
+        self._asker = requester
 
     async def ask(
-        self, request: gr.Request, typed: dict[str, Any], kept: Any, models: list[str] | None, *knobs: Any
+        self, request: gr.Request, typed: dict[str, Any], stored: Any, models: list[str] | None, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
@@ -88,41 +102,39 @@ class CompareHandlers:
             )  # Gradio empties every output of a generator that ends without a yield
             return
         uploads.hold_files(request.session_hash or "", "compare", typed["files"])
-        race = Comparison(
-            [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *knobs)) for model in chosen]
+        comparison = Comparison(
+            [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
         )
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(race)
+        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
         try:
-            async for _update in comparison.run_comparison(race, self._asker, visit, key):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(race)
+            async for _update in run_comparison(comparison, self._asker, visit, key):
+                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
         finally:
-            if race.ended_s is None:
-                race.ended_s = race.begun_s
-        now = comparison.add_comparison(kept, comparison.comparison_facts(race, typed["text"]))
-        ballot = gr.update(
-            choices=[*chosen, (_(comparison.EQUALLY_GOOD), comparison.EQUALLY_GOOD)], value=None, visible=True
-        )
+            if comparison.ended_s is None:
+                comparison.ended_s = comparison.started_s
+        now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
+        ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
         yield (
             gr.update(submit_btn=True),
-            status_html(comparison.comparison_summary(race)),
+            status_html(comparison_summary(comparison)),
             ballot,
             now,
-            *_run_updates(race),
+            *_run_updates(comparison),
         )
 
-    def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
-        now = comparison.add_vote(kept, vote)
-        return now, status_html(_("Thank you. {tally}.", tally=comparison.tally_votes(now)))
+    def vote(self, vote: str, stored: Any) -> tuple[Any, str]:
+        now = add_vote(stored, vote)
+        return now, status_html(_("Thank you. {tally}.", tally=tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
         return {"text": _("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
-    def json(self, kept: Any) -> dict[str, str] | None:
-        return _saved_file(kept, "comparisons.json", "application/json", comparison.comparisons_json)
+    def json(self, stored: Any) -> dict[str, str] | None:
+        return _saved_file(stored, "comparisons.json", "application/json", comparisons_json)
 
-    def csv(self, kept: Any) -> dict[str, str] | None:
-        return _saved_file(kept, "comparisons.csv", "text/csv", comparison.comparisons_csv)
+    def csv(self, stored: Any) -> dict[str, str] | None:
+        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons_csv)
 
     def mount(self, at_once: AtOnce) -> None:
         async def compare(
@@ -136,27 +148,27 @@ class CompareHandlers:
         ) -> dict[str, Any]:
             """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
             names = list(dict.fromkeys(models))[:MAX_MODELS]
-            knobs = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
-            race = Comparison([ModelRun(text, file_paths(files), one) for one in knobs])
+            sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
+            comparison = Comparison([ModelRun(text, file_paths(files), one) for one in sampling])
             key = request.headers.get(KEY_HEADER) or ""
-            async for _update in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
+            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
                 pass
-            return comparison.comparison_facts(race, text)
+            return comparison_facts(comparison, text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
-def _run_updates(race: Comparison) -> list[Any]:
-    said = comparison.speed_verdicts(race)
+def _run_updates(comparison: Comparison) -> list[Any]:
+    said = speed_verdicts(comparison)
     found: list[Any] = [
-        gr.update(value=comparison.run_markdown(lane, verdict), visible=True)
-        for lane, verdict in zip(race.lanes, said, strict=True)
+        gr.update(value=run_markdown(lane, verdict), visible=True)
+        for lane, verdict in zip(comparison.runs, said, strict=True)
     ]
     return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
-def _saved_file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
-    if not comparison.valid_comparisons(kept):
+def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
+    if not valid_comparisons(stored):
         gr.Info(_("There is nothing to save yet: compare something first."))
         return None
-    return {"name": name, "kind": kind, "text": make(kept)}
+    return {"name": name, "kind": kind, "text": make(stored)}

@@ -35,7 +35,7 @@ EXPORTS = {
 }
 
 
-def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -59,7 +59,7 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
                     language="json", label=_("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
             pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages at once"))
-            knobs = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
+            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 go = gr.Button(_("Read"), variant="primary", size="sm")
@@ -83,7 +83,7 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
             whole = gr.Code(label=_("The whole answer"), interactive=False, lines=6, max_lines=24, visible=False)
     pages = gr.State(None)
     saved = gr.JSON(visible="hidden")
-    events = DocumentsHandlers(asker)
+    events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     running: dict[str, Any] = {
@@ -93,7 +93,7 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         "api_name": "page",
         "api_visibility": "private",
     }
-    asked = [model, prompt, schema, pages_at_once, *knobs]
+    asked = [model, prompt, schema, pages_at_once, *sampling]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
     stop.click(events.stop, [pages], None, **quiet)
@@ -107,8 +107,8 @@ def build_documents_tab(asker: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
 
 
 class DocumentsHandlers:
-    def __init__(self, asker: ChatRequester) -> None:
-        self._asker = asker
+    def __init__(self, requester: ChatRequester) -> None:
+        self._asker = requester
 
     async def read(
         self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *asked: Any
@@ -170,9 +170,9 @@ class DocumentsHandlers:
                 form = batch.parse_schema(schema)
             except UserError as failure:
                 raise gr.Error(str(failure)) from None
-            knobs = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
+            sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
             key = request.headers.get(KEY_HEADER) or ""
-            reads = batch.make_page_reader(self._asker, prompt, knobs, form, uuid.uuid4().hex, key)
+            reads = batch.make_page_reader(self._asker, prompt, sampling, form, uuid.uuid4().hex, key)
             async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
                 pass
             return {"pages": [batch_report.page_facts(page) for page in found.pages]}
@@ -187,7 +187,7 @@ class DocumentsHandlers:
         prompt: str,
         schema: str,
         at_once: float,
-        *knobs: Any,
+        *sampling: Any,
     ) -> AsyncIterator[tuple[Any, ...]]:
         try:
             form = batch.parse_schema(schema or "")
@@ -197,7 +197,7 @@ class DocumentsHandlers:
             return
         key = request.headers.get(KEY_HEADER) or ""
         visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
-        reads = batch.make_page_reader(self._asker, prompt, SamplingSettings(model, *knobs), form, visit, key)
+        reads = batch.make_page_reader(self._asker, prompt, SamplingSettings(model, *sampling), form, visit, key)
         yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
         async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
             yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)
@@ -205,7 +205,7 @@ class DocumentsHandlers:
 
 
 def _is_running(found: PageBatch | None) -> bool:
-    return found is not None and found.begun_s is not None and found.ended_s is None
+    return found is not None and found.started_s is not None and found.ended_s is None
 
 
 def _save_handler(name: str) -> Any:

@@ -103,10 +103,10 @@ class FallbackHandlers:
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
         headers = self._headers(request)
-        seen = await asyncio.gather(
+        status = await asyncio.gather(
             *(endpoint_client.check_endpoint(one, headers.get(one.base_url, {})) for one in (primary, fallback))
         )
-        return _status_html(seen[0]), _status_html(seen[1])
+        return _status_html(status[0]), _status_html(status[1])
 
     async def run(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
@@ -157,7 +157,7 @@ class FallbackHandlers:
     ) -> AsyncIterator[list[fallback_chain.FallbackAttempt]]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
         addresses = fallback_chain.plan_attempts(way, primary, fallback, self._gateway)
-        question = SamplingSettings("as addressed").question([{"role": "user", "content": prompt}], "")
+        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
         async for made in fallback_chain.run_fallback(addresses, question, self._headers(request)):
             yield made
 
@@ -191,13 +191,13 @@ class FallbackHandlers:
 
 
 def _answer_update(found: list[fallback_chain.FallbackAttempt]) -> Any:
-    text = found[-1].answer.shown()[1] if found else ""
+    text = found[-1].answer.rendered()[1] if found else ""
     return gr.update(value=text, visible=bool(text))
 
 
-def _status_html(seen: EndpointStatus) -> str:
-    if not seen.up:
-        return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(seen.said)}</p>'
-    models = ", ".join(seen.models[:6]) or _("no models")
-    said = _("up in {time} ms: {models}", time=f"{seen.took_ms:.0f}", models=models)
-    return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(said)}</p>'
+def _status_html(status: EndpointStatus) -> str:
+    if not status.up:
+        return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(status.message)}</p>'
+    models = ", ".join(status.models[:6]) or _("no models")
+    text = _("up in {time} ms: {models}", time=f"{status.elapsed_ms:.0f}", models=models)
+    return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(text)}</p>'

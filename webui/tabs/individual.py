@@ -13,9 +13,16 @@ from gradio.events import api
 from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
-from webui.chat import comparison
 from webui.chat.chat_requester import ChatRequester
-from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.comparison import (
+    Comparison,
+    ModelRun,
+    comparison_facts,
+    comparison_summary,
+    run_comparison,
+    run_markdown,
+    speed_verdicts,
+)
 from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
@@ -41,7 +48,7 @@ class PromptCard:
     answer: gr.Markdown
 
 
-def build_individual_tab(asker: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
+def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
         go = gr.Button(_("Run all"), variant="primary", size="sm")
@@ -49,12 +56,12 @@ def build_individual_tab(asker: ChatRequester, at_once: AtOnce) -> list[gr.Dropd
     said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
-    knobs = sampling_controls()
-    events = IndividualHandlers(asker)
+    sampling = sampling_controls()
+    events = IndividualHandlers(requester)
     asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
     go.click(
         events.ask,
-        [*asked, *knobs],
+        [*asked, *sampling],
         [said, *(card.answer for card in cards)],
         concurrency_limit=at_once.individual,
         concurrency_id="individual",
@@ -92,27 +99,27 @@ def _prompt_card(number: int) -> PromptCard:
 
 
 class IndividualHandlers:
-    def __init__(self, asker: ChatRequester) -> None:
-        self._asker = asker
+    def __init__(self, requester: ChatRequester) -> None:
+        self._asker = requester
 
     async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
-        cards, knobs = asked[: 3 * CARDS], asked[3 * CARDS :]
+        cards, sampling = asked[: 3 * CARDS], asked[3 * CARDS :]
         lanes: list[ModelRun | None] = []
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)
-            lanes.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *knobs)) if used else None)
+            lanes.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *sampling)) if used else None)
         uploads.hold_files(
             request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files]
         )
-        race = Comparison([lane for lane in lanes if lane])
-        if not race.lanes:
+        comparison = Comparison([lane for lane in lanes if lane])
+        if not comparison.runs:
             gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        async for _update in comparison.run_comparison(race, self._asker, visit, key):
-            yield "", *_answer_texts(lanes, race)
-        yield status_html(comparison.comparison_summary(race)), *_answer_texts(lanes, race)
+        async for _update in run_comparison(comparison, self._asker, visit, key):
+            yield "", *_answer_texts(lanes, comparison)
+        yield status_html(comparison_summary(comparison)), *_answer_texts(lanes, comparison)
 
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
@@ -122,25 +129,25 @@ class IndividualHandlers:
             """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
             lanes = [
                 ModelRun(
-                    str(one.get("text", "")),
-                    file_paths(one.get("files")),
+                    str(question.get("text", "")),
+                    file_paths(question.get("files")),
                     SamplingSettings(
-                        str(one.get("model") or "auto"),
-                        temperature=float(one.get("temperature", 0.7)),
-                        max_tokens=int(one.get("max_tokens", 1024)),
+                        str(question.get("model") or "auto"),
+                        temperature=float(question.get("temperature", 0.7)),
+                        max_tokens=int(question.get("max_tokens", 1024)),
                     ),
                 )
-                for one in questions[:16]
+                for question in questions[:16]
             ]
-            race = Comparison(lanes)
+            comparison = Comparison(lanes)
             key = request.headers.get(KEY_HEADER) or ""
-            async for _update in comparison.run_comparison(race, self._asker, uuid.uuid4().hex, key):
+            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
                 pass
-            return comparison.comparison_facts(race, "")
+            return comparison_facts(comparison, "")
 
         api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
-def _answer_texts(lanes: list[ModelRun | None], race: Comparison) -> list[Any]:
-    said = iter(comparison.speed_verdicts(race))
-    return [comparison.run_markdown(lane, next(said)) if lane else "" for lane in lanes]
+def _answer_texts(lanes: list[ModelRun | None], comparison: Comparison) -> list[Any]:
+    said = iter(speed_verdicts(comparison))
+    return [run_markdown(lane, next(said)) if lane else "" for lane in lanes]
