@@ -12,7 +12,7 @@ from gradio.themes.utils import colors, sizes
 from webui.i18n.translations import N_, ZH, _, current_language
 
 CSS = Path(__file__).parent / "page.css"
-SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parents[1] / "chats.js")
+SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js")
 
 SCRIPT_TEXTS = (
     N_("Your question"),
