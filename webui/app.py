@@ -130,7 +130,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         requester = ChatRequester(gateway, model_limits, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Chat"), id="chat"):
-                chat_tab = chat.build_chat_tab(settings, gateway, model_limits)
+                chat_tab = chat.build_chat_tab(settings, requester, model_limits)
             with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
                 documents_model = documents.build_documents_tab(requester, at_once)
             with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):

@@ -11,29 +11,28 @@ from typing import Any
 
 import gradio as gr
 
-from manyeyes.config.pools import Media
 from webui.auth import uploads
-from webui.chat import completion_stream, message_builder
-from webui.chat.chat_requester import ModelLimits
+from webui.chat import message_builder
+from webui.chat.chat_requester import ChatRequester
 from webui.chat.message_builder import Message
 from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer, answer_note
-from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
-from webui.files import attachments
-from webui.files.attachments import PreparedAttachment
+from webui.cluster.gateway_client import KEY_HEADER
 from webui.i18n.translations import _
-from webui.settings import WebuiSettings
-from webui.user_error import as_user_error
 
 ChatUpdate = tuple[Any, Any]  # for the chat and for the box
 IDLE_BUTTONS: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
 BUSY_BUTTONS: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 EMPTY_BOX = {"text": "", "files": []}
+SHORTEST_REDRAW_S = 0.05  # 20 times a second; each drawing costs a message to the browser
+LONGEST_REDRAW_S = 2.0
+LATE_REDRAW_S = 0.03
+"""Later than so much after its time, a drawing shows that the page has more to do than it can."""
 
 
 @dataclass
 class ReplyTask:
-    """One answer on its way; `stop` ends it. `instead`: what the chat shows since another event took the answer away."""
+    """One answer on its way; `stop` ends it. `replacement`: what the chat shows since another event took the answer away."""
 
     stop: bool = False
     replacement: list[Message] | None = None
@@ -54,11 +53,9 @@ class ChatTurn:
 
 
 class ReplyHandlers:
-    def __init__(self, settings: WebuiSettings, gateway: GatewayClient, media: ModelLimits) -> None:
-        self._settings = settings
-        self._gateway = gateway
-        self._model_limits = media
-        self._runs: dict[str, ReplyTask] = {}
+    def __init__(self, requester: ChatRequester) -> None:
+        self._requester = requester
+        self._replies: dict[str, ReplyTask] = {}
 
     async def submit(
         self, request: gr.Request, typed: dict[str, Any], history: list[Message], *sampling: Any
@@ -78,7 +75,7 @@ class ReplyHandlers:
         async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
-    async def again(
+    async def retry(
         self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         index = of.index if isinstance(of.index, int) else of.index[0]
@@ -88,86 +85,84 @@ class ReplyHandlers:
         async for update in self._reply(turn, EMPTY_BOX if same else None, SamplingSettings(*sampling), request):
             yield update
 
-    async def edited(
+    async def edit(
         self, request: gr.Request, change: gr.EditData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         """Asks again from the question that was edited on; what followed it is gone."""
         index = change.index if isinstance(change.index, int) else change.index[0]
         *history, question = message_builder.replace_question(history, index, str(change.value))
-        again = message_builder.box_value(question)
-        turn = ChatTurn(history, again["text"], again["files"], restore_box=False)
+        value = message_builder.box_value(question)
+        turn = ChatTurn(history, value["text"], value["files"], restore_box=False)
         async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
-    def deleted(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
+    def undo(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
         """The last question and its answer go; the question is back in the box."""
         index = of.index if isinstance(of.index, int) else of.index[0]
         gone = next((message for message in history[index:] if message["role"] == "user"), None)
         left = message_builder.remove_question(history, index)
         uploads.hold_files(request.session_hash or "", "box", message_builder.message_files(gone) if gone else ())
-        self.leave(request, left)
+        self.replace_chat(request, left)
         return left, _box_update(message_builder.box_value(gone) if gone else None, IDLE_BUTTONS)
 
     def stop(self, request: gr.Request) -> None:
-        if run := self._runs.get(request.session_hash or ""):
-            run.stop = True
+        if reply := self._replies.get(request.session_hash or ""):
+            reply.stop = True
 
-    def new(self, request: gr.Request) -> ChatUpdate:
-        self.leave(request, [])
+    def new_chat(self, request: gr.Request) -> ChatUpdate:
+        self.replace_chat(request, [])
         return [], gr.update(**IDLE_BUTTONS)
 
-    def leave(self, request: gr.Request, shown: list[Message]) -> None:
+    def replace_chat(self, request: gr.Request, shown: list[Message]) -> None:
         """The chat shows something else: an answer on its way is nobody's any more, and neither are the files of the chat before."""
         hold_chat_files(request, shown)
-        if run := self._runs.get(request.session_hash or ""):
-            run.stop, run.replacement = True, shown
+        if reply := self._replies.get(request.session_hash or ""):
+            reply.stop, reply.replacement = True, shown
 
-    async def once(
+    async def answer_once(
         self, text: str, files: list[str], history: list[Message], sampling: SamplingSettings, page: str, key: str
-    ) -> tuple[StreamedAnswer, list[PreparedAttachment]]:
-        """For programs: one answer, not drawn. A failure is in the answer."""
+    ) -> StreamedAnswer:
+        """For programs: one answer, not drawn. An error is in the answer."""
         answer = StreamedAnswer(started_s=time.monotonic())
-        attached: list[PreparedAttachment] = []
-        await self._ask(ChatTurn(history, text, files), sampling, page, key, answer, attached)
-        return answer, attached
+        await self._requester.send(text, files, sampling, page, key, answer, history)
+        return answer
 
     async def _reply(
         self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
     ) -> AsyncIterator[ChatUpdate]:
         """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
         page = request.session_hash or ""
-        if page in self._runs:
+        if page in self._replies:
             gr.Warning(_("The last answer is still coming. Press stop first."))
             yield gr.skip(), gr.skip()
             return
-        run = self._runs[page] = ReplyTask()
+        reply = self._replies[page] = ReplyTask()
         hold_chat_files(request, turn.rendered())
         answer = StreamedAnswer(started_s=time.monotonic())
-        attached: list[PreparedAttachment] = []
         key = request.headers.get(KEY_HEADER) or ""
-        asking = asyncio.create_task(self._ask(turn, sampling, page, key, answer, attached))
+        asking = asyncio.create_task(
+            self._requester.send(turn.text, turn.files, sampling, page, key, answer, turn.history)
+        )
         try:
             yield [*turn.rendered(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
             drawn, pause_s = (0, 0), SHORTEST_REDRAW_S
-            while not asking.done() and not run.stop:
+            while not asking.done() and not reply.stop:
                 due_s = time.monotonic() + pause_s
                 await asyncio.wait({asking}, timeout=pause_s)
                 pause_s = next_redraw_pause(pause_s, time.monotonic() - due_s)
                 come = len(answer.text), len(answer.reasoning)
-                if come != drawn and not run.stop:
+                if come != drawn and not reply.stop:
                     drawn = come
-                    yield [*_shown_question(turn, attached), *_shown_answer(answer, "")], gr.skip()
+                    yield [*_shown_question(turn, answer), *_shown_answer(answer, "")], gr.skip()
             answer.stopped = not asking.done()
         finally:  # also when the visitor closed the page: the gateway sees the connection close, and the engine stops
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
-            if self._runs.get(page) is run:
-                del self._runs[page]
-        if (
-            run.replacement is not None
-        ):  # said again, because a drawing on its way may reach the browser after that event's
-            yield run.replacement, _box_update(None, IDLE_BUTTONS)
+            if self._replies.get(page) is reply:
+                del self._replies[page]
+        if reply.replacement is not None:  # once more: a drawing on its way may reach the browser after that event's
+            yield reply.replacement, _box_update(None, IDLE_BUTTONS)
             return
         nothing = answer.failure is not None and not answer.text
         restore_box = (
@@ -175,43 +170,9 @@ class ReplyHandlers:
         )
         if restore_box:  # put there by the page, of which the box itself says nothing
             uploads.hold_files(page, "box", turn.files)
-        notes = [attachment.note for attachment in attached]
-        yield (
-            [*_shown_question(turn, attached), *_shown_answer(answer, answer_note(answer, *notes), ended=True)],
-            _box_update(restore_box, IDLE_BUTTONS),
-        )
-
-    async def _ask(
-        self,
-        turn: ChatTurn,
-        sampling: SamplingSettings,
-        page: str,
-        key: str,
-        answer: StreamedAnswer,
-        attached: list[PreparedAttachment],
-    ) -> None:
-        try:
-            media = self._model_limits.media(sampling.model)
-            attached += await asyncio.to_thread(attachments.prepare_attachments, turn.files, sampling.limits, media)
-            history = turn.rendered([str(attachment.path) for attachment in attached])
-            if self._model_limits.pool(sampling.model):
-                message_builder.check_media_count(
-                    history, str(sampling.model), media.images_per_prompt, media.videos_per_prompt
-                )
-            messages = await asyncio.to_thread(self._messages, history, sampling, media)
-            question = sampling.build_request(messages, page, key)
-        except Exception as error:
-            attached.clear()
-            answer.failure = as_user_error(error)
-            return
-        answer.vision_tokens_estimate = sum(attachment.tokens for attachment in attached)
-        answer.started_s = time.monotonic()  # reading files is not the engine's time
-        await completion_stream.stream_with_resume(self._gateway, question, answer)
-
-    def _messages(self, history: list[Message], sampling: SamplingSettings, media: Media) -> list[Message]:
-        sent_as = attachments.sent_file_resolver(sampling.limits, media)
-        message_builder.check_request_size(history, sampling.system, self._settings.max_body_bytes, sent_as)
-        return message_builder.openai_messages(history, sampling.system, sent_as)
+        note = answer_note(answer, *(attachment.note for attachment in answer.attached))
+        shown = [*_shown_question(turn, answer), *_shown_answer(answer, note, ended=True)]
+        yield shown, _box_update(restore_box, IDLE_BUTTONS)
 
 
 def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
@@ -220,9 +181,9 @@ def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
     uploads.hold_files(request.session_hash or "", "chat", files)
 
 
-def _shown_question(turn: ChatTurn, attached: list[PreparedAttachment]) -> list[Message]:
+def _shown_question(turn: ChatTurn, answer: StreamedAnswer) -> list[Message]:
     """The chat with the question as it was sent: a PDF as its pages."""
-    return turn.rendered([str(attachment.path) for attachment in attached]) if attached else turn.rendered()
+    return turn.rendered([str(attachment.path) for attachment in answer.attached] or None)
 
 
 def _shown_answer(answer: StreamedAnswer, note: str, ended: bool = False) -> list[Message]:
@@ -237,12 +198,6 @@ def _shown_answer(answer: StreamedAnswer, note: str, ended: bool = False) -> lis
 
 def _box_update(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[str, Any]:
     return gr.update(**buttons) if value is None else gr.update(value=value, **buttons)
-
-
-SHORTEST_REDRAW_S = 0.05  # 20 times a second; each drawing costs a message to the browser
-LONGEST_REDRAW_S = 2.0
-LATE_REDRAW_S = 0.03
-"""Later than so much after its time, a drawing shows that the page has more to do than it can."""
 
 
 def next_redraw_pause(pause_s: float, late_s: float) -> float:

@@ -56,7 +56,7 @@ async def run_comparison(comparison: Comparison, requester: ChatRequester, visit
     """Asks all lanes at once and yields while answers come."""
     asking = [
         asyncio.create_task(
-            requester.ask(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model
+            requester.send(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model
         )
         for nth, run in enumerate(comparison.runs)
     ]

@@ -35,13 +35,15 @@ class SamplingSettings:
     def limits(self) -> AttachmentLimits:
         return AttachmentLimits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
 
-    def build_request(self, messages: list[dict[str, Any]], page: str, key: str = "", **more: Any) -> ChatRequest:
+    def build_request(
+        self, messages: list[dict[str, Any]], page: str, key: str = "", response_format: dict[str, Any] | None = None
+    ) -> ChatRequest:
         """Raises Failure where no model is chosen."""
         if not self.model:
             raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
         tokens = int(self.max_tokens)
         seed = self._seed()
-        return ChatRequest(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, **more)
+        return ChatRequest(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, response_format)
 
     def _seed(self) -> int | None:
         found = str(self.seed if self.seed is not None else "").strip()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from webui.files.attachments import PreparedAttachment
 from webui.i18n.translations import _
 from webui.user_error import UserError, answer_cut_error
 
@@ -55,6 +56,8 @@ class StreamedAnswer:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    attached: list[PreparedAttachment] = field(default_factory=list)
+    """The question's files as they were sent."""
     vision_tokens_estimate: int = 0
     """An estimate made before it was sent."""
     reasoning_s: float | None = None

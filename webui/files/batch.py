@@ -232,8 +232,9 @@ def make_page_reader(
     async def read(page: BatchPage) -> StreamedAnswer:
         path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)
         answer = StreamedAnswer(started_s=time.monotonic())
-        more = {} if response_format is None else {"response_format": response_format}
-        await requester.ask(prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, **more)
+        await requester.send(
+            prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, response_format=response_format
+        )
         return answer
 
     return read

@@ -168,7 +168,7 @@ class AgentHandlers:
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
-        await self._asker.ask(
+        await self._asker.send(
             screenshot_agent.agent_prompt(mode, what, session.steps), [file], sampling, visit, key, step.answer
         )
         session.steps.append(step)

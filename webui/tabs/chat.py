@@ -10,8 +10,7 @@ import gradio as gr
 from webui import samples
 from webui.chat import code_view, sampling_settings
 from webui.chat.chat_handlers import ReplyHandlers
-from webui.chat.chat_requester import ModelLimits
-from webui.cluster.gateway_client import GatewayClient
+from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.files import attachments, media_parts
 from webui.i18n.translations import N_, _
 from webui.settings import WebuiSettings
@@ -36,7 +35,7 @@ class ChatTab:
     chat: gr.Chatbot
 
 
-def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelLimits) -> ChatTab:
+def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
             gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
@@ -136,8 +135,8 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
     kept = gr.JSON(visible="hidden")
     saved = gr.JSON(visible="hidden")
 
-    replies = ReplyHandlers(settings, gateway, caps)
-    events = ChatActions(settings, replies, caps)
+    replies = ReplyHandlers(requester)
+    events = ChatActions(replies, model_limits)
     sampling: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
@@ -157,34 +156,34 @@ def build_chat_tab(settings: WebuiSettings, gateway: GatewayClient, caps: ModelL
     }
     for asked in (
         box.submit(replies.submit, [box, chat, *sampling], **answering),
-        chat.retry(replies.again, [box, chat, *sampling], **answering),
-        chat.edit(replies.edited, [chat, *sampling], **answering),
+        chat.retry(replies.retry, [box, chat, *sampling], **answering),
+        chat.edit(replies.edit, [chat, *sampling], **answering),
         chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
-        chat.undo(replies.deleted, [chat], [chat, box], **at_once),
+        chat.undo(replies.undo, [chat], [chat, box], **at_once),
     ):
-        asked.then(events.slim, [chat], [kept], **at_once).then(
+        asked.then(events.pack, [chat], [kept], **at_once).then(
             None, [kept], None, js="(chat) => { window.manyeyesChats.keep(chat); }"
         )
     box.stop(replies.stop, None, None, **at_once)
-    new.click(replies.new, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **at_once)
-    opener.click(events.opened, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **at_once)
+    new.click(replies.new_chat, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **at_once)
+    opener.click(events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **at_once)
     bring.upload(
-        events.brought, [bring], [chat, box], js="(f) => { window.manyeyesChats.begin(); return f; }", **at_once
+        events.import_chat, [bring], [chat, box], js="(f) => { window.manyeyesChats.begin(); return f; }", **at_once
     )
     sizes = [box, model, longest, per_s, frames]
     for changed in (box.change, longest.release, per_s.release, frames.release, model.change):
         changed(events.estimate, sizes, [cost], trigger_mode="always_last", **at_once)
-    preset.input(events.preset, [preset, box], [system, temperature, top_p, max_tokens, box], **at_once)
-    for button, make in ((as_markdown, events.markdown), (as_json, events.json)):
+    preset.input(events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **at_once)
+    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
         button.click(make, [chat], [saved], **at_once).then(None, [saved], None, js=SAVE_FILE_JS)
-    view.click(events.code, [language, box, chat, *sampling], [code], js=None, **at_once)
+    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **at_once)
     view.click(None, None, None, js=OPEN_SHEET % "chat-code")
-    language.input(events.code, [language, box, chat, *sampling], [code], **at_once)
-    as_request.click(events.request, [box, chat, *sampling], [saved], **at_once).then(
+    language.input(events.show_code, [language, box, chat, *sampling], [code], **at_once)
+    as_request.click(events.save_request, [box, chat, *sampling], [saved], **at_once).then(
         None, [saved], None, js=SAVE_FILE_JS
     )
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
-    snapped = snap.input(events.snapped, [snap, box], [box, snap], **at_once)
+    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **at_once)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
     snapped.then(events.estimate, sizes, [cost], **at_once)  # a box that the page fills does not say that it changed
     chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)

@@ -23,34 +23,32 @@ from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.i18n.translations import _
-from webui.settings import WebuiSettings
 from webui.user_error import UserError
 
 EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
 
 
 class ChatActions:
-    def __init__(self, settings: WebuiSettings, replies: ReplyHandlers, media: ModelLimits) -> None:
-        self._settings = settings
+    def __init__(self, replies: ReplyHandlers, model_limits: ModelLimits) -> None:
         self._replies = replies
-        self._model_limits = media
+        self._model_limits = model_limits
 
-    def slim(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
+    def pack(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
         hold_chat_files(request, history)
         return chat_storage.pack_chat(history)
 
-    def opened(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
+    def open_chat(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
         found = chat_storage.unpack_chat(chat)
-        self._replies.leave(request, found)
+        self._replies.replace_chat(request, found)
         return found, gr.update(**IDLE_BUTTONS)
 
-    def brought(self, request: gr.Request, file: str) -> tuple[Any, Any]:
+    def import_chat(self, request: gr.Request, file: str) -> tuple[Any, Any]:
         try:
             found = chat_storage.read_export(uploads.resolve_upload(file))
         except UserError as failure:
             gr.Warning(str(failure))
             return gr.skip(), gr.skip()
-        self._replies.leave(request, found)
+        self._replies.replace_chat(request, found)
         return found, gr.update(**IDLE_BUTTONS)
 
     async def estimate(
@@ -81,20 +79,20 @@ class ChatActions:
     def pool(self, model: str | None) -> Pool | None:
         return self._model_limits.pool(model)
 
-    def preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
+    def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = sampling_settings.find_preset(name)
         used = (
             {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
         )
         return _(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
 
-    def markdown(self, history: list[Message]) -> dict[str, str] | None:
+    def save_markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
 
-    def json(self, history: list[Message]) -> dict[str, str] | None:
+    def save_json(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".json", "application/json", chat_storage.export_json)
 
-    async def code(
+    async def show_code(
         self, request: gr.Request, language: str, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> str:
         try:
@@ -103,7 +101,9 @@ class ChatActions:
             return f"# {failure}"
         return code_view.render_code(question, names, f"{page_origin(request)}/v1", language)
 
-    async def request(self, typed: dict[str, Any], history: list[Message], *sampling: Any) -> dict[str, str] | None:
+    async def save_request(
+        self, typed: dict[str, Any], history: list[Message], *sampling: Any
+    ) -> dict[str, str] | None:
         try:
             question, _ = await self._last(typed, history, SamplingSettings(*sampling))
         except UserError as failure:
@@ -111,7 +111,7 @@ class ChatActions:
             return None
         return {"name": "request.json", "kind": "application/json", "text": code_view.request_json(question)}
 
-    def snapped(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
+    def attach_snapshot(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
             return gr.skip(), gr.skip()
         uploads.record_created_file(Path(file).resolve())
@@ -191,12 +191,12 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         )
         key = request.headers.get(KEY_HEADER) or ""
         before = _import_history(history)
-        answer, attached = await replies.once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
+        answer = await replies.answer_once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
         reasoning, shown = answer.rendered()
         return {
             "text": shown,
             "thinking": reasoning,
-            "files": [attachment.note for attachment in attached],
+            "files": [attachment.note for attachment in answer.attached],
             **answer_facts(answer),
         }
 
@@ -218,7 +218,7 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
             raise gr.Error(
                 _("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
             )
-        return await events.code(request, language, {"text": text, "files": file_paths(files)}, [], model)
+        return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
         """A saved chat's messages as Markdown."""
