@@ -58,7 +58,7 @@ TAB_TITLE = (
 
 
 class LocalizedPage(gr.Blocks):
-    """The page in one language: whatever an event says, it says in that."""
+    """The page in one language, which its events speak, too."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -147,7 +147,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
                     LocustClient(settings.locust_url),
                     at_once.programs,
                 )
-        tabs.select(_cluster_timer, None, [cluster_tab.timer], queue=False, api_name="page", api_visibility="private")
+        tabs.select(_cluster_timer, None, [cluster_tab.timer], **controls.IMMEDIATE_EVENT)
         mount_model_api(gateway)
 
         one_model = [chat_tab.model, documents_model, agent_model]
@@ -162,10 +162,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         refreshing: dict[str, Any] = {
             "inputs": [chat_tab.model],
             "outputs": [states, notices, *one_model, compare_models, *in_turn],
-            "show_progress": "hidden",
-            "queue": False,
-            "api_name": "page",
-            "api_visibility": "private",
+            **controls.IMMEDIATE_EVENT,
         }
         blocks.load(refresh, **refreshing)
 
@@ -174,14 +171,8 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             current = texts()
             return _brand_html(current.title), gr.update(placeholder=_(current.greeting))
 
-        greeting: dict[str, Any] = {
-            "show_progress": "hidden",
-            "queue": False,
-            "api_name": "page",
-            "api_visibility": "private",
-        }
-        greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **greeting)
-        greeted.then(None, js=TAB_TITLE, **greeting)
+        greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **controls.IMMEDIATE_EVENT)
+        greeted.then(None, js=TAB_TITLE, **controls.IMMEDIATE_EVENT)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
         blocks.unload(_end_visit)
     blocks.queue(default_concurrency_limit=settings.webui.at_once.programs, api_open=False)

@@ -30,7 +30,7 @@ def answer_cut_error() -> UserError:
 
 
 def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
-    """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
+    """`error`, raised while the gateway was asked, as a UserError. `begun`: a part of the answer had come."""
     match error:
         case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
             return answer_cut_error()
@@ -100,7 +100,7 @@ _logger = logging.getLogger("webui")
 
 
 def as_user_error(error: Exception) -> UserError:
-    """`error` itself if it is a Failure; anything else is a bug, and its traceback goes to the log."""
+    """`error` itself if it is a UserError; anything else is a bug, and its traceback goes to the log."""
     if isinstance(error, UserError):
         return error
     _logger.error("page_failed", exc_info=error)

@@ -127,7 +127,7 @@ def upload_folder() -> Path:
 
 
 def resolve_upload(path: str | Path) -> Path:
-    """`path`, if a visitor may name it. Raises Failure: a browser can put any path into a request."""
+    """`path`, if a visitor may name it. Raises UserError: a browser can put any path into a request."""
     found = Path(path).resolve()
     if not (found.is_relative_to(upload_folder()) or found.is_relative_to(samples.HERE)):
         raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))

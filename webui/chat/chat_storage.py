@@ -1,4 +1,4 @@
-"""One chat in the form in which the visitor's own browser keeps it (chats.js has the list).
+"""One chat as the visitor's own browser stores it (chats.js has the list), and as a file: Markdown to read, JSON to bring back.
 
 Files stay on the server for some hours; the browser keeps only their paths, and an old chat says which of them are gone.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ from webui.i18n.translations import _
 from webui.user_error import UserError
 
 TITLE_LENGTH = 46
+EXPORT_KIND = "manyeyes-chat"
+MAX_IMPORT_BYTES = 100 * 1024 * 1024
 
 
 def pack_chat(history: list[Message]) -> dict[str, Any]:
     """{"title", "messages"}: what a browser keeps."""
-    return {"title": chat_title(history), "messages": [_pack_message(message) for message in history]}
+    messages = [_pack_message(message, message_builder.raw_text(message), str) for message in history]
+    return {"title": chat_title(history), "messages": messages}
 
 
 def unpack_chat(chat: object) -> list[Message]:
-    """The messages as the page shows them; empty for anything that `slim` did not make."""
+    """The messages as the page shows them; empty for anything that `pack_chat` did not make."""
     messages = chat.get("messages") if isinstance(chat, dict) else None
     if not isinstance(messages, list):
         return []
@@ -46,14 +50,12 @@ def chat_title(history: list[Message]) -> str:
     return _("Chat")
 
 
-def _pack_message(message: Message) -> Message:
+def _pack_message(message: Message, text: str, pack_file: Callable[[Path], object]) -> dict[str, Any]:
     if message["role"] == "user":
-        files = [str(path) for path in message_builder.message_files(message)]
+        files = [pack_file(path) for path in message_builder.message_files(message)]
         return {"role": "user", "text": message_builder.message_text(message), "files": files}
-    first = message["content"][0] if message["content"] else {}
-    text = str(first.get("text", ""))
     if message_builder.is_reasoning(message):
-        return {"role": "thinking", "text": text, "title": message["metadata"]["title"]}
+        return {"role": "thinking", "text": text, "title": str(message["metadata"]["title"])}
     return {"role": "assistant", "text": text, "note": message_builder.note_text(message)}
 
 
@@ -79,10 +81,6 @@ def _unpack_question(text: str, files: object) -> Message:
         note = _("No longer held by the page: {names}", names=", ".join(gone))
         text = f"{text}\n\n({note})".strip()
     return message_builder.user_message(text, held)
-
-
-EXPORT_KIND = "manyeyes-chat"
-MAX_IMPORT_BYTES = 100 * 1024 * 1024
 
 
 def unreadable_chat_error() -> UserError:
@@ -123,7 +121,7 @@ def export_json(history: list[Message], name: str) -> str:
 
 
 def parse_export(text: str) -> list[Message]:
-    """The chat that `to_json` wrote, its files put among the uploads. Raises Failure."""
+    """The chat that `export_json` wrote, its files put among the uploads. Raises UserError."""
     try:
         found = json.loads(text)
         if found["kind"] != EXPORT_KIND:
@@ -134,7 +132,7 @@ def parse_export(text: str) -> list[Message]:
 
 
 def read_export(path: Path) -> list[Message]:
-    """Raises Failure."""
+    """Raises UserError."""
     if path.stat().st_size > MAX_IMPORT_BYTES:
         raise UserError(
             _("{name} is larger than {most} MB.", name=path.name, most=MAX_IMPORT_BYTES // 1024 // 1024),
@@ -147,27 +145,15 @@ def read_export(path: Path) -> list[Message]:
 
 
 def _export_message(message: Message) -> dict[str, Any]:
-    if message["role"] == "user":
-        files: list[dict[str, str | None]] = []
-        for path in message_builder.message_files(message):
-            try:
-                files.append(
-                    {"name": path.name, "data": base64.b64encode(uploads.resolve_upload(path).read_bytes()).decode()}
-                )
-            except UserError:
-                files.append({"name": path.name, "data": None})
-        return {"role": "user", "text": message_builder.message_text(message), "files": files}
-    if message_builder.is_reasoning(message):
-        return {
-            "role": "thinking",
-            "text": message_builder.answer_text(message),
-            "title": str(message["metadata"]["title"]),
-        }
-    return {
-        "role": "assistant",
-        "text": message_builder.answer_text(message),
-        "note": message_builder.note_text(message),
-    }
+    return _pack_message(message, message_builder.answer_text(message), _export_file)
+
+
+def _export_file(path: Path) -> dict[str, str | None]:
+    try:
+        data = uploads.resolve_upload(path).read_bytes()
+    except UserError:
+        return {"name": path.name, "data": None}
+    return {"name": path.name, "data": base64.b64encode(data).decode()}
 
 
 def import_message(message: dict[str, Any]) -> Message:
@@ -186,5 +172,5 @@ def import_message(message: dict[str, Any]) -> Message:
 
 def _import_file(file: dict[str, Any]) -> str:
     name = Path(str(file["name"])).name
-    media_parts.mime_type(Path(name))  # a Failure for anything that is neither picture nor video
+    media_parts.mime_type(Path(name))  # UserError for anything that is neither picture nor video
     return str(uploads.store_upload(name, base64.b64decode(file["data"], validate=True)))

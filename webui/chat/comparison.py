@@ -135,7 +135,7 @@ MAX_SAVED_COMPARISONS = 100
 EQUALLY_GOOD = N_("equally good")
 
 SavedComparison = dict[str, Any]
-"""As side_by_side.as_dict makes it, and "vote"."""
+"""As comparison_facts makes it, and "vote"."""
 
 
 def add_comparison(stored: object, comparison: SavedComparison) -> list[SavedComparison]:

@@ -89,9 +89,14 @@ def remove_question(history: list[Message], index: int) -> list[Message]:
     return [*history[:begin], *history[end:]]
 
 
-def answer_text(message: Message) -> str:
+def raw_text(message: Message) -> str:
+    """An answer as the page shows it, with its marks where the engine changed."""
     first = message["content"][0] if message["content"] else {}
-    return strip_switch_marks(str(first.get("text", "")))
+    return str(first.get("text", ""))
+
+
+def answer_text(message: Message) -> str:
+    return strip_switch_marks(raw_text(message))
 
 
 def note_text(message: Message) -> str:
@@ -115,7 +120,7 @@ def request_bytes(history: list[Message], system: str, sent_as: SentAs = same_pa
 
 
 def check_request_size(history: list[Message], system: str, max_bytes: int, sent_as: SentAs = same_path) -> None:
-    """Raises a Failure when the body would be over the gateway's limit."""
+    """Raises UserError when the body would be over the gateway's limit."""
     size = request_bytes(history, system, sent_as)
     if size > max_bytes:
         mb = 1024 * 1024
@@ -130,7 +135,7 @@ def check_request_size(history: list[Message], system: str, max_bytes: int, sent
 
 
 def check_media_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
-    """Raises a Failure when there is more in the chat than `model` takes in one request, all turns together."""
+    """Raises UserError when there is more in the chat than `model` takes in one request, all turns together."""
     kinds = [media_parts.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
     for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:

@@ -38,7 +38,7 @@ class SamplingSettings:
     def build_request(
         self, messages: list[dict[str, Any]], page: str, key: str = "", response_format: dict[str, Any] | None = None
     ) -> ChatRequest:
-        """Raises Failure where no model is chosen."""
+        """Raises UserError where no model is chosen."""
         if not self.model:
             raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
         tokens = int(self.max_tokens)

@@ -56,7 +56,7 @@ class ControllerClient:
             return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
         return _(
             "{engine} gets no new requests; {count} it has in flight goes on.",
@@ -65,12 +65,12 @@ class ControllerClient:
         )
 
     async def resume(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
         return _("{engine} gets requests again as soon as it is up.", engine=engine)
 
     async def scale(self, pool: str, engines: int | None, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
         if engines:
             return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)

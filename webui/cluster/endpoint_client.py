@@ -59,7 +59,7 @@ class EndpointStatus:
 
 
 def check_address(address: EndpointAddress) -> EndpointAddress:
-    """Raises Failure for what is no address. Looks the name up: to be called in a thread."""
+    """Raises UserError for what is no address. Looks the name up: to be called in a thread."""
     parts = urlsplit(address.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(

@@ -35,7 +35,7 @@ class LocustClient:
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
     async def start(self, people: int, a_second: float) -> str:
-        """What came of it. Raises Failure."""
+        """What came of it. Raises UserError."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
                 _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
@@ -48,7 +48,7 @@ class LocustClient:
         return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
-        """What came of it. Raises Failure."""
+        """What came of it. Raises UserError."""
         await self._ask("GET", "/stop")
         return _("The run ends.")
 

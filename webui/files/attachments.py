@@ -59,14 +59,14 @@ class AttachmentCost:
 def prepare_attachments(
     files: list[str], limits: AttachmentLimits, media: Media, most_pages: int = MAX_PDF_PAGES
 ) -> list[PreparedAttachment]:
-    """Reads and writes files: to be called in a thread. Raises Failure."""
+    """Reads and writes files: to be called in a thread. Raises UserError."""
     return [
         attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, most_pages)
     ]
 
 
 def estimate_costs(files: list[str], limits: AttachmentLimits, media: Media) -> list[AttachmentCost]:
-    """Looks at headers only. Raises Failure."""
+    """Looks at headers only. Raises UserError."""
     return [_estimate_cost(uploads.resolve_upload(file), limits, media) for file in files]
 
 

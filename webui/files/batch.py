@@ -86,7 +86,7 @@ PageReader = Callable[[BatchPage], Awaitable[StreamedAnswer]]
 
 
 def list_pages(files: list[str]) -> list[BatchPage]:
-    """All pages of all files, in order. Looks into PDFs: to be called in a thread. Raises Failure."""
+    """All pages of all files, in order. Looks into PDFs: to be called in a thread. Raises UserError."""
     found: list[BatchPage] = []
     for name in files:
         path = uploads.resolve_upload(name)
@@ -147,7 +147,7 @@ def requeue_unread(batch: PageBatch) -> int:
 
 
 def parse_schema(text: str) -> dict[str, Any] | None:
-    """The response_format for a JSON schema; None where there is none. Raises Failure."""
+    """The response_format for a JSON schema; None where there is none. Raises UserError."""
     if not text.strip():
         return None
     try:

@@ -36,7 +36,7 @@ class DecodeBudget:
 
     @contextmanager
     def holding(self, bytes_needed: int) -> Iterator[None]:
-        """Waits until there is room. Raises Failure after the deadline. What needs more than there is gets all of it, alone.
+        """Waits until there is room. Raises UserError after the deadline. What needs more than there is gets all of it, alone.
 
         Inside another one of the same thread it takes nothing: two that hold a part and wait for more would wait for each other.
         """
@@ -73,7 +73,7 @@ def return_freed_memory() -> None:
 
 
 def check_pixels(name: str, width: int, height: int) -> int:
-    """Its pixels. Raises Failure where they are too many."""
+    """Its pixels. Raises UserError where they are too many."""
     if width * height > MAX_PIXELS:
         raise too_large_error(name, (width, height))
     return width * height

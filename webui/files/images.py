@@ -20,7 +20,7 @@ ATTACH_ANOTHER = N_("Attach another one.")
 QUALITY = 92
 CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""What media.PICTURES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
+"""What media_parts.IMAGE_TYPES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

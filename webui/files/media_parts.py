@@ -30,7 +30,7 @@ MEDIA_SUFFIXES = [*IMAGE_TYPES, *VIDEO_TYPES]
 
 
 def mime_type(path: Path) -> str:
-    """`image/...` or `video/...`; a Failure for any other file."""
+    """`image/...` or `video/...`; UserError for any other file."""
     suffix = path.suffix.lower()
     kind = IMAGE_TYPES.get(suffix) or VIDEO_TYPES.get(suffix)
     if kind is None:

@@ -25,7 +25,7 @@ _ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 
 def count_pages(path: Path) -> int:
-    """How many pages. Raises Failure where it cannot be opened."""
+    """How many pages. Raises UserError where it cannot be opened."""
     with _ONE_AT_A_TIME:
         document = _open_pdf(path)
         try:

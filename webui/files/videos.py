@@ -39,7 +39,7 @@ class VideoInfo:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """What the video is. Raises Failure unless it can be opened and has a frame."""
+    """What the video is. Raises UserError unless it can be opened and has a frame."""
     if path.stat().st_size == 0:
         raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     with _open_video(path) as video:

@@ -1,4 +1,4 @@
-"""The sample prompts with their files (drawn by `python -m webui.samples.draw`)."""
+"""The sample prompts with their files, which lie in this folder."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import images, media_parts
 from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.tabs.controls import IMMEDIATE_EVENT, model_dropdown, queued_event, sampling_controls
 from webui.theme import hint_html
 from webui.user_error import UserError
 
@@ -70,14 +70,13 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
             found = gr.Code(label=_("The answer"), language="json", interactive=False, lines=4, max_lines=12)
     session = gr.State(None)
     events = AgentHandlers(requester)
-    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
-    running: dict[str, Any] = {"concurrency_limit": at_once.agent, "concurrency_id": "agent"} | private
+    running = queued_event(at_once.agent, "agent")
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
-    again.click(events.over, None, shown, queue=False, **private)
-    files.change(lambda: None, None, [session], queue=False, **private)
-    sample.click(events.samples, None, [files, what], queue=False, **private)
+    again.click(events.over, None, shown, **IMMEDIATE_EVENT)
+    files.change(lambda: None, None, [session], **IMMEDIATE_EVENT)
+    sample.click(events.samples, None, [files, what], **IMMEDIATE_EVENT)
     events.mount(at_once)
     return model
 
@@ -164,7 +163,7 @@ class AgentHandlers:
     async def _asked(
         self, session: AgentSession, visit: str, key: str, mode: str, what: str, sampling: SamplingSettings
     ) -> AgentStep:
-        """Asks about the next screenshot and puts the step into `walk`. Raises Failure for a file that is no upload."""
+        """Asks about the next screenshot and puts the step into `walk`. Raises UserError for a file that is no upload."""
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))

@@ -69,7 +69,7 @@ class ChatActions:
         return attachments.estimate_html(found, typed.get("text") or "", self._model_limits.pool(model))
 
     async def costs(self, files: list[str], sampling: SamplingSettings) -> list[AttachmentCost]:
-        """Raises Failure."""
+        """Raises UserError."""
         if not files:
             return []
         return await asyncio.to_thread(

@@ -13,6 +13,7 @@ from webui.cluster import cluster_view, locust_client
 from webui.cluster.controller_client import ClusterStatus, ControllerClient
 from webui.cluster.locust_client import LocustClient
 from webui.i18n.translations import _
+from webui.tabs.controls import IMMEDIATE_EVENT
 from webui.theme import alert_html, hint_html, status_html
 from webui.user_error import UserError
 
@@ -64,15 +65,14 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
             load = gr.HTML(elem_id="load-run", elem_classes="said")
     timer = gr.Timer(STATUS_INTERVAL_S, active=False)
     events_of = ClusterHandlers(controller, run)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     seen = [pools, events, engine, pool, load]
-    timer.tick(events_of.refresh, [engine, pool], seen, **quiet)
+    timer.tick(events_of.refresh, [engine, pool], seen, **IMMEDIATE_EVENT)
     changed = [said, pools, events]
-    drain.click(events_of.drain, [engine, key], changed, **quiet)
-    resume.click(events_of.resume, [engine, key], changed, **quiet)
-    scale.click(events_of.scale, [pool, engines, key], changed, **quiet)
-    start.click(events_of.start, [people], [load], **quiet)
-    stop.click(events_of.stop, None, [load], **quiet)
+    drain.click(events_of.drain, [engine, key], changed, **IMMEDIATE_EVENT)
+    resume.click(events_of.resume, [engine, key], changed, **IMMEDIATE_EVENT)
+    scale.click(events_of.scale, [pool, engines, key], changed, **IMMEDIATE_EVENT)
+    start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
+    stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
     events_of.mount(calls_at_once)
     return ClusterTab(timer)
 

@@ -34,8 +34,7 @@ from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
 from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import model_dropdown, sampling_controls
-from webui.tabs.documents import SAVE_FILE_JS
+from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
 from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
@@ -68,21 +67,16 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     stored = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
     events = CompareHandlers(requester)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     box.submit(
         events.ask,
         [box, stored, models, *sampling],
         [box, said, vote, stored, *lanes],
-        concurrency_limit=at_once.compare,
-        concurrency_id="compare",
-        show_progress="hidden",
-        api_name="page",
-        api_visibility="private",
+        **queued_event(at_once.compare, "compare"),
     )
-    vote.input(events.vote, [vote, stored], [stored, said], **quiet)
-    sample.click(events.sample, None, [box], **quiet)
+    vote.input(events.vote, [vote, stored], [stored, said], **IMMEDIATE_EVENT)
+    sample.click(events.sample, None, [box], **IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [stored], [saved], **quiet).then(None, [saved], None, js=SAVE_FILE_JS)
+        button.click(make, [stored], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
     events.mount(at_once)
     return models
 

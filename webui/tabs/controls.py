@@ -1,4 +1,4 @@
-"""The settings that every tab but Chat shows folded: how an answer is sampled, and how large pictures are sent."""
+"""What the tabs share: how their events are wired, the folded sampling settings, and the dropdowns of models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import gradio as gr
 from webui.cluster.gateway_client import PoolStatus
 from webui.i18n.translations import N_, _
 
+PRIVATE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+"""For the page itself, and not for programs."""
+IMMEDIATE_EVENT: dict[str, Any] = PRIVATE_EVENT | {"queue": False}
+SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"
+
+
+def queued_event(limit: int, queue: str) -> dict[str, Any]:
+    """At most `limit` events of this queue run at a time."""
+    return PRIVATE_EVENT | {"concurrency_limit": limit, "concurrency_id": queue}
+
 
 def sampling_controls(
     temperature: float = 0.7, top_p: float = 0.8, max_tokens: int = 1024, longest: int = 1280
 ) -> list[gr.components.Component]:
-    """Components in the order of Knobs: system, temperature, top-p, max tokens, seed, longest side."""
+    """Components in the order of SamplingSettings: system, temperature, top-p, max tokens, seed, longest side."""
     with gr.Accordion(_("Settings"), open=False, elem_classes="settings"):
         return [
             gr.Textbox(label=_("System prompt"), lines=1, max_lines=6),

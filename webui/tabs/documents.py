@@ -20,14 +20,13 @@ from webui.files import attachments, batch, batch_report, media_parts
 from webui.files.batch import PageBatch
 from webui.i18n.translations import _
 from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
 from webui.user_error import UserError
 
 MAX_CONCURRENT_PAGES = 32
 UNCHANGED = (gr.skip(), gr.skip(), gr.skip())
 """Gradio empties every output of a generator that ends without a yield."""
 
-SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"
 EXPORTS = {
     "CSV": ("results.csv", "text/csv", batch_report.batch_csv),
     "JSON": ("results.json", "application/json", batch_report.batch_json),
@@ -85,23 +84,18 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
-    running: dict[str, Any] = {
-        "concurrency_limit": at_once.documents,
-        "concurrency_id": "documents",
-        "show_progress": "hidden",
-        "api_name": "page",
-        "api_visibility": "private",
-    }
+    running = queued_event(at_once.documents, "documents")
     asked = [model, prompt, schema, pages_at_once, *sampling]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
-    stop.click(events.stop, [pages], None, **quiet)
-    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **quiet)
-    task.input(events.task, [task], [prompt, schema, folded], **quiet)
-    table.select(events.whole, [pages], [whole], **quiet)
+    stop.click(events.stop, [pages], None, **IMMEDIATE_EVENT)
+    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **IMMEDIATE_EVENT)
+    task.input(events.task, [task], [prompt, schema, folded], **IMMEDIATE_EVENT)
+    table.select(events.whole, [pages], [whole], **IMMEDIATE_EVENT)
     for name, button in saves.items():
-        button.click(_save_handler(name), [pages], [saved], **quiet).then(None, [saved], None, js=SAVE_FILE_JS)
+        button.click(_save_handler(name), [pages], [saved], **IMMEDIATE_EVENT).then(
+            None, [saved], None, js=SAVE_FILE_JS
+        )
     events.mount(at_once.programs)
     return model
 

@@ -20,6 +20,7 @@ from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
 from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
 from webui.i18n.translations import N_, _
 from webui.settings import WebuiSettings
+from webui.tabs.controls import PRIVATE_EVENT, queued_event
 from webui.theme import alert_html, hint_html
 
 EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
@@ -45,17 +46,18 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
     trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     check.click(
-        events.check, typed, [primary[3], fallback[3]], concurrency_limit=settings.webui.at_once.fallback, **private
+        events.check,
+        typed,
+        [primary[3], fallback[3]],
+        concurrency_limit=settings.webui.at_once.fallback,
+        **PRIVATE_EVENT,
     )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        concurrency_limit=settings.webui.at_once.fallback,
-        concurrency_id="fallback",
-        **private,
+        **queued_event(settings.webui.at_once.fallback, "fallback"),
     )
     events.mount()
     return [primary[1], fallback[1]]

@@ -28,7 +28,7 @@ from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
 from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import model_dropdown, sampling_controls
+from webui.tabs.controls import IMMEDIATE_EVENT, model_dropdown, queued_event, sampling_controls
 from webui.theme import hint_html, status_html
 
 CARDS = 3
@@ -63,20 +63,13 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
         events.ask,
         [*asked, *sampling],
         [said, *(card.answer for card in cards)],
-        concurrency_limit=at_once.individual,
-        concurrency_id="individual",
-        show_progress="hidden",
-        api_name="page",
-        api_visibility="private",
+        **queued_event(at_once.individual, "individual"),
     )
     sample.click(
         events.samples,
         None,
         [part for card in cards for part in (card.prompt, card.files)],
-        queue=False,
-        show_progress="hidden",
-        api_name="page",
-        api_visibility="private",
+        **IMMEDIATE_EVENT,
     )
     events.mount(at_once)
     return [card.model for card in cards]
