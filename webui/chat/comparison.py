@@ -53,7 +53,7 @@ class Comparison:
 
 
 async def run_comparison(comparison: Comparison, requester: ChatRequester, visit: str, key: str) -> AsyncIterator[None]:
-    """Asks all lanes at once and yields while answers come."""
+    """Starts all runs together and yields while answers come."""
     asking = [
         asyncio.create_task(
             requester.send(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model

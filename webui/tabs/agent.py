@@ -77,7 +77,7 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     again.click(events.over, None, shown, **IMMEDIATE_EVENT)
     files.change(lambda: None, None, [session], **IMMEDIATE_EVENT)
     sample.click(events.samples, None, [files, what], **IMMEDIATE_EVENT)
-    events.mount(at_once)
+    events.mount_api(at_once)
     return model
 
 
@@ -116,7 +116,7 @@ class AgentHandlers:
     def samples(self) -> tuple[list[str], str]:
         return [str(path) for path in samples.screens()], _(TASK)
 
-    def mount(self, at_once: AtOnce) -> None:
+    def mount_api(self, at_once: AtOnce) -> None:
         async def ground(
             request: gr.Request,
             file: Any,

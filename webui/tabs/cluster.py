@@ -73,7 +73,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     scale.click(events_of.scale, [pool, engines, key], changed, **IMMEDIATE_EVENT)
     start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
     stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
-    events_of.mount(calls_at_once)
+    events_of.mount_api(calls_at_once)
     return ClusterTab(timer)
 
 
@@ -110,7 +110,7 @@ class ClusterHandlers:
     async def stop(self) -> str:
         return await _result_html(self._run.stop())
 
-    def mount(self, calls_at_once: int) -> None:
+    def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
             return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))

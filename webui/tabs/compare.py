@@ -59,9 +59,9 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
     sampling = sampling_controls()
-    said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
+    outcome = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
-        lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
+        answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
     stored = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
@@ -70,14 +70,14 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     box.submit(
         events.ask,
         [box, stored, models, *sampling],
-        [box, said, vote, stored, *lanes],
+        [box, outcome, vote, stored, *answers],
         **queued_event(at_once.compare, "compare"),
     )
-    vote.input(events.vote, [vote, stored], [stored, said], **IMMEDIATE_EVENT)
+    vote.input(events.vote, [vote, stored], [stored, outcome], **IMMEDIATE_EVENT)
     sample.click(events.sample, None, [box], **IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
         button.click(make, [stored], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
-    events.mount(at_once)
+    events.mount_api(at_once)
     return models
 
 
@@ -130,7 +130,7 @@ class CompareHandlers:
     def csv(self, stored: Any) -> dict[str, str] | None:
         return _saved_file(stored, "comparisons.csv", "text/csv", comparisons_csv)
 
-    def mount(self, at_once: AtOnce) -> None:
+    def mount_api(self, at_once: AtOnce) -> None:
         async def compare(
             request: gr.Request,
             text: str,
@@ -153,10 +153,10 @@ class CompareHandlers:
 
 
 def _run_updates(comparison: Comparison) -> list[Any]:
-    said = speed_verdicts(comparison)
+    verdicts = speed_verdicts(comparison)
     found: list[Any] = [
-        gr.update(value=run_markdown(lane, verdict), visible=True)
-        for lane, verdict in zip(comparison.runs, said, strict=True)
+        gr.update(value=run_markdown(run, verdict), visible=True)
+        for run, verdict in zip(comparison.runs, verdicts, strict=True)
     ]
     return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 

@@ -96,7 +96,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
         button.click(_save_handler(name), [pages], [saved], **IMMEDIATE_EVENT).then(
             None, [saved], None, js=SAVE_FILE_JS
         )
-    events.mount(at_once.programs)
+    events.mount_api(at_once.programs)
     return model
 
 
@@ -148,7 +148,7 @@ class DocumentsHandlers:
         page = found.pages[row]
         return gr.update(value=page.failure or page.text, label=page.name, visible=True)
 
-    def mount(self, calls_at_once: int) -> None:
+    def mount_api(self, calls_at_once: int) -> None:
         async def documents(
             request: gr.Request,
             files: list[Any],

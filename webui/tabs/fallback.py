@@ -59,7 +59,7 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
         [trail, text],
         **queued_event(settings.webui.at_once.fallback, "fallback"),
     )
-    events.mount()
+    events.mount_api()
     return [primary[1], fallback[1]]
 
 
@@ -128,7 +128,7 @@ class FallbackHandlers:
             by = alert_html(_("Nobody answered."))
         yield fallback_chain.attempts_html(last) + by, _answer_update(last)
 
-    def mount(self) -> None:
+    def mount_api(self) -> None:
         async def fallback(
             request: gr.Request,
             prompt: str,

@@ -53,7 +53,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
     with gr.Row(elem_classes="tools"):
         go = gr.Button(_("Run all"), variant="primary", size="sm")
         sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-    said = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
+    outcome = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
     sampling = sampling_controls()
@@ -62,7 +62,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
     go.click(
         events.ask,
         [*asked, *sampling],
-        [said, *(card.answer for card in cards)],
+        [outcome, *(card.answer for card in cards)],
         **queued_event(at_once.individual, "individual"),
     )
     sample.click(
@@ -71,7 +71,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
         [part for card in cards for part in (card.prompt, card.files)],
         **IMMEDIATE_EVENT,
     )
-    events.mount(at_once)
+    events.mount_api(at_once)
     return [card.model for card in cards]
 
 
@@ -97,30 +97,30 @@ class IndividualHandlers:
 
     async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         cards, sampling = asked[: 3 * CARDS], asked[3 * CARDS :]
-        lanes: list[ModelRun | None] = []
+        runs: list[ModelRun | None] = []
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)
-            lanes.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *sampling)) if used else None)
+            runs.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *sampling)) if used else None)
         uploads.hold_files(
-            request.session_hash or "", "individual", [file for lane in lanes if lane for file in lane.files]
+            request.session_hash or "", "individual", [file for run in runs if run for file in run.files]
         )
-        comparison = Comparison([lane for lane in lanes if lane])
+        comparison = Comparison([run for run in runs if run])
         if not comparison.runs:
             gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)  # Gradio empties every output of a generator that ends without a yield
             return
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         async for _update in run_comparison(comparison, self._asker, visit, key):
-            yield "", *_answer_texts(lanes, comparison)
-        yield status_html(comparison_summary(comparison)), *_answer_texts(lanes, comparison)
+            yield "", *_answer_texts(runs, comparison)
+        yield status_html(comparison_summary(comparison)), *_answer_texts(runs, comparison)
 
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
 
-    def mount(self, at_once: AtOnce) -> None:
+    def mount_api(self, at_once: AtOnce) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
             """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
-            lanes = [
+            runs = [
                 ModelRun(
                     str(question.get("text", "")),
                     file_paths(question.get("files")),
@@ -132,7 +132,7 @@ class IndividualHandlers:
                 )
                 for question in questions[:16]
             ]
-            comparison = Comparison(lanes)
+            comparison = Comparison(runs)
             key = request.headers.get(KEY_HEADER) or ""
             async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
                 pass
@@ -141,6 +141,6 @@ class IndividualHandlers:
         api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
-def _answer_texts(lanes: list[ModelRun | None], comparison: Comparison) -> list[Any]:
-    said = iter(speed_verdicts(comparison))
-    return [run_markdown(lane, next(said)) if lane else "" for lane in lanes]
+def _answer_texts(runs: list[ModelRun | None], comparison: Comparison) -> list[Any]:
+    verdicts = iter(speed_verdicts(comparison))
+    return [run_markdown(run, next(verdicts)) if run else "" for run in runs]
