@@ -12,7 +12,7 @@ TIMEOUT_S = 3
 
 
 def main() -> int:
-    url = f"http://127.0.0.1:{settings.read(os.environ).port}/"
+    url = f"http://127.0.0.1:{settings.read_settings(os.environ).port}/"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers={"Accept": "text/html"})  # with a login, its page is an answer too
     try:

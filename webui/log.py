@@ -10,7 +10,7 @@ from manyeyes.observability.log_format import JsonFormatter
 _logger = logging.getLogger("webui")
 
 
-def to_stdout() -> None:
+def configure_logging() -> None:
     """Sets Python's logging up for the process."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter("webui"))
@@ -20,5 +20,5 @@ def to_stdout() -> None:
     logging.captureWarnings(True)
 
 
-def event(name: str, **fields: object) -> None:
+def log_event(name: str, **fields: object) -> None:
     _logger.info(name, extra={"fields": fields})

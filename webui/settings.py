@@ -11,7 +11,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Gateway
 from manyeyes.config.loader import ConfigError, load, users_path
 from manyeyes.config.webui import WebUi
-from webui.cluster.endpoint_client import Address
+from webui.cluster.endpoint_client import EndpointAddress
 
 
 class SettingsError(ValueError):
@@ -19,7 +19,7 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class WebuiSettings:
     gateway_url: str = "http://gateway:8079"
     port: int = 7860
     title: str = WebUi().title
@@ -35,8 +35,12 @@ class Settings:
     controller_url: str = "http://controller:8081"
     prometheus_url: str = "http://prometheus:9090"
     locust_url: str = "http://loadtest:8089/locust"
-    primary: Address = field(default_factory=lambda: Address("Primary", "http://gateway:8079/v1", "auto"))
-    fallback: Address = field(default_factory=lambda: Address("Fallback", "http://gateway:8079/v1", "auto"))
+    primary: EndpointAddress = field(
+        default_factory=lambda: EndpointAddress("Primary", "http://gateway:8079/v1", "auto")
+    )
+    fallback: EndpointAddress = field(
+        default_factory=lambda: EndpointAddress("Fallback", "http://gateway:8079/v1", "auto")
+    )
     """For the Fallback tab; keys stay on the server."""
 
     @property
@@ -45,13 +49,13 @@ class Settings:
         return self.max_body_mb * 1024 * 1024
 
 
-def read(environ: Mapping[str, str]) -> Settings:
+def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
     """Settings from `environ`; a variable that is unset or empty takes its default.
 
     Raises SettingsError naming every variable that is wrong.
     """
     problems: list[str] = []
-    default = Settings()
+    default = WebuiSettings()
     if config := environ.get("MANYEYES_CONFIG", "").strip():
         try:
             cluster = load(Path(config))
@@ -74,21 +78,21 @@ def read(environ: Mapping[str, str]) -> Settings:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problems.append(f"MANYEYES_GATEWAY_URL wants an address like {default.gateway_url}, found {gateway_url!r}")
 
-    def address(name: str) -> Address:
+    def address(name: str) -> EndpointAddress:
         prefix = name.upper()
         base_url = text(f"{prefix}_BASE_URL", f"{gateway_url}/v1").rstrip("/")
         where = urlsplit(base_url)
         named = environ.get(f"{prefix}_BASE_URL", "").strip()
         if named and (where.scheme not in ("http", "https") or not where.hostname):
             problems.append(f"{prefix}_BASE_URL wants an address like https://api.example.com/v1, found {base_url!r}")
-        return Address(
+        return EndpointAddress(
             name,
             base_url,
             text(f"{prefix}_MODEL", "auto"),
             text(f"{prefix}_API_KEY", ""),
         )
 
-    settings = Settings(
+    settings = WebuiSettings(
         gateway_url=gateway_url,
         port=whole("MANYEYES_WEBUI_PORT", default.port, 65535),
         title=text("MANYEYES_WEBUI_TITLE", default.title),
@@ -109,11 +113,44 @@ def read(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _of_cluster(cluster: Cluster, users_file: Path) -> Settings:
-    return Settings(
+def _of_cluster(cluster: Cluster, users_file: Path) -> WebuiSettings:
+    return WebuiSettings(
         title=cluster.webui.title,
         greeting=cluster.webui.greeting,
         max_body_mb=cluster.gateway.max_body_mb,
         webui=cluster.webui,
         users_file=users_file,
     )
+
+
+@dataclass(frozen=True)
+class PageTexts:
+    title: str
+    greeting: str
+
+
+class CurrentPageTexts:
+    """Reads the file at every visit, and parses it when something else stands in it. While it is wrong the last texts stay."""
+
+    def __init__(self, begin: WebuiSettings, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._last = PageTexts(begin.title, begin.greeting)
+        self._path = Path(config) if (config := environ.get("MANYEYES_CONFIG", "").strip()) else None
+        self._seen = self._read()
+
+    def __call__(self) -> PageTexts:
+        """The texts for a visit that begins now."""
+        if (found := self._read()) != self._seen:
+            self._seen = found
+            try:
+                current = read_settings(self._environ)
+            except SettingsError:
+                return self._last
+            self._last = PageTexts(current.title, current.greeting)
+        return self._last
+
+    def _read(self) -> bytes:
+        try:
+            return self._path.read_bytes() if self._path else b""
+        except OSError:
+            return b""

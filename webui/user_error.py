@@ -2,76 +2,79 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import openai
 
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 
-RETRY = later("Press retry.")
+RETRY = N_("Press retry.")
 
 
 @dataclass(unsafe_hash=True)  # not frozen: Python writes the traceback into an exception that passes a context manager
-class Failure(Exception):
+class UserError(Exception):
     """`what` failed (one sentence) and what to do `next` (one sentence)."""
 
-    what: str
-    next: str = RETRY
-    cut: bool = False
+    summary: str
+    advice: str = RETRY
+    interrupted: bool = False
     """An answer that had begun broke off, so that another engine may go on with it."""
 
     def __str__(self) -> str:
-        return f"{self.what} {self.next}"
+        return f"{self.summary} {self.advice}"
 
 
-def was_cut() -> Failure:
-    return Failure(say("The answer was cut: the engine went away."), say(RETRY), cut=True)
+def answer_cut_error() -> UserError:
+    return UserError(_("The answer was cut: the engine went away."), _(RETRY), interrupted=True)
 
 
-def explain(error: Exception, gateway_url: str, begun: bool = False) -> Failure:
-    """`error`, raised while the gateway was asked, as a Failure. `begun`: a part of the answer had come."""
+def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
+    """`error`, raised while the gateway was asked, as a UserError. `begun`: a part of the answer had come."""
     match error:
         case openai.APIConnectionError() if begun:  # the client's name for a stream that breaks off, too
-            return was_cut()
-        case Failure():
+            return answer_cut_error()
+        case UserError():
             return error
         case openai.APIStatusError():
-            return _refused(error)
+            return _refusal_error(error)
         case openai.APITimeoutError():
-            return Failure(say("The gateway did not answer in time."), say(RETRY))
+            return UserError(_("The gateway did not answer in time."), _(RETRY))
         case openai.APIConnectionError():
-            return unreachable(gateway_url)
+            return gateway_unreachable_error(gateway_url)
         case openai.APIError():  # an error object inside a stream that began well
-            return Failure(
-                say("The engine stopped with an error: {said}", said=_sentence(error.message)), say(RETRY), cut=True
+            return UserError(
+                _("The engine stopped with an error: {said}", said=_sentence(error.message)),
+                _(RETRY),
+                interrupted=True,
             )
-    return was_cut()  # the transport's own errors: the connection broke while the answer came
+    return answer_cut_error()  # the transport's own errors: the connection broke while the answer came
 
 
-def unreachable(gateway_url: str) -> Failure:
-    return Failure(
-        say("The gateway at {url} cannot be reached.", url=gateway_url),
-        say("See whether it runs (docker compose ps gateway), then press retry."),
+def gateway_unreachable_error(gateway_url: str) -> UserError:
+    return UserError(
+        _("The gateway at {url} cannot be reached.", url=gateway_url),
+        _("See whether it runs (docker compose ps gateway), then press retry."),
     )
 
 
-def _refused(error: openai.APIStatusError) -> Failure:
-    said = _sentence(_message(error))
+def _refusal_error(error: openai.APIStatusError) -> UserError:
+    message = _sentence(_message(error))
     match error.status_code:
         case 400 | 422:
-            return Failure(said, say("Change the message or the settings, then send it again."))
+            return UserError(message, _("Change the message or the settings, then send it again."))
         case 401 | 403:
-            return Failure(said, say("Whoever runs this page sets its key in MANYEYES_API_KEY."))
+            return UserError(message, _("Whoever runs this page sets its key in MANYEYES_API_KEY."))
         case 404:
-            return Failure(said, say("Choose another model in the settings, then press retry."))
+            return UserError(message, _("Choose another model in the settings, then press retry."))
         case 413:
-            return Failure(said, say("Remove a picture or a video, or begin a new chat, then send it again."))
+            return UserError(message, _("Remove a picture or a video, or begin a new chat, then send it again."))
         case 429:
-            return Failure(said, say("Press retry {when}.", when=_when(error)))
+            return UserError(message, _("Press retry {when}.", when=_retry_time(error)))
         case 502 | 503 | 504:
-            return Failure(said, say("The engines may be starting. Press retry {when}.", when=_when(error)))
-    return Failure(
-        say("The gateway answered with status {status}: {said}", status=error.status_code, said=said), say(RETRY)
+            return UserError(message, _("The engines may be starting. Press retry {when}.", when=_retry_time(error)))
+    return UserError(
+        _("The gateway answered with status {status}: {said}", status=error.status_code, said=message), _(RETRY)
     )
 
 
@@ -80,14 +83,28 @@ def _message(error: openai.APIStatusError) -> str:
     message = error.body.get("message") if isinstance(error.body, dict) else None
     if isinstance(message, str):
         return message
-    return say("The gateway refused the request with status {status}", status=error.status_code)
+    return _("The gateway refused the request with status {status}", status=error.status_code)
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())[:500] or say("no reason was given")
+    text = " ".join(text.split())[:500] or _("no reason was given")
     return text if text.endswith((".", "!", "?", "。")) else f"{text}."
 
 
-def _when(error: openai.APIStatusError) -> str:
+def _retry_time(error: openai.APIStatusError) -> str:
     seconds = error.response.headers.get("retry-after", "")
-    return say("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else say("in a moment")
+    return _("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else _("in a moment")
+
+
+_logger = logging.getLogger("webui")
+
+
+def as_user_error(error: Exception) -> UserError:
+    """`error` itself if it is a UserError; anything else is a bug, and its traceback goes to the log."""
+    if isinstance(error, UserError):
+        return error
+    _logger.error("page_failed", exc_info=error)
+    return UserError(
+        _("The page made a mistake ({kind}).", kind=type(error).__name__),
+        _("Press retry; if it stays, tell whoever runs this page."),
+    )

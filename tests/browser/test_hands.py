@@ -13,7 +13,7 @@ from manyeyes.devcluster.eventually import eventually
 from tests.browser.browser_session import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
 from tests.browser.test_tabs import TABS
 from tests.browser.webui_cluster import page_stand
-from webui.i18n.chinese import CHINESE
+from webui.i18n.translations import ZH, load_translations
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
 ON_TOP = """(element, [x, y]) => {
@@ -106,7 +106,7 @@ def test_every_tab_is_opened_by_a_tap(browser: Browser, running: LocalCluster, w
 
 def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: LocalCluster) -> None:
     with on_a_phone(browser, f"{running.url}/zh/") as page:
-        for name in (CHINESE[name] for name in TABS):
+        for name in map(load_translations(ZH).gettext, TABS):
             tap_tab(page, name)
             selected = page.locator("button[role=tab][aria-selected=true]").get_by_text(name, exact=True)
             expect(selected.first).to_be_attached()

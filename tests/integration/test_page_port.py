@@ -11,10 +11,10 @@ import pytest
 from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from webui.chat.chat_request import Question
-from webui.chat.streamed_answer import Answer
-from webui.cluster.gateway_client import Gateway
-from webui.settings import Settings
+from webui.chat.completion_stream import ChatRequest
+from webui.chat.streamed_answer import StreamedAnswer
+from webui.cluster.gateway_client import GatewayClient
+from webui.settings import WebuiSettings
 
 ALICE = ApiKey(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)
 
@@ -32,16 +32,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield running
 
 
-def pages_gateway(cluster: LocalCluster) -> Gateway:
-    return Gateway(Settings(gateway_url=f"http://127.0.0.1:{cluster.ports['page']}"))
+def pages_gateway(cluster: LocalCluster) -> GatewayClient:
+    return GatewayClient(WebuiSettings(gateway_url=f"http://127.0.0.1:{cluster.ports['page']}"))
 
 
-def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> Answer:
-    async def asking() -> Answer:
-        answer = Answer(asked_s=time.monotonic())
+def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> StreamedAnswer:
+    async def asking() -> StreamedAnswer:
+        answer = StreamedAnswer(started_s=time.monotonic())
         messages = [{"role": "user", "content": "Hello"}]
         async with contextlib.aclosing(pages_gateway(cluster)) as gateway:
-            await gateway.ask(Question(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
+            await gateway.ask(ChatRequest(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
         return answer
 
     return asyncio.run(asking())
@@ -64,6 +64,6 @@ def test_a_visitors_requests_count_for_the_visitors_key(cluster: LocalCluster) -
     answers = [ask(cluster, "alice") for _ in range(6)]
     assert answers[0].failure is None
     assert answers[-1].failure is not None
-    assert "'alice'" in answers[-1].failure.what
+    assert "'alice'" in answers[-1].failure.summary
     eventually(lambda: '"key":"alice"' in cluster.log("access"), 5, 0.1, "the log names the visitor's key")
     assert ask(cluster).failure is None, "a visitor without a key has no limit"

@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from manyeyes.config.pools import Media, Pool
-from webui.chat import reasoning
+from webui.chat import streamed_answer
 from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import Controller, Sight, gauges_of, queried_of
-from webui.cluster.locust_client import LoadRun
-from webui.files import token_estimate
-from webui.files.attachments import Cost
-from webui.user_error import Failure
+from webui.cluster.controller_client import ClusterStatus, ControllerClient, parse_gauges, parse_query_result
+from webui.cluster.locust_client import LocustClient
+from webui.files import attachments
+from webui.files.attachments import AttachmentCost
+from webui.user_error import UserError
 
 ENGINE = {
     "name": "gpu-0",
@@ -37,7 +37,7 @@ POOL = {
 
 def test_an_engine_shows_its_state_its_load_and_its_hidden_queue() -> None:
     gauges = {"tokens_per_s": {"gpu-0": 61.2}, "kv": {"gpu-0": 0.42}, "cached": {"gpu-0": 0.8}, "gpu": {"0": 97.0}}
-    text = cluster_view.pools(Sight([POOL], gauges=gauges))
+    text = cluster_view.pools_html(ClusterStatus([POOL], gauges=gauges))
     for part in (
         "suspect",
         "no answer for 3 s",
@@ -49,33 +49,33 @@ def test_an_engine_shows_its_state_its_load_and_its_hidden_queue() -> None:
         "p95 812 ms",
     ):
         assert part in text
-    assert cluster_view.engine_names(Sight([POOL])) == ["gpu-0"]
+    assert cluster_view.engine_names(ClusterStatus([POOL])) == ["gpu-0"]
 
 
 def test_an_older_controller_leaves_cells_empty() -> None:
-    text = cluster_view.pools(Sight([POOL | {"engines": [{"name": "gpu-0", "state": "up"}]}]))
+    text = cluster_view.pools_html(ClusterStatus([POOL | {"engines": [{"name": "gpu-0", "state": "up"}]}]))
     assert text.count("<td>–</td>") == 8
 
 
 def test_a_controller_that_is_gone_is_told_with_what_to_do() -> None:
-    assert "docker compose ps controller" in cluster_view.pools(Sight(None))
+    assert "docker compose ps controller" in cluster_view.pools_html(ClusterStatus(None))
 
 
 def test_what_the_controller_says_is_escaped() -> None:
     events = [{"at": "2026-11-21T17:00:00+00:00", "sentence": "<script>"}]
-    assert "<script>" not in cluster_view.events(Sight([], events))
-    assert "17:00:00" in cluster_view.events(Sight([], events))
+    assert "<script>" not in cluster_view.events_html(ClusterStatus([], events))
+    assert "17:00:00" in cluster_view.events_html(ClusterStatus([], events))
 
 
 def test_gauges_are_read_from_prometheus_text_and_queries() -> None:
     text = 'manyeyes_engine_tokens_per_second{engine="gpu-0",pool="big"} 61.5\nother{engine="gpu-0"} 1\n'
-    assert gauges_of(text) == {"tokens_per_s": {"gpu-0": 61.5}, "kv": {}}
+    assert parse_gauges(text) == {"tokens_per_s": {"gpu-0": 61.5}, "kv": {}}
     result = [{"metric": {"engine": "a"}, "value": [1, "0.5"]}, {"metric": {"engine": "b"}, "value": [1, "NaN"]}]
-    assert queried_of({"data": {"result": result}}) == {"a": 0.5}
-    assert queried_of({"error": "x"}) == {}
+    assert parse_query_result({"data": {"result": result}}) == {"a": 0.5}
+    assert parse_query_result({"error": "x"}) == {}
 
 
-def answering(controller: Controller | LoadRun, handler: Any) -> None:
+def answering(controller: ControllerClient | LocustClient, handler: Any) -> None:
     controller._client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
 
 
@@ -88,15 +88,15 @@ async def test_a_change_carries_the_typed_key_and_a_refusal_is_told_in_its_words
             return httpx.Response(409, json={"error": {"message": "big is served elsewhere."}})
         return httpx.Response(200, json={"in_flight": 2})
 
-    controller = Controller("http://controller:8081", "http://prometheus:9090")
+    controller = ControllerClient("http://controller:8081", "http://prometheus:9090")
     answering(controller, handler)
     assert "2 it has in flight goes on" in await controller.drain("gpu 0", " key ")
     assert asked[0].headers["authorization"] == "Bearer key"
     assert asked[0].url.raw_path == b"/api/engines/gpu%200/drain"
-    with pytest.raises(Failure, match="served elsewhere"):
+    with pytest.raises(UserError, match="served elsewhere"):
         await controller.scale("big", 2, "key")
     assert json.loads(asked[1].content) == {"engines": 2}
-    with pytest.raises(Failure, match="admin key"):
+    with pytest.raises(UserError, match="admin key"):
         await controller.resume("gpu-0", "")
     assert len(asked) == 2
 
@@ -111,27 +111,27 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
             200, json=stats | {"current_response_time_percentiles": {"response_time_percentile_0.95": 850}}
         )
 
-    run = LoadRun("http://loadtest:8089/locust")
+    run = LocustClient("http://loadtest:8089/locust")
     answering(run, handler)
     assert await run.start(20, 2.0) == "20 people begin, 2 a second."
-    shown = locust_client.shown(await run.stats())
+    shown = locust_client.load_run_html(await run.stats())
     assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
-    with pytest.raises(Failure, match="1 to 500"):
+    with pytest.raises(UserError, match="1 to 500"):
         await run.start(5000, 1)
 
 
 def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     pool = Pool(name="big", model="org/Big", max_model_len=2048, media=Media(images_per_prompt=1))
-    one, two = Cost("a.png", 900, "10 × 10", pictures=1), Cost("b.png", 1300, "10 × 10", pictures=1)
-    assert "900 vision tokens" in token_estimate.line([one], "", pool)
-    assert "alert" not in token_estimate.line([one], "", pool)
-    assert "big takes 1 pictures" in token_estimate.line([one, two], "", pool)
-    assert "does not fit" in token_estimate.line([Cost("c.png", 2500, "", pictures=1)], "", pool)
-    assert token_estimate.line([], "long text", pool) == ""
+    one, two = AttachmentCost("a.png", 900, "10 × 10", pictures=1), AttachmentCost("b.png", 1300, "10 × 10", pictures=1)
+    assert "900 vision tokens" in attachments.estimate_html([one], "", pool)
+    assert "alert" not in attachments.estimate_html([one], "", pool)
+    assert "big takes 1 pictures" in attachments.estimate_html([one, two], "", pool)
+    assert "does not fit" in attachments.estimate_html([AttachmentCost("c.png", 2500, "", pictures=1)], "", pool)
+    assert attachments.estimate_html([], "long text", pool) == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "thought", "answer"),
+    ("text", "reasoning", "answer"),
     [
         ("plain", "", "plain"),
         ("<think>hm</think>\nyes", "hm", "yes"),
@@ -141,5 +141,5 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     ],
     ids=["none", "both tags", "closing tag only", "still thinking", "half a tag"],
 )
-def test_thinking_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
-    assert reasoning.split(text) == (thought, answer)
+def test_thinking_is_told_from_the_answer(text: str, reasoning: str, answer: str) -> None:
+    assert streamed_answer.split_reasoning(text) == (reasoning, answer)

@@ -8,16 +8,16 @@ import pytest
 
 from webui.chat import message_builder
 from webui.chat.message_builder import (
-    answered,
     assistant_message,
-    check_size,
-    sent,
-    to_openai,
+    box_value,
+    check_request_size,
+    drop_unanswered,
+    openai_messages,
+    request_bytes,
     user_message,
-    wire_bytes,
 )
-from webui.chat.streamed_answer import mark
-from webui.user_error import Failure
+from webui.chat.streamed_answer import switch_mark
+from webui.user_error import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def as_gradio_hands_it_back(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_pictures_and_videos_come_before_the_text(picture: str, video: str) -> None:
-    [message] = to_openai([user_message("What is this?", [picture, video])], system="")
+    [message] = openai_messages([user_message("What is this?", [picture, video])], system="")
     assert [part["type"] for part in message["content"]] == ["image_url", "video_url", "text"]
     assert message["content"][0]["image_url"]["url"] == "data:image/png;base64,cG5n"
     assert message["content"][1]["video_url"]["url"].startswith("data:video/mp4;base64,")
@@ -58,7 +58,7 @@ def test_pictures_and_videos_come_before_the_text(picture: str, video: str) -> N
 
 
 def test_text_alone_is_a_plain_string() -> None:
-    assert to_openai([user_message("hi", [])], system="") == [{"role": "user", "content": "hi"}]
+    assert openai_messages([user_message("hi", [])], system="") == [{"role": "user", "content": "hi"}]
 
 
 def test_every_turn_is_resent_with_its_pictures_and_without_the_page_s_notes(picture: str) -> None:
@@ -67,7 +67,7 @@ def test_every_turn_is_resent_with_its_pictures_and_without_the_page_s_notes(pic
         as_gradio_hands_it_back(assistant_message("A cat.", "cpu-0 · 3 in / 4 out")),
         user_message("second", []),
     ]
-    messages = to_openai(history, system=" Be brief. ")
+    messages = openai_messages(history, system=" Be brief. ")
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[0]["content"] == "Be brief."
     assert messages[1]["content"][0]["image_url"]["url"].endswith("cG5n")
@@ -82,19 +82,19 @@ def test_a_question_without_any_answer_is_not_resent() -> None:
         user_message("refused", []),
         assistant_message("", "**busy** Press retry."),
     ]
-    assert answered(history) == history[:2]
+    assert drop_unanswered(history) == history[:2]
 
 
 def test_a_cut_answer_stays_in_the_conversation() -> None:
     history = [user_message("first", []), assistant_message("Half an ans", "**cut**")]
-    assert answered(history) == history
+    assert drop_unanswered(history) == history
 
 
 def test_a_question_can_be_put_back_into_the_box(picture: str) -> None:
     message = user_message("What is this?", [picture])
     expected = {"text": "What is this?", "files": [picture]}
-    assert sent(message) == expected
-    assert sent(as_gradio_hands_it_back(message)) == expected
+    assert box_value(message) == expected
+    assert box_value(as_gradio_hands_it_back(message)) == expected
 
 
 def test_the_size_is_never_told_too_small(picture: str, video: str) -> None:
@@ -103,38 +103,42 @@ def test_the_size_is_never_told_too_small(picture: str, video: str) -> None:
         assistant_message("日本 " * 50, "note"),
         user_message("more", [picture]),
     ]
-    body = json.dumps({"messages": to_openai(history, "system")}, ensure_ascii=False).encode()
-    assert len(body) <= wire_bytes(history, "system") <= len(body) + message_builder.TEXT_OVERHEAD + 1000
+    body = json.dumps({"messages": openai_messages(history, "system")}, ensure_ascii=False).encode()
+    assert len(body) <= request_bytes(history, "system") <= len(body) + message_builder.TEXT_OVERHEAD + 1000
 
 
 def test_too_large_a_chat_is_told_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     path.write_bytes(b"\0" * 2_000_000)
     history = [user_message("Watch", [str(path)])]
-    check_size(history, "", max_bytes=3 * 1024 * 1024)
-    with pytest.raises(Failure, match=r"2\.5 MB to send; the limit is 2 MB\. Send fewer or smaller files"):
-        check_size(history, "", max_bytes=2 * 1024 * 1024)
+    check_request_size(history, "", max_bytes=3 * 1024 * 1024)
+    with pytest.raises(UserError, match=r"2\.5 MB to send; the limit is 2 MB\. Send fewer or smaller files"):
+        check_request_size(history, "", max_bytes=2 * 1024 * 1024)
 
 
 def test_a_file_that_is_no_upload_is_never_read(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="was not uploaded"):
-        to_openai([user_message("", ["/etc/hostname.png"])], system="")
+    with pytest.raises(UserError, match="was not uploaded"):
+        openai_messages([user_message("", ["/etc/hostname.png"])], system="")
 
 
 def test_thinking_is_shown_and_not_sent_again() -> None:
     history = [
         user_message("first", []),
-        as_gradio_hands_it_back(message_builder.thought_message("hm", 2.0))
+        as_gradio_hands_it_back(message_builder.reasoning_message("hm", 2.0))
         | {"metadata": {"title": "Thought for 2 s"}},
         assistant_message("A cat.", ""),
     ]
-    assert [message["content"] for message in to_openai(history, "")] == ["first", "A cat."]
-    assert answered(history) == history
+    assert [message["content"] for message in openai_messages(history, "")] == ["first", "A cat."]
+    assert drop_unanswered(history) == history
 
 
 def test_a_question_with_thinking_and_no_answer_is_dropped() -> None:
-    history = [user_message("first", []), message_builder.thought_message("hm", 2.0), assistant_message("", "**cut**")]
-    assert answered(history) == []
+    history = [
+        user_message("first", []),
+        message_builder.reasoning_message("hm", 2.0),
+        assistant_message("", "**cut**"),
+    ]
+    assert drop_unanswered(history) == []
 
 
 def test_an_edited_question_keeps_its_files_and_loses_what_followed(picture: str) -> None:
@@ -144,7 +148,7 @@ def test_an_edited_question_keeps_its_files_and_loses_what_followed(picture: str
         user_message("c", [picture]),
         assistant_message("d", ""),
     ]
-    changed = message_builder.edited(history, 2, "C")
+    changed = message_builder.replace_question(history, 2, "C")
     assert changed == [history[0], history[1], user_message("C", [picture])]
 
 
@@ -157,16 +161,16 @@ def test_deleting_takes_a_question_with_its_answer(index: int) -> None:
         assistant_message("d", ""),
         user_message("e", []),
     ]
-    assert message_builder.without(history, index) == [history[0], history[1], history[4]]
+    assert message_builder.remove_question(history, index) == [history[0], history[1], history[4]]
 
 
 def test_more_pictures_than_the_model_takes_are_explained(picture: str) -> None:
     history = [user_message("a", [picture, picture]), assistant_message("b", ""), user_message("c", [picture])]
-    message_builder.check_count(history, "big", 3, 1)
-    with pytest.raises(Failure, match="3 pictures; big takes 2 in one chat"):
-        message_builder.check_count(history, "big", 2, 1)
+    message_builder.check_media_count(history, "big", 3, 1)
+    with pytest.raises(UserError, match="3 pictures; big takes 2 in one chat"):
+        message_builder.check_media_count(history, "big", 2, 1)
 
 
 def test_the_mark_of_a_changed_engine_is_not_sent_back() -> None:
-    shown = f"The cat{mark('gpu-0')}sits."
-    assert to_openai([assistant_message(shown, "")], "")[0]["content"] == "The catsits."
+    shown = f"The cat{switch_mark('gpu-0')}sits."
+    assert openai_messages([assistant_message(shown, "")], "")[0]["content"] == "The catsits."

@@ -14,11 +14,11 @@ from PIL import Image
 
 from manyeyes.config.pools import Media
 from manyeyes.devcluster.eventually import eventually
-from webui.chat.sampling_settings import Knobs
+from webui.chat.sampling_settings import SamplingSettings
 from webui.files import attachments, decoding, images, pdf, videos
-from webui.files.attachments import Limits
-from webui.files.decoding import Budget
-from webui.user_error import Failure
+from webui.files.attachments import AttachmentLimits
+from webui.files.decoding import DecodeBudget
+from webui.user_error import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -75,33 +75,33 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
     path = folder / "bomb.png"
     path.write_bytes(make(*sides))
     for look in (
-        lambda: attachments.costs([str(path)], Limits(), Media()),
-        lambda: attachments.prepared([str(path)], Limits(), Media()),
-        lambda: images.read(path),
-        lambda: images.size(path),
+        lambda: attachments.estimate_costs([str(path)], AttachmentLimits(), Media()),
+        lambda: attachments.prepare_attachments([str(path)], AttachmentLimits(), Media()),
+        lambda: images.read_image(path),
+        lambda: images.image_size(path),
     ):
-        with pytest.raises(Failure, match="too many pixels") as caught:
+        with pytest.raises(UserError, match="too many pixels") as caught:
             look()
-        assert caught.value.next == "Scale it down, then attach it again."
+        assert caught.value.advice == "Scale it down, then attach it again."
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM", "TGA"])
 def test_what_only_looks_like_a_picture_that_engines_take_is_not_read(folder: Path, kind: str) -> None:
     path = folder / "icon.png"
     Image.new("RGB", (64, 64)).save(path, kind)
-    with pytest.raises(Failure, match="not a picture that can be read"):
-        images.read(path)
+    with pytest.raises(UserError, match="not a picture that can be read"):
+        images.read_image(path)
 
 
 def test_the_first_frame_of_an_animation_is_all_that_is_read(folder: Path) -> None:
     path = folder / "cat.gif"
     frames = [Image.new("P", (40, 30), shade) for shade in range(5)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert images.read(path).size == (40, 30)
+    assert images.read_image(path).size == (40, 30)
 
 
 def test_who_comes_when_the_budget_is_used_up_waits_and_then_has_its_turn() -> None:
-    budget, most = Budget(100), []
+    budget, most = DecodeBudget(100), []
     held = threading.Semaphore(0)
     lock = threading.Lock()
     now = 0
@@ -125,25 +125,25 @@ def test_who_comes_when_the_budget_is_used_up_waits_and_then_has_its_turn() -> N
 
 
 def test_a_file_that_needs_more_than_there_is_gets_all_of_it() -> None:
-    budget = Budget(100, wait_s=0.01)
+    budget = DecodeBudget(100, wait_s=0.01)
     with budget.holding(1000):
-        refused: list[Failure] = []
+        refused: list[UserError] = []
 
         def work() -> None:
             try:
                 with budget.holding(1):
                     pass
-            except Failure as failure:
+            except UserError as failure:
                 refused.append(failure)
 
         in_threads(1, work)[0].join(20)
-        assert "busy" in refused[0].what
+        assert "busy" in refused[0].summary
     with budget.holding(100):
         pass
 
 
 def test_what_fails_gives_its_room_back_and_what_is_inside_takes_none() -> None:
-    budget = Budget(100, wait_s=0.01)
+    budget = DecodeBudget(100, wait_s=0.01)
     for _ in range(3):
         with pytest.raises(ValueError, match="damaged"), budget.holding(60), budget.holding(60):
             raise ValueError("damaged")
@@ -151,9 +151,9 @@ def test_what_fails_gives_its_room_back_and_what_is_inside_takes_none() -> None:
         pass
 
 
-def used_at_most(monkeypatch: pytest.MonkeyPatch, bytes_needed: int) -> Budget:
-    budget = Budget(bytes_needed, wait_s=0.01)
-    monkeypatch.setattr(decoding, "SHARED", budget)
+def used_at_most(monkeypatch: pytest.MonkeyPatch, bytes_needed: int) -> DecodeBudget:
+    budget = DecodeBudget(bytes_needed, wait_s=0.01)
+    monkeypatch.setattr(decoding, "SHARED_BUDGET", budget)
     return budget
 
 
@@ -166,14 +166,14 @@ def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatc
     document = pypdfium2.PdfDocument.new()
     document.new_page(595, 842)
     document.save(folder / "letter.pdf")
-    clip = videos.look(folder / "walk.mp4")
+    clip = videos.probe_video(folder / "walk.mp4")
     ways: list[Callable[[], object]] = [
-        lambda: images.read(folder / "cat.png"),
-        lambda: images.shrunk(folder / "cat.png", 1280),
-        lambda: attachments.prepared([str(folder / "cat.png")], Limits(), Media()),
-        lambda: pdf.page(folder / "letter.pdf", 0, 1280),
-        lambda: videos.look(folder / "walk.mp4"),
-        lambda: videos.thinned(folder / "walk.mp4", folder / "thin.mp4", clip, 4, 320),
+        lambda: images.read_image(folder / "cat.png"),
+        lambda: images.shrink_image(folder / "cat.png", 1280),
+        lambda: attachments.prepare_attachments([str(folder / "cat.png")], AttachmentLimits(), Media()),
+        lambda: pdf.render_page(folder / "letter.pdf", 0, 1280),
+        lambda: videos.probe_video(folder / "walk.mp4"),
+        lambda: videos.thin_video(folder / "walk.mp4", folder / "thin.mp4", clip, 4, 320),
     ]
     used_up = used_at_most(monkeypatch, 1)
     in_use, end = threading.Event(), threading.Event()
@@ -186,7 +186,7 @@ def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatc
     [holder] = in_threads(1, hold)
     assert in_use.wait(20)
     for way in ways:
-        with pytest.raises(Failure, match="busy with large files"):
+        with pytest.raises(UserError, match="busy with large files"):
             way()
     end.set()
     holder.join(20)
@@ -198,19 +198,21 @@ def test_a_program_cannot_have_a_page_drawn_larger_than_the_page_itself_offers(f
     document = pypdfium2.PdfDocument.new()
     document.new_page(14_400, 14_400)  # 200 inches
     document.save(folder / "wall.pdf")
-    [one] = attachments.prepared([str(folder / "wall.pdf")], Knobs("m", longest=500_000).limits, Media())
-    assert images.size(one.path) == (images.MOST_SIDE, images.MOST_SIDE)
-    assert max(pdf.page(folder / "wall.pdf", 0, 500_000).size) == images.MOST_SIDE
-    assert Knobs("m", most_frames=10**6).limits.most_frames == videos.MOST_FRAMES
+    [one] = attachments.prepare_attachments(
+        [str(folder / "wall.pdf")], SamplingSettings("m", longest=500_000).limits, Media()
+    )
+    assert images.image_size(one.path) == (images.MAX_SIDE, images.MAX_SIDE)
+    assert max(pdf.render_page(folder / "wall.pdf", 0, 500_000).size) == images.MAX_SIDE
+    assert SamplingSettings("m", most_frames=10**6).limits.most_frames == videos.MAX_FRAMES
 
 
 def test_a_page_that_holds_a_picture_of_too_many_pixels_is_not_drawn(folder: Path) -> None:
     path = folder / "bomb.pdf"
     path.write_bytes(PDF_BOMB % (30_000, 30_000))
-    with pytest.raises(Failure, match="too many pixels"):
-        pdf.page(path, 0, 1280)
+    with pytest.raises(UserError, match="too many pixels"):
+        pdf.render_page(path, 0, 1280)
     path.write_bytes(PDF_BOMB % (30, 30))
-    assert max(pdf.page(path, 0, 1280).size) > 0
+    assert max(pdf.render_page(path, 0, 1280).size) > 0
 
 
 def test_a_video_of_too_large_frames_is_refused_before_a_frame_is_decoded(
@@ -219,9 +221,9 @@ def test_a_video_of_too_large_frames_is_refused_before_a_frame_is_decoded(
     writer = cv2.VideoWriter(str(folder / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 180))
     writer.write(np.zeros((180, 320, 3), np.uint8))
     writer.release()
-    monkeypatch.setattr(decoding, "MOST_PIXELS", 320 * 180 - 1)
-    with pytest.raises(Failure, match="too many pixels"):
-        videos.look(folder / "walk.mp4")
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 320 * 180 - 1)
+    with pytest.raises(UserError, match="too many pixels"):
+        videos.probe_video(folder / "walk.mp4")
 
 
 PDF_BOMB = b"""%%PDF-1.4

@@ -14,12 +14,12 @@ from gradio.block_function import BlockFunction
 from gradio.helpers import special_args
 
 import webui
-from webui.app import page
-from webui.chat.model_limits import Caps
-from webui.cluster.gateway_client import Gateway
-from webui.files.batch import Batch, Page, State
-from webui.i18n.language import ENGLISH, ZH, speaking
-from webui.settings import Settings
+from webui.app import build_page
+from webui.chat.chat_requester import ModelLimits
+from webui.cluster.gateway_client import GatewayClient
+from webui.files.batch import BatchPage, PageBatch, PageState
+from webui.i18n.translations import ENGLISH, ZH, use_language
+from webui.settings import WebuiSettings
 
 ROOT = Path(webui.__file__).parent
 WRITES_EVENTS = (ROOT / "chat/chat_handlers.py", *sorted((ROOT / "tabs").glob("*.py")))
@@ -33,11 +33,11 @@ NOBODY = "http://127.0.0.1:9"
 
 def built(language: str) -> gr.Blocks:
     """The page; inside a loop, because Gradio makes one of its own where there is none, and never closes it."""
-    settings = Settings(gateway_url=NOBODY, controller_url=NOBODY, prometheus_url=NOBODY, locust_url=NOBODY)
+    settings = WebuiSettings(gateway_url=NOBODY, controller_url=NOBODY, prometheus_url=NOBODY, locust_url=NOBODY)
 
     async def building() -> gr.Blocks:
-        with speaking(language):
-            return page(settings, Gateway(settings), Caps(None))
+        with use_language(language):
+            return build_page(settings, GatewayClient(settings), ModelLimits(None))
 
     return asyncio.run(building())
 
@@ -90,8 +90,8 @@ def asks_for_nothing(event: BlockFunction) -> bool:
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
     names = [function(event).__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
     assert set(names) >= {
-        "Replies.to_box", "Documents.read", "Documents.again", "Compare.ask", "Individual.ask", "Fallback.run",
-        "Agent.step", "Agent.every",
+        "ReplyHandlers.submit", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.ask", "IndividualHandlers.ask", "FallbackHandlers.run",
+        "AgentHandlers.step", "AgentHandlers.every",
     }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_documents_that_cannot_be_read_leave_the_table_as_it_is(
     broken = tmp_path / "broken.pdf"
     broken.write_bytes(b"no PDF")
     unchanged = [(gr.skip(),) * 3]
-    event = event_named(blocks, "Documents.read")
+    event = event_named(blocks, "DocumentsHandlers.read")
     files = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.File))
     schema = next(nth for nth, component in enumerate(event.inputs) if isinstance(component, gr.Code))
     inputs = [empty(component, "") for component in event.inputs]
@@ -161,5 +161,5 @@ def test_documents_that_cannot_be_read_leave_the_table_as_it_is(
     picture = webui.__path__[0] + "/samples/receipt.png"
     inputs[files], inputs[schema] = [picture], "no JSON"
     assert asyncio.run(answered(event, inputs)) == unchanged
-    inputs[0] = Batch([Page(1, Path(picture), state=State.READING)], begun_s=1.0)
+    inputs[0] = PageBatch([BatchPage(1, Path(picture), state=PageState.READING)], started_s=1.0)
     assert asyncio.run(answered(event, inputs)) == unchanged

@@ -10,10 +10,10 @@ from PIL import Image
 
 from manyeyes.config.pools import Media
 from webui.files import attachments, images, videos, vision_tokens
-from webui.files.attachments import Limits, costs, prepared
-from webui.user_error import Failure
+from webui.files.attachments import AttachmentLimits, estimate_costs, prepare_attachments
+from webui.user_error import UserError
 
-LIMITS = Limits()
+LIMITS = AttachmentLimits()
 MEDIA = Media()
 
 
@@ -53,15 +53,15 @@ def written(folder: Path, name: str, data: bytes) -> str:
 
 
 def test_a_large_picture_is_scaled_down_and_says_so(folder: Path) -> None:
-    [one] = prepared([a_picture(folder, 4000, 3000)], LIMITS, MEDIA)
-    assert images.size(one.path) == (1280, 960)
-    assert one.said == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
+    [one] = prepare_attachments([a_picture(folder, 4000, 3000)], LIMITS, MEDIA)
+    assert images.image_size(one.path) == (1280, 960)
+    assert one.note == "cat.png: 4000 × 3000 scaled down to 1280 × 960"
 
 
 def test_a_small_picture_goes_as_it_is(folder: Path) -> None:
     path = a_picture(folder, 400, 300)
-    [one] = prepared([path], LIMITS, MEDIA)
-    assert (str(one.path), one.said) == (path, "")
+    [one] = prepare_attachments([path], LIMITS, MEDIA)
+    assert (str(one.path), one.note) == (path, "")
 
 
 def test_a_picture_turned_by_its_camera_is_sent_upright(folder: Path) -> None:
@@ -69,29 +69,29 @@ def test_a_picture_turned_by_its_camera_is_sent_upright(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (3000, 2000), "teal").save(path, exif=exif)
-    [one] = prepared([str(path)], LIMITS, MEDIA)
-    assert images.size(one.path) == (853, 1280)
+    [one] = prepare_attachments([str(path)], LIMITS, MEDIA)
+    assert images.image_size(one.path) == (853, 1280)
 
 
 def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(folder: Path) -> None:
     path = Path(a_video(folder, 20))
-    sent = attachments.sent_as(Limits(most_frames=8), MEDIA)(path)
-    clip = videos.look(sent)
+    sent = attachments.sent_file_resolver(AttachmentLimits(most_frames=8), MEDIA)(path)
+    clip = videos.probe_video(sent)
     assert (clip.frames, round(clip.seconds)) == (8, 20)
-    [one] = prepared([str(path)], Limits(most_frames=8), MEDIA)
-    assert (one.path, one.said) == (path, "walk.mp4: 8 of 200 frames")
+    [one] = prepare_attachments([str(path)], AttachmentLimits(most_frames=8), MEDIA)
+    assert (one.path, one.note) == (path, "walk.mp4: 8 of 200 frames")
 
 
 def test_each_page_of_a_pdf_becomes_a_picture(folder: Path) -> None:
-    found = prepared([a_pdf(folder, 3)], LIMITS, MEDIA)
-    assert [images.size(one.path) for one in found] == [(905, 1280)] * 3
-    assert found[0].said == "letter.pdf: 3 pages sent as pictures"
+    found = prepare_attachments([a_pdf(folder, 3)], LIMITS, MEDIA)
+    assert [images.image_size(one.path) for one in found] == [(905, 1280)] * 3
+    assert found[0].note == "letter.pdf: 3 pages sent as pictures"
 
 
 def test_what_is_told_before_is_what_is_counted_after(folder: Path) -> None:
     files = [a_picture(folder, 4000, 3000), a_video(folder, 20), a_pdf(folder, 2)]
-    before = sum(cost.tokens for cost in costs(files, LIMITS, MEDIA))
-    after = sum(one.tokens for one in prepared(files, LIMITS, MEDIA))
+    before = sum(cost.tokens for cost in estimate_costs(files, LIMITS, MEDIA))
+    after = sum(one.tokens for one in prepare_attachments(files, LIMITS, MEDIA))
     assert before == after
 
 
@@ -101,11 +101,11 @@ def test_what_is_told_before_is_what_is_counted_after(folder: Path) -> None:
     ids=["as it is", "small", "scaled up to min_pixels", "scaled down to max_pixels"],
 )
 def test_32_by_32_pixels_are_a_token_within_the_pools_limits(size: tuple[int, int], tokens: int) -> None:
-    assert vision_tokens.picture(*size, MEDIA) == tokens + vision_tokens.AROUND
+    assert vision_tokens.image_tokens(*size, MEDIA) == tokens + vision_tokens.IMAGE_MARK_TOKENS
 
 
 def test_a_pool_with_a_smaller_limit_costs_less() -> None:
-    assert vision_tokens.picture(2000, 2000, Media(max_pixels=262_144)) <= 256 + vision_tokens.AROUND
+    assert vision_tokens.image_tokens(2000, 2000, Media(max_pixels=262_144)) <= 256 + vision_tokens.IMAGE_MARK_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -122,41 +122,41 @@ def test_a_pool_with_a_smaller_limit_costs_less() -> None:
 )
 def test_a_bad_file_is_named_with_what_is_wrong(folder: Path, name: str, data: bytes, said: str) -> None:
     path = written(folder, name, data)
-    for look in (costs, prepared):
-        with pytest.raises(Failure, match=said) as caught:
+    for look in (estimate_costs, prepare_attachments):
+        with pytest.raises(UserError, match=said) as caught:
             look([path], LIMITS, MEDIA)
-        assert caught.value.next
+        assert caught.value.advice
 
 
 def test_a_picture_cut_in_the_middle_is_found_here_and_not_by_an_engine(folder: Path) -> None:
     whole = Path(a_picture(folder, 900, 900)).read_bytes()
     path = written(folder, "half.png", whole[: len(whole) // 2])
-    with pytest.raises(Failure, match="damaged"):
-        prepared([path], LIMITS, MEDIA)
+    with pytest.raises(UserError, match="damaged"):
+        prepare_attachments([path], LIMITS, MEDIA)
 
 
 def test_a_picture_of_400_million_pixels_is_refused_before_it_is_decoded(folder: Path) -> None:
     path = folder / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
-    with pytest.raises(Failure, match="too many pixels"):
-        costs([str(path)], LIMITS, MEDIA)
+    with pytest.raises(UserError, match="too many pixels"):
+        estimate_costs([str(path)], LIMITS, MEDIA)
 
 
 def test_a_pdf_with_a_password_says_what_to_do(folder: Path) -> None:
     path = written(folder, "locked.pdf", LOCKED)
-    with pytest.raises(Failure, match="password"):
-        costs([path], LIMITS, MEDIA)
+    with pytest.raises(UserError, match="password"):
+        estimate_costs([path], LIMITS, MEDIA)
 
 
 def test_a_pdf_of_too_many_pages_points_to_documents(folder: Path) -> None:
-    with pytest.raises(Failure, match="Documents tab"):
-        prepared([a_pdf(folder, 6)], LIMITS, MEDIA, most_pages=5)
+    with pytest.raises(UserError, match="Documents tab"):
+        prepare_attachments([a_pdf(folder, 6)], LIMITS, MEDIA, most_pages=5)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd"])
 def test_a_path_that_is_no_upload_is_refused(path: str) -> None:
-    with pytest.raises(Failure, match="not uploaded"):
-        costs([path], LIMITS, MEDIA)
+    with pytest.raises(UserError, match="not uploaded"):
+        estimate_costs([path], LIMITS, MEDIA)
 
 
 # A PDF whose security handler wants a password nobody has: the check of the empty one fails.

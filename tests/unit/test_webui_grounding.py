@@ -6,12 +6,10 @@ import pytest
 from PIL import Image
 
 from webui.chat import screenshot_agent
-from webui.chat.screenshot_agent import Step
-from webui.chat.streamed_answer import Answer
-from webui.files import grounding
-from webui.files.grounding import Mark
+from webui.chat.screenshot_agent import AgentStep, GroundingMark
+from webui.chat.streamed_answer import StreamedAnswer
 
-BOX = Mark((100, 200, 300, 400), "cat")
+BOX = GroundingMark((100, 200, 300, 400), "cat")
 
 
 @pytest.mark.parametrize(
@@ -26,35 +24,37 @@ BOX = Mark((100, 200, 300, 400), "cat")
     ids=["list", "fenced", "between words", "cut", "nested"],
 )
 def test_a_box_is_found_however_the_answer_wraps_it(text: str) -> None:
-    assert grounding.marks(text) == [BOX]
+    assert screenshot_agent.find_marks(text) == [BOX]
 
 
 @pytest.mark.parametrize("text", ["", "no box here", "[1, 2, 3]", '{"bbox_2d": [1, 2]}', '{"bbox_2d": ["a", 1, 2, 3]}'])
 def test_what_is_no_box_is_none(text: str) -> None:
-    assert grounding.marks(text) == []
+    assert screenshot_agent.find_marks(text) == []
 
 
 def test_coordinates_are_thousandths_and_stay_on_the_picture() -> None:
-    [mark] = grounding.marks('{"point_2d": [500, 1700], "label": "x"}')
+    [mark] = screenshot_agent.find_marks('{"point_2d": [500, 1700], "label": "x"}')
     assert mark.pixels(960, 600) == (480, 600)
 
 
 def test_an_action_is_found_with_its_place() -> None:
     text = '{"action": "type", "coordinate": [479, 283], "text": "24"}'
-    assert grounding.action(text) == {"action": "type", "coordinate": [479, 283], "text": "24"}
-    assert grounding.marks(text) == [Mark((479, 283), "24")]
-    step = Step(Path("screen.png"), Answer(0.0, text=text, finish_reason="stop"))
-    assert screenshot_agent.sentence(step) == "type '24' at 479, 283"
+    assert screenshot_agent.find_action(text) == {"action": "type", "coordinate": [479, 283], "text": "24"}
+    assert screenshot_agent.find_marks(text) == [GroundingMark((479, 283), "24")]
+    step = AgentStep(Path("screen.png"), StreamedAnswer(0.0, text=text, finish_reason="stop"))
+    assert screenshot_agent.describe_step(step) == "type '24' at 479, 283"
 
 
 def test_what_was_done_before_is_told_at_the_next_step() -> None:
-    step = Step(Path("a.png"), Answer(0.0, text='{"action": "click", "coordinate": [1, 2]}'))
-    assert 'Step 1 was {"action": "click"' in screenshot_agent.prompt(screenshot_agent.ACT, "Order coffee", [step])
+    step = AgentStep(Path("a.png"), StreamedAnswer(0.0, text='{"action": "click", "coordinate": [1, 2]}'))
+    assert 'Step 1 was {"action": "click"' in screenshot_agent.agent_prompt(
+        screenshot_agent.NEXT_ACTION, "Order coffee", [step]
+    )
 
 
 def test_boxes_and_points_are_drawn_where_they_are() -> None:
     white = Image.new("RGB", (1000, 500), "white")
-    picture = grounding.drawn(white, [BOX, Mark((800, 800))])
+    picture = screenshot_agent.draw_marks(white, [BOX, GroundingMark((800, 800))])
     assert picture.getpixel((100, 150)) != (255, 255, 255)  # the box's left side
     assert picture.getpixel((200, 150)) == (255, 255, 255)  # inside it
     assert picture.getpixel((800, 400)) != (255, 255, 255)  # the point
@@ -62,5 +62,5 @@ def test_boxes_and_points_are_drawn_where_they_are() -> None:
 
 
 def test_an_answer_without_marks_says_what_to_do() -> None:
-    step = Step(Path("a.png"), Answer(0.0, text="A window.", finish_reason="stop"))
-    assert "ask more plainly" in screenshot_agent.sentence(step)
+    step = AgentStep(Path("a.png"), StreamedAnswer(0.0, text="A window.", finish_reason="stop"))
+    assert "ask more plainly" in screenshot_agent.describe_step(step)

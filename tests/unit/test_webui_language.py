@@ -2,80 +2,113 @@
 
 import ast
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 
 import webui
 from manyeyes.config.webui import WebUi
-from webui.i18n import language
-from webui.i18n.chinese import CHINESE
-from webui.i18n.language import ENGLISH, ZH, counted, later, say, speaking, wanted
-from webui.user_error import was_cut
+from webui.i18n.language_redirect import negotiate_language
+from webui.i18n.translations import ENGLISH, ZH, _, current_language, ngettext, read_catalog, use_language
+from webui.user_error import answer_cut_error
 
 ROOT = Path(webui.__file__).parent
+KEYWORDS = {**DEFAULT_KEYWORDS, "N_": None}
+CATALOG = {message.id: message for message in read_catalog(ZH) if message.id}
 
 
-def texts() -> set[str]:
-    """Every text that the code says."""
-    found = {WebUi().greeting}
-    for file in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS:
-                told = node.args[1:] if node.func.id == counted.__name__ else node.args
-                found |= {one.value for one in told if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-    return found
-
-
-MARKS = {say.__name__, later.__name__, counted.__name__}
+def forms(text: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Singular and plural, where there is a plural."""
+    return (text,) if isinstance(text, str) else tuple(text or ())
 
 
 def names(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+    return {name for _literal, name, _spec, _conversion in string.Formatter().parse(text) if name}
+
+
+def calls() -> Iterator[tuple[Path, ast.Call]]:
+    for file in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                yield file, node
 
 
 def test_every_text_has_its_chinese_and_no_chinese_is_left_over() -> None:
-    assert sorted(texts() - set(CHINESE)) == []
-    assert sorted(set(CHINESE) - texts()) == []
+    marked = {found[2] for found in extract_from_dir(ROOT, [("**.py", "python")], keywords=KEYWORDS)}
+    assert sorted(map(forms, marked - set(CATALOG))) == []
+    assert sorted(map(forms, set(CATALOG) - marked)) == []
+    assert WebUi().greeting in CATALOG
 
 
 def test_both_languages_name_the_same_values() -> None:
-    assert [english for english, chinese in CHINESE.items() if names(english) != names(chinese)] == []
+    differing = [
+        english
+        for english, message in CATALOG.items()
+        if any(names(chinese) != names(forms(english)[0]) for chinese in forms(message.string))
+    ]
+    assert differing == []
+
+
+def test_every_value_that_a_text_names_is_given() -> None:
+    wrong = [
+        f"{file.name}:{call.lineno}"
+        for file, call in calls()
+        if getattr(call.func, "id", "") == "_" and call.keywords and isinstance(call.args[0], ast.Constant)
+        if names(str(call.args[0].value)) != {value.arg for value in call.keywords}
+    ]
+    assert wrong == []
 
 
 # The `what` of "what it has in flight" and product names stand alone in some places.
 def test_chinese_is_chinese() -> None:
-    without = [chinese for chinese in CHINESE.values() if not any(ord(letter) >= 0x2E80 for letter in chinese)]
+    without = [
+        english
+        for english, message in CATALOG.items()
+        if not all(any(ord(letter) >= 0x2E80 for letter in chinese) for chinese in forms(message.string))
+    ]
     assert without == []
 
 
-def test_no_text_bypasses_the_table() -> None:
-    """Words that are given to Gradio, or to a Failure, as they stand."""
-    bypassing = []
-    for file in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            plain = [word.value for word in node.keywords if word.arg in ("label", "placeholder", "info")]
-            plain += node.args[:1] if called in ("Button", "Warning", "Info", "Error", "Accordion", "Tab") else []
-            plain += node.args[:2] if called == "Failure" else []
-            bypassing += [
-                f"{file.name}:{one.lineno}"
-                for one in plain
-                if isinstance(one, ast.JoinedStr) or (isinstance(one, ast.Constant) and isinstance(one.value, str))
-            ]
-    assert bypassing == []
+def test_no_text_is_marked_inside_an_f_string_where_babel_does_not_see_it() -> None:
+    hidden = [
+        f"{file.name}:{node.lineno}"
+        for file in ROOT.rglob("*.py")
+        for outer in ast.walk(ast.parse(file.read_text()))
+        if isinstance(outer, ast.JoinedStr)
+        for node in ast.walk(outer)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
+        if isinstance(node.args[0], ast.Constant)
+    ]
+    assert hidden == []
+
+
+def test_no_text_is_given_to_gradio_or_to_an_error_unmarked() -> None:
+    unmarked = []
+    for file, call in calls():
+        called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        plain = [word.value for word in call.keywords if word.arg in ("label", "placeholder", "info")]
+        plain += call.args[:1] if called in ("Button", "Warning", "Info", "Error", "Accordion", "Tab") else []
+        plain += call.args[:2] if called == "UserError" else []
+        unmarked += [
+            f"{file.name}:{text.lineno}"
+            for text in plain
+            if isinstance(text, ast.JoinedStr) or (isinstance(text, ast.Constant) and isinstance(text.value, str))
+        ]
+    assert unmarked == []
 
 
 def test_what_is_said_depends_on_the_language_of_the_moment() -> None:
-    assert str(was_cut()) == "The answer was cut: the engine went away. Press retry."
-    with speaking(ZH):
-        assert str(was_cut()) == "回答中断：引擎已离线。 请点击重试。"
-        assert counted(1, "{count} page", "{count} pages") == "1 页"
-        assert say("A greeting of {somebody's} own") == "A greeting of {somebody's} own"
-    assert counted(1, "{count} page", "{count} pages") == "1 page"
-    assert language.spoken() == ENGLISH
+    assert str(answer_cut_error()) == "The answer was cut: the engine went away. Press retry."
+    with use_language(ZH):
+        assert str(answer_cut_error()) == "回答中断：引擎已离线。 请点击重试。"
+        assert ngettext("{count} page", "{count} pages", 1) == "1 页"
+        assert _("A greeting of {somebody's} own") == "A greeting of {somebody's} own"
+        assert _("") == ""
+    assert ngettext("{count} page", "{count} pages", 1) == "1 page"
+    assert ngettext("{count} page", "{count} pages", 2) == "2 pages"
+    assert current_language() == ENGLISH
 
 
 @pytest.mark.parametrize(
@@ -91,4 +124,4 @@ def test_what_is_said_depends_on_the_language_of_the_moment() -> None:
     ],
 )
 def test_the_language_is_the_one_chosen_else_the_browsers(cookie: str | None, browser: str, expected: str) -> None:
-    assert wanted(cookie, browser) == expected
+    assert negotiate_language(cookie, browser) == expected

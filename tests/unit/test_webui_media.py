@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from webui.files import media_parts
-from webui.user_error import Failure
+from webui.user_error import UserError
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ def test_the_size_on_the_wire_is_known_without_reading(tmp_path: Path, size: int
 
 
 def test_a_file_that_is_no_picture_or_video_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match=r"notes\.pdf is neither a picture nor a video.*png"):
+    with pytest.raises(UserError, match=r"notes\.pdf is neither a picture nor a video.*png"):
         media_parts.mime_type(tmp_path / "notes.pdf")
 
 
 def test_a_file_the_page_no_longer_holds_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match=r"no longer holds gone\.png.*attach it again"):
+    with pytest.raises(UserError, match=r"no longer holds gone\.png.*attach it again"):
         media_parts.data_url(tmp_path / "gone.png")
-    with pytest.raises(Failure, match=r"no longer holds gone\.png"):
+    with pytest.raises(UserError, match=r"no longer holds gone\.png"):
         media_parts.wire_bytes(tmp_path / "gone.png")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from webui.auth.csp_middleware import OwnOriginOnly
+from webui.auth.same_origin import SameOriginMiddleware
 
 EVENT = "/gradio_api/call/chat"
 NAVIGATES = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -33,7 +33,7 @@ def asked(method: str = "POST", path: str = EVENT, kind: str = "http", **headers
 
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": kind, "method": method, "path": path, "headers": pairs, "query_string": b""}
-    asyncio.run(OwnOriginOnly(allows_everybody)(scope, receive, send))
+    asyncio.run(SameOriginMiddleware(allows_everybody)(scope, receive, send))
     return sent
 
 
@@ -50,7 +50,7 @@ def test_a_refusal_comes_after_the_body_so_that_the_connection_stays_usable() ->
 
     headers = [(b"host", b"gpu:8080"), (b"origin", b"https://evil.example")]
     scope: Scope = {"type": "http", "method": "POST", "path": EVENT, "headers": headers, "query_string": b""}
-    asyncio.run(OwnOriginOnly(allows_everybody)(scope, receive, send))
+    asyncio.run(SameOriginMiddleware(allows_everybody)(scope, receive, send))
     assert received == [
         "body",
         "body",

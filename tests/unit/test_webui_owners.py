@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from webui import samples
-from webui.auth import upload_ownership, upload_paths
-from webui.auth.upload_ownership import acting, ended, mine, need, uploaded
-from webui.user_error import Failure
+from webui.auth import uploads
+from webui.auth.uploads import acting_as, end_visit, hold_files, may_read, record_upload
+from webui.user_error import UserError
 
 
 @pytest.fixture
@@ -26,50 +26,50 @@ def upload(folder: Path, owner: str, name: str = "cat.png", data: bytes = b"a ca
     path = folder / uuid.uuid5(uuid.NAMESPACE_OID, data.hex()).hex / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    uploaded(path, owner)
+    record_upload(path, owner)
     return path
 
 
 def test_a_file_is_its_owners_and_nobody_elses(folder: Path) -> None:
     path = upload(folder, "alice")
-    with acting("alice"):
-        assert upload_paths.own(path) == path
-    with acting("bob"), pytest.raises(Failure, match="not uploaded to this page"):
-        upload_paths.own(path)
+    with acting_as("alice"):
+        assert uploads.resolve_upload(path) == path
+    with acting_as("bob"), pytest.raises(UserError, match="not uploaded to this page"):
+        uploads.resolve_upload(path)
 
 
 def test_a_picture_that_two_have_stays_until_neither_needs_it(folder: Path, visit: str) -> None:
     path = upload(folder, "alice")
-    with acting("alice"):
-        need(visit, "chat", [path])
+    with acting_as("alice"):
+        hold_files(visit, "chat", [path])
     upload(folder, "bob")  # the same bytes, not used yet
-    with acting("alice"):
-        ended(visit)
+    with acting_as("alice"):
+        end_visit(visit)
     assert path.exists()
-    with acting("bob"):
-        need("another visit", "chat", [path])
-        need("another visit", "chat", [])
+    with acting_as("bob"):
+        hold_files("another visit", "chat", [path])
+        hold_files("another visit", "chat", [])
     assert not path.exists()
 
 
 def test_a_file_goes_with_its_last_use(folder: Path, visit: str) -> None:
     path = upload(folder, "alice")
-    with acting("alice"):
-        need(visit, "box", [path])
-        need(visit, "chat", [path])
-        need(visit, "box", [])
+    with acting_as("alice"):
+        hold_files(visit, "box", [path])
+        hold_files(visit, "chat", [path])
+        hold_files(visit, "box", [])
         assert path.exists()
-        need(visit, "chat", [])
+        hold_files(visit, "chat", [])
     assert not path.parent.exists()
-    assert not mine(path, "alice")
+    assert not may_read(path, "alice")
 
 
 def test_a_closed_page_leaves_nothing(folder: Path, visit: str) -> None:
     paths = [upload(folder, "alice", data=bytes([nth])) for nth in range(3)]
-    with acting("alice"):
-        need(visit, "chat", paths[:2])
-        need(visit, "documents", paths[2:])
-        ended(visit)
+    with acting_as("alice"):
+        hold_files(visit, "chat", paths[:2])
+        hold_files(visit, "documents", paths[2:])
+        end_visit(visit)
     assert list(folder.iterdir()) == []
 
 
@@ -78,19 +78,19 @@ def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(folde
     copy.parent.mkdir()
     copy.write_bytes((samples.HERE / "letter.pdf").read_bytes())
     for sample in (samples.HERE / "letter.pdf", copy):
-        with acting("alice"):
-            made = upload_paths.beside(sample, "letter-page-1.png")
+        with acting_as("alice"):
+            made = uploads.derived_path(sample, "letter-page-1.png")
             made.write_bytes(b"a page")
-            assert upload_paths.own(made) == made
-            assert upload_paths.beside(sample, "letter-page-1.png") == made, "made once"
-        assert not mine(made, "bob")
+            assert uploads.resolve_upload(made) == made
+            assert uploads.derived_path(sample, "letter-page-1.png") == made, "made once"
+        assert not may_read(made, "bob")
 
 
 def test_samples_are_everybodys_and_stay(folder: Path, visit: str) -> None:
     path = upload(folder, "alice", "receipt.png", (samples.HERE / "receipt.png").read_bytes())
-    assert mine(path, "bob")
-    with acting("alice"):
-        need(visit, "chat", [path])
-        need(visit, "chat", [])
+    assert may_read(path, "bob")
+    with acting_as("alice"):
+        hold_files(visit, "chat", [path])
+        hold_files(visit, "chat", [])
     assert path.exists()
-    assert upload_ownership.is_sample(path)
+    assert uploads.is_sample(path)

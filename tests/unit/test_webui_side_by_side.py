@@ -7,67 +7,69 @@ from typing import Any
 
 import pytest
 
-from webui.chat import comparison, fallback_chain, votes
-from webui.chat.comparison import Lane, Race
-from webui.chat.fallback_chain import Attempt
-from webui.chat.sampling_settings import Knobs
-from webui.chat.streamed_answer import Answer
+from webui.chat import comparison, fallback_chain
+from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.fallback_chain import FallbackAttempt
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import NOWHERE, Address
-from webui.user_error import Failure
+from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
+from webui.user_error import UserError
 
 
-def race(*took_s: float | None) -> Race:
+def finished(*elapsed_s: float | None) -> Comparison:
     lanes = []
-    for number, one in enumerate(took_s):
-        answer = Answer(0.0, text="yes", finish_reason="stop")
-        answer.first_s, answer.last_s = (0.1, one) if one else (None, None)
-        answer.failure = None if one else Failure("Busy.")
-        lanes.append(Lane("hi", [], Knobs(f"m{number}"), answer))
-    return Race(lanes, 0.0, 5.0)
+    for number, one in enumerate(elapsed_s):
+        answer = StreamedAnswer(0.0, text="yes", finish_reason="stop")
+        answer.first_token_s, answer.last_token_s = (0.1, one) if one else (None, None)
+        answer.failure = None if one else UserError("Busy.")
+        lanes.append(ModelRun("hi", [], SamplingSettings(f"m{number}"), answer))
+    return Comparison(lanes, 0.0, 5.0)
 
 
 def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
-    assert comparison.verdicts(race(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
-    assert comparison.verdicts(race(1.0, 1.02)) == ["equally fast"] * 2
-    assert comparison.verdicts(race(1.0)) == [""]
+    assert comparison.speed_verdicts(finished(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
+    assert comparison.speed_verdicts(finished(1.0, 1.02)) == ["equally fast"] * 2
+    assert comparison.speed_verdicts(finished(1.0)) == [""]
 
 
 def test_together_is_compared_with_one_after_the_other() -> None:
-    found = race(1.0, 3.0)
+    found = finished(1.0, 3.0)
     assert found.speed_up == pytest.approx(4 / 3)
-    assert "together took 3.0 s" in comparison.summary(found)
-    assert race(1.0, None).speed_up is None
+    assert "together took 3.0 s" in comparison.comparison_summary(found)
+    assert finished(1.0, None).speed_up is None
 
 
 def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
     kept: list[dict[str, Any]] = []
-    for vote in ("m0", "m0", votes.EQUAL):
-        kept = votes.voted(votes.added(kept, comparison.as_dict(race(1.0, 2.0), "hi")), vote)
-    assert votes.tally(kept) == "3 votes: m0 2, equally good 1"
-    rows = list(csv.DictReader(io.StringIO(votes.to_csv(kept))))
+    for vote in ("m0", "m0", comparison.EQUALLY_GOOD):
+        kept = comparison.add_vote(
+            comparison.add_comparison(kept, comparison.comparison_facts(finished(1.0, 2.0), "hi")), vote
+        )
+    assert comparison.tally_votes(kept) == "3 votes: m0 2, equally good 1"
+    rows = list(csv.DictReader(io.StringIO(comparison.comparisons_csv(kept))))
     assert [(row["comparison"], row["model"], row["vote"]) for row in rows[:2]] == [
-        ("1", "m0", votes.EQUAL),
-        ("1", "m1", votes.EQUAL),
+        ("1", "m0", comparison.EQUALLY_GOOD),
+        ("1", "m1", comparison.EQUALLY_GOOD),
     ]
-    assert len(json.loads(votes.to_json(kept))["comparisons"]) == 3
+    assert len(json.loads(comparison.comparisons_json(kept))["comparisons"]) == 3
 
 
 @pytest.mark.parametrize("kept", [None, "x", [1], [{"answers": 3}], [{"answers": [3]}]])
 def test_what_a_browser_made_up_is_left_out(kept: object) -> None:
-    assert votes.sound(kept) == []
+    assert comparison.valid_comparisons(kept) == []
 
 
-PRIMARY = Address("Primary", "http://a/v1", "big", "secret")
-SECOND = Address("Fallback", "http://b/v1", "small")
-GATEWAY = Address("Gateway", "http://gateway/v1", "auto")
+PRIMARY = EndpointAddress("Primary", "http://a/v1", "big", "secret")
+SECOND = EndpointAddress("Fallback", "http://b/v1", "small")
+GATEWAY = EndpointAddress("Gateway", "http://gateway/v1", "auto")
 
 
 def test_each_way_asks_those_it_names() -> None:
-    assert fallback_chain.plan(fallback_chain.AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
-    wrong, then = fallback_chain.plan(fallback_chain.WRONG, PRIMARY, SECOND, GATEWAY)
-    assert (wrong.base_url, wrong.key, then) == (NOWHERE, "", SECOND)
-    [gateway] = fallback_chain.plan(fallback_chain.GATEWAY, PRIMARY, SECOND, GATEWAY)
+    assert fallback_chain.plan_attempts(fallback_chain.PRIMARY_AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
+    wrong, then = fallback_chain.plan_attempts(fallback_chain.PRIMARY_WRONG_ADDRESS, PRIMARY, SECOND, GATEWAY)
+    assert (wrong.base_url, wrong.key, then) == (UNREACHABLE_URL, "", SECOND)
+    [gateway] = fallback_chain.plan_attempts(fallback_chain.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
     assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
 
 
@@ -80,21 +82,21 @@ def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
 
 
 def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:
-    bad = Attempt(PRIMARY, Answer(0.0, failure=Failure("<img src=x>", "Retry.")), 0.0, 1.0)
-    assert "<img" not in fallback_chain.table([bad])
-    assert fallback_chain.as_dict([bad])["answered_by"] is None
+    bad = FallbackAttempt(PRIMARY, StreamedAnswer(0.0, failure=UserError("<img src=x>", "Retry.")), 0.0, 1.0)
+    assert "<img" not in fallback_chain.attempts_html([bad])
+    assert fallback_chain.fallback_facts([bad])["answered_by"] is None
 
 
 async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def ask(address: Address, question: object, answer: Answer, headers: object) -> None:
+    async def ask(address: EndpointAddress, question: object, answer: StreamedAnswer, headers: object) -> None:
         if address is PRIMARY:
-            answer.failure = Failure("Down.")
+            answer.failure = UserError("Down.")
         else:
             answer.text = "yes"
 
-    monkeypatch.setattr(endpoint_client, "ask", ask)
-    question = Knobs("m").question([], "")
-    found = [list(made) async for made in fallback_chain.run([PRIMARY, SECOND, GATEWAY], question, {})]
+    monkeypatch.setattr(endpoint_client, "stream_from_endpoint", ask)
+    question = SamplingSettings("m").build_request([], "")
+    found = [list(made) async for made in fallback_chain.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

@@ -21,21 +21,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
 from webui import log
-from webui.auth.login_throttle import Patience
-from webui.auth.refusal import refuse
+from webui.auth.same_origin import refuse_request
 from webui.i18n import language_redirect
-from webui.i18n.language import ENGLISH, NAMES, say, speaking
+from webui.i18n.translations import ENGLISH, NAMES, _, use_language
 
-COOKIE = "manyeyes-login"
-SHOWN = "manyeyes-user"
+LOGIN_COOKIE = "manyeyes-login"
+NAME_COOKIE = "manyeyes-user"
 """The name, for the page to show; believed by nobody."""
-MOST_BYTES = 4096
-HASHED_AT_ONCE = 2
-STYLE = Path(__file__).parent / "login.css"
+MAX_FORM_BYTES = 4096
+CONCURRENT_HASHES = 2
+LOGIN_CSS = Path(__file__).parent / "login.css"
 PATHS = {language: "/" if language == ENGLISH else f"/{language}/" for language in NAMES}
 
 
-class CurrentUsers:
+class UsersFile:
     """Reads the file again when it changes. One that is wrong, or gone while users were in force, changes nothing."""
 
     def __init__(self, path: Path | None) -> None:
@@ -50,12 +49,12 @@ class CurrentUsers:
             try:
                 found = load_users(self._path)
             except UsersError as error:
-                log.event("users_refused", problems=error.problems)
+                log.log_event("users_refused", problems=error.problems)
                 return self._users
             if found.users or not self._users.users:
                 self._users = found
             else:
-                log.event(
+                log.log_event(
                     "users_refused", problems=["the file is gone; those in force stay until the page starts anew"]
                 )
         return self._users
@@ -68,38 +67,38 @@ class CurrentUsers:
         return (found.st_mtime_ns, found.st_size) if found else (0, 0)
 
 
-class Login:
+class LoginMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, users: CurrentUsers, valid_h: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, app: ASGIApp, users: UsersFile, valid_h: float, now: Callable[[], float] = time.time) -> None:
         self._app = app
         self._users = users
         self._valid_s = valid_h * 3600
         self._now = now
-        self._patience = Patience()
-        self._hashing = asyncio.Semaphore(HASHED_AT_ONCE)
+        self._patience = LoginThrottle()
+        self._hashing = asyncio.Semaphore(CONCURRENT_HASHES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not (users := self._users()).users:
-            if scope["type"] != "lifespan" and scope["path"] in _ends("login"):  # the last user's link, kept
+            if scope["type"] != "lifespan" and scope["path"] in _paths_ending("login"):  # the last user's link, kept
                 await RedirectResponse("/", 303)(scope, receive, send)
                 return
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        if scope["type"] == "http" and scope["path"] in _ends("logout"):
+        if scope["type"] == "http" and scope["path"] in _paths_ending("logout"):
             answer: Response = RedirectResponse("/login", 303)
-            answer.delete_cookie(COOKIE)
-            answer.delete_cookie(SHOWN)
-        elif scope["type"] == "http" and scope["path"] in _ends("login"):
+            answer.delete_cookie(LOGIN_COOKIE)
+            answer.delete_cookie(NAME_COOKIE)
+        elif scope["type"] == "http" and scope["path"] in _paths_ending("login"):
             answer = await self._login(request, users)
         elif self.user(request, users):
             await self._app(scope, receive, send)
             return
         else:
-            answer = _ask(request)
+            answer = _require_login(request)
             answer.headers["Cache-Control"] = "no-store"
-            await refuse(answer, scope, receive, send)
+            await refuse_request(answer, scope, receive, send)
             return
         answer.headers["Cache-Control"] = "no-store"
         await answer(scope, receive, send)
@@ -107,107 +106,142 @@ class Login:
     def user(self, request: Request, users: Users) -> str | None:
         """Who it is, if the cookie is genuine and young enough."""
         try:
-            name, until, signature = request.cookies[COOKIE].split(".")
-            user = users.named(_text(name))
+            name, until, signature = request.cookies[LOGIN_COOKIE].split(".")
+            user = users.named(_decode_name(name))
             if user is None or float(until) < self._now():
                 return None
         except (KeyError, ValueError):
             return None
-        return user.name if hmac.compare_digest(signature, _signature(user, until)) else None
+        return user.name if hmac.compare_digest(signature, _sign(user, until)) else None
 
     async def _login(self, request: Request, users: Users) -> Response:
-        with speaking(language_redirect.of(request)):
+        with use_language(language_redirect.requested_language(request)):
             if request.method != "POST":
-                return _page(request, 200)
-            address = _address(request)
+                return _login_page(request, 200)
+            address = _client_address(request)
             if (wait_s := self._patience.wait_s(address, self._now())) > 0:
-                said = say("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
-                answer = _refused(request, 429, said)
+                message = _("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
+                answer = _login_refused(request, 429, message)
                 answer.headers["Retry-After"] = str(round(wait_s) + 1)
                 return answer
-            name, password = await _typed(request)
+            name, password = await _read_form(request)
             user = users.named(name)
             async with self._hashing:
                 right = await asyncio.to_thread(verify_password, password, user)
             if not right or user is None:
                 self._patience.failed(address, self._now())
-                log.event("login_refused", address=address)
-                return _refused(request, 401, say("Name or password is wrong."))
+                log.log_event("login_refused", address=address)
+                return _login_refused(request, 401, _("Name or password is wrong."))
             self._patience.forget(address)
-            log.event("login", user=user.name)
+            log.log_event("login", user=user.name)
             return self._welcome(request, user)
 
     def _welcome(self, request: Request, user: User) -> Response:
-        to = PATHS[language_redirect.of(request)]
-        answer: Response = RedirectResponse(to, 303) if _reads_html(request) else JSONResponse({"success": True})
+        to = PATHS[language_redirect.requested_language(request)]
+        answer: Response = RedirectResponse(to, 303) if _accepts_html(request) else JSONResponse({"success": True})
         until = str(int(self._now() + self._valid_s))
         secure = request.headers.get("x-forwarded-proto") == "https"
         for name, value, hidden in (
-            (COOKIE, f"{_letters(user.name)}.{until}.{_signature(user, until)}", True),
-            (SHOWN, user.name, False),
+            (LOGIN_COOKIE, f"{_encode_name(user.name)}.{until}.{_sign(user, until)}", True),
+            (NAME_COOKIE, user.name, False),
         ):
             answer.set_cookie(name, value, max_age=int(self._valid_s), httponly=hidden, samesite="lax", secure=secure)
         return answer
 
 
-def _ask(request: Request) -> Response:
-    if request.method == "GET" and _reads_html(request):
+def _require_login(request: Request) -> Response:
+    if request.method == "GET" and _accepts_html(request):
         return RedirectResponse("/login", 303)
-    with speaking(language_redirect.of(request)):
-        return JSONResponse({"detail": "Not authenticated", "message": say("Log in first, at /login.")}, 401)
+    with use_language(language_redirect.requested_language(request)):
+        return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
-def _refused(request: Request, status: int, said: str) -> Response:
-    return _page(request, status, said) if _reads_html(request) else JSONResponse({"detail": said}, status)
+def _login_refused(request: Request, status: int, message: str) -> Response:
+    return (
+        _login_page(request, status, message) if _accepts_html(request) else JSONResponse({"detail": message}, status)
+    )
 
 
-def _page(request: Request, status: int, said: str = "") -> HTMLResponse:
-    alert = f'<p role="alert">{html.escape(said)}</p>' if said else ""
+def _login_page(request: Request, status: int, message: str = "") -> HTMLResponse:
+    alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
+    title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
-        f'<!doctype html><html lang="{language_redirect.of(request)}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{language_redirect.requested_language(request)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{say('Log in')}</title><style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
-        f'<form method="post" action="/login"><h1>{say("Log in")}</h1>{alert}'
-        f'<label>{say("Name")}<input name="username" autocomplete="username" autofocus required></label>'
-        f'<label>{say("Password")}<input name="password" type="password" autocomplete="current-password" required></label>'
-        f"<button>{say('Log in')}</button></form></body></html>",
+        f"<title>{title}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
+        f'<form method="post" action="/login"><h1>{title}</h1>{alert}'
+        f'<label>{name}<input name="username" autocomplete="username" autofocus required></label>'
+        f'<label>{password}<input name="password" type="password" autocomplete="current-password" required></label>'
+        f"<button>{title}</button></form></body></html>",
         status,
     )
 
 
-async def _typed(request: Request) -> tuple[str, str]:
+async def _read_form(request: Request) -> tuple[str, str]:
     """Name and password of a form; empty where there is none."""
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_FORM_BYTES:
             return "", ""
     found = parse_qs(body.decode(errors="replace"))
     return found.get("username", [""])[0].strip(), found.get("password", [""])[0]
 
 
-def _signature(user: User, until: str) -> str:
+def _sign(user: User, until: str) -> str:
     return hmac.new(user.password.encode(), f"{user.name}\0{until}".encode(), "sha256").hexdigest()
 
 
-def _letters(name: str) -> str:
+def _encode_name(name: str) -> str:
     """Without the signs that a cookie or its own dots could not bear."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
-def _text(letters: str) -> str:
+def _decode_name(letters: str) -> str:
     return base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)).decode()
 
 
-def _address(request: Request) -> str:
+def _client_address(request: Request) -> str:
     """The visitor's, as nginx appends it; what stands before may be anybody's invention."""
-    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return told or (request.client.host if request.client else "")
+    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return forwarded or (request.client.host if request.client else "")
 
 
-def _reads_html(request: Request) -> bool:
+def _accepts_html(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
-def _ends(name: str) -> set[str]:
+def _paths_ending(name: str) -> set[str]:
     return {f"{path}{name}" for path in PATHS.values()}
+
+
+FREE_ATTEMPTS = 5
+FIRST_DELAY_S = 2.0
+LONGEST_DELAY_S = 120.0
+FORGET_AFTER_S = 900.0
+MAX_ADDRESSES = 10_000
+"""Addresses remembered; the one that failed longest ago is forgotten first."""
+
+
+class LoginThrottle:
+    def __init__(self) -> None:
+        self._failed: dict[str, tuple[int, float]] = {}
+
+    def wait_s(self, address: str, now_s: float) -> float:
+        """0 or less: it may try."""
+        count, last_s = self._failed.get(address, (0, 0.0))
+        if now_s - last_s > FORGET_AFTER_S:
+            self._failed.pop(address, None)
+            return 0.0
+        if count < FREE_ATTEMPTS:
+            return 0.0
+        return last_s + float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(16, count - FREE_ATTEMPTS))) - now_s
+
+    def failed(self, address: str, now_s: float) -> None:
+        count, _ = self._failed.pop(address, (0, 0.0))
+        self._failed[address] = count + 1, now_s
+        while len(self._failed) > MAX_ADDRESSES:
+            self._failed.pop(next(iter(self._failed)))
+
+    def forget(self, address: str) -> None:
+        self._failed.pop(address, None)

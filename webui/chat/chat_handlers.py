@@ -11,217 +11,196 @@ from typing import Any
 
 import gradio as gr
 
-from manyeyes.config.pools import Media
-from webui.auth import upload_ownership
-from webui.chat import message_builder, stream_resume
+from webui.auth import uploads
+from webui.chat import message_builder
+from webui.chat.chat_requester import ChatRequester
 from webui.chat.message_builder import Message
-from webui.chat.model_limits import Caps
-from webui.chat.sampling_settings import Knobs
-from webui.chat.streamed_answer import Answer, note
-from webui.cluster.gateway_client import KEY_HEADER, Gateway
-from webui.error_handler import trouble
-from webui.files import attachments
-from webui.files.attachments import Attached
-from webui.i18n.language import say
-from webui.settings import Settings
-from webui.ui import redraw_throttle
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import StreamedAnswer, answer_note
+from webui.cluster.gateway_client import KEY_HEADER
+from webui.i18n.translations import _
 
-Update = tuple[Any, Any]  # for the chat and for the box
-IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
-BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
-EMPTY = {"text": "", "files": []}
+ChatUpdate = tuple[Any, Any]  # for the chat and for the box
+IDLE_BUTTONS: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
+BUSY_BUTTONS: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
+EMPTY_BOX = {"text": "", "files": []}
+SHORTEST_REDRAW_S = 0.05  # 20 times a second; each drawing costs a message to the browser
+LONGEST_REDRAW_S = 2.0
+LATE_REDRAW_S = 0.03
+"""Later than so much after its time, a drawing shows that the page has more to do than it can."""
 
 
 @dataclass
-class Run:
-    """One answer on its way; `stop` ends it. `instead`: what the chat shows since another event took the answer away."""
+class ReplyTask:
+    """One answer on its way; `stop` ends it. `replacement`: what the chat shows since another event took the answer away."""
 
     stop: bool = False
-    instead: list[Message] | None = None
+    replacement: list[Message] | None = None
 
 
 @dataclass
-class Turn:
+class ChatTurn:
     """What one question is made of: the chat before it, and what was typed or edited."""
 
-    before: list[Message]
+    history: list[Message]
     text: str
     files: list[str]
-    given_back: bool = True
+    restore_box: bool = True
     """The box holds it again when nothing was answered."""
 
-    def shown(self, files: list[str] | None = None) -> list[Message]:
-        return [*self.before, message_builder.user_message(self.text, self.files if files is None else files)]
+    def rendered(self, files: list[str] | None = None) -> list[Message]:
+        return [*self.history, message_builder.user_message(self.text, self.files if files is None else files)]
 
 
-class Replies:
-    def __init__(self, settings: Settings, gateway: Gateway, caps: Caps) -> None:
-        self._settings = settings
-        self._gateway = gateway
-        self._caps = caps
-        self._runs: dict[str, Run] = {}
+class ReplyHandlers:
+    def __init__(self, requester: ChatRequester) -> None:
+        self._requester = requester
+        self._replies: dict[str, ReplyTask] = {}
 
-    async def to_box(
-        self, request: gr.Request, typed: dict[str, Any], history: list[Message], *knobs: Any
-    ) -> AsyncIterator[Update]:
+    async def submit(
+        self, request: gr.Request, typed: dict[str, Any], history: list[Message], *sampling: Any
+    ) -> AsyncIterator[ChatUpdate]:
         if not typed["text"].strip() and not typed["files"]:
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
-        turn = Turn(message_builder.answered(history), typed["text"], typed["files"])
-        async for update in self._reply(turn, EMPTY, Knobs(*knobs), request):
+        turn = ChatTurn(message_builder.drop_unanswered(history), typed["text"], typed["files"])
+        async for update in self._reply(turn, EMPTY_BOX, SamplingSettings(*sampling), request):
             yield update
 
-    async def to_sample(
-        self, request: gr.Request, chosen: gr.SelectData, history: list[Message], *knobs: Any
-    ) -> AsyncIterator[Update]:
+    async def ask_sample(
+        self, request: gr.Request, chosen: gr.SelectData, history: list[Message], *sampling: Any
+    ) -> AsyncIterator[ChatUpdate]:
         files = [file["path"] for file in chosen.value.get("files") or []]
-        turn = Turn(message_builder.answered(history), chosen.value["text"], files, given_back=False)
-        async for update in self._reply(turn, None, Knobs(*knobs), request):
+        turn = ChatTurn(message_builder.drop_unanswered(history), chosen.value["text"], files, restore_box=False)
+        async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
-    async def again(
-        self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *knobs: Any
-    ) -> AsyncIterator[Update]:
+    async def retry(
+        self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *sampling: Any
+    ) -> AsyncIterator[ChatUpdate]:
         index = of.index if isinstance(of.index, int) else of.index[0]
-        question = message_builder.sent(history[index])
+        question = message_builder.box_value(history[index])
         same = typed["text"].strip() == question["text"].strip()
-        turn = Turn(message_builder.answered(history[:index]), question["text"], question["files"], same)
-        async for update in self._reply(turn, EMPTY if same else None, Knobs(*knobs), request):
+        turn = ChatTurn(message_builder.drop_unanswered(history[:index]), question["text"], question["files"], same)
+        async for update in self._reply(turn, EMPTY_BOX if same else None, SamplingSettings(*sampling), request):
             yield update
 
-    async def edited(
-        self, request: gr.Request, change: gr.EditData, history: list[Message], *knobs: Any
-    ) -> AsyncIterator[Update]:
+    async def edit(
+        self, request: gr.Request, change: gr.EditData, history: list[Message], *sampling: Any
+    ) -> AsyncIterator[ChatUpdate]:
         """Asks again from the question that was edited on; what followed it is gone."""
         index = change.index if isinstance(change.index, int) else change.index[0]
-        *before, question = message_builder.edited(history, index, str(change.value))
-        again = message_builder.sent(question)
-        turn = Turn(before, again["text"], again["files"], given_back=False)
-        async for update in self._reply(turn, None, Knobs(*knobs), request):
+        *history, question = message_builder.replace_question(history, index, str(change.value))
+        value = message_builder.box_value(question)
+        turn = ChatTurn(history, value["text"], value["files"], restore_box=False)
+        async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
             yield update
 
-    def deleted(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> Update:
+    def undo(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
         """The last question and its answer go; the question is back in the box."""
         index = of.index if isinstance(of.index, int) else of.index[0]
         gone = next((message for message in history[index:] if message["role"] == "user"), None)
-        left = message_builder.without(history, index)
-        upload_ownership.need(request.session_hash or "", "box", message_builder.files_of(gone) if gone else ())
-        self.leave(request, left)
-        return left, _box(message_builder.sent(gone) if gone else None, IDLE)
+        left = message_builder.remove_question(history, index)
+        uploads.hold_files(request.session_hash or "", "box", message_builder.message_files(gone) if gone else ())
+        self.replace_chat(request, left)
+        return left, _box_update(message_builder.box_value(gone) if gone else None, IDLE_BUTTONS)
 
     def stop(self, request: gr.Request) -> None:
-        if run := self._runs.get(request.session_hash or ""):
-            run.stop = True
+        if reply := self._replies.get(request.session_hash or ""):
+            reply.stop = True
 
-    def new(self, request: gr.Request) -> Update:
-        self.leave(request, [])
-        return [], gr.update(**IDLE)
+    def new_chat(self, request: gr.Request) -> ChatUpdate:
+        self.replace_chat(request, [])
+        return [], gr.update(**IDLE_BUTTONS)
 
-    def leave(self, request: gr.Request, shown: list[Message]) -> None:
+    def replace_chat(self, request: gr.Request, shown: list[Message]) -> None:
         """The chat shows something else: an answer on its way is nobody's any more, and neither are the files of the chat before."""
-        keep(request, shown)
-        if run := self._runs.get(request.session_hash or ""):
-            run.stop, run.instead = True, shown
+        hold_chat_files(request, shown)
+        if reply := self._replies.get(request.session_hash or ""):
+            reply.stop, reply.replacement = True, shown
 
-    async def once(
-        self, text: str, files: list[str], history: list[Message], knobs: Knobs, page: str, key: str
-    ) -> tuple[Answer, list[Attached]]:
-        """For programs: one answer, not drawn. A failure is in the answer."""
-        answer = Answer(asked_s=time.monotonic())
-        attached: list[Attached] = []
-        await self._ask(Turn(history, text, files), knobs, page, key, answer, attached)
-        return answer, attached
+    async def answer_once(
+        self, text: str, files: list[str], history: list[Message], sampling: SamplingSettings, page: str, key: str
+    ) -> StreamedAnswer:
+        """For programs: one answer, not drawn. An error is in the answer."""
+        answer = StreamedAnswer(started_s=time.monotonic())
+        await self._requester.send(text, files, sampling, page, key, answer, history)
+        return answer
 
     async def _reply(
-        self, turn: Turn, box: dict[str, Any] | None, knobs: Knobs, request: gr.Request
-    ) -> AsyncIterator[Update]:
+        self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
+    ) -> AsyncIterator[ChatUpdate]:
         """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
         page = request.session_hash or ""
-        if page in self._runs:
-            gr.Warning(say("The last answer is still coming. Press stop first."))
+        if page in self._replies:
+            gr.Warning(_("The last answer is still coming. Press stop first."))
             yield gr.skip(), gr.skip()
             return
-        run = self._runs[page] = Run()
-        keep(request, turn.shown())
-        answer = Answer(asked_s=time.monotonic())
-        attached: list[Attached] = []
+        reply = self._replies[page] = ReplyTask()
+        hold_chat_files(request, turn.rendered())
+        answer = StreamedAnswer(started_s=time.monotonic())
         key = request.headers.get(KEY_HEADER) or ""
-        asking = asyncio.create_task(self._ask(turn, knobs, page, key, answer, attached))
+        asking = asyncio.create_task(
+            self._requester.send(turn.text, turn.files, sampling, page, key, answer, turn.history)
+        )
         try:
-            yield [*turn.shown(), message_builder.assistant_message("", "")], _box(box, BUSY)
-            drawn, pause_s = (0, 0), redraw_throttle.SHORTEST_S
-            while not asking.done() and not run.stop:
+            yield [*turn.rendered(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
+            drawn, pause_s = (0, 0), SHORTEST_REDRAW_S
+            while not asking.done() and not reply.stop:
                 due_s = time.monotonic() + pause_s
                 await asyncio.wait({asking}, timeout=pause_s)
-                pause_s = redraw_throttle.next_pause(pause_s, time.monotonic() - due_s)
-                come = len(answer.text), len(answer.thought)
-                if come != drawn and not run.stop:
+                pause_s = next_redraw_pause(pause_s, time.monotonic() - due_s)
+                come = len(answer.text), len(answer.reasoning)
+                if come != drawn and not reply.stop:
                     drawn = come
-                    yield [*_asked(turn, attached), *_drawn(answer, "")], gr.skip()
+                    yield [*_shown_question(turn, answer), *_shown_answer(answer, "")], gr.skip()
             answer.stopped = not asking.done()
         finally:  # also when the visitor closed the page: the gateway sees the connection close, and the engine stops
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
-            if self._runs.get(page) is run:
-                del self._runs[page]
-        if run.instead is not None:  # said again, because a drawing on its way may reach the browser after that event's
-            yield run.instead, _box(None, IDLE)
+            if self._replies.get(page) is reply:
+                del self._replies[page]
+        if reply.replacement is not None:  # once more: a drawing on its way may reach the browser after that event's
+            yield reply.replacement, _box_update(None, IDLE_BUTTONS)
             return
         nothing = answer.failure is not None and not answer.text
-        given_back = (
-            {"text": turn.text, "files": turn.files} if nothing and turn.given_back and box is not None else None
+        restore_box = (
+            {"text": turn.text, "files": turn.files} if nothing and turn.restore_box and box is not None else None
         )
-        if given_back:  # put there by the page, of which the box itself says nothing
-            upload_ownership.need(page, "box", turn.files)
-        said = [one.said for one in attached]
-        yield [*_asked(turn, attached), *_drawn(answer, note(answer, *said), ended=True)], _box(given_back, IDLE)
-
-    async def _ask(
-        self, turn: Turn, knobs: Knobs, page: str, key: str, answer: Answer, attached: list[Attached]
-    ) -> None:
-        try:
-            caps = self._caps.media(knobs.model)
-            attached += await asyncio.to_thread(attachments.prepared, turn.files, knobs.limits, caps)
-            history = turn.shown([str(one.path) for one in attached])
-            if self._caps.pool(knobs.model):
-                message_builder.check_count(history, str(knobs.model), caps.images_per_prompt, caps.videos_per_prompt)
-            messages = await asyncio.to_thread(self._messages, history, knobs, caps)
-            question = knobs.question(messages, page, key)
-        except Exception as error:
-            attached.clear()
-            answer.failure = trouble(error)
-            return
-        answer.tokens_vision = sum(one.tokens for one in attached)
-        answer.asked_s = time.monotonic()  # reading files is not the engine's time
-        await stream_resume.ask(self._gateway, question, answer)
-
-    def _messages(self, history: list[Message], knobs: Knobs, caps: Media) -> list[Message]:
-        sent_as = attachments.sent_as(knobs.limits, caps)
-        message_builder.check_size(history, knobs.system, self._settings.max_body_bytes, sent_as)
-        return message_builder.to_openai(history, knobs.system, sent_as)
+        if restore_box:  # put there by the page, of which the box itself says nothing
+            uploads.hold_files(page, "box", turn.files)
+        note = answer_note(answer, *(attachment.note for attachment in answer.attached))
+        shown = [*_shown_question(turn, answer), *_shown_answer(answer, note, ended=True)]
+        yield shown, _box_update(restore_box, IDLE_BUTTONS)
 
 
-def keep(request: gr.Request, shown: list[Message]) -> None:
+def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
     """The files that the open chat of this visit may send again."""
-    files = [path for message in shown for path in message_builder.files_of(message)]
-    upload_ownership.need(request.session_hash or "", "chat", files)
+    files = [path for message in shown for path in message_builder.message_files(message)]
+    uploads.hold_files(request.session_hash or "", "chat", files)
 
 
-def _asked(turn: Turn, attached: list[Attached]) -> list[Message]:
+def _shown_question(turn: ChatTurn, answer: StreamedAnswer) -> list[Message]:
     """The chat with the question as it was sent: a PDF as its pages."""
-    return turn.shown([str(one.path) for one in attached]) if attached else turn.shown()
+    return turn.rendered([str(attachment.path) for attachment in answer.attached] or None)
 
 
-def _drawn(answer: Answer, note: str, ended: bool = False) -> list[Message]:
-    thought, text = answer.shown()
-    if (ended or text) and answer.thought_s is None:
-        answer.thought_s = answer.total_s or 0.0
+def _shown_answer(answer: StreamedAnswer, note: str, ended: bool = False) -> list[Message]:
+    reasoning, text = answer.rendered()
+    if (ended or text) and answer.reasoning_s is None:
+        answer.reasoning_s = answer.total_s or 0.0
     return [
-        *([message_builder.thought_message(thought, answer.thought_s)] if thought else []),
+        *([message_builder.reasoning_message(reasoning, answer.reasoning_s)] if reasoning else []),
         message_builder.assistant_message(text, note),
     ]
 
 
-def _box(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[str, Any]:
+def _box_update(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[str, Any]:
     return gr.update(**buttons) if value is None else gr.update(value=value, **buttons)
+
+
+def next_redraw_pause(pause_s: float, late_s: float) -> float:
+    """The pause before the next drawing, from the last one and how late its end came."""
+    wanted = pause_s * 1.6 if late_s > LATE_REDRAW_S else pause_s * 0.85
+    return min(LONGEST_REDRAW_S, max(SHORTEST_REDRAW_S, wanted))

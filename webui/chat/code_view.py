@@ -6,29 +6,29 @@ import json
 import shlex
 from typing import Any
 
-from webui.chat.chat_request import Question, body
+from webui.chat.completion_stream import ChatRequest, request_body
 
-LANGUAGES = ("curl", "Python", "JavaScript")
-DATA = "data:"
-KEY = "any"
+CODE_LANGUAGES = ("curl", "Python", "JavaScript")
+DATA_SCHEME = "data:"
+EXAMPLE_KEY = "any"
 
 
-def code(question: Question, names: list[str], base_url: str, language: str) -> str:
+def render_code(request: ChatRequest, names: list[str], base_url: str, language: str) -> str:
     """`names`: the files in the order in which the messages hold them. `base_url` ends in /v1."""
     match language:
         case "Python":
-            return _python(body(question), names, base_url)
+            return _python(request_body(request), names, base_url)
         case "JavaScript":
-            return _javascript(body(question), names, base_url)
-    return _curl(body(question), names, base_url)
+            return _javascript(request_body(request), names, base_url)
+    return _curl(request_body(request), names, base_url)
 
 
-def request_json(question: Question) -> str:
+def request_json(request: ChatRequest) -> str:
     """The request itself, every byte of every picture included."""
-    return json.dumps(body(question), ensure_ascii=False)
+    return json.dumps(request_body(request), ensure_ascii=False)
 
 
-class _Hole:
+class _FilePlaceholders:
     """Stands in the body where the page has the data of a file."""
 
     def __init__(self, names: list[str]) -> None:
@@ -38,11 +38,11 @@ class _Hole:
 
     def dug(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self.dug(one) for name, one in value.items()}
+            return {name: self.dug(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.dug(one) for one in value]
-        if isinstance(value, str) and value.startswith(DATA) and ";base64," in value:
-            kind = value.removeprefix(DATA).partition(";")[0]
+            return [self.dug(item) for item in value]
+        if isinstance(value, str) and value.startswith(DATA_SCHEME) and ";base64," in value:
+            kind = value.removeprefix(DATA_SCHEME).partition(";")[0]
             self.found.append((next(self._names, "file"), kind))
             return f"\0{len(self.found) - 1}\0"
         return value
@@ -56,7 +56,7 @@ class _Hole:
 
 
 def _curl(whole: dict[str, Any], names: list[str], base_url: str) -> str:
-    hole = _Hole(names)
+    hole = _FilePlaceholders(names)
     dug = json.dumps(hole.dug(whole), ensure_ascii=False, indent=2)
     # Between two pieces of a quoted text, so that the shell puts the file there; -d @- because arguments have a limit.
     escaped = dug.replace("'", "'\\''")
@@ -64,12 +64,12 @@ def _curl(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     return (
         f"printf '%s' '{filled}' |\n"
         f"  curl --no-buffer {base_url}/chat/completions -H 'Content-Type: application/json' \\\n"
-        f"    -H 'Authorization: Bearer {KEY}' -d @-\n"
+        f"    -H 'Authorization: Bearer {EXAMPLE_KEY}' -d @-\n"
     )
 
 
 def _python(whole: dict[str, Any], names: list[str], base_url: str) -> str:
-    hole = _Hole(names)
+    hole = _FilePlaceholders(names)
     dug = hole.dug(whole)
     messages = hole.filled(_literal(dug["messages"], 4), lambda name, kind: f"data_url({name!r}, {kind!r})")
     known = ("model", "messages", "stream", "temperature", "top_p", "max_tokens", "seed", "response_format")
@@ -86,7 +86,7 @@ def _python(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     imports = "import base64\nfrom pathlib import Path\n\n" if hole.found else ""
     return (
         f"{imports}from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url="{base_url}", api_key="{KEY}")\n\n\n{reads}'
+        f'client = OpenAI(base_url="{base_url}", api_key="{EXAMPLE_KEY}")\n\n\n{reads}'
         "stream = client.chat.completions.create(\n" + "\n".join(lines) + f"\n    messages={messages},\n)\n"
         "for chunk in stream:\n    if chunk.choices:\n"
         '        print(chunk.choices[0].delta.content or "", end="", flush=True)\n'
@@ -94,7 +94,7 @@ def _python(whole: dict[str, Any], names: list[str], base_url: str) -> str:
 
 
 def _javascript(whole: dict[str, Any], names: list[str], base_url: str) -> str:
-    hole = _Hole(names)
+    hole = _FilePlaceholders(names)
     dug = json.dumps(hole.dug(whole), ensure_ascii=False, indent=2)
     filled = hole.filled(dug, lambda name, kind: f"dataUrl({json.dumps(name)}, {json.dumps(kind)})")
     reads = (
@@ -106,7 +106,7 @@ def _javascript(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     return (
         f"{reads}const response = await fetch({json.dumps(base_url + '/chat/completions')}, {{\n"
         '  method: "POST",\n'
-        f'  headers: {{ "Content-Type": "application/json", Authorization: "Bearer {KEY}" }},\n'
+        f'  headers: {{ "Content-Type": "application/json", Authorization: "Bearer {EXAMPLE_KEY}" }},\n'
         f"  body: JSON.stringify({filled}),\n}});\n"
         "for await (const bytes of response.body) process.stdout.write(bytes);\n"
     )
@@ -116,5 +116,5 @@ def _literal(value: Any, indent: int) -> str:
     """Python's own notation, a message a line."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         inner = " " * (indent + 4)
-        return "[\n" + "".join(f"{inner}{one!r},\n" for one in value) + " " * indent + "]"
+        return "[\n" + "".join(f"{inner}{item!r},\n" for item in value) + " " * indent + "]"
     return repr(value)

@@ -3,124 +3,205 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.chat.sampling_settings import Knobs
-from webui.chat.single_request import Asker
-from webui.chat.streamed_answer import Answer, facts, note, plain
-from webui.i18n.language import say
+from webui.chat.chat_requester import ChatRequester
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
+from webui.i18n.translations import N_, _, ngettext
 
-TELL_S = 0.15
-EQUAL = 1.05
+COMPARISON_UPDATE_S = 0.15
+EQUAL_SPEED_FACTOR = 1.05
 """Less than so much slower is as fast."""
 
 
 @dataclass
-class Lane:
+class ModelRun:
     """One question to one model."""
 
     text: str
     files: list[str]
-    knobs: Knobs
-    answer: Answer = field(default_factory=lambda: Answer(asked_s=time.monotonic()))
+    sampling: SamplingSettings
+    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
 
     @property
     def model(self) -> str:
-        return self.knobs.model or say("no model")
+        return self.sampling.model or _("no model")
 
 
 @dataclass
-class Race:
-    lanes: list[Lane]
-    begun_s: float = field(default_factory=time.monotonic)
+class Comparison:
+    runs: list[ModelRun]
+    started_s: float = field(default_factory=time.monotonic)
     ended_s: float | None = None
 
     @property
     def speed_up(self) -> float | None:
         """How much longer the same would have taken one after the other."""
-        times = [lane.answer.total_s for lane in self.lanes]
+        times = [run.answer.total_s for run in self.runs]
         if self.ended_s is None or len(times) < 2 or any(one is None for one in times):
             return None
-        took_s = max(one or 0.0 for one in times)
-        return sum(one or 0.0 for one in times) / took_s if took_s > 0 else None
+        elapsed_s = max(one or 0.0 for one in times)
+        return sum(one or 0.0 for one in times) / elapsed_s if elapsed_s > 0 else None
 
 
-async def run(race: Race, asker: Asker, visit: str, key: str) -> AsyncIterator[None]:
-    """Asks all lanes at once and yields while answers come."""
+async def run_comparison(comparison: Comparison, requester: ChatRequester, visit: str, key: str) -> AsyncIterator[None]:
+    """Starts all runs together and yields while answers come."""
     asking = [
         asyncio.create_task(
-            asker.ask(lane.text, lane.files, lane.knobs, f"{visit}-{nth}", key, lane.answer), name=lane.model
+            requester.send(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model
         )
-        for nth, lane in enumerate(race.lanes)
+        for nth, run in enumerate(comparison.runs)
     ]
     try:
         left: set[asyncio.Task[None]] = set(asking)
         while left:
-            _, left = await asyncio.wait(left, timeout=TELL_S)
+            _, left = await asyncio.wait(left, timeout=COMPARISON_UPDATE_S)
             yield
     finally:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-        race.ended_s = time.monotonic()
+        comparison.ended_s = time.monotonic()
 
 
-def verdicts(race: Race) -> list[str]:
+def speed_verdicts(comparison: Comparison) -> list[str]:
     """A few words for each lane: fastest, or how much slower; empty while it is not known."""
-    times = [lane.answer.total_s if lane.answer.failure is None else None for lane in race.lanes]
+    times = [run.answer.total_s if run.answer.failure is None else None for run in comparison.runs]
     known = [one for one in times if one]
-    if race.ended_s is None or len(race.lanes) < 2 or not known:
-        return [""] * len(race.lanes)
+    if comparison.ended_s is None or len(comparison.runs) < 2 or not known:
+        return [""] * len(comparison.runs)
     best = min(known)
-    if len(known) == len(times) and max(known) / best < EQUAL:
-        return [say("equally fast")] * len(times)
-    return [_verdict(one, best) for one in times]
+    if len(known) == len(times) and max(known) / best < EQUAL_SPEED_FACTOR:
+        return [_("equally fast")] * len(times)
+    return [_speed_verdict(one, best) for one in times]
 
 
-def _verdict(took_s: float | None, best_s: float) -> str:
-    if took_s is None:
-        return say("failed")
-    if took_s / best_s < EQUAL:
-        return say("fastest")
-    return say("{times} × slower", times=f"{took_s / best_s:.1f}")
+def _speed_verdict(elapsed_s: float | None, best_s: float) -> str:
+    if elapsed_s is None:
+        return _("failed")
+    if elapsed_s / best_s < EQUAL_SPEED_FACTOR:
+        return _("fastest")
+    return _("{times} × slower", times=f"{elapsed_s / best_s:.1f}")
 
 
-def summary(race: Race) -> str:
+def comparison_summary(comparison: Comparison) -> str:
     """One sentence, empty while it is not known."""
-    if race.speed_up is None:
+    if comparison.speed_up is None:
         return ""
-    total = sum(lane.answer.total_s or 0.0 for lane in race.lanes)
-    longest = max(lane.answer.total_s or 0.0 for lane in race.lanes)
-    return say(
+    total = sum(run.answer.total_s or 0.0 for run in comparison.runs)
+    longest = max(run.answer.total_s or 0.0 for run in comparison.runs)
+    return _(
         "All {count} together took {longest} s; one after the other they would have taken {total} s ({times} × longer).",
-        count=len(race.lanes),
+        count=len(comparison.runs),
         longest=f"{longest:.1f}",
         total=f"{total:.1f}",
-        times=f"{race.speed_up:.1f}",
+        times=f"{comparison.speed_up:.1f}",
     )
 
 
-def shown(lane: Lane, verdict: str) -> str:
+def run_markdown(run: ModelRun, verdict: str) -> str:
     """Markdown: who, the answer, how fast."""
-    thought, text = lane.answer.shown()
-    ended = lane.answer.failure is not None or lane.answer.finish_reason is not None
-    head = f"#### {plain(lane.model)}" + (f" · *{verdict}*" if verdict else "")
-    folded = f"<details><summary>{say('Thinking')}</summary>\n\n{plain(thought)}\n\n</details>" if thought else ""
-    last = note(lane.answer) if ended else ""
+    reasoning, text = run.answer.rendered()
+    ended = run.answer.failure is not None or run.answer.finish_reason is not None
+    head = f"#### {escape_markdown(run.model)}" + (f" · *{verdict}*" if verdict else "")
+    title = _("Thinking")
+    folded = f"<details><summary>{title}</summary>\n\n{escape_markdown(reasoning)}\n\n</details>" if reasoning else ""
+    last = answer_note(run.answer) if ended else ""
     return "\n\n".join(part for part in (head, folded, text or ("" if ended else "…"), last) if part)
 
 
-def as_dict(race: Race, question: str) -> dict[str, Any]:
+def comparison_facts(comparison: Comparison, question: str) -> dict[str, Any]:
     """For export, and for programs."""
     return {
         "question": question,
-        "speed_up": None if race.speed_up is None else round(race.speed_up, 2),
+        "speed_up": None if comparison.speed_up is None else round(comparison.speed_up, 2),
         "answers": [
-            {"model": lane.model, "prompt": lane.text, "text": lane.answer.shown()[1], "verdict": verdict}
-            | facts(lane.answer)
-            for lane, verdict in zip(race.lanes, verdicts(race), strict=True)
+            {"model": run.model, "prompt": run.text, "text": run.answer.rendered()[1], "verdict": verdict}
+            | answer_facts(run.answer)
+            for run, verdict in zip(comparison.runs, speed_verdicts(comparison), strict=True)
         ],
     }
+
+
+MAX_SAVED_COMPARISONS = 100
+EQUALLY_GOOD = N_("equally good")
+
+SavedComparison = dict[str, Any]
+"""As comparison_facts makes it, and "vote"."""
+
+
+def add_comparison(stored: object, comparison: SavedComparison) -> list[SavedComparison]:
+    """Newest first, the oldest forgotten."""
+    return [comparison | {"vote": None}, *valid_comparisons(stored)][:MAX_SAVED_COMPARISONS]
+
+
+def add_vote(stored: object, vote: str) -> list[SavedComparison]:
+    """The newest comparison with its vote."""
+    found = valid_comparisons(stored)
+    if not found:
+        return []
+    return [found[0] | {"vote": vote}, *found[1:]]
+
+
+def tally_votes(stored: object) -> str:
+    """For example: 3 votes: qwen3-vl-8b 2, equally good 1."""
+    counts = Counter(str(one["vote"]) for one in valid_comparisons(stored) if one.get("vote"))
+    if not counts:
+        return ""
+    total = sum(counts.values())
+    words = ", ".join(f"{_(name)} {count}" for name, count in counts.most_common())
+    votes = ngettext("{count} vote", "{count} votes", total)
+    return f"{votes}: {words}"
+
+
+def comparisons_json(stored: object) -> str:
+    return json.dumps({"comparisons": valid_comparisons(stored)}, ensure_ascii=False, indent=1)
+
+
+def comparisons_csv(stored: object) -> str:
+    """A row an answer."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    columns = (
+        "model",
+        "engine",
+        "first_token_ms",
+        "total_s",
+        "tokens_per_s",
+        "tokens_in",
+        "tokens_out",
+        "error",
+        "text",
+    )
+    writer.writerow(["comparison", "question", "vote", "speed_up", "verdict", *columns])
+    for number, one in enumerate(valid_comparisons(stored), 1):
+        for answer in one["answers"]:
+            row = [number, one.get("question"), one.get("vote"), one.get("speed_up"), answer.get("verdict")]
+            writer.writerow([_safe(cell) for cell in (*row, *(answer.get(column) for column in columns))])
+    return out.getvalue()
+
+
+def valid_comparisons(stored: object) -> list[SavedComparison]:
+    """What is well formed of what a browser sent."""
+    if not isinstance(stored, list):
+        return []
+    return [
+        one
+        for one in stored
+        if isinstance(one, dict)
+        and isinstance(one.get("answers"), list)
+        and all(isinstance(answer, dict) for answer in one["answers"])
+    ]
+
+
+def _safe(cell: Any) -> Any:
+    """Sheets run what begins like a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

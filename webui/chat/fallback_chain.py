@@ -9,55 +9,60 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.chat.chat_request import Question
-from webui.chat.streamed_answer import Answer, facts, line, ms
+from webui.chat.completion_stream import ChatRequest
+from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_summary, format_seconds
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import NOWHERE, Address
-from webui.i18n.language import later, say
+from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
+from webui.i18n.translations import N_, _
 
-TELL_S = 0.15
+FALLBACK_UPDATE_S = 0.15
 
-AS_IT_IS = later("Primary as it is")
-WRONG = later("Primary with a wrong address")
-GATEWAY = later("Through the gateway")
-WAYS = (AS_IT_IS, WRONG, GATEWAY)
+PRIMARY_AS_IT_IS = N_("Primary as it is")
+PRIMARY_WRONG_ADDRESS = N_("Primary with a wrong address")
+THROUGH_GATEWAY = N_("Through the gateway")
+FALLBACK_MODES = (PRIMARY_AS_IT_IS, PRIMARY_WRONG_ADDRESS, THROUGH_GATEWAY)
 
 
 @dataclass
-class Attempt:
-    address: Address
-    answer: Answer = field(default_factory=lambda: Answer(asked_s=time.monotonic()))
-    begun_s: float = field(default_factory=time.monotonic)
+class FallbackAttempt:
+    address: EndpointAddress
+    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
+    started_s: float = field(default_factory=time.monotonic)
     ended_s: float | None = None
 
     @property
-    def took_s(self) -> float | None:
-        return None if self.ended_s is None else self.ended_s - self.begun_s
+    def elapsed_s(self) -> float | None:
+        return None if self.ended_s is None else self.ended_s - self.started_s
 
 
-def plan(way: str, primary: Address, fallback: Address, gateway: Address) -> list[Address]:
+def plan_attempts(
+    mode: str, primary: EndpointAddress, fallback: EndpointAddress, gateway: EndpointAddress
+) -> list[EndpointAddress]:
     """Whom to ask, one after the other. The gateway falls back by itself."""
-    match way:
+    match mode:
         case "Primary with a wrong address":
-            return [Address(say("{name} (wrong address)", name=say(primary.name)), NOWHERE, primary.model), fallback]
+            return [
+                EndpointAddress(_("{name} (wrong address)", name=_(primary.name)), UNREACHABLE_URL, primary.model),
+                fallback,
+            ]
         case "Through the gateway":
-            return [Address(gateway.name, gateway.base_url, primary.model or gateway.model, gateway.key)]
+            return [EndpointAddress(gateway.name, gateway.base_url, primary.model or gateway.model, gateway.key)]
     return [primary, fallback]
 
 
-async def run(
-    addresses: list[Address], question: Question, headers: dict[str, dict[str, Any]]
-) -> AsyncIterator[list[Attempt]]:
+async def run_fallback(
+    addresses: list[EndpointAddress], question: ChatRequest, headers: dict[str, dict[str, Any]]
+) -> AsyncIterator[list[FallbackAttempt]]:
     """Yields all attempts so far, again and again while an answer comes. `headers`: by base_url."""
-    attempts: list[Attempt] = []
+    attempts: list[FallbackAttempt] = []
     for address in addresses:
-        attempt = Attempt(address)
+        attempt = FallbackAttempt(address)
         attempts.append(attempt)
         own = headers.get(address.base_url, {})
-        asking = asyncio.create_task(endpoint_client.ask(address, question, attempt.answer, own))
+        asking = asyncio.create_task(endpoint_client.stream_from_endpoint(address, question, attempt.answer, own))
         try:
             while not asking.done():
-                await asyncio.wait({asking}, timeout=TELL_S)
+                await asyncio.wait({asking}, timeout=FALLBACK_UPDATE_S)
                 yield attempts
         finally:
             asking.cancel()
@@ -68,43 +73,44 @@ async def run(
             return
 
 
-def as_dict(attempts: list[Attempt]) -> dict[str, Any]:
+def fallback_facts(attempts: list[FallbackAttempt]) -> dict[str, Any]:
     """For programs: who was asked, and who answered at last."""
     last = attempts[-1]
     return {
         "answered_by": None if last.answer.failure else last.address.name,
-        "text": last.answer.shown()[1],
+        "text": last.answer.rendered()[1],
         "attempts": [
             {
-                "endpoint": one.address.name,
-                "base_url": one.address.base_url,
-                "model": one.address.model,
-                "took_s": None if one.took_s is None else round(one.took_s, 3),
+                "endpoint": attempt.address.name,
+                "base_url": attempt.address.base_url,
+                "model": attempt.address.model,
+                "took_s": None if attempt.elapsed_s is None else round(attempt.elapsed_s, 3),
             }
-            | facts(one.answer)
-            for one in attempts
+            | answer_facts(attempt.answer)
+            for attempt in attempts
         ],
     }
 
 
-def table(attempts: list[Attempt]) -> str:
+def attempts_html(attempts: list[FallbackAttempt]) -> str:
     """HTML: an attempt a row, with its error or who answered."""
-    return f'<ol class="attempts">{"".join(_row(number, one) for number, one in enumerate(attempts, 1))}</ol>'
+    return f'<ol class="attempts">{"".join(_attempt_html(number, attempt) for number, attempt in enumerate(attempts, 1))}</ol>'
 
 
-def _row(number: int, one: Attempt) -> str:
-    failure = one.answer.failure
+def _attempt_html(number: int, attempt: FallbackAttempt) -> str:
+    failure = attempt.answer.failure
     state, word = (
-        ("failed", say("failed"))
+        ("failed", _("failed"))
         if failure
-        else ("waits", say("asking"))
-        if one.ended_s is None
-        else ("done", say("answered"))
+        else ("waits", _("asking"))
+        if attempt.ended_s is None
+        else ("done", _("answered"))
     )
-    took = "" if one.took_s is None else say(" after {time}", time=ms(one.took_s))
-    said = str(failure) if failure else line(one.answer)
-    where = f"{html.escape(one.address.base_url)} · {html.escape(one.address.model or say('no model'))}"
+    took = "" if attempt.elapsed_s is None else _(" after {time}", time=format_seconds(attempt.elapsed_s))
+    outcome = str(failure) if failure else answer_summary(attempt.answer)
+    model = attempt.address.model or _("no model")
+    where = f"{html.escape(attempt.address.base_url)} · {html.escape(model)}"
     return (
-        f'<li class="{state}"><b>{number}. {html.escape(say(one.address.name))}</b> <em>{word}{took}</em>'
-        f"<span>{where}</span><p>{html.escape(said)}</p></li>"
+        f'<li class="{state}"><b>{number}. {html.escape(_(attempt.address.name))}</b> <em>{word}{took}</em>'
+        f"<span>{where}</span><p>{html.escape(outcome)}</p></li>"
     )

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from webui.auth import upload_paths
-from webui.chat.streamed_answer import unmarked
+from webui.auth import uploads
+from webui.chat.streamed_answer import strip_switch_marks
 from webui.files import media_parts
-from webui.i18n.language import counted, say
-from webui.user_error import Failure
+from webui.i18n.translations import _, ngettext
+from webui.user_error import UserError
 
 Message = dict[str, Any]
 SentAs = Callable[[Path], Path]
@@ -39,31 +39,31 @@ def assistant_message(text: str, note: str) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": note}]}
 
 
-def thought_message(thought: str, seconds: float | None) -> Message:
+def reasoning_message(reasoning: str, seconds: float | None) -> Message:
     """Thinking as the chat shows it: open while it comes, folded once its length is known."""
-    title = say("Thinking") if seconds is None else say("Thought for {seconds} s", seconds=f"{seconds:.0f}")
+    title = _("Thinking") if seconds is None else _("Thought for {seconds} s", seconds=f"{seconds:.0f}")
     return {
         "role": "assistant",
-        "content": [{"type": "text", "text": thought}],
+        "content": [{"type": "text", "text": reasoning}],
         "metadata": {"title": title, "status": "pending" if seconds is None else "done"},
     }
 
 
-def is_thought(message: Message) -> bool:
+def is_reasoning(message: Message) -> bool:
     return bool((message.get("metadata") or {}).get("title"))
 
 
-def sent(message: Message) -> dict[str, Any]:
+def box_value(message: Message) -> dict[str, Any]:
     """A user's message as the value of the box it was typed in."""
-    return {"text": "\n".join(_texts(message)), "files": [str(path) for path in files_of(message)]}
+    return {"text": "\n".join(_texts(message)), "files": [str(path) for path in message_files(message)]}
 
 
-def answered(history: list[Message]) -> list[Message]:
+def drop_unanswered(history: list[Message]) -> list[Message]:
     """`history` without the questions that got no answer at all (their text is back in the box)."""
     kept: list[Message] = []
     for message in history:
-        if message["role"] == "assistant" and not is_thought(message) and not answer_text(message):
-            while kept and kept[-1]["role"] == "assistant" and is_thought(kept[-1]):
+        if message["role"] == "assistant" and not is_reasoning(message) and not answer_text(message):
+            while kept and kept[-1]["role"] == "assistant" and is_reasoning(kept[-1]):
                 kept.pop()
             if kept and kept[-1]["role"] == "user":
                 kept.pop()
@@ -72,13 +72,13 @@ def answered(history: list[Message]) -> list[Message]:
     return kept
 
 
-def edited(history: list[Message], index: int, text: str) -> list[Message]:
+def replace_question(history: list[Message], index: int, text: str) -> list[Message]:
     """The chat up to the question at `index`, with another text: what followed it is gone."""
-    files = [str(path) for path in files_of(history[index])]
-    return [*answered(history[:index]), user_message(text, files)]
+    files = [str(path) for path in message_files(history[index])]
+    return [*drop_unanswered(history[:index]), user_message(text, files)]
 
 
-def without(history: list[Message], index: int) -> list[Message]:
+def remove_question(history: list[Message], index: int) -> list[Message]:
     """The chat without the question at or before `index` and all that answers it."""
     begin = index
     while begin > 0 and history[begin]["role"] != "user":
@@ -89,71 +89,76 @@ def without(history: list[Message], index: int) -> list[Message]:
     return [*history[:begin], *history[end:]]
 
 
-def answer_text(message: Message) -> str:
+def raw_text(message: Message) -> str:
+    """An answer as the page shows it, with its marks where the engine changed."""
     first = message["content"][0] if message["content"] else {}
-    return unmarked(str(first.get("text", "")))
+    return str(first.get("text", ""))
+
+
+def answer_text(message: Message) -> str:
+    return strip_switch_marks(raw_text(message))
 
 
 def note_text(message: Message) -> str:
     return str(message["content"][1].get("text", "")) if len(message["content"]) > 1 else ""
 
 
-def as_it_is(path: Path) -> Path:
+def same_path(path: Path) -> Path:
     return path
 
 
-def wire_bytes(history: list[Message], system: str, sent_as: SentAs = as_it_is) -> int:
+def request_bytes(history: list[Message], system: str, sent_as: SentAs = same_path) -> int:
     """About how long the request body gets; a little more rather than a little less."""
     total = TEXT_OVERHEAD + _text_bytes(system)
     for message in history:
         if message["role"] == "assistant":
-            total += 0 if is_thought(message) else _text_bytes(answer_text(message))
+            total += 0 if is_reasoning(message) else _text_bytes(answer_text(message))
         else:
             total += sum(_text_bytes(text) for text in _texts(message))
-            total += sum(media_parts.wire_bytes(sent_as(path)) + 64 for path in files_of(message))
+            total += sum(media_parts.wire_bytes(sent_as(path)) + 64 for path in message_files(message))
     return total
 
 
-def check_size(history: list[Message], system: str, max_bytes: int, sent_as: SentAs = as_it_is) -> None:
-    """Raises a Failure when the body would be over the gateway's limit."""
-    size = wire_bytes(history, system, sent_as)
+def check_request_size(history: list[Message], system: str, max_bytes: int, sent_as: SentAs = same_path) -> None:
+    """Raises UserError when the body would be over the gateway's limit."""
+    size = request_bytes(history, system, sent_as)
     if size > max_bytes:
         mb = 1024 * 1024
-        raise Failure(
-            say(
+        raise UserError(
+            _(
                 "This chat, with its pictures and videos, is {size} MB to send; the limit is {most} MB.",
                 size=f"{size / mb:.1f}",
                 most=max_bytes // mb,
             ),
-            say("Send fewer or smaller files, or begin a new chat."),
+            _("Send fewer or smaller files, or begin a new chat."),
         )
 
 
-def check_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
-    """Raises a Failure when there is more in the chat than `model` takes in one request, all turns together."""
-    kinds = [media_parts.mime_type(path).partition("/")[0] for message in history for path in files_of(message)]
+def check_media_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
+    """Raises UserError when there is more in the chat than `model` takes in one request, all turns together."""
+    kinds = [media_parts.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
     for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:
             if kind == "image":
-                files = counted(found, "{count} picture", "{count} pictures")
+                files = ngettext("{count} picture", "{count} pictures", found)
             else:
-                files = counted(found, "{count} video", "{count} videos")
-            takes = say("takes {most} in one chat", most=most) if most else say("takes none")
-            raise Failure(
-                say("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
-                say("Send fewer of them, or begin a new chat."),
+                files = ngettext("{count} video", "{count} videos", found)
+            takes = _("takes {most} in one chat", most=most) if most else _("takes none")
+            raise UserError(
+                _("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
+                _("Send fewer of them, or begin a new chat."),
             )
 
 
-def to_openai(history: list[Message], system: str, sent_as: SentAs = as_it_is) -> list[Message]:
+def openai_messages(history: list[Message], system: str, sent_as: SentAs = same_path) -> list[Message]:
     """OpenAI's messages: every turn with its pictures and videos as `data:` URLs (reads the files)."""
     messages: list[Message] = [{"role": "system", "content": system.strip()}] if system.strip() else []
     for message in history:
         if message["role"] == "assistant":
-            if not is_thought(message):
+            if not is_reasoning(message):
                 messages.append({"role": "assistant", "content": answer_text(message)})
             continue
-        files = [media_parts.part(sent_as(upload_paths.own(path))) for path in files_of(message)]
+        files = [media_parts.media_part(sent_as(uploads.resolve_upload(path))) for path in message_files(message)]
         text = "\n".join(_texts(message))
         if files:
             messages.append({"role": "user", "content": [*files, *([{"type": "text", "text": text}] if text else [])]})
@@ -162,7 +167,7 @@ def to_openai(history: list[Message], system: str, sent_as: SentAs = as_it_is) -
     return messages
 
 
-def files_of(message: Message) -> Iterator[Path]:
+def message_files(message: Message) -> Iterator[Path]:
     for item in message["content"]:
         if "path" in item:  # as user_message() makes it
             yield Path(item["path"])
@@ -170,7 +175,7 @@ def files_of(message: Message) -> Iterator[Path]:
             yield Path(item["file"]["path"])
 
 
-def text_of(message: Message) -> str:
+def message_text(message: Message) -> str:
     """The words of a question."""
     return "\n".join(_texts(message))
 

@@ -3,89 +3,212 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from webui.chat.streamed_answer import Answer, facts
-from webui.files import grounding
-from webui.files.grounding import Mark
-from webui.i18n.language import counted, later, say
+from PIL import Image, ImageDraw, ImageFont
 
-FIND = later("Find (boxes)")
-POINT = later("Point at")
-ACT = later("Next action")
-MODES = (FIND, POINT, ACT)
+from webui.chat.streamed_answer import StreamedAnswer, answer_facts
+from webui.i18n.translations import N_, _, ngettext
 
-ASKED = {
-    FIND: "Locate: {what}. Answer with JSON only, a list of "
+FIND_BOXES = N_("Find (boxes)")
+POINT_AT = N_("Point at")
+NEXT_ACTION = N_("Next action")
+AGENT_MODES = (FIND_BOXES, POINT_AT, NEXT_ACTION)
+
+AGENT_PROMPTS = {
+    FIND_BOXES: "Locate: {what}. Answer with JSON only, a list of "
     '{{"bbox_2d": [x1, y1, x2, y2], "label": "..."}}, with coordinates from 0 to 1000 relative to the picture.',
-    POINT: "Point at: {what}. Answer with JSON only, a list of "
+    POINT_AT: "Point at: {what}. Answer with JSON only, a list of "
     '{{"point_2d": [x, y], "label": "..."}}, with coordinates from 0 to 1000 relative to the picture.',
-    ACT: "You operate the program in this screenshot. The task: {what}.\n{done}Answer with JSON only, the one next action: "
+    NEXT_ACTION: "You operate the program in this screenshot. The task: {what}.\n{done}Answer with JSON only, the one next action: "
     '{{"action": "click" | "type" | "scroll" | "wait" | "done", "coordinate": [x, y], "text": "...", "reason": "..."}}, '
     "with coordinates from 0 to 1000 relative to the picture.",
 }
 
 
 @dataclass
-class Step:
+class AgentStep:
     """One screenshot and the answer about it."""
 
     file: Path
-    answer: Answer = field(default_factory=lambda: Answer(asked_s=time.monotonic()))
+    answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
 
     @property
-    def marks(self) -> list[Mark]:
-        return grounding.marks(self.answer.shown()[1])
+    def marks(self) -> list[GroundingMark]:
+        return find_marks(self.answer.rendered()[1])
 
     @property
     def action(self) -> dict[str, Any] | None:
-        return grounding.action(self.answer.shown()[1])
+        return find_action(self.answer.rendered()[1])
 
 
 @dataclass
-class Walk:
+class AgentSession:
     """What was done so far; `files` are all screenshots."""
 
     files: list[str]
-    steps: list[Step] = field(default_factory=list)
+    steps: list[AgentStep] = field(default_factory=list)
 
     @property
     def next_file(self) -> str | None:
         return self.files[len(self.steps)] if len(self.steps) < len(self.files) else None
 
 
-def prompt(mode: str, what: str, before: list[Step]) -> str:
+def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
     """What is asked about the next screenshot; earlier actions are told, so that none is done twice."""
     actions = [step.action for step in before if step.action]
-    done = "".join(f"Step {number} was {json.dumps(one)}.\n" for number, one in enumerate(actions, 1))
-    return ASKED[mode].format(what=what.strip() or "whatever is most important", done=done)
+    done = "".join(f"Step {number} was {json.dumps(item)}.\n" for number, item in enumerate(actions, 1))
+    return AGENT_PROMPTS[mode].format(what=what.strip() or "whatever is most important", done=done)
 
 
-def sentence(step: Step) -> str:
+def describe_step(step: AgentStep) -> str:
     """What came of a step."""
     if step.answer.failure:
         return str(step.answer.failure)
     if found := step.action:
         at = found.get("coordinate")
-        where = say(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
+        where = _(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
         text = f" {found['text']!r}" if isinstance(found.get("text"), str) and found["text"] else ""
         return f"{found['action']}{text}{where}"
     count = len(step.marks)
     if not count:
-        return say("no box or point in the answer: ask more plainly, or try another model")
-    return counted(count, "{count} place found", "{count} places found")
+        return _("no box or point in the answer: ask more plainly, or try another model")
+    return ngettext("{count} place found", "{count} places found", count)
 
 
-def as_dict(step: Step) -> dict[str, Any]:
+def step_facts(step: AgentStep) -> dict[str, Any]:
     """For programs. Coordinates are thousandths of the picture."""
     return {
         "file": step.file.name,
-        "text": step.answer.shown()[1],
+        "text": step.answer.rendered()[1],
         "action": step.action,
         "marks": [
             {"kind": "box" if mark.is_box else "point", "at": list(mark.at), "label": mark.label} for mark in step.marks
         ],
-    } | facts(step.answer)
+    } | answer_facts(step.answer)
+
+
+COORDINATE_SCALE = 1000
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
+LABEL_KEYS = ("label", "text", "name", "description", "action")
+COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#7c3aed", "#0891b2")
+MAX_MARKS = 200
+
+
+@dataclass(frozen=True)
+class GroundingMark:
+    """A box (four numbers) or a point (two), 0 to 1000."""
+
+    at: tuple[float, ...]
+    label: str = ""
+
+    @property
+    def is_box(self) -> bool:
+        return len(self.at) == 4
+
+    def pixels(self, width: int, height: int) -> tuple[float, ...]:
+        """On a picture of this size."""
+        return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
+
+
+def parse_json_values(text: str) -> list[Any]:
+    """The JSON that an answer holds, in fences, between words, or as a list that was cut at max tokens."""
+    fenced = re.findall(r"```(?:json)?\s*(.*?)(?:```|\Z)", text, re.DOTALL)
+    for candidate in (*fenced, text):
+        try:
+            return [json.loads(candidate)]
+        except json.JSONDecodeError:
+            continue
+    return list(_between_words(text))
+
+
+def find_marks(text: str) -> list[GroundingMark]:
+    """All boxes and points in an answer, in its order."""
+    return [mark for value in parse_json_values(text) for mark in _marks(value)][:MAX_MARKS]
+
+
+def find_action(text: str) -> dict[str, Any] | None:
+    """The next action, if the answer names one."""
+    for value in parse_json_values(text):
+        for found in _objects(value):
+            if isinstance(found.get("action"), str):
+                return found
+    return None
+
+
+def draw_marks(picture: Image.Image, found: list[GroundingMark]) -> Image.Image:
+    """A copy with boxes, points and their labels."""
+    copy = picture.convert("RGB")
+    draw = ImageDraw.Draw(copy)
+    line = max(2, round(max(copy.size) / 400))
+    font = ImageFont.load_default(max(12, round(max(copy.size) / 55)))
+    for number, mark in enumerate(found):
+        colour = COLOURS[number % len(COLOURS)]
+        at = mark.pixels(*copy.size)
+        if mark.is_box:
+            left, right = sorted((at[0], at[2]))
+            top, bottom = sorted((at[1], at[3]))
+            draw.rectangle((left, top, right, bottom), outline=colour, width=line)
+            _draw_label(draw, (left, top), mark.label, colour, font)
+        else:
+            x, y = at
+            reach = line * 4
+            draw.line((x - reach, y, x + reach, y), fill=colour, width=line)
+            draw.line((x, y - reach, x, y + reach), fill=colour, width=line)
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=line)
+            _draw_label(draw, (x + reach, y - reach), mark.label, colour, font)
+    return copy
+
+
+def _marks(value: Any) -> Iterator[GroundingMark]:
+    for found in _objects(value):
+        label = next((str(found[name]) for name in LABEL_KEYS if isinstance(found.get(name), str)), "")
+        for name in (*BOX_KEYS, *POINT_KEYS):
+            at = _numbers(found.get(name))
+            if at is not None and len(at) == (4 if name in BOX_KEYS else 2):
+                yield GroundingMark(at, label[:60])
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _objects(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _objects(item)
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    if not isinstance(value, list) or not all(isinstance(item, int | float) for item in value):
+        return None
+    return tuple(min(float(COORDINATE_SCALE), max(0.0, float(item))) for item in value)
+
+
+def _between_words(text: str) -> Iterator[Any]:
+    """Every whole JSON object in a text that is more than JSON, or less."""
+    decoder, at = json.JSONDecoder(), 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            at += 1
+            continue
+        yield value
+        at = end
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, colour: str, font: Any) -> None:
+    if not words:
+        return
+    left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
+    x = max(0.0, min(at[0], draw.im.size[0] - (right - left) - 8))
+    y = max(0.0, at[1] - (bottom - top) - 8)
+    draw.rectangle((x, y, x + right - left + 8, y + bottom - top + 8), fill=colour)
+    draw.text((x + 4 - left, y + 4 - top), words, fill="white", font=font)

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from webui.chat import reasoning
-from webui.i18n.language import say
-from webui.user_error import Failure, was_cut
+from webui.files.attachments import PreparedAttachment
+from webui.i18n.translations import _
+from webui.user_error import UserError, answer_cut_error
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedBy:
     """Who answered, from the gateway's response headers; empty where the gateway did not say."""
 
     engine: str = ""
@@ -23,7 +23,7 @@ class Served:
     cache: str = ""
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> Served:
+    def from_headers(cls, headers: Mapping[str, str]) -> ServedBy:
         return cls(
             engine=headers.get("x-manyeyes-engine", ""),
             pool=headers.get("x-manyeyes-pool", ""),
@@ -35,38 +35,40 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Change:
+class EngineSwitch:
     """Where another engine went on with the answer: after so many characters of its text, from the one that went away."""
 
-    at: int
-    gone: str
+    position: int
+    engine: str
 
 
 @dataclass
-class Answer:
+class StreamedAnswer:
     """Filled by whoever asks; times are seconds of one monotonic clock."""
 
-    asked_s: float
+    started_s: float
     text: str = ""
-    thought: str = ""
-    first_s: float | None = None
-    last_s: float | None = None
-    served: Served = field(default_factory=Served)
+    reasoning: str = ""
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    served: ServedBy = field(default_factory=ServedBy)
     finish_reason: str | None = None
-    tokens_in: int | None = None
-    tokens_cached: int | None = None
-    tokens_out: int | None = None
-    tokens_vision: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    attached: list[PreparedAttachment] = field(default_factory=list)
+    """The question's files as they were sent."""
+    vision_tokens_estimate: int = 0
     """An estimate made before it was sent."""
-    thought_s: float | None = None
+    reasoning_s: float | None = None
     """How long the thinking took, once the answer began."""
     chunks: int = 0
     """Tokens seen so far in the part that comes; engines send one a chunk."""
-    before: int = 0
+    earlier_tokens: int = 0
     """Tokens of the parts that other engines gave before."""
-    changes: list[Change] = field(default_factory=list)
+    switches: list[EngineSwitch] = field(default_factory=list)
     stopped: bool = False
-    failure: Failure | None = None
+    failure: UserError | None = None
 
     def add(self, text: str, at_s: float) -> None:
         """The first token counts when it comes, even if it shows no text (a special token, half a character)."""
@@ -76,77 +78,82 @@ class Answer:
     def think(self, text: str, at_s: float) -> None:
         """Thinking that the engine tells apart from the answer."""
         self._came(at_s)
-        self.thought += text
+        self.reasoning += text
 
-    def count(self, tokens_in: int, tokens_out: int, cached: int | None) -> None:
+    def count(self, prompt_tokens: int, completion_tokens: int, cached: int | None) -> None:
         """What the engine counted at the end. The prompt of a continued answer holds the part before, so the first counts."""
-        if self.tokens_in is None:
-            self.tokens_in, self.tokens_cached = tokens_in, cached
-        self.tokens_out = self.before + tokens_out
+        if self.prompt_tokens is None:
+            self.prompt_tokens, self.cached_tokens = prompt_tokens, cached
+        self.completion_tokens = self.earlier_tokens + completion_tokens
 
-    def go_on(self) -> None:
+    def switch_engine(self) -> None:
         """The engine went away; what comes from here on is another one's."""
-        self.changes.append(Change(len(self.text), self.served.engine or say("the engine")))
-        self.before += self.chunks
+        self.switches.append(EngineSwitch(len(self.text), self.served.engine or _("the engine")))
+        self.earlier_tokens += self.chunks
         self.chunks = 0
         self.failure = self.finish_reason = None
 
     def end(self) -> None:
         """Called once when the stream has ended by itself."""
         if self.failure is None and self.finish_reason in (None, "abort"):
-            self.failure = was_cut()
+            self.failure = answer_cut_error()
 
-    def shown(self) -> tuple[str, str]:
+    def rendered(self) -> tuple[str, str]:
         """(thinking, answer), with a mark where the engine changed."""
         text = self.text
-        for change in reversed(self.changes):
-            text = f"{text[: change.at]}{mark(change.gone)}{text[change.at :]}"
-        thought, rest = reasoning.split(text)
-        return (self.thought.strip() or thought, rest) if not self.thought else (self.thought.strip(), text)
+        for switch in reversed(self.switches):
+            text = f"{text[: switch.position]}{switch_mark(switch.engine)}{text[switch.position :]}"
+        reasoning, rest = split_reasoning(text)
+        return (self.reasoning.strip() or reasoning, rest) if not self.reasoning else (self.reasoning.strip(), text)
 
     @property
     def tokens_per_s(self) -> float | None:
         """Decoding speed: the tokens after the first over the time they took."""
-        if not self.tokens_out or self.tokens_out < 2 or self.first_s is None or self.last_s is None:
+        if (
+            not self.completion_tokens
+            or self.completion_tokens < 2
+            or self.first_token_s is None
+            or self.last_token_s is None
+        ):
             return None
-        took_s = self.last_s - self.first_s
-        return (self.tokens_out - 1) / took_s if took_s > 0 else None
+        elapsed_s = self.last_token_s - self.first_token_s
+        return (self.completion_tokens - 1) / elapsed_s if elapsed_s > 0 else None
 
     @property
-    def first_ms(self) -> float | None:
-        return None if self.first_s is None else (self.first_s - self.asked_s) * 1000
+    def first_token_ms(self) -> float | None:
+        return None if self.first_token_s is None else (self.first_token_s - self.started_s) * 1000
 
     @property
     def total_s(self) -> float | None:
-        return None if self.last_s is None else self.last_s - self.asked_s
+        return None if self.last_token_s is None else self.last_token_s - self.started_s
 
     def _came(self, at_s: float) -> None:
-        if self.first_s is None:
-            self.first_s = at_s
-        self.last_s = at_s
+        if self.first_token_s is None:
+            self.first_token_s = at_s
+        self.last_token_s = at_s
         self.chunks += 1
 
 
-MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
+SWITCH_MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 
-def mark(gone: str) -> str:
+def switch_mark(engine: str) -> str:
     """Stands in the shown answer where the engine changed."""
-    words = say("another engine goes on, {gone} went away", gone=gone)
+    words = _("another engine goes on, {gone} went away", gone=engine)
     return f" *⟨{words}⟩* "
 
 
-def unmarked(text: str) -> str:
+def strip_switch_marks(text: str) -> str:
     """The answer as the engines gave it."""
-    return MARK.sub("", text)
+    return SWITCH_MARK.sub("", text)
 
 
-def line(answer: Answer) -> str:
+def answer_summary(answer: StreamedAnswer) -> str:
     """For example: cpu-0 · qwen3-vl-tiny · first token 140 ms · 61 tokens/s · 212 in / 96 out."""
-    return " · ".join(_facts(answer))
+    return " · ".join(_summary_parts(answer))
 
 
-def note(answer: Answer, *said: str) -> str:
+def answer_note(answer: StreamedAnswer, *file_notes: str) -> str:
     """Markdown under the answer: the failure in bold if there is one, then the line, then what was done to its files.
 
     Markdown and not HTML, because "copy message" and screen readers take it as it stands;
@@ -154,20 +161,20 @@ def note(answer: Answer, *said: str) -> str:
     """
     parts = []
     if answer.failure is not None:
-        parts.append(f"**{plain(answer.failure.what)}** {plain(answer.failure.next)}")
-    if facts := line(answer):
-        parts.append(plain(facts))
-    if done := " · ".join(one for one in said if one):
-        parts.append(plain(done))
+        parts.append(f"**{escape_markdown(answer.failure.summary)}** {escape_markdown(answer.failure.advice)}")
+    if facts := answer_summary(answer):
+        parts.append(escape_markdown(facts))
+    if done := " · ".join(note for note in file_notes if note):
+        parts.append(escape_markdown(done))
     return "\n\n".join(parts)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """`text` with what Markdown and HTML would read as their own put out of action."""
     return re.sub(r"([\\`*_\[\]<>&$~|])", r"\\\1", text)
 
 
-def facts(answer: Answer) -> dict[str, object]:
+def answer_facts(answer: StreamedAnswer) -> dict[str, object]:
     """The same for programs: what is not known is null."""
     served = answer.served
     return {
@@ -177,62 +184,78 @@ def facts(answer: Answer) -> dict[str, object]:
         "route": served.route or None,
         "cache": served.cache or None,
         "request_id": served.request_id or None,
-        "first_token_ms": _rounded(answer.first_ms),
-        "total_s": _rounded(answer.total_s, 3),
-        "tokens_per_s": _rounded(answer.tokens_per_s),
-        "tokens_in": answer.tokens_in,
-        "tokens_vision_estimate": answer.tokens_vision,
-        "tokens_cached": answer.tokens_cached,
-        "tokens_out": answer.tokens_out,
+        "first_token_ms": _round(answer.first_token_ms),
+        "total_s": _round(answer.total_s, 3),
+        "tokens_per_s": _round(answer.tokens_per_s),
+        "tokens_in": answer.prompt_tokens,
+        "tokens_vision_estimate": answer.vision_tokens_estimate,
+        "tokens_cached": answer.cached_tokens,
+        "tokens_out": answer.completion_tokens,
         "finish_reason": answer.finish_reason,
-        "continued_after": [change.gone for change in answer.changes],
+        "continued_after": [switch.engine for switch in answer.switches],
         "error": str(answer.failure) if answer.failure else None,
     }
 
 
-def _rounded(value: float | None, digits: int = 1) -> float | None:
+def _round(value: float | None, digits: int = 1) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _facts(answer: Answer) -> list[str]:
+def _summary_parts(answer: StreamedAnswer) -> list[str]:
     served = answer.served
     facts = [served.engine, served.pool]
     if served.fallback:
-        facts.append(say("fallback from {pool}", pool=served.fallback))
+        facts.append(_("fallback from {pool}", pool=served.fallback))
     if served.route:
-        facts.append(say("chosen by {route}", route=served.route))
+        facts.append(_("chosen by {route}", route=served.route))
     if served.cache == "HIT":
-        facts.append(say("from the cache"))
-    if answer.first_s is not None:
-        facts.append(say("first token {time}", time=ms(answer.first_s - answer.asked_s)))
+        facts.append(_("from the cache"))
+    if answer.first_token_s is not None:
+        facts.append(_("first token {time}", time=format_seconds(answer.first_token_s - answer.started_s)))
     if answer.tokens_per_s is not None:
         speed = answer.tokens_per_s
-        facts.append(say("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
-    if answer.tokens_in is not None and answer.tokens_out is not None:
+        facts.append(_("{speed} tokens/s", speed=f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"))
+    if answer.prompt_tokens is not None and answer.completion_tokens is not None:
         facts.append(
-            say(
+            _(
                 "{tokens} in{of_which} / {out} out",
-                tokens=answer.tokens_in,
-                of_which=_of_which(answer),
-                out=answer.tokens_out,
+                tokens=answer.prompt_tokens,
+                of_which=_token_details(answer),
+                out=answer.completion_tokens,
             )
         )
     if answer.finish_reason == "length":
-        facts.append(say("cut at max tokens"))
-    if answer.changes:
-        facts.append(say("went on after {gone} went away", gone=", ".join(change.gone for change in answer.changes)))
+        facts.append(_("cut at max tokens"))
+    if answer.switches:
+        facts.append(_("went on after {gone} went away", gone=", ".join(switch.engine for switch in answer.switches)))
     if answer.stopped:
-        facts.append(say("stopped"))
-    if served.request_id and (answer.failure is not None or answer.first_s is not None):
-        facts.append(say("request {id}", id=served.request_id))
+        facts.append(_("stopped"))
+    if served.request_id and (answer.failure is not None or answer.first_token_s is not None):
+        facts.append(_("request {id}", id=served.request_id))
     return [fact for fact in facts if fact]
 
 
-def _of_which(answer: Answer) -> str:
-    parts = [say("≈ {tokens} vision", tokens=answer.tokens_vision)] if answer.tokens_vision else []
-    parts += [say("{tokens} cached", tokens=answer.tokens_cached)] if answer.tokens_cached else []
+def _token_details(answer: StreamedAnswer) -> str:
+    parts = [_("≈ {tokens} vision", tokens=answer.vision_tokens_estimate)] if answer.vision_tokens_estimate else []
+    parts += [_("{tokens} cached", tokens=answer.cached_tokens)] if answer.cached_tokens else []
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def ms(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """(thinking, answer); the answer is empty while the thinking is not closed."""
+    begun = text.lstrip()
+    if THINK_CLOSE in text:
+        reasoning, _, answer = text.partition(THINK_CLOSE)
+        return reasoning.lstrip().removeprefix(THINK_OPEN).strip(), answer.lstrip()
+    if begun.startswith(THINK_OPEN):
+        return begun.removeprefix(THINK_OPEN).strip(), ""
+    if begun and THINK_OPEN.startswith(begun):  # the tag is still on its way
+        return "", ""
+    return "", text

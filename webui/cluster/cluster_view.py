@@ -6,140 +6,173 @@ import html
 from datetime import datetime
 from typing import Any
 
-from webui.cluster.controller_client import Sight
-from webui.i18n.language import later, say
+from webui.cluster.controller_client import ClusterStatus
+from webui.cluster.gateway_client import PoolStatus
+from webui.i18n.translations import N_, _, ngettext
+from webui.theme import hint_html
+from webui.user_error import gateway_unreachable_error
 
 GOOD, GOING, BAD = "up", "some", "none"
-LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": GOING}
-COLUMNS = (
-    later("Engine"),
-    later("State"),
-    later("In flight"),
-    later("Running"),
-    later("Waiting"),
-    later("Hidden queue"),
-    later("Tokens/s"),
-    later("KV cache"),
-    later("From cache"),
-    later("GPU"),
+STATE_LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": GOING}
+ENGINE_COLUMNS = (
+    N_("Engine"),
+    N_("State"),
+    N_("In flight"),
+    N_("Running"),
+    N_("Waiting"),
+    N_("Hidden queue"),
+    N_("Tokens/s"),
+    N_("KV cache"),
+    N_("From cache"),
+    N_("GPU"),
 )
-MOST_EVENTS = 30
-STATES = {
-    "up": later("up"),
-    "down": later("down"),
-    "draining": later("draining"),
-    "starting": later("starting"),
-    "warming": later("warming"),
-    "suspect": later("suspect"),
-    "sleeping": later("sleeping"),
-    "unknown": later("unknown"),
-    "remote": later("remote"),
+MAX_EVENTS = 30
+ENGINE_STATES = {
+    "up": N_("up"),
+    "down": N_("down"),
+    "draining": N_("draining"),
+    "starting": N_("starting"),
+    "warming": N_("warming"),
+    "suspect": N_("suspect"),
+    "sleeping": N_("sleeping"),
+    "unknown": N_("unknown"),
+    "remote": N_("remote"),
 }
-GONE = later(
+CONTROLLER_ABSENT = N_(
     "The controller does not answer. Requests go on as they did; see whether it runs (docker compose ps controller)."
 )
 
 
-def pools(sight: Sight) -> str:
-    if sight.pools is None:
-        return f'<div class="notice failure" role="alert">{_text(say(GONE))}</div>'
-    if not sight.pools:
-        return f'<p class="empty">{say("The controller knows no pool.")}</p>'
-    return "".join(_pool(pool, sight) for pool in sight.pools)
+def pools_html(status: ClusterStatus) -> str:
+    if status.pools is None:
+        return f'<div class="notice failure" role="alert">{_escape(_(CONTROLLER_ABSENT))}</div>'
+    if not status.pools:
+        return hint_html(_("The controller knows no pool."))
+    return "".join(_pool_html(pool, status) for pool in status.pools)
 
 
-def events(sight: Sight) -> str:
-    if not sight.events:
-        return f'<p class="empty">{say("Nothing has happened yet.")}</p>'
+def events_html(status: ClusterStatus) -> str:
+    if not status.events:
+        return hint_html(_("Nothing has happened yet."))
     rows = "".join(
-        f"<li><time>{_time(str(one.get('at', '')))}</time> {_text(one.get('sentence'))}</li>"
-        for one in sight.events[:MOST_EVENTS]
+        f"<li><time>{_format_time(str(event.get('at', '')))}</time> {_escape(event.get('sentence'))}</li>"
+        for event in status.events[:MAX_EVENTS]
     )
-    return f'<ol class="events" aria-label="{say("Events, newest first")}">{rows}</ol>'
+    label = _("Events, newest first")
+    return f'<ol class="events" aria-label="{label}">{rows}</ol>'
 
 
-def engine_names(sight: Sight) -> list[str]:
+def engine_names(status: ClusterStatus) -> list[str]:
     """Those that can be drained: not what is served elsewhere."""
     return [
         str(engine["name"])
-        for pool in sight.pools or []
+        for pool in status.pools or []
         for engine in pool.get("engines", [])
         if engine.get("state") != "remote"
     ]
 
 
-def pool_names(sight: Sight) -> list[str]:
-    return [str(pool["name"]) for pool in sight.pools or [] if pool.get("flavour") != "remote"]
+def pool_names(status: ClusterStatus) -> list[str]:
+    return [str(pool["name"]) for pool in status.pools or [] if pool.get("flavour") != "remote"]
 
 
-def facts(sight: Sight) -> dict[str, Any]:
+def cluster_facts(status: ClusterStatus) -> dict[str, Any]:
     """For programs."""
-    return {"pools": sight.pools, "events": sight.events[:MOST_EVENTS], "gauges": sight.gauges}
+    return {"pools": status.pools, "events": status.events[:MAX_EVENTS], "gauges": status.gauges}
 
 
-def _pool(pool: dict[str, Any], sight: Sight) -> str:
+def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
-    said = [say("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
+    said = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
     if pool.get("p95_ms") is not None:
-        said.append(f"p95 {_ms(pool['p95_ms'])}")
+        said.append(f"p95 {_format_ms(pool['p95_ms'])}")
     if pool.get("first_byte_p95_ms") is not None:
-        said.append(say("first byte p95 {time}", time=_ms(pool["first_byte_p95_ms"])))
+        said.append(_("first byte p95 {time}", time=_format_ms(pool["first_byte_p95_ms"])))
     if pool.get("fallback"):
-        said.append(say("falls back to {pool}", pool=pool["fallback"]))
-    head = "".join(f'<th scope="col">{say(name)}</th>' for name in COLUMNS)
-    rows = "".join(_engine(engine, sight) for engine in pool.get("engines", []))
+        said.append(_("falls back to {pool}", pool=pool["fallback"]))
+    head = "".join(f'<th scope="col">{_(name)}</th>' for name in ENGINE_COLUMNS)
+    rows = "".join(_engine_row(engine, status) for engine in pool.get("engines", []))
     return (
-        f'<section class="pool-table"><h3>{_text(pool.get("name"))} <span>{_text(" · ".join(filter(None, said)))}</span></h3>'
+        f'<section class="pool-table"><h3>{_escape(pool.get("name"))} <span>{_escape(" · ".join(filter(None, said)))}</span></h3>'
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 
 
-def _engine(engine: dict[str, Any], sight: Sight) -> str:
+def _engine_row(engine: dict[str, Any], status: ClusterStatus) -> str:
     name, state = str(engine.get("name")), str(engine.get("state"))
-    gauges = sight.gauges
-    level = LEVELS.get(state, GOING)
-    why = f"<small>{_text(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
-    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_text(say(STATES.get(state, state)))}</span>{why}'
+    gauges = status.gauges
+    level = STATE_LEVELS.get(state, GOING)
+    why = f"<small>{_escape(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
+    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(_(ENGINE_STATES.get(state, state)))}</span>{why}'
     hidden = engine.get("hidden_queue")
     cells = [
-        f"<b>{_text(name)}</b>",
+        f"<b>{_escape(name)}</b>",
         shown,
-        _number(engine.get("in_flight")),
-        _number(engine.get("running")),
-        _number(engine.get("waiting")),
-        f'<b class="bad">{hidden}</b>' if hidden else _number(hidden),
-        _number(gauges.get("tokens_per_s", {}).get(name)),
-        _share(gauges.get("kv", {}).get(name)),
-        _share(gauges.get("cached", {}).get(name)),
-        _gpus(engine.get("gpus") or [], gauges.get("gpu", {})),
+        _number_cell(engine.get("in_flight")),
+        _number_cell(engine.get("running")),
+        _number_cell(engine.get("waiting")),
+        f'<b class="bad">{hidden}</b>' if hidden else _number_cell(hidden),
+        _number_cell(gauges.get("tokens_per_s", {}).get(name)),
+        _percent_cell(gauges.get("kv", {}).get(name)),
+        _percent_cell(gauges.get("cached", {}).get(name)),
+        _gpu_cell(engine.get("gpus") or [], gauges.get("gpu", {})),
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _gpus(gpus: list[Any], used: dict[str, float]) -> str:
+def _gpu_cell(gpus: list[Any], used: dict[str, float]) -> str:
     if not gpus:
         return "–"
     return ", ".join(f"{gpu}" + (f" ({used[str(gpu)]:.0f} %)" if str(gpu) in used else "") for gpu in gpus)
 
 
-def _number(value: Any) -> str:
+def _number_cell(value: Any) -> str:
     return "–" if not isinstance(value, int | float) else f"{value:.0f}"
 
 
-def _share(value: float | None) -> str:
+def _percent_cell(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f} %"
 
 
-def _ms(value: float) -> str:
+def _format_ms(value: float) -> str:
     return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
 
 
-def _text(value: Any) -> str:
+def _escape(value: Any) -> str:
     return html.escape(str(value if value is not None else ""))
 
 
-def _time(at: str) -> str:
+def _format_time(at: str) -> str:
     try:
         return f"{datetime.fromisoformat(at):%H:%M:%S}"
     except ValueError:
         return html.escape(at[:20])
+
+
+def pool_states_html(pools: list[PoolStatus] | None) -> str:
+    """HTML: 'qwen3-vl-8b 3 of 3 engines up' for each pool."""
+    return f'<div class="pools" role="status">{"".join(_pool_state_html(pool) for pool in pools or [])}</div>'
+
+
+def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
+    """HTML, empty when there is nothing to say; `pools` is None when the gateway cannot be reached."""
+    if pools is None:
+        return _notice_html(gateway_unreachable_error(gateway_url).summary, "failure")
+    if not pools:
+        return _notice_html(_("The gateway knows no pool of engines."), "failure")
+    said: dict[str, list[str]] = {}
+    for pool in pools:
+        if pool.notice:
+            said.setdefault(pool.notice, []).append(pool.name)
+    return "".join(_notice_html(f"{', '.join(names)}: {notice}") for notice, names in said.items())
+
+
+def _pool_state_html(pool: PoolStatus) -> str:
+    level = "up" if pool.up == pool.total and not pool.suspect else "some" if pool.up else "none"
+    words = _("{up} of {engines} up", up=pool.up, engines=ngettext("{count} engine", "{count} engines", pool.total))
+    words += _(", {count} suspect", count=pool.suspect) if pool.suspect else ""
+    return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
+
+
+def _notice_html(text: str, kind: str = "warning") -> str:
+    return f'<div class="notice {kind}" role="alert">{html.escape(text)}</div>'

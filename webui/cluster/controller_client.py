@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import httpx
 
-from webui.i18n.language import say
-from webui.user_error import Failure
+from webui.i18n.translations import _
+from webui.user_error import UserError
 
 TIMEOUT_S = 3.0
 CHANGE_TIMEOUT_S = 15.0
-FRESH_S = 1.0
+CACHE_S = 1.0
 """Visitors who look within so long share one look."""
 GAUGES = {
     "manyeyes_engine_tokens_per_second": "tokens_per_s",
@@ -27,11 +27,11 @@ QUERIES = {
     "/ sum by (engine) (rate(vllm:prefix_cache_queries_total[5m]))",
     "gpu": "avg by (gpu) (DCGM_FI_DEV_GPU_UTIL)",
 }
-SAMPLE = re.compile(r'^(\w+)\{[^}]*?engine="([^"]*)"[^}]*\} ([0-9.eE+-]+)$', re.MULTILINE)
+SAMPLE_LINE = re.compile(r'^(\w+)\{[^}]*?engine="([^"]*)"[^}]*\} ([0-9.eE+-]+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Sight:
+class ClusterStatus:
     """What is known at the moment. `pools` is None where the controller did not answer."""
 
     pools: list[dict[str, Any]] | None
@@ -40,43 +40,43 @@ class Sight:
     """By what (tokens_per_s, kv, cached) and engine; `gpu` by GPU number."""
 
 
-class Controller:
+class ControllerClient:
     def __init__(self, url: str, prometheus_url: str) -> None:
         self._url = url
         self._prometheus_url = prometheus_url
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
-        self._looking = asyncio.Lock()
-        self._seen: tuple[float, Sight] | None = None
+        self._lock = asyncio.Lock()
+        self._cached: tuple[float, ClusterStatus] | None = None
 
-    async def look(self, fresh: bool = False) -> Sight:
+    async def fetch_status(self, fresh: bool = False) -> ClusterStatus:
         """Never raises."""
-        async with self._looking:
-            if self._seen is None or fresh or time.monotonic() - self._seen[0] > FRESH_S:
-                self._seen = time.monotonic(), await self._look()
-            return self._seen[1]
+        async with self._lock:
+            if self._cached is None or fresh or time.monotonic() - self._cached[0] > CACHE_S:
+                self._cached = time.monotonic(), await self._fetch()
+            return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
-        return say(
+        return _(
             "{engine} gets no new requests; {count} it has in flight goes on.",
             engine=engine,
-            count=found.get("in_flight") or say("what"),
+            count=found.get("in_flight") or _("what"),
         )
 
     async def resume(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
-        return say("{engine} gets requests again as soon as it is up.", engine=engine)
+        return _("{engine} gets requests again as soon as it is up.", engine=engine)
 
     async def scale(self, pool: str, engines: int | None, key: str) -> str:
-        """What came of it, in a sentence. Raises Failure."""
+        """What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
         if engines:
-            return say("{pool} is set to {engines} engines.", pool=pool, engines=engines)
-        return say("{pool} decides its engines by itself again.", pool=pool)
+            return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
+        return _("{pool} decides its engines by itself again.", pool=pool)
 
-    async def _look(self) -> Sight:
+    async def _fetch(self) -> ClusterStatus:
         status, events, metrics, *queried = await asyncio.gather(
             self._get(f"{self._url}/status"),
             self._get(f"{self._url}/api/events"),
@@ -84,11 +84,13 @@ class Controller:
             *(self._get(f"{self._prometheus_url}/api/v1/query", query=query) for query in QUERIES.values()),
         )
         pools = status.json().get("pools") if status else None
-        gauges = gauges_of(metrics.text if metrics else "")
+        gauges = parse_gauges(metrics.text if metrics else "")
         for name, response in zip(QUERIES, queried, strict=True):
-            gauges[name] = queried_of(response.json() if response else None)
+            gauges[name] = parse_query_result(response.json() if response else None)
         found = events.json() if events else []
-        return Sight(pools if isinstance(pools, list) else None, found if isinstance(found, list) else [], gauges)
+        return ClusterStatus(
+            pools if isinstance(pools, list) else None, found if isinstance(found, list) else [], gauges
+        )
 
     async def _get(self, url: str, **query: str) -> httpx.Response | None:
         try:
@@ -101,38 +103,38 @@ class Controller:
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not key.strip():
-            raise Failure(say("This wants the admin key."), say("`make admin-key` prints it; type it above."))
+            raise UserError(_("This wants the admin key."), _("`make admin-key` prints it; type it above."))
         headers = {"Authorization": f"Bearer {key.strip()}"}
         try:
             response = await self._client.post(
                 f"{self._url}{path}", json=body, headers=headers, timeout=CHANGE_TIMEOUT_S
             )
         except (httpx.HTTPError, UnicodeEncodeError):
-            raise Failure(
-                say("The controller does not answer."), say("See whether it runs (docker compose ps controller).")
+            raise UserError(
+                _("The controller does not answer."), _("See whether it runs (docker compose ps controller).")
             ) from None
         if response.status_code >= 400:
-            raise _refused(response)
+            raise _refusal_error(response)
         found = response.json()
         return found if isinstance(found, dict) else {}
 
 
-def gauges_of(metrics: str) -> dict[str, dict[str, float]]:
+def parse_gauges(metrics: str) -> dict[str, dict[str, float]]:
     """The engines' gauges in Prometheus' text format."""
     found: dict[str, dict[str, float]] = {name: {} for name in GAUGES.values()}
-    for name, engine, value in SAMPLE.findall(metrics):
+    for name, engine, value in SAMPLE_LINE.findall(metrics):
         if name in GAUGES:
             found[GAUGES[name]][engine] = float(value)
     return found
 
 
-def queried_of(body: object) -> dict[str, float]:
+def parse_query_result(body: object) -> dict[str, float]:
     """The values of an instant query by their only label."""
     found: dict[str, float] = {}
     try:
-        for one in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
-            label = next(iter(one["metric"].values()), "")
-            value = float(one["value"][1])
+        for series in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
+            label = next(iter(series["metric"].values()), "")
+            value = float(series["value"][1])
             if value == value:  # not a number: nothing was asked in that time
                 found[str(label)] = value
     except (TypeError, KeyError, ValueError, AttributeError, IndexError):
@@ -140,12 +142,12 @@ def queried_of(body: object) -> dict[str, float]:
     return found
 
 
-def _refused(response: httpx.Response) -> Failure:
+def _refusal_error(response: httpx.Response) -> UserError:
     try:
-        said = str(response.json()["error"]["message"])
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        said = say("The controller answered with status {status}.", status=response.status_code)
+        message = _("The controller answered with status {status}.", status=response.status_code)
         if response.status_code in (404, 405):
-            said = say("This controller has no such call; it may be older than the page.")
-    nexts = {401: say("Type the right key, then try again."), 403: say("Ask whoever runs the cluster.")}
-    return Failure(said, nexts.get(response.status_code, say("Nothing was changed.")))
+            message = _("This controller has no such call; it may be older than the page.")
+    nexts = {401: _("Type the right key, then try again."), 403: _("Ask whoever runs the cluster.")}
+    return UserError(message, nexts.get(response.status_code, _("Nothing was changed.")))

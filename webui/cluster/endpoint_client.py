@@ -14,26 +14,26 @@ import openai
 from openai import AsyncOpenAI
 
 from webui.chat import completion_stream
-from webui.chat.chat_request import Question
-from webui.chat.streamed_answer import Answer, Served
-from webui.i18n.language import say
-from webui.user_error import Failure, explain, was_cut
+from webui.chat.completion_stream import ChatRequest
+from webui.chat.streamed_answer import ServedBy, StreamedAnswer
+from webui.i18n.translations import _
+from webui.user_error import UserError, answer_cut_error, explain_error
 
-LOOK_TIMEOUT_S = 4.0
-ASK_TIMEOUT = openai.Timeout(600, connect=5)
-METADATA = tuple(
+MODELS_TIMEOUT_S = 4.0
+COMPLETION_TIMEOUT = openai.Timeout(600, connect=5)
+METADATA_NETWORKS = tuple(
     ipaddress.ip_network(one)
     for one in ("169.254.0.0/16", "fe80::/10", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128")
 )
 """Where clouds tell a machine its secrets."""
-CARRIES_IPV4 = ipaddress.ip_network("64:ff9b::/96")
+NAT64_NETWORK = ipaddress.ip_network("64:ff9b::/96")
 PORTS = {"http": 80, "https": 443}
-NOWHERE = "http://127.0.0.1:9/v1"
+UNREACHABLE_URL = "http://127.0.0.1:9/v1"
 """The discard port, where nothing listens: a wrong address to try a fallback with."""
 
 
 @dataclass(frozen=True)
-class Address:
+class EndpointAddress:
     """Where an endpoint is. `base_url` ends in /v1 or what stands for it there."""
 
     name: str
@@ -41,7 +41,7 @@ class Address:
     model: str = ""
     key: str = field(default="", repr=False)
 
-    def typed(self, base_url: str, model: str, key: str) -> Address:
+    def typed(self, base_url: str, model: str, key: str) -> EndpointAddress:
         """With what a visitor typed. The key from the environment goes to its own address only."""
         url = base_url.strip().rstrip("/") or self.base_url
         own = self.key if url == self.base_url else ""
@@ -49,33 +49,33 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EndpointStatus:
     """What an endpoint said when it was looked at."""
 
     up: bool
     models: tuple[str, ...] = ()
-    took_ms: float = 0.0
-    said: str = ""
+    elapsed_ms: float = 0.0
+    message: str = ""
 
 
-def checked(address: Address) -> Address:
-    """Raises Failure for what is no address. Looks the name up: to be called in a thread."""
+def check_address(address: EndpointAddress) -> EndpointAddress:
+    """Raises UserError for what is no address. Looks the name up: to be called in a thread."""
     parts = urlsplit(address.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(
-            say("{url} is no address.", url=address.base_url or say("Nothing")),
-            say("Write it like http://localhost:8080/v1, then run again."),
+        raise UserError(
+            _("{url} is no address.", url=address.base_url or _("Nothing")),
+            _("Write it like http://localhost:8080/v1, then run again."),
         )
     try:
-        found = _addresses(parts.hostname)
+        found = _resolve(parts.hostname)
     except (OSError, UnicodeError):
         return address  # said better by the attempt itself
-    if any(one in network for one in found for network in METADATA):
-        raise Failure(say("Link-local addresses are not asked from here."), say("Choose another address."))
+    if any(one in network for one in found for network in METADATA_NETWORKS):
+        raise UserError(_("Link-local addresses are not asked from here."), _("Choose another address."))
     return address
 
 
-def is_same_place(one: str, other: str) -> bool:
+def is_same_endpoint(one: str, other: str) -> bool:
     """Whether two base URLs lead to the same port, however they are written. Looks names up: to be called in a thread."""
     first, second = urlsplit(one), urlsplit(other)
     if _port(first) != _port(second):
@@ -84,7 +84,7 @@ def is_same_place(one: str, other: str) -> bool:
     if names[0] == names[1]:
         return True
     try:
-        return not _addresses(names[0]).isdisjoint(_addresses(names[1]))
+        return not _resolve(names[0]).isdisjoint(_resolve(names[1]))
     except (OSError, UnicodeError):
         return False
 
@@ -93,70 +93,74 @@ def _port(parts: SplitResult) -> int | None:
     return parts.port or PORTS.get(parts.scheme)
 
 
-def _addresses(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _resolve(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     """All that the name stands for; an IPv4 address inside an IPv6 one as what it is."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return {_plain(ipaddress.ip_address(str(one[4][0]).split("%")[0])) for one in found}
+    return {_unwrap_ipv4(ipaddress.ip_address(str(one[4][0]).split("%")[0])) for one in found}
 
 
-def _plain(
+def _unwrap_ipv4(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if isinstance(address, ipaddress.IPv6Address):
-        if address in CARRIES_IPV4:
+        if address in NAT64_NETWORK:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return address.ipv4_mapped or address
     return address
 
 
-async def look(address: Address, headers: dict[str, Any]) -> Seen:
+async def check_endpoint(address: EndpointAddress, headers: dict[str, Any]) -> EndpointStatus:
     """Its models and how long it took to say so; never raises."""
-    begun_s = time.monotonic()
+    started_s = time.monotonic()
     try:
-        await asyncio.to_thread(checked, address)
+        await asyncio.to_thread(check_address, address)
         async with _client(address) as client:
-            found = await client.models.list(timeout=LOOK_TIMEOUT_S, extra_headers=headers)
+            found = await client.models.list(timeout=MODELS_TIMEOUT_S, extra_headers=headers)
     except Exception as error:
-        return Seen(False, took_ms=_since_ms(begun_s), said=str(_explained(error, address)))
-    return Seen(True, tuple(model.id for model in found.data), _since_ms(begun_s))
+        return EndpointStatus(
+            False, elapsed_ms=_since_ms(started_s), message=str(_explain_endpoint_error(error, address))
+        )
+    return EndpointStatus(True, tuple(model.id for model in found.data), _since_ms(started_s))
 
 
-async def ask(address: Address, question: Question, answer: Answer, headers: dict[str, Any]) -> None:
+async def stream_from_endpoint(
+    address: EndpointAddress, request: ChatRequest, answer: StreamedAnswer, headers: dict[str, Any]
+) -> None:
     """Streams into `answer`; a failure is put there too, never raised."""
     try:
-        await asyncio.to_thread(checked, address)
+        await asyncio.to_thread(check_address, address)
         async with _client(address) as client:
-            answer.asked_s = time.monotonic()
-            await completion_stream.ask(client, replace(question, model=address.model), answer, headers)
+            answer.started_s = time.monotonic()
+            await completion_stream.stream_completion(client, replace(request, model=address.model), answer, headers)
     except Exception as error:
         if isinstance(error, openai.APIStatusError):
-            answer.served = Served.from_headers(error.response.headers)
-        answer.failure = was_cut() if answer.chunks else _explained(error, address)
+            answer.served = ServedBy.from_headers(error.response.headers)
+        answer.failure = answer_cut_error() if answer.chunks else _explain_endpoint_error(error, address)
     answer.end()
 
 
-def _client(address: Address) -> AsyncOpenAI:
+def _client(address: EndpointAddress) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=address.base_url,
         api_key=address.key or "none",
         http_client=openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
-        timeout=ASK_TIMEOUT,
+        timeout=COMPLETION_TIMEOUT,
         max_retries=0,
     )
 
 
-def _explained(error: Exception, address: Address) -> Failure:
+def _explain_endpoint_error(error: Exception, address: EndpointAddress) -> UserError:
     if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-        return Failure(
-            say("{url} cannot be reached.", url=address.base_url),
-            say("See whether it runs and whether the address is right."),
+        return UserError(
+            _("{url} cannot be reached.", url=address.base_url),
+            _("See whether it runs and whether the address is right."),
         )
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return Failure(
-            say("{url} does not take this key.", url=address.base_url), say("Type the right key, then run again.")
+        return UserError(
+            _("{url} does not take this key.", url=address.base_url), _("Type the right key, then run again.")
         )
-    return explain(error, address.base_url)
+    return explain_error(error, address.base_url)
 
 
-def _since_ms(begun_s: float) -> float:
-    return (time.monotonic() - begun_s) * 1000
+def _since_ms(started_s: float) -> float:
+    return (time.monotonic() - started_s) * 1000

@@ -11,13 +11,15 @@ from openai._types import RequestOptions
 from manyeyes.config.pools import AUTO
 from webui import log
 from webui.chat import completion_stream
-from webui.chat.chat_request import Question
-from webui.chat.streamed_answer import Answer, Served
-from webui.settings import Settings
-from webui.user_error import explain
+from webui.chat.completion_stream import ChatRequest
+from webui.chat.streamed_answer import ServedBy, StreamedAnswer
+from webui.settings import WebuiSettings
+from webui.user_error import explain_error
 
-ASK_TIMEOUT = openai.Timeout(600, connect=5)  # a queued question about a long video may wait minutes for its first byte
-LOOK_TIMEOUT_S = 5.0
+COMPLETION_TIMEOUT = openai.Timeout(
+    600, connect=5
+)  # a queued question about a long video may wait minutes for its first byte
+STATUS_TIMEOUT_S = 5.0
 
 # Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
 PAGE_HEADER = "X-ManyEyes-Page"
@@ -27,7 +29,7 @@ KEY_HEADER = "X-ManyEyes-Key"
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolStatus:
     name: str
     up: int
     total: int
@@ -36,8 +38,8 @@ class Pool:
     """Of those that are up: something is odd about them."""
 
 
-class Gateway:
-    def __init__(self, settings: Settings) -> None:
+class GatewayClient:
+    def __init__(self, settings: WebuiSettings) -> None:
         self.url = settings.gateway_url
         # Nothing but the gateway is to be reached, so proxies from the environment are not heeded;
         # retries are the gateway's work, and a second try here would hide a refusal.
@@ -45,7 +47,7 @@ class Gateway:
             base_url=f"{self.url}/v1",
             api_key=settings.api_key or "none",
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False),
-            timeout=ASK_TIMEOUT,
+            timeout=COMPLETION_TIMEOUT,
             max_retries=0,
         )
         # The client insists on a key; without one of its own the page is told apart by its address, not by "none".
@@ -58,15 +60,15 @@ class Gateway:
     async def models(self) -> list[str]:
         """The model names, `auto` last; empty when the gateway cannot tell."""
         try:
-            found = await self._client.models.list(timeout=LOOK_TIMEOUT_S, extra_headers=self._headers)
+            found = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:
             return []
         return sorted((model.id for model in found.data), key=lambda name: name == AUTO)
 
-    async def pools(self) -> list[Pool] | None:
+    async def pools(self) -> list[PoolStatus] | None:
         """The pools as `GET /healthz` tells them; None when the gateway cannot be reached or says something else."""
         try:
-            options: RequestOptions = {"timeout": LOOK_TIMEOUT_S, "headers": self._headers}
+            options: RequestOptions = {"timeout": STATUS_TIMEOUT_S, "headers": self._headers}
             response = await self._client.get(f"{self.url}/healthz", cast_to=object, options=options)
         except openai.APIStatusError as error:  # a gateway with no engine up may say so with a 503
             response = error.body
@@ -74,43 +76,43 @@ class Gateway:
             return None
         return parse_pools(response)
 
-    async def ask(self, question: Question, answer: Answer) -> None:
+    async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
         """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
         try:
-            key = {KEY_HEADER: question.key} if question.key else {}
-            await completion_stream.ask(
-                self._client, question, answer, {**self._headers, PAGE_HEADER: question.page, **key}
+            key = {KEY_HEADER: request.key} if request.key else {}
+            await completion_stream.stream_completion(
+                self._client, request, answer, {**self._headers, PAGE_HEADER: request.page, **key}
             )
         except Exception as error:
             if isinstance(error, openai.APIStatusError):
-                answer.served = Served.from_headers(error.response.headers)
-            answer.failure = explain(error, self.url, begun=answer.chunks > 0)
+                answer.served = ServedBy.from_headers(error.response.headers)
+            answer.failure = explain_error(error, self.url, begun=answer.chunks > 0)
         finally:
-            _tell(answer)
+            _log_answer(answer)
         answer.end()
 
 
-def _tell(answer: Answer) -> None:
+def _log_answer(answer: StreamedAnswer) -> None:
     """For `make logs REQUEST=`: what the page saw of it, also where the visitor stopped it."""
     served = answer.served
-    log.event(
+    log.log_event(
         "asked",
         request=served.request_id,
         engine=served.engine,
         pool=served.pool,
-        first_token_s=None if answer.first_ms is None else round(answer.first_ms / 1000, 3),
+        first_token_s=None if answer.first_token_ms is None else round(answer.first_token_ms / 1000, 3),
         total_s=None if answer.total_s is None else round(answer.total_s, 3),
-        tokens=answer.tokens_out,
+        tokens=answer.completion_tokens,
         finish_reason=answer.finish_reason,
         failed=answer.failure is not None,
     )
 
 
-def parse_pools(found: object) -> list[Pool] | None:
+def parse_pools(found: object) -> list[PoolStatus] | None:
     """`found` is the JSON of `GET /healthz`; None when it is not of that form."""
     try:
         return [
-            Pool(
+            PoolStatus(
                 str(pool["name"]),
                 int(pool["up"]),
                 int(pool["total"]),

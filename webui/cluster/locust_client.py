@@ -7,55 +7,56 @@ from typing import Any
 
 import httpx
 
-from webui.i18n.language import later, say
-from webui.user_error import Failure
+from webui.i18n.translations import N_, _
+from webui.theme import hint_html
+from webui.user_error import UserError
 
 TIMEOUT_S = 5.0
-MOST_PEOPLE = 500
-STATES = {
-    "ready": later("ready: no run yet"),
-    "spawning": later("people come"),
-    "running": later("running"),
-    "cleanup": later("tidying up"),
-    "stopping": later("stopping"),
-    "stopped": later("stopped"),
-    "missing": later("no worker"),
+MAX_USERS = 500
+RUN_STATES = {
+    "ready": N_("ready: no run yet"),
+    "spawning": N_("people come"),
+    "running": N_("running"),
+    "cleanup": N_("tidying up"),
+    "stopping": N_("stopping"),
+    "stopped": N_("stopped"),
+    "missing": N_("no worker"),
 }
 """Locust's words for the state of a run."""
 
 
-def absent() -> Failure:
-    return Failure(say("The load test does not run."), say("`make loadtest-page` starts it; then start a run here."))
+def locust_absent_error() -> UserError:
+    return UserError(_("The load test does not run."), _("`make loadtest-page` starts it; then start a run here."))
 
 
-class LoadRun:
+class LocustClient:
     def __init__(self, url: str) -> None:
         self._url = url
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
     async def start(self, people: int, a_second: float) -> str:
-        """What came of it. Raises Failure."""
-        if not 1 <= people <= MOST_PEOPLE:
-            raise Failure(
-                say("A run from here has 1 to {most} people.", most=MOST_PEOPLE), say("For more, use `make loadtest`.")
+        """What came of it. Raises UserError."""
+        if not 1 <= people <= MAX_USERS:
+            raise UserError(
+                _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
             )
         found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
         if not found.get("success", True):
-            raise Failure(
-                str(found.get("message") or say("The load test refused.")), say("See its own page at /locust/.")
+            raise UserError(
+                str(found.get("message") or _("The load test refused.")), _("See its own page at /locust/.")
             )
-        return say("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
+        return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
-        """What came of it. Raises Failure."""
+        """What came of it. Raises UserError."""
         await self._ask("GET", "/stop")
-        return say("The run ends.")
+        return _("The run ends.")
 
     async def stats(self) -> dict[str, Any] | None:
         """Locust's own figures; None where it does not run."""
         try:
             return await self._ask("GET", "/stats/requests")
-        except Failure:
+        except UserError:
             return None
 
     async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
@@ -64,27 +65,27 @@ class LoadRun:
             response.raise_for_status()
             found = response.json()
         except (httpx.HTTPError, ValueError):
-            raise absent() from None
+            raise locust_absent_error() from None
         return found if isinstance(found, dict) else {}
 
 
-def shown(stats: dict[str, Any] | None) -> str:
+def load_run_html(stats: dict[str, Any] | None) -> str:
     """HTML: how the run goes, in one line."""
     if stats is None:
-        return f'<p class="empty">{html.escape(str(absent()))}</p>'
+        return hint_html(str(locust_absent_error()))
     state = str(stats.get("state", "unknown"))
     found = _figures(stats)
     words = [
-        say(STATES.get(state, state)),
-        say("{people} people", people=found["people"]),
-        say("{rps} requests/s", rps=f"{found['rps']:.1f}"),
+        _(RUN_STATES.get(state, state)),
+        _("{people} people", people=found["people"]),
+        _("{rps} requests/s", rps=f"{found['rps']:.1f}"),
         f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
-        say("{share} % failed", share=f"{100 * found['failed']:.1f}"),
+        _("{share} % failed", share=f"{100 * found['failed']:.1f}"),
     ]
     return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
 
 
-def facts(stats: dict[str, Any] | None) -> dict[str, Any]:
+def load_run_facts(stats: dict[str, Any] | None) -> dict[str, Any]:
     """For programs."""
     return {"state": "absent"} if stats is None else {"state": stats.get("state")} | _figures(stats)
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.config.pools import Media
-from webui.auth import upload_paths
+from manyeyes.config.pools import Media, Pool
+from webui.auth import uploads
 from webui.files import images, media_parts, pdf, videos, vision_tokens
-from webui.files.videos import Clip
-from webui.i18n.language import counted, say
-from webui.user_error import Failure
+from webui.files.videos import VideoInfo
+from webui.i18n.translations import _, ngettext
+from webui.user_error import UserError
 
-PDF = ".pdf"
-MOST_PAGES = 200
+PDF_SUFFIX = ".pdf"
+MAX_PDF_PAGES = 200
 
 
 @dataclass(frozen=True)
-class Limits:
+class AttachmentLimits:
     """What the visitor chose."""
 
     longest: int = 1280
@@ -28,12 +29,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Programs may send any number, and a page of a PDF is drawn as large as it says."""
-        object.__setattr__(self, "longest", max(1, min(self.longest, images.MOST_SIDE)))
-        object.__setattr__(self, "most_frames", max(1, min(self.most_frames, videos.MOST_FRAMES)))
+        object.__setattr__(self, "longest", max(1, min(self.longest, images.MAX_SIDE)))
+        object.__setattr__(self, "most_frames", max(1, min(self.most_frames, videos.MAX_FRAMES)))
 
 
 @dataclass(frozen=True)
-class Attached:
+class PreparedAttachment:
     """One picture or video as the chat shows it. `said` tells what is done to it before it is sent; empty where nothing is.
 
     A video is shown whole and sent thinned: browsers do not play what OpenCV writes.
@@ -41,133 +42,189 @@ class Attached:
 
     path: Path
     tokens: int
-    said: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
-class Cost:
+class AttachmentCost:
     """What one attached file will cost, told before it is sent."""
 
     name: str
     tokens: int
-    said: str
+    note: str
     pictures: int = 0
     videos: int = 0
 
 
-def prepared(files: list[str], limits: Limits, caps: Media, most_pages: int = MOST_PAGES) -> list[Attached]:
-    """Reads and writes files: to be called in a thread. Raises Failure."""
-    return [one for file in files for one in _prepared(upload_paths.own(file), limits, caps, most_pages)]
+def prepare_attachments(
+    files: list[str], limits: AttachmentLimits, media: Media, most_pages: int = MAX_PDF_PAGES
+) -> list[PreparedAttachment]:
+    """Reads and writes files: to be called in a thread. Raises UserError."""
+    return [
+        attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, most_pages)
+    ]
 
 
-def costs(files: list[str], limits: Limits, caps: Media) -> list[Cost]:
-    """Looks at headers only. Raises Failure."""
-    return [_cost(upload_paths.own(file), limits, caps) for file in files]
+def estimate_costs(files: list[str], limits: AttachmentLimits, media: Media) -> list[AttachmentCost]:
+    """Looks at headers only. Raises UserError."""
+    return [_estimate_cost(uploads.resolve_upload(file), limits, media) for file in files]
 
 
-def sent_as(limits: Limits, caps: Media) -> Callable[[Path], Path]:
+def sent_file_resolver(limits: AttachmentLimits, media: Media) -> Callable[[Path], Path]:
     """Which file goes to the engine for a file of the chat."""
 
     def found(path: Path) -> Path:
-        return _thinned(path, limits, caps)[0] if media_parts.mime_type(path).startswith("video/") else path
+        return _thin_video(path, limits, media)[0] if media_parts.mime_type(path).startswith("video/") else path
 
     return found
 
 
 def is_pdf(path: Path) -> bool:
-    return path.suffix.lower() == PDF
+    return path.suffix.lower() == PDF_SUFFIX
 
 
-def _prepared(path: Path, limits: Limits, caps: Media, most_pages: int) -> Iterator[Attached]:
+def _prepare(path: Path, limits: AttachmentLimits, media: Media, most_pages: int) -> Iterator[PreparedAttachment]:
     if is_pdf(path):
-        yield from _pages(path, limits, caps, most_pages)
+        yield from _prepare_pages(path, limits, media, most_pages)
     elif media_parts.mime_type(path).startswith("video/"):
-        _, clip, count = _thinned(path, limits, caps)
-        size = vision_tokens.shrunk(clip.width, clip.height, limits.longest)
-        tokens = vision_tokens.video(*size, count, caps)
-        yield Attached(
-            path, tokens, say("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
+        _path, clip, count = _thin_video(path, limits, media)
+        size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
+        tokens = vision_tokens.video_tokens(*size, count, media)
+        yield PreparedAttachment(
+            path, tokens, _("{name}: {count} of {all} frames", name=path.name, count=count, all=clip.frames)
         )
     else:
-        yield _picture(path, limits, caps)
+        yield _prepare_image(path, limits, media)
 
 
-def _picture(path: Path, limits: Limits, caps: Media) -> Attached:
-    with images.room(path):
-        found = images.shrunk(path, limits.longest)
+def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> PreparedAttachment:
+    with images.reserve_decoding(path):
+        found = images.shrink_image(path, limits.longest)
         if found is None:
-            return Attached(path, vision_tokens.picture(*images.size(path), caps))
-        picture, had = found
+            return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), media))
+        picture, original_size = found
         suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
-        to = upload_paths.beside(path, f"{path.stem}-{limits.longest}px{suffix}")
-        to.write_bytes(images.encoded(picture, suffix))
-    return Attached(
+        to = uploads.derived_path(path, f"{path.stem}-{limits.longest}px{suffix}")
+        to.write_bytes(images.encode_image(picture, suffix))
+    return PreparedAttachment(
         to,
-        vision_tokens.picture(*picture.size, caps),
-        say("{name}: {had} scaled down to {now}", name=path.name, had=_by(*had), now=_by(*picture.size)),
+        vision_tokens.image_tokens(*picture.size, media),
+        _(
+            "{name}: {had} scaled down to {now}",
+            name=path.name,
+            had=_format_size(*original_size),
+            now=_format_size(*picture.size),
+        ),
     )
 
 
-def _thinned(path: Path, limits: Limits, caps: Media) -> tuple[Path, Clip, int]:
+def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Path, VideoInfo, int]:
     """The thinned file, made once for each choice of frames; what the video is, and how many frames are left."""
-    clip = videos.look(path)
-    most = min(limits.most_frames, caps.video_frames)
-    count = min(vision_tokens.frames(clip.seconds, limits.frames_per_s, most), clip.frames)
-    to = upload_paths.beside(path, f"{path.stem}-{count}-frames-{limits.longest}px.mp4")
+    clip = videos.probe_video(path)
+    most = min(limits.most_frames, media.video_frames)
+    count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
+    to = uploads.derived_path(path, f"{path.stem}-{count}-frames-{limits.longest}px.mp4")
     if not to.exists():
-        count = videos.thinned(path, to, clip, count, limits.longest)
+        count = videos.thin_video(path, to, clip, count, limits.longest)
     return to, clip, count
 
 
-def _pages(path: Path, limits: Limits, caps: Media, most: int) -> Iterator[Attached]:
-    count = pdf.count(path)
+def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int) -> Iterator[PreparedAttachment]:
+    count = pdf.count_pages(path)
     if count > most:
-        raise too_many_pages(path.name, count, most)
+        raise too_many_pages_error(path.name, count, most)
     for number in range(count):
-        picture = pdf.page(path, number, limits.longest)
-        to = upload_paths.beside(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
-        to.write_bytes(images.encoded(picture, ".png"))
-        said = say("{name}: {pages} sent as pictures", name=path.name, pages=pages_said(count)) if number == 0 else ""
-        yield Attached(to, vision_tokens.picture(*picture.size, caps), said)
+        picture = pdf.render_page(path, number, limits.longest)
+        to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
+        to.write_bytes(images.encode_image(picture, ".png"))
+        note = (
+            _("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count)) if number == 0 else ""
+        )
+        yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
 
 
-def too_many_pages(name: str, count: int, most: int) -> Failure:
-    return Failure(
-        say("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
-        say("Send fewer of them, or read the whole file in the Documents tab."),
+def too_many_pages_error(name: str, count: int, most: int) -> UserError:
+    return UserError(
+        _("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
+        _("Send fewer of them, or read the whole file in the Documents tab."),
     )
 
 
-def _cost(path: Path, limits: Limits, caps: Media) -> Cost:
+def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:
     if is_pdf(path):
-        sizes = pdf.sizes(path, limits.longest)
-        tokens = sum(vision_tokens.picture(*size, caps) for size in sizes)
-        return Cost(path.name, tokens, pages_said(len(sizes)), pictures=len(sizes))
+        sizes = pdf.page_sizes(path, limits.longest)
+        tokens = sum(vision_tokens.image_tokens(*size, media) for size in sizes)
+        return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), pictures=len(sizes))
     if media_parts.mime_type(path).startswith("video/"):
-        clip = videos.look(path)
-        most = min(limits.most_frames, caps.video_frames)
-        count = min(vision_tokens.frames(clip.seconds, limits.frames_per_s, most), clip.frames)
-        size = vision_tokens.shrunk(clip.width, clip.height, limits.longest)
-        said = say("{count} frames of {length}", count=count, length=length(clip.seconds))
-        return Cost(path.name, vision_tokens.video(*size, count, caps), said, videos=1)
-    had = images.size(path)
-    size = vision_tokens.shrunk(*had, limits.longest)
-    said = _by(*had) + ("" if size == had else f" → {_by(*size)}")
-    return Cost(path.name, vision_tokens.picture(*size, caps), said, pictures=1)
+        clip = videos.probe_video(path)
+        most = min(limits.most_frames, media.video_frames)
+        count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
+        size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
+        note = _("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
+        return AttachmentCost(path.name, vision_tokens.video_tokens(*size, count, media), note, videos=1)
+    original_size = images.image_size(path)
+    size = vision_tokens.shrink_size(*original_size, limits.longest)
+    note = _format_size(*original_size) + ("" if size == original_size else f" → {_format_size(*size)}")
+    return AttachmentCost(path.name, vision_tokens.image_tokens(*size, media), note, pictures=1)
 
 
-def pages_said(count: int) -> str:
-    return counted(count, "{count} page", "{count} pages")
+def format_page_count(count: int) -> str:
+    return ngettext("{count} page", "{count} pages", count)
 
 
-def _by(width: int, height: int) -> str:
+def _format_size(width: int, height: int) -> str:
     return f"{width} × {height}"
 
 
-def length(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """For example 12 s, 3:20 min, 2:00 h."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
     return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02} h"
+
+
+def estimate_html(costs: list[AttachmentCost], text: str, pool: Pool | None) -> str:
+    """HTML; empty where nothing is attached."""
+    if not costs:
+        return ""
+    found = sum(cost.tokens for cost in costs)
+    words = vision_tokens.text_tokens(text)
+    total = _("≈ {tokens} vision tokens", tokens=_group_digits(found))
+    if pool:
+        total += _(" of {most} that fit", most=_group_digits(pool.max_model_len))
+    files = " · ".join(f"{html.escape(cost.name)} {cost.note}: {cost.tokens}" for cost in costs[:6])
+    more = _(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
+    return f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_limit_warning(costs, found + words, pool)}</div>'
+
+
+def estimate_error_html(failure: UserError) -> str:
+    return f'<div class="estimate" role="alert"><b class="bad">{html.escape(str(failure))}</b></div>'
+
+
+def estimate_facts(costs: list[AttachmentCost], pool: Pool | None) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "vision_tokens": sum(cost.tokens for cost in costs),
+        "max_model_len": pool.max_model_len if pool else None,
+        "files": [{"name": cost.name, "tokens": cost.tokens, "as_sent": cost.note} for cost in costs],
+    }
+
+
+def _group_digits(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _limit_warning(costs: list[AttachmentCost], tokens: int, pool: Pool | None) -> str:
+    if pool is None:
+        return ""
+    pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
+    note = ""
+    if pictures > pool.media.images_per_prompt:
+        note = _("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
+    elif videos > pool.media.videos_per_prompt:
+        note = _("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
+    elif tokens > pool.max_model_len:
+        note = _("this does not fit; scale the pictures down in the settings")
+    return f' <b class="bad" role="alert">{html.escape(note)}</b>' if note else ""

@@ -11,18 +11,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from webui.auth import upload_paths
-from webui.chat.streamed_answer import Answer
-from webui.files import attachments, media_parts, pdf
-from webui.i18n.language import say
-from webui.user_error import Failure
+from webui.auth import uploads
+from webui.chat.chat_requester import ChatRequester
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import StreamedAnswer
+from webui.files import attachments, images, media_parts, pdf
+from webui.i18n.translations import N_, _
+from webui.user_error import UserError
 
-TELL_S = 0.4
+BATCH_UPDATE_S = 0.4
 """Pause between two looks at how far it is."""
-MOST_PAGES = 1000
+MAX_BATCH_PAGES = 1000
 
 
-class State(StrEnum):
+class PageState(StrEnum):
     WAITING = "waiting"
     READING = "reading"
     DONE = "done"
@@ -31,165 +33,217 @@ class State(StrEnum):
 
 
 @dataclass
-class Page:
+class BatchPage:
     """One picture, or one page of a PDF. Times in seconds."""
 
     number: int
     file: Path
-    of_pdf: int | None = None
+    pdf_page: int | None = None
     """Which page of the PDF, from 0."""
-    state: State = State.WAITING
+    state: PageState = PageState.WAITING
     text: str = ""
     fields: dict[str, Any] | None = None
     """What the text holds, where a schema was asked for."""
     failure: str = ""
     tries: int = 0
     engine: str = ""
-    took_s: float | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
+    elapsed_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def name(self) -> str:
         return (
             self.file.name
-            if self.of_pdf is None
-            else say("{name}, page {number}", name=self.file.name, number=self.of_pdf + 1)
+            if self.pdf_page is None
+            else _("{name}, page {number}", name=self.file.name, number=self.pdf_page + 1)
         )
 
 
 @dataclass
-class Batch:
-    pages: list[Page] = field(default_factory=list)
-    begun_s: float | None = None
+class PageBatch:
+    pages: list[BatchPage] = field(default_factory=list)
+    started_s: float | None = None
     ended_s: float | None = None
-    read_before: int = 0
+    done_before: int = 0
     """Pages that were done when this run began."""
     stop: bool = False
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: PageState) -> int:
         return sum(page.state in states for page in self.pages)
 
     @property
     def pages_per_s(self) -> float | None:
         """Pages read in this run over its time so far."""
-        if self.begun_s is None:
+        if self.started_s is None:
             return None
-        took_s = (self.ended_s or time.monotonic()) - self.begun_s
-        done = self.count(State.DONE) - self.read_before
-        return done / took_s if took_s > 0 and done else None
+        elapsed_s = (self.ended_s or time.monotonic()) - self.started_s
+        done = self.count(PageState.DONE) - self.done_before
+        return done / elapsed_s if elapsed_s > 0 and done else None
 
 
-Reads = Callable[[Page], Awaitable[Answer]]
+PageReader = Callable[[BatchPage], Awaitable[StreamedAnswer]]
 
 
-def pages_of(files: list[str]) -> list[Page]:
-    """All pages of all files, in order. Looks into PDFs: to be called in a thread. Raises Failure."""
-    found: list[Page] = []
+def list_pages(files: list[str]) -> list[BatchPage]:
+    """All pages of all files, in order. Looks into PDFs: to be called in a thread. Raises UserError."""
+    found: list[BatchPage] = []
     for name in files:
-        path = upload_paths.own(name)
+        path = uploads.resolve_upload(name)
         if attachments.is_pdf(path):
-            found += [Page(0, path, number) for number in range(pdf.count(path))]
+            found += [BatchPage(0, path, number) for number in range(pdf.count_pages(path))]
         elif media_parts.mime_type(path).startswith("image/"):
-            found.append(Page(0, path))
+            found.append(BatchPage(0, path))
         else:
-            raise Failure(
-                say("{name} is a video; here pages are read.", name=path.name),
-                say("Take it out, or ask about it in the Chat tab."),
+            raise UserError(
+                _("{name} is a video; here pages are read.", name=path.name),
+                _("Take it out, or ask about it in the Chat tab."),
             )
-    if len(found) > MOST_PAGES:
-        raise Failure(
-            say("These are {count} pages; at most {most} are read at once.", count=len(found), most=MOST_PAGES),
-            say("Read them in parts."),
+    if len(found) > MAX_BATCH_PAGES:
+        raise UserError(
+            _("These are {count} pages; at most {most} are read at once.", count=len(found), most=MAX_BATCH_PAGES),
+            _("Read them in parts."),
         )
     for number, page in enumerate(found, 1):
         page.number = number
     return found
 
 
-async def run(batch: Batch, reads: Reads, at_once: int, wants_json: bool) -> AsyncIterator[None]:
+async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_json: bool) -> AsyncIterator[None]:
     """Reads all pages that wait, `at_once` at a time, and yields now and then until none is left or `batch.stop`."""
-    batch.begun_s, batch.ended_s, batch.stop = time.monotonic(), None, False
-    batch.read_before = batch.count(State.DONE)
-    waiting = iter([page for page in batch.pages if page.state is State.WAITING])
+    batch.started_s, batch.ended_s, batch.stop = time.monotonic(), None, False
+    batch.done_before = batch.count(PageState.DONE)
+    waiting = iter([page for page in batch.pages if page.state is PageState.WAITING])
 
     async def reader() -> None:
         for page in waiting:  # all readers share it
             if batch.stop:
-                page.state = State.STOPPED
+                page.state = PageState.STOPPED
             else:
-                await _read(page, reads, wants_json)
+                await _read_page(page, reads, wants_json)
 
     readers = [asyncio.create_task(reader()) for _ in range(max(1, at_once))]
     try:
         left: set[asyncio.Task[None]] = set(readers)
         while left and not batch.stop:
-            _, left = await asyncio.wait(left, timeout=TELL_S)
+            _, left = await asyncio.wait(left, timeout=BATCH_UPDATE_S)
             yield
     finally:
         for task in readers:
             task.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         for page in batch.pages:
-            if page.state in (State.WAITING, State.READING):
-                page.state = State.STOPPED
+            if page.state in (PageState.WAITING, PageState.READING):
+                page.state = PageState.STOPPED
         batch.ended_s = time.monotonic()
 
 
-def again(batch: Batch) -> int:
+def requeue_unread(batch: PageBatch) -> int:
     """Lets all pages wait that were not read; how many those are."""
-    found = [page for page in batch.pages if page.state in (State.FAILED, State.STOPPED)]
+    found = [page for page in batch.pages if page.state in (PageState.FAILED, PageState.STOPPED)]
     for page in found:
-        page.state, page.failure = State.WAITING, ""
+        page.state, page.failure = PageState.WAITING, ""
     return len(found)
 
 
-def schema_of(text: str) -> dict[str, Any] | None:
-    """The response_format for a JSON schema; None where there is none. Raises Failure."""
+def parse_schema(text: str) -> dict[str, Any] | None:
+    """The response_format for a JSON schema; None where there is none. Raises UserError."""
     if not text.strip():
         return None
     try:
         schema = json.loads(text)
     except json.JSONDecodeError as error:
-        raise Failure(
-            say("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
-            say("Correct or empty it."),
+        raise UserError(
+            _("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
+            _("Correct or empty it."),
         ) from None
     if not isinstance(schema, dict):
-        raise Failure(say("A JSON schema is an object in braces."), say("Correct or empty it."))
+        raise UserError(_("A JSON schema is an object in braces."), _("Correct or empty it."))
     return {"type": "json_schema", "json_schema": {"name": "page", "schema": schema}}
 
 
-async def _read(page: Page, reads: Reads, wants_json: bool) -> None:
-    page.state, page.tries = State.READING, page.tries + 1
-    begun_s = time.monotonic()
+async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> None:
+    page.state, page.tries = PageState.READING, page.tries + 1
+    started_s = time.monotonic()
     try:
         answer = await reads(page)
-    except Failure as failure:
-        page.state, page.failure = State.FAILED, str(failure)
+    except UserError as failure:
+        page.state, page.failure = PageState.FAILED, str(failure)
         return
     except Exception as error:  # one page's trouble is no other page's, whatever it is
         page.state, page.failure = (
-            State.FAILED,
-            say("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
+            PageState.FAILED,
+            _("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
         )
         return
-    page.took_s = time.monotonic() - begun_s
+    page.elapsed_s = time.monotonic() - started_s
     page.engine, page.text = answer.served.engine, answer.text
-    page.tokens_in, page.tokens_out = answer.tokens_in, answer.tokens_out
-    page.state, page.failure = _judged(page, answer, wants_json)
+    page.prompt_tokens, page.completion_tokens = answer.prompt_tokens, answer.completion_tokens
+    page.state, page.failure = _judge_answer(page, answer, wants_json)
 
 
-def _judged(page: Page, answer: Answer, wants_json: bool) -> tuple[State, str]:
+def _judge_answer(page: BatchPage, answer: StreamedAnswer, wants_json: bool) -> tuple[PageState, str]:
     if answer.failure is not None:
-        return State.FAILED, str(answer.failure)
+        return PageState.FAILED, str(answer.failure)
     if not wants_json:
-        return State.DONE, ""
+        return PageState.DONE, ""
     try:
         found = json.loads(answer.text)
     except json.JSONDecodeError:
         if answer.finish_reason == "length":
-            return State.FAILED, say("The answer is not whole JSON. It was cut at max tokens: allow more.")
-        return State.FAILED, say("The answer is not whole JSON. Retry it.")
+            return PageState.FAILED, _("The answer is not whole JSON. It was cut at max tokens: allow more.")
+        return PageState.FAILED, _("The answer is not whole JSON. Retry it.")
     page.fields = found if isinstance(found, dict) else {"answer": found}
-    return State.DONE, ""
+    return PageState.DONE, ""
+
+
+READ_PROMPTS = {
+    N_("Transcribe"): N_(
+        "Transcribe all text on this page. Keep the line breaks; write tables as Markdown. Add nothing."
+    ),
+    N_("Markdown"): N_(
+        "Convert this page to Markdown: headings, lists, tables. Describe figures in one sentence in brackets. Add nothing."
+    ),
+    N_("Summarise"): N_("Summarise this page in three sentences."),
+    N_("Fields as JSON"): N_("Read the fields of this page. Answer with JSON only."),
+}
+EXAMPLE_SCHEMA = """{
+  "type": "object",
+  "properties": {
+    "kind": {"enum": ["receipt", "invoice", "letter", "chart", "other"]},
+    "date": {"type": "string"},
+    "total": {"type": "number"},
+    "currency": {"type": "string"}
+  },
+  "required": ["kind"]
+}"""
+
+
+def make_page_reader(
+    requester: ChatRequester,
+    prompt: str,
+    sampling: SamplingSettings,
+    response_format: dict[str, Any] | None,
+    visit: str,
+    key: str,
+) -> PageReader:
+    """Each page is a conversation of its own, so that they spread over all engines."""
+
+    async def read(page: BatchPage) -> StreamedAnswer:
+        path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)
+        answer = StreamedAnswer(started_s=time.monotonic())
+        await requester.send(
+            prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, response_format=response_format
+        )
+        return answer
+
+    return read
+
+
+def _page_image(page: BatchPage, longest: int) -> Path:
+    if page.pdf_page is None:
+        return page.file
+    to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.pdf_page + 1}-{longest}px.png")
+    if not to.exists():
+        to.write_bytes(images.encode_image(pdf.render_page(page.file, page.pdf_page, longest), ".png"))
+    return to

@@ -11,44 +11,42 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from webui.i18n.language import later, say
-from webui.user_error import Failure
+from webui.i18n.translations import N_, _
+from webui.user_error import UserError
 
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 """Of one picture, and of one frame of a video."""
-MOST_BYTES = 600_000_000
+MAX_DECODED_BYTES = 600_000_000
 """Of all that is decoded at a time. The container has 2 GB, with the uploads in them."""
-WAIT_S = 60.0
+MAX_WAIT_S = 60.0
 BYTES_A_PIXEL = 12
 """Four as decoded, four in RGB or RGBA, four while it is scaled down."""
 M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 1024 * 1024
-SCALE_DOWN = later("Scale it down, then attach it again.")
+SCALE_DOWN = N_("Scale it down, then attach it again.")
 
 
-class Budget:
+class DecodeBudget:
     """A sum of bytes that threads share."""
 
-    def __init__(self, most: int, wait_s: float = WAIT_S) -> None:
-        self._left = self._most = most
+    def __init__(self, total_bytes: int, wait_s: float = MAX_WAIT_S) -> None:
+        self._left = self._total_bytes = total_bytes
         self._wait_s = wait_s
         self._changed = threading.Condition()
         self._mine = threading.local()
 
     @contextmanager
     def holding(self, bytes_needed: int) -> Iterator[None]:
-        """Waits until there is room. Raises Failure after the deadline. What needs more than there is gets all of it, alone.
+        """Waits until there is room. Raises UserError after the deadline. What needs more than there is gets all of it, alone.
 
         Inside another one of the same thread it takes nothing: two that hold a part and wait for more would wait for each other.
         """
         if getattr(self._mine, "holds", False):
             yield
             return
-        share = min(bytes_needed, self._most)
+        share = min(bytes_needed, self._total_bytes)
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
-                raise Failure(
-                    say("The page is busy with large files of other visitors."), say("Try again in a minute.")
-                )
+                raise UserError(_("The page is busy with large files of other visitors."), _("Try again in a minute."))
             self._left -= share
         self._mine.holds = True
         try:
@@ -60,10 +58,10 @@ class Budget:
                 self._changed.notify_all()
 
 
-SHARED = Budget(MOST_BYTES)
+SHARED_BUDGET = DecodeBudget(MAX_DECODED_BYTES)
 
 
-def give_memory_back() -> None:
+def return_freed_memory() -> None:
     """From here on what a decoded picture took goes back to the system when it is freed.
 
     glibc otherwise learns from the first large picture to keep such blocks, in each thread for itself: six pictures that were
@@ -74,21 +72,21 @@ def give_memory_back() -> None:
         mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
-def judged(name: str, width: int, height: int) -> int:
-    """Its pixels. Raises Failure where they are too many."""
-    if width * height > MOST_PIXELS:
-        raise too_large(name, (width, height))
+def check_pixels(name: str, width: int, height: int) -> int:
+    """Its pixels. Raises UserError where they are too many."""
+    if width * height > MAX_PIXELS:
+        raise too_large_error(name, (width, height))
     return width * height
 
 
-def too_large(name: str, found: tuple[int, int] | None = None) -> Failure:
+def too_large_error(name: str, found: tuple[int, int] | None = None) -> UserError:
     sides = f" ({found[0]} × {found[1]})" if found else ""
-    return Failure(
-        say(
+    return UserError(
+        _(
             "{name} has too many pixels{sides}; the most is {most} million.",
             name=name,
             sides=sides,
-            most=MOST_PIXELS // 1_000_000,
+            most=MAX_PIXELS // 1_000_000,
         ),
-        say(SCALE_DOWN),
+        _(SCALE_DOWN),
     )

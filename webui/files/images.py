@@ -11,16 +11,16 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.language import later, say
-from webui.user_error import Failure
+from webui.i18n.translations import N_, _
+from webui.user_error import UserError
 
-MOST_SIDE = 4096
+MAX_SIDE = 4096
 """Pixels of what is kept of a picture in any case."""
-ANOTHER = later("Attach another one.")
+ATTACH_ANOTHER = N_("Attach another one.")
 QUALITY = 92
 CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""What media.PICTURES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
+"""What media_parts.IMAGE_TYPES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,19 +36,19 @@ BYTES_A_PIXEL = {"WEBP": 24}
 """libwebp holds two canvases and a copy of them beside Pillow's own picture."""
 
 
-def size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Width and height as people see it (cameras turn pictures by a note in the file), without decoding it."""
-    with _opened(path) as picture:
-        return _upright(picture)
+    with _open_image(path) as picture:
+        return _upright_size(picture)
 
 
-def read(path: Path, longest: int = MOST_SIDE) -> Image.Image:
+def read_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
     """The picture in RGB, the right way up, its longer side at most `longest`."""
     with _decoding(path) as picture:
-        return _small(picture, path.name, min(longest, MOST_SIDE))
+        return _shrink_upright(picture, path.name, min(longest, MAX_SIDE))
 
 
-def encoded(picture: Image.Image, suffix: str) -> bytes:
+def encode_image(picture: Image.Image, suffix: str) -> bytes:
     """As PNG where it came as PNG, so that small print stays sharp; else as JPEG."""
     buffer = BytesIO()
     if suffix == ".png":
@@ -58,33 +58,33 @@ def encoded(picture: Image.Image, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def shrunk(path: Path, longest: int) -> tuple[Image.Image, tuple[int, int]] | None:
+def shrink_image(path: Path, longest: int) -> tuple[Image.Image, tuple[int, int]] | None:
     """The picture scaled down and the size it had; None where it is small enough."""
     with _decoding(path) as picture:
-        had = _upright(picture)
-        if vision_tokens.shrunk(*had, min(longest, MOST_SIDE)) == had:
-            _load(picture, path.name)  # a damaged one is found here, and not by an engine
+        had = _upright_size(picture)
+        if vision_tokens.shrink_size(*had, min(longest, MAX_SIDE)) == had:
+            _load_pixels(picture, path.name)  # a damaged one is found here, and not by an engine
             return None
-        return _small(picture, path.name, min(longest, MOST_SIDE)), had
+        return _shrink_upright(picture, path.name, min(longest, MAX_SIDE)), had
 
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[Image.Image]:
     """The opened picture, once there is room to decode it."""
-    with room(path), _opened(path) as picture:
+    with reserve_decoding(path), _open_image(path) as picture:
         yield picture
 
 
 @contextmanager
-def room(path: Path) -> Iterator[None]:
+def reserve_decoding(path: Path) -> Iterator[None]:
     """Room to decode the picture, and for what is made of it inside."""
-    with _opened(path) as picture:
+    with _open_image(path) as picture:
         needed = picture.width * picture.height * BYTES_A_PIXEL.get(picture.format or "", decoding.BYTES_A_PIXEL)
-    with decoding.SHARED.holding(needed):
+    with decoding.SHARED_BUDGET.holding(needed):
         yield
 
 
-def _upright(picture: Image.Image) -> tuple[int, int]:
+def _upright_size(picture: Image.Image) -> tuple[int, int]:
     turned = _orientation(picture) in (5, 6, 7, 8)
     return (picture.height, picture.width) if turned else (picture.width, picture.height)
 
@@ -96,7 +96,7 @@ def _orientation(picture: Image.Image) -> int:
         return 1  # odd metadata; the picture itself counts
 
 
-def _load(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
+def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
     """Its pixels, in `mode`."""
     try:
         with warnings.catch_warnings():
@@ -104,15 +104,15 @@ def _load(picture: Image.Image, name: str, mode: str | None = None) -> Image.Ima
             picture.load()
             return picture if mode in (None, picture.mode) else picture.convert(mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise Failure(say("{name} is damaged and cannot be read to its end.", name=name), say(ANOTHER)) from None
+        raise UserError(_("{name} is damaged and cannot be read to its end.", name=name), _(ATTACH_ANOTHER)) from None
 
 
-def _small(picture: Image.Image, name: str, longest: int) -> Image.Image:
+def _shrink_upright(picture: Image.Image, name: str, longest: int) -> Image.Image:
     """Scaled first, because each copy of the whole picture costs as much as the picture."""
     turn = TURNS.get(_orientation(picture))
-    wanted = vision_tokens.shrunk(*picture.size, longest)
+    wanted = vision_tokens.shrink_size(*picture.size, longest)
     clear = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    found = _load(picture, name, "RGBA" if clear else "RGB")
+    found = _load_pixels(picture, name, "RGBA" if clear else "RGB")
     if found is not picture:
         picture.close()  # its pixels are not needed a second time
     if wanted != found.size:
@@ -125,20 +125,20 @@ def _small(picture: Image.Image, name: str, longest: int) -> Image.Image:
     return found
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     if path.stat().st_size == 0:
-        raise Failure(say("{name} is empty.", name=path.name), say(ANOTHER))
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a decompression bomb is judged below, with our own limit
             picture = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
-        raise decoding.too_large(path.name) from None
+        raise decoding.too_large_error(path.name) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise Failure(say("{name} is not a picture that can be read.", name=path.name), say(ANOTHER)) from None
+        raise UserError(_("{name} is not a picture that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
     try:
-        decoding.judged(path.name, *picture.size)
-    except Failure:
+        decoding.check_pixels(path.name, *picture.size)
+    except UserError:
         picture.close()
         raise
     return picture

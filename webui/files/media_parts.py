@@ -6,11 +6,11 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from webui.i18n.language import say
-from webui.user_error import Failure
+from webui.i18n.translations import _
+from webui.user_error import UserError
 
 # What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.
-PICTURES = {
+IMAGE_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -18,7 +18,7 @@ PICTURES = {
     ".gif": "image/gif",
     ".bmp": "image/bmp",
 }
-VIDEOS = {
+VIDEO_TYPES = {
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
     ".mov": "video/quicktime",
@@ -26,17 +26,17 @@ VIDEOS = {
     ".mkv": "video/x-matroska",
     ".avi": "video/x-msvideo",
 }
-SUFFIXES = [*PICTURES, *VIDEOS]
+MEDIA_SUFFIXES = [*IMAGE_TYPES, *VIDEO_TYPES]
 
 
 def mime_type(path: Path) -> str:
-    """`image/...` or `video/...`; a Failure for any other file."""
+    """`image/...` or `video/...`; UserError for any other file."""
     suffix = path.suffix.lower()
-    kind = PICTURES.get(suffix) or VIDEOS.get(suffix)
+    kind = IMAGE_TYPES.get(suffix) or VIDEO_TYPES.get(suffix)
     if kind is None:
-        raise Failure(
-            say("{name} is neither a picture nor a video that can be sent.", name=path.name),
-            say("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)),
+        raise UserError(
+            _("{name} is neither a picture nor a video that can be sent.", name=path.name),
+            _("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
         )
     return kind
 
@@ -51,11 +51,11 @@ def data_url(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise _gone(path) from None
+        raise _missing_file_error(path) from None
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def part(path: Path) -> dict[str, Any]:
+def media_part(path: Path) -> dict[str, Any]:
     """The file as a part of one of OpenAI's messages."""
     kind = "image_url" if mime_type(path).startswith("image/") else "video_url"
     return {"type": kind, kind: {"url": data_url(path)}}
@@ -65,10 +65,8 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        raise _gone(path) from None
+        raise _missing_file_error(path) from None
 
 
-def _gone(path: Path) -> Failure:
-    return Failure(
-        say("The page no longer holds {name}.", name=path.name), say("Begin a new chat and attach it again.")
-    )
+def _missing_file_error(path: Path) -> UserError:
+    return UserError(_("The page no longer holds {name}.", name=path.name), _("Begin a new chat and attach it again."))

@@ -17,12 +17,12 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.language import later, say
-from webui.user_error import Failure
+from webui.i18n.translations import N_, _
+from webui.user_error import UserError
 
-ANOTHER = later("Attach another one.")
+ATTACH_ANOTHER = N_("Attach another one.")
 CODEC = "mp4v"
-MOST_FRAMES = 128
+MAX_FRAMES = 128
 OPENING_BYTES = 100_000_000
 """FFmpeg decodes some frames to find out what a file holds, before it says how large they are."""
 BYTES_A_PIXEL = 24
@@ -30,7 +30,7 @@ BYTES_A_PIXEL = 24
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoInfo:
     seconds: float
     width: int
     height: int
@@ -38,34 +38,34 @@ class Clip:
     """In the file."""
 
 
-def look(path: Path) -> Clip:
-    """What the video is. Raises Failure unless it can be opened and has a frame."""
+def probe_video(path: Path) -> VideoInfo:
+    """What the video is. Raises UserError unless it can be opened and has a frame."""
     if path.stat().st_size == 0:
-        raise Failure(say("{name} is empty.", name=path.name), say(ANOTHER))
-    with _opened(path) as video:
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
+    with _open_video(path) as video:
         count, per_s = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
         width, height = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
         readable = video.isOpened()
     if readable and width >= 1 and height >= 1:
-        decoding.judged(path.name, width, height)
-        with _opened(path, width * height * BYTES_A_PIXEL) as video:
+        decoding.check_pixels(path.name, width, height)
+        with _open_video(path, width * height * BYTES_A_PIXEL) as video:
             readable = video.grab()
     if not readable or width < 1 or height < 1:
-        raise Failure(
-            say("{name} is not a video that can be read.", name=path.name),
-            say("Attach another one, for example an MP4."),
+        raise UserError(
+            _("{name} is not a video that can be read.", name=path.name),
+            _("Attach another one, for example an MP4."),
         )
     if count < 1 or per_s <= 0:  # a WebM from a camera does not say
-        raise Failure(
-            say("{name} does not say how long it is.", name=path.name), say("Save it as MP4, then attach it again.")
+        raise UserError(
+            _("{name} does not say how long it is.", name=path.name), _("Save it as MP4, then attach it again.")
         )
-    return Clip(count / per_s, width, height, count)
+    return VideoInfo(count / per_s, width, height, count)
 
 
 @contextmanager
-def _opened(path: Path, needed: int = OPENING_BYTES) -> Iterator[cv2.VideoCapture]:
+def _open_video(path: Path, needed: int = OPENING_BYTES) -> Iterator[cv2.VideoCapture]:
     """Once there is room for `needed` bytes. One thread of FFmpeg, because each holds frames of its own."""
-    with decoding.SHARED.holding(needed):
+    with decoding.SHARED_BUDGET.holding(needed):
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
             yield video
@@ -73,21 +73,21 @@ def _opened(path: Path, needed: int = OPENING_BYTES) -> Iterator[cv2.VideoCaptur
             video.release()
 
 
-def thinned(path: Path, to: Path, clip: Clip, count: int, longest: int) -> int:
+def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) -> int:
     """Writes `count` frames, evenly spread, to `to` (MP4) and says how many there were to read.
 
     The clip keeps the video's length, so that "at second 12" stays true.
     """
-    size = tuple(side + side % 2 for side in vision_tokens.shrunk(clip.width, clip.height, longest))
+    size = tuple(side + side % 2 for side in vision_tokens.shrink_size(clip.width, clip.height, longest))
     rate = count / clip.seconds
     written = 0
-    with _opened(path, clip.width * clip.height * BYTES_A_PIXEL) as video:
+    with _open_video(path, clip.width * clip.height * BYTES_A_PIXEL) as video:
         writer = cv2.VideoWriter(str(to), cv2.VideoWriter.fourcc(*CODEC), rate, (size[0], size[1]))
         try:
             for nth in range(count):
                 video.set(cv2.CAP_PROP_POS_FRAMES, int(nth * clip.frames / count))
                 found, frame = video.read()
-                if not found or frame.shape[0] * frame.shape[1] > decoding.MOST_PIXELS:  # frames may grow on the way
+                if not found or frame.shape[0] * frame.shape[1] > decoding.MAX_PIXELS:  # frames may grow on the way
                     break
                 if (frame.shape[1], frame.shape[0]) != size:
                     frame = cv2.resize(frame, (size[0], size[1]), interpolation=cv2.INTER_AREA)
@@ -97,5 +97,5 @@ def thinned(path: Path, to: Path, clip: Clip, count: int, longest: int) -> int:
             writer.release()
     if written == 0:
         to.unlink(missing_ok=True)
-        raise Failure(say("{name} is damaged: no frame of it can be read.", name=path.name), say(ANOTHER))
+        raise UserError(_("{name} is damaged: no frame of it can be read.", name=path.name), _(ATTACH_ANOTHER))
     return written

@@ -10,58 +10,58 @@ from math import ceil, floor, sqrt
 
 from manyeyes.config.pools import Media
 
-SQUARE = 32
-AROUND = 2  # the marks before and after a picture
-PER_FRAME_PAIR = 8  # time stamp and marks of two frames
-LEAST_FRAMES = 4
+TOKEN_SIDE = 32
+IMAGE_MARK_TOKENS = 2  # the marks before and after a picture
+FRAME_PAIR_MARK_TOKENS = 8  # time stamp and marks of two frames
+MIN_FRAMES = 4
 FRAMES_PER_S = 2.0  # what Qwen3-VL samples by itself
 
 
-def shrunk(width: int, height: int, longest: int) -> tuple[int, int]:
+def shrink_size(width: int, height: int, longest: int) -> tuple[int, int]:
     """The size with its longer side at most `longest`, the shape kept; never larger than it was."""
     factor = min(1.0, longest / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def picture(width: int, height: int, media: Media) -> int:
+def image_tokens(width: int, height: int, media: Media) -> int:
     """Tokens of one picture of this size."""
-    wide, high = _rounded(width), _rounded(height)
+    wide, high = _round_side(width), _round_side(height)
     if wide * high > media.max_pixels:
-        wide, high = _down(width, height, sqrt(width * height / media.max_pixels))
+        wide, high = _scale_down(width, height, sqrt(width * height / media.max_pixels))
     elif wide * high < media.min_pixels:
         factor = sqrt(media.min_pixels / (width * height))
-        wide, high = ceil(width * factor / SQUARE) * SQUARE, ceil(height * factor / SQUARE) * SQUARE
-    return wide * high // SQUARE**2 + AROUND
+        wide, high = ceil(width * factor / TOKEN_SIDE) * TOKEN_SIDE, ceil(height * factor / TOKEN_SIDE) * TOKEN_SIDE
+    return wide * high // TOKEN_SIDE**2 + IMAGE_MARK_TOKENS
 
 
-def frames(seconds: float, per_s: float, most: int) -> int:
+def sampled_frames(seconds: float, per_s: float, maximum: int) -> int:
     """How many frames are taken from a video."""
-    return max(1, min(most, max(LEAST_FRAMES, int(seconds * per_s))))
+    return max(1, min(maximum, max(MIN_FRAMES, int(seconds * per_s))))
 
 
-def video(width: int, height: int, count: int, media: Media) -> int:
+def video_tokens(width: int, height: int, count: int, media: Media) -> int:
     """Tokens of `count` frames of this size."""
     count = min(count, media.video_frames)
     pairs = max(1, ceil(count / 2))
-    most = media.video_frames * media.frame_max_pixels
-    wide, high = _rounded(width), _rounded(height)
-    if pairs * 2 * wide * high > most:
-        wide, high = _down(width, height, sqrt(count * width * height / most))
-    return pairs * (wide * high // SQUARE**2 + PER_FRAME_PAIR)
+    maximum = media.video_frames * media.frame_max_pixels
+    wide, high = _round_side(width), _round_side(height)
+    if pairs * 2 * wide * high > maximum:
+        wide, high = _scale_down(width, height, sqrt(count * width * height / maximum))
+    return pairs * (wide * high // TOKEN_SIDE**2 + FRAME_PAIR_MARK_TOKENS)
 
 
-def text(words: str) -> int:
+def text_tokens(words: str) -> int:
     """About so many: four letters of a European language, or one Chinese character, are one token."""
     wide = sum(ord(letter) >= 0x2E80 for letter in words)
     return wide + ceil((len(words) - wide) / 4)
 
 
-def _rounded(side: int) -> int:
-    return max(SQUARE, round(side / SQUARE) * SQUARE)
+def _round_side(side: int) -> int:
+    return max(TOKEN_SIDE, round(side / TOKEN_SIDE) * TOKEN_SIDE)
 
 
-def _down(width: int, height: int, factor: float) -> tuple[int, int]:
+def _scale_down(width: int, height: int, factor: float) -> tuple[int, int]:
     return (
-        max(SQUARE, floor(width / factor / SQUARE) * SQUARE),
-        max(SQUARE, floor(height / factor / SQUARE) * SQUARE),
+        max(TOKEN_SIDE, floor(width / factor / TOKEN_SIDE) * TOKEN_SIDE),
+        max(TOKEN_SIDE, floor(height / factor / TOKEN_SIDE) * TOKEN_SIDE),
     )

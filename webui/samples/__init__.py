@@ -1,4 +1,4 @@
-"""The sample prompts with their files (drawn by `python -m webui.samples.draw`)."""
+"""The sample prompts with their files, which lie in this folder."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from gradio.components.chatbot import ExampleMessage
 
-from webui.i18n.language import later, say
+from webui.i18n.translations import N_, _
 
 HERE = Path(__file__).parent.resolve()
 
 SAMPLES = (
-    (later("Read a receipt"), later("What was bought, and what is the total? Answer as a table."), ("receipt.png",)),
-    (later("Explain a chart"), later("What does this chart show? Say it in two sentences."), ("chart.png",)),
-    (later("Compare two pictures"), later("What differs between these two pictures?"), ("before.png", "after.png")),
-    (later("Watch a video"), later("What happens in this video, and when?"), ("ball.webm",)),
-    (later("Read a letter (PDF)"), later("Who writes to whom, and what is wanted until when?"), ("letter.pdf",)),
-    (later("Just chat"), later("In three short points: what can you do with a picture or a video?"), ()),
+    (N_("Read a receipt"), N_("What was bought, and what is the total? Answer as a table."), ("receipt.png",)),
+    (N_("Explain a chart"), N_("What does this chart show? Say it in two sentences."), ("chart.png",)),
+    (N_("Compare two pictures"), N_("What differs between these two pictures?"), ("before.png", "after.png")),
+    (N_("Watch a video"), N_("What happens in this video, and when?"), ("ball.webm",)),
+    (N_("Read a letter (PDF)"), N_("Who writes to whom, and what is wanted until when?"), ("letter.pdf",)),
+    (N_("Just chat"), N_("In three short points: what can you do with a picture or a video?"), ()),
 )
 SCREENS = ("screen-1.png", "screen-2.png")
 
@@ -24,7 +24,7 @@ SCREENS = ("screen-1.png", "screen-2.png")
 def for_chat() -> list[ExampleMessage]:
     """The samples as `gr.Chatbot(examples=...)` wants them."""
     return [
-        {"display_text": say(title), "text": say(text), "files": [str(HERE / name) for name in files]}
+        {"display_text": _(title), "text": _(text), "files": [str(HERE / name) for name in files]}
         for title, text, files in SAMPLES
     ]
 

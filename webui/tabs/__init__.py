@@ -1,1 +1,1 @@
-"""The tabs of the page, one module each; a module offers `tab(page)`, called inside `gr.Tabs`."""
+"""The tabs of the page, one module each; a module offers `build_..._tab()`, called inside `gr.Tabs`."""

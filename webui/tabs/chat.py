@@ -8,15 +8,18 @@ from typing import Any
 import gradio as gr
 
 from webui import samples
-from webui.chat import code_view, presets
-from webui.chat.chat_handlers import Replies
-from webui.chat.model_limits import Caps
-from webui.cluster.gateway_client import Gateway
+from webui.chat import code_view, sampling_settings
+from webui.chat.chat_handlers import ReplyHandlers
+from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.files import attachments, media_parts
-from webui.i18n.language import say
-from webui.settings import Settings
-from webui.tabs import chat_api
-from webui.tabs.chat_actions import ChatEvents
+from webui.i18n.translations import N_, _
+from webui.settings import WebuiSettings
+from webui.tabs import chat_actions
+from webui.tabs.chat_actions import ChatActions
+from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, queued_event
+
+DEFAULT_GREETING = N_("Ask about pictures and videos. Drop them here, paste them, or try one of these.")
+"""What `webui.greeting` in cluster.yaml is by default: marked here for translation."""
 
 # page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
@@ -33,24 +36,24 @@ class ChatTab:
     chat: gr.Chatbot
 
 
-def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
+def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
-            gr.HTML(SIDE_TOGGLE.format("chat-list", say("Close")), elem_classes="close")
-            new = gr.Button(say("New chat"), size="sm", elem_id="new-chat")
+            gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
+            new = gr.Button(_("New chat"), size="sm", elem_id="new-chat")
             gr.HTML(
-                LIST.format(say("Earlier chats"), say("Your chats are kept here, in this browser only.")),
+                LIST.format(_("Earlier chats"), _("Your chats are kept here, in this browser only.")),
                 elem_id="chat-list-box",
             )
             with gr.Row(elem_classes="keep"):
-                as_markdown = gr.Button(say("Save as Markdown"), size="sm")
-                as_json = gr.Button(say("Save as JSON"), size="sm")
-                bring = gr.UploadButton(say("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
-            opener = gr.Button(say("Open"), elem_id="chat-open", visible="hidden")
+                as_markdown = gr.Button(_("Save as Markdown"), size="sm")
+                as_json = gr.Button(_("Save as JSON"), size="sm")
+                bring = gr.UploadButton(_("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
+            opener = gr.Button(_("Open"), elem_id="chat-open", visible="hidden")
         with gr.Column(elem_classes="main", min_width=300):
             chat = gr.Chatbot(
                 elem_id="chat",
-                label=say("Chat"),
+                label=_("Chat"),
                 show_label=False,
                 container=False,
                 height="100%",
@@ -63,129 +66,121 @@ def tab(settings: Settings, gateway: Gateway, caps: Caps) -> ChatTab:
                     {"left": "\\(", "right": "\\)", "display": False},
                 ],
                 feedback_options=None,
-                placeholder=say(settings.greeting),
+                placeholder=_(settings.greeting),
                 examples=samples.for_chat(),
             )
             cost = gr.HTML(elem_id="estimate")
             box = gr.MultimodalTextbox(
                 elem_id="question",
-                label=say("Your question"),
+                label=_("Your question"),
                 show_label=False,
                 container=False,
-                placeholder=say("Ask something; drop or paste pictures, videos and PDFs here"),
+                placeholder=_("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
-                file_types=[*media_parts.SUFFIXES, attachments.PDF],
+                file_types=[*media_parts.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
                 max_plain_text_length=1_000_000,  # a long pasted text stays text
                 lines=1,
                 max_lines=8,
                 autofocus=True,
             )
             with gr.Row(elem_classes="tools"):
-                gr.HTML(SIDE_TOGGLE.format("chat-list", say("Chats")), elem_classes="narrow")
-                gr.HTML(SIDE_TOGGLE.format("chat-side", say("Settings")))
-                camera = gr.Button(say("Camera"), size="sm", elem_classes="tool")
-                view = gr.Button(say("View code"), size="sm", elem_classes="tool")
+                gr.HTML(SIDE_TOGGLE.format("chat-list", _("Chats")), elem_classes="narrow")
+                gr.HTML(SIDE_TOGGLE.format("chat-side", _("Settings")))
+                camera = gr.Button(_("Camera"), size="sm", elem_classes="tool")
+                view = gr.Button(_("View code"), size="sm", elem_classes="tool")
         with gr.Column(elem_id="chat-side", elem_classes="side", scale=0, min_width=300):
-            gr.HTML(SIDE_TOGGLE.format("chat-side", say("Close")), elem_classes="close")
+            gr.HTML(SIDE_TOGGLE.format("chat-side", _("Close")), elem_classes="close")
             model = gr.Dropdown(
-                label=say("Model"),
+                label=_("Model"),
                 choices=[],
                 allow_custom_value=True,  # the list is each visitor's own; another copy of the page has not seen it
                 elem_id="model",
             )
             preset = gr.Dropdown(
-                label=say("Task"),
-                choices=[(say(one.name), one.name) for one in presets.PRESETS],
-                value=presets.CHAT.name,
+                label=_("Task"),
+                choices=[(_(preset.name), preset.name) for preset in sampling_settings.PRESETS],
+                value=sampling_settings.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
             system = gr.Textbox(
-                label=say("System prompt"),
-                placeholder=say("You are a careful reader of documents."),
+                label=_("System prompt"),
+                placeholder=_("You are a careful reader of documents."),
                 lines=2,
                 max_lines=10,
             )
-            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=say("Temperature"))
-            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=say("Top-p"))
-            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=say("Max tokens"))
-            seed = gr.Textbox(
-                label=say("Seed"), placeholder=say("random: a whole number repeats an answer"), max_lines=1
-            )
-            longest = gr.Slider(256, 4096, value=1280, step=64, label=say("Longest side of a picture (pixels)"))
-            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=say("Video: frames a second"))
-            frames = gr.Slider(4, 128, value=16, step=2, label=say("Video: most frames"))
+            temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=_("Temperature"))
+            top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=_("Top-p"))
+            max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=_("Max tokens"))
+            seed = gr.Textbox(label=_("Seed"), placeholder=_("random: a whole number repeats an answer"), max_lines=1)
+            longest = gr.Slider(256, 4096, value=1280, step=64, label=_("Longest side of a picture (pixels)"))
+            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=_("Video: frames a second"))
+            frames = gr.Slider(4, 128, value=16, step=2, label=_("Video: most frames"))
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-code", say("Close")), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-code", _("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.LANGUAGES), value="curl", label=say("The last request, as code"), elem_id="language"
+            list(code_view.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
         )
-        code = gr.Code(language=None, label=say("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
-        as_request = gr.Button(say("Save the whole request as JSON"), size="sm", elem_classes="tool")
+        code = gr.Code(language=None, label=_("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
+        as_request = gr.Button(_("Save the whole request as JSON"), size="sm", elem_classes="tool")
     with gr.Column(elem_id="chat-camera", elem_classes="sheet"):
-        gr.HTML(SIDE_TOGGLE.format("chat-camera", say("Close")), elem_classes="close")
+        gr.HTML(SIDE_TOGGLE.format("chat-camera", _("Close")), elem_classes="close")
         snap = gr.Image(
             sources=["webcam"],
             type="filepath",
             image_mode=None,  # or Gradio would decode what it is sent, whatever its size
-            label=say("Camera"),
+            label=_("Camera"),
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),
         )
     kept = gr.JSON(visible="hidden")
     saved = gr.JSON(visible="hidden")
 
-    replies = Replies(settings, gateway, caps)
-    events = ChatEvents(settings, replies, caps)
-    knobs: list[gr.components.Component] = [
+    replies = ReplyHandlers(requester)
+    events = ChatActions(replies, model_limits)
+    sampling: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
-    answering: dict[str, Any] = {
-        "outputs": [chat, box],
-        "concurrency_limit": settings.webui.at_once.chat,
-        "concurrency_id": "answers",
-        "show_progress": "hidden",
-        "api_name": "page",
-        "api_visibility": "private",
-    }
-    at_once: dict[str, Any] = {
-        "queue": False,
-        "show_progress": "hidden",
-        "api_name": "page",
-        "api_visibility": "private",
-    }
+    answering: dict[str, Any] = {"outputs": [chat, box], **queued_event(settings.webui.at_once.chat, "answers")}
     for asked in (
-        box.submit(replies.to_box, [box, chat, *knobs], **answering),
-        chat.retry(replies.again, [box, chat, *knobs], **answering),
-        chat.edit(replies.edited, [chat, *knobs], **answering),
-        chat.example_select(replies.to_sample, [chat, *knobs], **answering),
-        chat.undo(replies.deleted, [chat], [chat, box], **at_once),
+        box.submit(replies.submit, [box, chat, *sampling], **answering),
+        chat.retry(replies.retry, [box, chat, *sampling], **answering),
+        chat.edit(replies.edit, [chat, *sampling], **answering),
+        chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
+        chat.undo(replies.undo, [chat], [chat, box], **IMMEDIATE_EVENT),
     ):
-        asked.then(events.slim, [chat], [kept], **at_once).then(
+        asked.then(events.pack, [chat], [kept], **IMMEDIATE_EVENT).then(
             None, [kept], None, js="(chat) => { window.manyeyesChats.keep(chat); }"
         )
-    box.stop(replies.stop, None, None, **at_once)
-    new.click(replies.new, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **at_once)
-    opener.click(events.opened, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **at_once)
+    box.stop(replies.stop, None, None, **IMMEDIATE_EVENT)
+    new.click(
+        replies.new_chat, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **IMMEDIATE_EVENT
+    )
+    opener.click(events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **IMMEDIATE_EVENT)
     bring.upload(
-        events.brought, [bring], [chat, box], js="(f) => { window.manyeyesChats.begin(); return f; }", **at_once
+        events.import_chat,
+        [bring],
+        [chat, box],
+        js="(f) => { window.manyeyesChats.begin(); return f; }",
+        **IMMEDIATE_EVENT,
     )
     sizes = [box, model, longest, per_s, frames]
     for changed in (box.change, longest.release, per_s.release, frames.release, model.change):
-        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **at_once)
-    preset.input(events.preset, [preset, box], [system, temperature, top_p, max_tokens, box], **at_once)
-    for button, make in ((as_markdown, events.markdown), (as_json, events.json)):
-        button.click(make, [chat], [saved], **at_once).then(None, [saved], None, js=SAVE)
-    view.click(events.code, [language, box, chat, *knobs], [code], js=None, **at_once)
+        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **IMMEDIATE_EVENT)
+    preset.input(events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **IMMEDIATE_EVENT)
+    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
+        button.click(make, [chat], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
+    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **IMMEDIATE_EVENT)
     view.click(None, None, None, js=OPEN_SHEET % "chat-code")
-    language.input(events.code, [language, box, chat, *knobs], [code], **at_once)
-    as_request.click(events.request, [box, chat, *knobs], [saved], **at_once).then(None, [saved], None, js=SAVE)
+    language.input(events.show_code, [language, box, chat, *sampling], [code], **IMMEDIATE_EVENT)
+    as_request.click(events.save_request, [box, chat, *sampling], [saved], **IMMEDIATE_EVENT).then(
+        None, [saved], None, js=SAVE_FILE_JS
+    )
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
-    snapped = snap.input(events.snapped, [snap, box], [box, snap], **at_once)
+    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **IMMEDIATE_EVENT)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
-    snapped.then(events.estimate, sizes, [cost], **at_once)  # a box that the page fills does not say that it changed
-    chat_api.mount(replies, events, settings.webui.at_once.programs)
+    snapped.then(
+        events.estimate, sizes, [cost], **IMMEDIATE_EVENT
+    )  # a box that the page fills does not say that it changed
+    chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
     return ChatTab(model=model, chat=chat)
-
-
-SAVE = "(file) => { window.manyeyesSave(file); }"

@@ -3,51 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from manyeyes.config.pools import Pool
-from webui.auth import upload_ownership, upload_paths
-from webui.chat import chat_export, chat_storage, code_view, message_builder, presets
-from webui.chat.chat_handlers import IDLE, Replies, keep
-from webui.chat.chat_request import Question
+from webui.auth import uploads
+from webui.chat import chat_storage, code_view, message_builder, sampling_settings
+from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
+from webui.chat.chat_requester import ModelLimits
+from webui.chat.completion_stream import ChatRequest
 from webui.chat.message_builder import Message
-from webui.chat.model_limits import Caps
-from webui.chat.sampling_settings import Knobs
-from webui.files import attachments, token_estimate
-from webui.files.attachments import Cost
-from webui.i18n.language import say
-from webui.settings import Settings
-from webui.user_error import Failure
+from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.streamed_answer import answer_facts
+from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
+from webui.files import attachments
+from webui.files.attachments import AttachmentCost
+from webui.i18n.translations import _
+from webui.user_error import UserError
 
-NOTHING = Question("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
+EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
 
 
-class ChatEvents:
-    def __init__(self, settings: Settings, replies: Replies, caps: Caps) -> None:
-        self._settings = settings
+class ChatActions:
+    def __init__(self, replies: ReplyHandlers, model_limits: ModelLimits) -> None:
         self._replies = replies
-        self._caps = caps
+        self._model_limits = model_limits
 
-    def slim(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
-        keep(request, history)
-        return chat_storage.slim(history)
+    def pack(self, request: gr.Request, history: list[Message]) -> dict[str, Any]:
+        hold_chat_files(request, history)
+        return chat_storage.pack_chat(history)
 
-    def opened(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
-        found = chat_storage.whole(chat)
-        self._replies.leave(request, found)
-        return found, gr.update(**IDLE)
+    def open_chat(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
+        found = chat_storage.unpack_chat(chat)
+        self._replies.replace_chat(request, found)
+        return found, gr.update(**IDLE_BUTTONS)
 
-    def brought(self, request: gr.Request, file: str) -> tuple[Any, Any]:
+    def import_chat(self, request: gr.Request, file: str) -> tuple[Any, Any]:
         try:
-            found = chat_export.read(upload_paths.own(file))
-        except Failure as failure:
+            found = chat_storage.read_export(uploads.resolve_upload(file))
+        except UserError as failure:
             gr.Warning(str(failure))
             return gr.skip(), gr.skip()
-        self._replies.leave(request, found)
-        return found, gr.update(**IDLE)
+        self._replies.replace_chat(request, found)
+        return found, gr.update(**IDLE_BUTTONS)
 
     async def estimate(
         self,
@@ -58,94 +60,194 @@ class ChatEvents:
         per_s: float,
         frames: float,
     ) -> str:
-        upload_ownership.need(request.session_hash or "", "box", typed.get("files") or [])
-        knobs = Knobs(model, longest=longest, frames_per_s=per_s, most_frames=frames)
+        uploads.hold_files(request.session_hash or "", "box", typed.get("files") or [])
+        sampling = SamplingSettings(model, longest=longest, frames_per_s=per_s, most_frames=frames)
         try:
-            found = await self.costs(typed.get("files") or [], knobs)
-        except Failure as failure:
-            return token_estimate.failed(failure)
-        return token_estimate.line(found, typed.get("text") or "", self._caps.pool(model))
+            found = await self.costs(typed.get("files") or [], sampling)
+        except UserError as failure:
+            return attachments.estimate_error_html(failure)
+        return attachments.estimate_html(found, typed.get("text") or "", self._model_limits.pool(model))
 
-    async def costs(self, files: list[str], knobs: Knobs) -> list[Cost]:
-        """Raises Failure."""
+    async def costs(self, files: list[str], sampling: SamplingSettings) -> list[AttachmentCost]:
+        """Raises UserError."""
         if not files:
             return []
-        return await asyncio.to_thread(attachments.costs, files, knobs.limits, self._caps.media(knobs.model))
+        return await asyncio.to_thread(
+            attachments.estimate_costs, files, sampling.limits, self._model_limits.media(sampling.model)
+        )
 
     def pool(self, model: str | None) -> Pool | None:
-        return self._caps.pool(model)
+        return self._model_limits.pool(model)
 
-    def preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
-        found = presets.named(name)
+    def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
+        found = sampling_settings.find_preset(name)
         used = (
-            {"text": say(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
+            {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
         )
-        return say(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
+        return _(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
 
-    def markdown(self, history: list[Message]) -> dict[str, str] | None:
-        return self._file(history, ".md", "text/markdown", chat_export.to_markdown)
+    def save_markdown(self, history: list[Message]) -> dict[str, str] | None:
+        return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
 
-    def json(self, history: list[Message]) -> dict[str, str] | None:
-        return self._file(history, ".json", "application/json", chat_export.to_json)
+    def save_json(self, history: list[Message]) -> dict[str, str] | None:
+        return self._file(history, ".json", "application/json", chat_storage.export_json)
 
-    async def code(
-        self, request: gr.Request, language: str, typed: dict[str, Any], history: list[Message], *knobs: Any
+    async def show_code(
+        self, request: gr.Request, language: str, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> str:
         try:
-            question, names = await self._last(typed, history, Knobs(*knobs))
-        except Failure as failure:
+            question, names = await self._last(typed, history, SamplingSettings(*sampling))
+        except UserError as failure:
             return f"# {failure}"
-        return code_view.code(question, names, f"{origin(request)}/v1", language)
+        return code_view.render_code(question, names, f"{page_origin(request)}/v1", language)
 
-    async def request(self, typed: dict[str, Any], history: list[Message], *knobs: Any) -> dict[str, str] | None:
+    async def save_request(
+        self, typed: dict[str, Any], history: list[Message], *sampling: Any
+    ) -> dict[str, str] | None:
         try:
-            question, _ = await self._last(typed, history, Knobs(*knobs))
-        except Failure as failure:
+            question, _ = await self._last(typed, history, SamplingSettings(*sampling))
+        except UserError as failure:
             gr.Warning(str(failure))
             return None
         return {"name": "request.json", "kind": "application/json", "text": code_view.request_json(question)}
 
-    def snapped(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
+    def attach_snapshot(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
             return gr.skip(), gr.skip()
-        upload_ownership.made(Path(file).resolve())
+        uploads.record_created_file(Path(file).resolve())
         return {"text": typed["text"], "files": [*typed["files"], file]}, None
 
-    async def _last(self, typed: dict[str, Any], history: list[Message], knobs: Knobs) -> tuple[Question, list[str]]:
+    async def _last(
+        self, typed: dict[str, Any], history: list[Message], sampling: SamplingSettings
+    ) -> tuple[ChatRequest, list[str]]:
         """What is in the box as it would be sent; with an empty box, the last request as it was sent."""
         if typed["text"].strip() or typed["files"]:
-            asked = [*message_builder.answered(history), message_builder.user_message(typed["text"], typed["files"])]
+            asked = [
+                *message_builder.drop_unanswered(history),
+                message_builder.user_message(typed["text"], typed["files"]),
+            ]
         else:
             asked = list(history)
             while asked and asked[-1]["role"] != "user":
                 asked.pop()
-        return await asyncio.to_thread(self._as_sent, asked, knobs)
+        return await asyncio.to_thread(self._as_sent, asked, sampling)
 
-    def _as_sent(self, asked: list[Message], knobs: Knobs) -> tuple[Question, list[str]]:
+    def _as_sent(self, asked: list[Message], sampling: SamplingSettings) -> tuple[ChatRequest, list[str]]:
         if not asked:
-            return NOTHING, []
+            return EXAMPLE_REQUEST, []
         *before, last = asked
-        files = [str(path) for path in message_builder.files_of(last)]
-        caps = self._caps.media(knobs.model)
-        sent = [str(one.path) for one in attachments.prepared(files, knobs.limits, caps)]
-        whole = [*before, message_builder.user_message(message_builder.text_of(last), sent)]
-        names = [path.name for message in whole for path in message_builder.files_of(message)]
-        return knobs.question(
-            message_builder.to_openai(whole, knobs.system, attachments.sent_as(knobs.limits, caps)), ""
+        files = [str(path) for path in message_builder.message_files(last)]
+        media = self._model_limits.media(sampling.model)
+        sent = [str(attachment.path) for attachment in attachments.prepare_attachments(files, sampling.limits, media)]
+        whole = [*before, message_builder.user_message(message_builder.message_text(last), sent)]
+        names = [path.name for message in whole for path in message_builder.message_files(message)]
+        return sampling.build_request(
+            message_builder.openai_messages(
+                whole, sampling.system, attachments.sent_file_resolver(sampling.limits, media)
+            ),
+            "",
         ), names
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
-            gr.Info(say("There is nothing to save yet: ask something first."))
+            gr.Info(_("There is nothing to save yet: ask something first."))
             return None
-        name = chat_storage.title(history)
+        name = chat_storage.chat_title(history)
         plain = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "chat"
         return {"name": f"{plain}{suffix}", "kind": kind, "text": make(history, name)}
 
 
-def origin(request: gr.Request) -> str:
+def page_origin(request: gr.Request) -> str:
     """The page's own address, as its visitor's browser knows it."""
     headers = request.headers
     host = headers.get("x-forwarded-host") or headers.get("host") or "localhost:8080"
     scheme = headers.get("x-forwarded-proto") or "http"
     return f"{scheme}://{host}"
+
+
+Files = list[Any]
+"""What gradio_client.handle_file() gives."""
+
+
+def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) -> None:
+    async def chat(
+        request: gr.Request,
+        text: str,
+        files: Files | None = None,
+        model: str = "auto",
+        system: str = "",
+        temperature: float = 0.7,
+        top_p: float = 0.8,
+        max_tokens: int = 1024,
+        seed: int | None = None,
+        longest: int = 1280,
+        frames_per_s: float = 2.0,
+        most_frames: int = 16,
+        history: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """One answer: {"text", "thinking", "engine", ...}. `history`: what chat_json-files hold as "messages"."""
+        sampling = SamplingSettings(
+            model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
+        )
+        key = request.headers.get(KEY_HEADER) or ""
+        before = _import_history(history)
+        answer = await replies.answer_once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
+        reasoning, shown = answer.rendered()
+        return {
+            "text": shown,
+            "thinking": reasoning,
+            "files": [attachment.note for attachment in answer.attached],
+            **answer_facts(answer),
+        }
+
+    async def estimate_tokens(
+        files: Files, model: str = "auto", longest: int = 1280, frames_per_s: float = 2.0, most_frames: int = 16
+    ) -> dict[str, Any]:
+        """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
+        sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
+        try:
+            return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
+        except UserError as failure:
+            raise gr.Error(str(failure)) from None
+
+    async def chat_code(
+        request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
+    ) -> str:
+        """The request as code; `language`: curl, Python or JavaScript."""
+        if language not in code_view.CODE_LANGUAGES:
+            raise gr.Error(
+                _("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
+            )
+        return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
+
+    async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
+        """A saved chat's messages as Markdown."""
+        return chat_storage.export_markdown(_import_history(messages), title)
+
+    for function, name in (
+        (chat, "chat"),
+        (estimate_tokens, "estimate"),
+        (chat_code, "chat_code"),
+        (chat_markdown, "chat_markdown"),
+    ):
+        api(function, api_name=name, concurrency_limit=at_once, concurrency_id="answers-by-api")
+
+
+def file_paths(files: Files | None) -> list[str]:
+    """Where uploads lie; which of them may be named is checked where they are read."""
+    return [str(file["path"]) if isinstance(file, dict) else str(file) for file in files or []]
+
+
+def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    try:
+        return [chat_storage.import_message(message) for message in messages or []]
+    except (UserError, KeyError, TypeError, ValueError):
+        raise gr.Error(_("history wants messages as a chat saved as JSON has them.")) from None
+
+
+def mount_model_api(gateway: GatewayClient) -> None:
+    async def models() -> list[str]:
+        """The models there are, `auto` last."""
+        return await gateway.models()
+
+    api(models, api_name="models")

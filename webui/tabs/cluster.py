@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,14 @@ import gradio as gr
 from gradio.events import api
 
 from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import Controller, Sight
-from webui.cluster.locust_client import LoadRun
-from webui.i18n.language import say
-from webui.user_error import Failure
+from webui.cluster.controller_client import ClusterStatus, ControllerClient
+from webui.cluster.locust_client import LocustClient
+from webui.i18n.translations import _
+from webui.tabs.controls import IMMEDIATE_EVENT
+from webui.theme import alert_html, hint_html, status_html
+from webui.user_error import UserError
 
-EVERY_S = 2.0
+STATUS_INTERVAL_S = 2.0
 LINKS = (
     '<p class="links"><a href="/grafana/" target="_blank">Grafana</a> · <a href="/locust/" target="_blank">{load}</a> · '
     '<a href="/api/docs" target="_blank">{api}</a> · <a href="/healthz" target="_blank">/healthz</a></p>'
@@ -30,138 +31,137 @@ class ClusterTab:
     timer: gr.Timer
 
 
-def tab(controller: Controller, run: LoadRun, calls_at_once: int) -> ClusterTab:
+def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> ClusterTab:
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
-            pools = gr.HTML(f'<p class="empty">{say("Looking …")}</p>', elem_id="cluster-pools")
-            gr.HTML(f"<h3>{say('Events')}</h3>", elem_classes="said")
+            pools = gr.HTML(hint_html(_("Looking …")), elem_id="cluster-pools")
+            gr.HTML("<h3>" + _("Events") + "</h3>", elem_classes="said")
             events = gr.HTML(elem_id="cluster-events")
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
-            gr.HTML(LINKS.format(load=say("Load test"), api=say("API of the controller")), elem_classes="said")
+            gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="said")
             key = gr.Textbox(
-                label=say("Admin key"),
-                info=say("`make admin-key` prints it. It stays in this page and is kept nowhere."),
+                label=_("Admin key"),
+                info=_("`make admin-key` prints it. It stays in this page and is kept nowhere."),
                 type="password",
                 max_lines=1,
                 elem_id="admin-key",
                 html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
             )
-            engine = gr.Dropdown(label=say("Engine"), choices=[], allow_custom_value=True)
+            engine = gr.Dropdown(label=_("Engine"), choices=[], allow_custom_value=True)
             with gr.Row(elem_classes="tools"):
-                drain = gr.Button(say("Drain"), size="sm", elem_classes="tool")
-                resume = gr.Button(say("Resume"), size="sm", elem_classes="tool")
-            pool = gr.Dropdown(label=say("Pool"), choices=[], allow_custom_value=True)
+                drain = gr.Button(_("Drain"), size="sm", elem_classes="tool")
+                resume = gr.Button(_("Resume"), size="sm", elem_classes="tool")
+            pool = gr.Dropdown(label=_("Pool"), choices=[], allow_custom_value=True)
             engines = gr.Number(
-                label=say("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
+                label=_("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
             )
             with gr.Row(elem_classes="tools"):
-                scale = gr.Button(say("Scale"), size="sm", elem_classes="tool")
+                scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, locust_client.MOST_PEOPLE, value=10, step=1, label=say("Load run: people"))
+            people = gr.Slider(1, locust_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
             with gr.Row(elem_classes="tools"):
-                start = gr.Button(say("Start run"), size="sm", elem_classes="tool")
-                stop = gr.Button(say("Stop run"), size="sm", elem_classes="tool")
+                start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
+                stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
             load = gr.HTML(elem_id="load-run", elem_classes="said")
-    timer = gr.Timer(EVERY_S, active=False)
-    events_of = Cluster(controller, run)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    timer = gr.Timer(STATUS_INTERVAL_S, active=False)
+    events_of = ClusterHandlers(controller, run)
     seen = [pools, events, engine, pool, load]
-    timer.tick(events_of.look, [engine, pool], seen, **quiet)
+    timer.tick(events_of.refresh, [engine, pool], seen, **IMMEDIATE_EVENT)
     changed = [said, pools, events]
-    drain.click(events_of.drain, [engine, key], changed, **quiet)
-    resume.click(events_of.resume, [engine, key], changed, **quiet)
-    scale.click(events_of.scale, [pool, engines, key], changed, **quiet)
-    start.click(events_of.start, [people], [load], **quiet)
-    stop.click(events_of.stop, None, [load], **quiet)
-    events_of.mount(calls_at_once)
+    drain.click(events_of.drain, [engine, key], changed, **IMMEDIATE_EVENT)
+    resume.click(events_of.resume, [engine, key], changed, **IMMEDIATE_EVENT)
+    scale.click(events_of.scale, [pool, engines, key], changed, **IMMEDIATE_EVENT)
+    start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
+    stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
+    events_of.mount_api(calls_at_once)
     return ClusterTab(timer)
 
 
-class Cluster:
-    def __init__(self, controller: Controller, run: LoadRun) -> None:
+class ClusterHandlers:
+    def __init__(self, controller: ControllerClient, run: LocustClient) -> None:
         self._controller = controller
         self._run = run
 
-    async def look(self, engine: str | None, pool: str | None) -> tuple[Any, ...]:
-        sight = await self._controller.look()
-        names, pools = cluster_view.engine_names(sight), cluster_view.pool_names(sight)
+    async def refresh(self, engine: str | None, pool: str | None) -> tuple[Any, ...]:
+        status = await self._controller.fetch_status()
+        names, pools = cluster_view.engine_names(status), cluster_view.pool_names(status)
         return (
-            cluster_view.pools(sight),
-            cluster_view.events(sight),
+            cluster_view.pools_html(status),
+            cluster_view.events_html(status),
             # Filled once, so that a list the visitor has open never changes under the hand.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
-            locust_client.shown(await self._run.stats()),
+            locust_client.load_run_html(await self._run.stats()),
         )
 
     async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.drain(engine or "", key), engine, say("Choose an engine first."))
+        return await self._changed(self._controller.drain(engine or "", key), engine, _("Choose an engine first."))
 
     async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.resume(engine or "", key), engine, say("Choose an engine first."))
+        return await self._changed(self._controller.resume(engine or "", key), engine, _("Choose an engine first."))
 
     async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
         wanted = int(engines) if engines else None
-        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, say("Choose a pool first."))
+        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, _("Choose a pool first."))
 
     async def start(self, people: float) -> str:
-        return await _told(self._run.start(int(people), max(1.0, people / 10)))
+        return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
 
     async def stop(self) -> str:
-        return await _told(self._run.stop())
+        return await _result_html(self._run.stop())
 
-    def mount(self, calls_at_once: int) -> None:
+    def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
-            return cluster_view.facts(await self._controller.look(fresh=True))
+            return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))
 
         async def drain(engine: str, key: str) -> str:
             """Takes an engine out of rotation; wants the admin key."""
-            return await _or_error(self._controller.drain(engine, key))
+            return await _or_gradio_error(self._controller.drain(engine, key))
 
         async def resume(engine: str, key: str) -> str:
             """Lets a drained engine in again; wants the admin key."""
-            return await _or_error(self._controller.resume(engine, key))
+            return await _or_gradio_error(self._controller.resume(engine, key))
 
         async def scale(pool: str, engines: int, key: str) -> str:
             """Sets the engines of a pool, 0: its own policy; wants the admin key."""
-            return await _or_error(self._controller.scale(pool, engines or None, key))
+            return await _or_gradio_error(self._controller.scale(pool, engines or None, key))
 
         async def load_start(people: int, a_second: float = 1.0) -> str:
             """Starts a load run."""
-            return await _or_error(self._run.start(people, a_second))
+            return await _or_gradio_error(self._run.start(people, a_second))
 
         async def load_stop() -> str:
             """Ends it."""
-            return await _or_error(self._run.stop())
+            return await _or_gradio_error(self._run.stop())
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
-            return locust_client.facts(await self._run.stats())
+            return locust_client.load_run_facts(await self._run.stats())
 
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
             api(function, api_name=function.__name__, concurrency_limit=calls_at_once)
 
     async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
-        said = await _told(changing) if name else await _unasked(changing, unnamed)
-        sight: Sight = await self._controller.look(fresh=True)
-        return said, cluster_view.pools(sight), cluster_view.events(sight)
+        said = await _result_html(changing) if name else await _refused_html(changing, unnamed)
+        status: ClusterStatus = await self._controller.fetch_status(fresh=True)
+        return said, cluster_view.pools_html(status), cluster_view.events_html(status)
 
 
-async def _told(changing: Awaitable[str]) -> str:
+async def _result_html(changing: Awaitable[str]) -> str:
     try:
-        return f'<p role="status">{html.escape(await changing)}</p>'
-    except Failure as failure:
-        return f'<p role="alert"><b class="bad">{html.escape(str(failure))}</b></p>'
+        return status_html(await changing)
+    except UserError as failure:
+        return alert_html(str(failure))
 
 
-async def _unasked(changing: Any, said: str) -> str:
+async def _refused_html(changing: Any, said: str) -> str:
     changing.close()
-    return f'<p role="alert"><b class="bad">{said}</b></p>'
+    return alert_html(said)
 
 
-async def _or_error(changing: Awaitable[str]) -> str:
+async def _or_gradio_error(changing: Awaitable[str]) -> str:
     try:
         return await changing
-    except Failure as failure:
+    except UserError as failure:
         raise gr.Error(str(failure)) from None

@@ -11,107 +11,126 @@ from gradio.events import api
 
 from manyeyes.config.webui import AtOnce
 from webui import samples
-from webui.auth import upload_ownership
-from webui.chat import comparison, votes
-from webui.chat.comparison import Lane, Race
-from webui.chat.sampling_settings import Knobs
-from webui.chat.single_request import Asker
+from webui.auth import uploads
+from webui.chat.chat_requester import ChatRequester
+from webui.chat.comparison import (
+    EQUALLY_GOOD,
+    Comparison,
+    ModelRun,
+    add_comparison,
+    add_vote,
+    comparison_facts,
+    comparison_summary,
+    comparisons_csv,
+    comparisons_json,
+    run_comparison,
+    run_markdown,
+    speed_verdicts,
+    tally_votes,
+    valid_comparisons,
+)
+from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import media_parts
-from webui.i18n.language import later, say
-from webui.tabs.chat_api import paths
-from webui.tabs.documents import SAVE
-from webui.tabs.sampling import model_choice, sampling
+from webui.i18n.translations import N_, _
+from webui.tabs.chat_actions import file_paths
+from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
+from webui.theme import hint_html, status_html
 
-MOST = 4
-EMPTY = later("Choose two or more models, ask, and see the answers come side by side.")
+MAX_MODELS = 4
+EMPTY = N_("Choose two or more models, ask, and see the answers come side by side.")
 
 
-def tab(asker: Asker, at_once: AtOnce) -> gr.Dropdown:
+def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_choice(say("Models (two to four)"), multiselect=True)
+    models = model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
-        label=say("The question to all of them"),
-        placeholder=say("Ask all of them; drop or paste pictures here"),
+        label=_("The question to all of them"),
+        placeholder=_("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
-        file_types=media_parts.SUFFIXES,
+        file_types=media_parts.MEDIA_SUFFIXES,
         elem_classes="askbox",
         lines=1,
         max_lines=6,
     )
     with gr.Row(elem_classes="tools"):
-        sample = gr.Button(say("Use a sample"), size="sm", elem_classes="tool")
-        as_json = gr.Button(say("Save JSON"), size="sm", elem_classes="tool")
-        as_csv = gr.Button(say("Save CSV"), size="sm", elem_classes="tool")
-    knobs = sampling()
-    said = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
+        sample = gr.Button(_("Use a sample"), size="sm", elem_classes="tool")
+        as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
+        as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
+    sampling = sampling_controls()
+    outcome = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
-        lanes = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MOST)]
-    vote = gr.Radio(label=say("Which answer is better?"), choices=[], visible=False)
+        answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
+    vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
     # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
-    kept = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
+    stored = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
-    events = Compare(asker)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+    events = CompareHandlers(requester)
     box.submit(
         events.ask,
-        [box, kept, models, *knobs],
-        [box, said, vote, kept, *lanes],
-        concurrency_limit=at_once.compare,
-        concurrency_id="compare",
-        show_progress="hidden",
-        api_name="page",
-        api_visibility="private",
+        [box, stored, models, *sampling],
+        [box, outcome, vote, stored, *answers],
+        **queued_event(at_once.compare, "compare"),
     )
-    vote.input(events.vote, [vote, kept], [kept, said], **quiet)
-    sample.click(events.sample, None, [box], **quiet)
+    vote.input(events.vote, [vote, stored], [stored, outcome], **IMMEDIATE_EVENT)
+    sample.click(events.sample, None, [box], **IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [kept], [saved], **quiet).then(None, [saved], None, js=SAVE)
-    events.mount(at_once)
+        button.click(make, [stored], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
+    events.mount_api(at_once)
     return models
 
 
-class Compare:
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+class CompareHandlers:
+    def __init__(self, requester: ChatRequester) -> None:
+        self._asker = requester
 
     async def ask(
-        self, request: gr.Request, typed: dict[str, Any], kept: Any, models: list[str] | None, *knobs: Any
+        self, request: gr.Request, typed: dict[str, Any], stored: Any, models: list[str] | None, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        chosen = list(dict.fromkeys(models or []))[:MOST]
+        chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
-            gr.Info(say("Choose two or more models and ask something."))
-            yield (gr.skip(),) * (4 + MOST)  # Gradio empties every output of a generator that ends without a yield
+            gr.Info(_("Choose two or more models and ask something."))
+            yield (gr.skip(),) * (
+                4 + MAX_MODELS
+            )  # Gradio empties every output of a generator that ends without a yield
             return
-        upload_ownership.need(request.session_hash or "", "compare", typed["files"])
-        race = Race([Lane(typed["text"], typed["files"], Knobs(model, *knobs)) for model in chosen])
+        uploads.hold_files(request.session_hash or "", "compare", typed["files"])
+        comparison = Comparison(
+            [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
+        )
         visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_drawn(race)
+        yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
         try:
-            async for _ in comparison.run(race, self._asker, visit, key):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_drawn(race)
+            async for _update in run_comparison(comparison, self._asker, visit, key):
+                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
         finally:
-            if race.ended_s is None:
-                race.ended_s = race.begun_s
-        now = votes.added(kept, comparison.as_dict(race, typed["text"]))
-        ballot = gr.update(choices=[*chosen, (say(votes.EQUAL), votes.EQUAL)], value=None, visible=True)
-        yield gr.update(submit_btn=True), _said(comparison.summary(race)), ballot, now, *_drawn(race)
+            if comparison.ended_s is None:
+                comparison.ended_s = comparison.started_s
+        now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
+        ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
+        yield (
+            gr.update(submit_btn=True),
+            status_html(comparison_summary(comparison)),
+            ballot,
+            now,
+            *_run_updates(comparison),
+        )
 
-    def vote(self, vote: str, kept: Any) -> tuple[Any, str]:
-        now = votes.voted(kept, vote)
-        return now, _said(say("Thank you. {tally}.", tally=votes.tally(now)))
+    def vote(self, vote: str, stored: Any) -> tuple[Any, str]:
+        now = add_vote(stored, vote)
+        return now, status_html(_("Thank you. {tally}.", tally=tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
-        return {"text": say("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
+        return {"text": _("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
-    def json(self, kept: Any) -> dict[str, str] | None:
-        return _file(kept, "comparisons.json", "application/json", votes.to_json)
+    def json(self, stored: Any) -> dict[str, str] | None:
+        return _saved_file(stored, "comparisons.json", "application/json", comparisons_json)
 
-    def csv(self, kept: Any) -> dict[str, str] | None:
-        return _file(kept, "comparisons.csv", "text/csv", votes.to_csv)
+    def csv(self, stored: Any) -> dict[str, str] | None:
+        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons_csv)
 
-    def mount(self, at_once: AtOnce) -> None:
+    def mount_api(self, at_once: AtOnce) -> None:
         async def compare(
             request: gr.Request,
             text: str,
@@ -122,32 +141,28 @@ class Compare:
             max_tokens: int = 1024,
         ) -> dict[str, Any]:
             """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
-            names = list(dict.fromkeys(models))[:MOST]
-            knobs = [Knobs(model, "", temperature, top_p, max_tokens) for model in names]
-            race = Race([Lane(text, paths(files), one) for one in knobs])
+            names = list(dict.fromkeys(models))[:MAX_MODELS]
+            sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
+            comparison = Comparison([ModelRun(text, file_paths(files), one) for one in sampling])
             key = request.headers.get(KEY_HEADER) or ""
-            async for _ in comparison.run(race, self._asker, uuid.uuid4().hex, key):
+            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
                 pass
-            return comparison.as_dict(race, text)
+            return comparison_facts(comparison, text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
-def _drawn(race: Race) -> list[Any]:
-    said = comparison.verdicts(race)
+def _run_updates(comparison: Comparison) -> list[Any]:
+    verdicts = speed_verdicts(comparison)
     found: list[Any] = [
-        gr.update(value=comparison.shown(lane, verdict), visible=True)
-        for lane, verdict in zip(race.lanes, said, strict=True)
+        gr.update(value=run_markdown(run, verdict), visible=True)
+        for run, verdict in zip(comparison.runs, verdicts, strict=True)
     ]
-    return found + [gr.update(visible=False)] * (MOST - len(found))
+    return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
-def _said(words: str) -> str:
-    return f'<p role="status">{words}</p>' if words else ""
-
-
-def _file(kept: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
-    if not votes.sound(kept):
-        gr.Info(say("There is nothing to save yet: compare something first."))
+def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
+    if not valid_comparisons(stored):
+        gr.Info(_("There is nothing to save yet: compare something first."))
         return None
-    return {"name": name, "kind": kind, "text": make(kept)}
+    return {"name": name, "kind": kind, "text": make(stored)}

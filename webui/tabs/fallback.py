@@ -14,74 +14,83 @@ import gradio as gr
 from gradio.events import api
 
 from webui.chat import fallback_chain
-from webui.chat.sampling_settings import Knobs
+from webui.chat.sampling_settings import SamplingSettings
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import Address, Seen
+from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
 from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
-from webui.i18n.language import later, say
-from webui.settings import Settings
+from webui.i18n.translations import N_, _
+from webui.settings import WebuiSettings
+from webui.tabs.controls import PRIVATE_EVENT, queued_event
+from webui.theme import alert_html, hint_html
 
-EMPTY = later("Run it, and see here who was asked, what went wrong, and who answered at last.")
-PROMPT = later("Say in one sentence what a vision-language model is.")
-NAMES = (later("Primary"), later("Fallback"), later("Gateway"))
+EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
+EXAMPLE_PROMPT = N_("Say in one sentence what a vision-language model is.")
+NAMES = (N_("Primary"), N_("Fallback"), N_("Gateway"))
 
 
-def tab(settings: Settings) -> list[gr.Dropdown]:
+def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
-    events = Fallback(settings)
+    events = FallbackHandlers(settings)
     with gr.Row(elem_classes="lanes cards"):
-        primary = _card(settings.primary, events.choices())
-        fallback = _card(settings.fallback, events.choices())
+        primary = _endpoint_card(settings.primary, events.choices())
+        fallback = _endpoint_card(settings.fallback, events.choices())
     with gr.Row(elem_classes="tools"):
-        check = gr.Button(say("Check both"), size="sm", elem_classes="tool")
-    way = gr.Radio([(say(one), one) for one in fallback_chain.WAYS], value=fallback_chain.AS_IT_IS, label=say("Run"))
-    prompt = gr.Textbox(label=say("Prompt"), value=say(PROMPT), lines=2, max_lines=6)
-    go = gr.Button(say("Run"), variant="primary", size="sm", elem_classes="go")
-    trail = gr.HTML(f'<p class="empty">{say(EMPTY)}</p>', elem_classes="said")
+        check = gr.Button(_("Check both"), size="sm", elem_classes="tool")
+    way = gr.Radio(
+        [(_(one), one) for one in fallback_chain.FALLBACK_MODES],
+        value=fallback_chain.PRIMARY_AS_IT_IS,
+        label=_("Run"),
+    )
+    prompt = gr.Textbox(label=_("Prompt"), value=_(EXAMPLE_PROMPT), lines=2, max_lines=6)
+    go = gr.Button(_("Run"), variant="primary", size="sm", elem_classes="go")
+    trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
     check.click(
-        events.check, typed, [primary[3], fallback[3]], concurrency_limit=settings.webui.at_once.fallback, **private
+        events.check,
+        typed,
+        [primary[3], fallback[3]],
+        concurrency_limit=settings.webui.at_once.fallback,
+        **PRIVATE_EVENT,
     )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        concurrency_limit=settings.webui.at_once.fallback,
-        concurrency_id="fallback",
-        **private,
+        **queued_event(settings.webui.at_once.fallback, "fallback"),
     )
-    events.mount()
+    events.mount_api()
     return [primary[1], fallback[1]]
 
 
-def _card(address: Address, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.HTML]:
-    name = say(address.name)
+def _endpoint_card(
+    address: EndpointAddress, choices: list[tuple[str, str]]
+) -> tuple[gr.Dropdown, gr.Dropdown, gr.Textbox, gr.HTML]:
+    name = _(address.name)
     with gr.Column(elem_classes="card", min_width=260):
         return (
-            gr.Dropdown(label=say("{name}: address", name=name), choices=choices, value=address.base_url),
+            gr.Dropdown(label=_("{name}: address", name=name), choices=choices, value=address.base_url),
             gr.Dropdown(
-                label=say("{name}: model", name=name),
+                label=_("{name}: model", name=name),
                 choices=[address.model] if address.model else [],
                 value=address.model or None,
                 allow_custom_value=True,
             ),
             gr.Textbox(
-                label=say("{name}: API key", name=name),
+                label=_("{name}: API key", name=name),
                 type="password",
                 max_lines=1,
-                placeholder=say("set on the server") if address.key else say("none"),
+                placeholder=_("set on the server") if address.key else _("none"),
                 visible=len(choices) > 1,  # the gateway wants none: it is told whose request it is
             ),
-            gr.HTML(f'<p class="seen">{say("Not looked at yet.")}</p>'),
+            gr.HTML('<p class="seen">' + _("Not looked at yet.") + "</p>"),
         )
 
 
-class Fallback:
-    def __init__(self, settings: Settings) -> None:
+class FallbackHandlers:
+    def __init__(self, settings: WebuiSettings) -> None:
         self._settings = settings
-        self._gateway = Address("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
+        self._gateway = EndpointAddress("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
         # A visitor chooses among what the operator named, and types no address: the page reaches what its visitors do not.
         self._known = {one.base_url: one for one in (settings.fallback, settings.primary, self._gateway)}
 
@@ -89,41 +98,41 @@ class Fallback:
         """What a visitor may choose: (shown, base_url), the gateway first."""
         others = [one for url, one in reversed(self._known.items()) if url != self._gateway.base_url]
         return [
-            (say(self._gateway.name), self._gateway.base_url),
-            *((f"{say(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
+            (_(self._gateway.name), self._gateway.base_url),
+            *((f"{_(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
         ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
         headers = self._headers(request)
-        seen = await asyncio.gather(
-            *(endpoint_client.look(one, headers.get(one.base_url, {})) for one in (primary, fallback))
+        status = await asyncio.gather(
+            *(endpoint_client.check_endpoint(one, headers.get(one.base_url, {})) for one in (primary, fallback))
         )
-        return _seen(seen[0]), _seen(seen[1])
+        return _status_html(status[0]), _status_html(status[1])
 
     async def run(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
-            gr.Info(say("Write a prompt first."))
+            gr.Info(_("Write a prompt first."))
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         yield "", gr.update(value="", visible=False)
-        last: list[fallback_chain.Attempt] = []
+        last: list[fallback_chain.FallbackAttempt] = []
         async for last in self._attempts(request, way, prompt, *typed):
-            yield fallback_chain.table(last), _text(last)
+            yield fallback_chain.attempts_html(last), _answer_update(last)
         if last and last[-1].answer.failure is None:
-            by = say("Answered by {name}.", name=say(last[-1].address.name))
-            by = f"<p role='status'><b>{html.escape(by)}</b></p>"
+            outcome = _("Answered by {name}.", name=_(last[-1].address.name))
+            by = f'<p role="status"><b>{html.escape(outcome)}</b></p>'
         else:
-            by = f"<p role='alert'><b class='bad'>{say('Nobody answered.')}</b></p>"
-        yield fallback_chain.table(last) + by, _text(last)
+            by = alert_html(_("Nobody answered."))
+        yield fallback_chain.attempts_html(last) + by, _answer_update(last)
 
-    def mount(self) -> None:
+    def mount_api(self) -> None:
         async def fallback(
             request: gr.Request,
             prompt: str,
-            way: str = fallback_chain.AS_IT_IS,
+            way: str = fallback_chain.PRIMARY_AS_IT_IS,
             primary_base_url: str = "",
             primary_model: str = "",
             primary_api_key: str = "",
@@ -132,43 +141,41 @@ class Fallback:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            if way not in fallback_chain.WAYS:
+            if way not in fallback_chain.FALLBACK_MODES:
                 raise gr.Error(
-                    say("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.WAYS))
+                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.FALLBACK_MODES))
                 )
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
             )  # fmt: skip
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
-            return fallback_chain.as_dict(found[-1])
+            return fallback_chain.fallback_facts(found[-1])
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
-    ) -> AsyncIterator[list[fallback_chain.Attempt]]:
+    ) -> AsyncIterator[list[fallback_chain.FallbackAttempt]]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
-        addresses = fallback_chain.plan(way, primary, fallback, self._gateway)
-        question = Knobs("as addressed").question([{"role": "user", "content": prompt}], "")
-        async for made in fallback_chain.run(addresses, question, self._headers(request)):
+        addresses = fallback_chain.plan_attempts(way, primary, fallback, self._gateway)
+        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
+        async for made in fallback_chain.run_fallback(addresses, question, self._headers(request)):
             yield made
 
-    def _typed(self, *typed: str | None) -> tuple[Address, Address]:
+    def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
         """Looks names up: to be called in a thread. Raises gr.Error for an address that the operator did not name."""
         words = [str(one or "") for one in typed]
         return self._chosen(self._settings.primary, *words[:3]), self._chosen(self._settings.fallback, *words[3:])
 
-    def _chosen(self, card: Address, base_url: str, model: str, key: str) -> Address:
+    def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
         url = base_url.strip().rstrip("/") or card.base_url
         if url not in self._known:
             choices = ", ".join(self._known)
             raise gr.Error(
-                say(
-                    "{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices
-                )
+                _("{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices)
             )
-        if endpoint_client.is_same_place(
+        if endpoint_client.is_same_endpoint(
             url, self._gateway.base_url
         ):  # written another way it would not be told who asks
             known = self._gateway
@@ -185,14 +192,14 @@ class Fallback:
         return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
 
 
-def _text(found: list[fallback_chain.Attempt]) -> Any:
-    text = found[-1].answer.shown()[1] if found else ""
+def _answer_update(found: list[fallback_chain.FallbackAttempt]) -> Any:
+    text = found[-1].answer.rendered()[1] if found else ""
     return gr.update(value=text, visible=bool(text))
 
 
-def _seen(seen: Seen) -> str:
-    if not seen.up:
-        return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(seen.said)}</p>'
-    models = ", ".join(seen.models[:6]) or say("no models")
-    said = say("up in {time} ms: {models}", time=f"{seen.took_ms:.0f}", models=models)
-    return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(said)}</p>'
+def _status_html(status: EndpointStatus) -> str:
+    if not status.up:
+        return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(status.message)}</p>'
+    models = ", ".join(status.models[:6]) or _("no models")
+    text = _("up in {time} ms: {models}", time=f"{status.elapsed_ms:.0f}", models=models)
+    return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(text)}</p>'

@@ -8,7 +8,10 @@ uploads are: a page that starts anew has none.
 from __future__ import annotations
 
 import filecmp
+import hashlib
+import os
 import shutil
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,13 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from webui import samples
+from webui.i18n.translations import _
+from webui.user_error import UserError
 
 PROGRAMS = "programs"
 _owner: ContextVar[str | None] = ContextVar("owner", default=None)
 
 
 @dataclass
-class Folder:
+class UploadFolder:
     owners: set[str] = field(default_factory=set)
     fresh: Counter[str] = field(default_factory=Counter)
     """Uploads by owner that no event has used yet."""
@@ -33,12 +38,12 @@ class Folder:
 
 
 _lock = threading.Lock()
-_folders: dict[Path, Folder] = {}
+_folders: dict[Path, UploadFolder] = {}
 _needs: dict[tuple[str, str], set[Path]] = {}
 
 
 @contextmanager
-def acting(owner: str) -> Iterator[None]:
+def acting_as(owner: str) -> Iterator[None]:
     """What happens inside happens for `owner`; threads and tasks that it starts know too."""
     token = _owner.set(owner)
     try:
@@ -47,25 +52,25 @@ def acting(owner: str) -> Iterator[None]:
         _owner.reset(token)
 
 
-def acting_owner() -> str:
+def current_owner() -> str:
     return _owner.get() or ""
 
 
-def uploaded(path: Path, owner: str) -> None:
+def record_upload(path: Path, owner: str) -> None:
     with _lock:
-        folder = _folders.setdefault(path.parent, Folder())
+        folder = _folders.setdefault(path.parent, UploadFolder())
         folder.owners.add(owner)
         folder.fresh[owner] += 1
 
 
-def made(path: Path) -> None:
+def record_created_file(path: Path) -> None:
     """`path` was made here, for whoever acts."""
     if owner := _owner.get():
         with _lock:
-            _folders.setdefault(path.parent, Folder()).owners.add(owner)
+            _folders.setdefault(path.parent, UploadFolder()).owners.add(owner)
 
 
-def mine(path: Path, owner: str | None = None) -> bool:
+def may_read(path: Path, owner: str | None = None) -> bool:
     """Whether `owner` (else whoever acts) may read it. What nobody acts for is the page's own doing."""
     owner = owner or _owner.get()
     if owner is None or is_sample(path):
@@ -75,7 +80,7 @@ def mine(path: Path, owner: str | None = None) -> bool:
         return folder is not None and owner in folder.owners
 
 
-def need(visit: str, use: str, files: Iterable[str | Path]) -> None:
+def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
     """From here on `visit` needs these files for `use`, and for it no others: what nobody else needs is deleted."""
     now = {Path(file).resolve().parent for file in files}
     with _lock:
@@ -85,7 +90,7 @@ def need(visit: str, use: str, files: Iterable[str | Path]) -> None:
         for parent in now - before:
             if folder := _folders.get(parent):
                 folder.needed.add((visit, use))
-                if folder.fresh[owner := acting_owner()] > 0:
+                if folder.fresh[owner := current_owner()] > 0:
                     folder.fresh[owner] -= 1
         for parent in before - now:
             if folder := _folders.get(parent):
@@ -93,10 +98,10 @@ def need(visit: str, use: str, files: Iterable[str | Path]) -> None:
                 _delete_unneeded(parent, folder)
 
 
-def ended(visit: str) -> None:
+def end_visit(visit: str) -> None:
     """The visit is over: its page was closed."""
-    for use in [use for one, use in list(_needs) if one == visit]:
-        need(visit, use, ())
+    for use in [use for holder, use in list(_needs) if holder == visit]:
+        hold_files(visit, use, ())
     with _lock:  # what Gradio deleted for its age
         for parent in [parent for parent in _folders if not parent.exists()]:
             del _folders[parent]
@@ -108,9 +113,52 @@ def is_sample(path: Path) -> bool:
     return path == own or (own.is_file() and path.is_file() and filecmp.cmp(path, own))
 
 
-def _delete_unneeded(parent: Path, folder: Folder) -> None:
+def _delete_unneeded(parent: Path, folder: UploadFolder) -> None:
     if folder.needed or any(folder.fresh.values()):
         return
     if not any(is_sample(file) for file in parent.glob("*")):
         shutil.rmtree(parent, ignore_errors=True)
         del _folders[parent]
+
+
+def upload_folder() -> Path:
+    """Gradio's, as it finds it itself."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
+
+
+def resolve_upload(path: str | Path) -> Path:
+    """`path`, if a visitor may name it. Raises UserError: a browser can put any path into a request."""
+    found = Path(path).resolve()
+    if not (found.is_relative_to(upload_folder()) or found.is_relative_to(samples.HERE)):
+        raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
+    if found.is_file() and not may_read(found):
+        raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
+    if not found.is_file():
+        raise UserError(
+            _("The page no longer holds {name}.", name=found.name), _("Attach it again, or begin a new chat.")
+        )
+    return found
+
+
+def store_upload(name: str, data: bytes) -> Path:
+    """Writes `data` where uploads lie, under its own hash."""
+    return _write(hashlib.sha256(data).hexdigest(), name, data)
+
+
+def derived_path(path: Path, name: str) -> Path:
+    """Where a file made of an upload goes: into its folder; of a sample, which all visitors share, into one for each of them."""
+    if not is_sample(path):
+        return path.parent / name
+    made = upload_folder() / hashlib.sha256(f"{current_owner()}\0{path}".encode()).hexdigest()
+    made.mkdir(parents=True, exist_ok=True)
+    record_created_file(made / name)
+    return made / name
+
+
+def _write(digest: str, name: str, data: bytes) -> Path:
+    made = upload_folder() / digest
+    made.mkdir(parents=True, exist_ok=True)
+    path = made / Path(name).name
+    path.write_bytes(data)
+    record_created_file(path)
+    return path

@@ -13,11 +13,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.auth.refusal import refuse
-from webui.i18n.language import ENGLISH, NAMES
+from webui.i18n.translations import ENGLISH, NAMES
 
 POLICY = "; ".join(
     (
@@ -39,15 +38,15 @@ OWN_SITES = ("same-origin", "none")
 """Of Sec-Fetch-Site: this page's own scripts, and what a person typed or chose from the bookmarks."""
 PORTS = {"http": 80, "https": 443}
 PREFIXES = ("", *(f"/{language}" for language in NAMES if language != ENGLISH))
-OPENED = {*PREFIXES, *(f"{prefix}/" for prefix in PREFIXES), *(f"{prefix}/login" for prefix in PREFIXES)}
+LINKABLE_PATHS = {*PREFIXES, *(f"{prefix}/" for prefix in PREFIXES), *(f"{prefix}/login" for prefix in PREFIXES)}
 """Paths that a link on another site may lead to."""
-FOREIGN = (
+FOREIGN_ORIGIN_MESSAGE = (
     "This request comes from a page of another origin, and ManyEyes answers its own page only. "
     "Open ManyEyes by its own address. A proxy before it has to pass on the Host header with its port.\n"
 )
 
 
-class OwnOriginOnly:
+class SameOriginMiddleware:
     """ASGI middleware; adds headers and touches no body, so that streams stay streams."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -73,7 +72,7 @@ class OwnOriginOnly:
         if foreign and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif foreign:
-            await refuse(PlainTextResponse(FOREIGN, 403), scope, receive, with_policy)
+            await refuse_request(PlainTextResponse(FOREIGN_ORIGIN_MESSAGE, 403), scope, receive, with_policy)
         else:
             await self._app(scope, receive, with_policy)
 
@@ -90,8 +89,8 @@ def is_foreign(scope: Scope) -> bool:
 
 def _own_hosts(headers: Headers) -> list[str]:
     """The names of this page, as the browser or a proxy says them. No script of another origin can set any of these headers."""
-    told = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
-    hosts = [host.strip() for one in told for host in one.split(",")]
+    names = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
+    hosts = [host.strip() for name in names for host in name.split(",")]
     port = headers.get("x-forwarded-port", "").strip()
     return hosts + [f"{host}:{port}" for host in hosts if port and not host.rpartition("]")[2].count(":")]
 
@@ -100,7 +99,7 @@ def _opens_the_page(scope: Scope, headers: Headers) -> bool:
     """A link on another site, in a window of its own. Without access-control headers a script of that site reads nothing of it."""
     return (
         scope.get("method") in ("GET", "HEAD")
-        and scope["path"] in OPENED
+        and scope["path"] in LINKABLE_PATHS
         and headers.get("sec-fetch-mode", "navigate") == "navigate"
         and headers.get("sec-fetch-dest", "document") == "document"
     )
@@ -114,3 +113,19 @@ def _is_same(origin: str, host: str) -> bool:
         return bool(own.hostname) and (theirs.hostname, theirs.port or standard) == (own.hostname, own.port or standard)
     except (KeyError, ValueError):
         return False
+
+
+MAX_DISCARDED_BYTES = 1 << 20
+"""Of a body that nobody wants; a longer one costs its sender the connection."""
+
+
+async def refuse_request(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends the response once the request's body, or the first MiB of it, has been read and dropped."""
+    read, more = 0, scope["type"] == "http"
+    while more and read < MAX_DISCARDED_BYTES:
+        message = await receive()
+        if message["type"] != "http.request":
+            return  # the client went away
+        read += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await response(scope, receive, send)

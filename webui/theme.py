@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-from webui.i18n.language import ZH, later, say, spoken
+from webui.i18n.translations import N_, ZH, _, current_language
 
-CSS = Path(__file__).parents[1] / "page.css"
-SCRIPTS = (Path(__file__).parents[1] / "page.js", Path(__file__).parents[1] / "chats.js")
+CSS = Path(__file__).parent / "page.css"
+SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js")
 
-WORDS = (
-    later("Your question"),
-    later("The question to all of them"),
-    later("More tabs"),
-    later("Enlarge the picture"),
-    later("Delete the chat {title}"),
-    later("Log out"),
+SCRIPT_TEXTS = (
+    N_("Your question"),
+    N_("The question to all of them"),
+    N_("More tabs"),
+    N_("Enlarge the picture"),
+    N_("Delete the chat {title}"),
+    N_("Log out"),
 )
-"""What the scripts say."""
+"""What the scripts show."""
 
 
-def head() -> str:
+def head_html() -> str:
     """The scripts, with their words and Gradio's own texts in the language of the page."""
-    words = json.dumps({word: say(word) for word in WORDS}, ensure_ascii=False).replace("<", "\\u003c")
-    browser = "zh-CN" if spoken() == ZH else "en"
+    words = json.dumps({word: _(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
+    browser = "zh-CN" if current_language() == ZH else "en"
     # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
     begin = (
         f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
@@ -38,6 +39,20 @@ def head() -> str:
     return "".join(f"<script>{script}</script>" for script in scripts)
 
 
+def hint_html(text: str) -> str:
+    """What to do here, where there is nothing to show yet."""
+    return f'<p class="empty">{html.escape(text)}</p>'
+
+
+def status_html(text: str) -> str:
+    """What came of it; empty for no text."""
+    return f'<p role="status">{html.escape(text)}</p>' if text else ""
+
+
+def alert_html(text: str) -> str:
+    return f'<p role="alert"><b class="bad">{html.escape(text)}</b></p>'
+
+
 class SystemFont(gr.themes.Font):
     """A CSS keyword such as system-ui, which is no family name and must not be quoted."""
 
@@ -45,7 +60,7 @@ class SystemFont(gr.themes.Font):
         return self.name
 
 
-def theme() -> gr.themes.Base:
+def build_theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=colors.teal,
         secondary_hue=colors.teal,

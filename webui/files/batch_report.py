@@ -1,0 +1,153 @@
+"""The results of a batch as a table and as files: CSV for sheets, JSON for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from typing import Any
+
+from webui.files.batch import BatchPage, PageBatch, PageState
+from webui.i18n.translations import N_, _
+from webui.theme import hint_html
+
+MAX_CELL_CHARS = 160
+TABLE_COLUMNS = (
+    "",
+    N_("Page"),
+    N_("State"),
+    N_("Result"),
+    N_("Engine"),
+    N_("Time (s)"),
+    N_("Tokens in / out"),
+)
+STATE_NAMES = {
+    PageState.WAITING: N_("waiting"),
+    PageState.READING: N_("reading"),
+    PageState.DONE: N_("done"),
+    PageState.FAILED: N_("failed"),
+    PageState.STOPPED: N_("stopped"),
+}
+
+
+def table_headers() -> list[str]:
+    return [_(name) for name in TABLE_COLUMNS]
+
+
+def table_rows(batch: PageBatch) -> list[list[Any]]:
+    """For the table on the page."""
+    return [
+        [
+            page.number,
+            page.name,
+            _(STATE_NAMES[page.state]) + (_(" (try {count})", count=page.tries) if page.tries > 1 else ""),
+            shorten(page.failure or page.text),
+            page.engine,
+            "" if page.elapsed_s is None else f"{page.elapsed_s:.1f}",
+            "" if page.completion_tokens is None else f"{page.prompt_tokens} / {page.completion_tokens}",
+        ]
+        for page in batch.pages
+    ]
+
+
+def shorten(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_CELL_CHARS else f"{flat[: MAX_CELL_CHARS - 1]}…"
+
+
+def batch_csv(batch: PageBatch) -> str:
+    """A row a page. Fields of a schema are columns of their own."""
+    names = _field_names(batch)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["page", "name", "state", "error", "engine", "seconds", *(names or ["text"])])
+    for page in batch.pages:
+        fields = page.fields or {}
+        values = [_cell(fields.get(name)) for name in names] if names else [escape_formula(page.text)]
+        took = "" if page.elapsed_s is None else f"{page.elapsed_s:.3f}"
+        writer.writerow(
+            [page.number, escape_formula(page.name), page.state.value, page.failure, page.engine, took, *values]
+        )
+    return out.getvalue()
+
+
+def batch_json(batch: PageBatch) -> str:
+    return json.dumps({"pages": [page_facts(page) for page in batch.pages]}, ensure_ascii=False, indent=1)
+
+
+def batch_markdown(batch: PageBatch) -> str:
+    parts = ["# Documents"]
+    for page in batch.pages:
+        parts.append(f"## {page.name}")
+        if page.state is not PageState.DONE:
+            parts.append(f"*{page.state.value}: {page.failure or 'not read'}*")
+        elif page.fields is not None:
+            parts.append(f"```json\n{json.dumps(page.fields, ensure_ascii=False, indent=1)}\n```")
+        else:
+            parts.append(page.text)
+    return "\n\n".join(parts) + "\n"
+
+
+def page_facts(page: BatchPage) -> dict[str, Any]:
+    return {
+        "page": page.number,
+        "name": page.name,
+        "state": page.state.value,
+        "text": page.text,
+        "fields": page.fields,
+        "error": page.failure or None,
+        "tries": page.tries,
+        "engine": page.engine or None,
+        "seconds": None if page.elapsed_s is None else round(page.elapsed_s, 3),
+        "tokens_in": page.prompt_tokens,
+        "tokens_out": page.completion_tokens,
+    }
+
+
+def _field_names(batch: PageBatch) -> list[str]:
+    names: dict[str, None] = {}
+    for page in batch.pages:
+        names.update(dict.fromkeys(page.fields or {}))
+    return list(names)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return escape_formula(value) if isinstance(value, str) else value
+
+
+def escape_formula(text: str) -> str:
+    """Sheets run what begins like a formula; a picture may hold one."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def progress_html(batch: PageBatch | None, running: bool) -> str:
+    """HTML; before anything runs, what to do."""
+    if batch is None or not batch.pages:
+        return hint_html(_("Add pictures or a PDF, then press Read. The samples show how it looks."))
+    total, done, failed = len(batch.pages), batch.count(PageState.DONE), batch.count(PageState.FAILED)
+    share = 100 * (done + failed) / total
+    return (
+        f'<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" '
+        f'aria-valuenow="{done + failed}"><div class="bar"><i style="width:{share:.1f}%"></i></div>'
+        f"<p>{html.escape(progress_text(batch, running))}</p></div>"
+    )
+
+
+def progress_text(batch: PageBatch, running: bool) -> str:
+    """For example: 12 of 40 pages read · 3.1 pages/s · 8 at the moment · 1 failed."""
+    parts = [_("{done} of {all} pages read", done=batch.count(PageState.DONE), all=len(batch.pages))]
+    if batch.pages_per_s:
+        parts.append(_("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
+    if running and (now := batch.count(PageState.READING)):
+        parts.append(_("{count} at the moment", count=now))
+    if failed := batch.count(PageState.FAILED):
+        parts.append(_("{count} failed: press Retry failed", count=failed))
+    if not running and (stopped := batch.count(PageState.STOPPED)):
+        parts.append(_("{count} not read", count=stopped))
+    engines = sorted({page.engine for page in batch.pages if page.engine})
+    if engines:
+        parts.append(_("by {engines}", engines=", ".join(engines)))
+    return " · ".join(parts)

@@ -1,0 +1,51 @@
+"""What the tabs share: how their events are wired, the folded sampling settings, and the dropdowns of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from webui.cluster.gateway_client import PoolStatus
+from webui.i18n.translations import N_, _
+
+PRIVATE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+"""For the page itself, and not for programs."""
+IMMEDIATE_EVENT: dict[str, Any] = PRIVATE_EVENT | {"queue": False}
+SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"
+
+
+def queued_event(limit: int, queue: str) -> dict[str, Any]:
+    """At most `limit` events of this queue run at a time."""
+    return PRIVATE_EVENT | {"concurrency_limit": limit, "concurrency_id": queue}
+
+
+def sampling_controls(
+    temperature: float = 0.7, top_p: float = 0.8, max_tokens: int = 1024, longest: int = 1280
+) -> list[gr.components.Component]:
+    """Components in the order of SamplingSettings: system, temperature, top-p, max tokens, seed, longest side."""
+    with gr.Accordion(_("Settings"), open=False, elem_classes="settings"):
+        return [
+            gr.Textbox(label=_("System prompt"), lines=1, max_lines=6),
+            gr.Slider(0, 2, value=temperature, step=0.05, label=_("Temperature")),
+            gr.Slider(0.05, 1, value=top_p, step=0.05, label=_("Top-p")),
+            gr.Slider(16, 8192, value=max_tokens, step=16, label=_("Max tokens")),
+            gr.Textbox(label=_("Seed"), placeholder=_("random"), max_lines=1),
+            gr.Slider(256, 4096, value=longest, step=64, label=_("Longest side of a picture (pixels)")),
+        ]
+
+
+def model_dropdown(label: str = N_("Model"), multiselect: bool = False) -> gr.Dropdown:
+    """Filled once the gateway has said which models there are."""
+    return gr.Dropdown(label=_(label), choices=[], allow_custom_value=True, multiselect=multiselect)
+
+
+def model_choice_updates(models: list[str], one: int, in_turn: int, pools: list[PoolStatus] | None) -> list[Any]:
+    """Updates for `one` dropdowns of one model, for Compare's, and for `in_turn` dropdowns that begin with different models."""
+    if not models:
+        return [gr.skip()] * (one + 1 + in_turn)
+    names = [pool.name for pool in pools or [] if pool.name in models] or models
+    found: list[Any] = [gr.update(choices=models, value=names[0]) for _ in range(one)]
+    found.append(gr.update(choices=models, value=names[:2]))
+    found += [gr.update(choices=models, value=names[nth % len(names)]) for nth in range(in_turn)]
+    return found
