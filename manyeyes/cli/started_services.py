@@ -18,11 +18,11 @@ from manyeyes.config import documents
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.loader import ConfigError, load
+from manyeyes.engine.vllm_flags import served_names_slice
 
 NAME = "started.yaml"
 CONFIGURATION = "configuration.yaml"
 """A copy of what `make up` was given."""
-SERVED_NAMES = "--served-model-name"
 NAMED_AFTER_POOL = ("manyeyes.pool", "MANYEYES_POOL", "OTEL_RESOURCE_ATTRIBUTES")
 """Labels and environment that only say in logs, metrics and traces what the pool is called."""
 HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
@@ -79,10 +79,8 @@ def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _without_names(service: dict[str, Any]) -> dict[str, Any]:
     kept = dict(service)
     command = [str(word) for word in service.get("command", ())]
-    if SERVED_NAMES in command:
-        begin = command.index(SERVED_NAMES) + 1
-        end = next((place for place in range(begin, len(command)) if command[place].startswith("--")), len(command))
-        kept["command"] = command[:begin] + command[end:]
+    del command[served_names_slice(command)]
+    kept["command"] = command
     for key in ("labels", "environment"):
         kept[key] = {name: value for name, value in service.get(key, {}).items() if name not in NAMED_AFTER_POOL}
     return kept

@@ -128,12 +128,10 @@ def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tupl
     """
     folder = ROOT / compose.rendered
     before, after = started_services.services(folder), started_services.wanted(folder)
-    pools = [engine.pool for engine in cluster.engines]
-    alone = {engine.name for engine in cluster.engines if pools.count(engine.pool) == 1}
     left = [
         name
         for name in changed
-        if name in alone
+        if name in cluster.engines_alone_in_pool
         and name in before
         and name in after
         and started_services.differ_in_names_only(before[name], after[name])
@@ -181,7 +179,7 @@ def _start(
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
     for name in left:
-        pool = cluster.pool(next(engine.pool for engine in cluster.engines if engine.name == name)).name
+        pool = cluster.engines_alone_in_pool[name]
         attention(
             f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"

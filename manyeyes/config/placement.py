@@ -55,6 +55,11 @@ class PlacedCluster(Cluster):
         return tuple(engine for engine in self.engines if engine.pool == pool)
 
     @property
+    def engines_alone_in_pool(self) -> dict[str, str]:
+        """{engine: its pool} of engines whose pool has no other."""
+        return {engine.name: engine.pool for engine in self.engines if len(self.engines_of(engine.pool)) == 1}
+
+    @property
     def started_engines(self) -> tuple[Engine, ...]:
         """The engines that Compose starts; the others run already, at their `address`."""
         return tuple(engine for engine in self.engines if engine.address is None)

@@ -10,6 +10,7 @@ import pytest
 from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from tests.placed import placed
 
@@ -40,13 +41,13 @@ def test_a_driver_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: ())
-    found = gpu_discovery.take(placed(AUTO), WORKS, "", "p", OFFLINE)
+    found = gpu_discovery.take(parse(AUTO), WORKS, "", "p", OFFLINE)
     assert (found.flavour, found.missing_models) == ("cpu", ("org/A",))
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
     monkeypatch.undo()
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
-    assert gpu_discovery.take(placed(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
-    assert gpu_discovery.take(placed("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
+    assert gpu_discovery.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
+    assert gpu_discovery.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
 ) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: gpus)
     with pytest.raises(Trouble, match=said):
-        gpu_discovery.take(placed(config), docker, flavour, "p", OFFLINE)
+        gpu_discovery.take(parse(config), docker, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
 
 
 def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
-    checks = doctor.look(placed(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
+    checks = doctor.look(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
     return {check.what: check.remedy for check in checks if check.remedy}
 
 

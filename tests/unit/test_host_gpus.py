@@ -11,6 +11,7 @@ import pytest
 from manyeyes.cli import doctor, gpu_discovery, host_info
 from manyeyes.cli.errors import Trouble
 from manyeyes.cli.host_info import Docker
+from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.render.compose_engines import engines_yaml
 from tests.placed import placed
@@ -76,7 +77,7 @@ class Host:
 
     def doctor(self, name: str = "NVIDIA GeForce RTX 4090", text: str = AUTO) -> doctor.Check:
         found = Inventory(flavour="cuda", gpus=(HostGpu(index=0, name=name),))
-        checks = doctor.look(placed(text), WORKS, found, ours_runs=True)
+        checks = doctor.look(parse(text), WORKS, found, ours_runs=True)
         return next(check for check in checks if check.what == "NVIDIA driver")
 
 
@@ -86,7 +87,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def taken(flavour: str = "", text: str = AUTO) -> Inventory:
-    return gpu_discovery.take(placed(text), WORKS, flavour, "p", OFFLINE)
+    return gpu_discovery.take(parse(text), WORKS, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(

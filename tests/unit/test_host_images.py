@@ -13,6 +13,7 @@ from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.process import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load
+from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
@@ -215,7 +216,7 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
     config = tmp_path / "cluster.yaml"
     config.write_text(text("cpu"))
     touched: list[object] = []
-    monkeypatch.setattr(upgrade, "running", lambda path: (load(path), Compose("manyeyes")))
+    monkeypatch.setattr(upgrade, "running", lambda path: (place_engines(load(path), Inventory()), Compose("manyeyes")))
     monkeypatch.setattr(upgrade, "_without_drained", lambda cluster, compose: ["e"])
     monkeypatch.setattr(upgrade, "roll", lambda *arguments: touched.append(arguments))
     with pytest.raises(Trouble, match=f"Image {image}: could not be pulled"):

@@ -10,8 +10,8 @@ import yaml
 from manyeyes.cli import started_services
 from manyeyes.cli.rolling import replacement
 from manyeyes.cli.rolling.runner import Look
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import parse
+from manyeyes.config.placement import PlacedCluster
+from tests.placed import placed
 
 NEW = "pools: [{{name: large, model: org/Big}}]\nengines:\n  - {{name: g-0, pool: large{gpu0}}}\n  - {{name: g-1, pool: large{gpu1}}}\n"
 
@@ -21,7 +21,9 @@ class Host:
 
     project, rendered = "p", Path()
 
-    def __init__(self, folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, cluster: PlacedCluster, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str]
+    ) -> None:
         self.cluster, self.done, self.up = cluster, list[str](), ["e-0", "e-1"]
         self.least_up = 2
         devices = [{"reservations": {"devices": [{"device_ids": [gpu]}]}} for gpu in gpus] or [{}, {}]
@@ -50,7 +52,7 @@ class Host:
     def note(self, what: str) -> None:
         self.done.append(what)
 
-    def comes_up(self, cluster: Cluster, compose: Any, current: Any, deadline_s: float, names: set[str]) -> None:
+    def comes_up(self, cluster: PlacedCluster, compose: Any, current: Any, deadline_s: float, names: set[str]) -> None:
         (name,) = names
         assert name not in started_services.services(self.folder), "the controller would let go of the old one"
         self.up.append(name)
@@ -78,7 +80,7 @@ class Times:
 
 def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()) -> Host:
     flavours = [f", gpus: [{gpu}]" for gpu in gpus] or [", flavour: emulated"] * 2
-    return Host(folder, parse(NEW.format(gpu0=flavours[0], gpu1=flavours[1])), monkeypatch, gpus)
+    return Host(folder, placed(NEW.format(gpu0=flavours[0], gpu1=flavours[1])), monkeypatch, gpus)
 
 
 def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

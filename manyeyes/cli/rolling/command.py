@@ -136,12 +136,11 @@ class _Teller:
 
 
 def _tell_alone(cluster: PlacedCluster, names: Sequence[str]) -> None:
-    pools = [engine.pool for engine in cluster.engines]
-    for engine in cluster.engines:
-        if engine.name in names and pools.count(engine.pool) == 1:
-            after = cluster.pool(engine.pool).fallback
+    for name, pool in cluster.engines_alone_in_pool.items():
+        if name in names:
+            after = cluster.pool(pool).fallback
             instead = f"its fallback {after} answers" if after else "its users get 503"
-            attention(f"{engine.name} is alone in pool {engine.pool}: while it is away {instead}")
+            attention(f"{name} is alone in pool {pool}: while it is away {instead}")
 
 
 def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Turn) -> None:

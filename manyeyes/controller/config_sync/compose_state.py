@@ -10,9 +10,8 @@ from typing import Any, get_args
 from manyeyes.config import documents
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.pools import AUTO, Flavour
-from manyeyes.engine.vllm_flags import TINY_DIR
+from manyeyes.engine.vllm_flags import TINY_DIR, served_names_slice
 
-SERVED_NAMES = "--served-model-name"
 STARTED = "started.yaml"
 """Beside the rendered files: as engines.yaml, with each engine as its container was really started."""
 
@@ -45,9 +44,7 @@ class ComposeState:
 
     def _names(self, engine: str) -> list[str]:
         command = list(self.services[engine]["command"])
-        names = command[command.index(SERVED_NAMES) + 1 :] if SERVED_NAMES in command else []
-        end = next((place for place, word in enumerate(names) if word.startswith("--")), len(names))
-        return names[:end]
+        return command[served_names_slice(command)]
 
     def _mounted(self, engine: str) -> dict[str, str]:
         """Folders of this host by where they are in the container."""
