@@ -27,7 +27,7 @@ from loadtest.gateway_client import GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import attention, ok, refusal, say, step
+from manyeyes.cli.terminal import print_error, print_line, print_ok, print_warning, step
 from manyeyes.config.loader import ConfigError
 
 COMMAND = "python -m benchmarks.chaos"
@@ -58,11 +58,11 @@ def main(arguments: Sequence[str]) -> int:
         mix = users.mix(options.scenario)
         faults = choose_faults(fault_table(target.containers.parts()), options.faults)
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
-        refusal(str(error))
+        print_error(str(error))
         return 2
     if options.list:
         for fault in faults:
-            say(f"  {fault.name:24} {fault.title}")
+            print_line(f"  {fault.name:24} {fault.title}")
         return 0
     folder = (options.out or ROOT / "build/chaos" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,9 +92,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     )
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    say(f"      {shown}: chaos.html, chaos.md, chaos.json")
+    print_line(f"      {shown}: chaos.html, chaos.md, chaos.json")
     if partial:
-        refusal(f"partial: {partial}; the cluster is as it was")
+        print_error(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
     return 1 if any(one.broken for one in outcomes) else 0
 
@@ -120,11 +120,11 @@ def _run(
                     outcomes.append(one)
                     current.outcome = f"{fault.name}: {_in_short(one)}"
                 if one.broken:
-                    attention(f"{fault.name} {one.broken}")
+                    print_warning(f"{fault.name} {one.broken}")
         finally:
             users.stop()
             retrying_client.stop()
-    ok("everything runs as before")
+    print_ok("everything runs as before")
 
 
 def _in_short(one: FaultResult) -> str:

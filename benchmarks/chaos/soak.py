@@ -32,7 +32,7 @@ from loadtest.sample import Sample
 from loadtest.statistics import percentile
 from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import ok, refusal, say, step
+from manyeyes.cli.terminal import print_error, print_line, print_ok, step
 from manyeyes.config.loader import ConfigError
 
 WATCHED = ("gateway", "controller", "webui")
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         if not (faults := harmless(target)):
             raise UnfitTarget("a soak wants two engines in a pool: with one every fault of it costs requests")
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
-        refusal(str(error))
+        print_error(str(error))
         return 2
     folder = (options.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def main(arguments: Sequence[str]) -> int:
         partial = str(error)
     lost = run.write(partial, options.minutes, options.load)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    say(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
+    print_line(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
     if partial:
-        refusal(f"partial: {partial}; the cluster is as it was")
+        print_error(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
     return 1 if lost else 0
 
@@ -193,7 +193,7 @@ class Soak:
         (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
         bad = bool(failed) or any(one.grows for one in grown.values())
-        (refusal if bad else ok)(
+        (print_error if bad else print_ok)(
             f"{len(self.samples)} requests, {len(failed)} lost; "
             + (
                 ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)

@@ -19,14 +19,14 @@ from manyeyes.cli import (
 )
 from manyeyes.cli.backup import backup, restore
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.pin_images import pin_images
 from manyeyes.cli.process import ROOT, CommandFailed, end_all
 from manyeyes.cli.report import report
 from manyeyes.cli.rolling.command import drain, restart_rolling, resume
 from manyeyes.cli.scale import scale
 from manyeyes.cli.status import status
-from manyeyes.cli.terminal import ok, refusal, say, step
+from manyeyes.cli.terminal import print_error, print_line, print_ok, step
 from manyeyes.cli.up import plan, up
 from manyeyes.cli.upgrade import upgrade
 from manyeyes.config.keys import KeysError, load_keys
@@ -67,21 +67,21 @@ def main() -> int:
     try:
         return _act(arguments)
     except (ConfigError, KeysError, PlacementError) as error:
-        say(str(error))
+        print_line(str(error))
         return 2
-    except Trouble as trouble:
+    except CliError as trouble:
         if trouble.details:
-            say("\n".join(f"      {line}" for line in trouble.details.rstrip().splitlines()))
+            print_line("\n".join(f"      {line}" for line in trouble.details.rstrip().splitlines()))
         for problem in trouble.problems:
-            refusal(problem)
+            print_error(problem)
         return 2
     except CommandFailed as error:
-        say("\n".join(f"      {line}" for line in error.output.rstrip().splitlines()[-30:]))
-        refusal(f"`{' '.join(error.command[:4])}` failed: {error.last_line}")
+        print_line("\n".join(f"      {line}" for line in error.output.rstrip().splitlines()[-30:]))
+        print_error(f"`{' '.join(error.command[:4])}` failed: {error.last_line}")
         return 2
     except KeyboardInterrupt:
         end_all()
-        refusal("interrupted")
+        print_error("interrupted")
         return 130
 
 
@@ -123,7 +123,7 @@ def _act(arguments: argparse.Namespace) -> int:
         case "docker":
             docker_install.install()
         case "admin-key":
-            say(admin_key.read())
+            print_line(admin_key.read())
         case "logs":
             _logs(arguments)
         case "images":
@@ -139,14 +139,14 @@ def _logs(asked: argparse.Namespace) -> None:
         logs.show_request(compose, asked.request, raw=bool(asked.raw))
         return
     follow = asked.follow not in ("no", "0", "false")
-    logs.show(compose, logs.Wanted(asked.part, asked.since, asked.level.lower(), bool(asked.raw), follow))
+    logs.show(compose, logs.LogFilter(asked.part, asked.since, asked.level.lower(), bool(asked.raw), follow))
 
 
 def _down(config: Path, everything: bool) -> int:
     docker = host_info.docker()
-    docker_install.must_be_in_reach(docker)
+    docker_install.require_access(docker)
     if not docker.server:
-        ok("Docker does not run, so nothing of the cluster does")
+        print_ok("Docker does not run, so nothing of the cluster does")
         return 0
     compose = Compose(started_services.configuration(config).name)
     if not (ROOT / compose.rendered).exists():
@@ -155,11 +155,11 @@ def _down(config: Path, everything: bool) -> int:
         try:
             compose.down(volumes=everything)
         except CommandFailed as error:
-            raise Trouble(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
+            raise CliError(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
         current.outcome = "the cluster is down" + (
             ", its volumes are gone" if everything else "; models and metrics are kept"
         )
-    env_file.keep({})
+    env_file.write_block({})
     return 0
 
 
@@ -167,15 +167,15 @@ def _doctor(config: Path, flavour: str) -> int:
     cluster = load(config)
     load_keys(keys_path(config, cluster))
     docker = host_info.docker()
-    say(f"ManyEyes, {config}, {host_info.system()}")
+    print_line(f"ManyEyes, {config}, {host_info.system()}")
     try:
-        found = gpu_discovery.take(cluster, docker, flavour, cluster.name, dict(os.environ))
-    except Trouble as trouble:
+        found = gpu_discovery.discover(cluster, docker, flavour, cluster.name, dict(os.environ))
+    except CliError as trouble:
         for problem in trouble.problems:
-            refusal(problem)
+            print_error(problem)
         return 2
     ours_runs = bool(docker.server) and Compose(cluster.name).runs()
-    return 0 if doctor.show(doctor.look(cluster, docker, found, ours_runs, config)) else 2
+    return 0 if doctor.show(doctor.run_checks(cluster, docker, found, ours_runs, config)) else 2
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import os
 import secrets as randomness
 
 from manyeyes.cli import secrets
-from manyeyes.cli.errors import Trouble
-from manyeyes.cli.terminal import attention, ok
+from manyeyes.cli.errors import CliError
+from manyeyes.cli.terminal import print_ok, print_warning
 
 FILE = "admin.key"
 
@@ -25,9 +25,9 @@ def ensure() -> None:
         path.chmod(0o640)
     except OSError as error:
         # The cluster serves without it; only changes by API are refused.
-        attention(f"no admin key could be made in {secrets.folder()}: {error}")
+        print_warning(f"no admin key could be made in {secrets.folder()}: {error}")
         return
-    ok(f"{FILE} is new in the secrets folder; `make admin-key` prints it")
+    print_ok(f"{FILE} is new in the secrets folder; `make admin-key` prints it")
 
 
 def read() -> str:
@@ -35,4 +35,4 @@ def read() -> str:
     try:
         return (secrets.folder() / FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Trouble(f"there is no admin key to print: {error}. `make up` makes one.") from error
+        raise CliError(f"there is no admin key to print: {error}. `make up` makes one.") from error

@@ -22,7 +22,7 @@ class BadArchive(Exception):
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """One file of the archive; `mode` are its permission bits."""
 
     path: Path
@@ -30,14 +30,14 @@ class Member:
 
 
 @dataclass(frozen=True)
-class About:
+class BackupInfo:
     """Of which cluster, and of when."""
 
     project: str
     at: str
 
 
-def write(file: Path, about: About, members: Mapping[str, Member]) -> str:
+def write(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
     """Writes `file` whole or not at all, readable by its owner only; returns its sum, which is also put beside it."""
     part = file.with_name(f"{file.name}.part")
     part.touch(0o600)
@@ -56,20 +56,20 @@ def write(file: Path, about: About, members: Mapping[str, Member]) -> str:
                 tar.addfile(info, content)
     total = _sum(part)
     part.replace(file)
-    beside(file).write_text(f"{total}  {file.name}\n")
+    checksum_file(file).write_text(f"{total}  {file.name}\n")
     return total
 
 
-def beside(file: Path) -> Path:
+def checksum_file(file: Path) -> Path:
     """Where the archive's own sum is."""
     return file.with_name(f"{file.name}.sha256")
 
 
-def read(file: Path, folder: Path) -> tuple[About, dict[str, Member]]:
+def read(file: Path, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
     """Unpacks everything into `folder`, after every sum was found right. Raises BadArchive; then `folder` is not to be used."""
     try:
-        if beside(file).exists() and beside(file).read_text().split()[:1] != [_sum(file)]:
-            raise BadArchive(f"its sum is not the one in {beside(file).name}")
+        if checksum_file(file).exists() and checksum_file(file).read_text().split()[:1] != [_sum(file)]:
+            raise BadArchive(f"its sum is not the one in {checksum_file(file).name}")
         with tarfile.open(file, "r:gz") as tar:
             return _unpacked(tar, folder)
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def read(file: Path, folder: Path) -> tuple[About, dict[str, Member]]:
         raise BadArchive(f"it is cut short or no backup: {error}") from error
 
 
-def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[About, dict[str, Member]]:
+def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
     first = tar.next()
     stream = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
     if stream is None:
@@ -87,7 +87,7 @@ def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[About, dict[str, Memb
     if manifest["format"] != FORMAT:
         raise BadArchive(f"its format is {manifest['format']}, and this version reads {FORMAT}")
     listed = manifest["members"]
-    found: dict[str, Member] = {}
+    found: dict[str, ArchiveMember] = {}
     while info := tar.next():
         if info.name not in listed or not info.isreg() or not MEMBER.match(info.name):
             raise BadArchive(f"{info.name[:100]!r} does not belong into a backup")
@@ -100,10 +100,10 @@ def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[About, dict[str, Memb
                 file.write(block)
         if _sum(target) != listed[info.name]["sha256"]:
             raise BadArchive(f"{info.name} is damaged")
-        found[info.name] = Member(target, int(listed[info.name]["mode"]) & 0o777)
+        found[info.name] = ArchiveMember(target, int(listed[info.name]["mode"]) & 0o777)
     if missing := sorted(set(listed) - set(found)):
         raise BadArchive(f"{missing[0]} is missing")
-    return About(str(manifest["project"]), str(manifest["at"])), found
+    return BackupInfo(str(manifest["project"]), str(manifest["at"])), found
 
 
 def _sum(path: Path) -> str:

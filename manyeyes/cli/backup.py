@@ -10,11 +10,11 @@ from pathlib import Path
 
 from manyeyes.atomic_write import atomic_copy, atomic_write
 from manyeyes.cli import archive, docker_install, env_file, secrets, started_services
-from manyeyes.cli.archive import About, BadArchive, Member
+from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.cli.terminal import attention, ok, step
+from manyeyes.cli.terminal import print_ok, print_warning, step
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
@@ -26,7 +26,7 @@ NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
 
 def backup(config: Path, out: str) -> Path:
     """Also of a running cluster: each file of the state is replaced at once; Grafana's database is copied while it is paused."""
-    written = started_services.written(config)  # a wrong one could not be restored
+    written = started_services.usable_file(config)  # a wrong one could not be restored
     cluster = load(written)
     docker_install.ensure()
     file = Path(out) if out else ROOT / "build/backup" / f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
@@ -35,27 +35,27 @@ def backup(config: Path, out: str) -> Path:
     with tempfile.TemporaryDirectory() as folder, step("backing up") as current:
         members = _files(config, written, cluster, Path(folder))
         for volume, path in _volumes(cluster, Path(folder)):
-            members[f"volumes/{volume}.tar"] = Member(path, 0o600)
-        archive.write(file, About(cluster.name, at), members)
+            members[f"volumes/{volume}.tar"] = ArchiveMember(path, 0o600)
+        archive.write(file, BackupInfo(cluster.name, at), members)
         current.outcome = f"{len(members)} files, {file.stat().st_size / 1e6:.1f} MB: {file}"
-    attention("it holds keys and certificates: keep it where only you can read it")
+    print_warning("it holds keys and certificates: keep it where only you can read it")
     return file
 
 
 def restore(config: Path, source: str) -> None:
     """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises Trouble."""
     if not source:
-        raise Trouble("which backup? Say FROM=build/backup/....tar.gz")
+        raise CliError("which backup? Say FROM=build/backup/....tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         try:
             about, members = archive.read(Path(source), Path(folder))
             names = json.loads(members["config/names.json"].path.read_text())
             cluster = load(members["config/cluster.yaml"].path)
         except (BadArchive, KeyError, ValueError, ConfigError) as error:
-            raise Trouble(f"{source} is not taken: {error}. Nothing was changed.") from error
+            raise CliError(f"{source} is not taken: {error}. Nothing was changed.") from error
         docker_install.ensure()
         if Compose(about.project).runs():
-            raise Trouble(f"the cluster '{about.project}' runs: make down, then this again. Nothing was changed.")
+            raise CliError(f"the cluster '{about.project}' runs: make down, then this again. Nothing was changed.")
         with step(f"restoring '{about.project}' of {about.at}") as current:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             _install(members["config/cluster.yaml"], config, stamp)
@@ -76,13 +76,13 @@ def restore(config: Path, source: str) -> None:
                     volumes.put(name.removeprefix("volumes/").removesuffix(".tar"), member.path)
             current.outcome = f"'{about.project}' is as it was at {about.at}: make up"
     if "users" not in names and not users_path(config, cluster).exists():
-        attention(
+        print_warning(
             "this backup is of a version that left out the users of the page, so that nobody has to log in. "
             "If there were users, add each with make user NAME= before make up."
         )
 
 
-def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[str, Member]:
+def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[str, ArchiveMember]:
     keys = keys_path(config, cluster)
     users = users_path(config, cluster)
     names = folder / "names.json"
@@ -104,9 +104,9 @@ def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[
     try:
         for path in found.values():
             path.open("rb").close()
-        return {name: Member(path, path.stat().st_mode & 0o777) for name, path in found.items()}
+        return {name: ArchiveMember(path, path.stat().st_mode & 0o777) for name, path in found.items()}
     except OSError as error:
-        raise Trouble(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise CliError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _volumes(cluster: Cluster, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -133,14 +133,14 @@ def _paused(container: str) -> Iterator[None]:
         run(["docker", "unpause", container], timeout_s=30)
 
 
-def _install(member: Member, target: Path, stamp: str, group: int | None = None) -> None:
+def _install(member: ArchiveMember, target: Path, stamp: str, group: int | None = None) -> None:
     """Whole or not at all, never open to more than it was; what was there and differs is kept beside it."""
     if target.exists():
         if target.read_bytes() == member.path.read_bytes():
             return
         aside = target.with_name(f"{target.name}.before-{stamp}")
         atomic_copy(target, aside)
-        ok(f"{target.name} was another one here: kept as {aside.name}")
+        print_ok(f"{target.name} was another one here: kept as {aside.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, member.path.read_bytes(), member.mode if group is None else 0o600)
     if group is not None:

@@ -9,9 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from manyeyes.cli import host_info, secrets
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.cli.terminal import attention
+from manyeyes.cli.terminal import print_warning
 from manyeyes.config.cluster import Cluster
 
 DAYS = 825
@@ -51,10 +51,10 @@ def ensure(cluster: Cluster) -> None:
             for file, target in (("key", key), ("crt", crt)):
                 (Path(made) / file).rename(target)
     except CommandFailed as error:
-        raise Trouble(f"openssl could not make a certificate: {error.last_line}", details=error.output) from error
+        raise CliError(f"openssl could not make a certificate: {error.last_line}", details=error.output) from error
     except OSError as error:
-        raise Trouble(f"no certificate could be made in {secrets.folder()}: {error}") from error
-    attention(
+        raise CliError(f"no certificate could be made in {secrets.folder()}: {error}") from error
+    print_warning(
         f"{shown(crt)} is new and self-signed, for {', '.join(subjects)}; clients must be told to trust it, "
         "or put your own pair there"
     )

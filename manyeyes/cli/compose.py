@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.cli import docker_install, host_info, secrets
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.observability.log_lines import format_sentence, read_line
 
@@ -62,9 +62,9 @@ class Compose:
     def must_run(self) -> None:
         """Raises Trouble where Docker or the cluster does not run."""
         docker = host_info.docker()
-        docker_install.must_be_in_reach(docker)
+        docker_install.require_access(docker)
         if not docker.server or not self.runs():
-            raise Trouble(f"the cluster '{self.project}' does not run: make up")
+            raise CliError(f"the cluster '{self.project}' does not run: make up")
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:
         """Those whose container runs from another definition or another image than `up` would start now."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import attention, step
+from manyeyes.cli.terminal import print_warning, step
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import fingerprint_of_file
 
@@ -51,29 +51,29 @@ def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any
     return dict(status), list(events)
 
 
-def take_configuration(compose: Compose, cluster: Cluster, config: Path) -> None:
+def wait_until_applied(compose: Compose, cluster: Cluster, config: Path) -> None:
     """Waits until the file as it stands is in force, in the gateway too. Raises Trouble when it is refused."""
     wanted, started = fingerprint_of_file(config), time.monotonic()
     with step("taking over the configuration") as current:
         while not _in_force(said := configuration(compose, cluster), wanted):
             if time.monotonic() - started > IN_FORCE_WITHIN_S:
                 trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` tells why."
-                raise Trouble(f"the configuration is not in force after {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
+                raise CliError(f"the configuration is not in force after {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
             time.sleep(POLL_S)
         current.outcome = "the configuration is in force"
 
 
 def _in_force(said: dict[str, Any], wanted: str) -> bool:
     if said and said["judged"] == wanted and said["refused"]:
-        raise Trouble("the controller refuses the configuration; the one before stays in force.", *said["refused"])
+        raise CliError("the controller refuses the configuration; the one before stays in force.", *said["refused"])
     gateway = said.get("gateway", {})
     return bool(said) and said["applied"]["digest"] == wanted and gateway["wanted"] == gateway["in_force"]
 
 
-def tell_needs(compose: Compose, cluster: Cluster) -> None:
+def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
     """What is in the file and waits for a person."""
     for need in configuration(compose, cluster).get("needs", []):
-        attention(need)
+        print_warning(need)
 
 
 def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -> dict[str, Any]:
@@ -81,11 +81,11 @@ def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -
     try:
         said = dict(json.loads(_inside(compose, command, json.dumps(body))))
     except CommandFailed as error:
-        raise Trouble(f"the controller cannot be asked: {error.last_line}. Is the cluster up?") from error
+        raise CliError(f"the controller cannot be asked: {error.last_line}. Is the cluster up?") from error
     except (TimeoutError, ValueError) as error:
-        raise Trouble(f"the controller gives no answer: {error}") from error
+        raise CliError(f"the controller gives no answer: {error}") from error
     if "error" in said:
-        raise Trouble(str(said["error"]["message"]))
+        raise CliError(str(said["error"]["message"]))
     return said
 
 

@@ -5,10 +5,10 @@ import re
 import shutil
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.cli.terminal import attention, ok, step
+from manyeyes.cli.terminal import print_ok, print_warning, step
 
 OLDEST_ENGINE = (25, 0)
 """From here on health checks have a start_interval."""
@@ -26,7 +26,7 @@ def ensure() -> Docker:
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
     elif not found.server and not _may_start(found):
-        raise Trouble(
+        raise CliError(
             f"Docker's engine does not answer: {found.error}. Start it (systemctl start docker), "
             "add yourself to the group docker, or run this as root."
         )
@@ -35,15 +35,15 @@ def ensure() -> Docker:
     if not found.compose or _older(found.compose, OLDEST_COMPOSE):
         found = _install(f"Docker Compose is {found.compose or 'missing'}")
     if problems := too_old(found):
-        raise Trouble(*problems)
-    ok(f"Docker {found.server}, Compose {found.compose}")
+        raise CliError(*problems)
+    print_ok(f"Docker {found.server}, Compose {found.compose}")
     return found
 
 
-def must_be_in_reach(found: Docker) -> None:
+def require_access(found: Docker) -> None:
     """Raises Trouble where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
     if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
-        raise Trouble(
+        raise CliError(
             f"Docker cannot be asked, so the cluster may run: {found.error}. "
             "Add yourself to the group docker (usermod -aG docker NAME, then log in again), or run this with sudo."
         )
@@ -70,19 +70,19 @@ def install() -> Docker:
 
 def _install(why: str) -> Docker:
     if os.environ.get("DOCKER") == "keep":
-        raise Trouble(f"{why}, and DOCKER=keep forbids installing it. Install Docker Engine and Compose v2 yourself.")
+        raise CliError(f"{why}, and DOCKER=keep forbids installing it. Install Docker Engine and Compose v2 yourself.")
     if not host_info.is_debian():
-        raise Trouble(f"{why}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
+        raise CliError(f"{why}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
     if not host_info.is_root():
-        raise Trouble(f"{why}. Run `sudo make docker` once, then this again; or install Docker Engine and Compose v2.")
-    attention(f"{why}: installing it from this system's packages (DOCKER=keep forbids that)")
+        raise CliError(f"{why}. Run `sudo make docker` once, then this again; or install Docker Engine and Compose v2.")
+    print_warning(f"{why}: installing it from this system's packages (DOCKER=keep forbids that)")
     with step("installing Docker") as current:
         try:
             run(
                 [str(ROOT / "manyeyes/cli/docker/install.sh")], on_line=lambda line: setattr(current, "note", line[:60])
             )
         except CommandFailed as error:
-            raise Trouble(f"Docker could not be installed: {error.last_line}", details=error.output) from error
+            raise CliError(f"Docker could not be installed: {error.last_line}", details=error.output) from error
         found = host_info.docker()
         current.outcome = f"installed Docker {found.client}, Compose {found.compose}"
     return found
@@ -102,10 +102,10 @@ def _start_or_install(found: Docker) -> Docker:
             run([str(ROOT / "manyeyes/cli/docker/start.sh")], timeout_s=90)
         except (CommandFailed, TimeoutError) as error:
             details = error.output if isinstance(error, CommandFailed) else str(error)
-            raise Trouble("Docker's engine does not start; its log is below.", details=details) from error
+            raise CliError("Docker's engine does not start; its log is below.", details=details) from error
     found = host_info.docker()
     if not found.server:
-        raise Trouble(f"Docker's engine was started and does not answer: {found.error}")
+        raise CliError(f"Docker's engine was started and does not answer: {found.error}")
     return found
 
 

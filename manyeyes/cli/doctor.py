@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import admin_key, certificate, docker_install, env_file, host_info, secrets
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import ROOT
-from manyeyes.cli.terminal import say
+from manyeyes.cli.terminal import print_line
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import keys_path, users_path
@@ -44,7 +44,7 @@ class Check:
     """Empty: it is enough."""
 
 
-def look(
+def run_checks(
     cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
 ) -> list[Check]:
     """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
@@ -70,23 +70,23 @@ def look(
     ]
 
 
-def refuse_if_hopeless(checks: list[Check]) -> None:
+def fail_on_blockers(checks: list[Check]) -> None:
     """Raises Trouble with every check that failed."""
     if problems := [
         f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
     ]:
-        raise Trouble(*problems)
+        raise CliError(*problems)
 
 
 def show(checks: list[Check]) -> bool:
     """Prints the table; True when everything is enough."""
     widths = [max(len(getattr(check, field)) for check in checks) for field in ("what", "needed")]
-    say(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
+    print_line(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
     for check in checks:
         mark = "no" if check.remedy else "ok"
-        say(f"  {mark}  {check.what:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
+        print_line(f"  {mark}  {check.what:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
         if check.remedy:
-            say(f"      {'':{widths[0]}}  -> {check.remedy}")
+            print_line(f"      {'':{widths[0]}}  -> {check.remedy}")
     return not any(check.remedy for check in checks)
 
 

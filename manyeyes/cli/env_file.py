@@ -20,7 +20,7 @@ def read(path: Path = PATH) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
 
-def keep(values: dict[str, str], path: Path = PATH) -> None:
+def write_block(values: dict[str, str], path: Path = PATH) -> None:
     """Puts `values` into the kept block; an empty dictionary removes it, and the file when nothing else is in it."""
     own = _without_block(path.read_text(encoding="utf-8") if path.exists() else "")
     block = "\n".join([BEGIN, *(f"{key}={value}" for key, value in values.items()), END, ""]) if values else ""

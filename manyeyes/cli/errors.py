@@ -1,7 +1,7 @@
 """Something that keeps the cluster from coming up."""
 
 
-class Trouble(Exception):
+class CliError(Exception):
     """Each problem is one sentence with what to do next; `make` prints them all and ends with 2."""
 
     def __init__(self, *problems: str, details: str = "") -> None:

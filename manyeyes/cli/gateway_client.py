@@ -39,7 +39,7 @@ def healthz(cluster: Cluster) -> dict[str, Any]:
         return {}
 
 
-def ask(compose: Compose, body: str) -> tuple[int, str, float, str]:
+def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
     """(status, engine, seconds, what it said) for one chat request from inside, where no key is wanted.
 
     The status is 0 when nothing answered.

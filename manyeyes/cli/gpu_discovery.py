@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import attention, ok
+from manyeyes.cli.terminal import print_ok, print_warning
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.config.pools import Flavour
@@ -20,30 +20,30 @@ from manyeyes.engine.model_download import marker
 HUB_TIMEOUT_S = 6
 
 
-def take(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
+def discover(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
     """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises Trouble."""
     gpus = host_info.gpus()
     flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
         kinds = ", ".join(dict.fromkeys(f"{gpu.name}, {gpu.memory_gb:g} GiB" for gpu in gpus))
-        ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
+        print_ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
     missing: list[str] = []
     if cluster.engines == "auto" and flavour != "emulated":
         for pool in cluster.pools:
             wanted = pool.otherwise and flavour in pool.flavours and not pool.is_tiny
             if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
                 missing.append(pool.model)
-                attention(f"the weights of {pool.model} cannot be had here: {pool.otherwise} is served instead")
+                print_warning(f"the weights of {pool.model} cannot be had here: {pool.otherwise} is served instead")
     return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
 
 
 def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: Docker) -> Flavour:
     if forced and forced not in ("cuda", "cpu", "emulated"):
-        raise Trouble(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
+        raise CliError(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
     if cluster.engines != "auto":
         flavours = {engine.flavour for engine in cluster.engines if not engine.address}
         if forced and flavours != {forced}:
-            raise Trouble(
+            raise CliError(
                 f"FLAVOUR={forced} applies to `engines: auto`, and the configuration lists its engines "
                 f"({', '.join(sorted(flavours))}). Take another with CONFIG=, such as config/examples/{forced}.yaml."
             )
@@ -58,7 +58,7 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
         if gpus or _must_have_gpus(nvidia):
             _gpus_work(gpus, nvidia, docker)
             return "cuda"
-        ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
+        print_ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
         return "cpu"
     if wanted == "cuda":
         _gpus_work(gpus, host_info.nvidia(), docker)
@@ -69,10 +69,10 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
 def _must_have_gpus(nvidia: Nvidia) -> bool:
     """Whether this host shows an NVIDIA GPU although nvidia-smi lists none. What is not certain is told."""
     if nvidia.device == host_info.WSL_DEVICE and not nvidia.has_program:
-        attention("WSL shows a GPU. If it is NVIDIA's, install its driver on Windows, then run this again.")
+        print_warning("WSL shows a GPU. If it is NVIDIA's, install its driver on Windows, then run this again.")
         return False
     if nvidia.problem and not nvidia.device:
-        attention(f"nvidia-smi fails: {_sentence(nvidia.problem)} This host shows no NVIDIA GPU.")
+        print_warning(f"nvidia-smi fails: {_sentence(nvidia.problem)} This host shows no NVIDIA GPU.")
     return bool(nvidia.device)
 
 
@@ -80,30 +80,30 @@ def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named:
     """Raises Trouble. `named`: the GPUs that a list of engines asks for."""
     if not gpus:
         if nvidia.problem:
-            raise Trouble(
+            raise CliError(
                 f"nvidia-smi fails: {_sentence(nvidia.problem)} {_remedy(nvidia.problem)} "
                 "Or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
             )
         if nvidia.device:
-            raise Trouble(
+            raise CliError(
                 f"an NVIDIA GPU is here ({nvidia.device}) and its driver is not: there is no nvidia-smi. "
                 f"Install NVIDIA driver {OLDEST_DRIVER} or newer, or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
             )
-        raise Trouble(
+        raise CliError(
             "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none. "
             "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
         )
     if nvidia.problem:
         lost = sorted(name for name in named if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
         if lost:
-            raise Trouble(
+            raise CliError(
                 f"the configuration has an engine on GPU {', '.join(lost)}, and nvidia-smi fails: "
                 f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or take that engine out of the configuration."
             )
         works = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
-        attention(f"nvidia-smi lists {works} and fails: {_sentence(nvidia.problem)} Only these are used.")
+        print_warning(f"nvidia-smi lists {works} and fails: {_sentence(nvidia.problem)} Only these are used.")
     if not docker.nvidia:
-        raise Trouble(
+        raise CliError(
             "GPUs are here but Docker cannot use them: install nvidia-container-toolkit, run "
             "`nvidia-ctk runtime configure --runtime=docker`, restart Docker. Or try FLAVOUR=cpu."
         )

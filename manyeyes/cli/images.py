@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed, end_all, run
-from manyeyes.cli.terminal import Step, attention, ok, step
+from manyeyes.cli.terminal import Step, print_ok, print_warning, step
 from manyeyes.config.gateway import Images
 from manyeyes.config.placement import PlacedCluster
 
@@ -32,7 +32,7 @@ COMPOSE_LABEL = "com.docker.compose.service"
 
 
 @dataclass(frozen=True)
-class Image:
+class RequiredImage:
     """One image and how it comes here."""
 
     reference: str
@@ -55,7 +55,7 @@ class Image:
 
 
 @dataclass
-class Outcome:
+class ImageReport:
     """What was done, by image reference."""
 
     present: list[str] = field(default_factory=list)
@@ -68,14 +68,14 @@ def ca_certificates() -> Path | None:
     """The CA bundle for builds behind TLS inspection: CA_CERTIFICATES, else the host's when it has CAs of its own."""
     if chosen := os.environ.get("CA_CERTIFICATES"):
         if not Path(chosen).is_file():
-            raise Trouble(f"CA_CERTIFICATES is {chosen}, which is not a file. Give a PEM bundle, or leave it out.")
+            raise CliError(f"CA_CERTIFICATES is {chosen}, which is not a file. Give a PEM bundle, or leave it out.")
         return Path(chosen)
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     own = Path("/usr/local/share/ca-certificates")
     return bundle if bundle.is_file() and own.is_dir() and any(own.rglob("*.crt")) else None
 
 
-def needed(cluster: PlacedCluster) -> list[Image]:
+def required_images(cluster: PlacedCluster) -> list[RequiredImage]:
     """Every image that a laid-out cluster names, those for building first."""
     images = cluster.images
     flavours = {engine.flavour for engine in cluster.started_engines}
@@ -90,7 +90,7 @@ def needed(cluster: PlacedCluster) -> list[Image]:
         wanted.append(_own(images.emulator, "docker/emulator/Dockerfile", images.python, BUILT.emulator))
     if "cpu" in flavours:
         wanted.append(
-            Image(
+            RequiredImage(
                 images.vllm_cpu,
                 lambda: _build_vllm_cpu(images.vllm_cpu, images.python),
                 (images.python,),
@@ -99,7 +99,7 @@ def needed(cluster: PlacedCluster) -> list[Image]:
         )
     if "cuda" in flavours:
         wanted.append(
-            Image(
+            RequiredImage(
                 images.vllm_cuda,
                 lambda: _build_vllm_cuda(images.vllm_cuda, images.python),
                 (images.python,),
@@ -113,26 +113,26 @@ def needed(cluster: PlacedCluster) -> list[Image]:
         wanted.append(_debian(images.node_exporter, "node-exporter", BUILT.node_exporter))
         wanted.append(_debian(images.nginx_exporter, "nginx-exporter", BUILT.nginx_exporter))
         if cluster.watches_gpus:
-            wanted.append(Image(images.dcgm_exporter, optional=True))
-        wanted.append(Image(images.grafana, optional=True))
+            wanted.append(RequiredImage(images.dcgm_exporter, optional=True))
+        wanted.append(RequiredImage(images.grafana, optional=True))
     if cluster.logs.loki.enabled:
-        wanted += [Image(images.loki, optional=True), Image(images.alloy, optional=True)]
+        wanted += [RequiredImage(images.loki, optional=True), RequiredImage(images.alloy, optional=True)]
     if cluster.tracing.starts_jaeger:
-        wanted.append(Image(images.jaeger, optional=True))
+        wanted.append(RequiredImage(images.jaeger, optional=True))
     return wanted
 
 
-def provide(cluster: PlacedCluster, pull: bool = True) -> Outcome:
+def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
     """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble, before anything is built."""
-    outcome = Outcome()
+    outcome = ImageReport()
     missing = []
-    for image in needed(cluster):
+    for image in required_images(cluster):
         if _present(image):
             outcome.present.append(image.reference)
         else:
             missing.append(image)
     if outcome.present:
-        ok(f"{len(outcome.present)} images present")
+        print_ok(f"{len(outcome.present)} images present")
     to_build = [image for image in missing if image.inputs and image.can_be_built]
     registries = Registries(pull)
     # First those that are refused where they cannot be pulled.
@@ -149,27 +149,27 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> Outcome:
     if to_build:
         _build(_with_bases(cluster, to_build, registries, outcome), outcome)
     for reference in outcome.missing:
-        attention(f"the cluster starts without {reference}: it can only be pulled")
+        print_warning(f"the cluster starts without {reference}: it can only be pulled")
     return outcome
 
 
-def _refuse_where_not_built(image: Image, registries: "Registries", pull: bool) -> None:
+def _refuse_where_not_built(image: RequiredImage, registries: "Registries", pull: bool) -> None:
     """Raises Trouble where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
     why = registries.why(image.reference)
     could_not = f"could not be pulled: {why}" if why else "is not on this host"
     if "@" in image.reference:
-        raise Trouble(
+        raise CliError(
             f"{image.reference} is pinned by its digest and cannot be pulled; what is built here has another one. "
             "Leave @sha256:... away in `images:` to have it built."
         )
     if not image.can_be_built:
         only = f"this project builds {image.makes} only" if image.makes else "it can only be pulled"
-        raise Trouble(
+        raise CliError(
             f"Image {image.reference}: {could_not}. It is not built here: {only}. "
             "Check the name and the tag, or the network to its registry (docker login, a mirror)."
         )
     if image.only_when_asked and pull:
-        raise Trouble(
+        raise CliError(
             f"Image {image.reference}: {could_not}. Try again, or name a mirror in `images:`. "
             "`make images` builds it here from PyPI: about 10 GB to download, and not tried on a GPU."
         )
@@ -225,9 +225,9 @@ def _plain(reference: str) -> str:
     return reference.removeprefix("docker.io/").removeprefix("library/")
 
 
-def _own(reference: str, dockerfile: str, python: str, makes: str) -> Image:
+def _own(reference: str, dockerfile: str, python: str, makes: str) -> RequiredImage:
     digest = _digest(ROOT / dockerfile, python)
-    return Image(
+    return RequiredImage(
         reference, lambda: _build_own(reference, dockerfile, python, digest), (python,), inputs=digest, makes=makes
     )
 
@@ -246,7 +246,7 @@ def _digest(dockerfile: Path, python: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _present(image: Image) -> bool:
+def _present(image: RequiredImage) -> bool:
     try:
         told = json.loads(run(["docker", "image", "inspect", image.reference], timeout_s=30))
     except CommandFailed:
@@ -256,7 +256,7 @@ def _present(image: Image) -> bool:
         return True
     if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:
         return not image.can_be_built  # ours, of other sources
-    attention(f"{image.reference} is on this host and was not built by ManyEyes: it is used as it is")
+    print_warning(f"{image.reference} is on this host and was not built by ManyEyes: it is used as it is")
     return True
 
 
@@ -272,11 +272,11 @@ def _pull(reference: str) -> bool:
             current.outcome = f"pulled {reference}"
     except CommandFailed as error:
         _refusals[reference] = error.last_line[:300]
-        attention(f"{reference} cannot be pulled: {_why_not(error)}")
+        print_warning(f"{reference} cannot be pulled: {_why_not(error)}")
         return False
     except TimeoutError:
         _refusals[reference] = f"it took longer than {PULL_S / 3600:.0f} hours"
-        attention(f"{reference} could not be pulled within {PULL_S / 3600:.0f} hours")
+        print_warning(f"{reference} could not be pulled within {PULL_S / 3600:.0f} hours")
         return False
     return True
 
@@ -286,25 +286,27 @@ def _why_not(error: CommandFailed) -> str:
     return error.last_line.rsplit(": ", 1)[-1][:60]
 
 
-def _with_bases(cluster: PlacedCluster, images: list[Image], registries: Registries, outcome: Outcome) -> list[Image]:
+def _with_bases(
+    cluster: PlacedCluster, images: list[RequiredImage], registries: Registries, outcome: ImageReport
+) -> list[RequiredImage]:
     """The images and what their builds stand on."""
     python = cluster.images.python
     known = {image.reference: image for image in images}
     wanted = {reference for image in images for reference in image.after}
-    if python in wanted and not _present(Image(python)):
+    if python in wanted and not _present(RequiredImage(python)):
         if registries.give(python):
             outcome.pulled.append(python)
         else:
-            _refuse_where_not_built(Image(python, lambda: None, makes=BUILT.python), registries, pull=True)
-            known[python] = Image(python, lambda: _build_python(python), (BASES["bookworm"],))
+            _refuse_where_not_built(RequiredImage(python, lambda: None, makes=BUILT.python), registries, pull=True)
+            known[python] = RequiredImage(python, lambda: _build_python(python), (BASES["bookworm"],))
             wanted.add(BASES["bookworm"])
     for suite, reference in BASES.items():
-        if reference in wanted and reference not in known and not _present(Image(reference)):
-            known[reference] = Image(reference, partial(_build_base, suite, reference))
+        if reference in wanted and reference not in known and not _present(RequiredImage(reference)):
+            known[reference] = RequiredImage(reference, partial(_build_base, suite, reference))
     return list(known.values())
 
 
-def _build(images: list[Image], outcome: Outcome) -> None:
+def _build(images: list[RequiredImage], outcome: ImageReport) -> None:
     """Builds each after the ones it stands on, two at a time."""
     with step(f"building {len(images)} images") as current, ThreadPoolExecutor(BUILD_JOBS) as threads:
         try:
@@ -315,7 +317,9 @@ def _build(images: list[Image], outcome: Outcome) -> None:
         current.outcome = f"built {', '.join(_short(image.reference) for image in images)}"
 
 
-def _build_in_order(images: list[Image], outcome: Outcome, current: Step, threads: ThreadPoolExecutor) -> None:
+def _build_in_order(
+    images: list[RequiredImage], outcome: ImageReport, current: Step, threads: ThreadPoolExecutor
+) -> None:
     waiting = {image.reference: image for image in images}
     running: dict[Future[None], str] = {}
     while waiting or running:
@@ -338,7 +342,7 @@ def _finish(future: Future[None], reference: str) -> None:
     try:
         future.result()
     except CommandFailed as error:
-        raise Trouble(
+        raise CliError(
             f"{reference} could not be built: {error.last_line[:200]}. "
             "Check that the package mirrors are reached; behind TLS inspection set CA_CERTIFICATES in .env.",
             details="\n".join(error.output.splitlines()[-30:]),
@@ -359,17 +363,17 @@ def _build_own(reference: str, dockerfile: str, python: str, digest: str) -> Non
     run(["docker", "build", "-t", reference, "-f", dockerfile, *arguments, *_secret(), "."])
 
 
-def _debian(reference: str, target: str, makes: str) -> Image:
+def _debian(reference: str, target: str, makes: str) -> RequiredImage:
     def build() -> None:
         base = ["--build-arg", f"BASE={BASES['sid']}"]
         run(["docker", "build", "-t", reference, "--target", target, *base, "docker/debian"])
 
-    return Image(reference, build, (BASES["sid"],), makes=makes)
+    return RequiredImage(reference, build, (BASES["sid"],), makes=makes)
 
 
 def _build_base(suite: str, reference: str) -> None:
     if not shutil.which("mmdebstrap"):
-        raise Trouble(
+        raise CliError(
             f"{reference} can be neither pulled nor built: mmdebstrap is missing (apt-get install mmdebstrap)."
         )
     run(["docker/debian/base.sh", suite, reference])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT
-from manyeyes.cli.terminal import columns, say
+from manyeyes.cli.terminal import columns, print_line
 from manyeyes.observability.log_format import LEVELS, format_time
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line
 from manyeyes.observability.request_trace import RequestStory, search_window, trace_request
@@ -23,7 +23,7 @@ ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LogFilter:
     """Which lines."""
 
     part: str = ""
@@ -37,12 +37,12 @@ class Wanted:
         return self.part in ("", line.part, line.service, line.engine) and LEVELS.index(line.level) >= least
 
 
-def show(compose: Compose, wanted: Wanted) -> None:
+def show(compose: Compose, wanted: LogFilter) -> None:
     """Prints lines until Ctrl-C, or all there are where they are not followed. Raises Trouble."""
     if wanted.level not in ("", *LEVELS):
-        raise Trouble(f"LEVEL={wanted.level} is none of {', '.join(LEVELS)}.")
+        raise CliError(f"LEVEL={wanted.level} is none of {', '.join(LEVELS)}.")
     if wanted.part not in ("", "engine") and wanted.part not in (there := _services(compose)):
-        raise Trouble(f"PART={wanted.part} is none of {', '.join(['engine', *there])}.")
+        raise CliError(f"PART={wanted.part} is none of {', '.join(['engine', *there])}.")
     options = ["--since", wanted.since] if wanted.since else ["--tail", str(TAIL)] if wanted.follow else []
     named = [wanted.part] if wanted.part not in ("", "engine") else []
     found = (
@@ -54,17 +54,17 @@ def show(compose: Compose, wanted: Wanted) -> None:
         for line in found if wanted.follow else sorted(found, key=lambda one: one.at_s):
             _print(line, wanted.raw)
     except KeyboardInterrupt:
-        say()
+        print_line()
 
 
 def show_request(compose: Compose, request: str, raw: bool) -> None:
     """Prints what happened to one request. Raises Trouble where no log knows it."""
     if not ID.match(request):
-        raise Trouble(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
+        raise CliError(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
     naming = [line for line in _lines(compose, [], []) if line.request == request]
     between = search_window(naming, request)
     if between is None:
-        raise Trouble(
+        raise CliError(
             f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.keep_mb` says how much is kept."
         )
     if raw:
@@ -75,9 +75,9 @@ def show_request(compose: Compose, request: str, raw: bool) -> None:
     near = list(_lines(compose, ["--since", since, "--until", until], []))
     before = [line for line in _lines(compose, ["--until", since], ["controller"]) if line.engine]
     day = datetime.fromtimestamp(between[0], UTC)
-    say(f"request {request}, {day:%Y-%m-%d}, times in UTC")
+    print_line(f"request {request}, {day:%Y-%m-%d}, times in UTC")
     for one in trace_request([*before, *near, *(line for line in naming if line not in near)], request):
-        say(_told(one))
+        print_line(_told(one))
 
 
 def _told(one: RequestStory) -> str:
@@ -87,7 +87,7 @@ def _told(one: RequestStory) -> str:
 
 def _print(line: LogLine, raw: bool) -> None:
     try:
-        say(line.text() if raw else format_line(line, *_terminal()))
+        print_line(line.text() if raw else format_line(line, *_terminal()))
     except BrokenPipeError:  # `make logs | head`
         raise KeyboardInterrupt from None
 
@@ -99,7 +99,7 @@ def _terminal() -> tuple[int | None, bool]:
 def _services(compose: Compose) -> list[str]:
     found = sorted({str(row["Service"]) for row in compose.containers()})
     if not found:
-        raise Trouble("nothing of the cluster is there to have logs. `make up` starts it.")
+        raise CliError("nothing of the cluster is there to have logs. `make up` starts it.")
     return found
 
 
@@ -121,7 +121,7 @@ def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterato
             if text.strip():
                 yield read_compose_line(text)
         if process.wait() and process.stderr:
-            raise Trouble("the logs cannot be read.", details=process.stderr.read())
+            raise CliError("the logs cannot be read.", details=process.stderr.read())
     finally:
         process.terminate()
         process.wait()

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import attention, ok, step
+from manyeyes.cli.terminal import print_ok, print_warning, step
 from manyeyes.cli.upgrade import with_image
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
@@ -20,7 +20,7 @@ ASK_S = 60.0
 def pin_images(config: Path) -> None:
     """Writes `images:` of the configuration, and nothing else in it. Raises Trouble when no registry tells a digest."""
     cluster = load(config)
-    wanted = others(cluster)
+    wanted = third_party_images(cluster)
     found: dict[str, str] = {}
     with step("asking registries") as current:
         for key, reference in wanted.items():
@@ -29,22 +29,22 @@ def pin_images(config: Path) -> None:
                 found[key] = f"{tag_of(reference)}@{digest}"
         current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
     if not found:
-        raise Trouble(
+        raise CliError(
             f"no registry could be asked (docker buildx imagetools). {config} is as it was: images are taken by their tags"
         )
     text = config.read_text(encoding="utf-8")
     for key, pinned in found.items():
         if pinned == wanted[key]:
-            ok(f"{key}: {pinned}, as before")
+            print_ok(f"{key}: {pinned}, as before")
             continue
         text = with_image(text, config, key, f'"{pinned}"')
-        ok(f"{key}: {pinned}")
+        print_ok(f"{key}: {pinned}")
     atomic_write(config, text)
     for key in wanted.keys() - found.keys():
-        attention(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
+        print_warning(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
 
 
-def others(cluster: Cluster) -> dict[str, str]:
+def third_party_images(cluster: Cluster) -> dict[str, str]:
     """{setting: reference} of images that are published by others."""
     references = {key: str(getattr(cluster.images, key)) for key in Images.model_fields}
     return {key: reference for key, reference in references.items() if not reference.startswith(OWN)}

@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from manyeyes.cli import gateway_client, start_failure
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import run
-from manyeyes.cli.rolling.state_machine import HELD, SERVING
-from manyeyes.cli.terminal import Step, attention
+from manyeyes.cli.rolling.state_machine import DRAINING, SERVING
+from manyeyes.cli.terminal import Step, print_warning
 from manyeyes.config.placement import PlacedCluster
 
-IS_UP = SERVING | {HELD, "sleeping"}
+IS_UP = SERVING | {DRAINING, "sleeping"}
 """Scaling may take out again what Compose has just started."""
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
 
 
-def until_up(cluster: PlacedCluster, compose: Compose, current: Step, deadline_s: float, services: set[str]) -> None:
+def wait_until_up(
+    cluster: PlacedCluster, compose: Compose, current: Step, deadline_s: float, services: set[str]
+) -> None:
     """Returns when these engines are up. One that fails is told and left behind while its pool has another one.
 
     Raises Trouble with the cause of the failed one where its pool has none.
@@ -50,12 +52,12 @@ def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], other
     pool_of = {one.name: one.pool for one in cluster.started_engines}
     if {pool_of.get(name) for name in gone} - {pool_of.get(name) for name in others - gone}:
         raise trouble
-    attention(trouble.problems[0])
+    print_warning(trouble.problems[0])
     return gone
 
 
 @contextlib.contextmanager
-def downloads_told(compose: Compose, current: Step) -> Iterator[None]:
+def show_downloads(compose: Compose, current: Step) -> Iterator[None]:
     """While Compose waits for the downloader, what that says is the step's note."""
     done = threading.Event()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.cli import status
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT
-from manyeyes.cli.terminal import attention, ok
+from manyeyes.cli.terminal import print_ok, print_warning
 from manyeyes.config.loader import load
 from manyeyes.monitoring.prometheus_client import PrometheusError
 from manyeyes.monitoring.report.page import render_report
@@ -22,25 +22,25 @@ NO_PROMETHEUS = (
 def report(config: Path, hours: float, out: str, controller_url: str = "", prometheus_url: str = "") -> Path:
     """Where the page was written. Raises Trouble."""
     if not 0 < hours <= 24 * 366:
-        raise Trouble(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
+        raise CliError(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
     cluster = load(config)
     prometheus = status.prometheus(cluster, prometheus_url)
     if prometheus is None:
-        raise Trouble(NO_PROMETHEUS.format(config=config))
+        raise CliError(NO_PROMETHEUS.format(config=config))
     end_s = time.time()
     try:
         about = query_report_data(prometheus, end_s - 3600 * hours, end_s)
     except PrometheusError as error:
-        raise Trouble(f"{error}. Is the cluster up? (`make status`)") from error
+        raise CliError(f"{error}. Is the cluster up? (`make status`)") from error
     notices: list[str] = []
     events: list[tuple[datetime, str]] = []
     try:
         said, told = status.controller_of(cluster, controller_url)()
         notices = _notices(said)
         events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in told]
-    except Trouble as trouble:
+    except CliError as trouble:
         # What was measured is worth a page, also of a cluster that was just stopped.
-        attention(f"without events: {trouble.problems[0]}")
+        print_warning(f"without events: {trouble.problems[0]}")
     file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
             render_report(about, cluster.name, events, notices, f"make report HOURS={hours:g}"), encoding="utf-8"
         )
     except OSError as error:
-        raise Trouble(f"{file} could not be written: {error.strerror}") from error
+        raise CliError(f"{file} could not be written: {error.strerror}") from error
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
-    ok(f"{shown}, {file.stat().st_size / 1024:.0f} KB, in any browser")
+    print_ok(f"{shown}, {file.stat().st_size / 1024:.0f} KB, in any browser")
     return file
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import say
+from manyeyes.cli.terminal import print_line
 from manyeyes.config.loader import load
 
 BY_HAND = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
@@ -15,7 +15,7 @@ def scale(config: Path, engines: str, pool: str) -> int:
     compose = Compose(load(config).name)
     compose.must_run()
     try:
-        compose("exec", "-T", "controller", *BY_HAND, engines, "--pool", pool, on_line=say)
+        compose("exec", "-T", "controller", *BY_HAND, engines, "--pool", pool, on_line=print_line)
     except CommandFailed as error:
         return error.status
     return 0

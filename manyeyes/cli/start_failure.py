@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed, run
 from manyeyes.observability.log_lines import COLOURS
 
@@ -85,7 +85,7 @@ KILLED = 137
 OUT_OF_MEMORY = "the host's memory, or the container's limit, was used up and Linux ended it (exit code 137)"
 
 
-def explained(compose: Compose, service: str, what: str) -> Trouble:
+def explained(compose: Compose, service: str, what: str) -> CliError:
     """`what` failed in this service: with its root cause, one remedy, the lines around the cause, and where its log is kept."""
     log = kept_log(compose, service)
     lines = _lines(log.read_text(encoding="utf-8", errors="replace") if log else "")
@@ -95,7 +95,7 @@ def explained(compose: Compose, service: str, what: str) -> Trouble:
     said = f"{what}: {cause}" if cause else what
     where = f"Its whole log: {shown(log)}." if log else f"`make logs PART={service}` tells more."
     around = lines[max(0, at - AROUND) : at + 2] if cause and at >= 0 else lines[-25:]
-    return Trouble(
+    return CliError(
         " ".join(part for part in (_sentence(said), remedy(cause), where) if part), details="\n".join(around)
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from manyeyes.cli.process import ROOT
-from manyeyes.cli.terminal import attention
+from manyeyes.cli.terminal import print_warning
 from manyeyes.config import documents
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
@@ -33,10 +33,10 @@ def configuration(config: Path) -> Cluster:
 
     Raises ConfigError where nothing was started with it.
     """
-    return load(written(config))
+    return load(usable_file(config))
 
 
-def written(config: Path) -> Path:
+def usable_file(config: Path) -> Path:
     """The file, or the copy that `make up` made of it where it is wrong by now. Raises ConfigError."""
     try:
         load(config)
@@ -44,8 +44,8 @@ def written(config: Path) -> Path:
         for folder in sorted((ROOT / "compose/rendered").glob("host-*")):
             if (folder / CONFIGURATION).exists() and _is_of(folder, config):
                 for problem in error.problems:
-                    attention(f"{config}: {problem}")
-                attention(f"{config} is wrong: the configuration that the cluster was started with is taken")
+                    print_warning(f"{config}: {problem}")
+                print_warning(f"{config} is wrong: the configuration that the cluster was started with is taken")
                 return folder / CONFIGURATION
         raise
     return config
@@ -66,7 +66,7 @@ def services(folder: Path) -> dict[str, Any]:
     return _services(folder / NAME)
 
 
-def wanted(folder: Path) -> dict[str, Any]:
+def rendered_services(folder: Path) -> dict[str, Any]:
     """As they are rendered."""
     return _services(folder / "engines.yaml")
 
@@ -86,13 +86,13 @@ def _without_names(service: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def note(folder: Path, names: Iterable[str]) -> None:
+def record(folder: Path, names: Iterable[str]) -> None:
     """`names` were started as they are rendered."""
-    is_wanted = wanted(folder)
+    is_wanted = rendered_services(folder)
     _write(folder, services(folder) | {name: is_wanted[name] for name in names if name in is_wanted})
 
 
-def forget_others(folder: Path, names: Iterable[str]) -> None:
+def keep_only(folder: Path, names: Iterable[str]) -> None:
     """Only `names` have a container."""
     kept = set(names)
     _write(folder, {name: service for name, service in services(folder).items() if name in kept})

@@ -14,9 +14,9 @@ from rich.live import Live
 
 from manyeyes.cli import controller_client, docker_install, host_info, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import columns, say
+from manyeyes.cli.terminal import columns, print_line
 from manyeyes.config.cluster import Cluster
 from manyeyes.monitoring.prometheus_client import PrometheusClient
 from manyeyes.monitoring.status import snapshot, tables
@@ -39,7 +39,7 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     now = seen()
     console.print(tables.render_status(now))
     if not controller_url and (odd := _not_well(Compose(cluster.name))):
-        say(f"\nnot well: {', '.join(odd)}")
+        print_line(f"\nnot well: {', '.join(odd)}")
     return 1 if now.empty_pools or not now.pools else 0
 
 
@@ -50,7 +50,7 @@ def _watch(seen: Callable[[], snapshot.ClusterStatus], console: Console) -> int:
             while True:
                 try:
                     shown = tables.render_status(seen())
-                except Trouble as trouble:
+                except CliError as trouble:
                     shown = "\n".join(trouble.problems)
                 live.update(shown, refresh=True)
                 time.sleep(EVERY_S)
@@ -60,12 +60,12 @@ def _watch(seen: Callable[[], snapshot.ClusterStatus], console: Console) -> int:
 
 def _compose(cluster: Cluster) -> Compose:
     docker = host_info.docker()
-    docker_install.must_be_in_reach(docker)
+    docker_install.require_access(docker)
     if not docker.server:
-        raise Trouble("Docker does not run, so nothing of the cluster does. `make up` starts it.")
+        raise CliError("Docker does not run, so nothing of the cluster does. `make up` starts it.")
     compose = Compose(cluster.name)
     if not compose.containers():
-        raise Trouble("nothing of the cluster runs. `make up` starts it.")
+        raise CliError("nothing of the cluster runs. `make up` starts it.")
     if not (Path.cwd() / compose.rendered).exists():
         compose = Compose(cluster.name, Path("compose/rendered/default"))
     return compose
@@ -92,7 +92,7 @@ def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[di
     except (CommandFailed, TimeoutError, ValueError) as error:
         why = error.last_line if isinstance(error, CommandFailed) else str(error)
         odd = _not_well(compose)
-        raise Trouble(
+        raise CliError(
             f"the controller does not answer: {why}. Requests go on with the engines it named last.",
             *([f"not well: {', '.join(odd)}"] if odd else []),
         ) from error
@@ -108,7 +108,7 @@ def _at(url: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
         return told[0], told[1]
     except (OSError, ValueError) as error:
         why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise Trouble(f"the controller does not answer at {url}: {why}") from error
+        raise CliError(f"the controller does not answer at {url}: {why}") from error
 
 
 def _not_well(compose: Compose) -> list[str]:

@@ -23,21 +23,21 @@ class Step:
         """A failure is no news for the user: another way is tried next."""
 
 
-def say(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """One line to the user."""
     print(text, flush=True)
 
 
-def ok(text: str) -> None:
-    _marked("ok", text)
+def print_ok(text: str) -> None:
+    _marked("print_ok", text)
 
 
-def attention(text: str) -> None:
+def print_warning(text: str) -> None:
     """Something the user should know; the run goes on."""
     _marked("!!", text)
 
 
-def refusal(text: str) -> None:
+def print_error(text: str) -> None:
     """What keeps the run from going on."""
     _marked("no", text)
 
@@ -45,7 +45,7 @@ def refusal(text: str) -> None:
 def _marked(mark: str, text: str) -> None:
     """One sentence, on a terminal broken at its width; a log keeps it on one line to search in."""
     lines = textwrap.wrap(text, columns() - 7, break_long_words=False, break_on_hyphens=False) or [""]
-    say(f"  {mark}  " + "\n      ".join(lines if sys.stdout.isatty() else [text]))
+    print_line(f"  {mark}  " + "\n      ".join(lines if sys.stdout.isatty() else [text]))
 
 
 @contextlib.contextmanager
@@ -67,9 +67,9 @@ def step(title: str) -> Iterator[Step]:
         took = time.monotonic() - started
         seconds = f" ({took:.0f} s)" if took >= 1 else ""
         if not failed:
-            ok(f"{current.outcome or current.title}{seconds}")
+            print_ok(f"{current.outcome or current.title}{seconds}")
         elif not current.may_fail:
-            refusal(f"{current.title}{seconds}")
+            print_error(f"{current.title}{seconds}")
 
 
 def _tick(current: Step, started: float, done: threading.Event) -> None:
@@ -83,7 +83,7 @@ def _tick(current: Step, started: float, done: threading.Event) -> None:
             _clear_line()
             print(line[: columns() - 1], end="", flush=True)
         elif now - said >= QUIET_EVERY_S or (current.note != shown_note and now - said >= 5):
-            say(line[:160])
+            print_line(line[:160])
             said, shown_note = now, current.note
 
 

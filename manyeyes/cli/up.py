@@ -13,23 +13,23 @@ from manyeyes.cli import (
     docker_install,
     doctor,
     env_file,
+    first_request,
     gpu_discovery,
     images,
     readiness,
-    smoke_test,
     start_failure,
     started_services,
 )
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.engine_containers import Containers, rules
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.gateway_mounts import mounted_files
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import ROOT, CommandFailed, end_all
-from manyeyes.cli.rolling.command import MODELS, roll
-from manyeyes.cli.rolling.replacement import replace, replaced
+from manyeyes.cli.rolling.command import MODELS, restart_one_by_one
+from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
+from manyeyes.cli.rolling.replacement import engines_to_replace, replace
 from manyeyes.cli.rolling.state_machine import SERVING
-from manyeyes.cli.terminal import attention, ok, say, step
+from manyeyes.cli.terminal import print_line, print_ok, print_warning, step
 from manyeyes.config import secret_files
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import load_keys
@@ -50,7 +50,7 @@ class Plan:
 
 def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
     """Looks at the host. Raises PlacementError, Trouble."""
-    found = gpu_discovery.take(written, docker, flavour, written.name, dict(os.environ))
+    found = gpu_discovery.discover(written, docker, flavour, written.name, dict(os.environ))
     return Plan(place_engines(written, found), found)
 
 
@@ -58,7 +58,7 @@ def up(config: Path, flavour: str) -> None:
     """Brings the cluster up. What this run started is taken down again when it fails or is interrupted."""
     written = load(config)  # first: a wrong file is told before anything is installed
     keys = load_keys(keys_path(config, written))
-    say(f"ManyEyes, {config}")
+    print_line(f"ManyEyes, {config}")
     docker = docker_install.ensure()
     intended = plan(written, flavour, docker)
     cluster = intended.cluster
@@ -69,10 +69,10 @@ def up(config: Path, flavour: str) -> None:
             secret_files.grant_container_access(file)
     if not compose.network_is_closed():
         # Compose would replace the network under engines that keep the old one.
-        raise Trouble(
+        raise CliError(
             f"'{cluster.name}' runs in the network of an older version, which led out of it: make down, then this again"
         )
-    doctor.refuse_if_hopeless(doctor.look(written, docker, intended.inventory, ran_before, config))
+    doctor.fail_on_blockers(doctor.run_checks(written, docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
@@ -91,32 +91,32 @@ def up(config: Path, flavour: str) -> None:
             with step("taking down what was started"):
                 compose.down()
         raise
-    env_file.keep(compose.environment)
-    smoke_test.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
+    env_file.write_block(compose.environment)
+    first_request.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
 
 
 def _keep_logs(compose: Compose) -> None:
     """Of every container, for they go. Never in the way of taking them down."""
     with contextlib.suppress(Exception):
         if files := start_failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
-            attention(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
+            print_warning(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
 
 
 def _tell_layout(cluster: PlacedCluster) -> None:
     for pool in cluster.served_pools:
         engines = [one for one in cluster.engines if one.pool == pool.name]
         if pool.remote:
-            ok(f"{pool.name}: at {pool.remote.host}")
+            print_ok(f"{pool.name}: at {pool.remote.host}")
             continue
         where = ", ".join(f"{one.name}" for one in engines)
-        ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
+        print_ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
 def _changed(cluster: PlacedCluster, compose: Compose) -> list[str]:
     """Engines that serve users and run from an older definition."""
     if compose.subnet() != str(cluster.network.subnet):
         return []  # they all move to another network, which takes them away together
-    serving = {name for name, one in Containers(cluster, compose).look().items() if one.state in SERVING}
+    serving = {name for name, one in EngineContainers(cluster, compose).look().items() if one.state in SERVING}
     return [name for name in compose.would_recreate([one.name for one in cluster.started_engines]) if name in serving]
 
 
@@ -127,7 +127,7 @@ def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tupl
     a name that it accepts.
     """
     folder = ROOT / compose.rendered
-    before, after = started_services.services(folder), started_services.wanted(folder)
+    before, after = started_services.services(folder), started_services.rendered_services(folder)
     left = [
         name
         for name in changed
@@ -143,16 +143,16 @@ def _start(
     cluster: PlacedCluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
 ) -> None:
     folder, running = ROOT / compose.rendered, _running(compose)
-    names, old = engines_to_start(cluster, running), replaced(cluster, compose, running)
+    names, old = engines_to_start(cluster, running), engines_to_replace(cluster, compose, running)
     # Beside engines with other names, these are started one after the other: users are never without any.
     fresh = [name for name in names if name not in running] if old else []
-    started_services.forget_others(folder, [*later, *left, *old, MODELS])
+    started_services.keep_only(folder, [*later, *left, *old, MODELS])
     at_once = [name for name in names if name not in (*later, *left, *fresh)]
     # Compose brings the models before the engines that it starts.
-    started_services.note(folder, [*at_once, *([MODELS] if at_once else [])])
+    started_services.record(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
-            with readiness.downloads_told(compose, current):
+            with readiness.show_downloads(compose, current):
                 orphans = [] if old else ["--remove-orphans"]
                 arguments = ["up", "--detach", *orphans, "--no-build", "--pull", "never"]
                 compose(*arguments, *_services(cluster, missing_images, at_once))
@@ -166,26 +166,26 @@ def _start(
             if failed:
                 raise start_failure.explained(compose, failed.group(1) or failed.group(2), what) from error
             told = f"{what}. {start_failure.remedy(error.output)}".rstrip()
-            raise Trouble(told, details=error.output) from error
+            raise CliError(told, details=error.output) from error
         current.outcome = "containers started"
-    controller_client.take_configuration(compose, cluster, config)
+    controller_client.wait_until_applied(compose, cluster, config)
     if at_once:
         with step("starting engines") as current:
-            readiness.until_up(cluster, compose, current, rules(cluster).start_s, set(at_once))
+            readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, set(at_once))
     if old:
         replace(cluster, compose, fresh, old)
         _remove_orphans(compose)
     if later:
-        ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
-        roll(cluster, compose, later)
+        print_ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
+        restart_one_by_one(cluster, compose, later)
     for name in left:
         pool = cluster.engines_alone_in_pool[name]
-        attention(
+        print_warning(
             f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
         )
     with step("asking about a picture") as current:
-        answered_by, seconds = smoke_test.first_answer(cluster, compose)
+        answered_by, seconds = first_request.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
 
@@ -206,7 +206,7 @@ def _remove_orphans(compose: Compose) -> None:
         compose(*arguments, "gateway")
     except CommandFailed as error:
         reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
-        raise Trouble(reason, details=error.output) from error
+        raise CliError(reason, details=error.output) from error
 
 
 def _running(compose: Compose) -> set[str]:
@@ -250,4 +250,4 @@ def _reason(error: CommandFailed) -> str:
 def _recreate_note(compose: Compose) -> None:
     unhealthy = [row["Service"] for row in compose.containers() if "(unhealthy)" in row["Status"]]
     if unhealthy:
-        attention(f"not healthy: {', '.join(unhealthy)} (docker compose logs tells why)")
+        print_warning(f"not healthy: {', '.join(unhealthy)} (docker compose logs tells why)")

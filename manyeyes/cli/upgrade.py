@@ -10,11 +10,11 @@ import yaml
 from manyeyes.atomic_write import atomic_write
 from manyeyes.cli import controller_client, images
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.engine_containers import Containers
-from manyeyes.cli.errors import Trouble
-from manyeyes.cli.rolling.command import roll, running
-from manyeyes.cli.rolling.state_machine import HELD
-from manyeyes.cli.terminal import attention, ok, say
+from manyeyes.cli.errors import CliError
+from manyeyes.cli.rolling.command import restart_one_by_one, running_cluster
+from manyeyes.cli.rolling.engine_containers import EngineContainers
+from manyeyes.cli.rolling.state_machine import DRAINING
+from manyeyes.cli.terminal import print_line, print_ok, print_warning
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import PlacedCluster
@@ -25,44 +25,44 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 def upgrade(config: Path, image: str) -> None:
     """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
     if not image:
-        raise Trouble("which image? Say IMAGE=vllm/vllm-openai:v0.33.0, for example")
-    cluster, compose = running(config)
+        raise CliError("which image? Say IMAGE=vllm/vllm-openai:v0.33.0, for example")
+    cluster, compose = running_cluster(config)
     flavours = sorted({engine.flavour for engine in cluster.started_engines})
     if len(flavours) != 1:
-        raise Trouble(
+        raise CliError(
             f"engines run on {' and '.join(flavours) or 'nothing'}: set images: in {config} yourself, then make up"
         )
     key = IMAGE_OF[flavours[0]]
     before, old = config.read_text(encoding="utf-8"), getattr(cluster.images, key)
     if old == image:
-        raise Trouble(f"images.{key} is {image} already; make restart-rolling restarts its engines")
+        raise CliError(f"images.{key} is {image} already; make restart-rolling restarts its engines")
     text = with_image(before, config, key, image)
     names = _without_drained(cluster, compose)
-    say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
-    say(f"  from {old}\n  to   {image}")
+    print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
+    print_line(f"  from {old}\n  to   {image}")
     images.provide(cluster.model_copy(update={"images": parse(text, config).images}))
     _write(config, text)
     try:
-        cluster, compose = running(config)
-        roll(cluster, compose, names[:1])
+        cluster, compose = running_cluster(config)
+        restart_one_by_one(cluster, compose, names[:1])
     except BaseException:
         _write(config, before)
-        attention(f"{config} says {old} again")
-        cluster, compose = running(config)
+        print_warning(f"{config} says {old} again")
+        cluster, compose = running_cluster(config)
         if changed := compose.would_recreate(names[:1]):
-            roll(cluster, compose, changed)
+            restart_one_by_one(cluster, compose, changed)
         raise
-    roll(cluster, compose, names[1:])
-    controller_client.tell_needs(compose, cluster)
-    ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
+    restart_one_by_one(cluster, compose, names[1:])
+    controller_client.print_pending_changes(compose, cluster)
+    print_ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
 
 
 def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
     """A drained one is given the image by `make up`, or by its own restart once it is let in."""
-    looks = Containers(cluster, compose).look()
-    names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != HELD]
+    looks = EngineContainers(cluster, compose).look()
+    names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != DRAINING]
     if not names:
-        raise Trouble("there is no engine that could show that the image works: make up")
+        raise CliError("there is no engine that could show that the image works: make up")
     return names
 
 
@@ -86,10 +86,10 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
                 else f"{text[:at]}{fresh}\n{indent}{text[at:]}"
             )
     else:
-        raise Trouble(f"{config}: images: is no section; set images.{key}: {image} yourself")
+        raise CliError(f"{config}: images: is no section; set images.{key}: {image} yourself")
     wanted = _other_image(parse(text, config), key, image.strip('"'))
     if parse(changed, config) != wanted:
-        raise Trouble(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
+        raise CliError(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
     return changed
 
 

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
 
 COPY_S = 1800.0
@@ -65,6 +65,6 @@ class Volumes:
         ended = subprocess.run(call, stderr=subprocess.PIPE, timeout=COPY_S, check=False, **streams)  # type: ignore[call-overload]
         if ended.returncode:
             said = ended.stderr.decode(errors="replace").strip()
-            raise Trouble(
+            raise CliError(
                 f"the volume {self.name(volume)} could not be copied: {said.splitlines()[-1] if said else '?'}"
             )

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import pin_images
-from manyeyes.cli.errors import Trouble
-from manyeyes.cli.images import Image, provide
+from manyeyes.cli.errors import CliError
+from manyeyes.cli.images import RequiredImage, provide
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 
@@ -124,7 +124,7 @@ def test_without_a_registry_nothing_is_changed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pin_images, "digest_of", lambda reference: "")
     file = configured(tmp_path, "127.0.0.1:9")
     before = file.read_text()
-    with pytest.raises(Trouble, match="no registry could be asked"):
+    with pytest.raises(CliError, match="no registry could be asked"):
         pin_images.pin_images(file)
     assert file.read_text() == before
 
@@ -133,8 +133,8 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pinned = "nginx:1.30@sha256:" + "0" * 64
-    monkeypatch.setattr("manyeyes.cli.images.needed", lambda cluster: [Image(pinned, lambda: None)])
+    monkeypatch.setattr("manyeyes.cli.images.needed", lambda cluster: [RequiredImage(pinned, lambda: None)])
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
     monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: False)
-    with pytest.raises(Trouble, match="what is built here has another one"):
+    with pytest.raises(CliError, match="what is built here has another one"):
         provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli.rolling.runner import Look, NotBack, restart
-from manyeyes.cli.rolling.state_machine import Phase, Rules, Seen, Turn
+from manyeyes.cli.rolling.runner import EngineStatus, RestartFailed, restart
+from manyeyes.cli.rolling.state_machine import Observation, Phase, Restart, RestartTimes
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
 NAMES = ["big-0", "big-1", "big-2"]
-RULES = Rules(leave_s=3.5, finish_s=60, stop_s=20, start_s=60)
+RULES = RestartTimes(leave_s=3.5, finish_s=60, stop_s=20, start_s=60)
 ADMIN_KEY = "me-admin-of-a-test"
 
 
@@ -27,10 +27,12 @@ class Processes:
         self.broken: set[str] = set()
         """Engines that end as soon as they are started."""
 
-    def look(self) -> dict[str, Look]:
+    def look(self) -> dict[str, EngineStatus]:
         pools = self.running.healthz()["pools"]
         return {
-            one["name"]: Look(pool["name"], one["state"], one["in_flight"]) for pool in pools for one in pool["engines"]
+            one["name"]: EngineStatus(pool["name"], one["state"], one["in_flight"])
+            for pool in pools
+            for one in pool["engines"]
         }
 
     def hold(self, name: str) -> None:
@@ -96,7 +98,7 @@ def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: L
     engines.broken = {"big-1"}
     with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
-        with pytest.raises(NotBack, match="big-1: it ends again and again"):
+        with pytest.raises(RestartFailed, match="big-1: it ends again and again"):
             restart(NAMES, RULES, engines)
     people.assert_nothing_lost(cut_on=set())
     assert people.ends["cut"] == 0
@@ -107,7 +109,7 @@ def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: L
 
 @pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.COMING, Phase.JOINING])
 def test_interrupted_anywhere_it_leaves_every_engine_in(cluster: LocalCluster, phase: Phase) -> None:
-    def interrupt(turn: Turn, seen: Seen) -> None:
+    def interrupt(turn: Restart, seen: Observation) -> None:
         if turn.phase is phase:
             raise KeyboardInterrupt
 

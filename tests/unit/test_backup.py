@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli.archive import About, BadArchive, Member, beside, read, write
+from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive, checksum_file, read, write
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def archive(tmp_path: Path) -> Path:
     ):
         path = tmp_path / "in" / name.replace("/", "-")
         path.write_text(text)
-        members[name] = Member(path, mode)
-    write(tmp_path / "one.tar.gz", About("manyeyes", "2026-11-21"), members)
+        members[name] = ArchiveMember(path, mode)
+    write(tmp_path / "one.tar.gz", BackupInfo("manyeyes", "2026-11-21"), members)
     return tmp_path / "one.tar.gz"
 
 
 def test_what_was_written_is_read_back_with_its_modes(archive: Path, tmp_path: Path) -> None:
     about, members = read(archive, tmp_path / "out")
-    assert about == About("manyeyes", "2026-11-21")
+    assert about == BackupInfo("manyeyes", "2026-11-21")
     assert members["secrets/admin.key"].path.read_text() == "me-admin-1"
     assert members["secrets/admin.key"].mode == 0o640
     assert set(members) == {"config/cluster.yaml", "secrets/admin.key", "volumes/state.tar"}
@@ -107,7 +107,7 @@ def test_an_archive_that_is_not_what_was_written_is_refused(
 ) -> None:
     damage(archive)
     if not with_sum:
-        beside(archive).unlink()
+        checksum_file(archive).unlink()
     with pytest.raises(BadArchive):
         read(archive, tmp_path / "out")
     assert not (tmp_path.parent / "etc").exists()

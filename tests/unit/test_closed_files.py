@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import backup, doctor, env_file, pin_images, upgrade
-from manyeyes.cli.archive import Member
+from manyeyes.cli.archive import ArchiveMember
 from manyeyes.cli.backup import restore
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.volumes import Volumes
@@ -53,15 +53,15 @@ def test_env_keeps_its_mode_when_the_cluster_goes_up_and_down(tmp_path: Path, gi
     path = tmp_path / ".env"
     path.write_text("HF_TOKEN=hf_secret\n")
     path.chmod(given)
-    env_file.keep({"A": "1"}, path)
+    env_file.write_block({"A": "1"}, path)
     assert mode(path) == given
-    env_file.keep({}, path)
+    env_file.write_block({}, path)
     assert mode(path) == given
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_new_env_is_closed_to_others(tmp_path: Path, never_open: list[int]) -> None:
-    env_file.keep({"A": "1"}, tmp_path / ".env")
+    env_file.write_block({"A": "1"}, tmp_path / ".env")
     assert mode(tmp_path / ".env") == 0o600
     assert never_open == [0o600]
 
@@ -80,7 +80,7 @@ def test_a_file_with_secrets_is_written_below_a_name_that_only_its_owner_can_ope
         return fdopen(handle, *arguments)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "fdopen", watched)
-    env_file.keep({"A": "1"}, path)
+    env_file.write_block({"A": "1"}, path)
     assert seen == [0o600]
 
 
@@ -90,7 +90,7 @@ def test_root_leaves_a_users_file_to_the_user(tmp_path: Path) -> None:
     path.write_text("HF_TOKEN=hf_secret\n")
     path.chmod(0o600)
     os.chown(path, 1234, 2345)
-    env_file.keep({"A": "1"}, path)
+    env_file.write_block({"A": "1"}, path)
     assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (1234, 2345, 0o600)
 
 
@@ -99,7 +99,7 @@ def test_what_root_makes_anew_in_a_users_folder_is_the_users(tmp_path: Path) -> 
     folder = tmp_path / "clone"
     folder.mkdir()
     os.chown(folder, 1234, 2345)
-    env_file.keep({"A": "1"}, folder / ".env")
+    env_file.write_block({"A": "1"}, folder / ".env")
     assert ((folder / ".env").stat().st_uid, mode(folder / ".env")) == (1234, 0o600)
     set_password(folder / "users.yaml", "alice", "correct horse")
     users = folder / "users.yaml"
@@ -145,7 +145,7 @@ def test_roots_own_closed_file_is_given_to_the_containers_user_and_keeps_its_mod
 
 
 def checks(config: Path) -> dict[str, doctor.Check]:
-    found = doctor.look(placed(CLUSTER), WORKS, Inventory(flavour="emulated"), ours_runs=True, config=config)
+    found = doctor.run_checks(placed(CLUSTER), WORKS, Inventory(flavour="emulated"), ours_runs=True, config=config)
     return {check.what: check for check in found}
 
 
@@ -257,7 +257,7 @@ def test_a_backup_of_an_older_version_is_restored_and_says_that_users_are_not_in
     make_users(host)
     files = backup._files
 
-    def older(*arguments: object) -> dict[str, Member]:
+    def older(*arguments: object) -> dict[str, ArchiveMember]:
         found = files(*arguments)  # type: ignore[arg-type]
         names = found["config/names.json"].path
         names.write_text('{"config": "cluster.yaml", "keys": "api-keys.yaml"}')

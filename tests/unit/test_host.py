@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
@@ -41,13 +41,13 @@ def test_a_driver_that_fails_means_no_gpu(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_with_gpus_the_flavour_is_cuda_and_without_it_is_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: ())
-    found = gpu_discovery.take(parse(AUTO), WORKS, "", "p", OFFLINE)
+    found = gpu_discovery.discover(parse(AUTO), WORKS, "", "p", OFFLINE)
     assert (found.flavour, found.missing_models) == ("cpu", ("org/A",))
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
     monkeypatch.undo()
     nvidia_smi(tmp_path, monkeypatch, "0, GPU-aa, NVIDIA GeForce RTX 4090, 24564")
-    assert gpu_discovery.take(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
-    assert gpu_discovery.take(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
+    assert gpu_discovery.discover(parse(AUTO), WORKS, "emulated", "p", OFFLINE).flavour == "emulated"
+    assert gpu_discovery.discover(parse("pools: [{name: a, model: org/A}]"), WORKS, "", "p", OFFLINE).flavour == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_flavour_that_cannot_be_is_refused_with_what_to_do(
     config: str, flavour: str, gpus: tuple[HostGpu, ...], docker: Docker, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_info, "gpus", lambda: gpus)
-    with pytest.raises(Trouble, match=said):
-        gpu_discovery.take(parse(config), docker, flavour, "p", OFFLINE)
+    with pytest.raises(CliError, match=said):
+        gpu_discovery.discover(parse(config), docker, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
 
 
 def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
-    checks = doctor.look(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
+    checks = doctor.run_checks(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
     return {check.what: check.remedy for check in checks if check.remedy}
 
 
@@ -113,25 +113,25 @@ def test_all_failed_checks_are_told_together() -> None:
         doctor.Check("b", "1", "1"),
         doctor.Check("c", "2", "0", "Do that."),
     ]
-    with pytest.raises(Trouble) as caught:
-        doctor.refuse_if_hopeless(checks)
+    with pytest.raises(CliError) as caught:
+        doctor.fail_on_blockers(checks)
     assert caught.value.problems == ("a: needed 1, found 0. Do this.", "c: needed 2, found 0. Do that.")
 
 
 def test_make_up_keeps_its_lines_in_env_and_leaves_the_users_alone(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("HF_TOKEN='secret'\n")
-    env_file.keep({"A": "1"}, path)
-    env_file.keep({"A": "2", "B": "3"}, path)
+    env_file.write_block({"A": "1"}, path)
+    env_file.write_block({"A": "2", "B": "3"}, path)
     assert env_file.read(path) == {"HF_TOKEN": "secret", "A": "2", "B": "3"}
-    env_file.keep({}, path)
+    env_file.write_block({}, path)
     assert path.read_text() == "HF_TOKEN='secret'\n"
 
 
 def test_an_env_file_with_nothing_else_in_it_goes_with_the_cluster(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    env_file.keep({"A": "1"}, path)
-    env_file.keep({}, path)
+    env_file.write_block({"A": "1"}, path)
+    env_file.write_block({}, path)
     assert not path.exists()
 
 
@@ -139,7 +139,7 @@ def test_every_image_of_every_flavour_but_grafana_and_nvidias_exporter_can_be_bu
     for flavour in ("cuda", "cpu", "emulated"):
         gpus = "gpus: [0]" if flavour == "cuda" else f"flavour: {flavour}"
         cluster = placed(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
-        wanted = images.needed(cluster)
+        wanted = images.required_images(cluster)
         of_gpus = [cluster.images.dcgm_exporter] if flavour == "cuda" else []
         assert [image.reference for image in wanted if image.build is None] == [*of_gpus, cluster.images.grafana]
         assert len({image.reference for image in wanted}) == len(wanted)
@@ -162,5 +162,5 @@ def test_our_images_are_built_anew_when_a_source_they_copy_changes(
 
 def test_ca_certificates_that_are_no_file_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CA_CERTIFICATES", "/nowhere.pem")
-    with pytest.raises(Trouble, match=r"CA_CERTIFICATES is /nowhere\.pem, which is not a file"):
+    with pytest.raises(CliError, match=r"CA_CERTIFICATES is /nowhere\.pem, which is not a file"):
         images.ca_certificates()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import admin_key
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 
 
 @pytest.fixture
@@ -44,6 +44,6 @@ def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
 
 
 def test_without_one_the_command_says_who_makes_it(folder: Path) -> None:
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(CliError) as trouble:
         admin_key.read()
     assert "`make up` makes one" in trouble.value.problems[0]

@@ -9,7 +9,7 @@ import pytest
 from manyeyes.cli import __main__ as host
 from manyeyes.cli import backup, env_file, process, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
 from manyeyes.config.loader import ConfigError
 
@@ -137,5 +137,5 @@ def test_trouble_is_raised_where_commands_need_a_cluster_and_docker_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker(tmp_path, monkeypatch, CLOSED)
-    with pytest.raises(Trouble, match="the cluster may run"):
+    with pytest.raises(CliError, match="the cluster may run"):
         Compose("mine").must_run()

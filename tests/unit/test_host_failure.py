@@ -9,7 +9,7 @@ import pytest
 
 from manyeyes.cli import readiness, start_failure, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.start_failure import OUT_OF_MEMORY, remedy, root_cause
 from manyeyes.cli.terminal import Step
@@ -127,7 +127,7 @@ def waited(compose: Fake, states: dict[str, str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(readiness, "engine_states", lambda cluster: states)
     monkeypatch.setattr(readiness, "_restarts", lambda container: readiness.RESTARTS_THAT_ARE_TOO_MANY)
     current = Step("starting engines")
-    readiness.until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
+    readiness.wait_until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
     return current
 
 
@@ -142,13 +142,13 @@ def test_one_failed_engine_beside_others_of_its_pool_is_named_and_the_rest_goes_
 
 def test_a_pool_without_an_engine_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = Fake({"gpu-0": "running", "gpu-1": "running", "gpu-2": "restarting"}, {"gpu-2": NO_MEMORY})
-    with pytest.raises(Trouble, match="gpu-2 ends again and again: ValueError: No available memory"):
+    with pytest.raises(CliError, match="gpu-2 ends again and again: ValueError: No available memory"):
         waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch)
 
 
 def test_the_last_engine_of_a_pool_that_fails_after_the_other_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = Fake({"gpu-0": "restarting", "gpu-1": "restarting", "gpu-2": "running"}, {"gpu-1": NO_MEMORY})
-    with pytest.raises(Trouble, match="gpu-1 ends again and again"):
+    with pytest.raises(CliError, match="gpu-1 ends again and again"):
         waited(compose, {"gpu-2": "up"}, monkeypatch)
 
 
@@ -157,7 +157,7 @@ def test_an_engine_that_is_too_slow_is_a_failure_only_where_its_pool_has_no_othe
 ) -> None:
     compose = Fake(dict.fromkeys(("gpu-0", "gpu-1", "gpu-2"), "running"), {})
     assert waited(compose, {"gpu-0": "up", "gpu-2": "up"}, monkeypatch, -1).outcome.endswith("not up: gpu-1")
-    with pytest.raises(Trouble, match="gpu-2 did not come up within"):
+    with pytest.raises(CliError, match="gpu-2 did not come up within"):
         waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch, -1)
 
 

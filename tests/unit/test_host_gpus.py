@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import doctor, gpu_discovery, host_info
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
@@ -77,7 +77,7 @@ class Host:
 
     def doctor(self, name: str = "NVIDIA GeForce RTX 4090", text: str = AUTO) -> doctor.Check:
         found = Inventory(flavour="cuda", gpus=(HostGpu(index=0, name=name),))
-        checks = doctor.look(parse(text), WORKS, found, ours_runs=True)
+        checks = doctor.run_checks(parse(text), WORKS, found, ours_runs=True)
         return next(check for check in checks if check.what == "NVIDIA driver")
 
 
@@ -87,7 +87,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def taken(flavour: str = "", text: str = AUTO) -> Inventory:
-    return gpu_discovery.take(parse(text), WORKS, flavour, "p", OFFLINE)
+    return gpu_discovery.discover(parse(text), WORKS, flavour, "p", OFFLINE)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_driver_older_than_cuda_13_is_not_enough(host: Host, driver: str, foun
         assert check.needed == "580 (CUDA 13)"
         assert "NVIDIA driver 580 or newer (CUDA 13)" in check.remedy
         assert "forward compatibility" not in check.remedy
-        with pytest.raises(Trouble, match=f"needed 580 .CUDA 13., found {driver.split()[0]}"):
-            doctor.refuse_if_hopeless([check])
+        with pytest.raises(CliError, match=f"needed 580 .CUDA 13., found {driver.split()[0]}"):
+            doctor.fail_on_blockers([check])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_nvidia_smi_that_fails_is_told_in_its_own_words_and_is_not_no_gpu(
 ) -> None:
     host.has(device)
     host.smi(printed, status)
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(CliError) as caught:
         taken()
     assert said in str(caught.value)
     assert "FLAVOUR=cpu" in str(caught.value)
@@ -196,7 +196,7 @@ def test_nvidia_smi_that_fails_is_told_in_its_own_words_and_is_not_no_gpu(
 def test_a_gpu_on_the_pci_bus_counts_as_one(host: Host) -> None:
     host.pci(kind="0x030200")
     host.smi(NO_DRIVER, 9)
-    with pytest.raises(Trouble, match="couldn't communicate"):
+    with pytest.raises(CliError, match="couldn't communicate"):
         taken()
 
 
@@ -220,7 +220,7 @@ def test_a_list_of_engines_without_gpus_does_not_ask_for_a_driver(host: Host) ->
 @pytest.mark.parametrize("flavour", ["", "cuda"])
 def test_a_gpu_without_a_driver_is_told_with_what_to_install(host: Host, flavour: str) -> None:
     host.pci()
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(CliError) as caught:
         taken(flavour)
     assert "PCI device 0000:01:00.0" in str(caught.value)
     assert "Install NVIDIA driver 580 or newer" in str(caught.value)
@@ -289,7 +289,7 @@ def test_a_gpu_whose_values_cannot_be_read_gets_no_engine(
 def test_an_engine_that_is_listed_for_the_broken_gpu_is_refused(host: Host) -> None:
     host.has("dev/nvidia0")
     host.smi(rows(7) + LOST + "\n", 15)
-    with pytest.raises(Trouble, match="an engine on GPU 7") as caught:
+    with pytest.raises(CliError, match="an engine on GPU 7") as caught:
         taken("", LISTED)
     assert "Unable to determine the device handle" in str(caught.value)
 
@@ -298,7 +298,7 @@ def test_nvidia_smi_that_hangs_is_told_and_ended(host: Host, monkeypatch: pytest
     monkeypatch.setattr(host_info, "NVIDIA_SMI_S", 0.2)
     host.has("dev/nvidia0")
     host.smi("", last="exec sleep 600")
-    with pytest.raises(Trouble, match="nvidia-smi did not end within"):
+    with pytest.raises(CliError, match="nvidia-smi did not end within"):
         taken()
 
 
@@ -306,5 +306,5 @@ def test_nvidia_smi_that_cannot_be_run_is_told(host: Host) -> None:
     host.has("dev/nvidia0")
     host.smi(rows(1))
     (host.bin / "nvidia-smi").write_bytes(b"\x7fELF nothing")
-    with pytest.raises(Trouble, match="nvidia-smi cannot be run"):
+    with pytest.raises(CliError, match="nvidia-smi cannot be run"):
         taken()

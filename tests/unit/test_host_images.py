@@ -8,7 +8,7 @@ import pytest
 
 from manyeyes.cli import images, upgrade
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.process import ROOT
 from manyeyes.config.gateway import Images
@@ -115,7 +115,7 @@ def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
     docker.refuses(("", why))
     if flavour != "cuda":
         docker.has(Images().vllm_cuda)
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(CliError) as caught:
         provide(placed(asking_for(key, image, flavour)), pull=pull)
     said = str(caught.value)
     assert said.startswith(f"Image {image}: ")
@@ -148,7 +148,7 @@ def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) 
 
 def test_the_image_for_gpus_is_built_only_when_that_is_asked_for(docker: Docker) -> None:
     docker.refuses(("vllm-openai", TOO_MANY))
-    with pytest.raises(Trouble, match="toomanyrequests") as caught:
+    with pytest.raises(CliError, match="toomanyrequests") as caught:
         provide(placed(text("cuda")))
     assert "`make images` builds it here" in str(caught.value)
     assert docker.asked("built") == []
@@ -219,7 +219,7 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
     monkeypatch.setattr(upgrade, "running", lambda path: (place_engines(load(path), Inventory()), Compose("manyeyes")))
     monkeypatch.setattr(upgrade, "_without_drained", lambda cluster, compose: ["e"])
     monkeypatch.setattr(upgrade, "roll", lambda *arguments: touched.append(arguments))
-    with pytest.raises(Trouble, match=f"Image {image}: could not be pulled"):
+    with pytest.raises(CliError, match=f"Image {image}: could not be pulled"):
         upgrade.upgrade(config, image)
     assert config.read_text() == text("cpu")
     assert (touched, docker.asked("built")) == ([], [])

@@ -9,7 +9,7 @@ import yaml
 
 from manyeyes.cli import started_services
 from manyeyes.cli.rolling import replacement
-from manyeyes.cli.rolling.runner import Look
+from manyeyes.cli.rolling.runner import EngineStatus
 from manyeyes.config.placement import PlacedCluster
 from tests.placed import placed
 
@@ -34,7 +34,7 @@ class Host:
         (folder / "engines.yaml").write_text(
             yaml.safe_dump({"services": {**services, "g-0": {"labels": {}}, "g-1": {"labels": {}}}})
         )
-        started_services.note(folder, services)
+        started_services.record(folder, services)
         monkeypatch.setattr(replacement, "ROOT", folder)
         monkeypatch.setattr(replacement, "run", self.run)
         monkeypatch.setattr(
@@ -57,8 +57,8 @@ class Host:
         assert name not in started_services.services(self.folder), "the controller would let go of the old one"
         self.up.append(name)
 
-    def look(self) -> dict[str, Look]:
-        return {name: Look("large", "up", 0) for name in self.up}
+    def look(self) -> dict[str, EngineStatus]:
+        return {name: EngineStatus("large", "up", 0) for name in self.up}
 
     def subnet(self) -> str:
         return str(self.cluster.network.subnet)
@@ -85,7 +85,7 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()
 
 def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here: Any = host(tmp_path, monkeypatch)
-    old = replacement.replaced(here.cluster, here, {"e-0", "e-1", "gateway"})
+    old = replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1", "gateway"})
     assert old == ["e-0", "e-1"]
     replacement.replace(here.cluster, here, ["g-0", "g-1"], old)
     assert here.done == ["start g-0", "drain e-0", "end e-0", "start g-1", "drain e-1", "end e-1"]
@@ -107,4 +107,4 @@ def test_engines_that_move_to_another_network_are_not_replaced_one_by_one(
 ) -> None:
     here: Any = host(tmp_path, monkeypatch)
     here.subnet = lambda: "10.9.0.0/24"
-    assert replacement.replaced(here.cluster, here, {"e-0", "e-1"}) == []
+    assert replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1"}) == []

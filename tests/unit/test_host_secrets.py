@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import certificate, doctor, host_info, secrets, smoke_test
+from manyeyes.cli import certificate, doctor, first_request, host_info, secrets
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(text: str) -> dict[str, tuple[str, str]]:
-    checks = doctor.look(placed(text + ENGINES), WORKS, EMULATED, ours_runs=True)
+    checks = doctor.run_checks(placed(text + ENGINES), WORKS, EMULATED, ours_runs=True)
     wanted = [check for check in checks if check.what == "certificate" or "." in check.what]
     return {check.what: (check.found, check.remedy) for check in wanted}
 
@@ -49,7 +49,7 @@ def put(path: Path, mode: int = 0o640) -> Path:
 
 def test_the_admin_key_is_made_by_make_up_and_told_when_it_is_closed(folder: Path) -> None:
     def admin_key() -> tuple[str, str]:
-        checks = doctor.look(placed(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
+        checks = doctor.run_checks(placed(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
         return next((check.found, check.remedy) for check in checks if check.what == "admin key")
 
     assert admin_key() == ("`make up` makes one", "")
@@ -173,7 +173,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    smoke_test.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
+    first_request.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
     return capsys.readouterr().out
 
 

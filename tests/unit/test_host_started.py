@@ -8,11 +8,11 @@ import yaml
 
 from manyeyes.cli import started_services, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.engine_containers import rules
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.rolling.command import left_out, render_engines
-from manyeyes.cli.rolling.runner import LeftOut, Look, NotBack, restart
-from manyeyes.cli.rolling.state_machine import Rules
+from manyeyes.cli.rolling.engine_containers import restart_times
+from manyeyes.cli.rolling.runner import EngineStatus, LeftOutOfRotation, RestartFailed, restart
+from manyeyes.cli.rolling.state_machine import RestartTimes
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.compose_engines import engines_yaml
@@ -29,15 +29,15 @@ def rendered(folder: Path, **commands: str) -> None:
 def test_an_engine_is_noted_as_it_is_rendered_when_it_is_started(tmp_path: Path) -> None:
     rendered(tmp_path, a="one", b="one")
     assert started_services.services(tmp_path) == {}
-    started_services.note(tmp_path, ["a", "b"])
+    started_services.record(tmp_path, ["a", "b"])
     rendered(tmp_path, a="two", b="two", c="two")
-    started_services.note(tmp_path, ["b", "c", "unknown"])
+    started_services.record(tmp_path, ["b", "c", "unknown"])
     assert {name: one["command"] for name, one in started_services.services(tmp_path).items()} == {
         "a": ["one"],
         "b": ["two"],
         "c": ["two"],
     }
-    started_services.forget_others(tmp_path, ["a", "gone"])
+    started_services.keep_only(tmp_path, ["a", "gone"])
     assert list(started_services.services(tmp_path)) == ["a"]
 
 
@@ -72,7 +72,7 @@ def test_an_engine_that_is_alone_in_its_pool_is_not_restarted_for_a_name(
     before = {name: {"command": ["--served-model-name", "old", "--port=1"]} for name in ("one", "two", "three")}
     after = {name: {"command": ["--served-model-name", "new", "m", "--port=1"]} for name in ("one", "two", "three")}
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": before}))
-    started_services.note(tmp_path, before)
+    started_services.record(tmp_path, before)
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
     changed = ["one", "two", "three"]
     assert up._later(cluster, cast("Compose", Running()), changed) == (["two", "three"], ["one"])
@@ -86,7 +86,9 @@ def test_an_engine_is_stopped_only_after_nginx_and_the_controller_looked_again()
         "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
         "controller: {dns_ttl_s: 3, probe_interval_s: 4}\nshutdown: {finish_s: 7}\n"
     )
-    assert rules(cluster) == Rules(leave_s=3 + 2 + 4, finish_s=7, stop_s=cluster.shutdown.grace_s + 30, start_s=120)
+    assert restart_times(cluster) == RestartTimes(
+        leave_s=3 + 2 + 4, finish_s=7, stop_s=cluster.shutdown.grace_s + 30, start_s=120
+    )
 
 
 class Interrupted:
@@ -95,10 +97,10 @@ class Interrupted:
     def __init__(self) -> None:
         self.held = False
 
-    def look(self) -> dict[str, Look]:
+    def look(self) -> dict[str, EngineStatus]:
         if self.held:
             raise KeyboardInterrupt
-        return {"a": Look("p", "up", 0), "b": Look("p", "up", 0)}
+        return {"a": EngineStatus("p", "up", 0), "b": EngineStatus("p", "up", 0)}
 
     def hold(self, name: str) -> None:
         self.held = True
@@ -116,8 +118,8 @@ class Interrupted:
 
 
 def test_an_engine_that_could_not_be_put_back_is_named() -> None:
-    with pytest.raises(LeftOut) as caught:
-        restart(["a"], Rules(1, 1, 1, 1), Interrupted())
+    with pytest.raises(LeftOutOfRotation) as caught:
+        restart(["a"], RestartTimes(1, 1, 1, 1), Interrupted())
     assert (caught.value.name, caught.value.may_be_stopped) == ("a", False)
 
 
@@ -127,26 +129,26 @@ class Refused(Interrupted):
     def __init__(self, state: str, answer: str = "There is no engine 'a'.") -> None:
         self.state, self.answer = state, answer
 
-    def look(self) -> dict[str, Look]:
-        return {"a": Look("p", self.state, 0), "b": Look("p", "up", 0)}
+    def look(self) -> dict[str, EngineStatus]:
+        return {"a": EngineStatus("p", self.state, 0), "b": EngineStatus("p", "up", 0)}
 
     def hold(self, name: str) -> None:
-        raise Trouble(self.answer)
+        raise CliError(self.answer)
 
     release = hold
 
 
 def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it() -> None:
-    with pytest.raises(Trouble, match="There is no engine 'a'"):
-        restart(["a"], Rules(1, 1, 1, 1), Refused("up"))
-    with pytest.raises(LeftOut) as caught:
-        restart(["a"], Rules(1, 1, 1, 1), Refused("draining", "The disk is full."))
+    with pytest.raises(CliError, match="There is no engine 'a'"):
+        restart(["a"], RestartTimes(1, 1, 1, 1), Refused("up"))
+    with pytest.raises(LeftOutOfRotation) as caught:
+        restart(["a"], RestartTimes(1, 1, 1, 1), Refused("draining", "The disk is full."))
     said = left_out(caught.value, "make resume ENGINE=a lets it in")
     assert said.startswith("a could not be restarted: The disk is full. ")
     assert said.endswith("a may be out of rotation: make resume ENGINE=a lets it in")
     assert "interrupted" not in said
-    with pytest.raises(LeftOut) as caught:
-        restart(["a"], Rules(1, 1, 1, 1), Interrupted())
+    with pytest.raises(LeftOutOfRotation) as caught:
+        restart(["a"], RestartTimes(1, 1, 1, 1), Interrupted())
     assert left_out(caught.value, "r") == "interrupted; a may be out of rotation: r"
 
 
@@ -156,7 +158,7 @@ def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
             self.state = "warming"
 
         def release(self, name: str) -> None:
-            raise Trouble("The controller is away.")
+            raise CliError("The controller is away.")
 
         def stop(self, name: str) -> None:
             pass
@@ -167,15 +169,15 @@ def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
             return "it ends again and again"
 
     with pytest.raises(
-        NotBack, match=r"it ends again and again; and it could not be put back: The controller is away$"
+        RestartFailed, match=r"it ends again and again; and it could not be put back: The controller is away$"
     ):
-        restart(["a"], Rules(0, 0, 0, 0), Falls("up"))
+        restart(["a"], RestartTimes(0, 0, 0, 0), Falls("up"))
 
 
 def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp_path: Path) -> None:
     pools = "pools: [{name: a, model: m}]\n"
     write_files(render(placed(pools), DEFAULT_INVENTORY, Path("c.yaml"), Path("r")), tmp_path)
-    started_services.note(tmp_path, started_services.wanted(tmp_path))
+    started_services.record(tmp_path, started_services.rendered_services(tmp_path))
     before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
     render_engines(place_engines(parse(changed), DEFAULT_INVENTORY), tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from manyeyes.cli import logs as host_logs
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.observability import vllm_log_config
 from manyeyes.observability.log_format import ALWAYS, FIELDS, json_line
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line, read_line
@@ -136,16 +136,16 @@ def test_a_request_that_no_log_knows_is_refused_with_a_sentence(
         yield from lines()
 
     monkeypatch.setattr(host_logs, "_lines", none)
-    with pytest.raises(Trouble, match=request_id.split(";")[0]):
+    with pytest.raises(CliError, match=request_id.split(";")[0]):
         host_logs.show_request(Compose("x"), request_id, raw=False)
 
 
 def test_parts_levels_and_engines_are_chosen() -> None:
-    wanted = host_logs.Wanted(part="engine", level="warning")
+    wanted = host_logs.LogFilter(part="engine", level="warning")
     assert not wanted.takes(lines()[-1])
-    assert host_logs.Wanted(part="engine").takes(lines()[-1])
-    assert host_logs.Wanted(part="gpu-1").takes(lines()[-1])
-    assert [host_logs.Wanted(part="gateway", level="error").takes(one) for one in lines()].count(True) == 2
+    assert host_logs.LogFilter(part="engine").takes(lines()[-1])
+    assert host_logs.LogFilter(part="gpu-1").takes(lines()[-1])
+    assert [host_logs.LogFilter(part="gateway", level="error").takes(one) for one in lines()].count(True) == 2
 
 
 # --- vLLM's own lines: the templates are those of vLLM 0.32 ---

@@ -7,12 +7,12 @@ import yaml
 
 from manyeyes.cli import controller_client, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.engine_containers import Containers, rules
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed
-from manyeyes.cli.rolling.runner import LeftOut, NotBack, in_words, restart
-from manyeyes.cli.rolling.state_machine import HELD, Phase, Seen, Turn
-from manyeyes.cli.terminal import Step, attention, ok, say, step
+from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
+from manyeyes.cli.rolling.runner import LeftOutOfRotation, RestartFailed, in_words, restart
+from manyeyes.cli.rolling.state_machine import DRAINING, Observation, Phase, Restart
+from manyeyes.cli.terminal import Step, print_line, print_ok, print_warning, step
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
@@ -27,36 +27,40 @@ MODELS = "models"
 
 def restart_rolling(config: Path, pool: str) -> None:
     """Every engine that Compose runs (of one pool), one after the other, with the flags that the configuration has now."""
-    cluster, compose = running(config)
+    cluster, compose = running_cluster(config)
     names = [one.name for one in cluster.started_engines if pool in ("", one.pool)]
     if pool and pool not in [one.name for one in cluster.pools]:
-        raise Trouble(f"POOL={pool} is no pool; there are {', '.join(one.name for one in cluster.served_pools)}")
+        raise CliError(f"POOL={pool} is no pool; there are {', '.join(one.name for one in cluster.served_pools)}")
     there = {row["Service"] for row in compose.containers()}
     if missing := [name for name in names if name not in there]:
-        attention(f"not started, so not restarted: {', '.join(missing)} (make up)")
-    drained = [name for name, one in Containers(cluster, compose).look().items() if one.state == HELD and name in names]
+        print_warning(f"not started, so not restarted: {', '.join(missing)} (make up)")
+    drained = [
+        name
+        for name, one in EngineContainers(cluster, compose).look().items()
+        if one.state == DRAINING and name in names
+    ]
     if drained:
-        attention(f"drained, so left alone: {', '.join(drained)} (make resume ENGINE={drained[0]} lets it in)")
+        print_warning(f"drained, so left alone: {', '.join(drained)} (make resume ENGINE={drained[0]} lets it in)")
     names = [name for name in names if name in there and name not in drained]
     if not names:
-        raise Trouble("there is no engine of ours to restart")
-    say(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
-    roll(cluster, compose, names)
-    controller_client.tell_needs(compose, cluster)
+        raise CliError("there is no engine of ours to restart")
+    print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
+    restart_one_by_one(cluster, compose, names)
+    controller_client.print_pending_changes(compose, cluster)
 
 
-def running(config: Path) -> tuple[PlacedCluster, Compose]:
+def running_cluster(config: Path) -> tuple[PlacedCluster, Compose]:
     """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises Trouble."""
     written = load(config)
     compose = Compose(written.name)
     compose.must_run()
     inventory_file = ROOT / compose.rendered / "inventory.yaml"
     if not inventory_file.exists():
-        raise Trouble("this cluster was not started by `make up`; run that first")
+        raise CliError("this cluster was not started by `make up`; run that first")
     inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
     cluster = place_engines(written, inventory)
     if compose.subnet() != str(cluster.network.subnet):
-        raise Trouble(f"network.subnet is {cluster.network.subnet} and the cluster runs in another one: make up")
+        raise CliError(f"network.subnet is {cluster.network.subnet} and the cluster runs in another one: make up")
     render_engines(cluster, ROOT / compose.rendered)
     return cluster, compose
 
@@ -78,28 +82,28 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
     write_files(files, folder, kept=frozenset({started_services.NAME}))
 
 
-def roll(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
+def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
     """Restarts `names`, telling each. Raises Trouble when one does not come back; the others keep serving."""
     _bring_models(compose)
     _tell_alone(cluster, names)
-    engines, times = Containers(cluster, compose), rules(cluster)
+    engines, times = EngineContainers(cluster, compose), restart_times(cluster)
     for number, name in enumerate(names, start=1):
         told = f"{name} ({number} of {len(names)})"
         with step(told) as current:
             teller = _Teller(current, told)
             try:
                 restart([name], times, engines, teller)
-            except NotBack as error:
-                raise Trouble(
+            except RestartFailed as error:
+                raise CliError(
                     f"{name} is not back: {error.why}. {_others(names[number:])}",
                     details=compose.logs(name, 25),
                 ) from error
-            except LeftOut as error:
+            except LeftOutOfRotation as error:
                 remedy = "make up starts it" if error.may_be_stopped else f"make resume ENGINE={name} lets it in"
                 details = getattr(error.cause, "details", "") or getattr(error.again, "details", "")
-                raise Trouble(left_out(error, remedy), details=details) from error
-            except Trouble as error:
-                raise Trouble(
+                raise CliError(left_out(error, remedy), details=details) from error
+            except CliError as error:
+                raise CliError(
                     f"{name} could not be restarted: {in_words(error)}. {_others(names[number:])}",
                     details=error.details,
                 ) from error
@@ -110,7 +114,7 @@ def roll(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None
         _tell_left_behind(cluster, name, teller.turn)
 
 
-def left_out(error: LeftOut, remedy: str) -> str:
+def left_out(error: LeftOutOfRotation, remedy: str) -> str:
     """What ended it, and what to do."""
     may = f"{error.name} may be {'stopped' if error.may_be_stopped else 'out of rotation'}: {remedy}"
     if isinstance(error.cause, KeyboardInterrupt) and isinstance(error.again, KeyboardInterrupt):
@@ -126,9 +130,9 @@ class _Teller:
     """Shows where the turn is beside the step's clock."""
 
     def __init__(self, current: Step, title: str) -> None:
-        self.current, self.title, self.turn = current, title, Turn()
+        self.current, self.title, self.turn = current, title, Restart()
 
-    def __call__(self, turn: Turn, seen: Seen) -> None:
+    def __call__(self, turn: Restart, seen: Observation) -> None:
         self.turn = turn
         self.current.title = f"{self.title} {turn.phase.value}"
         waits = turn.phase is Phase.FINISHING and seen.in_flight
@@ -140,13 +144,13 @@ def _tell_alone(cluster: PlacedCluster, names: Sequence[str]) -> None:
         if name in names:
             after = cluster.pool(pool).fallback
             instead = f"its fallback {after} answers" if after else "its users get 503"
-            attention(f"{name} is alone in pool {pool}: while it is away {instead}")
+            print_warning(f"{name} is alone in pool {pool}: while it is away {instead}")
 
 
-def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Turn) -> None:
+def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Restart) -> None:
     if turn.left_behind != 0:
         many = _requests(turn.left_behind)
-        attention(
+        print_warning(
             f"{name} was stopped with {many} in flight after {cluster.shutdown.finish_s} s (shutdown.finish_s); "
             f"vLLM gave them {cluster.shutdown.drain_s} s more"
         )
@@ -159,7 +163,7 @@ def _requests(number: int | None) -> str:
 def _bring_models(compose: Compose) -> None:
     """Downloads what engines will ask for, where that is something else than before."""
     folder = ROOT / compose.rendered
-    wanted = started_services.wanted(folder).get(MODELS)
+    wanted = started_services.rendered_services(folder).get(MODELS)
     if wanted is None or wanted == started_services.services(folder).get(MODELS):
         return
     with step("bringing models") as current:
@@ -167,16 +171,16 @@ def _bring_models(compose: Compose) -> None:
             compose("up", "--no-deps", "--no-build", "--pull", "never", "--exit-code-from", MODELS, MODELS)
         except CommandFailed as error:
             said = compose.logs(MODELS).strip()
-            raise Trouble("the models could not be brought here", details=said or error.output) from error
+            raise CliError("the models could not be brought here", details=said or error.output) from error
         current.outcome = "models are here"
-    started_services.note(folder, [MODELS])
+    started_services.record(folder, [MODELS])
 
 
 def drain(config: Path, engine: str) -> None:
     """`make drain ENGINE=`: out of rotation until `make resume`; says what it still works on."""
     cluster, compose = _named(config, engine)
     after = controller_client.drain(compose, cluster, engine, "make drain")
-    ok(
+    print_ok(
         f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. make resume ENGINE={engine} lets it in."
     )
 
@@ -185,14 +189,14 @@ def resume(config: Path, engine: str) -> None:
     """`make resume ENGINE=`."""
     cluster, compose = _named(config, engine)
     after = controller_client.resume(compose, cluster, engine, "make resume")
-    ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
+    print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
 
 
 def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:
     written = started_services.configuration(config)
     compose = Compose(written.name)
     if not engine:
-        names = ", ".join(sorted(Containers(written, compose).look())) or "none that answers"
-        raise Trouble(f"which engine? Say ENGINE=name; there are: {names}")
+        names = ", ".join(sorted(EngineContainers(written, compose).look())) or "none that answers"
+        raise CliError(f"which engine? Say ENGINE=name; there are: {names}")
     compose.must_run()
     return written, compose

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from manyeyes.cli import controller_client, readiness, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.engine_containers import REASON, Containers, rules
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed, run
-from manyeyes.cli.terminal import attention, step
+from manyeyes.cli.rolling.engine_containers import REASON, EngineContainers, restart_times
+from manyeyes.cli.terminal import print_warning, step
 from manyeyes.config.placement import PlacedCluster
 
 LOOK_EVERY_S = 0.5
 
 
-def replaced(cluster: PlacedCluster, compose: Compose, running: set[str]) -> list[str]:
+def engines_to_replace(cluster: PlacedCluster, compose: Compose, running: set[str]) -> list[str]:
     """Engines that run and are not in the configuration; none where all of them move to another network."""
     if compose.subnet() != str(cluster.network.subnet):
         return []
@@ -40,14 +40,14 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
             try:
                 compose("up", "--detach", "--no-build", "--pull", "never", name)
             except CommandFailed as error:
-                raise Trouble(f"{name} could not be started: {error.last_line}", details=error.output) from error
-            readiness.until_up(cluster, compose, current, rules(cluster).start_s, {name})
+                raise CliError(f"{name} could not be started: {error.last_line}", details=error.output) from error
+            readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, {name})
         # The controller lets go of the old ones as soon as nothing is left to be started, so they end before that is written down.
         ending = left[:1] if number < len(fresh) else left
         left = left[len(ending) :]
         for one in ending:
             _end(cluster, compose, one)
-        started_services.note(folder, [name])
+        started_services.record(folder, [name])
     for name in left:
         _end(cluster, compose, name)
 
@@ -64,10 +64,10 @@ def _gpus(compose: Compose, name: str) -> set[str]:
 
 
 def _tell_gap(cluster: PlacedCluster, compose: Compose, old: str, name: str) -> None:
-    looks = Containers(cluster, compose).look()
+    looks = EngineContainers(cluster, compose).look()
     mine = looks.get(old)
     if mine and not any(other != old and one.pool == mine.pool for other, one in looks.items()):
-        attention(
+        print_warning(
             f"{old} has the GPU that {name} needs, and nobody else is in pool {mine.pool}: "
             f"its fallback answers, or users get 503, until {name} is up"
         )
@@ -75,10 +75,10 @@ def _tell_gap(cluster: PlacedCluster, compose: Compose, old: str, name: str) -> 
 
 def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
     """Out of rotation, what it has in flight finished, and its container gone."""
-    engines, times, folder = Containers(cluster, compose), rules(cluster), ROOT / compose.rendered
+    engines, times, folder = EngineContainers(cluster, compose), restart_times(cluster), ROOT / compose.rendered
     with step(f"ending {name}"):
         if name in engines.look():
-            with contextlib.suppress(Trouble):  # the controller does not know it any more, so it gets nothing new
+            with contextlib.suppress(CliError):  # the controller does not know it any more, so it gets nothing new
                 controller_client.drain(compose, cluster, name, REASON)
             began_s = time.monotonic()
             while (past_s := time.monotonic() - began_s) < times.leave_s + times.finish_s:
@@ -91,5 +91,5 @@ def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
             for command in ("stop", "rm"):
                 run(["docker", command, *ids], timeout_s=cluster.shutdown.grace_s + 120)
         except (CommandFailed, TimeoutError) as error:
-            raise Trouble(f"{name} could not be removed: {error}. Run make up again.") from error
-        started_services.forget_others(folder, [one for one in started_services.services(folder) if one != name])
+            raise CliError(f"{name} could not be removed: {error}. Run make up again.") from error
+        started_services.keep_only(folder, [one for one in started_services.services(folder) if one != name])

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from manyeyes.cli.rolling import state_machine
-from manyeyes.cli.rolling.state_machine import SERVING, Act, Phase, Rules, Seen, Turn
+from manyeyes.cli.rolling.state_machine import SERVING, Action, Observation, Phase, Restart, RestartTimes
 
 LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
-class Look:
+class EngineStatus:
     """One engine as the controller tells it."""
 
     pool: str
@@ -23,7 +23,7 @@ class Look:
 class Actuator(Protocol):
     """What can be done to engines and seen of them. Each call may raise whatever ends the restart."""
 
-    def look(self) -> dict[str, Look]:
+    def look(self) -> dict[str, EngineStatus]:
         """Every engine by name; empty while the controller cannot be asked."""
 
     def hold(self, name: str) -> None:
@@ -42,7 +42,7 @@ class Actuator(Protocol):
         """Why it cannot come up any more; empty while it may."""
 
 
-class NotBack(Exception):
+class RestartFailed(Exception):
     """An engine did not come back; those after it were not touched."""
 
     def __init__(self, name: str, why: str) -> None:
@@ -50,7 +50,7 @@ class NotBack(Exception):
         self.name, self.why = name, why
 
 
-class LeftOut(Exception):
+class LeftOutOfRotation(Exception):
     """A restart ended by `cause`, and putting its engine back ended by `again`."""
 
     def __init__(self, name: str, may_be_stopped: bool, cause: BaseException, again: BaseException) -> None:
@@ -65,18 +65,18 @@ def in_words(error: BaseException) -> str:
 
 def restart(
     names: Sequence[str],
-    rules: Rules,
+    rules: RestartTimes,
     actuator: Actuator,
-    tell: Callable[[Turn, Seen], None] = lambda turn, seen: None,
+    tell: Callable[[Restart, Observation], None] = lambda turn, seen: None,
 ) -> None:
     """Each of `names` in turn. Raises NotBack. However it ends, an engine that is out is let in again; LeftOut says where that failed."""
     for name in names:
-        turn = before = Turn()
+        turn = before = Restart()
         try:
             while not turn.ended:
                 before = turn
                 seen = _seen(name, turn, actuator)
-                turn, act = state_machine.following(turn, seen, rules)
+                turn, act = state_machine.next_step(turn, seen, rules)
                 tell(turn, seen)
                 if act:
                     _do(act, name, actuator)
@@ -88,7 +88,7 @@ def restart(
             except BaseException as again:
                 if _is_in(name, turn, actuator):
                     raise cause from again
-                raise LeftOut(name, turn.stopped, cause, again) from cause
+                raise LeftOutOfRotation(name, turn.stopped, cause, again) from cause
             raise
         if turn.phase is Phase.FAILED:
             try:
@@ -97,11 +97,11 @@ def restart(
                 if before.out:  # should it come up yet, it gets requests again
                     actuator.release(name)
             except Exception as again:
-                raise NotBack(name, f"{turn.why}; and it could not be put back: {in_words(again)}") from again
-            raise NotBack(name, turn.why)
+                raise RestartFailed(name, f"{turn.why}; and it could not be put back: {in_words(again)}") from again
+            raise RestartFailed(name, turn.why)
 
 
-def put_back(name: str, turn: Turn, actuator: Actuator) -> None:
+def put_back(name: str, turn: Restart, actuator: Actuator) -> None:
     """An interrupted engine: started again where it was stopped, and let in."""
     if turn.stopped:
         actuator.start(name)
@@ -109,7 +109,7 @@ def put_back(name: str, turn: Turn, actuator: Actuator) -> None:
         actuator.release(name)
 
 
-def _is_in(name: str, turn: Turn, actuator: Actuator) -> bool:
+def _is_in(name: str, turn: Restart, actuator: Actuator) -> bool:
     """Whether an engine that could not be let in again was never out: the controller says so, or does not know it at all."""
     if turn.stopped:
         return False
@@ -120,11 +120,11 @@ def _is_in(name: str, turn: Turn, actuator: Actuator) -> bool:
     return bool(looks) and (name not in looks or looks[name].state in SERVING)
 
 
-def _seen(name: str, turn: Turn, actuator: Actuator) -> Seen:
+def _seen(name: str, turn: Restart, actuator: Actuator) -> Observation:
     looks = actuator.look()
     mine = looks.get(name)
     others = [one for other, one in looks.items() if mine and other != name and one.pool == mine.pool]
-    return Seen(
+    return Observation(
         now_s=time.monotonic(),
         state=mine.state if mine else "",
         in_flight=mine.in_flight if mine else None,
@@ -134,13 +134,13 @@ def _seen(name: str, turn: Turn, actuator: Actuator) -> Seen:
     )
 
 
-def _do(act: Act, name: str, actuator: Actuator) -> None:
+def _do(act: Action, name: str, actuator: Actuator) -> None:
     match act:
-        case Act.HOLD:
+        case Action.HOLD:
             actuator.hold(name)
-        case Act.STOP:
+        case Action.STOP:
             actuator.stop(name)
-        case Act.START:
+        case Action.START:
             actuator.start(name)
-        case Act.RELEASE:
+        case Action.RELEASE:
             actuator.release(name)

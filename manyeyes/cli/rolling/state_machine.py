@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 SERVING = frozenset({"up", "suspect"})
-HELD = "draining"
+DRAINING = "draining"
 """Up, and out of rotation."""
 
 
@@ -24,7 +24,7 @@ class Phase(Enum):
     FAILED = "is not back"
 
 
-class Act(Enum):
+class Action(Enum):
     """What is to be done to the engine."""
 
     HOLD = "hold"
@@ -34,7 +34,7 @@ class Act(Enum):
 
 
 @dataclass(frozen=True)
-class Rules:
+class RestartTimes:
     """Times of one turn, in seconds."""
 
     leave_s: float
@@ -48,7 +48,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """One look at the engine."""
 
     now_s: float
@@ -66,7 +66,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Restart:
     """Where one engine's restart is."""
 
     phase: Phase = Phase.BEGIN
@@ -91,7 +91,7 @@ class Turn:
         return self.phase in (Phase.STOPPING, Phase.COMING)
 
 
-def following(turn: Turn, seen: Seen, rules: Rules) -> tuple[Turn, Act | None]:
+def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Restart, Action | None]:
     """The turn after a look, and what is to be done now."""
     if turn.since_s is None:
         turn = replace(turn, since_s=seen.now_s)
@@ -99,35 +99,35 @@ def following(turn: Turn, seen: Seen, rules: Rules) -> tuple[Turn, Act | None]:
     past_s = seen.now_s - turn.since_s
     match turn.phase:
         case Phase.BEGIN:
-            if seen.state and (seen.others or seen.is_only or seen.state not in SERVING | {HELD}):
-                return _enter(turn, Phase.LEAVING, seen), Act.HOLD
+            if seen.state and (seen.others or seen.is_only or seen.state not in SERVING | {DRAINING}):
+                return _enter(turn, Phase.LEAVING, seen), Action.HOLD
             if past_s > rules.stop_s and not seen.state:
                 return _fail(turn, "the controller does not answer, or does not know it"), None
             if past_s > rules.stop_s:
                 return _fail(turn, "no other engine of its pool is up, so users would be turned away"), None
         case Phase.LEAVING:
-            if seen.state and seen.state not in SERVING | {HELD}:
-                return _enter(turn, Phase.STOPPING, seen), Act.STOP
-            if past_s >= rules.leave_s and seen.state == HELD:
-                return following(_enter(turn, Phase.FINISHING, seen), seen, rules)
+            if seen.state and seen.state not in SERVING | {DRAINING}:
+                return _enter(turn, Phase.STOPPING, seen), Action.STOP
+            if past_s >= rules.leave_s and seen.state == DRAINING:
+                return next_step(_enter(turn, Phase.FINISHING, seen), seen, rules)
             if past_s > rules.leave_s + rules.stop_s:
                 return _fail(turn, "the controller does not say that it is out of rotation"), None
         case Phase.FINISHING:
             if seen.in_flight == 0:
-                return _enter(turn, Phase.STOPPING, seen), Act.STOP
+                return _enter(turn, Phase.STOPPING, seen), Action.STOP
             if past_s >= rules.finish_s:
                 left = replace(turn, left_behind=seen.in_flight)
-                return _enter(left, Phase.STOPPING, seen), Act.STOP
+                return _enter(left, Phase.STOPPING, seen), Action.STOP
         case Phase.STOPPING:
-            if seen.state and seen.state not in SERVING | {HELD}:
-                return _enter(turn, Phase.COMING, seen), Act.START
+            if seen.state and seen.state not in SERVING | {DRAINING}:
+                return _enter(turn, Phase.COMING, seen), Action.START
             if past_s > rules.stop_s:
                 return _fail(turn, "it was stopped, and the controller does not see that"), None
         case Phase.COMING:
             if seen.failed:
                 return _fail(turn, seen.failed), None
-            if seen.state in SERVING | {HELD}:
-                return _enter(turn, Phase.JOINING, seen), Act.RELEASE
+            if seen.state in SERVING | {DRAINING}:
+                return _enter(turn, Phase.JOINING, seen), Action.RELEASE
             if past_s > rules.start_s:
                 return _fail(turn, f"it did not come up within {rules.start_s:.0f} s"), None
         case Phase.JOINING:
@@ -139,9 +139,9 @@ def following(turn: Turn, seen: Seen, rules: Rules) -> tuple[Turn, Act | None]:
     return turn, None
 
 
-def _enter(turn: Turn, phase: Phase, seen: Seen) -> Turn:
+def _enter(turn: Restart, phase: Phase, seen: Observation) -> Restart:
     return replace(turn, phase=phase, since_s=seen.now_s)
 
 
-def _fail(turn: Turn, why: str) -> Turn:
+def _fail(turn: Restart, why: str) -> Restart:
     return replace(turn, phase=Phase.FAILED, why=why)

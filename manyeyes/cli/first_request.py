@@ -6,8 +6,8 @@ from typing import Any
 
 from manyeyes.cli import certificate, gateway_client
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
-from manyeyes.cli.terminal import attention, say
+from manyeyes.cli.errors import CliError
+from manyeyes.cli.terminal import print_line, print_warning
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
@@ -27,12 +27,12 @@ def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
     body = json.dumps({"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]})
     deadline = time.monotonic() + ATTEMPTS_S
     while True:
-        status, engine, seconds, said = gateway_client.ask(compose, body)
+        status, engine, seconds, said = gateway_client.send_chat(compose, body)
         if status == 200:
             return engine or "?", seconds
         # The gateway learns within a second or two of an engine that is up.
         if time.monotonic() > deadline:
-            raise Trouble(
+            raise CliError(
                 f"engines are up but the gateway gives no answer about a picture: {said or f'status {status}'}"
             )
         time.sleep(0.3)
@@ -42,32 +42,32 @@ def show(cluster: PlacedCluster, keys: ApiKeys, grafana: bool) -> None:
     """The end of `make up`."""
     base, trust = _address_and_trust(cluster)
     wanted = cluster.gateway.wants_key(keys)
-    say()
-    say(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
-    say(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
+    print_line()
+    print_line(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
+    print_line(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
     for pool in cluster.served_pools:
-        say(f"  Model         {pool.name}   ({_about(cluster, pool)})")
+        print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.controller.published:
-        say(f"  Operators     {base}/api/docs   (any name, the admin key as the password: make admin-key)")
+        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password: make admin-key)")
     if cluster.monitoring.enabled:
         if grafana:
-            say(f"  Dashboards    {base}/grafana/")
-        say(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
+            print_line(f"  Dashboards    {base}/grafana/")
+        print_line(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
     if cluster.tracing.starts_jaeger:
-        say(f"  Traces        http://127.0.0.1:{cluster.tracing.jaeger_port}/")
-    say()
-    say(f"  curl {trust}{base}/v1/chat/completions \\")
+        print_line(f"  Traces        http://127.0.0.1:{cluster.tracing.jaeger_port}/")
+    print_line()
+    print_line(f"  curl {trust}{base}/v1/chat/completions \\")
     if wanted:
-        say("    -H 'Authorization: Bearer YOUR-KEY' \\")
-    say("    -H 'Content-Type: application/json' \\")
-    say(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
-    say('         "messages": [{"role": "user", "content": "Hello"}]}\'')
-    say()
+        print_line("    -H 'Authorization: Bearer YOUR-KEY' \\")
+    print_line("    -H 'Content-Type: application/json' \\")
+    print_line(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
+    print_line('         "messages": [{"role": "user", "content": "Hello"}]}\'')
+    print_line()
     if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
-        attention("the tiny model has random weights: real vLLM answers, and says noise")
+        print_warning("the tiny model has random weights: real vLLM answers, and says noise")
     if any(_emulated(cluster, pool) for pool in cluster.served_pools):
-        attention("engines are emulated: answers are canned text, timings are not a GPU's")
-    say("  make status shows it, make logs follows it, make down ends it.")
+        print_warning("engines are emulated: answers are canned text, timings are not a GPU's")
+    print_line("  make status shows it, make logs follows it, make down ends it.")
 
 
 def _first_pool(cluster: PlacedCluster) -> Pool:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from manyeyes.cli import controller_client, gateway_client, readiness, start_failure, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import Trouble
+from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import ROOT, CommandFailed
-from manyeyes.cli.rolling.runner import Look
-from manyeyes.cli.rolling.state_machine import Rules
+from manyeyes.cli.rolling.runner import EngineStatus
+from manyeyes.cli.rolling.state_machine import RestartTimes
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import PlacedCluster
 
@@ -18,17 +18,19 @@ SLACK_S = 2.0
 """For nginx to ask the controller again and to hear its answer."""
 
 
-class Containers:
+class EngineContainers:
     """An Actuator (manyeyes/cli/rolling/runner.py)."""
 
     def __init__(self, cluster: Cluster, compose: Compose) -> None:
         self.cluster, self.compose = cluster, compose
         self.folder: Path = ROOT / compose.rendered
 
-    def look(self) -> dict[str, Look]:
+    def look(self) -> dict[str, EngineStatus]:
         pools = gateway_client.healthz(self.cluster).get("pools", [])
         return {
-            one["name"]: Look(pool["name"], one["state"], one["in_flight"]) for pool in pools for one in pool["engines"]
+            one["name"]: EngineStatus(pool["name"], one["state"], one["in_flight"])
+            for pool in pools
+            for one in pool["engines"]
         }
 
     def hold(self, name: str) -> None:
@@ -43,7 +45,7 @@ class Containers:
     def start(self, name: str) -> None:
         arguments = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"]
         self._compose(*arguments, name, what=f"{name} could not be started")
-        started_services.note(self.folder, [name])
+        started_services.record(self.folder, [name])
 
     def why_not_up(self, name: str) -> str:
         return f"it ends again and again: {self.last_words(name)}" if readiness.failed(self.compose, {name}) else ""
@@ -60,14 +62,14 @@ class Containers:
             self.compose(*arguments, timeout_s=self.cluster.shutdown.grace_s + 120)
         except (CommandFailed, TimeoutError) as error:
             details = error.output if isinstance(error, CommandFailed) else str(error)
-            raise Trouble(what, details=details) from error
+            raise CliError(what, details=details) from error
 
 
-def rules(cluster: PlacedCluster) -> Rules:
+def restart_times(cluster: PlacedCluster) -> RestartTimes:
     """Times of one engine's turn, from the configuration."""
     told_s = max(1, cluster.controller.dns_ttl_s) + SLACK_S
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
-    return Rules(
+    return RestartTimes(
         # One look of the controller more, so that what it says of requests in flight was seen after that.
         leave_s=told_s + cluster.controller.probe_interval_s,
         finish_s=cluster.shutdown.finish_s,
