@@ -1,6 +1,6 @@
 """`python -m loadtest.compare A B`: two runs beside each other, and which differences are more than noise.
 
-A run is a folder: of `make scale-proof` (its repeats are the spread) or of `make loadtest` (its time is cut into pieces, and
+A run is a folder: of `manyeyes scaling-report` (its repeats are the spread) or of `make loadtest` (its time is cut into pieces, and
 they are the spread). A difference is called noise where the ranges of the two overlap. Three values against three lie
 apart by chance once in ten times; more repeats make that rarer. Pieces of one run know nothing of what changes from run
 to run, so there the verdict is the weaker one; the last line says so.
@@ -71,7 +71,9 @@ def read_run_folder(folder: Path) -> tuple[str, Named, bool, bool]:
         return _proof(folder)
     if (folder / "summary.json").exists():
         return _single(folder)
-    raise NotARun(f"{folder} is no run: it has neither runs.jsonl (make scale-proof) nor summary.json (make loadtest)")
+    raise NotARun(
+        f"{folder} is no run: it has neither runs.jsonl (manyeyes scaling-report) nor summary.json (make loadtest)"
+    )
 
 
 def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
@@ -152,7 +154,9 @@ def document(a: Path, b: Path, rows: Sequence[Difference]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    p = argparse.ArgumentParser(prog="make compare", description="Two runs beside each other, and what of it is noise.")
+    p = argparse.ArgumentParser(
+        prog="manyeyes compare", description="Two runs beside each other, and what of it is noise."
+    )
     p.add_argument("a", type=Path)
     p.add_argument("b", type=Path)
     p.add_argument("--json", type=Path, help="writes the rows there, too")

@@ -51,7 +51,7 @@ class GatewayClient:
         status, said = self._ask("/v1/models", None, TIMEOUT_S)
         if status in (401, 403):
             raise GatewayUnusable(
-                f"{self.base} refuses the key ({status}: {_error_message(said)}). Give one with KEY= (`make key` makes one)."
+                f"{self.base} refuses the key ({status}: {_error_message(said)}). Give one with KEY= (`manyeyes key` makes one)."
             )
         return [one["id"] for one in said.get("data", ())] if status == 200 else []
 

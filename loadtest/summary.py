@@ -1,4 +1,4 @@
-"""A run in figures: on the terminal, as summary.json for programs and `make compare`, as summary.md for people."""
+"""A run in figures: on the terminal, as summary.json for programs and `manyeyes compare`, as summary.md for people."""
 
 from dataclasses import asdict
 from pathlib import Path

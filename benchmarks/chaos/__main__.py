@@ -1,4 +1,4 @@
-"""`python -m benchmarks.chaos`: the fault table on the running cluster, under load, as `make chaos` calls it. docs/chaos.md says what it means.
+"""`python -m benchmarks.chaos`: the fault table on the running cluster, under load, as `manyeyes chaos` calls it. docs/chaos.md says what it means.
 
 Exit codes: 0 every fault cost no more than it may; 1 one did, or the run is partial; 2 nothing was done; 130 Ctrl-C.
 """
@@ -34,7 +34,7 @@ COMMAND = "python -m benchmarks.chaos"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="make chaos", description="Faults on the running cluster, under load.")
+    p = argparse.ArgumentParser(prog="manyeyes chaos", description="Faults on the running cluster, under load.")
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     p.add_argument("--faults", default="", help="names with commas; `--list` prints them; default: all")
     p.add_argument("--list", action="store_true", help="print the faults of this cluster and do nothing")

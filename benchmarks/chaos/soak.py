@@ -1,7 +1,7 @@
-"""`python -m benchmarks.chaos.soak`: a long run at a share of what the cluster can do, with a fault every minute, as `make soak` calls it.
+"""`python -m benchmarks.chaos.soak`: a long run at a share of what the cluster can do, with a fault every minute, as `manyeyes soak` calls it.
 
 Struck are only parts whose loss costs no request: engines that are not alone, and what no request passes. The gateway, the controller and
-the page are left alone, because a restart would hide what they gain in memory; `make chaos` has their faults.
+the page are left alone, because a restart would hide what they gain in memory; `manyeyes chaos` has their faults.
 Exit codes: 0 nothing lost and nothing grows; 1 something is; 2 nothing was done; 130 Ctrl-C.
 """
 
@@ -56,7 +56,7 @@ class SoakMinute:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="make soak", description="A long run with a fault every minute.")
+    p = argparse.ArgumentParser(prog="manyeyes soak", description="A long run with a fault every minute.")
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     p.add_argument("--minutes", type=int, default=60)
     p.add_argument(

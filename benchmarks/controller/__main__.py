@@ -1,4 +1,4 @@
-"""What the controller itself costs: `make bench-controller`. Prints one line per figure; README.md says what they mean."""
+"""What the controller itself costs: `manyeyes bench controller`. Prints one line per figure; README.md says what they mean."""
 
 import argparse
 import os

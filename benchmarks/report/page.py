@@ -56,7 +56,7 @@ def page(results: BenchmarkResults, raw: str) -> str:
     head = f"""\
 # Gateways side by side
 
-Made by `{about["command"]}` (`make bench-gateway` runs all of it) from raw results; do not edit. Median (lowest-highest) of
+Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw results; do not edit. Median (lowest-highest) of
 {results.repeats} interleaved repeat(s). Everything with engines is *emulated*: compare gateways, do not read a GPU's speed from it.
 {quick}
 | what | |

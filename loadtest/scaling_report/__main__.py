@@ -1,4 +1,4 @@
-"""`python -m loadtest.scaling_report`: as `make scale-proof` calls it. docs/loadtest.md says what it means.
+"""`python -m loadtest.scaling_report`: as `manyeyes scaling-report` calls it. docs/loadtest.md says what it means.
 
 Exit codes: 0 proven; 1 partial, or a threshold was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
 """
@@ -50,7 +50,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="make scale-proof", description="The same work on 1, 2, 3 ... engines, and a page."
+        prog="manyeyes scaling-report", description="The same work on 1, 2, 3 ... engines, and a page."
     )
     p.add_argument("--counts", type=numbers, default=(1, 2, 3), help="numbers of engines; 1 is always one of them")
     p.add_argument("--repeats", type=int, default=3, help="at least 3 to see a spread")
@@ -236,8 +236,9 @@ def _report(
     out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = f"Go on with: make scale-proof COUNTS={','.join(map(str, options.counts))} ARGS='--out {_shown(out)}'" + (
-        " and the other settings as before"
+    again = (
+        f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} ARGS='--out {_shown(out)}'"
+        + (" and the other settings as before")
     )
     if not found:
         console.print(f"  no  {trouble or 'nothing was measured'}. {again}")

@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
     "small picture": (12, (448, 320)),
     "large picture": (12, (1056, 800)),
 }
-"""Words, and the picture's size. None of these sizes was measured by `make calibrate`."""
+"""Words, and the picture's size. None of these sizes was measured by `manyeyes calibrate`."""
 ANSWER_TOKENS = 32
 MOST_PAUSE_S = 0.5
 STARTS_IN_S = 30.0
@@ -189,7 +189,7 @@ def parser() -> CalibrationParser:
     p = CalibrationParser(prog="python -m manyeyes.calibration.emulator_validation", description=__doc__)
     p.add_argument("--url", default="http://127.0.0.1:8000", help="the real engine's own address")
     p.add_argument("--model", default="")
-    p.add_argument("--profile", default="build/calibrate/profile.yaml", help="as `make calibrate` wrote it")
+    p.add_argument("--profile", default="build/calibrate/profile.yaml", help="as `manyeyes calibrate` wrote it")
     p.add_argument("--users", type=count, nargs="+", default=[1, 4])
     p.add_argument("--requests", type=count, default=16, help="of each user, in each repeat")
     p.add_argument("--repeats", type=count, default=3)

@@ -27,7 +27,7 @@ def ensure() -> None:
         # The cluster serves without it; only changes by API are refused.
         print_warning(f"no admin key could be made in {secrets.folder()}: {error}")
         return
-    print_ok(f"{FILE} is new in the secrets folder; `make admin-key` prints it")
+    print_ok(f"{FILE} is new in the secrets folder; `manyeyes admin-key` prints it")
 
 
 def read() -> str:

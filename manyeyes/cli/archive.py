@@ -1,4 +1,4 @@
-"""The file that `make backup` writes and `make restore` reads: a tar with a list of its members and their sums, closed to others."""
+"""The file that `manyeyes backup` writes and `manyeyes restore` reads: a tar with a list of its members and their sums, closed to others."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""`make backup`, `make restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
+"""`manyeyes backup`, `manyeyes restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ def restore(config: Path, source: str) -> None:
     if "users" not in names and not users_path(config, cluster).exists():
         print_warning(
             "this backup is of a version that left out the users of the page, so that nobody has to log in. "
-            "If there were users, add each with make user NAME= before make up."
+            "If there were users, add each with manyeyes user NAME before make up."
         )
 
 

@@ -48,7 +48,7 @@ def show(cluster: PlacedCluster, keys: ApiKeys, grafana: bool) -> None:
     for pool in cluster.served_pools:
         print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.controller.published:
-        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password: make admin-key)")
+        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password: manyeyes admin-key)")
     if cluster.monitoring.enabled:
         if grafana:
             print_line(f"  Dashboards    {base}/grafana/")
@@ -92,7 +92,7 @@ def _keys(keys: ApiKeys, wanted: bool) -> str:
     names = [key.name for key in keys.keys]
     listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
     if wanted:
-        return f"keys: {listed}" if names else "a key is wanted and there is none: make key NAME=alice, then make up"
+        return f"keys: {listed}" if names else "a key is wanted and there is none: manyeyes key alice, then make up"
     return f"keys: {listed}; others may ask too" if names else "any key will do"
 
 

@@ -1,4 +1,4 @@
-"""`make pin-images`: every image that others publish, by its digest, so that what runs is what was tried. Asks registries; pulls nothing."""
+"""`manyeyes pin-images`: every image that others publish, by its digest, so that what runs is what was tried. Asks registries; pulls nothing."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`make report`: one page of the last hours, from Prometheus and the controller's events."""
+"""`manyeyes report`: one page of the last hours, from Prometheus and the controller's events."""
 
 import time
 from datetime import datetime
@@ -45,7 +45,7 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(
-            render_report(about, cluster.name, events, notices, f"make report HOURS={hours:g}"), encoding="utf-8"
+            render_report(about, cluster.name, events, notices, f"manyeyes report --hours {hours:g}"), encoding="utf-8"
         )
     except OSError as error:
         raise CliError(f"{file} could not be written: {error.strerror}") from error

@@ -51,7 +51,7 @@ class Gateway(Section):
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in secrets/."""
     keys_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "api-keys.yaml"
-    """API keys, hashed, beside this file; `make key NAME=` adds one. While it does not exist nobody needs a key."""
+    """API keys, hashed, beside this file; `manyeyes key NAME` adds one. While it does not exist nobody needs a key."""
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only while there are no keys."""
 
@@ -110,7 +110,7 @@ class Controller(Section):
     scaling_interval_s: float = Field(5, gt=0, le=300)
     """Pause between two scaling decisions."""
     record_load: bool = False
-    """true: what each decision saw is written to the state volume, a file a day, for `make autoscale-replay`. About 2 MB a day and
+    """true: what each decision saw is written to the state volume, a file a day, for `manyeyes replay`. About 2 MB a day and
     pool, kept for 14 days."""
     gpu_metrics_url: (
         Annotated[
@@ -210,7 +210,7 @@ class Images(Section):
     emulator: ImageReference = "manyeyes/emulator:0.1.0"
     """Built from this repository."""
     loadtest: ImageReference = "manyeyes/loadtest:0.1.0"
-    """Built from this repository, when its page is asked for (make loadtest-page)."""
+    """Built from this repository, when its page is asked for (manyeyes locust)."""
 
 
 GpuSharing = Literal["time_slicing", "mps"]

@@ -12,7 +12,7 @@ from manyeyes.config import documents, named_entries
 from manyeyes.config.base import Section
 from manyeyes.config.documents import DocumentError, FileProblems
 
-HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `make key NAME=` adds one.\n"
+HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `manyeyes key NAME` adds one.\n"
 
 
 class KeysError(FileProblems):

@@ -15,7 +15,9 @@ from manyeyes.config import documents, named_entries
 from manyeyes.config.base import Section
 from manyeyes.config.documents import DocumentError, FileProblems
 
-HEAD = "# Who may open the page. Passwords are hashed (scrypt). `make user NAME=` adds one, or gives a new password.\n"
+HEAD = (
+    "# Who may open the page. Passwords are hashed (scrypt). `manyeyes user NAME` adds one, or gives a new password.\n"
+)
 LOG_N, R, P = 14, 8, 1
 """scrypt's cost: 16 MiB and some tens of milliseconds a password."""
 FORM = re.compile(r"scrypt\$([0-9]{2})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)")
@@ -61,7 +63,7 @@ class Users(Section):
 WANTED = {
     "users": "a list of users",
     "name": "letters, digits and . _ @ -, at most 64, a letter or digit first",
-    "password": "a hash as `make user` writes it",
+    "password": "a hash as `manyeyes user` writes it",
 }
 NOBODY = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 32))
 """What a password is held against when nobody has the name: it takes as long."""
@@ -110,7 +112,9 @@ def _parse(text: str, path: Path) -> Users:
             ],
         ) from error
     if not users.users:
-        raise UsersError(path, ["has no user; `make user NAME=` adds one, or delete the file to open the page to all"])
+        raise UsersError(
+            path, ["has no user; `manyeyes user NAME` adds one, or delete the file to open the page to all"]
+        )
     if problems := list(named_entries.find_repeated([user.name for user in users.users], "users")):
         raise UsersError(path, problems)
     return users

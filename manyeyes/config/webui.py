@@ -37,7 +37,7 @@ class WebUi(Section):
     )
     """The line under the title."""
     users_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "users.yaml"
-    """Who may open the page, with hashed passwords, beside this file; `make user NAME=` adds one. While it does not exist nobody
+    """Who may open the page, with hashed passwords, beside this file; `manyeyes user NAME` adds one. While it does not exist nobody
     logs in."""
     login_h: float = Field(12, gt=0, le=24 * 90)
     """Hours until who logged in has to do it again."""

@@ -1,4 +1,4 @@
-"""`python -m manyeyes.planner plan|policies`: what `make plan` and `make plan-policies` call.
+"""`python -m manyeyes.planner plan|policies`: what `manyeyes plan` and `manyeyes plan-policies` call.
 
 Exit codes: 0 found, 1 not good enough with any (or the given) number of GPUs, 2 a wrong value, 130 Ctrl-C.
 """

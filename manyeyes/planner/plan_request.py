@@ -69,7 +69,7 @@ def profile_of(gpu: str, pool: Pool) -> TimingProfile:
             return profile.load_profile(name)
     raise UnknownGpu(
         f"GPU={gpu} POOL={pool.name}: there is no profile of {pool.model} on that GPU; known: "
-        f"{', '.join(profile.profile_names())}, or a file that `make calibrate` wrote"
+        f"{', '.join(profile.profile_names())}, or a file that `manyeyes calibrate` wrote"
     )
 
 

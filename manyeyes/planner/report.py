@@ -49,7 +49,7 @@ def caveat(ask: PlanRequest) -> str:
     """What these numbers are."""
     return (
         f"Estimate: simulated with the emulator's physics of one {ask.card.profile.gpu} with {ask.card.profile.model}. "
-        "No GPU was used; `make calibrate` measures yours."
+        "No GPU was used; `manyeyes calibrate` measures yours."
     )
 
 

@@ -9,7 +9,7 @@ from tests.alert_drill.faults import FAULTS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RAW = DOCS / "alert-drill.jsonl"
 PAGE = DOCS / "alert-drill.md"
-BEGIN, END = "<!-- made by `make alert-drill` -->\n", "<!-- until here -->\n"
+BEGIN, END = "<!-- made by `tests/run alert-drill` -->\n", "<!-- until here -->\n"
 
 
 def read() -> list[dict[str, Any]]:

@@ -7,7 +7,10 @@ from manyeyes.config.scaling import Down, Keep, Scaling, Target
 from tests.autoscaling_simulation.day import Outcome, Setting, play
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/scaling.md"
-BEGIN, END = "<!-- simulated days: made by `make simulated-day` -->", "<!-- end of simulated days -->"
+BEGIN, END = (
+    "<!-- simulated days: made by `.venv/bin/python -m tests.autoscaling_simulation` -->",
+    "<!-- end of simulated days -->",
+)
 SEEDS = range(8)
 DEFAULT = Target(in_flight=9)
 """A fifth of the 48 requests that an RTX 4090 with 8B-FP8 runs at once: what a pool gets without a target."""

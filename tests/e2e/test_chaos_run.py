@@ -1,4 +1,4 @@
-"""A running cluster struck, saved and brought back, as an operator does it: make chaos, make backup, make restore."""
+"""A running cluster struck, saved and brought back, as an operator does it: manyeyes chaos, manyeyes backup, manyeyes restore."""
 
 import json
 import os

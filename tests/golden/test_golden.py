@@ -21,7 +21,9 @@ IN_GIT = ("base/", "engines/cuda/", "overlays/one-node/")
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_configuration_renders_to_its_golden_files(case: str) -> None:
-    assert rendered(case) == files_below(GOLDEN / case), "look at the difference, then `make golden`"
+    assert rendered(case) == files_below(GOLDEN / case), (
+        "look at the difference, then `.venv/bin/python -m tests.golden.make`"
+    )
 
 
 def test_the_committed_default_is_what_the_committed_configuration_renders_to() -> None:

@@ -1,6 +1,6 @@
 """A cluster of processes with its own Prometheus and Alertmanager: the rules work out, and faults raise their alert and no other.
 
-The whole table of faults is `make alert-drill`; here are three of them.
+The whole table of faults is `tests/run alert-drill`; here are three of them.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`make calibrate` on an emulated engine, whose true numbers are known; and on what cannot be measured."""
+"""`manyeyes calibrate` on an emulated engine, whose true numbers are known; and on what cannot be measured."""
 
 import http.server
 import threading

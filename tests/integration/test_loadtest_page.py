@@ -89,7 +89,7 @@ def test_the_gateway_wants_a_key_for_it_and_says_when_it_does_not_run(page: Page
     assert page.client.get(outside).status_code == 401
     known = page.client.get(outside, auth=("any", KEY))
     assert known.status_code == 503
-    assert "make loadtest-page" in known.text
+    assert "manyeyes locust" in known.text
     moved = page.client.get(f"{page.cluster.url}/locust")
     assert (moved.status_code, moved.headers["location"]) == (301, "/locust/")
 

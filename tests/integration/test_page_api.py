@@ -230,5 +230,5 @@ def test_an_engine_is_drained_and_resumed_with_the_key_and_not_without(client: C
 
 def test_a_load_test_that_does_not_run_is_told(client: Client) -> None:
     assert client.predict(api_name="/load_stats") == {"state": "absent"}
-    with pytest.raises(AppError, match="make loadtest-page"):
+    with pytest.raises(AppError, match="manyeyes locust"):
         client.predict(10, api_name="/load_start")

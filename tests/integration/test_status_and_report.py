@@ -1,4 +1,4 @@
-"""`make status`, `make report` and the GPU dashboard on a real controller, real engines (emulated), a real Prometheus and its rules."""
+"""`make status`, `manyeyes report` and the GPU dashboard on a real controller, real engines (emulated), a real Prometheus and its rules."""
 
 import contextlib
 import json

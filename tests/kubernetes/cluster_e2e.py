@@ -1,4 +1,4 @@
-"""`make k8s-proof`: the long form of tests/integration/test_kubernetes_membership.py, by address and by SRV. Prints what came of it.
+"""`tests/run kubernetes`: the long form of tests/integration/test_kubernetes_membership.py, by address and by SRV. Prints what came of it.
 
 Fifty pods in one process, DNS as CoreDNS answers it, the real nginx on the rendered files, users who ask without pause.
 """

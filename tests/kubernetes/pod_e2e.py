@@ -1,4 +1,4 @@
-"""`make k8s-pod-proof`: a rendered pod's own containers under its own security settings, by Docker: real vLLM on CPU, the tiny model.
+"""`tests/run kubernetes-pod`: a rendered pod's own containers under its own security settings, by Docker: real vLLM on CPU, the tiny model.
 
 No kubelet: what a pod's spec says of user, root, capabilities, mounts, command and environment is given to `docker run`. The download Job brings the
 model, the init container waits for it, the engine starts, the startup probe asks its picture, the preStop hook lets it go.

@@ -1,4 +1,4 @@
-"""`make calibrate` on an emulated engine, whose true numbers are known: it finds them."""
+"""`manyeyes calibrate` on an emulated engine, whose true numbers are known: it finds them."""
 
 from pathlib import Path
 

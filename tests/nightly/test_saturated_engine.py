@@ -1,4 +1,4 @@
-"""A saturated engine for the promised ten minutes, with the settings that ship. `make bench-controller` prints its figures."""
+"""A saturated engine for the promised ten minutes, with the settings that ship. `manyeyes bench controller` prints its figures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`make scale-proof` from its first measurement to its verdict. What one phase comes to, and wrong words: tests/integration."""
+"""`manyeyes scaling-report` from its first measurement to its verdict. What one phase comes to, and wrong words: tests/integration."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""`make swarm-proof`: the rendered stack on a swarm of one node, with emulated engines, for real.
+"""`tests/run swarm`: the rendered stack on a swarm of one node, with emulated engines, for real.
 
 Turns the Docker daemon into a swarm and back: refused where it is in one already. Deploys, asks, scales a pool 2 -> 6 -> 2 under load,
 updates it, kills an engine, and prints what came of each. Leaves no stack, no volume, no swarm and no network behind.

@@ -1,4 +1,4 @@
-"""What `make audit` says: a package that nobody could be asked about does not look clean."""
+"""What `requirements/run-audit` says: a package that nobody could be asked about does not look clean."""
 
 from requirements.audited import told
 

@@ -1,4 +1,4 @@
-"""The archive of `make backup`: whole, closed to others, and refused when it is not what was written."""
+"""The archive of `manyeyes backup`: whole, closed to others, and refused when it is not what was written."""
 
 import io
 import json

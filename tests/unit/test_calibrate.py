@@ -93,7 +93,7 @@ def test_an_engine_without_pictures_keeps_the_numbers_it_was_given() -> None:
 
 def test_the_written_profile_can_be_read_and_names_the_source_of_each_number() -> None:
     found = fit_profile(measured(TRUE), 'One "GPU" \\ 24GB', "m", 70_000, BASE)
-    written = profile_yaml(found, "a card", "vLLM 0.32.0", "2026-01-01", "make calibrate")
+    written = profile_yaml(found, "a card", "vLLM 0.32.0", "2026-01-01", "manyeyes calibrate")
     assert profile.parse_profile(yaml.safe_load(written), "here") == found.profile
     numbers = [line for line in written.splitlines() if not line.startswith(("#", "gpu", "model"))]
     assert all("# measured: " in line or line.endswith("# estimate") for line in numbers)

@@ -24,7 +24,7 @@ def test_it_is_random_closed_to_others_and_not_printed(folder: Path, capsys: pyt
     assert all(len(key) >= 40 for key in keys)
     assert (folder / "admin.key").stat().st_mode & 0o777 == 0o640
     said = capsys.readouterr().out
-    assert "make admin-key" in said
+    assert "manyeyes admin-key" in said
     assert not any(key in said for key in keys)
 
 

@@ -143,9 +143,9 @@ def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it(
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("up"))
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("draining", "The disk is full."))
-    said = left_out(caught.value, "make resume ENGINE=a lets it in")
+    said = left_out(caught.value, "manyeyes resume a lets it in")
     assert said.startswith("a could not be restarted: The disk is full. ")
-    assert said.endswith("a may be out of rotation: make resume ENGINE=a lets it in")
+    assert said.endswith("a may be out of rotation: manyeyes resume a lets it in")
     assert "interrupted" not in said
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Interrupted())

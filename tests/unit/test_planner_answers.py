@@ -1,4 +1,4 @@
-"""What `make plan` answers: numbers of GPUs, the breaking point, pages, and one line for each wrong value."""
+"""What `manyeyes plan` answers: numbers of GPUs, the breaking point, pages, and one line for each wrong value."""
 
 from pathlib import Path
 

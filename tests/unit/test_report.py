@@ -113,7 +113,7 @@ def test_the_page_shows_what_was_missed_alerts_that_last_and_events_of_its_time_
     lines = {"requests": [line(1, 2, 3, pool="big")], "p95": [line(0.5, 0.6, pool="big")]}
     marks = (AlertSpan("a load test", START + 60, START + 120),)
     text = render_report(
-        about(WELL, LATE, lines=lines, alerts=alerts, marks=marks), "cluster", events, [], "make report"
+        about(WELL, LATE, lines=lines, alerts=alerts, marks=marks), "cluster", events, [], "manyeyes report"
     )
     assert '<h1 class="bad">Users were not well: small missed its objective</h1>' in text
     assert '<td class="bad">90.0 %' in text

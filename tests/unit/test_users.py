@@ -1,4 +1,4 @@
-"""The users file of the page: what `make user` writes, what is wrong in one, and whose password it is."""
+"""The users file of the page: what `manyeyes user` writes, what is wrong in one, and whose password it is."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"users": [{"name": "alice", "password": "secret"}]}, "users[alice].password wants a hash as `make user`"),
+        ({"users": [{"name": "alice", "password": "secret"}]}, "users[alice].password wants a hash as `manyeyes user`"),
         ({"users": [{"name": "alice", "password": GOOD.replace("$14$", "$31$")}]}, "users[alice].password wants"),
         ({"users": [{"name": "alice"}]}, "users[alice].password is missing"),
         ({"users": [{"name": "alice", "password": GOOD, "admin": True}]}, "users[alice].admin is not a setting"),

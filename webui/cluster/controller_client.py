@@ -103,7 +103,7 @@ class ControllerClient:
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not key.strip():
-            raise UserError(_("This wants the admin key."), _("`make admin-key` prints it; type it above."))
+            raise UserError(_("This wants the admin key."), _("`manyeyes admin-key` prints it; type it above."))
         headers = {"Authorization": f"Bearer {key.strip()}"}
         try:
             response = await self._client.post(

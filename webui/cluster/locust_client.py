@@ -26,7 +26,7 @@ RUN_STATES = {
 
 
 def locust_absent_error() -> UserError:
-    return UserError(_("The load test does not run."), _("`make loadtest-page` starts it; then start a run here."))
+    return UserError(_("The load test does not run."), _("`manyeyes locust` starts it; then start a run here."))
 
 
 class LocustClient:

@@ -41,7 +41,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
             gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="said")
             key = gr.Textbox(
                 label=_("Admin key"),
-                info=_("`make admin-key` prints it. It stays in this page and is kept nowhere."),
+                info=_("`manyeyes admin-key` prints it. It stays in this page and is kept nowhere."),
                 type="password",
                 max_lines=1,
                 elem_id="admin-key",

@@ -1,4 +1,4 @@
-"""`make restart-rolling`, `make drain`, `make resume`: engines go and come back while users are on."""
+"""`make restart-rolling`, `manyeyes drain`, `manyeyes resume`: engines go and come back while users are on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ def restart_rolling(config: Path, pool: str) -> None:
         if one.state == DRAINING and name in names
     ]
     if drained:
-        print_warning(f"drained, so left alone: {', '.join(drained)} (make resume ENGINE={drained[0]} lets it in)")
+        print_warning(f"drained, so left alone: {', '.join(drained)} (manyeyes resume {drained[0]} lets it in)")
     names = [name for name in names if name in there and name not in drained]
     if not names:
         raise CliError("there is no engine of ours to restart")
@@ -99,7 +99,7 @@ def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence
                     details=compose.logs(name, 25),
                 ) from error
             except LeftOutOfRotation as error:
-                remedy = "make up starts it" if error.may_be_stopped else f"make resume ENGINE={name} lets it in"
+                remedy = "make up starts it" if error.may_be_stopped else f"manyeyes resume {name} lets it in"
                 details = getattr(error.cause, "details", "") or getattr(error.again, "details", "")
                 raise CliError(left_out(error, remedy), details=details) from error
             except CliError as error:
@@ -177,18 +177,18 @@ def _bring_models(compose: Compose) -> None:
 
 
 def drain(config: Path, engine: str) -> None:
-    """`make drain ENGINE=`: out of rotation until `make resume`; says what it still works on."""
+    """`manyeyes drain ENGINE`: out of rotation until `manyeyes resume`; says what it still works on."""
     cluster, compose = _named(config, engine)
-    after = controller_client.drain(compose, cluster, engine, "make drain")
+    after = controller_client.drain(compose, cluster, engine, "manyeyes drain")
     print_ok(
-        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. make resume ENGINE={engine} lets it in."
+        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. manyeyes resume {engine} lets it in."
     )
 
 
 def resume(config: Path, engine: str) -> None:
-    """`make resume ENGINE=`."""
+    """`manyeyes resume ENGINE`."""
     cluster, compose = _named(config, engine)
-    after = controller_client.resume(compose, cluster, engine, "make resume")
+    after = controller_client.resume(compose, cluster, engine, "manyeyes resume")
     print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
 
 

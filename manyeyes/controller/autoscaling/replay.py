@@ -130,7 +130,7 @@ def _from_prometheus(text: str, pool: str) -> Iterable[PoolLoad]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make autoscale-replay", description=__doc__)
+    parser = argparse.ArgumentParser(prog="manyeyes replay", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--pool", required=True)
     parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))

@@ -18,7 +18,7 @@ from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
-BEARER = HTTPBearer(auto_error=False, description="The admin key: `make admin-key` prints it.")
+BEARER = HTTPBearer(auto_error=False, description="The admin key: `manyeyes admin-key` prints it.")
 """Only told here, so that the OpenAPI page has its button; middleware.py asks for it."""
 
 

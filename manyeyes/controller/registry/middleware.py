@@ -100,14 +100,14 @@ class AdminAuthMiddleware:
             raise ApiError(
                 401,
                 "missing_admin_key",
-                "This call wants the admin key, as `Authorization: Bearer KEY`; `make admin-key` prints it.",
+                "This call wants the admin key, as `Authorization: Bearer KEY`; `manyeyes admin-key` prints it.",
             )
         try:
             right = self.key.matches(given)
         except NoAdminKey as error:
             raise ApiError(403, "no_admin_key", str(error)) from error
         if not right:
-            raise ApiError(401, "wrong_admin_key", "This is not the admin key; `make admin-key` prints it.")
+            raise ApiError(401, "wrong_admin_key", "This is not the admin key; `manyeyes admin-key` prints it.")
 
 
 def _bearer(authorization: str) -> str | None:

@@ -32,7 +32,7 @@ WHO = DashboardRow(
         DashboardPanel(
             "Requests per key",
             "Requests by the name of the client's API key, per second; one line at 0 where nobody has a key. "
-            "Worry when one key asks far more than it should: give it limits with make key.",
+            "Worry when one key asks far more than it should: give it limits with manyeyes key.",
             "reqps",
             {"{{key}}": "sum by (key) (rate(manyeyes_key_requests_total[$__rate_interval])) or vector(0)"},
         ),

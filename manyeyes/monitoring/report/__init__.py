@@ -1,1 +1,1 @@
-"""`make report`: the last hours as one page that needs nothing else."""
+"""`manyeyes report`: the last hours as one page that needs nothing else."""

@@ -57,7 +57,7 @@ class SwarmConfigs:
         return {"source": key, "target": target, "mode": 0o444}
 
 
-HEADER = "# Made by `make swarm` from config/cluster.yaml. Do not edit: the next `make swarm` writes it anew.\n"
+HEADER = "# Made by `manyeyes swarm` from config/cluster.yaml. Do not edit: the next `manyeyes swarm` writes it anew.\n"
 MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
 DOCKERS_DNS = "127.0.0.11"
 GPU = "NVIDIA-GPU"
