@@ -29,7 +29,7 @@ def print_line(text: str = "") -> None:
 
 
 def print_ok(text: str) -> None:
-    _marked("print_ok", text)
+    _marked("ok", text)
 
 
 def print_warning(text: str) -> None:
