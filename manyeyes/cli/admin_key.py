@@ -3,15 +3,17 @@
 import contextlib
 import os
 import secrets as randomness
+from pathlib import Path
 
 from manyeyes.cli import secrets
 from manyeyes.cli.errors import CliError
+from manyeyes.cli.next_command import next_command
 from manyeyes.cli.terminal import print_ok, print_warning
 
 FILE = "admin.key"
 
 
-def ensure() -> None:
+def ensure(config: Path) -> None:
     """Makes the key where there is none; never touches one that is there."""
     path = secrets.folder() / FILE
     if path.exists():
@@ -27,7 +29,7 @@ def ensure() -> None:
         # The cluster serves without it; only changes by API are refused.
         print_warning(f"no admin key could be made in {secrets.folder()}: {error}")
         return
-    print_ok(f"{FILE} is new in the secrets folder; `manyeyes admin-key` prints it")
+    print_ok(f"{FILE} is new in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
 
 
 def read() -> str:

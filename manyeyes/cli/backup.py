@@ -1,4 +1,4 @@
-"""`manyeyes backup`, `manyeyes restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
+"""`manyeyes backup|restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
 
 import contextlib
 import json
@@ -13,10 +13,12 @@ from manyeyes.cli import archive, docker_install, env_file, secrets, started_ser
 from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.cli.next_command import next_command
+from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import print_ok, print_warning, step
 from manyeyes.cli.volumes import Volumes
 from manyeyes.config import secret_files
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 
@@ -45,7 +47,7 @@ def backup(config: Path, out: str) -> Path:
 def restore(config: Path, source: str) -> None:
     """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises Trouble."""
     if not source:
-        raise CliError("which backup? Say FROM=build/backup/....tar.gz")
+        raise CliError("which backup? Name its file: build/backup/....tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         try:
             about, members = archive.read(Path(source), Path(folder))
@@ -55,7 +57,9 @@ def restore(config: Path, source: str) -> None:
             raise CliError(f"{source} is not taken: {error}. Nothing was changed.") from error
         docker_install.ensure()
         if Compose(about.project).runs():
-            raise CliError(f"the cluster '{about.project}' runs: make down, then this again. Nothing was changed.")
+            raise CliError(
+                f"the cluster '{about.project}' runs: {next_command('down', config=config)}, then this again. Nothing was changed."
+            )
         with step(f"restoring '{about.project}' of {about.at}") as current:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             _install(members["config/cluster.yaml"], config, stamp)
@@ -74,11 +78,11 @@ def restore(config: Path, source: str) -> None:
             for name, member in members.items():
                 if name.startswith("volumes/"):
                     volumes.put(name.removeprefix("volumes/").removesuffix(".tar"), member.path)
-            current.outcome = f"'{about.project}' is as it was at {about.at}: make up"
+            current.outcome = f"'{about.project}' is as it was at {about.at}: {next_command('up', config=config)}"
     if "users" not in names and not users_path(config, cluster).exists():
         print_warning(
             "this backup is of a version that left out the users of the page, so that nobody has to log in. "
-            "If there were users, add each with manyeyes user NAME before make up."
+            "If there were users, add each with `manyeyes user NAME` before the cluster starts."
         )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from manyeyes.cli import host_info, secrets
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import print_warning
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 
 DAYS = 825

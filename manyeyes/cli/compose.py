@@ -9,6 +9,7 @@ from typing import Any
 from manyeyes.cli import docker_install, host_info, secrets
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
+from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_lines import format_sentence, read_line
 
 
@@ -28,6 +29,12 @@ class Compose:
             "MANYEYES_PROJECT": project,
             "MANYEYES_SECRETS_GROUP": str(secrets.group()),
         }
+
+    @classmethod
+    def of_started(cls, project: str) -> "Compose":
+        """With what this host's cluster was started from; where nothing was rendered here, with the committed files."""
+        own = cls(project)
+        return own if (ROOT / own.rendered).exists() else cls(project, Path("compose/rendered/default"))
 
     def __call__(
         self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None

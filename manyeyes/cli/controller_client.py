@@ -8,11 +8,12 @@ from typing import Any
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import print_warning, step
+from manyeyes.cli.terminal import print_line, print_warning, step
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import fingerprint_of_file
+from manyeyes.config.loader import fingerprint_of_file, load
 
 PORT = 8081
+SET_REPLICAS = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
 TIMEOUT_S = 10
 POLL_S = 0.3
 IN_FORCE_WITHIN_S = 45.0
@@ -74,6 +75,17 @@ def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
     """What is in the file and waits for a person."""
     for need in configuration(compose, cluster).get("needs", []):
         print_warning(need)
+
+
+def scale(config: Path, engines: str, pool: str) -> int:
+    """The exit code of manyeyes/controller/autoscaling/set_replicas.py: 0 done, 1 not within its time, 2 refused. Raises CliError."""
+    compose = Compose(load(config).name)
+    compose.must_run()
+    try:
+        compose("exec", "-T", "controller", *SET_REPLICAS, engines, "--pool", pool, on_line=print_line)
+    except CommandFailed as error:
+        return error.status
+    return 0
 
 
 def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli import admin_key, certificate, docker_install, env_file, host_info, secrets
-from manyeyes.cli.errors import CliError
+from manyeyes.cli import admin_key, certificate, docker_install, env_file, gpu_discovery, host_info, secrets
+from manyeyes.cli.compose import Compose
+from manyeyes.cli.errors import EXIT_UNUSABLE, CliError
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.process import ROOT
-from manyeyes.cli.terminal import print_line
+from manyeyes.cli.terminal import print_error, print_line
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Images
-from manyeyes.config.loader import keys_path, users_path
+from manyeyes.config.keys import load_keys
+from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
@@ -42,6 +44,22 @@ class Check:
     found: str
     remedy: str = ""
     """Empty: it is enough."""
+
+
+def doctor(config: Path, flavour: str) -> int:
+    """The exit code: 2 where something is missing that the cluster needs."""
+    cluster = load(config)
+    load_keys(keys_path(config, cluster))
+    docker = host_info.docker()
+    print_line(f"ManyEyes, {config}, {host_info.system()}")
+    try:
+        found = gpu_discovery.discover(cluster, docker, flavour, cluster.name, dict(os.environ))
+    except CliError as error:
+        for problem in error.problems:
+            print_error(problem)
+        return EXIT_UNUSABLE
+    is_running = bool(docker.server) and Compose(cluster.name).runs()
+    return 0 if show(run_checks(cluster, docker, found, is_running, config)) else EXIT_UNUSABLE
 
 
 def run_checks(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
-from manyeyes.cli.process import ROOT
+from manyeyes.config.checkout import ROOT
 
 BEGIN = "# --- kept by `make up`: what this host runs; `make down` removes it ---"
 END = "# --- end ---"

@@ -2,11 +2,13 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from manyeyes.cli import certificate, gateway_client
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
+from manyeyes.cli.next_command import next_command
 from manyeyes.cli.terminal import print_line, print_warning
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
@@ -38,17 +40,18 @@ def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
         time.sleep(0.3)
 
 
-def show(cluster: PlacedCluster, keys: ApiKeys, grafana: bool) -> None:
+def show(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafana: bool) -> None:
     """The end of `make up`."""
     base, trust = _address_and_trust(cluster)
     wanted = cluster.gateway.wants_key(keys)
     print_line()
     print_line(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
-    print_line(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted)})")
+    print_line(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted, config)})")
     for pool in cluster.served_pools:
         print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.controller.published:
-        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password: manyeyes admin-key)")
+        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password:")
+        print_line(f"                {next_command('admin-key', config=config)})")
     if cluster.monitoring.enabled:
         if grafana:
             print_line(f"  Dashboards    {base}/grafana/")
@@ -67,7 +70,8 @@ def show(cluster: PlacedCluster, keys: ApiKeys, grafana: bool) -> None:
         print_warning("the tiny model has random weights: real vLLM answers, and says noise")
     if any(_emulated(cluster, pool) for pool in cluster.served_pools):
         print_warning("engines are emulated: answers are canned text, timings are not a GPU's")
-    print_line("  make status shows it, make logs follows it, make down ends it.")
+    for action, purpose in (("status", "shows it"), ("logs", "follows it"), ("down", "ends it")):
+        print_line(f"  {next_command(action, config=config)}   {purpose}")
 
 
 def _first_pool(cluster: PlacedCluster) -> Pool:
@@ -88,11 +92,15 @@ def _address_and_trust(cluster: PlacedCluster) -> tuple[str, str]:
     return base, ""
 
 
-def _keys(keys: ApiKeys, wanted: bool) -> str:
+def _keys(keys: ApiKeys, wanted: bool, config: Path) -> str:
     names = [key.name for key in keys.keys]
     listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
     if wanted:
-        return f"keys: {listed}" if names else "a key is wanted and there is none: manyeyes key alice, then make up"
+        return (
+            f"keys: {listed}"
+            if names
+            else f"a key is needed and there is none: {next_command('key', 'alice', config=config)}"
+        )
     return f"keys: {listed}; others may ask too" if names else "any key will do"
 
 

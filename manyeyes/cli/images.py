@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed, end_all, run
+from manyeyes.cli.process import CommandFailed, end_all, run
 from manyeyes.cli.terminal import Step, print_ok, print_warning, step
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.placement import PlacedCluster
 

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+from manyeyes.cli import started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import columns, print_line
+from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_format import LEVELS, format_time
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line
 from manyeyes.observability.request_trace import RequestStory, search_window, trace_request
@@ -35,6 +37,11 @@ class LogFilter:
     def takes(self, line: LogLine) -> bool:
         least = LEVELS.index(self.level) if self.level else 0
         return self.part in ("", line.part, line.service, line.engine) and LEVELS.index(line.level) >= least
+
+
+def started_compose(config: Path) -> Compose:
+    """Of the cluster that this configuration started."""
+    return Compose.of_started(started_services.configuration(config).name)
 
 
 def show(compose: Compose, wanted: LogFilter) -> None:

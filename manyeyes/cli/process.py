@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from manyeyes.config.checkout import ROOT
+
 _running: set[subprocess.Popen[str]] = set()
 _lock = threading.Lock()
 

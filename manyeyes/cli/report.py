@@ -7,8 +7,8 @@ from typing import Any
 
 from manyeyes.cli import status
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import print_ok, print_warning
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.loader import load
 from manyeyes.monitoring.prometheus_client import PrometheusError
 from manyeyes.monitoring.report.page import render_report

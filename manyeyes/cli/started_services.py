@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from manyeyes.cli.process import ROOT
 from manyeyes.cli.terminal import print_warning
 from manyeyes.config import documents
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.loader import ConfigError, load

@@ -63,11 +63,9 @@ def _compose(cluster: Cluster) -> Compose:
     docker_install.require_access(docker)
     if not docker.server:
         raise CliError("Docker does not run, so nothing of the cluster does. `make up` starts it.")
-    compose = Compose(cluster.name)
+    compose = Compose.of_started(cluster.name)
     if not compose.containers():
         raise CliError("nothing of the cluster runs. `make up` starts it.")
-    if not (Path.cwd() / compose.rendered).exists():
-        compose = Compose(cluster.name, Path("compose/rendered/default"))
     return compose
 
 

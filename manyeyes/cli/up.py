@@ -1,6 +1,7 @@
 """`make up`: from what the host has to the first answer."""
 
 import contextlib
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -22,15 +23,15 @@ from manyeyes.cli import (
 )
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.gateway_mounts import mounted_files
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.process import ROOT, CommandFailed, end_all
+from manyeyes.cli.process import CommandFailed, end_all
 from manyeyes.cli.rolling.command import MODELS, restart_one_by_one
 from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
 from manyeyes.cli.rolling.replacement import engines_to_replace, replace
 from manyeyes.cli.rolling.state_machine import SERVING
 from manyeyes.cli.terminal import print_line, print_ok, print_warning, step
 from manyeyes.config import secret_files
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
@@ -76,7 +77,7 @@ def up(config: Path, flavour: str) -> None:
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     certificate.ensure(cluster)
-    admin_key.ensure()
+    admin_key.ensure(config)
     files = render(cluster, intended.inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
@@ -92,7 +93,15 @@ def up(config: Path, flavour: str) -> None:
                 compose.down()
         raise
     env_file.write_block(compose.environment)
-    first_request.show(cluster, keys, grafana=cluster.images.grafana not in outcome.missing)
+    first_request.show(cluster, keys, config, grafana=cluster.images.grafana not in outcome.missing)
+
+
+def mounted_files() -> str:
+    """The digest of what the gateway mounts of this checkout: another checkout starts the gateway anew."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in (ROOT / "nginx").rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _keep_logs(compose: Compose) -> None:

@@ -1,4 +1,4 @@
-"""`make upgrade IMAGE=`: engines get another image, one after the other; the configuration is changed with the first one.
+"""`manyeyes upgrade IMAGE`: engines get another image, one after the other; the configuration is changed with the first one.
 
 When the first engine does not come up with it, the configuration is put back and that engine is restarted as it was.
 """
@@ -11,6 +11,7 @@ from manyeyes.atomic_write import atomic_write
 from manyeyes.cli import controller_client, images
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
+from manyeyes.cli.next_command import next_command
 from manyeyes.cli.rolling.command import restart_one_by_one, running_cluster
 from manyeyes.cli.rolling.engine_containers import EngineContainers
 from manyeyes.cli.rolling.state_machine import DRAINING
@@ -25,7 +26,7 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 def upgrade(config: Path, image: str) -> None:
     """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
     if not image:
-        raise CliError("which image? Say IMAGE=vllm/vllm-openai:v0.33.0, for example")
+        raise CliError("which image? For example vllm/vllm-openai:v0.33.0")
     cluster, compose = running_cluster(config)
     flavours = sorted({engine.flavour for engine in cluster.started_engines})
     if len(flavours) != 1:
@@ -54,7 +55,7 @@ def upgrade(config: Path, image: str) -> None:
         raise
     restart_one_by_one(cluster, compose, names[1:])
     controller_client.print_pending_changes(compose, cluster)
-    print_ok(f"{config} says {key}: {image}. Back again: make upgrade IMAGE={old}")
+    print_ok(f"{config} says {key}: {image}. Back again: {next_command('upgrade', old, config=config)}")
 
 
 def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +45,15 @@ class Host:
     def secrets(self) -> Path:
         return self.folder / "secrets"
 
-    def start(self, target: str, *more: str) -> subprocess.Popen[str]:
+    def start(self, command: str, *more: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "MANYEYES_ENV_FILE": str(self.folder / "env"), "SECRETS_DIR": str(self.secrets)}
         return subprocess.Popen(
-            ["make", target, f"CONFIG={self.config}", *more], cwd=ROOT, env=environment, text=True, start_new_session=True,
+            [sys.executable, "-m", "manyeyes.cli", command, *more, "--config", str(self.config)], cwd=ROOT, env=environment, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def make(self, target: str, *more: str) -> tuple[int, str]:
-        process = self.start(target, *more)
+    def run(self, command: str, *more: str) -> tuple[int, str]:
+        process = self.start(command, *more)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
@@ -69,16 +70,16 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     here.config.parent.mkdir(mode=0o755)
     here.secrets.mkdir(mode=0o750)
     here.config.write_text(CONFIG)
-    status, said = here.make("up")
+    status, said = here.run("up")
     try:
         assert status == 0, said
         yield here
     finally:
-        here.make("clean")
+        here.run("clean")
 
 
 def test_a_killed_engine_comes_back_by_itself_and_the_report_says_what_it_cost(host: Host, tmp_path: Path) -> None:
-    status, said = host.make("chaos", "FAULTS=kill-emu-0", "USERS=6", f"OUT={tmp_path}", "ARGS=--watch 2")
+    status, said = host.run("chaos", "--faults=kill-emu-0", "--users=6", f"--out={tmp_path}", "--watch=2")
     assert status == 0, said
     one = json.loads((tmp_path / "chaos.json").read_text())["outcomes"][0]
     assert (one["failed"], one["twice"], one["broken"], one["notes"]) == (0, 0, "", [])
@@ -88,7 +89,7 @@ def test_a_killed_engine_comes_back_by_itself_and_the_report_says_what_it_cost(h
 
 
 def test_ctrl_c_in_the_middle_of_a_fault_leaves_the_cluster_as_it_was(host: Host, tmp_path: Path) -> None:
-    process = host.start("chaos", "FAULTS=hang-emu-0", "USERS=2", f"OUT={tmp_path}", "ARGS=--watch 1")
+    process = host.start("chaos", "--faults=hang-emu-0", "--users=2", f"--out={tmp_path}", "--watch=1")
 
     def state() -> str:
         command = ["docker", "inspect", "--format", "{{.State.Status}}", f"{NAME}-emu-0-1"]
@@ -113,21 +114,21 @@ def test_what_was_registered_and_every_secret_is_in_a_backup_and_comes_back(host
     )
     assert reply.status_code < 300, reply.text
     archive = tmp_path / "one.tar.gz"
-    status, said = host.make("backup", f"OUT={archive}")
+    status, said = host.run("backup", f"--out={archive}")
     assert status == 0, said
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
 
-    status, said = host.make("restore", f"FROM={archive}")
-    assert (status, "runs: make down" in said) == (2, True), said
+    status, said = host.run("restore", str(archive))
+    assert (status, "runs: .venv/bin/manyeyes down" in said) == (2, True), said
     bad = tmp_path / "bad.tar.gz"
     bad.write_bytes(archive.read_bytes()[:-100])
-    status, said = host.make("restore", f"FROM={bad}")
+    status, said = host.run("restore", str(bad))
     assert (status, "is not taken" in said, "Nothing was changed" in said) == (2, True, True), said
 
-    assert host.make("clean")[0] == 0
+    assert host.run("clean")[0] == 0
     (host.secrets / "admin.key").write_text("another\n")
     host.config.write_text(CONFIG.replace("big", "other"))
-    status, said = host.make("restore", f"FROM={archive}")
+    status, said = host.run("restore", str(archive))
     assert status == 0, said
     assert (host.secrets / "admin.key").read_text().strip() == key
     assert stat.S_IMODE((host.secrets / "admin.key").stat().st_mode) == 0o640

@@ -42,17 +42,24 @@ def secrets(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-secrets")
 
 
-def start(target: str, config: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     secrets(folder).mkdir(mode=0o750, exist_ok=True)
     environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env"), "SECRETS_DIR": str(secrets(folder))}
     return subprocess.Popen(
-        ["make", target, f"CONFIG={config}", *more], cwd=ROOT, env=environment, text=True, start_new_session=True,
+        command, cwd=ROOT, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
 def make(target: str, config: Path, folder: Path, *more: str) -> tuple[int, str]:
-    process = start(target, config, folder, *more)
+    return ended(start(["make", target, f"CONFIG={config}", *more], folder))
+
+
+def manyeyes(command: str, config: Path, folder: Path, *more: str) -> tuple[int, str]:
+    return ended(start([sys.executable, "-m", "manyeyes.cli", command, *more, "--config", str(config)], folder))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -117,17 +124,17 @@ def test_a_change_is_in_force_within_seconds_and_a_wrong_one_is_told_by_the_next
     assert status == 0, said
     assert "emu-1 (2 of 2) is back" in said
     assert httpx.post(url, json=body, timeout=10).json()["model"] == "new-name"
-    status, said = make("drain", config, tmp_path, "ENGINE=emu-0")
+    status, said = manyeyes("drain", config, tmp_path, "emu-0")
     assert (status, "emu-0 gets no new requests" in said) == (0, True), said
 
     def answering() -> set[str]:
         return {httpx.post(url, json=body, timeout=10).headers["X-ManyEyes-Engine"] for _ in range(8)}
 
     eventually(lambda: answering() == {"emu-1"}, 20, what="the drained engine gets nothing")
-    status, said = make("resume", config, tmp_path, "ENGINE=emu-0")
+    status, said = manyeyes("resume", config, tmp_path, "emu-0")
     assert status == 0, said
     eventually(lambda: answering() == {"emu-0", "emu-1"}, 20, what="the resumed engine answers")
-    status, said = make("drain", config, tmp_path, "ENGINE=emu-9")
+    status, said = manyeyes("drain", config, tmp_path, "emu-9")
     assert (status, "emu-9" in said) == (2, True), said
 
 
@@ -135,7 +142,7 @@ def test_https_and_keys_come_with_the_next_up_and_a_further_key_by_itself(config
     config.write_text(CONFIG.replace(f"port: {PORT}", f"port: {PORT}, tls: {{}}"))
 
     def key(name: str) -> str:
-        command: list[str | Path] = [sys.executable, "-m", "manyeyes.config", "key", "--config", config, name]
+        command: list[str | Path] = [sys.executable, "-m", "manyeyes.cli", "key", "--config", config, name]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     def asked(secret: str) -> int:
@@ -174,7 +181,7 @@ def test_a_broken_keys_file_is_told_and_nothing_is_started(config: Path, tmp_pat
 
 
 def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path) -> None:
-    process = start("up", config, tmp_path)
+    process = start(["make", "up", f"CONFIG={config}"], tmp_path)
     eventually(lambda: left(), 120, 0.05, "the first container or network")
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)

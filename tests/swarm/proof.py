@@ -98,7 +98,7 @@ def rendered() -> Path:
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "cluster.yaml").write_text(yaml.safe_dump(document))
     subprocess.run(
-        [sys.executable, "-m", "manyeyes.render.swarm", "--config", OUT / "cluster.yaml", "--out", OUT / "stacks"],
+        [sys.executable, "-m", "manyeyes.cli", "swarm", "--config", OUT / "cluster.yaml", "--out", OUT / "stacks"],
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,

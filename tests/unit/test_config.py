@@ -105,7 +105,7 @@ def test_the_command_prints_every_problem_and_ends_with_2(tmp_path: Path) -> Non
     file = tmp_path / "cluster.yaml"
     file.write_text("pools: [{name: a, model: m, fallback: z}]\ngateway: {port: 9090}\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "manyeyes.config", "check", file], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "manyeyes.cli", "check-config", file], capture_output=True, text=True, cwd=ROOT
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [

@@ -6,6 +6,7 @@ import pytest
 
 from manyeyes.cli import admin_key
 from manyeyes.cli.errors import CliError
+from manyeyes.cli.next_command import DEFAULT_CONFIG
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def test_it_is_random_closed_to_others_and_not_printed(folder: Path, capsys: pyt
     keys = set()
     for _ in range(3):
         (folder / "admin.key").unlink(missing_ok=True)
-        admin_key.ensure()
+        admin_key.ensure(DEFAULT_CONFIG)
         keys.add(admin_key.read())
     assert len(keys) == 3
     assert all(len(key) >= 40 for key in keys)
@@ -30,7 +31,7 @@ def test_it_is_random_closed_to_others_and_not_printed(folder: Path, capsys: pyt
 
 def test_one_that_is_there_stays(folder: Path) -> None:
     (folder / "admin.key").write_text("chosen-by-the-operator\n")
-    admin_key.ensure()
+    admin_key.ensure(DEFAULT_CONFIG)
     assert admin_key.read() == "chosen-by-the-operator"
 
 
@@ -39,7 +40,7 @@ def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
 ) -> None:
     (folder / "file").write_text("")
     monkeypatch.setenv("SECRETS_DIR", str(folder / "file"))
-    admin_key.ensure()
+    admin_key.ensure(DEFAULT_CONFIG)
     assert "no admin key could be made" in capsys.readouterr().out
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import __main__ as host
 from manyeyes.cli import backup, env_file, process, started_services
+from manyeyes.cli.__main__ import run
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
@@ -79,8 +79,11 @@ def docker(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
 
 
 def made(action: str, config: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["host", action, "--config", str(config)])
-    return host.main()
+    """The exit code."""
+    monkeypatch.setattr(sys, "argv", ["manyeyes", *action.split(), "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    return int(ended.value.code or 0)
 
 
 @pytest.mark.parametrize("action", ["down", "clean", "status", "scale", "drain", "restart-rolling"])
@@ -95,8 +98,7 @@ def test_where_docker_cannot_be_asked_the_cluster_may_run(
 ) -> None:
     config.write_text(CLUSTER)
     docker(tmp_path, monkeypatch, why)
-    monkeypatch.setattr(sys, "argv", ["host", action, "--config", str(config), "--engine", "e"])
-    assert host.main() == 2
+    assert made(f"{action} e" if action == "drain" else action, config, monkeypatch) == 2
     said = capsys.readouterr().out
     assert f"Docker cannot be asked, so the cluster may run: {why}" in said
     assert "group docker" in said
@@ -119,7 +121,7 @@ def test_a_program_that_fails_is_told_in_its_own_words_without_a_traceback(
     def fail(*arguments: object, **more: object) -> None:
         raise CommandFailed(["docker", "compose", "config"], 1, "failed to read .env: line 3: unexpected character\n")
 
-    monkeypatch.setattr(host, "_act", fail)
+    monkeypatch.setattr("manyeyes.cli.up.up", fail)
     assert made("up", config, monkeypatch) == 2
     said = capsys.readouterr().out
     assert "`docker compose config` failed: failed to read .env: line 3: unexpected character" in said

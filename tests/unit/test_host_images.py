@@ -10,7 +10,7 @@ from manyeyes.cli import images, upgrade
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.images import provide, registry_of
-from manyeyes.cli.process import ROOT
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines

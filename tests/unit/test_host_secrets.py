@@ -9,6 +9,7 @@ import pytest
 
 from manyeyes.cli import certificate, doctor, first_request, host_info, secrets
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.next_command import DEFAULT_CONFIG
 from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
@@ -173,7 +174,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    first_request.show(place_engines(parse(text + ENGINES), EMULATED), keys, grafana=False)
+    first_request.show(place_engines(parse(text + ENGINES), EMULATED), keys, DEFAULT_CONFIG, grafana=False)
     return capsys.readouterr().out
 
 

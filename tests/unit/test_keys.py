@@ -122,9 +122,7 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, text: str, said:
 
 
 def config(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "manyeyes.config", *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    return subprocess.run([sys.executable, "-m", "manyeyes.cli", *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 def test_the_command_prints_the_key_alone_and_says_beside_it_what_to_do_next(tmp_path: Path) -> None:
@@ -157,9 +155,9 @@ def test_the_command_ends_with_2_and_one_sentence_where_the_name_is_taken(tmp_pa
 def test_checking_the_configuration_checks_its_keys_too(tmp_path: Path) -> None:
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(CLUSTER + "gateway: {keys_file: people.yaml}\n")
-    assert config("check", cluster).returncode == 0
+    assert config("check-config", cluster).returncode == 0
     (tmp_path / "people.yaml").write_text("keys: 3\n")
-    checked = config("check", cluster)
+    checked = config("check-config", cluster)
     assert (checked.returncode, checked.stderr.strip()) == (2, f"{tmp_path}/people.yaml: keys wants a list of keys")
 
 
@@ -170,7 +168,8 @@ def test_what_compose_reads_holds_no_key(tmp_path: Path) -> None:
     command: list[str | Path] = [
         sys.executable,
         "-m",
-        "manyeyes.render",
+        "manyeyes.cli",
+        "render",
         "--config",
         cluster,
         "--out",

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from manyeyes.cli.render_commands import swarm_stacks
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.engine_container import logging_flags
 from manyeyes.render.multi_node_clusters import clusters
-from manyeyes.render.swarm.__main__ import stacks
 from manyeyes.render.swarm.stack import stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ PASSED_OVER = {
 
 
 def default(flavour: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())[f"{flavour}/stack.yaml"]))
+    return dict(yaml.safe_load(swarm_stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())[f"{flavour}/stack.yaml"]))
 
 
 @pytest.mark.parametrize("flavour", ["cuda", "cpu", "emulated"])
@@ -89,7 +89,7 @@ def test_another_text_is_another_config_and_the_same_text_the_same() -> None:
 
 
 def test_the_gateway_asks_docker_who_is_in_a_pool() -> None:
-    files = stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())
+    files = swarm_stacks(load(ROOT / "config/cluster.yaml"), ApiKeys())
     pools = files["cuda/gateway/pools.conf"]
     assert "resolver 127.0.0.11 " in pools
     assert "server tasks.qwen3-vl-8b:8000 max_conns=96 max_fails=0 resolve;" in pools

@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from manyeyes.config.__main__ import main
-from manyeyes.config.users import UsersError, hash_password, load_users, parse_users, set_password, verify_password
+from manyeyes.cli.__main__ import app
+from manyeyes.config.users import (
+    UsersError,
+    hash_password,
+    load_users,
+    parse_users,
+    set_password,
+    verify_password,
+)
 
 CLUSTER = "pools: [{name: a, model: org/A}]\n"
 GOOD = hash_password("a good password")
@@ -70,8 +78,9 @@ def test_checking_the_configuration_names_what_is_wrong_with_its_users(
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
     (tmp_path / "api-keys.yaml").write_text("keys: 3")
     (tmp_path / "users.yaml").write_text("users: [{name: alice, password: x}]")
-    assert main(["check", str(tmp_path / "cluster.yaml")]) == 2
-    said = capsys.readouterr().err
+    ended = CliRunner().invoke(app, ["check-config", str(tmp_path / "cluster.yaml")])
+    assert ended.exit_code == 2
+    said = ended.stderr
     assert "users.yaml: users[alice].password wants a hash" in said
     assert "api-keys.yaml: keys wants" in said
 
@@ -81,8 +90,8 @@ def test_the_command_prints_a_password_that_works_and_says_what_follows(
 ) -> None:
     monkeypatch.setattr("sys.stdin", type("Pipe", (), {"isatty": lambda self: False})())
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    assert main(["user", "alice", "--config", str(tmp_path / "cluster.yaml")]) == 0
-    printed = capsys.readouterr()
+    printed = CliRunner().invoke(app, ["user", "alice", "--config", str(tmp_path / "cluster.yaml")])
+    assert printed.exit_code == 0
     [alice] = load_users(tmp_path / "users.yaml").users
-    assert verify_password(printed.out.strip(), alice)
-    assert "asks everybody to log in" in printed.err
+    assert verify_password(printed.stdout.strip(), alice)
+    assert "asks everybody to log in" in printed.stderr

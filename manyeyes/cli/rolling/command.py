@@ -1,4 +1,4 @@
-"""`make restart-rolling`, `manyeyes drain`, `manyeyes resume`: engines go and come back while users are on."""
+"""`manyeyes restart-rolling|drain|resume`: engines go and come back while users are on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,13 @@ import yaml
 from manyeyes.cli import controller_client, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed
+from manyeyes.cli.next_command import next_command
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
 from manyeyes.cli.rolling.runner import LeftOutOfRotation, RestartFailed, in_words, restart
 from manyeyes.cli.rolling.state_machine import DRAINING, Observation, Phase, Restart
 from manyeyes.cli.terminal import Step, print_line, print_ok, print_warning, step
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
@@ -40,7 +42,9 @@ def restart_rolling(config: Path, pool: str) -> None:
         if one.state == DRAINING and name in names
     ]
     if drained:
-        print_warning(f"drained, so left alone: {', '.join(drained)} (manyeyes resume {drained[0]} lets it in)")
+        print_warning(
+            f"drained, so left alone: {', '.join(drained)} ({next_command('resume', drained[0], config=config)} lets it in)"
+        )
     names = [name for name in names if name in there and name not in drained]
     if not names:
         raise CliError("there is no engine of ours to restart")
@@ -177,16 +181,16 @@ def _bring_models(compose: Compose) -> None:
 
 
 def drain(config: Path, engine: str) -> None:
-    """`manyeyes drain ENGINE`: out of rotation until `manyeyes resume`; says what it still works on."""
+    """Out of rotation until it is resumed; says what it still works on."""
     cluster, compose = _named(config, engine)
     after = controller_client.drain(compose, cluster, engine, "manyeyes drain")
     print_ok(
-        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. manyeyes resume {engine} lets it in."
+        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. {next_command('resume', engine, config=config)} lets it in."
     )
 
 
 def resume(config: Path, engine: str) -> None:
-    """`manyeyes resume ENGINE`."""
+    """In rotation again."""
     cluster, compose = _named(config, engine)
     after = controller_client.resume(compose, cluster, engine, "manyeyes resume")
     print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
@@ -197,6 +201,6 @@ def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:
     compose = Compose(written.name)
     if not engine:
         names = ", ".join(sorted(EngineContainers(written, compose).look())) or "none that answers"
-        raise CliError(f"which engine? Say ENGINE=name; there are: {names}")
+        raise CliError(f"which engine? Name one of these: {names}")
     compose.must_run()
     return written, compose

@@ -5,9 +5,10 @@ from pathlib import Path
 from manyeyes.cli import controller_client, gateway_client, readiness, start_failure, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.rolling.runner import EngineStatus
 from manyeyes.cli.rolling.state_machine import RestartTimes
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import PlacedCluster
 

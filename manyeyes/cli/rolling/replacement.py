@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from manyeyes.cli import controller_client, readiness, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import ROOT, CommandFailed, run
+from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.rolling.engine_containers import REASON, EngineContainers, restart_times
 from manyeyes.cli.terminal import print_warning, step
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.placement import PlacedCluster
 
 LOOK_EVERY_S = 0.5

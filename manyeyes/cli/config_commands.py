@@ -1,56 +1,17 @@
-"""`python -m manyeyes.config check FILE... | key NAME | keys | user NAME | reference | schema`. Exit code 2 with every problem when one is found."""
+"""`manyeyes check-config|key|keys|user`: the configuration and the files of keys and users beside it."""
 
-import argparse
 import getpass
 import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from manyeyes.config.docs_generator import json_schema, markdown
 from manyeyes.config.keys import ApiKey, KeysError, add_key, load_keys
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 from manyeyes.config.users import UsersError, load_users, set_password
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m manyeyes.config")
-    actions = parser.add_subparsers(dest="action", required=True)
-    check = actions.add_parser("check", help="says every problem of each file and of the keys and users beside it")
-    check.add_argument("files", nargs="+", type=Path)
-    key = actions.add_parser("key", help="makes an API key, writes its hash into the keys file, prints it once")
-    key.add_argument("name")
-    key.add_argument("--requests-per-minute", type=int)
-    key.add_argument("--in-flight", type=int)
-    keys = actions.add_parser("keys", help="lists API keys by name, with their limits")
-    user = actions.add_parser("user", help="lets a person log in to the page; asks for a password, or makes one")
-    user.add_argument("name")
-    for one in (key, keys, user):
-        one.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
-    actions.add_parser("reference", help="prints docs/configuration.md")
-    actions.add_parser("schema", help="prints config/cluster.schema.json")
-    chosen = parser.parse_args(arguments)
-    try:
-        match chosen.action:
-            case "check":
-                return _check(chosen.files)
-            case "key":
-                _make_key(chosen.config, chosen.name, chosen.requests_per_minute, chosen.in_flight)
-            case "keys":
-                _list_keys(chosen.config)
-            case "user":
-                _make_user(chosen.config, chosen.name)
-            case "reference":
-                sys.stdout.write(markdown())
-            case "schema":
-                sys.stdout.write(json_schema())
-    except (ConfigError, KeysError, UsersError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-def _check(paths: list[Path]) -> int:
+def check_config(paths: list[Path]) -> int:
     status = 0
     for path in paths:
         problems = list(_problems(path))
@@ -79,7 +40,7 @@ def _problems(path: Path) -> Iterator[ConfigError | KeysError | UsersError]:
         yield error
 
 
-def _make_user(config: Path, name: str) -> None:
+def make_user(config: Path, name: str) -> None:
     """A password that was made here goes alone to standard output, what to do with it to the other one."""
     path = users_path(config, load(config))
     typed = getpass.getpass("Password (empty: one is made): ") if sys.stdin.isatty() else ""
@@ -97,7 +58,7 @@ def _make_user(config: Path, name: str) -> None:
     print("\n".join(say), file=sys.stderr)
 
 
-def _make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
+def make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
     """The key alone on standard output, what to do with it on the other one."""
     cluster = load(config)
     path = keys_path(config, cluster)
@@ -112,7 +73,7 @@ def _make_key(config: Path, name: str, requests_per_minute: int | None, in_fligh
     print("\n".join(say), file=sys.stderr)
 
 
-def _list_keys(config: Path) -> None:
+def list_keys(config: Path) -> None:
     path = keys_path(config, load(config))
     keys = load_keys(path).keys
     print(f"{path}: {len(keys) or 'no'} key{'' if len(keys) == 1 else 's'}")
@@ -124,7 +85,3 @@ def _limits(key: ApiKey) -> str:
     limits = [f"{key.requests_per_minute} requests a minute"] if key.requests_per_minute else []
     limits += [f"{key.in_flight} at once"] if key.in_flight else []
     return ", ".join(limits) or "no limit"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
