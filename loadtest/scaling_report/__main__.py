@@ -236,9 +236,8 @@ def _report(
     out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = (
-        f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} ARGS='--out {_shown(out)}'"
-        + (" and the other settings as before")
+    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {_shown(out)}" + (
+        " and the other settings as before"
     )
     if not found:
         console.print(f"  no  {trouble or 'nothing was measured'}. {again}")

@@ -219,7 +219,7 @@ def _write(folder: Path, pages: dict[str, str]) -> None:
         for name, text in pages.items():
             (folder / name).write_text(text)
     except OSError as error:
-        raise WrongValue(f"{folder}: {error.strerror}. Give another OUT=.") from None
+        raise WrongValue(f"{folder}: {error.strerror}. Give another --out.") from None
     print(f"Written: {', '.join(str(folder / name) for name in pages)}")
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_group
 
+from manyeyes.cli.__main__ import app
 from manyeyes.devcluster.monitored_cluster import ROOT, prometheus_program, shipped_cluster
 from manyeyes.monitoring.prometheus.alerts import ALERTS
 from manyeyes.monitoring.prometheus.rule import AlertRule
@@ -99,6 +101,9 @@ def test_an_alert_says_in_a_sentence_which_pool_or_engine_it_is_about(alert: Ale
         assert re.search(r"\$labels\.(pool|engine|gpu)\b", alert.summary)
 
 
+COMMANDS = set(get_group(app).commands)
+
+
 @each_alert
 def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: AlertRule) -> None:
     page = (RUNBOOKS / f"{alert.name}.md").read_text()
@@ -112,7 +117,8 @@ def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: AlertRu
 def test_a_runbook_names_only_commands_figures_and_pages_that_exist(alert: AlertRule) -> None:
     page = (RUNBOOKS / f"{alert.name}.md").read_text()
     targets = set(re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", page)) <= targets
+    assert set(re.findall(r"\bmake ([a-z0-9-]+)", page)) <= targets
+    assert set(re.findall(r"`manyeyes ([a-z-]+)", page)) <= COMMANDS
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
         assert (RUNBOOKS / link).exists(), link
     recorded = {
