@@ -1,7 +1,13 @@
-"""The .env file that Docker Compose reads: the user's own lines, and a few that `make up` keeps."""
+"""The .env file that Docker Compose reads: the user's own lines, and a block of few that `make up` writes.
+
+python-dotenv reads it. Its set_key() does not write it: that would replace a user's line of the same name, which `make down` could
+not bring back, and it keeps neither the file's owner nor its group.
+"""
 
 import os
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from manyeyes.atomic_write import atomic_write
 from manyeyes.config.checkout import ROOT
@@ -12,12 +18,14 @@ PATH = ROOT / os.environ.get("MANYEYES_ENV_FILE", ".env")
 
 
 def read(path: Path = PATH) -> dict[str, str]:
-    """KEY=value lines; quotes around a value are dropped."""
-    if not path.exists():
-        return {}
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
+    """As Compose reads it, but without variables in values; empty where there is no such file."""
+    return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value is not None}
+
+
+def adopt(path: Path = PATH) -> None:
+    """CA_CERTIFICATES and the like may be set in it; the environment wins."""
+    for key, value in read(path).items():
+        os.environ.setdefault(key, value)
 
 
 def write_block(values: dict[str, str], path: Path = PATH) -> None:

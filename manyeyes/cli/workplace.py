@@ -22,6 +22,9 @@ def enter_checkout(config: Path) -> Path:
     if root is None:
         raise typer.BadParameter("No checkout of ManyEyes is here. Start this in one, or name a file of one.")
     os.chdir(root)
+    from manyeyes.cli import env_file
+
+    env_file.adopt()
     if config == DEFAULT_CONFIG and not file.exists():
         return config
     return file.relative_to(root) if file.is_relative_to(root) else file

@@ -133,3 +133,16 @@ def test_no_option_of_make_is_lost_on_its_way() -> None:
     )
     assert "up --config 'config/cluster.yaml' --flavour='cpu'" in printed("up", "FLAVOUR=cpu")
     assert "scale --config 'config/cluster.yaml' --pool='a' -- '2'" in printed("scale", "N=2", "POOL=a")
+
+
+def test_settings_of_the_env_file_count_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# mine\nSECRETS_DIR='nowhere/a b' # of the file\n")
+    environment = {**os.environ, "MANYEYES_ENV_FILE": str(file)}
+    environment.pop("SECRETS_DIR", None)
+    for more, folder in (({}, "nowhere/a b"), ({"SECRETS_DIR": "elsewhere"}, "elsewhere")):
+        command = [sys.executable, "-m", "manyeyes.cli", "admin-key"]
+        ended = subprocess.run(
+            command, cwd=ROOT, env={**environment, **more}, capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, f"/{folder}/admin.key" in ended.stdout) == (2, True), ended.stdout
