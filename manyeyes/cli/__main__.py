@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from manyeyes.cli.invocation import DEFAULT_CONFIG, enter_checkout
 from manyeyes.cli.measurement_commands import add_measurement_commands
-from manyeyes.cli.next_command import DEFAULT_CONFIG
-from manyeyes.cli.workplace import enter_checkout
 
 CLUSTER, HOST, CONFIGURATION, LOAD = "The cluster", "This host", "The configuration", "Load and figures"
 
@@ -33,11 +32,11 @@ class CommandGroup(TyperGroup):
         try:
             code = super().invoke(ctx)
         except KeyboardInterrupt:
-            from manyeyes.cli.known_errors import print_interrupted
+            from manyeyes.cli.errors import print_interrupted
 
             raise typer.Exit(print_interrupted()) from None
         except Exception as error:
-            from manyeyes.cli.known_errors import print_known_error
+            from manyeyes.cli.errors import print_known_error
 
             if (code := print_known_error(error)) is None:
                 raise
@@ -76,7 +75,7 @@ def up(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> None:
 @app.command(rich_help_panel=CLUSTER)
 def down(config: Config = DEFAULT_CONFIG) -> None:
     """Stop and remove everything; models and metrics stay."""
-    from manyeyes.cli.down import down
+    from manyeyes.cli.up import down
 
     down(config, volumes=False)
 
@@ -84,7 +83,7 @@ def down(config: Config = DEFAULT_CONFIG) -> None:
 @app.command(rich_help_panel=CLUSTER)
 def clean(config: Config = DEFAULT_CONFIG) -> None:
     """As down, and remove models, caches and metrics too."""
-    from manyeyes.cli.down import down
+    from manyeyes.cli.up import down
 
     down(config, volumes=True)
 

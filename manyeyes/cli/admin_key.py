@@ -7,7 +7,7 @@ from pathlib import Path
 
 from manyeyes.cli import secrets
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import next_command
+from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import print_ok, print_warning
 
 FILE = "admin.key"

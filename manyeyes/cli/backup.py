@@ -13,7 +13,7 @@ from manyeyes.cli import archive, docker_install, env_file, secrets, started_ser
 from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import next_command
+from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import print_ok, print_warning, step
 from manyeyes.cli.volumes import Volumes

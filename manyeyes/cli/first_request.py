@@ -8,7 +8,7 @@ from typing import Any
 from manyeyes.cli import certificate, gateway_client
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import next_command
+from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import print_line, print_warning
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import typer
 
-from manyeyes.cli.next_command import DEFAULT_CONFIG
-from manyeyes.cli.workplace import STARTED_IN, enter_checkout
+from manyeyes.cli.invocation import DEFAULT_CONFIG, STARTED_IN, enter_checkout
 
 PACKAGE_OF_GROUP = {"loadtest": "locust", "test": "pytest"}
 """One that only this group of requirements/ brings."""

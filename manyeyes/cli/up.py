@@ -1,4 +1,4 @@
-"""`make up`: from what the host has to the first answer."""
+"""`manyeyes up`: from what the host has to the first answer; `manyeyes down|clean`: all of it away."""
 
 import contextlib
 import hashlib
@@ -16,6 +16,7 @@ from manyeyes.cli import (
     env_file,
     first_request,
     gpu_discovery,
+    host_info,
     images,
     readiness,
     start_failure,
@@ -260,3 +261,22 @@ def _recreate_note(compose: Compose) -> None:
     unhealthy = [row["Service"] for row in compose.containers() if "(unhealthy)" in row["Status"]]
     if unhealthy:
         print_warning(f"not healthy: {', '.join(unhealthy)} (docker compose logs tells why)")
+
+
+def down(config: Path, volumes: bool) -> None:
+    """With its volumes too where asked. Raises CliError."""
+    docker = host_info.docker()
+    docker_install.require_access(docker)
+    if not docker.server:
+        print_ok("Docker does not run, so nothing of the cluster does")
+        return
+    compose = Compose.of_started(started_services.configuration(config).name)
+    with step("stopping the cluster") as current:
+        try:
+            compose.down(volumes=volumes)
+        except CommandFailed as error:
+            raise CliError(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
+        current.outcome = "the cluster is down" + (
+            ", its volumes are gone" if volumes else "; models and metrics are kept"
+        )
+    env_file.write_block({})

@@ -11,7 +11,7 @@ from manyeyes.atomic_write import atomic_write
 from manyeyes.cli import controller_client, images
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import next_command
+from manyeyes.cli.invocation import next_command
 from manyeyes.cli.rolling.command import restart_one_by_one, running_cluster
 from manyeyes.cli.rolling.engine_containers import EngineContainers
 from manyeyes.cli.rolling.state_machine import DRAINING

@@ -14,7 +14,8 @@ import pytest
 
 from manyeyes.cli import pin_images
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.images import RequiredImage, provide
+from manyeyes.cli.images import provide
+from manyeyes.cli.required_images import RequiredImage
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 
@@ -135,6 +136,6 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     pinned = "nginx:1.30@sha256:" + "0" * 64
     monkeypatch.setattr("manyeyes.cli.images.needed", lambda cluster: [RequiredImage(pinned, lambda: None)])
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
-    monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: False)
+    monkeypatch.setattr("manyeyes.cli.registries._pull", lambda reference: "")
     with pytest.raises(CliError, match="what is built here has another one"):
         provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

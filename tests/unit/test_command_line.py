@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from manyeyes.cli.__main__ import app
+from manyeyes.cli.invocation import CALLED_BY_MAKE, next_command
 from manyeyes.cli.measurement_commands import BENCHMARKS, PROGRAMS, from_root, run_program
-from manyeyes.cli.next_command import CALLED_BY_MAKE, next_command
 from manyeyes.config.checkout import ROOT, find_checkout
 
 COMMANDS = [

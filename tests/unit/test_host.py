@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, images
+from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, required_images
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.config.loader import parse
@@ -139,7 +139,7 @@ def test_every_image_of_every_flavour_but_grafana_and_nvidias_exporter_can_be_bu
     for flavour in ("cuda", "cpu", "emulated"):
         gpus = "gpus: [0]" if flavour == "cuda" else f"flavour: {flavour}"
         cluster = placed(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {gpus}}}]")
-        wanted = images.required_images(cluster)
+        wanted = required_images.required_images(cluster)
         of_gpus = [cluster.images.dcgm_exporter] if flavour == "cuda" else []
         assert [image.reference for image in wanted if image.build is None] == [*of_gpus, cluster.images.grafana]
         assert len({image.reference for image in wanted}) == len(wanted)
@@ -148,19 +148,19 @@ def test_every_image_of_every_flavour_but_grafana_and_nvidias_exporter_can_be_bu
 def test_our_images_are_built_anew_when_a_source_they_copy_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ROOT", tmp_path)
+    monkeypatch.setattr(required_images, "ROOT", tmp_path)
     (tmp_path / "part").mkdir()
     (tmp_path / "part/code.py").write_text("1")
     dockerfile = tmp_path / "part/Dockerfile"
     dockerfile.write_text("FROM x\nCOPY part/*.py part/\n")
-    before = images._digest(dockerfile, "python:1")
-    assert images._digest(dockerfile, "python:1") == before
-    assert images._digest(dockerfile, "python:2") != before
+    before = required_images.sources_digest(dockerfile, "python:1")
+    assert required_images.sources_digest(dockerfile, "python:1") == before
+    assert required_images.sources_digest(dockerfile, "python:2") != before
     (tmp_path / "part/code.py").write_text("2")
-    assert images._digest(dockerfile, "python:1") != before
+    assert required_images.sources_digest(dockerfile, "python:1") != before
 
 
 def test_ca_certificates_that_are_no_file_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CA_CERTIFICATES", "/nowhere.pem")
     with pytest.raises(CliError, match=r"CA_CERTIFICATES is /nowhere\.pem, which is not a file"):
-        images.ca_certificates()
+        required_images.ca_certificates()

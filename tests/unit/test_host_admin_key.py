@@ -6,7 +6,7 @@ import pytest
 
 from manyeyes.cli import admin_key
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import DEFAULT_CONFIG
+from manyeyes.cli.invocation import DEFAULT_CONFIG
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import images, upgrade
+from manyeyes.cli import images, required_images, upgrade
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.images import provide, registry_of
+from manyeyes.cli.images import provide
+from manyeyes.cli.registries import registry_of
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load
@@ -50,7 +51,7 @@ class Docker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.local: dict[str, dict[str, str]] = {name: {} for name in images.BASES.values()}
+        self.local: dict[str, dict[str, str]] = {name: {} for name in required_images.BASES.values()}
         self.refused: list[tuple[str, str]] = []
         self.keep()
 
@@ -202,7 +203,7 @@ def test_an_image_of_another_program_under_our_name_is_kept_and_told(
     assert f"{name} is on this host and was not built by ManyEyes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("label", [{images.INPUTS_LABEL: "older"}, {images.COMPOSE_LABEL: "webui"}])
+@pytest.mark.parametrize("label", [{required_images.INPUTS_LABEL: "older"}, {images.COMPOSE_LABEL: "webui"}])
 def test_our_own_image_of_older_sources_is_built_anew(docker: Docker, label: dict[str, str]) -> None:
     docker.has(Images().webui, **label)
     assert Images().webui in provide(placed(text())).built

@@ -8,7 +8,7 @@ import yaml
 from manyeyes.cli import controller_client, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
-from manyeyes.cli.next_command import next_command
+from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
 from manyeyes.cli.rolling.runner import LeftOutOfRotation, RestartFailed, in_words, restart
