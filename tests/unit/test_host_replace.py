@@ -40,9 +40,9 @@ class Host:
         monkeypatch.setattr(
             "manyeyes.cli.controller_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
         )
-        monkeypatch.setattr("manyeyes.cli.readiness.until_up", self.comes_up)
-        monkeypatch.setattr(replacement, "Containers", lambda cluster, compose: self)
-        monkeypatch.setattr(replacement, "rules", lambda cluster: Times())
+        monkeypatch.setattr("manyeyes.cli.readiness.wait_until_up", self.comes_up)
+        monkeypatch.setattr(replacement, "EngineContainers", lambda cluster, compose: self)
+        monkeypatch.setattr(replacement, "restart_times", lambda cluster: Times())
         self.folder = folder
 
     def __call__(self, *arguments: str) -> str:
