@@ -255,14 +255,17 @@ class LocalCluster:
 
     def nginx_has_resolved(self, pools: set[str], within_s: float = 20) -> None:
         """Waits until nginx has asked once more for the members of each of `pools`, as it does every second."""
-        before = self._dns_answers()
+        (before,) = eventually(lambda: (self._dns_answers(),), within_s, 0.05, "the controller answers")
         eventually(
             lambda: not pools - set(self._dns_answers() - before), within_s, 0.05, f"nginx resolves {sorted(pools)}"
         )
 
     def _dns_answers(self) -> Counter[str]:
-        """By pool, how many the controller has given."""
-        text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
+        """By pool, how many the controller has given. Raises AssertionError while it does not answer."""
+        try:
+            text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
+        except httpx.TransportError as error:
+            raise AssertionError(f"the controller: {error}") from error
         answered: Counter[str] = Counter()
         for pool, count in re.findall(r'^manyeyes_dns_answers_total\{.*name="([^"]*)".*\} (\S+)$', text, re.MULTILINE):
             answered[pool] += int(float(count))

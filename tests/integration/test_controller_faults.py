@@ -14,6 +14,7 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.full_disk import full_disk
 from tests.integration.membership import asked, controller, rotation, sentences, states, within
 from tests.integration.raw_tcp_engine import raw_engine
 
@@ -84,12 +85,9 @@ def test_corrupt_memory_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> 
 
 def test_a_full_disk_costs_the_memory_and_not_the_service(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state/.members.yaml.new").symlink_to("/dev/full")
-    with local_cluster(tmp_path, two_engines()) as running:
+    with full_disk(tmp_path / "state"), local_cluster(tmp_path, two_engines()) as running:
         eventually(lambda: rotation(running) == BOTH, 30)
         eventually(lambda: "No space left on device" in running.log("controller"), 10)
-        # Not writable at all from here on.
-        (running.folder / "state/.members.yaml.new").mkdir(exist_ok=True)
         killed_s = time.monotonic()
         running.kill("big-0")
         within(2, killed_s, lambda: rotation(running) == {"big-1"}, "killed with a full disk, out of rotation")

@@ -134,7 +134,7 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pinned = "nginx:1.30@sha256:" + "0" * 64
-    monkeypatch.setattr("manyeyes.cli.images.needed", lambda cluster: [RequiredImage(pinned, lambda: None)])
+    monkeypatch.setattr("manyeyes.cli.images.required_images", lambda cluster: [RequiredImage(pinned, lambda: None)])
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
     monkeypatch.setattr("manyeyes.cli.registries._pull", lambda reference: "")
     with pytest.raises(CliError, match="what is built here has another one"):

@@ -10,6 +10,7 @@ import pytest
 
 from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.full_disk import full_disk
 
 KEY = "an-admin-key-for-these-tests"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -315,13 +316,13 @@ def test_a_registered_remote_pool_is_told_without_its_key(cluster: LocalCluster)
 
 
 def test_a_disk_that_takes_nothing_costs_the_call_and_changes_nothing(cluster: LocalCluster) -> None:
-    trap = cluster.folder / "state/engines/.unlucky.yaml.new"
-    trap.parent.mkdir(parents=True, exist_ok=True)
-    trap.symlink_to("/dev/full")
-    reply = call(cluster, "POST", "/engines", json=GOOD | {"name": "unlucky"})
-    assert told(reply) == (507, "not_kept")
-    assert "unlucky" not in engines(cluster)
-    trap.unlink(missing_ok=True)
+    folder = cluster.folder / "state/engines"
+    folder.mkdir(parents=True, exist_ok=True)
+    with full_disk(folder):
+        reply = call(cluster, "POST", "/engines", json=GOOD | {"name": "unlucky"})
+        assert told(reply) == (507, "not_kept")
+        assert "unlucky" not in engines(cluster)
+        assert [path.name for path in folder.iterdir()] == ["full"], "no half-written file is left behind"
     assert call(cluster, "POST", "/engines", json=GOOD | {"name": "unlucky"}).status_code == 201
     assert call(cluster, "DELETE", "/engines/unlucky").status_code == 200
 
@@ -331,7 +332,7 @@ def test_the_openapi_page_tells_every_call_with_examples(cluster: LocalCluster) 
     calls = {(path, method) for path, methods in told_of["paths"].items() for method in methods}
     assert {("/api/engines", "post"), ("/api/engines/{name}", "patch"), ("/api/engines/{name}/drain", "post")} <= calls
     assert {("/api/pools", "post"), ("/api/pools/{name}", "delete"), ("/api/models", "get")} <= calls
-    for form in ("NewEngine", "NewPool", "Change"):
+    for form in ("NewEngine", "NewPool", "WeightChange"):
         assert told_of["components"]["schemas"][form]["examples"]
     assert call(cluster, "GET", "/docs", {}).status_code == 200
 

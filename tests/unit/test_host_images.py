@@ -217,7 +217,9 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
     config = tmp_path / "cluster.yaml"
     config.write_text(text("cpu"))
     touched: list[object] = []
-    monkeypatch.setattr(upgrade, "running_cluster", lambda path: (place_engines(load(path), Inventory()), Compose("manyeyes")))
+    monkeypatch.setattr(
+        upgrade, "running_cluster", lambda path: (place_engines(load(path), Inventory()), Compose("manyeyes"))
+    )
     monkeypatch.setattr(upgrade, "_without_drained", lambda cluster, compose: ["e"])
     monkeypatch.setattr(upgrade, "restart_one_by_one", lambda *arguments: touched.append(arguments))
     with pytest.raises(CliError, match=f"Image {image}: could not be pulled"):
