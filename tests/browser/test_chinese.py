@@ -19,7 +19,7 @@ TABS = ("对话", "文档", "对比", "回退", "分别提问", "智能体", "�
 KEPT = r"""
     https?://\S+ | /\w+ | \S+\.(png|jpg|webm|pdf|json|yaml) | (gpu|cpu)-\d+ | qwen3-vl-\w+ | org/[\w-]+ | auto
     | ManyEyes | English | GPU | CPU | KV | JSON | CSV | Markdown | PDF | OCR | API | Grafana | Top-p | token | curl | Python
-    | JavaScript | schema | common\.\w+ | make\ [a-z-]+ | p95 | ms | HTML | CSS | Northlight\ Roasters | kg | Enter | Shift | Esc
+    | JavaScript | schema | common\.\w+ | (?:make|manyeyes)\ [a-z-]+ | p95 | ms | HTML | CSS | Northlight\ Roasters | kg | Enter | Shift | Esc
 """
 
 
