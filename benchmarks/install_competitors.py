@@ -16,7 +16,7 @@ class NotInstalled(Exception):
 
 
 def from_pypi(name: str) -> Path:
-    """The folder of a virtual environment with bench/gateways/pins/<name>.txt, made when it is missing or outdated."""
+    """The folder of a virtual environment with benchmarks/gateways/pins/<name>.txt, made when it is missing or outdated."""
     pins = PINS / f"{name}.txt"
     folder = BUILD / "environments" / name
     mark = folder / "pins.txt"
@@ -36,7 +36,7 @@ def from_pypi(name: str) -> Path:
 
 
 def pinned(name: str, package: str) -> str:
-    """The version of `package` in bench/gateways/pins/<name>.txt."""
+    """The version of `package` in benchmarks/gateways/pins/<name>.txt."""
     for line in (PINS / f"{name}.txt").read_text().splitlines():
         if line.startswith(f"{package}=="):
             return line.split("==")[1].split()[0]
