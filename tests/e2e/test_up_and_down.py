@@ -210,7 +210,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(config: Path, tmp_path
         ("pools: [{name: a, model: m, fallback: z}]", [], "pools[a].fallback is 'z', which is not a pool; there are a"),
         ("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]", [], "wants an NVIDIA GPU and nvidia-smi shows none"),
         ("pools: [{name: a, model: m}]", ["FLAVOUR=cuda"], "Try FLAVOUR=cpu or FLAVOUR=emulated|or try FLAVOUR=cpu or FLAVOUR=emulated"),
-        ("pools: [{name: a, model: m}]", ["FLAVOUR=gpu"], "FLAVOUR wants cuda, cpu or emulated, found 'gpu'"),
+        ("pools: [{name: a, model: m}]", ["FLAVOUR=gpu"], "'gpu' is not one of 'cuda'"),
         ("pools: [{name: a, model: /no/model, flavours: [cpu]}]\nengines: [{name: e, pool: a, flavour: cpu}]", [], "needed /no/model, found missing"),
     ],
 )  # fmt: skip
