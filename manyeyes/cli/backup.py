@@ -17,7 +17,7 @@ from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import print_ok, print_warning, step
 from manyeyes.cli.volumes import Volumes
-from manyeyes.config import secret_files
+from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
@@ -65,10 +65,10 @@ def restore(config: Path, source: str) -> None:
             _install(members["config/cluster.yaml"], config, stamp)
             if "config/keys.yaml" in members:
                 _install(members["config/keys.yaml"], config.parent / names["keys"], stamp)
-                secret_files.grant_container_access(config.parent / names["keys"])
+                checkout.grant_container_access(config.parent / names["keys"])
             if "config/users.yaml" in members:
                 _install(members["config/users.yaml"], users_path(config, cluster), stamp)
-                secret_files.grant_container_access(users_path(config, cluster))
+                checkout.grant_container_access(users_path(config, cluster))
             for name, member in members.items():
                 if name.startswith("secrets/"):
                     _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from manyeyes.config.keys import ApiKey, KeysError, add_key, load_keys
+from manyeyes.config.credentials import ApiKey, KeysError, UsersError, add_key, load_keys, load_users, set_password
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
-from manyeyes.config.users import UsersError, load_users, set_password
 
 
 def check_config(paths: list[Path]) -> int:

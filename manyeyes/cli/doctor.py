@@ -14,8 +14,8 @@ from manyeyes.cli.host_info import Docker
 from manyeyes.cli.terminal import print_error, print_line
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.credentials import load_keys
 from manyeyes.config.gateway import Images
-from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
 

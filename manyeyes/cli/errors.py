@@ -4,10 +4,9 @@ import sys
 
 from manyeyes.cli.process import CommandFailed, end_all
 from manyeyes.cli.terminal import print_error, print_line
-from manyeyes.config.keys import KeysError
+from manyeyes.config.credentials import KeysError, UsersError
 from manyeyes.config.loader import ConfigError
 from manyeyes.config.placement import PlacementError
-from manyeyes.config.users import UsersError
 
 EXIT_FAULT = 1
 """A bug (with a traceback), or what was asked for was not reached."""

@@ -10,7 +10,7 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.errors import CliError
 from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import print_line, print_warning
-from manyeyes.config.keys import ApiKeys
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 

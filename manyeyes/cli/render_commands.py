@@ -10,9 +10,8 @@ import yaml
 
 from manyeyes.cli.terminal import print_line
 from manyeyes.config.checkout import ROOT
-from manyeyes.config.cluster import Cluster
-from manyeyes.config.docs_generator import json_schema, markdown
-from manyeyes.config.keys import ApiKeys, load_keys
+from manyeyes.config.cluster import Cluster, json_schema, markdown
+from manyeyes.config.credentials import ApiKeys, load_keys
 from manyeyes.config.loader import keys_path, load
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, place_engines
 from manyeyes.render.kubernetes.kustomize import tree

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from manyeyes.config import secret_files
+from manyeyes.config import checkout
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import PlacedCluster
 
@@ -12,12 +12,12 @@ GATEWAY_USER = 101
 
 def folder() -> Path:
     """SECRETS_DIR, else secrets/ of this checkout."""
-    return secret_files.secrets_folder()
+    return checkout.secrets_folder()
 
 
 def group() -> int:
     """The group that the gateway is given, so that files may be closed to everybody else."""
-    return secret_files.secrets_group()
+    return checkout.secrets_group()
 
 
 def of_pools(cluster: PlacedCluster) -> dict[str, str]:
@@ -66,13 +66,13 @@ def state(name: str) -> tuple[str, str]:
 
 def _lets_in(path: Path, bits: int) -> bool:
     """Whether one of the permission bits holds for the gateway's user or its groups."""
-    return secret_files.has_access(path, GATEWAY_USER, (GATEWAY_USER, group()), bits)
+    return checkout.has_access(path, GATEWAY_USER, (GATEWAY_USER, group()), bits)
 
 
 def of_configuration(path: Path) -> tuple[str, str]:
     """What is found at a file of keys or users beside the configuration, and what to do when its container cannot read it."""
     if not path.exists():
         return "none", ""
-    if secret_files.is_readable_by_containers(path):
+    if checkout.is_readable_by_containers(path):
         return "readable by its container", ""
     return "closed to its container", f"chgrp {group()} {path} && chmod g+r {path}"

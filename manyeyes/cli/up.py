@@ -31,13 +31,13 @@ from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_tim
 from manyeyes.cli.rolling.replacement import engines_to_replace, replace
 from manyeyes.cli.rolling.state_machine import SERVING
 from manyeyes.cli.terminal import print_line, print_ok, print_warning, step
-from manyeyes.config import secret_files
+from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import load_keys
+from manyeyes.config.credentials import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
-from manyeyes.render.egress_proxy import fetches_media
+from manyeyes.render.engine_container import fetches_media
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
 
@@ -68,7 +68,7 @@ def up(config: Path, flavour: str) -> None:
     ran_before = compose.runs()
     for file in (keys_path(config, written), users_path(config, written)):
         if file.exists():
-            secret_files.grant_container_access(file)
+            checkout.grant_container_access(file)
     if not compose.network_is_closed():
         # Compose would replace the network under engines that keep the old one.
         raise CliError(

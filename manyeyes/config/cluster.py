@@ -1,18 +1,21 @@
 """The whole of cluster.yaml, as it is written."""
 
+import json
 from collections.abc import Iterator
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal, get_args
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
-from manyeyes.config.base import Name, Section
 from manyeyes.config.custom_endpoint import Adapter
 from manyeyes.config.engines import Engine
-from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
+from manyeyes.config.fields import Name, Section
+from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown, WebUi
 from manyeyes.config.kubernetes import Kubernetes
 from manyeyes.config.observability import Logs, Monitoring, Tracing
 from manyeyes.config.pools import Flavour, Pool, Route
-from manyeyes.config.webui import WebUi
 
 
 class Cluster(Section):
@@ -88,3 +91,54 @@ def _section_types(annotation: Any) -> Iterator[type[Section]]:
     else:
         for part in get_args(annotation):
             yield from _section_types(part)
+
+
+def json_schema() -> str:
+    """For `# yaml-language-server: $schema=` on top of cluster.yaml."""
+    return json.dumps(Cluster.model_json_schema(), indent=2) + "\n"
+
+
+def markdown() -> str:
+    """docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Made by `make docs` from the schema in config/. Do not edit. -->",
+        "",
+        "Everything an operator may change stands in `config/cluster.yaml`; a section or key that is left out has the value below.",
+        "`make check-config` reads the file and prints every problem at once. Examples are in `config/examples/`.",
+        "Secrets and host paths come from the environment (`.env.example`).",
+        "",
+    ]
+    for place, section in sections():
+        lines += [
+            f"## {place or 'Top level'}",
+            "",
+            _first_line(section),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key, field in section.model_fields.items():
+            lines.append(f"| `{key}` | {_default(field)} | {_cell(field.description or '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*required*"
+    value = field.default
+    if isinstance(value, Section):
+        return "see below"
+    if isinstance(value, IPv4Address | IPv4Network | Enum):
+        value = str(value)
+    return f"`{json.dumps(value)}`"
+
+
+def _first_line(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

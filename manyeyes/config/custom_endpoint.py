@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import jsonpath
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
-from manyeyes.config.base import Section
-from manyeyes.config.hosts import IsUrl
+from manyeyes.config.fields import IsUrl, Section
 
 PLACEHOLDERS = ("USER_PROMPT", "MODEL_NAME", "MODEL_TEMPERATURE", "IMAGE_URL", "MAX_TOKENS", "STREAM")
 ALONE = frozenset({"MODEL_TEMPERATURE", "MAX_TOKENS", "STREAM"})

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.base import Port, Section
-from manyeyes.config.hosts import IsAddress, IsUrl
+from manyeyes.config.fields import IsAddress, IsUrl, Port, Section
 
 Collector = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"), IsUrl]
 """Where OTLP over HTTP is taken; /v1/traces is added."""

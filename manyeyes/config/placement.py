@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from manyeyes.config.base import Section
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.fields import Section
 from manyeyes.config.pools import Flavour, Pool, Route
 
 

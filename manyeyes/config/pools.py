@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.base import LONGEST_S, ModelAlias, Name, Section
-from manyeyes.config.hosts import Host, IsUrl
+from manyeyes.config.fields import LONGEST_S, Host, IsUrl, ModelAlias, Name, Section
 from manyeyes.config.scaling import Scaling
 
 AUTO = "auto"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from manyeyes.config.custom_endpoint import Endpoint
-from manyeyes.openai_adapter import request_mapping, response_extraction
-from manyeyes.openai_adapter.response_extraction import StreamError, StreamParser
+from manyeyes.openai_adapter import request_mapping, response_mapping
+from manyeyes.openai_adapter.response_mapping import StreamError, StreamParser
 from manyeyes.openai_error import ApiError
 
 
@@ -93,33 +93,33 @@ def test_the_answer_is_found_by_its_path(path: str, expected: str | None) -> Non
         "a": "x", "parts": [{"kind": "a", "text": "one"}, {"kind": "b", "text": "two"}], "number": 7, "null": None,
         "quoted name": "q",
     }  # fmt: skip
-    assert response_extraction.extract_text(path, document) == expected
+    assert response_mapping.extract_text(path, document) == expected
 
 
 def test_a_path_to_what_is_no_text_is_told() -> None:
-    with pytest.raises(response_extraction.ExtractionError, match="leads to a dict"):
-        response_extraction.extract_text("$.a", {"a": {}})
+    with pytest.raises(response_mapping.ExtractionError, match="leads to a dict"):
+        response_mapping.extract_text("$.a", {"a": {}})
 
 
 @pytest.mark.parametrize("document", ['"{\\"a\\": 1}"', "7", "null", "[]"])
 def test_a_document_without_the_path_has_no_answer(document: str) -> None:
-    assert response_extraction.extract_text("$.a", json.loads(document)) is None
+    assert response_mapping.extract_text("$.a", json.loads(document)) is None
 
 
 def test_usage_is_told_only_where_both_numbers_are_there() -> None:
     counted = endpoint(usage={"prompt_tokens": "$.u.in", "completion_tokens": "$.u.out"})
-    assert response_extraction.extract_usage(counted, {"u": {"in": 3, "out": 4}}) == {
+    assert response_mapping.extract_usage(counted, {"u": {"in": 3, "out": 4}}) == {
         "prompt_tokens": 3,
         "completion_tokens": 4,
         "total_tokens": 7,
     }
     for wrong in ({"in": 3}, {"in": 3, "out": "4"}, {"in": True, "out": 1}, {"in": -1, "out": 1}):
-        assert response_extraction.extract_usage(counted, {"u": wrong}) is None
-    assert response_extraction.extract_usage(endpoint(), {"u": {"in": 3, "out": 4}}) is None
+        assert response_mapping.extract_usage(counted, {"u": wrong}) is None
+    assert response_mapping.extract_usage(endpoint(), {"u": {"in": 3, "out": 4}}) is None
 
 
 @pytest.mark.parametrize(
     ("said", "expected"), [("MAX_TOKENS", "length"), ("length", "length"), ("EOS", "stop"), (None, None)]
 )
 def test_why_it_stopped_is_length_or_stop(said: str | None, expected: str | None) -> None:
-    assert response_extraction.extract_finish_reason(endpoint(finish_reason="$.why"), {"why": said}) == expected
+    assert response_mapping.extract_finish_reason(endpoint(finish_reason="$.why"), {"why": said}) == expected

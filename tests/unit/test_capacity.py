@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.config.capacity import capacities, in_flight, max_num_seqs
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, capacities, in_flight, max_num_seqs
 from manyeyes.config.pools import Pool
 
 POOL = Pool(name="a", model="org/A")

@@ -10,7 +10,7 @@ import pytest
 from manyeyes.cli import certificate, doctor, first_request, host_info, secrets
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.invocation import DEFAULT_CONFIG
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, add_key, load_keys
+from manyeyes.config.credentials import ApiKey, ApiKeys, KeysError, add_key, load_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, TWO = "1a" * 32, "2b" * 32

@@ -12,11 +12,10 @@ from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_
 from manyeyes.config.pools import Flavour
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.engine_container import logging_environment, logging_flags
-from manyeyes.render.engine_groups import group_engines
-from manyeyes.render.kubernetes import models, production_stack
+from manyeyes.render.kubernetes import kustomize, models
 from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.kubernetes.models import CODE
-from manyeyes.render.multi_node_clusters import clusters
+from manyeyes.render.multi_node_clusters import clusters, group_engines
 from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +204,7 @@ def test_remote_pools_and_media_open_just_the_way_out_that_they_need() -> None:
 def test_values_for_production_stack_start_the_same_engines() -> None:
     cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
     compose = services(load(ROOT / "config/cluster.yaml"), "cuda")
-    told = {one["name"]: one for one in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]}
+    told = {one["name"]: one for one in kustomize.production_stack_values(cluster)["servingEngineSpec"]["modelSpec"]}
     for engine in compose.values():
         one = told[engine["labels"]["manyeyes.pool"]]
         assert f"{one['repository']}:{one['tag']}" == engine["image"]
@@ -217,7 +216,7 @@ def test_values_for_production_stack_start_the_same_engines() -> None:
 
 def test_the_production_stacks_engines_want_no_file_of_ours_and_have_every_limit_of_vllms_own() -> None:
     cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
-    for model in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]:
+    for model in kustomize.production_stack_values(cluster)["servingEngineSpec"]["modelSpec"]:
         assert not any("media_memory" in flag for flag in model["vllmConfig"]["extraArgs"])
         given = {one["name"]: one["value"] for one in model["env"]}
         assert given["VLLM_MAX_IMAGE_PIXELS"] == "50000000"

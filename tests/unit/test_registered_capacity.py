@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from manyeyes.config.capacity import in_flight
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, in_flight
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import NO_REGISTRATIONS, Registrations, with_registrations
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
-from manyeyes.render.nginx.upstreams import pools_conf
+from manyeyes.render.nginx.pools import pools_conf
 from tests.placed import placed
 
 MIXED = """

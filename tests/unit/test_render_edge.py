@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.nginx.access import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
+from manyeyes.render.nginx.files import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
 from tests.placed import placed
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from manyeyes.cli.render_commands import swarm_stacks
-from manyeyes.config.keys import ApiKeys
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml

@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from manyeyes.cli.__main__ import app
-from manyeyes.config.users import (
+from manyeyes.config.credentials import (
     UsersError,
     hash_password,
     load_users,

@@ -6,13 +6,11 @@ that may get new requests. nginx's files are the same.
 
 from math import ceil
 
-from manyeyes.config.capacity import capacities
-from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.engines import ENGINE_PORT, capacities
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
-from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes import models
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
@@ -25,6 +23,7 @@ from manyeyes.render.kubernetes.pod_spec import (
     pod,
     restricted_security,
 )
+from manyeyes.render.multi_node_clusters import EngineGroup, group_engines
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"

@@ -8,7 +8,7 @@ Prometheus -> metrics                                  the download -> the hub
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes import own_services
-from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
+from manyeyes.render.kubernetes.own_services import COUNTERS, INSIDE, PAGE, PUBLIC
 from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubernetes_object
 
 DNS_NAMESPACE = "kube-system"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.engines import ENGINE_PORT
-from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import (
@@ -22,8 +22,7 @@ from manyeyes.render.engine_container import (
     shm_gb,
     wanted_models,
 )
-from manyeyes.render.engine_groups import EngineGroup, group_engines
-from manyeyes.render.multi_node_clusters import multi_node_config
+from manyeyes.render.multi_node_clusters import EngineGroup, group_engines, multi_node_config
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.rendered_file import plain_yaml
