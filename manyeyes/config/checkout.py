@@ -1,4 +1,4 @@
-"""The checkout that a command works on: the folder with compose.yaml that the command was started in, or below."""
+"""The checkout that a command works on: the folder with compose.yaml that the command was started in, or below; and its secrets."""
 
 import contextlib
 import os
@@ -17,11 +17,8 @@ def find_checkout(start: Path) -> Path | None:
 
 
 ROOT = find_checkout(Path.cwd()) or SOURCE
-
-
 CONTAINER_USER = 10001
 """User and group of the controller's and the page's containers. They read the files of API keys and of users."""
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def has_access(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -> bool:

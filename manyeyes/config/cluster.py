@@ -1,4 +1,4 @@
-"""The whole of cluster.yaml, as it is written."""
+"""The whole of cluster.yaml, as it is written; and its schema, told to editors (JSON Schema) and to people (docs/configuration.md)."""
 
 import json
 from collections.abc import Iterator
@@ -71,6 +71,11 @@ class Cluster(Section):
             if pool.name == name:
                 return pool
         raise KeyError(name)
+
+    @property
+    def listed_engines(self) -> tuple[Engine, ...]:
+        """Those in the file; none with `engines: auto`."""
+        return () if self.engines == "auto" else self.engines
 
 
 PLURALS = {"pools": "pools[]", "engines": "engines[]"}

@@ -1,4 +1,4 @@
-"""API keys: the file that lists them by name, with a hash in place of each key."""
+"""API keys, and who may open the page: files that list them by name, with a hash in place of each key and each password."""
 
 import base64
 import binascii
@@ -8,10 +8,10 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from manyeyes.atomic_write import atomic_write
@@ -19,6 +19,9 @@ from manyeyes.config import checkout, documents
 from manyeyes.config.documents import DocumentError, FileProblems
 from manyeyes.config.fields import Section
 
+Whole = TypeVar("Whole", bound=Section)
+EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+NAME = "letters, digits and . _ @ -, at most 64, a letter or digit first"
 KEYS_HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `manyeyes key NAME` adds one.\n"
 
 
@@ -29,7 +32,7 @@ class KeysError(FileProblems):
 class ApiKey(Section):
     """Who may ask, and how much."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    name: EntryName
     """Its name in logs and metrics."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the key, in hexadecimal."""
@@ -47,7 +50,7 @@ class ApiKeys(Section):
 
 WANTED_OF_KEYS = {
     "keys": "a list of keys",
-    "name": "letters, digits and . _ @ -, at most 64, a letter or digit first",
+    "name": NAME,
     "sha256": "64 hexadecimal digits, the SHA-256 of the key",
     "requests_per_minute": "a whole number from 1 to 1000000",
     "in_flight": "a whole number from 1 to 65535",
@@ -66,22 +69,7 @@ def parse_keys(text: str, path: Path) -> ApiKeys:
 
 
 def _parse_keys(text: str, path: Path) -> ApiKeys:
-    try:
-        document = documents.parse(text)
-        if document is None:
-            document = {}
-        keys = ApiKeys.model_validate(document)
-    except DocumentError as error:
-        raise KeysError(path, [f"cannot be read: {error}"]) from error
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise KeysError(
-            path,
-            [
-                f"{entry_place(one, document, 'keys')} {describe_entry_error(one, ApiKey, WANTED_OF_KEYS, 'keys')}"
-                for one in found
-            ],
-        ) from error
+    keys = _validated(text, path, ApiKeys, ApiKey, KeysError, WANTED_OF_KEYS)
     if problems := list(_repetitions(keys)):
         raise KeysError(path, problems)
     return keys
@@ -92,7 +80,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
         raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
-    if problems := list(find_case_collisions([*(key.name for key in keys.keys), name], "keys")):
+    if problems := list(_case_collisions([*(key.name for key in keys.keys), name], "keys")):
         raise KeysError(path, problems)
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -100,19 +88,19 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
         made = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{one['loc'][0]} {describe_entry_error(one, ApiKey, WANTED_OF_KEYS, 'keys')}, found {one['input']!r}"
+            f"{one['loc'][0]} {_problem(one, ApiKey, WANTED_OF_KEYS, 'keys')}, found {one['input']!r}"
             for one in error.errors()
         ]
         raise KeysError(path, problems) from error
     document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
-    write_entries(path, KEYS_HEAD, document)
+    _write(path, KEYS_HEAD, document)
     return key
 
 
 def _repetitions(keys: ApiKeys) -> Iterator[str]:
     names, digests = [key.name for key in keys.keys], [key.sha256 for key in keys.keys]
     yield from find_repeated(names, "keys")
-    yield from find_case_collisions(names, "keys")
+    yield from _case_collisions(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
         yield f"{same} have the same sha256, so they are one key"
@@ -148,7 +136,7 @@ def _of_scrypt(text: str) -> str:
 class User(Section):
     """One person."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    name: EntryName
     """What is typed to log in."""
     password: Annotated[str, AfterValidator(_of_scrypt)]
     """scrypt$log2(N)$r$p$salt$hash, the last two in base64."""
@@ -165,7 +153,7 @@ class Users(Section):
 
 WANTED_OF_USERS = {
     "users": "a list of users",
-    "name": "letters, digits and . _ @ -, at most 64, a letter or digit first",
+    "name": NAME,
     "password": "a hash as `manyeyes user` writes it",
 }
 NOBODY = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 32))
@@ -200,20 +188,7 @@ def parse_users(text: str, path: Path) -> Users:
 
 
 def _parse_users(text: str, path: Path) -> Users:
-    try:
-        document = documents.parse(text)
-        users = Users.model_validate(document)
-    except DocumentError as error:
-        raise UsersError(path, [f"cannot be read: {error}"]) from error
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise UsersError(
-            path,
-            [
-                f"{entry_place(one, document, 'users')} {describe_entry_error(one, User, WANTED_OF_USERS, 'users')}"
-                for one in found
-            ],
-        ) from error
+    users = _validated(text, path, Users, User, UsersError, WANTED_OF_USERS)
     if not users.users:
         raise UsersError(
             path, ["has no user; `manyeyes user NAME` adds one, or delete the file to open the page to all"]
@@ -231,10 +206,10 @@ def set_password(path: Path, name: str, password: str) -> bool:
     try:
         made = User(name=name, password=hash_password(password))
     except ValidationError as error:
-        raise UsersError(path, [f"name wants {WANTED_OF_USERS['name']}, found {name!r}"]) from error
+        raise UsersError(path, [f"name wants {NAME}, found {name!r}"]) from error
     others = [user for user in users.users if user.name != name]
     document = {"users": [one.model_dump() for one in (*others, made)]}
-    write_entries(path, USERS_HEAD, document)
+    _write(path, USERS_HEAD, document)
     return len(others) == len(users.users)
 
 
@@ -242,7 +217,24 @@ def _scrypt(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=2**log_n, r=r, p=p, maxmem=256 * 2**log_n * r * p, dklen=32)
 
 
-def entry_place(error: ErrorDetails, document: Any, section: str) -> str:
+def _validated(
+    text: str, path: Path, whole: type[Whole], item: type[Section], error: type[FileProblems], wanted: Mapping[Any, str]
+) -> Whole:
+    """The document of a file that lists things by name; its one key is the first of `wanted`. Raises `error`."""
+    section = next(iter(wanted))
+    try:
+        document = documents.parse(text)
+        return whole.model_validate({} if document is None and whole is ApiKeys else document)
+    except DocumentError as problem:
+        raise error(path, [f"cannot be read: {problem}"]) from problem
+    except ValidationError as wrong:
+        found = wrong.errors(include_url=False)
+        raise error(
+            path, [f"{_place(one, document, section)} {_problem(one, item, wanted, section)}" for one in found]
+        ) from wrong
+
+
+def _place(error: ErrorDetails, document: Any, section: str) -> str:
     """('keys', 0, 'sha256') -> keys[alice].sha256: by the item's name where it has one. `section` is the list's key."""
     found = ""
     for step in error["loc"]:
@@ -255,7 +247,7 @@ def entry_place(error: ErrorDetails, document: Any, section: str) -> str:
     return found or "the file"
 
 
-def describe_entry_error(error: ErrorDetails, item: type[BaseModel], wanted: Mapping[Any, str], section: str) -> str:
+def _problem(error: ErrorDetails, item: type[Section], wanted: Mapping[Any, str], section: str) -> str:
     """What was found is not shown: it may be a secret that somebody wrote where its hash belongs."""
     if error["type"] == "missing":
         return "is missing"
@@ -273,7 +265,7 @@ def find_repeated(names: Sequence[str], section: str) -> Iterator[str]:
         yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
 
 
-def find_case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
+def _case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
     """One sentence for each two names that differ in case only."""
     first: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -281,7 +273,7 @@ def find_case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
             yield f"{section}[{other}] and {section}[{name}] differ in case only; nginx takes them for one name, so choose another"
 
 
-def write_entries(path: Path, head: str, document: Mapping[str, Any]) -> None:
+def _write(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
     new = not path.exists()
     atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))

@@ -1,4 +1,4 @@
-"""An engine: one vLLM process on one GPU, a tensor-parallel group, or a share of a GPU."""
+"""An engine, one vLLM process on one GPU, a tensor-parallel group, or a share of a GPU; and how many requests it takes."""
 
 from typing import Annotated, Any
 

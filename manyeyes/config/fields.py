@@ -1,4 +1,8 @@
-"""The base of every section of cluster.yaml: frozen, and an unknown key is an error."""
+"""What sections of cluster.yaml are made of: their base, kinds of names, and hosts with their addresses.
+
+A system's own functions take much more for an address: 10.1, 010.0.0.7, 0x7f000001 and 1 all lead somewhere, and rarely where the
+reader thinks. Here an address is what Python's ipaddress takes, and any other host is a name.
+"""
 
 import asyncio
 import re
@@ -11,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 class Section(BaseModel):
-    """Values never change after they are read; a new file makes a new Cluster."""
+    """Frozen, and an unknown key is an error: a new file makes a new Cluster."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -30,6 +34,9 @@ LONGEST_S = 31_536_000
 
 ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]+$")]
 """A container image with its tag or digest."""
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Without a folder: of a file in the secrets folder, or beside the configuration."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -6,18 +6,15 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from manyeyes.config.credentials import ApiKeys
-from manyeyes.config.fields import LONGEST_S, ImageReference, IsDomain, IsUrl, IsWritten, Port, Section
-
-SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A file in the secrets folder."""
+from manyeyes.config.fields import LONGEST_S, FileName, ImageReference, IsDomain, IsUrl, IsWritten, Port, Section
 
 
 class Tls(Section):
     """Files in the secrets folder. Where they do not exist, `make up` makes a self-signed pair."""
 
-    certificate: SecretFile = "tls.crt"
+    certificate: FileName = "tls.crt"
     """The certificate, with those it depends on after it, in PEM."""
-    key: SecretFile = "tls.key"
+    key: FileName = "tls.key"
     """Its private key, in PEM."""
 
 
@@ -49,7 +46,7 @@ class Gateway(Section):
     """How long after a turn the next one still goes to the same engine."""
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in secrets/."""
-    keys_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "api-keys.yaml"
+    keys_file: FileName = "api-keys.yaml"
     """API keys, hashed, beside this file; `manyeyes key NAME` adds one. While it does not exist nobody needs a key."""
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only while there are no keys."""
@@ -244,7 +241,7 @@ class WebUi(Section):
         "Ask about pictures and videos. Drop them here, paste them, or try one of these.", max_length=400
     )
     """The line under the title."""
-    users_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "users.yaml"
+    users_file: FileName = "users.yaml"
     """Who may open the page, with hashed passwords, beside this file; `manyeyes user NAME` adds one. While it does not exist nobody
     logs in."""
     login_h: float = Field(12, gt=0, le=24 * 90)

@@ -1,4 +1,4 @@
-"""What is read out of an endpoint's answer, by the paths it was registered with. Pure."""
+"""An endpoint's answer, read by the paths it was registered with, and written in the form of OpenAI's chat completions. Pure."""
 
 import time
 import uuid

@@ -1,4 +1,7 @@
-"""What an engine's container needs, whatever starts it (Compose, Kubernetes, Swarm): image, environment, memory, models."""
+"""What an engine's container needs, whatever starts it (Compose, Kubernetes, Swarm): image, environment, memory, models.
+
+And the egress proxy (manyeyes/egress_proxy), the one way out for engines that may fetch media by URL.
+"""
 
 import json
 from typing import Any

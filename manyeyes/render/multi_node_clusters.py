@@ -1,4 +1,7 @@
-"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
+"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it.
+
+Engines of a pool that are alike are one Deployment, or service: the same command line, environment and resources.
+"""
 
 from dataclasses import dataclass
 

@@ -476,7 +476,7 @@ def test_a_path_that_cannot_be_followed_is_no_answer(monkeypatch: pytest.MonkeyP
         def findall(self, document: Any) -> list[Any]:
             raise jsonpath.JSONPathError("too deep", token=None)
 
-    monkeypatch.setattr(response_extraction, "_compiled", lambda path: Broken())
+    monkeypatch.setattr(response_mapping, "_compiled", lambda path: Broken())
     with pytest.raises(ExtractionError):
         response_mapping.extract_text("$.a", {"a": 1})
     assert response_mapping.extract_usage(endpoint(), {"a": 1}) is None

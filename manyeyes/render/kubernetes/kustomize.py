@@ -168,7 +168,11 @@ OURS = ("--middleware=media_memory.",)
 
 
 def production_stack_values(cluster: PlacedCluster) -> Json:
-    """Raises nothing: emulated engines, which are no vLLM, are left out."""
+    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines, which are no vLLM, are left out.
+
+    The chart's own fields: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. It starts `vllm serve MODEL`
+    with --host and --port, and adds flags of its own where vllmConfig says something; so what it would add is left to ours.
+    """
     models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
     return {
         "servingEngineSpec": {

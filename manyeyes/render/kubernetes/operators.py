@@ -1,7 +1,9 @@
-"""Pools -> how many pods they have: KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA.
+"""For clusters that have the operators: how many pods a pool has, what is scraped, and the rules.
 
-On one host the controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and
-how slowly. A pool whose engines differ is left as it is laid out.
+KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA. On one host the
+controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and how slowly. A pool
+whose engines differ is left as it is laid out. What the Prometheus operator scrapes has the labels of one host, so that dashboards and
+rules are the same.
 """
 
 from manyeyes.config.engines import max_num_seqs

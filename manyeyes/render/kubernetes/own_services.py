@@ -1,6 +1,7 @@
-"""The controller and the page on Kubernetes.
+"""The gateway, the controller and the page on Kubernetes.
 
-The controller tells who is up and counts requests; who is in a pool is the Services' to say. The page is at / of the gateway.
+The gateway is stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps. The controller tells who is up
+and counts requests; who is in a pool is the Services' to say. The page is at / of the gateway.
 """
 
 from manyeyes.config.credentials import ApiKeys

@@ -192,7 +192,12 @@ TRACE, SPAN = r"(?!0{32})[0-9a-f]{32}", r"(?!0{16})[0-9a-f]{16}"
 
 
 def tracing_conf(cluster: PlacedCluster) -> str:
-    """Without tracing a client's own trace still reaches the engine and the log."""
+    """Where a request's trace comes from. Without tracing a client's own trace still reaches the engine and the log.
+
+    Stock nginx has no OpenTelemetry module, and needs none: a trace's id is the request's own random number or the client's, which
+    the engine gets as `traceparent` and the log tells; the controller makes the gateway's spans from that
+    (manyeyes/controller/telemetry/otlp_exporter.py). The form is W3C's: https://www.w3.org/TR/trace-context/
+    """
     tracing = cluster.tracing
     new = "$request_id" if tracing.enabled else ""
     parts = [

@@ -1,4 +1,14 @@
-"""Cluster -> nginx's http context: one upstream per pool, filled by DNS, and which model name leads to which pool."""
+"""Cluster -> one upstream per pool, filled by DNS; which model name leads to which pool; and the named locations by which a pool is asked.
+
+njs/gateway.js says which location comes next:
+
+@pool-NAME          asks the pool, and on failure another engine of it
+@pool-NAME.once     asks one engine only: for a request that an engine was already lost to
+@pool-NAME.again    asks more of its engines: for a request that nobody was there for
+@pool-NAME.cached   as @pool-NAME, after a look into the pool's cache
+
+The same begin with @rewritten- for requests whose body is not passed on as it came.
+"""
 
 from manyeyes.config.engines import capacities
 from manyeyes.config.placement import PlacedCluster
