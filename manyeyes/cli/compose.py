@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.cli import docker_install, host_info, secrets
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_lines import format_sentence, read_line
 

@@ -5,10 +5,9 @@ import re
 import shutil
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import print_ok, print_warning, step
+from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config.checkout import ROOT
 
 OLDEST_ENGINE = (25, 0)

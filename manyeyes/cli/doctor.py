@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli import admin_key, certificate, docker_install, env_file, gpu_discovery, host_info, secrets
+from manyeyes.cli import docker_install, env_file, gpu_discovery, host_info, secrets
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import EXIT_UNUSABLE, CliError
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.terminal import print_error, print_line
+from manyeyes.cli.terminal import EXIT_UNUSABLE, CliError, print_error, print_line
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys
@@ -221,10 +220,10 @@ def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
 
 
 def _admin_key() -> Iterator[Check]:
-    found, remedy = secrets.state(admin_key.FILE)
+    found, remedy = secrets.state(secrets.ADMIN_KEY)
     if found == "missing":
         found, remedy = "`make up` makes one", ""
-    yield Check("admin key", f"secrets/{admin_key.FILE}", found, remedy)
+    yield Check("admin key", f"secrets/{secrets.ADMIN_KEY}", found, remedy)
 
 
 def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
@@ -244,7 +243,7 @@ def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
         return
     for setting, name in named.items():
         found, remedy = states[name]
-        if not remedy and setting == "gateway.tls.certificate" and certificate.has_expired(secrets.folder() / name):
+        if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets.folder() / name):
             found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
         yield Check(setting, f"secrets/{name}", found, remedy)
 

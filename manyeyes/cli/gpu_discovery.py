@@ -8,10 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import print_ok, print_warning
+from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.config.pools import Flavour

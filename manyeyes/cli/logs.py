@@ -10,8 +10,7 @@ from pathlib import Path
 
 from manyeyes.cli import started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.terminal import columns, print_line
+from manyeyes.cli.terminal import CliError, columns, print_line
 from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_format import LEVELS, format_time
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line

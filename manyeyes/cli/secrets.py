@@ -1,8 +1,20 @@
 """The secrets folder: which of its files the configuration names, and whether the gateway can read them."""
 
+import contextlib
+import os
+import re
+import secrets as randomness
+import shutil
+import tempfile
+from ipaddress import ip_address
 from pathlib import Path
 
+from manyeyes.cli import host_info
+from manyeyes.cli.invocation import next_command
+from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config import checkout
+from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import PlacedCluster
 
@@ -76,3 +88,140 @@ def of_configuration(path: Path) -> tuple[str, str]:
     if checkout.is_readable_by_containers(path):
         return "readable by its container", ""
     return "closed to its container", f"chgrp {group()} {path} && chmod g+r {path}"
+
+
+ADMIN_KEY = "admin.key"
+
+
+def ensure_admin_key(config: Path) -> None:
+    """Makes the key where there is none; never touches one that is there."""
+    path = folder() / ADMIN_KEY
+    if path.exists():
+        return
+    try:
+        # Never open to others, not even for an instant.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"me-admin-{randomness.token_urlsafe(32)}\n")
+        with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
+            os.chown(path, -1, group())
+        path.chmod(0o640)
+    except OSError as error:
+        # The cluster serves without it; only changes by API are refused.
+        print_warning(f"no admin key could be made in {folder()}: {error}")
+        return
+    print_ok(f"{ADMIN_KEY} is new in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
+
+
+def read_admin_key() -> str:
+    """Raises Trouble."""
+    try:
+        return (folder() / ADMIN_KEY).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"there is no admin key to print: {error}. `make up` makes one.") from error
+
+
+DAYS = 825
+"""The longest that Apple's systems accept."""
+
+REQUEST = """\
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = {name}
+[extensions]
+subjectAltName = {alternatives}
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+"""
+"""Whoever trusts this certificate trusts this server and nothing that its key signs."""
+
+
+def certificate_path(cluster: Cluster) -> Path | None:
+    """The certificate's file; None without TLS."""
+    return folder() / cluster.gateway.tls.certificate if cluster.gateway.tls else None
+
+
+def ensure_certificate(cluster: Cluster) -> None:
+    """With TLS and neither certificate nor key in the secrets folder, makes a pair. Never touches files that exist."""
+    names = list(of_certificate(cluster).values())
+    if not names or any((folder() / name).exists() for name in names):
+        return
+    crt, key = (folder() / name for name in names)
+    subjects = _subjects(cluster)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder()) as made:
+            _make(Path(made), cluster.name, subjects)
+            for file, target in (("key", key), ("crt", crt)):
+                (Path(made) / file).rename(target)
+    except CommandFailed as error:
+        raise CliError(f"openssl could not make a certificate: {error.last_line}", details=error.output) from error
+    except OSError as error:
+        raise CliError(f"no certificate could be made in {folder()}: {error}") from error
+    print_warning(
+        f"{shown(crt)} is new and self-signed, for {', '.join(subjects)}; clients must be told to trust it, "
+        "or put your own pair there"
+    )
+
+
+def shown(file: Path) -> Path:
+    """As people type it: from the repository root where it is inside."""
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+
+
+def is_self_signed(certificate: Path) -> bool:
+    """Whether only those who have the file itself can trust it."""
+    told = _openssl(certificate, "-subject", "-issuer", "-nameopt", "RFC2253")
+    found = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+    return bool(found) and found.get("subject") == found.get("issuer")
+
+
+def has_expired(certificate: Path) -> bool:
+    """False also where openssl is missing and nobody can tell."""
+    return "will expire" in _openssl(certificate, "-checkend", "0")
+
+
+def host_name(certificate: Path) -> str:
+    """The first name it is for; empty when that is a wildcard, an address, or not known. localhost wins."""
+    names = re.findall(r"DNS:([A-Za-z0-9.-]+)", _openssl(certificate, "-ext", "subjectAltName"))
+    return "localhost" if "localhost" in names else names[0] if names else ""
+
+
+def _subjects(cluster: Cluster) -> list[str]:
+    """Names and addresses under which this host may be asked."""
+    listens = cluster.gateway.host
+    own = [] if listens.is_unspecified else [str(listens)]
+    return list(dict.fromkeys(["localhost", "127.0.0.1", host_info.host_name(), *own, *host_info.addresses()]))
+
+
+def _make(folder: Path, name: str, subjects: list[str]) -> None:
+    alternatives = ",".join(f"{'IP' if _is_address(one) else 'DNS'}:{one}" for one in subjects)
+    request = folder / "request"
+    request.write_text(REQUEST.format(name=name, alternatives=alternatives), encoding="ascii")
+    command = ["openssl", "req", "-x509", "-config", str(request), "-days", str(DAYS), "-nodes"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    run([*command, "-keyout", str(folder / "key"), "-out", str(folder / "crt")], timeout_s=60)
+    for file, mode in (("crt", 0o644), ("key", 0o640)):
+        with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
+            os.chown(folder / file, -1, group())
+        (folder / file).chmod(mode)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _openssl(certificate: Path, *arguments: str) -> str:
+    """What openssl tells of a certificate; empty where it is missing or the file is no certificate."""
+    if not shutil.which("openssl"):
+        return ""
+    try:
+        return run(["openssl", "x509", "-noout", "-in", str(certificate), *arguments], timeout_s=20)
+    except CommandFailed as error:
+        return error.output if "-checkend" in arguments else ""

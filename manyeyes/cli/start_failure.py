@@ -8,8 +8,8 @@ from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_lines import COLOURS
 

@@ -8,29 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import (
-    admin_key,
-    certificate,
-    controller_client,
     docker_install,
     doctor,
     env_file,
-    first_request,
+    gateway_client,
     gpu_discovery,
     host_info,
     images,
     readiness,
+    secrets,
     start_failure,
     started_services,
 )
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.engine_containers import EngineContainers, engines_to_replace, replace, restart_times
+from manyeyes.cli.engine_restart import SERVING
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import CommandFailed, end_all
-from manyeyes.cli.rolling.command import MODELS, restart_one_by_one
-from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
-from manyeyes.cli.rolling.replacement import engines_to_replace, replace
-from manyeyes.cli.rolling.state_machine import SERVING
-from manyeyes.cli.terminal import print_line, print_ok, print_warning, step
+from manyeyes.cli.rolling_restart import MODELS, restart_one_by_one
+from manyeyes.cli.terminal import CliError, print_line, print_ok, print_warning, step
 from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
@@ -77,8 +73,8 @@ def up(config: Path, flavour: str) -> None:
     doctor.fail_on_blockers(doctor.run_checks(written, docker, intended.inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
-    certificate.ensure(cluster)
-    admin_key.ensure(config)
+    secrets.ensure_certificate(cluster)
+    secrets.ensure_admin_key(config)
     files = render(cluster, intended.inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
@@ -94,7 +90,7 @@ def up(config: Path, flavour: str) -> None:
                 compose.down()
         raise
     env_file.write_block(compose.environment)
-    first_request.show(cluster, keys, config, grafana=cluster.images.grafana not in outcome.missing)
+    readiness.print_next_steps(cluster, keys, config, grafana=cluster.images.grafana not in outcome.missing)
 
 
 def mounted_files() -> str:
@@ -178,7 +174,7 @@ def _start(
             told = f"{what}. {start_failure.remedy(error.output)}".rstrip()
             raise CliError(told, details=error.output) from error
         current.outcome = "containers started"
-    controller_client.wait_until_applied(compose, cluster, config)
+    gateway_client.wait_until_applied(compose, cluster, config)
     if at_once:
         with step("starting engines") as current:
             readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, set(at_once))
@@ -195,7 +191,7 @@ def _start(
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
         )
     with step("asking about a picture") as current:
-        answered_by, seconds = first_request.first_answer(cluster, compose)
+        answered_by, seconds = readiness.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
 

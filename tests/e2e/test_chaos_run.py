@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manyeyes.cli.volumes import Volumes
+from manyeyes.cli.backup import Volumes
 from manyeyes.config.gateway import Images
 from manyeyes.devcluster.eventually import eventually
 

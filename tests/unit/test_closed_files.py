@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import backup, doctor, env_file, pin_images, upgrade
-from manyeyes.cli.archive import ArchiveMember
-from manyeyes.cli.backup import restore
+from manyeyes.cli import backup, doctor, env_file, upgrade
+from manyeyes.cli.backup import ArchiveMember, Volumes, restore
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.volumes import Volumes
 from manyeyes.config import checkout
 from manyeyes.config.credentials import add_key, load_keys, load_users, set_password
 from manyeyes.config.loader import load
@@ -178,7 +176,7 @@ def test_a_configuration_that_is_written_anew_keeps_its_mode(
         upgrade._write(config, CLUSTER + "images: {vllm_cpu: v/v:2}\n")
     else:
         monkeypatch.setattr(pin_images, "digest_of", lambda reference: "sha256:" + "0" * 64)
-        pin_images.pin_images(config)
+        upgrade.pin_images(config)
     assert mode(config) == 0o640
     assert never_open == [0o640]
     assert load(config).images.vllm_cpu != placed(CLUSTER).images.vllm_cpu

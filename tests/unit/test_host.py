@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, required_images
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from tests.placed import placed

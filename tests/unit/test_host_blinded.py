@@ -9,8 +9,8 @@ import pytest
 from manyeyes.cli import backup, env_file, process, started_services
 from manyeyes.cli.__main__ import run
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import ConfigError
 
 CLUSTER = "name: mine\npools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"

@@ -9,10 +9,9 @@ import pytest
 
 from manyeyes.cli import readiness, start_failure, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.start_failure import OUT_OF_MEMORY, remedy, root_cause
-from manyeyes.cli.terminal import Step
+from manyeyes.cli.terminal import CliError, Step
 from tests.placed import placed
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))

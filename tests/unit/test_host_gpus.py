@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import doctor, gpu_discovery, host_info
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.render.compose_engines import engines_yaml

@@ -8,9 +8,8 @@ import pytest
 
 from manyeyes.cli import images, required_images, upgrade
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.images import provide
-from manyeyes.cli.registries import registry_of
+from manyeyes.cli.images import provide, registry_of
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load

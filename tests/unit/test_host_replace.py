@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.cli import started_services
-from manyeyes.cli.rolling import replacement
-from manyeyes.cli.rolling.runner import EngineStatus
+from manyeyes.cli import engine_containers, started_services
+from manyeyes.cli.engine_restart import EngineStatus
 from manyeyes.config.placement import PlacedCluster
 from tests.placed import placed
 
@@ -38,7 +37,7 @@ class Host:
         monkeypatch.setattr(replacement, "ROOT", folder)
         monkeypatch.setattr(replacement, "run", self.run)
         monkeypatch.setattr(
-            "manyeyes.cli.controller_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
+            "manyeyes.cli.gateway_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
         )
         monkeypatch.setattr("manyeyes.cli.readiness.wait_until_up", self.comes_up)
         monkeypatch.setattr(replacement, "EngineContainers", lambda cluster, compose: self)
@@ -85,9 +84,9 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()
 
 def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here: Any = host(tmp_path, monkeypatch)
-    old = replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1", "gateway"})
+    old = engine_containers.engines_to_replace(here.cluster, here, {"e-0", "e-1", "gateway"})
     assert old == ["e-0", "e-1"]
-    replacement.replace(here.cluster, here, ["g-0", "g-1"], old)
+    engine_containers.replace(here.cluster, here, ["g-0", "g-1"], old)
     assert here.done == ["start g-0", "drain e-0", "end e-0", "start g-1", "drain e-1", "end e-1"]
     assert here.least_up == 2
     assert set(started_services.services(tmp_path)) == {"g-0", "g-1"}
@@ -97,7 +96,7 @@ def test_an_engine_on_the_same_gpu_ends_first_and_the_others_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: Any = host(tmp_path, monkeypatch, gpus=("0", "1"))
-    replacement.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
+    engine_containers.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
     assert here.done == ["drain e-0", "end e-0", "start g-0", "drain e-1", "end e-1", "start g-1"]
     assert here.least_up == 1
 
@@ -107,4 +106,4 @@ def test_engines_that_move_to_another_network_are_not_replaced_one_by_one(
 ) -> None:
     here: Any = host(tmp_path, monkeypatch)
     here.subnet = lambda: "10.9.0.0/24"
-    assert replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1"}) == []
+    assert engine_containers.engines_to_replace(here.cluster, here, {"e-0", "e-1"}) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import certificate, doctor, first_request, host_info, secrets
+from manyeyes.cli import doctor, host_info, readiness, secrets
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.invocation import DEFAULT_CONFIG
 from manyeyes.config.credentials import ApiKey, ApiKeys
@@ -83,7 +83,7 @@ def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
 
 
 def make(text: str = TLS) -> None:
-    certificate.ensure(place_engines(parse(text + ENGINES), EMULATED))
+    secrets.ensure_certificate(place_engines(parse(text + ENGINES), EMULATED))
 
 
 def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
@@ -125,8 +125,8 @@ def test_with_tls_a_self_signed_pair_is_made_that_only_the_folders_group_can_rea
     crt, key = folder / "tls.crt", folder / "tls.key"
     assert (crt.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o644, 0o640)
     assert sorted(path.name for path in folder.iterdir()) == ["tls.crt", "tls.key"]
-    assert certificate.is_self_signed(crt)
-    assert not certificate.has_expired(crt)
+    assert secrets.is_self_signed(crt)
+    assert not secrets.has_expired(crt)
     said = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", crt], capture_output=True, text=True).stdout
     for name in ("DNS:localhost", "DNS:eyes", "IP Address:127.0.0.1", "IP Address:10.1.2.3", "CA:FALSE"):
         assert name in said
@@ -174,7 +174,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    first_request.show(place_engines(parse(text + ENGINES), EMULATED), keys, DEFAULT_CONFIG, grafana=False)
+    readiness.print_next_steps(place_engines(parse(text + ENGINES), EMULATED), keys, DEFAULT_CONFIG, grafana=False)
     return capsys.readouterr().out
 
 

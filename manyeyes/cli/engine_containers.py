@@ -1,17 +1,85 @@
-"""`make up` where engines have other names: another container takes over from each one that runs, and the old one serves until then."""
+"""Engines as Compose's containers, for a rolling restart."""
 
 import contextlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from manyeyes.cli import controller_client, readiness, started_services
+from manyeyes.cli import gateway_client, readiness, start_failure, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.engine_restart import EngineStatus, RestartTimes
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.rolling.engine_containers import REASON, EngineContainers, restart_times
-from manyeyes.cli.terminal import print_warning, step
+from manyeyes.cli.terminal import CliError, print_warning, step
 from manyeyes.config.checkout import ROOT
+from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import PlacedCluster
+
+REASON = "rolling restart"
+DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
+"""How long an engine may take to come up: a GPU's includes the download of its model."""
+SLACK_S = 2.0
+"""For nginx to ask the controller again and to hear its answer."""
+
+
+class EngineContainers:
+    """An Actuator (manyeyes/cli/engine_restart.py)."""
+
+    def __init__(self, cluster: Cluster, compose: Compose) -> None:
+        self.cluster, self.compose = cluster, compose
+        self.folder: Path = ROOT / compose.rendered
+
+    def look(self) -> dict[str, EngineStatus]:
+        pools = gateway_client.healthz(self.cluster).get("pools", [])
+        return {
+            one["name"]: EngineStatus(pool["name"], one["state"], one["in_flight"])
+            for pool in pools
+            for one in pool["engines"]
+        }
+
+    def hold(self, name: str) -> None:
+        gateway_client.drain(self.compose, self.cluster, name, REASON)
+
+    def release(self, name: str) -> None:
+        gateway_client.resume(self.compose, self.cluster, name, REASON)
+
+    def stop(self, name: str) -> None:
+        self._compose("stop", name, what=f"{name} could not be stopped")
+
+    def start(self, name: str) -> None:
+        arguments = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"]
+        self._compose(*arguments, name, what=f"{name} could not be started")
+        started_services.record(self.folder, [name])
+
+    def why_not_up(self, name: str) -> str:
+        return f"it ends again and again: {self.last_words(name)}" if readiness.failed(self.compose, {name}) else ""
+
+    def last_words(self, name: str) -> str:
+        """The error that it ended with, else the last line it printed."""
+        if cause := start_failure.cause_of(self.compose, name):
+            return cause
+        lines = self.compose.logs(name, 1).strip().splitlines()
+        return lines[-1].strip()[:200] if lines else "it printed nothing"
+
+    def _compose(self, *arguments: str, what: str) -> None:
+        try:
+            self.compose(*arguments, timeout_s=self.cluster.shutdown.grace_s + 120)
+        except (CommandFailed, TimeoutError) as error:
+            details = error.output if isinstance(error, CommandFailed) else str(error)
+            raise CliError(what, details=details) from error
+
+
+def restart_times(cluster: PlacedCluster) -> RestartTimes:
+    """Times of one engine's turn, from the configuration."""
+    told_s = max(1, cluster.controller.dns_ttl_s) + SLACK_S
+    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
+    return RestartTimes(
+        # One look of the controller more, so that what it says of requests in flight was seen after that.
+        leave_s=told_s + cluster.controller.probe_interval_s,
+        finish_s=cluster.shutdown.finish_s,
+        stop_s=cluster.shutdown.grace_s + 30,
+        start_s=max(DEADLINE_S[one] for one in flavours),
+    )
+
 
 LOOK_EVERY_S = 0.5
 
@@ -33,7 +101,7 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
     """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises Trouble."""
     folder, left = ROOT / compose.rendered, list(old)
     for number, name in enumerate(fresh, start=1):
-        for holder in [one for one in left if _gpus(compose, one) & set(_engine_gpus(cluster, name))]:
+        for holder in [one for one in left if _gpus_of_container(compose, one) & set(_engine_gpus(cluster, name))]:
             left.remove(holder)
             _tell_gap(cluster, compose, holder, name)
             _end(cluster, compose, holder)
@@ -57,7 +125,7 @@ def _engine_gpus(cluster: PlacedCluster, name: str) -> tuple[str, ...]:
     return next(one.gpus for one in cluster.started_engines if one.name == name)
 
 
-def _gpus(compose: Compose, name: str) -> set[str]:
+def _gpus_of_container(compose: Compose, name: str) -> set[str]:
     """Those that its container was given."""
     resources = started_services.services(ROOT / compose.rendered).get(name, {}).get("deploy", {}).get("resources", {})
     devices = resources.get("reservations", {}).get("devices", ())
@@ -80,7 +148,7 @@ def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
     with step(f"ending {name}"):
         if name in engines.look():
             with contextlib.suppress(CliError):  # the controller does not know it any more, so it gets nothing new
-                controller_client.drain(compose, cluster, name, REASON)
+                gateway_client.drain(compose, cluster, name, REASON)
             began_s = time.monotonic()
             while (past_s := time.monotonic() - began_s) < times.leave_s + times.finish_s:
                 mine = engines.look().get(name)
