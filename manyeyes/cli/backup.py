@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from docker.errors import APIError, NotFound
+
 from manyeyes.atomic_write import atomic_copy, atomic_write
 from manyeyes.cli import docker_install, env_file, secrets, started_services
-from manyeyes.cli.compose import Compose
+from manyeyes.cli.compose import LABEL, Compose
+from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.invocation import next_command
-from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT
@@ -138,28 +140,27 @@ class Volumes:
         self._image = image
 
     def exists(self, volume: str) -> bool:
-        try:
-            run(["docker", "volume", "inspect", self.name(volume)], timeout_s=20)
-        except CommandFailed:
-            return False
+        with docker_client() as client:
+            try:
+                client.api.inspect_volume(self.name(volume))
+            except NotFound:
+                return False
         return True
 
     def name(self, volume: str) -> str:
         return f"{self.project}_{volume}"
 
     def save(self, volume: str, file: Path) -> None:
-        """Raises Trouble."""
+        """Raises CliError."""
         with file.open("wb") as output:
             self._tar(volume, ":ro", ["-C", "/volume", "-cf", "-", "."], stdout=output)
 
     def put(self, volume: str, file: Path) -> None:
-        """In place of what is in it; makes it where there is none, as Compose would. Raises Trouble."""
-        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.volume={volume}"]
+        """In place of what is in it; makes it where there is none, as Compose would. Raises CliError."""
         if not self.exists(volume):
-            run(
-                ["docker", "volume", "create", *(f"--label={label}" for label in labels), self.name(volume)],
-                timeout_s=60,
-            )
+            labels = {f"{LABEL}.project": self.project, f"{LABEL}.volume": volume}
+            with docker_client() as client:
+                client.api.create_volume(self.name(volume), labels=labels)
         empty_then_unpack = "find /volume -mindepth 1 -delete && exec tar -C /volume --numeric-owner -xpf -"
         with file.open("rb") as content:
             self._run(volume, "", ["/bin/sh", "-c", empty_then_unpack], stdin=content)
@@ -214,7 +215,7 @@ def backup(config: Path, out: str) -> Path:
 
 
 def restore(config: Path, source: str) -> None:
-    """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises Trouble."""
+    """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises CliError."""
     if not source:
         raise CliError("which backup? Name its file: build/backup/....tar.gz")
     with tempfile.TemporaryDirectory() as folder:
@@ -295,15 +296,16 @@ def _volumes(cluster: Cluster, folder: Path) -> Iterator[tuple[str, Path]]:
 @contextlib.contextmanager
 def _paused(container: str) -> Iterator[None]:
     """Nothing is written meanwhile. Where it does not run there is nothing to pause."""
-    try:
-        run(["docker", "pause", container], timeout_s=30)
-    except CommandFailed:
-        yield
-        return
-    try:
-        yield
-    finally:
-        run(["docker", "unpause", container], timeout_s=30)
+    with docker_client() as client:
+        try:
+            client.api.pause(container)
+        except APIError:  # it does not run
+            yield
+            return
+        try:
+            yield
+        finally:
+            client.api.unpause(container)
 
 
 def _install(member: ArchiveMember, target: Path, stamp: str, group: int | None = None) -> None:

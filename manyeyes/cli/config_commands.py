@@ -1,4 +1,5 @@
-"""`manyeyes check-config|key|keys|user`: the configuration and the files of keys and users beside it."""
+"""`manyeyes check-config|key|keys|user`: the configuration and the files of keys and users beside it;
+`manyeyes render|kubernetes|swarm|docs`: files that are made from them, written where they differ."""
 
 import getpass
 import os

@@ -21,7 +21,7 @@ OLDEST_COMPOSE = (2, 24)
 
 
 def ensure() -> Docker:
-    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises Trouble."""
+    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises CliError."""
     found = host_info.docker()
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
@@ -41,7 +41,7 @@ def ensure() -> Docker:
 
 
 def require_access(found: Docker) -> None:
-    """Raises Trouble where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
+    """Raises CliError where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
     if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
         raise CliError(
             f"Docker cannot be asked, so the cluster may run: {found.error}. "

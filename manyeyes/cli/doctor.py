@@ -88,7 +88,7 @@ def run_checks(
 
 
 def fail_on_blockers(checks: list[Check]) -> None:
-    """Raises Trouble with every check that failed."""
+    """Raises CliError with every check that failed."""
     if problems := [
         f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
     ]:

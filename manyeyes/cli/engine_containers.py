@@ -1,4 +1,5 @@
-"""Engines as Compose's containers, for a rolling restart."""
+"""Engines as Compose's containers, for a rolling restart; and for `make up` where engines have other names: another container takes
+over from each one that runs, and the old one serves until then."""
 
 import contextlib
 import time
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from manyeyes.cli import gateway_client, readiness, start_failure, started_services
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.engine_restart import EngineStatus, RestartTimes
-from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import CliError, print_warning, step
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
@@ -22,7 +24,7 @@ SLACK_S = 2.0
 
 
 class EngineContainers:
-    """An Actuator (manyeyes/cli/engine_restart.py)."""
+    """An Actuator (engine_restart.py)."""
 
     def __init__(self, cluster: Cluster, compose: Compose) -> None:
         self.cluster, self.compose = cluster, compose
@@ -98,7 +100,7 @@ def engines_to_replace(cluster: PlacedCluster, compose: Compose, running: set[st
 
 
 def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old: Sequence[str]) -> None:
-    """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises Trouble."""
+    """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises CliError."""
     folder, left = ROOT / compose.rendered, list(old)
     for number, name in enumerate(fresh, start=1):
         for holder in [one for one in left if _gpus_of_container(compose, one) & set(_engine_gpus(cluster, name))]:
@@ -155,10 +157,12 @@ def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
                 if past_s >= times.leave_s and (mine is None or mine.in_flight == 0):
                     break
                 time.sleep(LOOK_EVERY_S)
-        ids = [row["ID"] for row in compose.containers() if row["Service"] == name]
+        ids = [row["Id"] for row in compose.containers() if row["Service"] == name]
         try:
-            for command in ("stop", "rm"):
-                run(["docker", command, *ids], timeout_s=cluster.shutdown.grace_s + 120)
-        except (CommandFailed, TimeoutError) as error:
+            with docker_client(cluster.shutdown.grace_s + 120) as client:
+                for one in ids:
+                    client.api.stop(one)
+                    client.api.remove_container(one)
+        except CliError as error:
             raise CliError(f"{name} could not be removed: {error}. Run make up again.") from error
         started_services.keep_only(folder, [one for one in started_services.services(folder) if one != name])

@@ -1,4 +1,4 @@
-"""One engine's turn in a rolling restart: what comes next, from what is seen. Pure: no clock, no Docker.
+"""Engines restarted one after the other while users are on. next_step() decides from what is seen, an Actuator does.
 
 begin ─▶ leaving ─▶ finishing ─▶ stopping ─▶ coming ─▶ joining ─▶ done
    │                                │           │          │
@@ -95,7 +95,7 @@ class Restart:
 
 
 def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Restart, Action | None]:
-    """The turn after a look, and what is to be done now."""
+    """The turn after a look, and what is to be done now. Pure: no clock, no Docker."""
     if turn.since_s is None:
         turn = replace(turn, since_s=seen.now_s)
     assert turn.since_s is not None
@@ -211,7 +211,7 @@ def restart(
     actuator: Actuator,
     tell: Callable[[Restart, Observation], None] = lambda turn, seen: None,
 ) -> None:
-    """Each of `names` in turn. Raises NotBack. However it ends, an engine that is out is let in again; LeftOut says where that failed."""
+    """Each of `names` in turn. Raises RestartFailed. However it ends, an engine that is out is let in again; LeftOutOfRotation says where that failed."""
     for name in names:
         turn = before = Restart()
         try:

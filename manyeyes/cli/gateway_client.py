@@ -1,4 +1,5 @@
-"""How this host reaches the gateway: its public address, and the port for the page from inside."""
+"""How this host reaches the gateway, at its public address and from inside its container; and from in there the controller: no port,
+certificate or setting of the edge stands in the way."""
 
 import json
 import ssl
@@ -84,12 +85,12 @@ POST = (
 
 
 def drain(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
-    """Takes an engine out of rotation; {name, state, held, in_flight}. Raises Trouble."""
+    """Takes an engine out of rotation; {name, state, held, in_flight}. Raises CliError."""
     return _post(compose, cluster, f"/api/engines/{engine}/drain", {"reason": reason})
 
 
 def resume(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
-    """Lets it in again. Raises Trouble."""
+    """Lets it in again. Raises CliError."""
     return _post(compose, cluster, f"/api/engines/{engine}/resume", {"reason": reason})
 
 
@@ -111,7 +112,7 @@ def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any
 
 
 def wait_until_applied(compose: Compose, cluster: Cluster, config: Path) -> None:
-    """Waits until the file as it stands is in force, in the gateway too. Raises Trouble when it is refused."""
+    """Waits until the file as it stands is in force, in the gateway too. Raises CliError when it is refused."""
     wanted, started = fingerprint_of_file(config), time.monotonic()
     with step("taking over the configuration") as current:
         while not _in_force(said := controller_configuration(compose, cluster), wanted):

@@ -1,12 +1,14 @@
 """Makes images present: used when they are here, else pulled, else built where the asked version is the one that the build makes."""
 
-import json
 import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 
-from manyeyes.cli.process import CommandFailed, end_all, run
+from docker.errors import ImageNotFound
+
+from manyeyes.cli.docker_api import PULL_S, PullFailed, docker_client, pull_image
+from manyeyes.cli.process import CommandFailed, end_all
 from manyeyes.cli.required_images import (
     BASES,
     BUILT,
@@ -19,8 +21,6 @@ from manyeyes.cli.required_images import (
 from manyeyes.cli.terminal import CliError, Step, print_ok, print_warning, step
 from manyeyes.config.placement import PlacedCluster
 
-PULL_S = 6 * 3600.0
-"""vLLM's image for GPUs is 13 GB packed: 3 hours at 10 Mbit/s."""
 NO_SUCH_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|denied|unauthorized|invalid reference", re.IGNORECASE
 )
@@ -70,16 +70,12 @@ def _pull(reference: str) -> str | None:
     try:
         with step(f"pulling {reference}") as current:
             current.may_fail = True
-            run(
-                ["docker", "pull", reference],
-                on_line=lambda line: setattr(current, "note", line[:60]),
-                timeout_s=PULL_S,
-            )
+            pull_image(reference, on_progress=lambda told: setattr(current, "note", told))
             current.outcome = f"pulled {reference}"
-    except CommandFailed as error:
+    except PullFailed as error:
         # Docker's sentence ends with the reason: ... dial tcp: lookup registry.example: no such host.
-        print_warning(f"{reference} cannot be pulled: {error.last_line.rsplit(': ', 1)[-1][:60]}")
-        return error.last_line[:300]
+        print_warning(f"{reference} cannot be pulled: {str(error).rsplit(': ', 1)[-1][:60]}")
+        return str(error)[:300]
     except TimeoutError:
         print_warning(f"{reference} could not be pulled within {PULL_S / 3600:.0f} hours")
         return f"it took longer than {PULL_S / 3600:.0f} hours"
@@ -102,7 +98,7 @@ class ImageReport:
 
 
 def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
-    """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble, before anything is built."""
+    """Makes every needed image present. `pull=False` builds what is missing. Raises CliError, before anything is built."""
     outcome = ImageReport()
     missing = []
     for image in required_images(cluster):
@@ -133,7 +129,7 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
 
 
 def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: bool) -> None:
-    """Raises Trouble where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
+    """Raises CliError where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
     why = registries.why_not(image.reference)
     could_not = f"could not be pulled: {why}" if why else "is not on this host"
     if "@" in image.reference:
@@ -155,11 +151,11 @@ def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: 
 
 
 def _present(image: RequiredImage) -> bool:
-    try:
-        told = json.loads(run(["docker", "image", "inspect", image.reference], timeout_s=30))
-    except CommandFailed:
-        return False
-    labels = told[0]["Config"].get("Labels") or {}
+    with docker_client() as client:
+        try:
+            labels = client.images.get(image.reference).labels
+        except ImageNotFound:
+            return False
     if not image.inputs or labels.get(INPUTS_LABEL) == image.inputs:
         return True
     if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:

@@ -1,4 +1,5 @@
-"""Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more."""
+"""Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more. Then the first request,
+and how to send the next."""
 
 import contextlib
 import json
@@ -12,7 +13,6 @@ from manyeyes.cli import gateway_client, secrets, start_failure
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_restart import DRAINING, SERVING
 from manyeyes.cli.invocation import next_command
-from manyeyes.cli.process import run
 from manyeyes.cli.terminal import CliError, Step, print_line, print_warning
 from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
@@ -30,7 +30,7 @@ def wait_until_up(
 ) -> None:
     """Returns when these engines are up. One that fails is told and left behind while its pool has another one.
 
-    Raises Trouble with the cause of the failed one where its pool has none.
+    Raises CliError with the cause of the failed one where its pool has none.
     """
     started, left = time.monotonic(), set(services)
     while True:
@@ -53,7 +53,7 @@ def wait_until_up(
 
 
 def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
-    """`gone`, told with its cause. Raises Trouble where one of its pools has nothing among `others`."""
+    """`gone`, told with its cause. Raises CliError where one of its pools has nothing among `others`."""
     trouble = start_failure.explained(compose, min(gone), what)
     pool_of = {one.name: one.pool for one in cluster.started_engines}
     if {pool_of.get(name) for name in gone} - {pool_of.get(name) for name in others - gone}:
@@ -96,14 +96,10 @@ def failed(compose: Compose, services: set[str]) -> str:
         if (
             service in services
             and state in ("restarting", "dead")
-            and _restarts(row["Names"]) >= RESTARTS_THAT_ARE_TOO_MANY
+            and any(one["RestartCount"] >= RESTARTS_THAT_ARE_TOO_MANY for one in compose.inspect(service))
         ):
             return str(service)
     return ""
-
-
-def _restarts(container: str) -> int:
-    return int(run(["docker", "inspect", "--format", "{{.RestartCount}}", container], timeout_s=20).strip() or 0)
 
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
@@ -113,7 +109,7 @@ KEYS_SHOWN = 5
 
 
 def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
-    """(engine that answered, seconds) for one picture through the gateway. Raises Trouble."""
+    """(engine that answered, seconds) for one picture through the gateway. Raises CliError."""
     pool = _first_pool(cluster)
     content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
     if pool.media.images_per_prompt:

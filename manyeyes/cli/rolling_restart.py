@@ -61,7 +61,7 @@ def restart_rolling(config: Path, pool: str) -> None:
 
 
 def running_cluster(config: Path) -> tuple[PlacedCluster, Compose]:
-    """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises Trouble."""
+    """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises CliError."""
     written = load(config)
     compose = Compose(written.name)
     compose.must_run()
@@ -94,7 +94,7 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
 
 
 def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
-    """Restarts `names`, telling each. Raises Trouble when one does not come back; the others keep serving."""
+    """Restarts `names`, telling each. Raises CliError when one does not come back; the others keep serving."""
     _bring_models(compose)
     _tell_alone(cluster, names)
     engines, times = EngineContainers(cluster, compose), restart_times(cluster)

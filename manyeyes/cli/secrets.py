@@ -1,4 +1,5 @@
-"""The secrets folder: which of its files the configuration names, and whether the gateway can read them."""
+"""The secrets folder: which of its files the configuration names, and whether the gateway can read them; the admin key, and a self-signed
+certificate where the operator has none."""
 
 import contextlib
 import os
@@ -113,7 +114,7 @@ def ensure_admin_key(config: Path) -> None:
 
 
 def read_admin_key() -> str:
-    """Raises Trouble."""
+    """Raises CliError."""
     try:
         return (folder() / ADMIN_KEY).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

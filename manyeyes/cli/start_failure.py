@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import CliError
 from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_lines import COLOURS
@@ -183,13 +183,11 @@ def _lines(log: str) -> list[str]:
 
 def _was_killed(compose: Compose, service: str) -> bool:
     """By Linux, for want of memory."""
-    names = [str(row["Names"]) for row in compose.containers() if row["Service"] == service]
-    form = "{{.State.OOMKilled}} {{.State.ExitCode}}"
     try:
-        told = run(["docker", "inspect", "--format", form, *names], timeout_s=20).splitlines() if names else []
-    except (CommandFailed, OSError):
+        states = [one["State"] for one in compose.inspect(service)]
+    except CliError:
         return False
-    return any(line.startswith("true ") or line.split()[1:] == [str(KILLED)] for line in told)
+    return any(one["OOMKilled"] or one["ExitCode"] == KILLED for one in states)
 
 
 def _sentence(text: str) -> str:

@@ -30,7 +30,7 @@ TIMEOUT_S = 5.0
 
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
-    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
+    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises CliError."""
     cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
@@ -74,7 +74,7 @@ def _compose(cluster: Cluster) -> Compose:
 
 
 def controller_of(cluster: Cluster, url: str) -> snapshot.Controller:
-    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
+    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises CliError, as what it returns does."""
     if url:
         return lambda: _at(url)
     compose = _compose(cluster)
@@ -129,7 +129,7 @@ NO_PROMETHEUS = (
 
 
 def report(config: Path, hours: float, out: str, controller_url: str = "", prometheus_url: str = "") -> Path:
-    """Where the page was written. Raises Trouble."""
+    """Where the page was written. Raises CliError."""
     if not 0 < hours <= 24 * 366:
         raise CliError(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
     cluster = load(config)

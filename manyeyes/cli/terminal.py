@@ -1,4 +1,4 @@
-"""What `make` targets print: one line per step, never wider than 80 columns, alive during long steps."""
+"""What commands print: one line per step, never wider than 80 columns, alive during long steps; and what ends one without being a bug."""
 
 import contextlib
 import shutil

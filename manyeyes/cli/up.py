@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
-    """Looks at the host. Raises PlacementError, Trouble."""
+    """Looks at the host. Raises PlacementError, CliError."""
     found = gpu_discovery.discover(written, docker, flavour, written.name, dict(os.environ))
     return Plan(place_engines(written, found), found)
 

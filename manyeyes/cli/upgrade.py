@@ -1,4 +1,5 @@
 """`manyeyes upgrade IMAGE`: engines get another image, one after the other; the configuration is changed with the first one.
+`manyeyes pin-images`: every image that others publish, by its digest. Asks registries; pulls nothing.
 
 When the first engine does not come up with it, the configuration is put back and that engine is restarted as it was.
 """
@@ -26,7 +27,7 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 
 
 def upgrade(config: Path, image: str) -> None:
-    """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
+    """Raises CliError, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
     if not image:
         raise CliError("which image? For example vllm/vllm-openai:v0.33.0")
     cluster, compose = running_cluster(config)
@@ -70,7 +71,7 @@ def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
 
 
 def with_image(text: str, config: Path, key: str, image: str) -> str:
-    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises Trouble where that cannot be done."""
+    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises CliError where that cannot be done."""
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(document, yaml.MappingNode)
     section = next((value for name, value in document.value if name.value == "images"), None)
@@ -111,7 +112,7 @@ ASK_S = 60.0
 
 
 def pin_images(config: Path) -> None:
-    """Writes `images:` of the configuration, and nothing else in it. Raises Trouble when no registry tells a digest."""
+    """Writes `images:` of the configuration, and nothing else in it. Raises CliError when no registry tells a digest."""
     cluster = load(config)
     wanted = third_party_images(cluster)
     found: dict[str, str] = {}

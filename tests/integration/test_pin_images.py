@@ -122,7 +122,7 @@ def test_tags_become_digests_and_everything_else_stays(tmp_path: Path) -> None:
 
 
 def test_without_a_registry_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pin_images, "digest_of", lambda reference: "")
+    monkeypatch.setattr(upgrade, "digest_of", lambda reference: "")
     file = configured(tmp_path, "127.0.0.1:9")
     before = file.read_text()
     with pytest.raises(CliError, match="no registry could be asked"):

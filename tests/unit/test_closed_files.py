@@ -165,17 +165,17 @@ def test_doctor_tells_of_a_users_file_that_the_page_cannot_read_and_never_to_ope
     assert checks(config)["mounted files"].remedy.endswith(f" && chmod o-rwx {path}")
 
 
-@pytest.mark.parametrize("module", [upgrade, pin_images])
+@pytest.mark.parametrize("command", ["upgrade", "pin-images"])
 def test_a_configuration_that_is_written_anew_keeps_its_mode(
-    tmp_path: Path, module: object, never_open: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: str, never_open: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "cluster.yaml"
     config.write_text(CLUSTER)
     config.chmod(0o640)
-    if module is upgrade:
+    if command == "upgrade":
         upgrade._write(config, CLUSTER + "images: {vllm_cpu: v/v:2}\n")
     else:
-        monkeypatch.setattr(pin_images, "digest_of", lambda reference: "sha256:" + "0" * 64)
+        monkeypatch.setattr(upgrade, "digest_of", lambda reference: "sha256:" + "0" * 64)
         upgrade.pin_images(config)
     assert mode(config) == 0o640
     assert never_open == [0o640]

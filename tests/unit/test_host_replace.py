@@ -34,14 +34,15 @@ class Host:
             yaml.safe_dump({"services": {**services, "g-0": {"labels": {}}, "g-1": {"labels": {}}}})
         )
         started_services.record(folder, services)
-        monkeypatch.setattr(replacement, "ROOT", folder)
-        monkeypatch.setattr(replacement, "run", self.run)
+        monkeypatch.setattr(engine_containers, "ROOT", folder)
+        monkeypatch.setattr("docker.client.DockerClient.from_env", lambda **_: self)
+        self.api, self.close = self, lambda: None
         monkeypatch.setattr(
             "manyeyes.cli.gateway_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
         )
         monkeypatch.setattr("manyeyes.cli.readiness.wait_until_up", self.comes_up)
-        monkeypatch.setattr(replacement, "EngineContainers", lambda cluster, compose: self)
-        monkeypatch.setattr(replacement, "restart_times", lambda cluster: Times())
+        monkeypatch.setattr(engine_containers, "EngineContainers", lambda cluster, compose: self)
+        monkeypatch.setattr(engine_containers, "restart_times", lambda cluster: Times())
         self.folder = folder
 
     def __call__(self, *arguments: str) -> str:
@@ -63,14 +64,16 @@ class Host:
         return str(self.cluster.network.subnet)
 
     def containers(self) -> list[dict[str, str]]:
-        return [{"Service": name, "ID": name} for name in self.up]
+        return [{"Service": name, "Id": name} for name in self.up]
 
-    def run(self, command: Sequence[str], timeout_s: float) -> str:
-        if command[1] == "rm":
-            self.note(f"end {command[2]}")
-            self.up.remove(command[2])
-            self.least_up = min(self.least_up, len(self.up))
-        return ""
+    def stop(self, container: str) -> None:
+        self.note(f"stop {container}")
+
+    def remove_container(self, container: str) -> None:
+        assert self.done[-1] == f"stop {container}"
+        self.done[-1] = f"end {container}"
+        self.up.remove(container)
+        self.least_up = min(self.least_up, len(self.up))
 
 
 class Times:
