@@ -15,6 +15,8 @@ from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_lines import format_sentence, read_line
 
 LABEL = "com.docker.compose"
+AS_IT_IS = ("--detach", "--no-build", "--pull", "never")
+"""For `up`: with the images that are here."""
 
 
 def rendered(project: str) -> Path:
@@ -110,9 +112,9 @@ class Compose:
         """This process's, with what Compose has to know of the project."""
         return {**os.environ, **self.environment}
 
-    def down(self, volumes: bool = False) -> None:
+    def down(self, *more: str) -> None:
         """Stops and removes containers and network of the project; also what older renderings started."""
-        self("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout_s=600)
+        self("down", "--remove-orphans", *more, timeout_s=600)
 
 
 def _image_id(reference: str) -> str:

@@ -25,13 +25,13 @@ def ensure() -> Docker:
     found = host_info.docker()
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
-    elif not found.server and not _may_start(found):
+    elif not found.server and not _may_start():
         raise CliError(
             f"Docker's engine does not answer: {found.error}. Start it (systemctl start docker), "
             "add yourself to the group docker, or run this as root."
         )
     if not found.server:
-        found = _start_or_install(found)
+        found = _start_or_install()
     if not found.compose or _older(found.compose, OLDEST_COMPOSE):
         found = _install(f"Docker Compose is {found.compose or 'missing'}")
     if problems := too_old(found):
@@ -88,13 +88,11 @@ def _install(why: str) -> Docker:
     return found
 
 
-def _may_start(found: Docker) -> bool:
+def _may_start() -> bool:
     return host_info.is_root() and os.environ.get("DOCKER") != "keep" and not os.environ.get("DOCKER_HOST")
 
 
-def _start_or_install(found: Docker) -> Docker:
-    if found.server:
-        return found
+def _start_or_install() -> Docker:
     if not shutil.which("dockerd"):
         _install("Docker's engine is missing")
     with step("starting Docker's engine"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyeyes.cli import gateway_client, readiness, start_failure, started_services
-from manyeyes.cli.compose import Compose
+from manyeyes.cli.compose import AS_IT_IS, Compose
 from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.engine_restart import EngineStatus, RestartTimes
 from manyeyes.cli.process import CommandFailed
@@ -48,8 +48,7 @@ class EngineContainers:
         self._compose("stop", name, what=f"{name} could not be stopped")
 
     def start(self, name: str) -> None:
-        arguments = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--force-recreate"]
-        self._compose(*arguments, name, what=f"{name} could not be started")
+        self._compose("up", "--no-deps", "--force-recreate", *AS_IT_IS, name, what=f"{name} could not be started")
         started_services.record(self.folder, [name])
 
     def why_not_up(self, name: str) -> str:
@@ -109,7 +108,7 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
             _end(cluster, compose, holder)
         with step(f"starting {name}") as current:
             try:
-                compose("up", "--detach", "--no-build", "--pull", "never", name)
+                compose("up", *AS_IT_IS, name)
             except CommandFailed as error:
                 raise CliError(f"{name} could not be started: {error.last_line}", details=error.output) from error
             readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, {name})

@@ -28,7 +28,7 @@ class Phase(Enum):
 
 
 class Action(Enum):
-    """What is to be done to the engine."""
+    """What is to be done to the engine: the method of its Actuator."""
 
     HOLD = "hold"
     STOP = "stop"
@@ -221,7 +221,7 @@ def restart(
                 turn, act = next_step(turn, seen, rules)
                 tell(turn, seen)
                 if act:
-                    _do(act, name, actuator)
+                    getattr(actuator, act.value)(name)
                 elif not turn.ended:
                     time.sleep(LOOK_EVERY_S)
         except BaseException as cause:
@@ -274,15 +274,3 @@ def _seen(name: str, turn: Restart, actuator: Actuator) -> Observation:
         is_only=bool(mine) and not others,
         failed=actuator.why_not_up(name) if turn.phase is Phase.COMING else "",
     )
-
-
-def _do(act: Action, name: str, actuator: Actuator) -> None:
-    match act:
-        case Action.HOLD:
-            actuator.hold(name)
-        case Action.STOP:
-            actuator.stop(name)
-        case Action.START:
-            actuator.start(name)
-        case Action.RELEASE:
-            actuator.release(name)

@@ -7,7 +7,6 @@ import re
 import secrets as randomness
 import shutil
 import tempfile
-from ipaddress import ip_address
 from pathlib import Path
 
 from manyeyes.cli import host_info
@@ -17,6 +16,7 @@ from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.fields import parse_address
 from manyeyes.config.placement import PlacedCluster
 
 GATEWAY_USER = 101
@@ -198,7 +198,7 @@ def _subjects(cluster: Cluster) -> list[str]:
 
 
 def _make(folder: Path, name: str, subjects: list[str]) -> None:
-    alternatives = ",".join(f"{'IP' if _is_address(one) else 'DNS'}:{one}" for one in subjects)
+    alternatives = ",".join(f"{'IP' if parse_address(one) else 'DNS'}:{one}" for one in subjects)
     request = folder / "request"
     request.write_text(REQUEST.format(name=name, alternatives=alternatives), encoding="ascii")
     command = ["openssl", "req", "-x509", "-config", str(request), "-days", str(DAYS), "-nodes"]
@@ -208,14 +208,6 @@ def _make(folder: Path, name: str, subjects: list[str]) -> None:
         with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
             os.chown(folder / file, -1, group())
         (folder / file).chmod(mode)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _openssl(certificate: Path, *arguments: str) -> str:

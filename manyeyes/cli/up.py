@@ -20,7 +20,7 @@ from manyeyes.cli import (
     start_failure,
     started_services,
 )
-from manyeyes.cli.compose import Compose
+from manyeyes.cli.compose import AS_IT_IS, Compose
 from manyeyes.cli.engine_containers import EngineContainers, engines_to_replace, replace, restart_times
 from manyeyes.cli.engine_restart import SERVING
 from manyeyes.cli.host_info import Docker
@@ -160,8 +160,7 @@ def _start(
         try:
             with readiness.show_downloads(compose, current):
                 orphans = [] if old else ["--remove-orphans"]
-                arguments = ["up", "--detach", *orphans, "--no-build", "--pull", "never"]
-                compose(*arguments, *_services(cluster, missing_images, at_once))
+                compose("up", *orphans, *AS_IT_IS, *_services(cluster, missing_images, at_once))
                 if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
                     # Scaling starts them when it hands them their GPU.
                     compose("create", "--no-build", "--pull", "never", *stand_ins)
@@ -199,17 +198,7 @@ def _start(
 def _remove_orphans(compose: Compose) -> None:
     """What else is not in the configuration any more."""
     try:
-        arguments = [
-            "up",
-            "--detach",
-            "--remove-orphans",
-            "--no-recreate",
-            "--no-deps",
-            "--no-build",
-            "--pull",
-            "never",
-        ]
-        compose(*arguments, "gateway")
+        compose("up", "--remove-orphans", "--no-recreate", "--no-deps", *AS_IT_IS, "gateway")
     except CommandFailed as error:
         reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
         raise CliError(reason, details=error.output) from error
@@ -269,7 +258,7 @@ def down(config: Path, volumes: bool) -> None:
     compose = Compose.of_started(started_services.configuration(config).name)
     with step("stopping the cluster") as current:
         try:
-            compose.down(volumes=volumes)
+            compose.down(*(["--volumes"] if volumes else []))
         except CommandFailed as error:
             raise CliError(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
         current.outcome = "the cluster is down" + (

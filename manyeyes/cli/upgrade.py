@@ -91,14 +91,11 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
             )
     else:
         raise CliError(f"{config}: images: is no section; set images.{key}: {image} yourself")
-    wanted = _other_image(parse(text, config), key, image.strip('"'))
-    if parse(changed, config) != wanted:
+    before = parse(text, config)
+    images = before.images.model_copy(update={key: image.strip('"')})
+    if parse(changed, config) != before.model_copy(update={"images": images}):
         raise CliError(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
     return changed
-
-
-def _other_image(cluster: Cluster, key: str, image: str) -> Cluster:
-    return cluster.model_copy(update={"images": cluster.images.model_copy(update={key: image})})
 
 
 def _write(config: Path, text: str) -> None:

@@ -230,21 +230,12 @@ def _validated(
     except ValidationError as wrong:
         found = wrong.errors(include_url=False)
         raise error(
-            path, [f"{_place(one, document, section)} {_problem(one, item, wanted, section)}" for one in found]
+            path,
+            [
+                f"{documents.place_of(one['loc'], document) or 'the file'} {_problem(one, item, wanted, section)}"
+                for one in found
+            ],
         ) from wrong
-
-
-def _place(error: ErrorDetails, document: Any, section: str) -> str:
-    """('keys', 0, 'sha256') -> keys[alice].sha256: by the item's name where it has one. `section` is the list's key."""
-    found = ""
-    for step in error["loc"]:
-        if isinstance(step, int):
-            items = document.get(section) if isinstance(document, dict) else None
-            item = items[step] if isinstance(items, list) and step < len(items) else None
-            found += f"[{item.get('name', step) if isinstance(item, dict) else step}]"
-        else:
-            found += f".{step}" if found else step
-    return found or "the file"
 
 
 def _problem(error: ErrorDetails, item: type[Section], wanted: Mapping[Any, str], section: str) -> str:

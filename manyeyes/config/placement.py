@@ -142,7 +142,7 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
     chosen: list[Pool] = []
     stand_ins = {pool.otherwise for pool in cluster.pools}
     for pool in cluster.pools:
-        if pool.remote or not _fits(pool, inventory.flavour) or pool.gpu_weight == 0 or pool.name in stand_ins:
+        if pool.remote or inventory.flavour not in pool.flavours or pool.gpu_weight == 0 or pool.name in stand_ins:
             continue
         while pool.model in inventory.missing_models and pool.otherwise:
             pool = cluster.pool(pool.otherwise)
@@ -154,10 +154,6 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
             f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
         )
     return chosen
-
-
-def _fits(pool: Pool, flavour: Flavour) -> bool:
-    return flavour in pool.flavours
 
 
 def distribute(places: int, weights: list[int]) -> list[int]:

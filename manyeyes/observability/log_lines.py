@@ -121,22 +121,10 @@ def _part(service: str) -> str:
     return "engine"
 
 
-OTHERS = frozenset(
-    {
-        *(
-            "compose",
-            "containers",
-            "mps",
-            "loadtest",
-            "locust",
-            "prometheus",
-            "grafana",
-            "alertmanager",
-            "nginx-exporter",
-        ),
-        *("node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger"),
-    }
-)
+OTHERS = frozenset({
+    "compose", "containers", "mps", "loadtest", "locust", "prometheus", "grafana", "alertmanager", "nginx-exporter",
+    "node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger",
+})  # fmt: skip
 """Services that are not engines and may not write our form."""
 
 

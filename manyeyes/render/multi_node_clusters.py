@@ -34,11 +34,6 @@ def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
     return found
 
 
-def main_flavour(found: dict[str, PlacedCluster]) -> str:
-    """The one for GPUs, else the first."""
-    return next(iter(found))
-
-
 def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
     """All hosts as if they were one."""
     if flavour != "cuda":
@@ -50,8 +45,7 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
 
 def _fit(cluster: PlacedCluster) -> PlacedCluster:
     """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
-    problems = [*_refused(cluster)]
-    if problems:
+    if problems := _refused(cluster):
         raise PlacementError("\n".join(problems))
     engines = tuple(engine for engine in cluster.engines if engine.instead_of is None)
     return cluster.model_copy(

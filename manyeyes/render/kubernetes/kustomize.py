@@ -20,7 +20,6 @@ from manyeyes.render.multi_node_clusters import (
     EngineGroup,
     clusters,
     group_engines,
-    main_flavour,
     multi_node_config,
     uniform_pools,
 )
@@ -34,7 +33,7 @@ UNHASHED = {"disableNameSuffixHash": True}
 def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
     """{path: text}. Raises PlacementError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
     found = clusters(cluster)
-    main = main_flavour(found)
+    main = next(iter(found))  # the one for GPUs, else the first
     files = _base(found[main], root) | _components(found[main], root)
     for flavour, laid_out in found.items():
         files |= {f"engines/{flavour}/{name}": text for name, text in _engines(laid_out, keys, root).items()}
