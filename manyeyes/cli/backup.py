@@ -18,13 +18,13 @@ from pathlib import Path
 from docker.errors import APIError, NotFound
 
 from manyeyes.atomic_write import atomic_copy, atomic_write
-from manyeyes.cli import docker_install, env_file, secrets, started_services
+from manyeyes.cli import docker_install, env_file, started_services
 from manyeyes.cli.compose import LABEL, Compose
 from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config import checkout
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import ROOT, secrets_folder, secrets_group
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
 
@@ -241,7 +241,7 @@ def restore(config: Path, source: str) -> None:
                 checkout.grant_container_access(users_path(config, cluster))
             for name, member in members.items():
                 if name.startswith("secrets/"):
-                    _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())
+                    _install(member, secrets_folder() / name.removeprefix("secrets/"), stamp, secrets_group())
             if "env" in members:
                 _install(members["env"], env_file.PATH, stamp)
             volumes = Volumes(about.project, cluster.images.controller)
@@ -266,8 +266,8 @@ def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[
         found["config/keys.yaml"] = keys
     if users.exists():
         found["config/users.yaml"] = users
-    if secrets.folder().is_dir():
-        for path in sorted(secrets.folder().iterdir()):
+    if secrets_folder().is_dir():
+        for path in sorted(secrets_folder().iterdir()):
             if path.is_file() and path.name not in NOT_KEPT:
                 found[f"secrets/{path.name}"] = path
     if own := env_file.own_lines():

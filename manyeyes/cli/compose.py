@@ -7,11 +7,11 @@ from typing import Any
 
 from docker.errors import ImageNotFound, NotFound
 
-from manyeyes.cli import docker_install, host_info, secrets
+from manyeyes.cli import docker_install, host_info
 from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import ROOT, secrets_group
 from manyeyes.observability.log_lines import format_sentence, read_line
 
 LABEL = "com.docker.compose"
@@ -33,7 +33,7 @@ class Compose:
         self.environment = {
             "MANYEYES_RENDERED": str(self.rendered),
             "MANYEYES_PROJECT": project,
-            "MANYEYES_SECRETS_GROUP": str(secrets.group()),
+            "MANYEYES_SECRETS_GROUP": str(secrets_group()),
         }
 
     @classmethod

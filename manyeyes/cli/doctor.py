@@ -11,7 +11,7 @@ from manyeyes.cli import docker_install, env_file, gpu_discovery, host_info, sec
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.terminal import EXIT_UNUSABLE, CliError, print_error, print_line
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import ROOT, secrets_folder
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys
 from manyeyes.config.gateway import Images
@@ -238,12 +238,12 @@ def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
     named = secrets.of_certificate(cluster)
     states = {name: secrets.state(name) for name in named.values()}
     if named and all(found == "missing" for found, _ in states.values()):
-        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets.folder()}"
+        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets_folder()}"
         yield Check("certificate", "your own, or openssl", "none" if remedy else "`make up` makes one", remedy)
         return
     for setting, name in named.items():
         found, remedy = states[name]
-        if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets.folder() / name):
+        if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets_folder() / name):
             found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
         yield Check(setting, f"secrets/{name}", found, remedy)
 

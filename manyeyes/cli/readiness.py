@@ -14,6 +14,7 @@ from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_restart import DRAINING, SERVING
 from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import CliError, Step, print_line, print_warning
+from manyeyes.config.checkout import from_checkout
 from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
@@ -174,7 +175,7 @@ def _address_and_trust(cluster: PlacedCluster) -> tuple[str, str]:
     if own is None:
         return base, ""
     if secrets.is_self_signed(own):
-        return base, f"--cacert {secrets.shown(own)} "
+        return base, f"--cacert {from_checkout(own)} "
     if name := secrets.host_name(own):
         base = f"https://{name}:{cluster.gateway.port}"
     return base, ""

@@ -14,23 +14,13 @@ from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config import checkout
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import from_checkout, secrets_folder, secrets_group
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.fields import parse_address
 from manyeyes.config.placement import PlacedCluster
 
 GATEWAY_USER = 101
 """nginx's user in its image; without the folder's group it has this one only."""
-
-
-def folder() -> Path:
-    """SECRETS_DIR, else secrets/ of this checkout."""
-    return checkout.secrets_folder()
-
-
-def group() -> int:
-    """The group that the gateway is given, so that files may be closed to everybody else."""
-    return checkout.secrets_group()
 
 
 def of_pools(cluster: PlacedCluster) -> dict[str, str]:
@@ -65,21 +55,21 @@ def of_certificate(cluster: Cluster) -> dict[str, str]:
 
 def state(name: str) -> tuple[str, str]:
     """What is found at `name`, and what to do about it; the latter is empty when the gateway can read it."""
-    path = folder() / name
+    path = secrets_folder() / name
     if not path.is_file():
         return "missing", f"Put the file there: {path}"
-    if not path.resolve().is_relative_to(folder().resolve()):
+    if not path.resolve().is_relative_to(secrets_folder().resolve()):
         return "a link out of the folder", f"Containers cannot follow it; copy the file to {path}"
-    if not _lets_in(folder(), 0o111):
-        return "in a closed folder", f"chmod g+x {folder()}"
+    if not _lets_in(secrets_folder(), 0o111):
+        return "in a closed folder", f"chmod g+x {secrets_folder()}"
     if not _lets_in(path, 0o444):
-        return "closed to the gateway", f"chgrp {group()} {path} && chmod g+r {path}"
+        return "closed to the gateway", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
     return "there", ""
 
 
 def _lets_in(path: Path, bits: int) -> bool:
     """Whether one of the permission bits holds for the gateway's user or its groups."""
-    return checkout.has_access(path, GATEWAY_USER, (GATEWAY_USER, group()), bits)
+    return checkout.has_access(path, GATEWAY_USER, (GATEWAY_USER, secrets_group()), bits)
 
 
 def of_configuration(path: Path) -> tuple[str, str]:
@@ -88,7 +78,7 @@ def of_configuration(path: Path) -> tuple[str, str]:
         return "none", ""
     if checkout.is_readable_by_containers(path):
         return "readable by its container", ""
-    return "closed to its container", f"chgrp {group()} {path} && chmod g+r {path}"
+    return "closed to its container", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
 
 
 ADMIN_KEY = "admin.key"
@@ -96,7 +86,7 @@ ADMIN_KEY = "admin.key"
 
 def ensure_admin_key(config: Path) -> None:
     """Makes the key where there is none; never touches one that is there."""
-    path = folder() / ADMIN_KEY
+    path = secrets_folder() / ADMIN_KEY
     if path.exists():
         return
     try:
@@ -104,11 +94,11 @@ def ensure_admin_key(config: Path) -> None:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"me-admin-{randomness.token_urlsafe(32)}\n")
         with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
-            os.chown(path, -1, group())
+            os.chown(path, -1, secrets_group())
         path.chmod(0o640)
     except OSError as error:
         # The cluster serves without it; only changes by API are refused.
-        print_warning(f"no admin key could be made in {folder()}: {error}")
+        print_warning(f"no admin key could be made in {secrets_folder()}: {error}")
         return
     print_ok(f"{ADMIN_KEY} is new in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
 
@@ -116,7 +106,7 @@ def ensure_admin_key(config: Path) -> None:
 def read_admin_key() -> str:
     """Raises CliError."""
     try:
-        return (folder() / ADMIN_KEY).read_text(encoding="utf-8").strip()
+        return (secrets_folder() / ADMIN_KEY).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(f"there is no admin key to print: {error}. `make up` makes one.") from error
 
@@ -142,34 +132,29 @@ extendedKeyUsage = serverAuth
 
 def certificate_path(cluster: Cluster) -> Path | None:
     """The certificate's file; None without TLS."""
-    return folder() / cluster.gateway.tls.certificate if cluster.gateway.tls else None
+    return secrets_folder() / cluster.gateway.tls.certificate if cluster.gateway.tls else None
 
 
 def ensure_certificate(cluster: Cluster) -> None:
     """With TLS and neither certificate nor key in the secrets folder, makes a pair. Never touches files that exist."""
     names = list(of_certificate(cluster).values())
-    if not names or any((folder() / name).exists() for name in names):
+    if not names or any((secrets_folder() / name).exists() for name in names):
         return
-    crt, key = (folder() / name for name in names)
+    crt, key = (secrets_folder() / name for name in names)
     subjects = _subjects(cluster)
     try:
-        with tempfile.TemporaryDirectory(dir=folder()) as made:
+        with tempfile.TemporaryDirectory(dir=secrets_folder()) as made:
             _make(Path(made), cluster.name, subjects)
             for file, target in (("key", key), ("crt", crt)):
                 (Path(made) / file).rename(target)
     except CommandFailed as error:
         raise CliError(f"openssl could not make a certificate: {error.last_line}", details=error.output) from error
     except OSError as error:
-        raise CliError(f"no certificate could be made in {folder()}: {error}") from error
+        raise CliError(f"no certificate could be made in {secrets_folder()}: {error}") from error
     print_warning(
-        f"{shown(crt)} is new and self-signed, for {', '.join(subjects)}; clients must be told to trust it, "
+        f"{from_checkout(crt)} is new and self-signed, for {', '.join(subjects)}; clients must be told to trust it, "
         "or put your own pair there"
     )
-
-
-def shown(file: Path) -> Path:
-    """As people type it: from the repository root where it is inside."""
-    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
 
 
 def is_self_signed(certificate: Path) -> bool:
@@ -206,7 +191,7 @@ def _make(folder: Path, name: str, subjects: list[str]) -> None:
     run([*command, "-keyout", str(folder / "key"), "-out", str(folder / "crt")], timeout_s=60)
     for file, mode in (("crt", 0o644), ("key", 0o640)):
         with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
-            os.chown(folder / file, -1, group())
+            os.chown(folder / file, -1, secrets_group())
         (folder / file).chmod(mode)
 
 

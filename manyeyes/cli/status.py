@@ -17,7 +17,7 @@ from manyeyes.cli import docker_install, gateway_client, host_info, started_serv
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import CliError, columns, print_line, print_ok, print_warning
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
 from manyeyes.monitoring.prometheus_client import PrometheusClient, PrometheusError
@@ -158,8 +158,7 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
         )
     except OSError as error:
         raise CliError(f"{file} could not be written: {error.strerror}") from error
-    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
-    print_ok(f"{shown}, {file.stat().st_size / 1024:.0f} KB, in any browser")
+    print_ok(f"{from_checkout(file)}, {file.stat().st_size / 1024:.0f} KB, in any browser")
     return file
 
 

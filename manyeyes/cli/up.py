@@ -28,7 +28,7 @@ from manyeyes.cli.process import CommandFailed, end_all
 from manyeyes.cli.rolling_restart import MODELS, restart_one_by_one
 from manyeyes.cli.terminal import CliError, print_line, print_ok, print_warning, step
 from manyeyes.config import checkout
-from manyeyes.config.checkout import ROOT
+from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
@@ -105,7 +105,7 @@ def _keep_logs(compose: Compose) -> None:
     """Of every container, for they go. Never in the way of taking them down."""
     with contextlib.suppress(Exception):
         if files := start_failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
-            print_warning(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
+            print_warning(f"logs of what was started are kept: {from_checkout(files[0].parent)}")
 
 
 def _tell_layout(cluster: PlacedCluster) -> None:

@@ -17,6 +17,13 @@ def find_checkout(start: Path) -> Path | None:
 
 
 ROOT = find_checkout(Path.cwd()) or SOURCE
+
+
+def from_checkout(path: Path) -> Path:
+    """As people type it: from the checkout's root where it is inside."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 CONTAINER_USER = 10001
 """User and group of the controller's and the page's containers. They read the files of API keys and of users."""
 

@@ -10,6 +10,7 @@ import pytest
 from manyeyes.cli import doctor, host_info, readiness, secrets
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.invocation import DEFAULT_CONFIG
+from manyeyes.config import checkout
 from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
@@ -221,6 +222,6 @@ pools:
 
 
 def test_the_group_that_the_gateway_is_given_is_the_folders(folder: Path) -> None:
-    assert secrets.group() == folder.stat().st_gid
+    assert checkout.secrets_group() == folder.stat().st_gid
     shutil.rmtree(folder)
-    assert secrets.group() == secrets.GATEWAY_USER
+    assert checkout.secrets_group() == secrets.GATEWAY_USER

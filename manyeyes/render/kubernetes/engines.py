@@ -15,6 +15,8 @@ from manyeyes.render.kubernetes import models
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
+    deployment,
+    disruption_budget,
     empty_dir,
     environment,
     kubernetes_object,
@@ -22,6 +24,7 @@ from manyeyes.render.kubernetes.pod_spec import (
     memory,
     pod,
     restricted_security,
+    spread_over_nodes,
 )
 from manyeyes.render.multi_node_clusters import EngineGroup, group_engines
 
@@ -43,8 +46,8 @@ def pools(cluster: PlacedCluster) -> list[Json]:
         own = [shape for shape in found if shape.pool is pool]
         if own:
             documents += _services(cluster, pool)
-            documents.append(_budget(pool))
-            documents += [deployment(cluster, shape) for shape in own]
+            documents.append(disruption_budget(pool.name, {POOL: pool.name}, labels("engine")))
+            documents += [engine_deployment(cluster, shape) for shape in own]
     return documents
 
 
@@ -70,43 +73,20 @@ def _service(name: str, selector: dict[str, str]) -> Json:
     )
 
 
-def _budget(pool: Pool) -> Json:
-    """Nodes are emptied one engine of a pool after the other."""
-    return kubernetes_object(
-        "PodDisruptionBudget",
-        pool.name,
-        {
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": {POOL: pool.name}},
-        },
-        version="policy/v1",
-        marked=labels("engine"),
-    )
-
-
-def deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
+def engine_deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     """Engines that are alike."""
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
-    return kubernetes_object(
-        "Deployment",
+    marked = labels("engine") | marks
+    return deployment(
         shape.name,
-        {
-            "replicas": shape.count,
-            "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": STARTS_WITHIN_S[shape.engine.flavour] + 600,
-            # One after the other, and none beside the others: there is no GPU to spare.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "selector": {"matchLabels": marks},
-            "template": {
-                "metadata": {
-                    "labels": labels("engine") | marks | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)}
-                },
-                "spec": _pod(cluster, shape),
-            },
-        },
-        version="apps/v1",
-        marked=labels("engine") | marks,
+        shape.count,
+        marks,
+        _pod(cluster, shape),
+        marked,
+        pod_labels=marked | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)},
+        progressDeadlineSeconds=STARTS_WITHIN_S[shape.engine.flavour] + 600,
+        # One after the other, and none beside the others: there is no GPU to spare.
+        strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
     )
 
 
@@ -124,15 +104,7 @@ def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
     if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
         more["runtimeClassName"] = cluster.kubernetes.runtime_class
-    # One copy of a pool on each node before a second one on any, as far as there are GPUs.
-    more["topologySpreadConstraints"] = [
-        {
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {POOL: shape.pool.name}},
-        }
-    ]
+    more["topologySpreadConstraints"] = spread_over_nodes({POOL: shape.pool.name})
     if vllm:
         more["initContainers"] = [models.wait(cluster, shape)]
     more["containers"] = [_container(cluster, shape)]

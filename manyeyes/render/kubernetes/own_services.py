@@ -12,12 +12,15 @@ from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
     component,
+    deployment,
+    disruption_budget,
     empty_dir,
     environment,
     kubernetes_object,
     labels,
     pod,
     restricted_security,
+    spread_over_nodes,
 )
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
@@ -47,41 +50,21 @@ def generation_files(cluster: PlacedCluster, keys: ApiKeys, where: NginxPaths | 
 
 
 def gateway(cluster: PlacedCluster) -> list[Json]:
-    return [_deployment(cluster), *_services(cluster), _budget()]
-
-
-def _deployment(cluster: PlacedCluster) -> Json:
-    finish_s = cluster.shutdown.finish_s
-    return kubernetes_object(
-        "Deployment",
-        "gateway",
-        {
-            "replicas": cluster.kubernetes.gateways,
-            "revisionHistoryLimit": 3,
-            # A new one is there before an old one goes: they need no GPU.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {"matchLabels": component("gateway")},
-            "template": {
-                "metadata": {"labels": labels("gateway")},
-                "spec": pod(
-                    GATEWAY_USER,
-                    terminationGracePeriodSeconds=UNANNOUNCED_S + finish_s + 5,
-                    topologySpreadConstraints=[
-                        {
-                            "maxSkew": 1,
-                            "topologyKey": "kubernetes.io/hostname",
-                            "whenUnsatisfiable": "ScheduleAnyway",
-                            "labelSelector": {"matchLabels": component("gateway")},
-                        }
-                    ],
-                    containers=[_nginx(cluster), _exporter(cluster)],
-                    volumes=_volumes(),
-                ),
-            },
-        },
-        version="apps/v1",
-        marked=labels("gateway"),
+    pods = pod(
+        GATEWAY_USER,
+        terminationGracePeriodSeconds=UNANNOUNCED_S + cluster.shutdown.finish_s + 5,
+        topologySpreadConstraints=spread_over_nodes(component("gateway")),
+        containers=[_nginx(cluster), _exporter(cluster)],
+        volumes=_volumes(),
     )
+    # A new one is there before an old one goes: they need no GPU.
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    name, marked = component("gateway"), labels("gateway")
+    return [
+        deployment("gateway", cluster.kubernetes.gateways, name, pods, marked, strategy=strategy),
+        *_services(cluster),
+        disruption_budget("gateway", name, marked),
+    ]
 
 
 def _nginx(cluster: PlacedCluster) -> Json:
@@ -173,20 +156,6 @@ def _services(cluster: PlacedCluster) -> list[Json]:
         kubernetes_object("Service", "gateway", public, marked=labels("gateway")),
         kubernetes_object("Service", "gateway-inside", inside, marked=labels("gateway")),
     ]
-
-
-def _budget() -> Json:
-    return kubernetes_object(
-        "PodDisruptionBudget",
-        "gateway",
-        {
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": component("gateway")},
-        },
-        version="policy/v1",
-        marked=labels("gateway"),
-    )
 
 
 def http_route(cluster: PlacedCluster) -> Json:
@@ -286,15 +255,8 @@ def _single_copy(name: str, container: Json, volumes: list[Json], ports: list[Js
         containers=[container],
         volumes=[{"name": "config", "configMap": {"name": CONFIG}}, *volumes],
     )
-    deployment = {
-        "replicas": 1,
-        "revisionHistoryLimit": 3,
-        "strategy": {"type": "Recreate"},
-        "selector": {"matchLabels": component(name)},
-        "template": {"metadata": {"labels": labels(name)}, "spec": spec},
-    }
     service = {"selector": component(name), "ports": ports}
     return [
-        kubernetes_object("Deployment", name, deployment, version="apps/v1", marked=labels(name)),
+        deployment(name, 1, component(name), spec, labels(name), strategy={"type": "Recreate"}),
         kubernetes_object("Service", name, service, marked=labels(name)),
     ]
