@@ -102,7 +102,12 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
     """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises CliError."""
     folder, left = ROOT / compose.rendered, list(old)
     for number, name in enumerate(fresh, start=1):
-        for holder in [one for one in left if _gpus_of_container(compose, one) & set(_engine_gpus(cluster, name))]:
+        for holder in [
+            one
+            for one in left
+            if _gpus_of_container(compose, one)
+            & set(next(one.gpus for one in cluster.started_engines if one.name == name))
+        ]:
             left.remove(holder)
             _tell_gap(cluster, compose, holder, name)
             _end(cluster, compose, holder)
@@ -120,10 +125,6 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
         started_services.record(folder, [name])
     for name in left:
         _end(cluster, compose, name)
-
-
-def _engine_gpus(cluster: PlacedCluster, name: str) -> tuple[str, ...]:
-    return next(one.gpus for one in cluster.started_engines if one.name == name)
 
 
 def _gpus_of_container(compose: Compose, name: str) -> set[str]:

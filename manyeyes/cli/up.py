@@ -148,7 +148,10 @@ def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tupl
 def _start(
     cluster: PlacedCluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
 ) -> None:
-    folder, running = ROOT / compose.rendered, _running(compose)
+    folder, running = (
+        ROOT / compose.rendered,
+        {row["Service"] for row in compose.containers() if row["State"] == "running"},
+    )
     names, old = engines_to_start(cluster, running), engines_to_replace(cluster, compose, running)
     # Beside engines with other names, these are started one after the other: users are never without any.
     fresh = [name for name in names if name not in running] if old else []
@@ -202,10 +205,6 @@ def _remove_orphans(compose: Compose) -> None:
     except CommandFailed as error:
         reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
         raise CliError(reason, details=error.output) from error
-
-
-def _running(compose: Compose) -> set[str]:
-    return {row["Service"] for row in compose.containers() if row["State"] == "running"}
 
 
 def engines_to_start(cluster: PlacedCluster, running: set[str]) -> list[str]:

@@ -181,13 +181,14 @@ def markdown() -> str:
         lines += [
             f"## {place or 'Top level'}",
             "",
-            _first_line(section),
+            (section.__doc__ or "").strip().splitlines()[0],
             "",
             "| key | default | meaning |",
             "|---|---|---|",
         ]
         for key, field in section.model_fields.items():
-            lines.append(f"| `{key}` | {_default(field)} | {_cell(field.description or '')} |")
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | {_default(field)} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -201,11 +202,3 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, IPv4Address | IPv4Network | Enum):
         value = str(value)
     return f"`{json.dumps(value)}`"
-
-
-def _first_line(section: type[Section]) -> str:
-    return (section.__doc__ or "").strip().splitlines()[0]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

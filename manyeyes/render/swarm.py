@@ -111,10 +111,6 @@ def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -
     return {"stack.yaml": HEADER + plain_yaml(document), **files.rendered}
 
 
-def _places() -> NginxPaths:
-    return NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS)
-
-
 def _common(memory: str, pids: int) -> Json:
     return {
         "networks": ["cluster"],
@@ -130,7 +126,9 @@ def _common(memory: str, pids: int) -> Json:
 
 
 def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
-    rendered = build_generation(gateway_files(cluster, keys, _places()))[1]
+    rendered = build_generation(
+        gateway_files(cluster, keys, NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS))
+    )[1]
     own = [path for path in files.own if path.startswith("nginx/") and not path.endswith("malloc.env")]
     service = _common("3G", 1024) | {
         "image": cluster.images.nginx,

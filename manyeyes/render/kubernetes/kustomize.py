@@ -132,7 +132,20 @@ def _overlays(cluster: PlacedCluster, flavours: list[str], main: str) -> dict[st
             namespace=namespace,
             resources=engines[main],
             components=["../../monitoring", "../../keda", "../../route"],
-            patches=[_gateways_apart(), *([_shared_volume()] if main != "emulated" else [])],
+            patches=[
+                _gateways_apart(),
+                *(
+                    [
+                        _patch(
+                            "PersistentVolumeClaim",
+                            "models",
+                            [{"op": "replace", "path": "/spec/accessModes", "value": ["ReadWriteMany"]}],
+                        )
+                    ]
+                    if main != "emulated"
+                    else []
+                ),
+            ],
         ),
     }
     for flavour in ("cpu", "emulated"):
@@ -148,13 +161,6 @@ def _one_gateway() -> Json:
 def _gateways_apart() -> Json:
     path = "/spec/template/spec/topologySpreadConstraints/0/whenUnsatisfiable"
     return _patch("Deployment", "gateway", [{"op": "replace", "path": path, "value": "DoNotSchedule"}])
-
-
-def _shared_volume() -> Json:
-    """Engines on several nodes read the same weights."""
-    return _patch(
-        "PersistentVolumeClaim", "models", [{"op": "replace", "path": "/spec/accessModes", "value": ["ReadWriteMany"]}]
-    )
 
 
 def _patch(kind: str, name: str, operations: list[Json]) -> Json:

@@ -21,7 +21,12 @@ def base(cluster: PlacedCluster) -> list[Json]:
     metrics = _namespace(cluster.kubernetes.monitoring_namespace)
     return [
         _policy("default-deny", {}, ["Ingress", "Egress"]),
-        _policy("dns", {"matchLabels": PART_OF}, ["Egress"], egress=[_rule("to", [_dns()], ["53/UDP", "53"])]),
+        _policy(
+            "dns",
+            {"matchLabels": PART_OF},
+            ["Egress"],
+            egress=[_rule("to", [_namespace(DNS_NAMESPACE)], ["53/UDP", "53"])],
+        ),
         _policy(
             "gateway",
             _pods("gateway"),
@@ -123,10 +128,6 @@ def _peer(name: str) -> Json:
 
 def _namespace(name: str) -> Json:
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-
-
-def _dns() -> Json:
-    return _namespace(DNS_NAMESPACE)
 
 
 def _outside(ports: list[str]) -> Json:

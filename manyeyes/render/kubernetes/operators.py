@@ -151,7 +151,12 @@ VERSION = "monitoring.coreos.com/v1"
 
 
 def monitors(cluster: PlacedCluster) -> list[Json]:
-    return [_engines(cluster), _gateways(cluster), _controller(cluster), _rules(cluster)]
+    return [
+        _engines(cluster),
+        _gateways(cluster),
+        _controller(cluster),
+        kubernetes_object("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster)),
+    ]
 
 
 def found_by(cluster: PlacedCluster) -> dict[str, str]:
@@ -191,11 +196,6 @@ def _controller(cluster: PlacedCluster) -> Json:
     endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
     spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
     return kubernetes_object("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
-
-
-def _rules(cluster: PlacedCluster) -> Json:
-    """The rules of one host, word for word."""
-    return kubernetes_object("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster))
 
 
 def _often(cluster: PlacedCluster) -> Json:
