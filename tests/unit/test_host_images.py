@@ -13,9 +13,10 @@ from manyeyes.cli import images, required_images, upgrade
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.terminal import CliError
+from manyeyes.cli.upgrade import with_image
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
-from manyeyes.config.loader import load
+from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed
 
@@ -228,3 +229,27 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
 def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
     lines = (ROOT / "docker/vllm-cuda/Dockerfile").read_text().splitlines()
     assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines
+
+
+POOLS = "# mine\npools:\n  - {name: a, model: m}  # the one\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ("", "\nimages:\n  vllm_cuda: v/v:2\n"),
+        ("images:\n  vllm_cuda: v/v:1  # pinned\n  nginx: nginx:1.30\n", "images:\n  vllm_cuda: v/v:2  # pinned\n  nginx: nginx:1.30\n"),
+        ("images:\n  nginx: nginx:1.30\n", "images:\n  vllm_cuda: v/v:2\n  nginx: nginx:1.30\n"),
+        ("images: {nginx: nginx:1.30}\n", "images: {vllm_cuda: v/v:2, nginx: nginx:1.30}\n"),
+        ('images: {"vllm_cuda": "v/v:1"}\n', 'images: {"vllm_cuda": v/v:2}\n'),
+    ],
+)  # fmt: skip
+def test_only_the_image_changes(images: str, expected: str) -> None:
+    text = with_image(POOLS + images, Path("c.yaml"), "vllm_cuda", "v/v:2")
+    assert text == POOLS + expected
+    assert parse(text).images.vllm_cuda == "v/v:2"
+
+
+def test_an_image_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"images\.vllm_cuda"):
+        with_image(POOLS, Path("c.yaml"), "vllm_cuda", "not an image")
