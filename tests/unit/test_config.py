@@ -33,6 +33,7 @@ def gpus(count: int, memory_gb: float = 24) -> Inventory:
 )
 def test_every_shipped_configuration_is_right(path: Path) -> None:
     place_engines(load(path), DEFAULT_INVENTORY)
+    assert {pool.media.images_per_prompt for pool in load(path).pools} == {16}, "the pictures of a long chat"
 
 
 @pytest.mark.parametrize(
@@ -209,71 +210,54 @@ def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_witho
     assert [route.pool for route in place_engines(parse(CHAIN + engines), DEFAULT_INVENTORY).routes] == ["c", "d"]
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))], ids=lambda p: p.stem
-)
-def test_every_shipped_pool_takes_the_pictures_of_a_long_chat(path: Path) -> None:
-    assert {pool.media.images_per_prompt for pool in load(path).pools} == {16}
-
-
-def problems(text: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        parse(text)
-    return caught.value.problems
-
-
-def test_counts_must_be_had() -> None:
-    assert problems(
+SCALING = [
+    (
         """
         pools: [{name: a, model: m, scaling: {min: 3, max: 5, keep: [{engines: 4}]}}]
         engines: [{name: a-0, pool: a, gpus: [0]}, {name: a-1, pool: a, gpus: [1]}]
-        """
-    ) == [
-        "pools[a].scaling.max is 5, but the pool has 2 engines",
-        "pools[a].scaling.min is 3, but the pool has 2 engines",
-        "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
-    ]
-
-
-def test_min_may_not_exceed_max() -> None:
-    assert problems("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]") == [
-        "pools[a].scaling.min 3 exceeds max 2"
-    ]
-
-
-def test_sleep_wants_a_gpu_and_a_gpu_target_wants_its_exporter() -> None:
-    assert problems(
+        """,
+        [
+            "pools[a].scaling.max is 5, but the pool has 2 engines",
+            "pools[a].scaling.min is 3, but the pool has 2 engines",
+            "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
+        ],
+    ),
+    ("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]", ["pools[a].scaling.min 3 exceeds max 2"]),
+    (
         """
         pools: [{name: a, model: m, scaling: {actuator: sleep, target: {gpu: 0.7}}}]
         engines: [{name: a-0, pool: a, flavour: cpu}]
-        """
-    ) == [
-        "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
-        "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
-    ]
-
-
-def test_containers_must_be_allowed_for_their_actuator_and_a_remote_pool_has_nothing_to_scale() -> None:
-    assert problems(
+        """,
+        [
+            "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
+            "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
+        ],
+    ),
+    (
         """
         pools:
           - {name: a, model: m, scaling: {}}
           - {name: b, model: n, remote: {url: "https://api.example.com/v1"}, scaling: {actuator: sleep}}
         controller: {containers: false}
-        """
-    ) == [
-        "pools[a].scaling.actuator is containers, so controller.containers must be true",
-        "pools[b].scaling has no engines to start or stop: the pool is remote",
-    ]
+        """,
+        [
+            "pools[a].scaling.actuator is containers, so controller.containers must be true",
+            "pools[b].scaling has no engines to start or stop: the pool is remote",
+        ],
+    ),
+    (
+        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]",
+        [
+            "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
+            "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
+        ],
+    ),
+]
 
 
-def test_times_and_zones_are_told_by_example() -> None:
-    assert problems(
-        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]"
-    ) == [
-        "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
-        "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
-    ]
+@pytest.mark.parametrize(("text", "said"), SCALING)
+def test_scaling_that_cannot_be_is_told_with_every_reason(text: str, said: list[str]) -> None:
+    assert problems(text) == said
 
 
 def test_a_time_without_quotes_is_what_it_looks_like() -> None:
@@ -324,38 +308,33 @@ ENDPOINT = "endpoint: {url: 'https://h/x', template: {p: '{USER_PROMPT}', i: ['{
 POOL = "pools: [{name: a, model: m, media: {images_per_prompt: 1, videos_per_prompt: 0}}]\n"
 
 
-def problems_of_engines(engines: str, pool: str = POOL) -> list[str]:
-    with pytest.raises(ConfigError) as wrong:
-        placed(f"{pool}engines:\n{engines}")
-    return wrong.value.problems
+AT = "address: 'adapter:9100'"
+WITHOUT_PICTURES = ENDPOINT.replace(", i: ['{IMAGE_URL}']", "")
 
 
-def test_an_endpoint_wants_a_port_of_the_adapter_that_no_other_has() -> None:
-    assert problems_of_engines(f"- {{name: x, pool: a, gpus: [0], {ENDPOINT}}}") == [
-        "engines[x] has an endpoint, so it wants the adapter's address, such as adapter:9100"
+@pytest.mark.parametrize(
+    ("engines", "said"),
+    [
+        ([f"gpus: [0], {ENDPOINT}"], "engines[x0] has an endpoint, so it wants the adapter's address, such as adapter:9100"),
+        ([f"address: 'adapter:80', {ENDPOINT}"], "engines[x0].address wants a port of the adapter, 9100 to 9163, found 80"),
+        ([f"{AT}, {ENDPOINT}"] * 2, "engines[x0] and engines[x1] have endpoints at the same address adapter:9100; each wants its own"),
+        ([f"{AT}, {WITHOUT_PICTURES}"], "give it a pool with media.images_per_prompt 0"),
+    ],
+)  # fmt: skip
+def test_an_endpoint_has_a_port_of_the_adapter_and_a_pool_that_takes_what_it_takes(
+    engines: list[str], said: str
+) -> None:
+    listed = ", ".join(f"{{name: x{number}, pool: a, {engine}}}" for number, engine in enumerate(engines))
+    [found] = problems(f"{POOL}engines: [{listed}]")
+    assert found.endswith(said)
+
+
+def test_an_endpoint_takes_no_videos_and_its_path_and_template_are_told_by_their_places() -> None:
+    assert problems(f"pools: [{{name: a, model: m}}]\nengines: [{{name: x, pool: a, {AT}, {ENDPOINT}}}]") == [
+        "engines[x] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
     ]
-    assert problems_of_engines(f"- {{name: x, pool: a, address: 'adapter:80', {ENDPOINT}}}") == [
-        "engines[x].address wants a port of the adapter, 9100 to 9163, found 80"
-    ]
-    both = f"- {{name: x, pool: a, address: 'adapter:9100', {ENDPOINT}}}\n- {{name: y, pool: a, address: 'adapter:9100', {ENDPOINT}}}"
-    assert problems_of_engines(both) == [
-        "engines[x] and engines[y] have endpoints at the same address adapter:9100; each wants its own"
-    ]
-
-
-def test_an_endpoint_serves_a_pool_that_takes_what_it_takes() -> None:
-    found = problems_of_engines(
-        f"- {{name: x, pool: a, address: 'adapter:9100', {ENDPOINT}}}", "pools: [{name: a, model: m}]\n"
-    )
-    assert found == ["engines[x] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"]
-    without_pictures = ENDPOINT.replace(", i: ['{IMAGE_URL}']", "")
-    (problem,) = problems_of_engines(f"- {{name: x, pool: a, address: 'adapter:9100', {without_pictures}}}")
-    assert problem.endswith("give it a pool with media.images_per_prompt 0")
-
-
-def test_a_wrong_path_or_template_is_told_by_its_place() -> None:
     wrong = ENDPOINT.replace("$.a", "'$.a['").replace("{USER_PROMPT}", "{PROMPT}")
-    found = problems_of_engines(f"- {{name: x, pool: a, address: 'adapter:9100', {wrong}}}")
+    found = problems(f"{POOL}engines: [{{name: x, pool: a, {AT}, {wrong}}}]")
     assert [problem.split(" wants ")[0] for problem in found] == [
         "engines[x].endpoint.template", "engines[x].endpoint.answer",
     ]  # fmt: skip

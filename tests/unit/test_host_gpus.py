@@ -193,6 +193,14 @@ def test_nvidia_smi_that_fails_is_told_in_its_own_words_and_is_not_no_gpu(
     assert "FLAVOUR=cpu" in str(caught.value)
 
 
+def test_gpus_are_read_from_nvidia_smi(host: Host) -> None:
+    host.smi("0, GPU-aa, NVIDIA GeForce RTX 4090, 24564\n1, GPU-bb, NVIDIA GB10, [N/A]\n")
+    assert host_info.gpus() == (
+        HostGpu(index=0, uuid="GPU-aa", name="NVIDIA GeForce RTX 4090", memory_gb=24.0),
+        HostGpu(index=1, uuid="GPU-bb", name="NVIDIA GB10", memory_gb=24.0),
+    )
+
+
 def test_a_gpu_on_the_pci_bus_counts_as_one(host: Host) -> None:
     host.pci(kind="0x030200")
     host.smi(NO_DRIVER, 9)

@@ -228,12 +228,6 @@ def test_the_group_that_the_gateway_is_given_is_the_folders(folder: Path) -> Non
     assert checkout.secrets_group() == secrets.GATEWAY_USER
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
-    return tmp_path
-
-
 def test_it_is_random_closed_to_others_and_not_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = set()
     for _ in range(3):
