@@ -55,7 +55,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
             shutil.which("dockerd") or "/usr/sbin/dockerd", f"--host=unix://{folder}/docker.sock",
             f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/pid",
             "--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs",
-            f"--add-runtime=clamp={ROOT}/host/docker/runc-clamp", "--default-runtime=clamp",
+            f"--add-runtime=clamp={ROOT}/manyeyes/cli/docker/runc-clamp", "--default-runtime=clamp",
         ],
         stdout=log, stderr=log, start_new_session=True,
         env={**os.environ, "PATH": f"{hook.parent}:{os.environ['PATH']}:/usr/sbin:/sbin"},

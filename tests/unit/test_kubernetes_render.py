@@ -49,47 +49,37 @@ def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
     }
 
 
+def templates(files: dict[str, str], flavour: str) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """(how many, labels, container) of the engines' pods."""
+    found = yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"])
+    specs = [one["spec"] for one in found if one["kind"] == "Deployment"]
+    pods = [(spec["replicas"], spec["template"]) for spec in specs]
+    return [(count, pod["metadata"]["labels"], pod["spec"]["containers"][0]) for count, pod in pods]
+
+
 @pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
-def test_pools_flags_and_images_are_composes(config: Path) -> None:
+def test_pools_flags_images_and_settings_are_composes_but_mps_and_those_of_a_hosts_env_file(config: Path) -> None:
     cluster = load(config)
     files = tree(cluster)
     for flavour in clusters(cluster):
-        deployments = [
-            one for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]) if one["kind"] == "Deployment"
-        ]
+        compose = services(cluster, flavour)
+        pods = templates(files, flavour)
         here = sorted(
-            (
-                one["spec"]["template"]["metadata"]["labels"]["manyeyes.pool"],
-                one["spec"]["template"]["spec"]["containers"][0]["image"],
-                one["spec"]["template"]["spec"]["containers"][0]["args"],
-            )
-            for one in deployments
-            for _ in range(one["spec"]["replicas"])
+            (labels["manyeyes.pool"], container["image"], container["args"])
+            for count, labels, container in pods
+            for _ in range(count)
         )
-        there = sorted(
-            (one["labels"]["manyeyes.pool"], one["image"], one["command"])
-            for one in services(cluster, flavour).values()
+        assert here == sorted(
+            (one["labels"]["manyeyes.pool"], one["image"], one["command"]) for one in compose.values()
         )
-        assert here == there
-
-
-@pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
-def test_every_setting_that_compose_gives_an_engine_is_there_but_mps_and_those_of_a_hosts_env_file(
-    config: Path,
-) -> None:
-    cluster = load(config)
-    files = tree(cluster)
-    for flavour in clusters(cluster):
-        for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]):
-            if one["kind"] != "Deployment":
-                continue
-            container = one["spec"]["template"]["spec"]["containers"][0]
+        for _, _, container in pods:
             found = {each["name"]: each["value"] for each in container["env"]}
-            like = next(each for each in services(cluster, flavour).values() if each["command"] == container["args"])
-            of_a_host = {
-                name for name, value in like["environment"].items() if value.startswith("${") or "_MPS_" in name
+            like = next(each for each in compose.values() if each["command"] == container["args"])
+            wanted = {
+                name: value
+                for name, value in like["environment"].items()
+                if not value.startswith("${") and "_MPS_" not in name
             }
-            wanted = {name: value for name, value in like["environment"].items() if name not in of_a_host}
             assert wanted.items() <= found.items()
 
 
