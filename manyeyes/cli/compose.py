@@ -55,13 +55,11 @@ class Compose:
         return [{**row, "Service": row["Labels"].get(f"{LABEL}.service", "")} for row in rows]
 
     def inspect(self, service: str) -> list[dict[str, Any]]:
-        """All that Docker tells of the service's containers."""
         ids = [row["Id"] for row in self.containers() if row["Service"] == service]
         with docker_client() as client:
             return [client.api.inspect_container(one) for one in ids]
 
     def runs(self) -> bool:
-        """Whether a container of the project runs."""
         return any(row["State"] == "running" for row in self.containers())
 
     def must_run(self) -> None:

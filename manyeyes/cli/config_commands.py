@@ -129,14 +129,12 @@ def render_compose(config: Path, inventory_file: Path | None, out: Path) -> None
 
 
 def render_kubernetes(config: Path, out: Path) -> None:
-    """The Kustomize tree."""
     cluster = load(config)
     files = tree(cluster, load_keys(keys_path(config, cluster)), os.path.relpath(Path.cwd(), out))
     _write(files, out, KUBERNETES_BY_HAND)
 
 
 def render_swarm(config: Path, out: Path) -> None:
-    """A stack for each flavour."""
     cluster = load(config)
     _write(swarm_stacks(cluster, load_keys(keys_path(config, cluster)), out), out)
 

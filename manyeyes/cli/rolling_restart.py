@@ -197,7 +197,6 @@ def drain(config: Path, engine: str) -> None:
 
 
 def resume(config: Path, engine: str) -> None:
-    """In rotation again."""
     cluster, compose = _named(config, engine)
     after = gateway_client.resume(compose, cluster, engine, "manyeyes resume")
     print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))

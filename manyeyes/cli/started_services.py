@@ -67,7 +67,6 @@ def services(folder: Path) -> dict[str, Any]:
 
 
 def rendered_services(folder: Path) -> dict[str, Any]:
-    """As they are rendered."""
     return _services(folder / "engines.yaml")
 
 

@@ -29,7 +29,6 @@ class Step:
 
 
 def print_line(text: str = "") -> None:
-    """One line to the user."""
     print(text, flush=True)
 
 
@@ -38,12 +37,10 @@ def print_ok(text: str) -> None:
 
 
 def print_warning(text: str) -> None:
-    """Something the user should know; the run goes on."""
     _marked("!!", text)
 
 
 def print_error(text: str) -> None:
-    """What keeps the run from going on."""
     _marked("no", text)
 
 

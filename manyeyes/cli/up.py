@@ -199,7 +199,6 @@ def _start(
 
 
 def _remove_orphans(compose: Compose) -> None:
-    """What else is not in the configuration any more."""
     try:
         compose("up", "--remove-orphans", "--no-recreate", "--no-deps", *AS_IT_IS, "gateway")
     except CommandFailed as error:

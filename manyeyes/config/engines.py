@@ -105,7 +105,6 @@ def in_flight(pool: Pool, engine: Engine) -> int:
 
 
 def capacities(pool: Pool, engines: tuple[Engine, ...]) -> dict[str, int]:
-    """{engine: requests at a time} for the engines of one pool."""
     return {engine.name: in_flight(pool, engine) for engine in engines if engine.pool == pool.name}
 
 

@@ -47,11 +47,9 @@ class PlacedCluster(Cluster):
     """Never auto."""
 
     def pool_of(self, engine: Engine) -> Pool:
-        """The pool that it serves."""
         return self.pool(engine.pool)
 
     def engines_of(self, pool: str) -> tuple[Engine, ...]:
-        """The engines of one pool, in the file's order."""
         return tuple(engine for engine in self.engines if engine.pool == pool)
 
     @property
@@ -66,7 +64,6 @@ class PlacedCluster(Cluster):
 
     @property
     def starts_adapter(self) -> bool:
-        """Whether Compose starts the adapter."""
         has_endpoints = any(engine.endpoint for engine in self.engines)
         return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
 

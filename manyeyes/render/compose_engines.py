@@ -38,7 +38,6 @@ STAND_INS = "stand-ins"
 
 
 def engines_yaml(cluster: PlacedCluster) -> str:
-    """The text of engines.yaml for a laid-out cluster."""
     engines = cluster.started_engines
     services: dict[str, Any] = {}
     if runs_vllm(cluster):

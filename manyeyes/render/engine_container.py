@@ -171,7 +171,6 @@ MEDIA_PORT = 3128
 
 
 def fetches_media(cluster: PlacedCluster) -> bool:
-    """Whether Compose starts the way out for pictures by URL."""
     return bool(media_domains(cluster))
 
 

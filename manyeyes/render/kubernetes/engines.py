@@ -39,7 +39,6 @@ ASKED_AGAIN_S = 3
 
 
 def pools(cluster: PlacedCluster) -> list[Json]:
-    """Everything that engines are."""
     found = group_engines(cluster)
     documents = []
     for pool in cluster.pools:
@@ -74,7 +73,6 @@ def _service(name: str, selector: dict[str, str]) -> Json:
 
 
 def engine_deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    """Engines that are alike."""
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
     marked = labels("engine") | marks
     return deployment(

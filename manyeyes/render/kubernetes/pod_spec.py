@@ -16,7 +16,6 @@ def objects(documents: Sequence[Json]) -> str:
 
 
 def kustomization(**fields: Any) -> str:
-    """The text of a kustomization.yaml."""
     kind = "Component" if fields.pop("component", False) else "Kustomization"
     version = "kustomize.config.k8s.io/v1alpha1" if kind == "Component" else "kustomize.config.k8s.io/v1beta1"
     return HEADER + plain_yaml({"apiVersion": version, "kind": kind, **fields})
@@ -114,7 +113,6 @@ def spread_over_nodes(selector: dict[str, str]) -> list[Json]:
 
 
 def restricted_security() -> Json:
-    """A container's securityContext."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
