@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from manyeyes.cli import images, required_images, upgrade
+from manyeyes.cli import docker_api, images, required_images, upgrade
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.images import provide, registry_of
 from manyeyes.cli.terminal import CliError
@@ -61,7 +61,7 @@ class Docker:
                 if said is NOT_FOUND:  # told in the answer's status, the others in its stream
                     raise APIError("404 Client Error", explanation=said.format(image=image))
                 yield {"error": said.format(image=image)}
-        yield {"status": "Downloading", "id": "layer", "progressDetail": {"current": 1, "total": 2}}
+        yield {"status": "Downloading", "id": "layer", "progressDetail": {"current": 1e6, "total": 2e6}}
 
     def has_built(self) -> list[str]:
         return self.built.read_text().split() if self.built.exists() else []
@@ -137,6 +137,14 @@ def test_docker_hubs_own_name_for_a_pinned_image_is_the_same_image(docker: Docke
     docker.refuses(("", NO_WAY))
     outcome = provide(placed(asking_for("nginx", "docker.io/library/nginx:1.30")))
     assert "docker.io/library/nginx:1.30" in outcome.built
+
+
+def test_a_pull_tells_how_much_has_come_and_a_refusal_is_dockers_own_sentence(docker: Docker) -> None:
+    told: list[str] = []
+    docker_api.pull_image("nginx:1.30", told.append)
+    assert told == ["1 of 2 MB"]
+    with pytest.raises(CliError, match="^Docker: No such image: none:1$"), docker_api.docker_client() as client:
+        client.images.get("none:1")
 
 
 def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) -> None:
