@@ -143,7 +143,7 @@ def test_a_pull_tells_how_much_has_come_and_a_refusal_is_dockers_own_sentence(do
     told: list[str] = []
     docker_api.pull_image("nginx:1.30", told.append)
     assert told == ["1 of 2 MB"]
-    with pytest.raises(CliError, match="^Docker: No such image: none:1$"), docker_api.docker_client() as client:
+    with pytest.raises(CliError, match=r"^Docker: No such image: none:1$"), docker_api.docker_client() as client:
         client.images.get("none:1")
 
 
