@@ -235,7 +235,8 @@ def images(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> No
     from manyeyes.cli.up import plan
     from manyeyes.config.loader import load
 
-    provide(plan(load(config), flavour or "", docker_install.ensure()).cluster, pull=False)
+    cluster, _ = plan(load(config), flavour or "", docker_install.ensure())
+    provide(cluster, pull=False)
 
 
 @app.command(rich_help_panel=HOST)

@@ -1,6 +1,7 @@
 """How this host reaches the gateway, at its public address and from inside its container; and from in there the controller: no port,
 certificate or setting of the edge stands in the way."""
 
+import contextlib
 import json
 import ssl
 import time
@@ -32,16 +33,14 @@ def address(cluster: Cluster) -> str:
 
 def healthz(cluster: Cluster) -> dict[str, Any]:
     """The gateway's /healthz, whatever its status; empty while nothing listens."""
-    try:
-        with _opener(cluster).open(f"{address(cluster)}/healthz", timeout=HEALTHZ_TIMEOUT_S) as reply:
-            return dict(json.load(reply))
-    except urllib.error.HTTPError as error:
+    with contextlib.suppress(OSError, ValueError):
         try:
-            return dict(json.load(error))
-        except ValueError:
-            return {}
-    except (OSError, ValueError):
-        return {}
+            reply = _opener(cluster).open(f"{address(cluster)}/healthz", timeout=HEALTHZ_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            return dict(json.load(reply))
+    return {}
 
 
 def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:

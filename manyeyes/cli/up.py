@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import (
@@ -38,18 +37,10 @@ from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is going to run: the configuration laid out on what this host has."""
-
-    cluster: PlacedCluster
-    inventory: Inventory
-
-
-def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
-    """Looks at the host. Raises PlacementError, CliError."""
+def plan(written: Cluster, flavour: str, docker: Docker) -> tuple[PlacedCluster, Inventory]:
+    """What is going to run: the configuration laid out on what this host has. Raises PlacementError, CliError."""
     found = gpu_discovery.discover(written, docker, flavour, written.name, dict(os.environ))
-    return Plan(place_engines(written, found), found)
+    return place_engines(written, found), found
 
 
 def up(config: Path, flavour: str) -> None:
@@ -58,8 +49,7 @@ def up(config: Path, flavour: str) -> None:
     keys = load_keys(keys_path(config, written))
     print_line(f"ManyEyes, {config}")
     docker = docker_install.ensure()
-    intended = plan(written, flavour, docker)
-    cluster = intended.cluster
+    cluster, inventory = plan(written, flavour, docker)
     compose = Compose(cluster.name)
     ran_before = compose.runs()
     for file in (keys_path(config, written), users_path(config, written)):
@@ -70,12 +60,12 @@ def up(config: Path, flavour: str) -> None:
         raise CliError(
             f"'{cluster.name}' runs in the network of an older version, which led out of it: make down, then this again"
         )
-    doctor.fail_on_blockers(doctor.run_checks(written, docker, intended.inventory, ran_before, config))
+    doctor.fail_on_blockers(doctor.run_checks(written, docker, inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
     secrets.ensure_certificate(cluster)
     secrets.ensure_admin_key(config)
-    files = render(cluster, intended.inventory, config, compose.rendered, mounted_files())
+    files = render(cluster, inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
     try:

@@ -27,10 +27,8 @@ def base(cluster: PlacedCluster) -> list[Json]:
             ["Egress"],
             egress=[_rule("to", [_namespace(DNS_NAMESPACE)], ["53/UDP", "53"])],
         ),
-        _policy(
+        _both_ways(
             "gateway",
-            _pods("gateway"),
-            ["Ingress", "Egress"],
             ingress=[
                 {"ports": _ports([str(PUBLIC)])},
                 _rule("from", [_peer("webui")], [str(PAGE), str(INSIDE)]),
@@ -47,10 +45,8 @@ def base(cluster: PlacedCluster) -> list[Json]:
                 _rule("to", [_peer("webui")], [str(own_services.WEBUI_PORT)]),
             ],
         ),
-        _policy(
+        _both_ways(
             "controller",
-            _pods("controller"),
-            ["Ingress", "Egress"],
             ingress=[
                 _rule(
                     "from",
@@ -61,20 +57,16 @@ def base(cluster: PlacedCluster) -> list[Json]:
             ],
             egress=[_rule("to", [_peer("engine")], [str(ENGINE_PORT)])],
         ),
-        _policy(
+        _both_ways(
             "webui",
-            _pods("webui"),
-            ["Ingress", "Egress"],
             ingress=[_rule("from", [_peer("gateway")], [str(own_services.WEBUI_PORT)])],
             egress=[
                 _rule("to", [_peer("gateway")], [str(PAGE)]),
                 _rule("to", [_peer("controller")], [str(own_services.CONTROLLER_HTTP)]),
             ],
         ),
-        _policy(
+        _both_ways(
             "engine",
-            _pods("engine"),
-            ["Ingress", "Egress"],
             ingress=[_rule("from", [_peer("gateway"), _peer("controller"), metrics], [str(ENGINE_PORT)])],
         ),
     ]
@@ -105,6 +97,10 @@ def _policy(
     if egress:
         spec["egress"] = egress
     return kubernetes_object("NetworkPolicy", name, spec, version="networking.k8s.io/v1")
+
+
+def _both_ways(component: str, ingress: list[Json], egress: list[Json] | None = None) -> Json:
+    return _policy(component, _pods(component), ["Ingress", "Egress"], ingress, egress)
 
 
 def _rule(side: str, peers: list[Json], ports: list[str]) -> Json:
