@@ -1,4 +1,4 @@
-"""Request templates: what they may be, and what becomes of a question in them."""
+"""What the adapter reads and fills: chat requests, request templates, and answers of other APIs."""
 
 import json
 from datetime import date
@@ -121,6 +121,17 @@ def test_one_user_turn_is_its_text_after_the_instructions() -> None:
     assert prompt(("user", "Hi")) == "Hi"
     assert prompt(("system", "Be brief."), ("user", "Hi")) == "Be brief.\n\nHi"
     assert prompt(("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])) == "a\nb"
+
+
+def test_pictures_are_taken_in_the_order_of_the_turns_and_leave_no_mark_in_the_prompt() -> None:
+    def picture(url: str) -> dict[str, object]:
+        return {"type": "image_url", "image_url": {"url": url}}
+
+    content = [picture("a"), {"type": "text", "text": "What is it?"}, picture("b")]
+    turns = [("user", content), ("assistant", "Cats."), ("user", [picture("c")])]
+    asked = request_mapping.parse_chat_request({"messages": [{"role": who, "content": said} for who, said in turns]})
+    assert asked.pictures == ("a", "b", "c")
+    assert asked.prompt == "User: What is it?\n\nAssistant: Cats.\n\nUser: \n\nAssistant:"
 
 
 def test_several_turns_are_written_one_after_the_other_and_the_assistant_goes_on() -> None:
