@@ -27,12 +27,12 @@ def load(path: Path) -> Cluster:
 
 
 def keys_path(path: Path, cluster: Cluster) -> Path:
-    """The keys file of the cluster that `path` describes: beside it. See config.keys.load_keys()."""
+    """The keys file of the cluster that `path` describes: beside it. See credentials.load_keys()."""
     return path.parent / cluster.gateway.keys_file
 
 
 def users_path(path: Path, cluster: Cluster) -> Path:
-    """The users file of the cluster that `path` describes: beside it. See config.users.load_users()."""
+    """The users file of the cluster that `path` describes: beside it. See credentials.load_users()."""
     return path.parent / cluster.webui.users_file
 
 

@@ -86,7 +86,7 @@ def read_of_repository(paths: list[str]) -> list[str]:
 
 
 def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
-    """{file: text}, stack.yaml and what it reads beside it. `cluster` is render.flavours'; `own` are the
+    """{file: text}, stack.yaml and what it reads beside it. `cluster` is of multi_node_clusters; `own` are the
     repository's files, by path, and `up` leads to it."""
     files = SwarmConfigs(own, up)
     services: Json = {
