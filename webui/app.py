@@ -19,7 +19,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from manyeyes.config.users import UsersError
+from manyeyes.config.credentials import UsersError
 from webui import log, samples, settings, theme
 from webui.auth import uploads, visitor_cookie
 from webui.auth.login import LoginMiddleware, UsersFile

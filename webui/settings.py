@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.gateway import Gateway
+from manyeyes.config.gateway import Gateway, WebUi
 from manyeyes.config.loader import ConfigError, load, users_path
-from manyeyes.config.webui import WebUi
 from webui.cluster.endpoint_client import EndpointAddress
 
 

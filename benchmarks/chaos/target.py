@@ -11,8 +11,8 @@ from benchmarks.chaos.faults import FaultPart
 from loadtest.gateway_client import GatewayClient
 from loadtest.http_client import parse_target as address_of
 from loadtest.virtual_user import RequestSettings
-from manyeyes.cli import certificate, host_info
 from manyeyes.cli import gateway_client as own_gateway
+from manyeyes.cli import host_info, secrets
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
@@ -142,7 +142,7 @@ def find_target(config: Path, key: str, model: str, confirmed: bool) -> ChaosTar
         raise UnfitTarget(
             f"'{cluster.name}' has {flavours} engines, and its users would feel this: CONFIRM=yes if you mean it"
         )
-    trusted = str(certificate.path(cluster) or "")
+    trusted = str(secrets.certificate_path(cluster) or "")
     gateway = GatewayClient(own_gateway.address(cluster), key, trusted)
     chosen = gateway.ready(model)
     if not (engines := frozenset(gateway.up())):

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.gateways.gateway import MODEL, BenchmarkedGateway, GatewaySetting, RunningGateway, answers
 from benchmarks.gateways.nginx_docs import nginx_version
 from manyeyes.devcluster.cluster import local_cluster
-from manyeyes.render.nginx.access import workers_for
+from manyeyes.render.nginx.files import workers_for
 
 
 @contextlib.contextmanager

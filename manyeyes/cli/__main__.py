@@ -32,11 +32,11 @@ class CommandGroup(TyperGroup):
         try:
             code = super().invoke(ctx)
         except KeyboardInterrupt:
-            from manyeyes.cli.errors import print_interrupted
+            from manyeyes.cli.terminal import print_interrupted
 
             raise typer.Exit(print_interrupted()) from None
         except Exception as error:
-            from manyeyes.cli.errors import print_known_error
+            from manyeyes.cli.terminal import print_known_error
 
             if (code := print_known_error(error)) is None:
                 raise
@@ -110,7 +110,7 @@ def report(
     prometheus: PrometheusUrl = "",
 ) -> None:
     """One page of the last hours."""
-    from manyeyes.cli.report import report
+    from manyeyes.cli.status import report
 
     report(config, hours, out, controller, prometheus)
 
@@ -122,7 +122,7 @@ def scale(
     config: Config = DEFAULT_CONFIG,
 ) -> int:
     """How many engines of a pool run; auto lets the load decide. 1: not within its time."""
-    from manyeyes.cli.controller_client import scale
+    from manyeyes.cli.gateway_client import scale
 
     return scale(config, engines, pool)
 
@@ -130,7 +130,7 @@ def scale(
 @app.command(rich_help_panel=CLUSTER)
 def drain(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAULT_CONFIG) -> None:
     """Give an engine no new requests until it is resumed."""
-    from manyeyes.cli.rolling.command import drain
+    from manyeyes.cli.rolling_restart import drain
 
     drain(config, engine)
 
@@ -138,7 +138,7 @@ def drain(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAUL
 @app.command(rich_help_panel=CLUSTER)
 def resume(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAULT_CONFIG) -> None:
     """Let a drained engine in again."""
-    from manyeyes.cli.rolling.command import resume
+    from manyeyes.cli.rolling_restart import resume
 
     resume(config, engine)
 
@@ -148,7 +148,7 @@ def restart_rolling(
     pool: Annotated[str, typer.Option(help="Only this one's engines.")] = "", config: Config = DEFAULT_CONFIG
 ) -> None:
     """Restart engines one after the other, with no lost request."""
-    from manyeyes.cli.rolling.command import restart_rolling
+    from manyeyes.cli.rolling_restart import restart_rolling
 
     restart_rolling(config, pool)
 
@@ -235,13 +235,14 @@ def images(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> No
     from manyeyes.cli.up import plan
     from manyeyes.config.loader import load
 
-    provide(plan(load(config), flavour or "", docker_install.ensure()).cluster, pull=False)
+    cluster, _ = plan(load(config), flavour or "", docker_install.ensure())
+    provide(cluster, pull=False)
 
 
 @app.command(rich_help_panel=HOST)
 def pin_images(config: Config = DEFAULT_CONFIG) -> None:
     """Write third-party images with today's digests into the configuration."""
-    from manyeyes.cli.pin_images import pin_images
+    from manyeyes.cli.upgrade import pin_images
 
     pin_images(config)
 
@@ -289,10 +290,10 @@ def user(name: str, config: Config = DEFAULT_CONFIG) -> None:
 @app.command(rich_help_panel=CONFIGURATION)
 def admin_key(config: Config = DEFAULT_CONFIG) -> None:
     """Print the key for changes of the running cluster (docs/api.md)."""
-    from manyeyes.cli import admin_key
+    from manyeyes.cli import secrets
     from manyeyes.cli.terminal import print_line
 
-    print_line(admin_key.read())
+    print_line(secrets.read_admin_key())
 
 
 @app.command(rich_help_panel=CONFIGURATION)
@@ -302,7 +303,7 @@ def render(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Write what a plain `docker compose up` reads."""
-    from manyeyes.cli.render_commands import render_compose
+    from manyeyes.cli.config_commands import render_compose
 
     render_compose(config, inventory, out)
 
@@ -312,7 +313,7 @@ def kubernetes(
     out: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("deploy/kubernetes"), config: Config = DEFAULT_CONFIG
 ) -> None:
     """Write the Kustomize tree for Kubernetes (docs/kubernetes.md)."""
-    from manyeyes.cli.render_commands import render_kubernetes
+    from manyeyes.cli.config_commands import render_kubernetes
 
     render_kubernetes(config, out)
 
@@ -322,7 +323,7 @@ def swarm(
     out: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("deploy/swarm"), config: Config = DEFAULT_CONFIG
 ) -> None:
     """Write the stacks for `docker stack deploy` (docs/kubernetes.md)."""
-    from manyeyes.cli.render_commands import render_swarm
+    from manyeyes.cli.config_commands import render_swarm
 
     render_swarm(config, out)
 
@@ -330,8 +331,8 @@ def swarm(
 @app.command(rich_help_panel=CONFIGURATION)
 def docs(config: Config = DEFAULT_CONFIG) -> None:
     """Write the generated documents, the JSON Schema and the dashboards."""
+    from manyeyes.cli.config_commands import write_references
     from manyeyes.cli.measurement_commands import require_group
-    from manyeyes.cli.render_commands import write_references
 
     require_group("docs", "test")
     write_references()

@@ -1,26 +1,196 @@
 """`manyeyes backup|restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
+import re
+import subprocess
+import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from docker.errors import APIError, NotFound
+
 from manyeyes.atomic_write import atomic_copy, atomic_write
-from manyeyes.cli import archive, docker_install, env_file, secrets, started_services
-from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive
-from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli import docker_install, env_file, started_services
+from manyeyes.cli.compose import LABEL, Compose
+from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.invocation import next_command
-from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import print_ok, print_warning, step
-from manyeyes.cli.volumes import Volumes
-from manyeyes.config import secret_files
-from manyeyes.config.checkout import ROOT
+from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
+from manyeyes.config import checkout
+from manyeyes.config.checkout import ROOT, secrets_folder, secrets_group
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MEMBER = re.compile(
+    r"^(config/(cluster|keys|users)\.yaml|config/names\.json|env|secrets/[A-Za-z0-9][A-Za-z0-9._-]*|volumes/[a-z]+\.tar)$"
+)
+
+
+class BadArchive(Exception):
+    """Not a whole backup; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ArchiveMember:
+    """One file of the archive; `mode` are its permission bits."""
+
+    path: Path
+    mode: int
+
+
+@dataclass(frozen=True)
+class BackupInfo:
+    """Of which cluster, and of when."""
+
+    project: str
+    at: str
+
+
+def write_archive(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
+    """Writes `file` whole or not at all, readable by its owner only; returns its sum, which is also put beside it."""
+    part = file.with_name(f"{file.name}.part")
+    part.touch(0o600)
+    part.chmod(0o600)
+    listed = {name: {"sha256": _sum(one.path), "mode": one.mode} for name, one in sorted(members.items())}
+    manifest = {"format": FORMAT, "project": about.project, "at": about.at, "members": listed}
+    with tarfile.open(part, "w:gz", compresslevel=6) as tar:
+        text = json.dumps(manifest, indent=1).encode()
+        info = tarfile.TarInfo(MANIFEST)
+        info.size, info.mode = len(text), 0o600
+        tar.addfile(info, io.BytesIO(text))
+        for name, one in sorted(members.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = one.path.stat().st_size, one.mode
+            with one.path.open("rb") as content:
+                tar.addfile(info, content)
+    total = _sum(part)
+    part.replace(file)
+    checksum_file(file).write_text(f"{total}  {file.name}\n")
+    return total
+
+
+def checksum_file(file: Path) -> Path:
+    """Where the archive's own sum is."""
+    return file.with_name(f"{file.name}.sha256")
+
+
+def read_archive(file: Path, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
+    """Unpacks everything into `folder`, after every sum was found right. Raises BadArchive; then `folder` is not to be used."""
+    try:
+        if checksum_file(file).exists() and checksum_file(file).read_text().split()[:1] != [_sum(file)]:
+            raise BadArchive(f"its sum is not the one in {checksum_file(file).name}")
+        with tarfile.open(file, "r:gz") as tar:
+            return _unpacked(tar, folder)
+    except FileNotFoundError:
+        raise BadArchive("there is no such file") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise BadArchive(f"it is cut short or no backup: {error}") from error
+
+
+def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
+    first = tar.next()
+    stream = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
+    if stream is None:
+        raise BadArchive("it does not begin with a list of its members")
+    manifest = json.load(stream)
+    if manifest["format"] != FORMAT:
+        raise BadArchive(f"its format is {manifest['format']}, and this version reads {FORMAT}")
+    listed = manifest["members"]
+    found: dict[str, ArchiveMember] = {}
+    while info := tar.next():
+        if info.name not in listed or not info.isreg() or not MEMBER.match(info.name):
+            raise BadArchive(f"{info.name[:100]!r} does not belong into a backup")
+        target = folder / info.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = tar.extractfile(info)
+        assert content
+        with target.open("wb") as file:
+            while block := content.read(1 << 20):
+                file.write(block)
+        if _sum(target) != listed[info.name]["sha256"]:
+            raise BadArchive(f"{info.name} is damaged")
+        found[info.name] = ArchiveMember(target, int(listed[info.name]["mode"]) & 0o777)
+    if missing := sorted(set(listed) - set(found)):
+        raise BadArchive(f"{missing[0]} is missing")
+    return BackupInfo(str(manifest["project"]), str(manifest["at"])), found
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+COPY_S = 1800.0
+
+
+class Volumes:
+    """Of one project. `image` is one that is there and has tar."""
+
+    def __init__(self, project: str, image: str) -> None:
+        self.project = project
+        self._image = image
+
+    def exists(self, volume: str) -> bool:
+        with docker_client() as client:
+            try:
+                client.api.inspect_volume(self.name(volume))
+            except NotFound:
+                return False
+        return True
+
+    def name(self, volume: str) -> str:
+        return f"{self.project}_{volume}"
+
+    def save(self, volume: str, file: Path) -> None:
+        """Raises CliError."""
+        with file.open("wb") as output:
+            self._tar(volume, ":ro", ["-C", "/volume", "-cf", "-", "."], stdout=output)
+
+    def put(self, volume: str, file: Path) -> None:
+        """In place of what is in it; makes it where there is none, as Compose would. Raises CliError."""
+        if not self.exists(volume):
+            labels = {f"{LABEL}.project": self.project, f"{LABEL}.volume": volume}
+            with docker_client() as client:
+                client.api.create_volume(self.name(volume), labels=labels)
+        empty_then_unpack = "find /volume -mindepth 1 -delete && exec tar -C /volume --numeric-owner -xpf -"
+        with file.open("rb") as content:
+            self._run(volume, "", ["/bin/sh", "-c", empty_then_unpack], stdin=content)
+
+    def _tar(self, volume: str, how: str, arguments: list[str], **streams: object) -> None:
+        self._run(volume, how, ["tar", "--numeric-owner", *arguments], **streams)
+
+    def _run(self, volume: str, how: str, command: list[str], **streams: object) -> None:
+        """As root with no more than files need: a volume's files belong to the users of its containers."""
+        entrypoint, *arguments = command
+        capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
+        call = [
+            "docker",
+            "run",
+            "--rm",
+            "--interactive",
+            "--network=none",
+            "--user=0:0",
+            "--read-only",
+            "--cap-drop=ALL",
+        ]
+        call += [f"--cap-add={name}" for name in capabilities]
+        call += [f"--volume={self.name(volume)}:/volume{how}", f"--entrypoint={entrypoint}", self._image, *arguments]
+        ended = subprocess.run(call, stderr=subprocess.PIPE, timeout=COPY_S, check=False, **streams)  # type: ignore[call-overload]
+        if ended.returncode:
+            said = ended.stderr.decode(errors="replace").strip()
+            raise CliError(
+                f"the volume {self.name(volume)} could not be copied: {said.splitlines()[-1] if said else '?'}"
+            )
+
 
 VOLUMES = ("state", "grafana")
 NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
@@ -38,19 +208,19 @@ def backup(config: Path, out: str) -> Path:
         members = _files(config, written, cluster, Path(folder))
         for volume, path in _volumes(cluster, Path(folder)):
             members[f"volumes/{volume}.tar"] = ArchiveMember(path, 0o600)
-        archive.write(file, BackupInfo(cluster.name, at), members)
+        write_archive(file, BackupInfo(cluster.name, at), members)
         current.outcome = f"{len(members)} files, {file.stat().st_size / 1e6:.1f} MB: {file}"
     print_warning("it holds keys and certificates: keep it where only you can read it")
     return file
 
 
 def restore(config: Path, source: str) -> None:
-    """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises Trouble."""
+    """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises CliError."""
     if not source:
         raise CliError("which backup? Name its file: build/backup/....tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            about, members = archive.read(Path(source), Path(folder))
+            about, members = read_archive(Path(source), Path(folder))
             names = json.loads(members["config/names.json"].path.read_text())
             cluster = load(members["config/cluster.yaml"].path)
         except (BadArchive, KeyError, ValueError, ConfigError) as error:
@@ -65,13 +235,13 @@ def restore(config: Path, source: str) -> None:
             _install(members["config/cluster.yaml"], config, stamp)
             if "config/keys.yaml" in members:
                 _install(members["config/keys.yaml"], config.parent / names["keys"], stamp)
-                secret_files.grant_container_access(config.parent / names["keys"])
+                checkout.grant_container_access(config.parent / names["keys"])
             if "config/users.yaml" in members:
                 _install(members["config/users.yaml"], users_path(config, cluster), stamp)
-                secret_files.grant_container_access(users_path(config, cluster))
+                checkout.grant_container_access(users_path(config, cluster))
             for name, member in members.items():
                 if name.startswith("secrets/"):
-                    _install(member, secrets.folder() / name.removeprefix("secrets/"), stamp, secrets.group())
+                    _install(member, secrets_folder() / name.removeprefix("secrets/"), stamp, secrets_group())
             if "env" in members:
                 _install(members["env"], env_file.PATH, stamp)
             volumes = Volumes(about.project, cluster.images.controller)
@@ -96,8 +266,8 @@ def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[
         found["config/keys.yaml"] = keys
     if users.exists():
         found["config/users.yaml"] = users
-    if secrets.folder().is_dir():
-        for path in sorted(secrets.folder().iterdir()):
+    if secrets_folder().is_dir():
+        for path in sorted(secrets_folder().iterdir()):
             if path.is_file() and path.name not in NOT_KEPT:
                 found[f"secrets/{path.name}"] = path
     if own := env_file.own_lines():
@@ -126,15 +296,16 @@ def _volumes(cluster: Cluster, folder: Path) -> Iterator[tuple[str, Path]]:
 @contextlib.contextmanager
 def _paused(container: str) -> Iterator[None]:
     """Nothing is written meanwhile. Where it does not run there is nothing to pause."""
-    try:
-        run(["docker", "pause", container], timeout_s=30)
-    except CommandFailed:
-        yield
-        return
-    try:
-        yield
-    finally:
-        run(["docker", "unpause", container], timeout_s=30)
+    with docker_client() as client:
+        try:
+            client.api.pause(container)
+        except APIError:  # it does not run
+            yield
+            return
+        try:
+            yield
+        finally:
+            client.api.unpause(container)
 
 
 def _install(member: ArchiveMember, target: Path, stamp: str, group: int | None = None) -> None:

@@ -1,16 +1,22 @@
 """Calls Docker Compose on the rendered files of this host."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from manyeyes.cli import docker_install, host_info, secrets
-from manyeyes.cli.errors import CliError
+from docker.errors import ImageNotFound, NotFound
+
+from manyeyes.cli import docker_install, host_info
+from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.config.checkout import ROOT
+from manyeyes.cli.terminal import CliError
+from manyeyes.config.checkout import ROOT, secrets_group
 from manyeyes.observability.log_lines import format_sentence, read_line
+
+LABEL = "com.docker.compose"
+AS_IT_IS = ("--detach", "--no-build", "--pull", "never")
+"""For `up`: with the images that are here."""
 
 
 def rendered(project: str) -> Path:
@@ -27,7 +33,7 @@ class Compose:
         self.environment = {
             "MANYEYES_RENDERED": str(self.rendered),
             "MANYEYES_PROJECT": project,
-            "MANYEYES_SECRETS_GROUP": str(secrets.group()),
+            "MANYEYES_SECRETS_GROUP": str(secrets_group()),
         }
 
     @classmethod
@@ -43,31 +49,21 @@ class Compose:
         return run(command, environment=self.environment, timeout_s=timeout_s, on_line=on_line)
 
     def containers(self) -> list[dict[str, Any]]:
-        """Every container of the project, running or not: Service, State, Health, ExitCode, Name."""
-        listed = run(
-            [
-                "docker",
-                "ps",
-                "-a",
-                "--filter",
-                f"label=com.docker.compose.project={self.project}",
-                "--format",
-                "{{json .}}",
-            ],
-            timeout_s=30,
-        )
-        rows = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
-        for row in rows:
-            labels = dict(pair.split("=", 1) for pair in row["Labels"].split(",") if "=" in pair)
-            row["Service"] = labels.get("com.docker.compose.service", "")
-        return rows
+        """Every container of the project, running or not, as /containers/json lists it, with its Service."""
+        with docker_client() as client:
+            rows = client.api.containers(all=True, filters={"label": f"{LABEL}.project={self.project}"})
+        return [{**row, "Service": row["Labels"].get(f"{LABEL}.service", "")} for row in rows]
+
+    def inspect(self, service: str) -> list[dict[str, Any]]:
+        ids = [row["Id"] for row in self.containers() if row["Service"] == service]
+        with docker_client() as client:
+            return [client.api.inspect_container(one) for one in ids]
 
     def runs(self) -> bool:
-        """Whether a container of the project runs."""
         return any(row["State"] == "running" for row in self.containers())
 
     def must_run(self) -> None:
-        """Raises Trouble where Docker or the cluster does not run."""
+        """Raises CliError where Docker or the cluster does not run."""
         docker = host_info.docker()
         docker_install.require_access(docker)
         if not docker.server or not self.runs():
@@ -75,35 +71,32 @@ class Compose:
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:
         """Those whose container runs from another definition or another image than `up` would start now."""
-        rows = {row["Service"]: row["ID"] for row in self.containers() if row["Service"] in services}
-        if not rows:
+        found = {name: one for name in services for one in self.inspect(name)}
+        if not found:
             return []
         hashes = dict(line.split() for line in self("config", "--hash", "*", timeout_s=60).splitlines() if " " in line)
-        form = '{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "com.docker.compose.config-hash"}} {{.Image}} {{.Config.Image}}'
-        told = run(["docker", "inspect", "--format", form, *rows.values()], timeout_s=30)
-        older = []
-        for name, started_from, image, reference in (line.split() for line in told.splitlines()):
-            if started_from != hashes.get(name) or image != _image_id(reference):
-                older.append(name)
-        return [name for name in services if name in older]
+        return [
+            name
+            for name, one in found.items()
+            if one["Config"]["Labels"].get(f"{LABEL}.config-hash") != hashes.get(name)
+            or one["Image"] != _image_id(one["Config"]["Image"])
+        ]
+
+    def network(self) -> dict[str, Any]:
+        """The project's, as Docker inspects it; empty while there is none."""
+        with docker_client() as client:
+            try:
+                return dict(client.api.inspect_network(f"{self.project}_cluster"))
+            except NotFound:
+                return {}
 
     def subnet(self) -> str:
         """Of the project's network; empty while there is none."""
-        form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
-        try:
-            return run(
-                ["docker", "network", "inspect", "--format", form, f"{self.project}_cluster"], timeout_s=20
-            ).strip()
-        except CommandFailed:
-            return ""
+        return "".join(one["Subnet"] for one in self.network().get("IPAM", {}).get("Config", ()))
 
     def network_is_closed(self) -> bool:
         """Whether nothing leads out of the engines' network; also while there is none."""
-        try:
-            command = ["docker", "network", "inspect", "--format", "{{.Internal}}", f"{self.project}_cluster"]
-            return run(command, timeout_s=20).strip() == "true"
-        except CommandFailed:
-            return True
+        return bool(self.network().get("Internal", True))
 
     def logs(self, service: str, lines: int = 15) -> str:
         """The last lines a service printed, in words."""
@@ -117,14 +110,15 @@ class Compose:
         """This process's, with what Compose has to know of the project."""
         return {**os.environ, **self.environment}
 
-    def down(self, volumes: bool = False) -> None:
+    def down(self, *more: str) -> None:
         """Stops and removes containers and network of the project; also what older renderings started."""
-        self("down", "--remove-orphans", *(["--volumes"] if volumes else []), timeout_s=600)
+        self("down", "--remove-orphans", *more, timeout_s=600)
 
 
 def _image_id(reference: str) -> str:
     """What the name stands for at this moment; empty where there is no such image."""
-    try:
-        return run(["docker", "image", "inspect", "--format", "{{.Id}}", reference], timeout_s=20).strip()
-    except CommandFailed:
-        return ""
+    with docker_client() as client:
+        try:
+            return str(client.images.get(reference).id)
+        except ImageNotFound:
+            return ""

@@ -5,10 +5,9 @@ import re
 import shutil
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import print_ok, print_warning, step
+from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config.checkout import ROOT
 
 OLDEST_ENGINE = (25, 0)
@@ -22,17 +21,17 @@ OLDEST_COMPOSE = (2, 24)
 
 
 def ensure() -> Docker:
-    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises Trouble."""
+    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises CliError."""
     found = host_info.docker()
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
-    elif not found.server and not _may_start(found):
+    elif not found.server and not _may_start():
         raise CliError(
             f"Docker's engine does not answer: {found.error}. Start it (systemctl start docker), "
             "add yourself to the group docker, or run this as root."
         )
     if not found.server:
-        found = _start_or_install(found)
+        found = _start_or_install()
     if not found.compose or _older(found.compose, OLDEST_COMPOSE):
         found = _install(f"Docker Compose is {found.compose or 'missing'}")
     if problems := too_old(found):
@@ -42,7 +41,7 @@ def ensure() -> Docker:
 
 
 def require_access(found: Docker) -> None:
-    """Raises Trouble where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
+    """Raises CliError where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
     if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
         raise CliError(
             f"Docker cannot be asked, so the cluster may run: {found.error}. "
@@ -89,13 +88,11 @@ def _install(why: str) -> Docker:
     return found
 
 
-def _may_start(found: Docker) -> bool:
+def _may_start() -> bool:
     return host_info.is_root() and os.environ.get("DOCKER") != "keep" and not os.environ.get("DOCKER_HOST")
 
 
-def _start_or_install(found: Docker) -> Docker:
-    if found.server:
-        return found
+def _start_or_install() -> Docker:
     if not shutil.which("dockerd"):
         _install("Docker's engine is missing")
     with step("starting Docker's engine"):

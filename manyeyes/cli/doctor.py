@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli import admin_key, certificate, docker_install, env_file, gpu_discovery, host_info, secrets
+from manyeyes.cli import docker_install, env_file, gpu_discovery, host_info, secrets
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import EXIT_UNUSABLE, CliError
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.terminal import print_error, print_line
-from manyeyes.config.checkout import ROOT
+from manyeyes.cli.terminal import EXIT_UNUSABLE, CliError, print_error, print_line
+from manyeyes.config.checkout import ROOT, secrets_folder
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.credentials import load_keys
 from manyeyes.config.gateway import Images
-from manyeyes.config.keys import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
 
@@ -89,7 +88,7 @@ def run_checks(
 
 
 def fail_on_blockers(checks: list[Check]) -> None:
-    """Raises Trouble with every check that failed."""
+    """Raises CliError with every check that failed."""
     if problems := [
         f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
     ]:
@@ -221,10 +220,10 @@ def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
 
 
 def _admin_key() -> Iterator[Check]:
-    found, remedy = secrets.state(admin_key.FILE)
+    found, remedy = secrets.state(secrets.ADMIN_KEY)
     if found == "missing":
         found, remedy = "`make up` makes one", ""
-    yield Check("admin key", f"secrets/{admin_key.FILE}", found, remedy)
+    yield Check("admin key", f"secrets/{secrets.ADMIN_KEY}", found, remedy)
 
 
 def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
@@ -239,12 +238,12 @@ def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
     named = secrets.of_certificate(cluster)
     states = {name: secrets.state(name) for name in named.values()}
     if named and all(found == "missing" for found, _ in states.values()):
-        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets.folder()}"
+        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets_folder()}"
         yield Check("certificate", "your own, or openssl", "none" if remedy else "`make up` makes one", remedy)
         return
     for setting, name in named.items():
         found, remedy = states[name]
-        if not remedy and setting == "gateway.tls.certificate" and certificate.has_expired(secrets.folder() / name):
+        if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets_folder() / name):
             found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
         yield Check(setting, f"secrets/{name}", found, remedy)
 

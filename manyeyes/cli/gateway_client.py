@@ -1,15 +1,21 @@
-"""How this host reaches the gateway: its public address, and the port for the page from inside."""
+"""How this host reaches the gateway, at its public address and from inside its container; and from in there the controller: no port,
+certificate or setting of the edge stands in the way."""
 
+import contextlib
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
-from manyeyes.cli import certificate
+from manyeyes.cli import secrets
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import CommandFailed
+from manyeyes.cli.terminal import CliError, print_line, print_warning, step
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.loader import fingerprint_of_file, load
 
 INSIDE = "http://127.0.0.1:8079"
 """The page's port in the gateway's container; it asks for no key."""
@@ -27,16 +33,14 @@ def address(cluster: Cluster) -> str:
 
 def healthz(cluster: Cluster) -> dict[str, Any]:
     """The gateway's /healthz, whatever its status; empty while nothing listens."""
-    try:
-        with _opener(cluster).open(f"{address(cluster)}/healthz", timeout=HEALTHZ_TIMEOUT_S) as reply:
-            return dict(json.load(reply))
-    except urllib.error.HTTPError as error:
+    with contextlib.suppress(OSError, ValueError):
         try:
-            return dict(json.load(error))
-        except ValueError:
-            return {}
-    except (OSError, ValueError):
-        return {}
+            reply = _opener(cluster).open(f"{address(cluster)}/healthz", timeout=HEALTHZ_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            return dict(json.load(reply))
+    return {}
 
 
 def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
@@ -58,9 +62,106 @@ def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
 def _opener(cluster: Cluster) -> urllib.request.OpenerDirector:
     """Heeds no proxy. With TLS it trusts exactly the file in the secrets folder, whatever names that is for."""
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if trusted := certificate.path(cluster):
+    if trusted := secrets.certificate_path(cluster):
         context = ssl.create_default_context(cafile=str(trusted))
         context.check_hostname = False
         context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         handlers.append(urllib.request.HTTPSHandler(context=context))
     return urllib.request.build_opener(*handlers)
+
+
+PORT = 8081
+SET_REPLICAS = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
+TIMEOUT_S = 10
+POLL_S = 0.3
+IN_FORCE_WITHIN_S = 45.0
+"""Also for a certificate that was just made: the gateway looks at those every ten seconds."""
+# The key comes from the container's own file, so that no list of processes shows it.
+POST = (
+    'printf "Authorization: Bearer %s" "$(cat /run/secrets/manyeyes/admin.key)" | '
+    'curl -sS -m {timeout} -X POST -H @- -H "Content-Type: application/json" -d "$1" {url}'
+)
+
+
+def drain(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
+    """Takes an engine out of rotation; {name, state, held, in_flight}. Raises CliError."""
+    return _post(compose, cluster, f"/api/engines/{engine}/drain", {"reason": reason})
+
+
+def resume(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
+    """Lets it in again. Raises CliError."""
+    return _post(compose, cluster, f"/api/engines/{engine}/resume", {"reason": reason})
+
+
+def controller_configuration(compose: Compose, cluster: Cluster) -> dict[str, Any]:
+    """What it says of its configuration; empty while it does not answer."""
+    try:
+        said = _inside(compose, f"curl -sS -m {TIMEOUT_S} {_url(cluster)}/api/configuration", "")
+        return dict(json.loads(said))
+    except (CommandFailed, TimeoutError, ValueError):
+        return {}
+
+
+def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """/status and /api/events in one call. Raises CommandFailed, TimeoutError, ValueError."""
+    said = _inside(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
+    status, end = json.JSONDecoder().raw_decode(said)
+    events = json.loads(said[end:])
+    return dict(status), list(events)
+
+
+def wait_until_applied(compose: Compose, cluster: Cluster, config: Path) -> None:
+    """Waits until the file as it stands is in force, in the gateway too. Raises CliError when it is refused."""
+    wanted, started = fingerprint_of_file(config), time.monotonic()
+    with step("taking over the configuration") as current:
+        while not _in_force(said := controller_configuration(compose, cluster), wanted):
+            if time.monotonic() - started > IN_FORCE_WITHIN_S:
+                trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` tells why."
+                raise CliError(f"the configuration is not in force after {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
+            time.sleep(POLL_S)
+        current.outcome = "the configuration is in force"
+
+
+def _in_force(said: dict[str, Any], wanted: str) -> bool:
+    if said and said["judged"] == wanted and said["refused"]:
+        raise CliError("the controller refuses the configuration; the one before stays in force.", *said["refused"])
+    gateway = said.get("gateway", {})
+    return bool(said) and said["applied"]["digest"] == wanted and gateway["wanted"] == gateway["in_force"]
+
+
+def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
+    """What is in the file and waits for a person."""
+    for need in controller_configuration(compose, cluster).get("needs", []):
+        print_warning(need)
+
+
+def scale(config: Path, engines: str, pool: str) -> int:
+    """The exit code of manyeyes/controller/autoscaling/set_replicas.py: 0 done, 1 not within its time, 2 refused. Raises CliError."""
+    compose = Compose(load(config).name)
+    compose.must_run()
+    try:
+        compose("exec", "-T", "controller", *SET_REPLICAS, engines, "--pool", pool, on_line=print_line)
+    except CommandFailed as error:
+        return error.status
+    return 0
+
+
+def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -> dict[str, Any]:
+    command = POST.format(timeout=TIMEOUT_S, url=f"{_url(cluster)}{path}")
+    try:
+        said = dict(json.loads(_inside(compose, command, json.dumps(body))))
+    except CommandFailed as error:
+        raise CliError(f"the controller cannot be asked: {error.last_line}. Is the cluster up?") from error
+    except (TimeoutError, ValueError) as error:
+        raise CliError(f"the controller gives no answer: {error}") from error
+    if "error" in said:
+        raise CliError(str(said["error"]["message"]))
+    return said
+
+
+def _inside(compose: Compose, command: str, argument: str) -> str:
+    return compose("exec", "-T", "gateway", "sh", "-c", command, "sh", argument, timeout_s=TIMEOUT_S + 20)
+
+
+def _url(cluster: Cluster) -> str:
+    return f"http://{cluster.network.controller_ip}:{PORT}"

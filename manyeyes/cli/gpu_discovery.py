@@ -1,6 +1,5 @@
 """What `engines: auto` is laid out on: GPUs found, flavour chosen, which models can be had."""
 
-import json
 import re
 import urllib.error
 import urllib.request
@@ -8,10 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from manyeyes.cli import host_info
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
-from manyeyes.cli.process import CommandFailed, run
-from manyeyes.cli.terminal import print_ok, print_warning
+from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.config.pools import Flavour
@@ -21,7 +19,7 @@ HUB_TIMEOUT_S = 6
 
 
 def discover(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
-    """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises Trouble."""
+    """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises CliError."""
     gpus = host_info.gpus()
     flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
@@ -77,7 +75,7 @@ def _must_have_gpus(nvidia: Nvidia) -> bool:
 
 
 def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named: Collection[str] = ()) -> None:
-    """Raises Trouble. `named`: the GPUs that a list of engines asks for."""
+    """Raises CliError. `named`: the GPUs that a list of engines asks for."""
     if not gpus:
         if nvidia.problem:
             raise CliError(
@@ -131,10 +129,10 @@ def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str)
     folder = cluster.models.volume
     if not folder.startswith("/"):
         try:
-            told = json.loads(run(["docker", "volume", "inspect", f"{project}_{folder}"], timeout_s=20))
-        except (CommandFailed, FileNotFoundError, TimeoutError):
+            with docker_client() as client:
+                folder = client.api.inspect_volume(f"{project}_{folder}")["Mountpoint"]
+        except CliError:
             return False
-        folder = told[0]["Mountpoint"]
     try:
         return marker(Path(folder), model, revision).exists()
     except PermissionError:  # the volume is root's; the downloader will see for itself

@@ -228,12 +228,10 @@ def system() -> str:
 
 
 def os_release() -> dict[str, str]:
-    """/etc/os-release as a dictionary."""
-    path = Path("/etc/os-release")
-    if not path.exists():
-        return {}
-    pairs = (line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
-    return {key: value.strip('"') for key, value in pairs}
+    """/etc/os-release; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return platform.freedesktop_os_release()
+    return {}
 
 
 def is_debian() -> bool:

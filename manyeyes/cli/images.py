@@ -1,13 +1,14 @@
 """Makes images present: used when they are here, else pulled, else built where the asked version is the one that the build makes."""
 
-import json
+import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import CommandFailed, end_all, run
-from manyeyes.cli.registries import Registries
+from docker.errors import ImageNotFound
+
+from manyeyes.cli.docker_api import PULL_S, PullFailed, docker_client, pull_image
+from manyeyes.cli.process import CommandFailed, end_all
 from manyeyes.cli.required_images import (
     BASES,
     BUILT,
@@ -17,8 +18,69 @@ from manyeyes.cli.required_images import (
     build_python,
     required_images,
 )
-from manyeyes.cli.terminal import Step, print_ok, print_warning, step
+from manyeyes.cli.terminal import CliError, Step, print_ok, print_warning, step
 from manyeyes.config.placement import PlacedCluster
+
+NO_SUCH_IMAGE = re.compile(
+    r"not found|manifest unknown|does not exist|denied|unauthorized|invalid reference", re.IGNORECASE
+)
+"""The registry answers, and has no such image for this host."""
+
+
+class Registries:
+    """Which of them can be reached. One refusal is enough: the next image of the same one would wait for the same time-out."""
+
+    def __init__(self, may_pull: bool) -> None:
+        self._may_pull = may_pull
+        self._unreachable: dict[str, str] = {}
+        """{registry: why it is not asked again}"""
+        self._unreachable_for_optional: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+
+    def pull(self, reference: str, optional: bool = False) -> bool:
+        """Whether it was pulled."""
+        if not self._may_pull:
+            return False
+        host = registry_of(reference)
+        unreachable = self._unreachable | (self._unreachable_for_optional if optional else {})
+        if host in unreachable:
+            self._reasons[reference] = unreachable[host]
+            return False
+        reason = _pull(reference)
+        if reason is None:
+            return True
+        self._reasons[reference] = reason
+        if not NO_SUCH_IMAGE.search(reason):
+            (self._unreachable_for_optional if optional else self._unreachable)[host] = reason
+        return False
+
+    def why_not(self, reference: str) -> str:
+        """What Docker said; empty where it was not asked."""
+        return self._reasons.get(reference, "")
+
+
+def registry_of(reference: str) -> str:
+    """nginx:1.30 -> docker.io; nvcr.io/nvidia/x:1 -> nvcr.io."""
+    first, slash, _ = reference.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def _pull(reference: str) -> str | None:
+    """Why it could not be pulled; None where it was."""
+    try:
+        with step(f"pulling {reference}") as current:
+            current.may_fail = True
+            pull_image(reference, on_progress=lambda told: setattr(current, "note", told))
+            current.outcome = f"pulled {reference}"
+    except PullFailed as error:
+        # Docker's sentence ends with the reason: ... dial tcp: lookup registry.example: no such host.
+        print_warning(f"{reference} cannot be pulled: {str(error).rsplit(': ', 1)[-1][:60]}")
+        return str(error)[:300]
+    except TimeoutError:
+        print_warning(f"{reference} could not be pulled within {PULL_S / 3600:.0f} hours")
+        return f"it took longer than {PULL_S / 3600:.0f} hours"
+    return None
+
 
 BUILD_JOBS = 2
 COMPOSE_LABEL = "com.docker.compose.service"
@@ -36,7 +98,7 @@ class ImageReport:
 
 
 def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
-    """Makes every needed image present. `pull=False` builds what is missing. Raises Trouble, before anything is built."""
+    """Makes every needed image present. `pull=False` builds what is missing. Raises CliError, before anything is built."""
     outcome = ImageReport()
     missing = []
     for image in required_images(cluster):
@@ -67,7 +129,7 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
 
 
 def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: bool) -> None:
-    """Raises Trouble where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
+    """Raises CliError where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
     why = registries.why_not(image.reference)
     could_not = f"could not be pulled: {why}" if why else "is not on this host"
     if "@" in image.reference:
@@ -89,11 +151,11 @@ def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: 
 
 
 def _present(image: RequiredImage) -> bool:
-    try:
-        told = json.loads(run(["docker", "image", "inspect", image.reference], timeout_s=30))
-    except CommandFailed:
-        return False
-    labels = told[0]["Config"].get("Labels") or {}
+    with docker_client() as client:
+        try:
+            labels = client.images.get(image.reference).labels
+        except ImageNotFound:
+            return False
     if not image.inputs or labels.get(INPUTS_LABEL) == image.inputs:
         return True
     if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from manyeyes.cli import started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.terminal import columns, print_line
+from manyeyes.cli.terminal import CliError, columns, print_line
 from manyeyes.config.checkout import ROOT
 from manyeyes.observability.log_format import LEVELS, format_time
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line
@@ -45,7 +44,7 @@ def started_compose(config: Path) -> Compose:
 
 
 def show(compose: Compose, wanted: LogFilter) -> None:
-    """Prints lines until Ctrl-C, or all there are where they are not followed. Raises Trouble."""
+    """Prints lines until Ctrl-C, or all there are where they are not followed. Raises CliError."""
     if wanted.level not in ("", *LEVELS):
         raise CliError(f"LEVEL={wanted.level} is none of {', '.join(LEVELS)}.")
     if wanted.part not in ("", "engine") and wanted.part not in (there := _services(compose)):
@@ -65,7 +64,7 @@ def show(compose: Compose, wanted: LogFilter) -> None:
 
 
 def show_request(compose: Compose, request: str, raw: bool) -> None:
-    """Prints what happened to one request. Raises Trouble where no log knows it."""
+    """Prints what happened to one request. Raises CliError where no log knows it."""
     if not ID.match(request):
         raise CliError(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
     naming = [line for line in _lines(compose, [], []) if line.request == request]

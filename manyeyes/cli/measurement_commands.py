@@ -86,7 +86,7 @@ def run_program(program: Program, arguments: list[str]) -> None:
 
 def require_group(command: str, group: str) -> None:
     """Raises CliError where the packages of `group` are not installed."""
-    from manyeyes.cli.errors import CliError
+    from manyeyes.cli.terminal import CliError
 
     if importlib.util.find_spec(PACKAGE_OF_GROUP[group]) is None:
         raise CliError(
@@ -104,11 +104,11 @@ def from_root(word: str) -> str:
 
 def _add_admin_key(environment: dict[str, str]) -> None:
     """In the environment: no list of processes shows it there. A cluster elsewhere never gets this one's."""
-    from manyeyes.cli import admin_key
-    from manyeyes.cli.errors import CliError
+    from manyeyes.cli import secrets
+    from manyeyes.cli.terminal import CliError
 
     if "MANYEYES_ADMIN_KEY" not in environment:
         try:
-            environment["MANYEYES_ADMIN_KEY"] = admin_key.read()
+            environment["MANYEYES_ADMIN_KEY"] = secrets.read_admin_key()
         except CliError:
             environment["MANYEYES_ADMIN_KEY"] = ""

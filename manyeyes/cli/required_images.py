@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
 from manyeyes.config.placement import PlacedCluster

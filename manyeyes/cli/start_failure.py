@@ -8,9 +8,9 @@ from pathlib import Path
 
 from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.process import CommandFailed, run
-from manyeyes.config.checkout import ROOT
+from manyeyes.cli.process import CommandFailed
+from manyeyes.cli.terminal import CliError
+from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.observability.log_lines import COLOURS
 
 LINES = 400
@@ -94,7 +94,7 @@ def explained(compose: Compose, service: str, what: str) -> CliError:
     if _was_killed(compose, service):
         cause = OUT_OF_MEMORY
     said = f"{what}: {cause}" if cause else what
-    where = f"Its whole log: {shown(log)}." if log else f"`make logs PART={service}` tells more."
+    where = f"Its whole log: {from_checkout(log)}." if log else f"`make logs PART={service}` tells more."
     around = lines[max(0, at - AROUND) : at + 2] if cause and at >= 0 else lines[-25:]
     return CliError(
         " ".join(part for part in (_sentence(said), remedy(cause), where) if part), details="\n".join(around)
@@ -127,11 +127,6 @@ def kept_log(compose: Compose, service: str) -> Path | None:
 
 STAMP = time.strftime("%Y%m%d-%H%M%S")
 """One folder for each run of `make`."""
-
-
-def shown(path: Path) -> str:
-    """From the repository root where it is inside."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def root_cause(lines: list[str]) -> tuple[str, int]:
@@ -183,13 +178,11 @@ def _lines(log: str) -> list[str]:
 
 def _was_killed(compose: Compose, service: str) -> bool:
     """By Linux, for want of memory."""
-    names = [str(row["Names"]) for row in compose.containers() if row["Service"] == service]
-    form = "{{.State.OOMKilled}} {{.State.ExitCode}}"
     try:
-        told = run(["docker", "inspect", "--format", form, *names], timeout_s=20).splitlines() if names else []
-    except (CommandFailed, OSError):
+        states = [one["State"] for one in compose.inspect(service)]
+    except CliError:
         return False
-    return any(line.startswith("true ") or line.split()[1:] == [str(KILLED)] for line in told)
+    return any(one["OOMKilled"] or one["ExitCode"] == KILLED for one in states)
 
 
 def _sentence(text: str) -> str:

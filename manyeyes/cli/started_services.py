@@ -4,7 +4,6 @@ Rendered files say what is wanted; while engines are restarted one by one, some 
 reads it (manyeyes/controller/config_sync/compose_state.py).
 """
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from manyeyes.atomic_write import atomic_write
 from manyeyes.cli.terminal import print_warning
 from manyeyes.config import documents
 from manyeyes.config.checkout import ROOT
@@ -67,7 +67,6 @@ def services(folder: Path) -> dict[str, Any]:
 
 
 def rendered_services(folder: Path) -> dict[str, Any]:
-    """As they are rendered."""
     return _services(folder / "engines.yaml")
 
 
@@ -112,10 +111,5 @@ def _services(path: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, kept: dict[str, Any]) -> None:
-    temporary = folder / f"{NAME}.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(HEAD + yaml.safe_dump({"services": kept}, sort_keys=False))
-        file.flush()
-        os.fsync(file.fileno())  # a power cut must not leave an empty file under the new name
-    temporary.chmod(0o644)
-    temporary.replace(folder / NAME)
+    text = HEAD + yaml.safe_dump({"services": kept}, sort_keys=False)
+    atomic_write(folder / NAME, text, mode=0o644, fsync=True)  # also after a power cut it is whole

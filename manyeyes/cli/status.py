@@ -6,19 +6,23 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
-from manyeyes.cli import controller_client, docker_install, host_info, started_services
+from manyeyes.cli import docker_install, gateway_client, host_info, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.terminal import columns, print_line
+from manyeyes.cli.terminal import CliError, columns, print_line, print_ok, print_warning
+from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
-from manyeyes.monitoring.prometheus_client import PrometheusClient
+from manyeyes.config.loader import load
+from manyeyes.monitoring.prometheus_client import PrometheusClient, PrometheusError
+from manyeyes.monitoring.report.page import render_report
+from manyeyes.monitoring.report.queries import query_report_data
 from manyeyes.monitoring.status import snapshot, tables
 
 EVERY_S = 2.0
@@ -26,9 +30,9 @@ TIMEOUT_S = 5.0
 
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
-    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises Trouble."""
+    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises CliError."""
     cluster = started_services.configuration(config)
-    asked, beside = controller_of(cluster, controller_url), prometheus(cluster, prometheus_url)
+    asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
     def seen() -> snapshot.ClusterStatus:
         return snapshot.collect_status(asked, beside)
@@ -70,14 +74,14 @@ def _compose(cluster: Cluster) -> Compose:
 
 
 def controller_of(cluster: Cluster, url: str) -> snapshot.Controller:
-    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises Trouble, as what it returns does."""
+    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises CliError, as what it returns does."""
     if url:
         return lambda: _at(url)
     compose = _compose(cluster)
     return lambda: _inside(compose, cluster)
 
 
-def prometheus(cluster: Cluster, url: str) -> PrometheusClient | None:
+def prometheus_of(cluster: Cluster, url: str) -> PrometheusClient | None:
     """At `url`, or this host's; None where it is off."""
     if not url and not cluster.monitoring.enabled:
         return None
@@ -86,7 +90,7 @@ def prometheus(cluster: Cluster, url: str) -> PrometheusClient | None:
 
 def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
     try:
-        return controller_client.status_and_events(compose, cluster)
+        return gateway_client.status_and_events(compose, cluster)
     except (CommandFailed, TimeoutError, ValueError) as error:
         why = error.last_line if isinstance(error, CommandFailed) else str(error)
         odd = _not_well(compose)
@@ -117,3 +121,51 @@ def _not_well(compose: Compose) -> list[str]:
         if (row["State"] != "running" and not ended_well) or "(unhealthy)" in row["Status"]:
             odd.append(f"{row['Service']} ({row['Status'].lower()})")
     return odd
+
+
+NO_PROMETHEUS = (
+    "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."
+)
+
+
+def report(config: Path, hours: float, out: str, controller_url: str = "", prometheus_url: str = "") -> Path:
+    """Where the page was written. Raises CliError."""
+    if not 0 < hours <= 24 * 366:
+        raise CliError(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
+    cluster = load(config)
+    prometheus = prometheus_of(cluster, prometheus_url)
+    if prometheus is None:
+        raise CliError(NO_PROMETHEUS.format(config=config))
+    end_s = time.time()
+    try:
+        about = query_report_data(prometheus, end_s - 3600 * hours, end_s)
+    except PrometheusError as error:
+        raise CliError(f"{error}. Is the cluster up? (`make status`)") from error
+    notices: list[str] = []
+    events: list[tuple[datetime, str]] = []
+    try:
+        said, told = controller_of(cluster, controller_url)()
+        notices = _notices(said)
+        events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in told]
+    except CliError as trouble:
+        # What was measured is worth a page, also of a cluster that was just stopped.
+        print_warning(f"without events: {trouble.problems[0]}")
+    file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            render_report(about, cluster.name, events, notices, f"manyeyes report --hours {hours:g}"), encoding="utf-8"
+        )
+    except OSError as error:
+        raise CliError(f"{file} could not be written: {error.strerror}") from error
+    print_ok(f"{from_checkout(file)}, {file.stat().st_size / 1024:.0f} KB, in any browser")
+    return file
+
+
+def _notices(said: dict[str, Any]) -> list[str]:
+    """Each notice once, with the pools that it is about."""
+    about: dict[str, list[str]] = {}
+    for pool in said["pools"]:
+        if pool.get("notice"):
+            about.setdefault(pool["notice"], []).append(pool["name"])
+    return [f"{', '.join(names)}: {notice}." for notice, names in about.items()]

@@ -4,56 +4,43 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import (
-    admin_key,
-    certificate,
-    controller_client,
     docker_install,
     doctor,
     env_file,
-    first_request,
+    gateway_client,
     gpu_discovery,
     host_info,
     images,
     readiness,
+    secrets,
     start_failure,
     started_services,
 )
-from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.compose import AS_IT_IS, Compose
+from manyeyes.cli.engine_containers import EngineContainers, engines_to_replace, replace, restart_times
+from manyeyes.cli.engine_restart import SERVING
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.process import CommandFailed, end_all
-from manyeyes.cli.rolling.command import MODELS, restart_one_by_one
-from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
-from manyeyes.cli.rolling.replacement import engines_to_replace, replace
-from manyeyes.cli.rolling.state_machine import SERVING
-from manyeyes.cli.terminal import print_line, print_ok, print_warning, step
-from manyeyes.config import secret_files
-from manyeyes.config.checkout import ROOT
+from manyeyes.cli.rolling_restart import MODELS, restart_one_by_one
+from manyeyes.cli.terminal import CliError, print_line, print_ok, print_warning, step
+from manyeyes.config import checkout
+from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import load_keys
+from manyeyes.config.credentials import load_keys
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
-from manyeyes.render.egress_proxy import fetches_media
+from manyeyes.render.engine_container import fetches_media
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is going to run: the configuration laid out on what this host has."""
-
-    cluster: PlacedCluster
-    inventory: Inventory
-
-
-def plan(written: Cluster, flavour: str, docker: Docker) -> Plan:
-    """Looks at the host. Raises PlacementError, Trouble."""
+def plan(written: Cluster, flavour: str, docker: Docker) -> tuple[PlacedCluster, Inventory]:
+    """What is going to run: the configuration laid out on what this host has. Raises PlacementError, CliError."""
     found = gpu_discovery.discover(written, docker, flavour, written.name, dict(os.environ))
-    return Plan(place_engines(written, found), found)
+    return place_engines(written, found), found
 
 
 def up(config: Path, flavour: str) -> None:
@@ -62,24 +49,23 @@ def up(config: Path, flavour: str) -> None:
     keys = load_keys(keys_path(config, written))
     print_line(f"ManyEyes, {config}")
     docker = docker_install.ensure()
-    intended = plan(written, flavour, docker)
-    cluster = intended.cluster
+    cluster, inventory = plan(written, flavour, docker)
     compose = Compose(cluster.name)
     ran_before = compose.runs()
     for file in (keys_path(config, written), users_path(config, written)):
         if file.exists():
-            secret_files.grant_container_access(file)
+            checkout.grant_container_access(file)
     if not compose.network_is_closed():
         # Compose would replace the network under engines that keep the old one.
         raise CliError(
             f"'{cluster.name}' runs in the network of an older version, which led out of it: make down, then this again"
         )
-    doctor.fail_on_blockers(doctor.run_checks(written, docker, intended.inventory, ran_before, config))
+    doctor.fail_on_blockers(doctor.run_checks(written, docker, inventory, ran_before, config))
     _tell_layout(cluster)
     outcome = images.provide(cluster)
-    certificate.ensure(cluster)
-    admin_key.ensure(config)
-    files = render(cluster, intended.inventory, config, compose.rendered, mounted_files())
+    secrets.ensure_certificate(cluster)
+    secrets.ensure_admin_key(config)
+    files = render(cluster, inventory, config, compose.rendered, mounted_files())
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, kept=frozenset({started_services.NAME}))
     try:
@@ -94,7 +80,7 @@ def up(config: Path, flavour: str) -> None:
                 compose.down()
         raise
     env_file.write_block(compose.environment)
-    first_request.show(cluster, keys, config, grafana=cluster.images.grafana not in outcome.missing)
+    readiness.print_next_steps(cluster, keys, config, grafana=cluster.images.grafana not in outcome.missing)
 
 
 def mounted_files() -> str:
@@ -109,7 +95,7 @@ def _keep_logs(compose: Compose) -> None:
     """Of every container, for they go. Never in the way of taking them down."""
     with contextlib.suppress(Exception):
         if files := start_failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
-            print_warning(f"logs of what was started are kept: {start_failure.shown(files[0].parent)}")
+            print_warning(f"logs of what was started are kept: {from_checkout(files[0].parent)}")
 
 
 def _tell_layout(cluster: PlacedCluster) -> None:
@@ -152,7 +138,10 @@ def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tupl
 def _start(
     cluster: PlacedCluster, compose: Compose, missing_images: set[str], config: Path, later: list[str], left: list[str]
 ) -> None:
-    folder, running = ROOT / compose.rendered, _running(compose)
+    folder, running = (
+        ROOT / compose.rendered,
+        {row["Service"] for row in compose.containers() if row["State"] == "running"},
+    )
     names, old = engines_to_start(cluster, running), engines_to_replace(cluster, compose, running)
     # Beside engines with other names, these are started one after the other: users are never without any.
     fresh = [name for name in names if name not in running] if old else []
@@ -164,8 +153,7 @@ def _start(
         try:
             with readiness.show_downloads(compose, current):
                 orphans = [] if old else ["--remove-orphans"]
-                arguments = ["up", "--detach", *orphans, "--no-build", "--pull", "never"]
-                compose(*arguments, *_services(cluster, missing_images, at_once))
+                compose("up", *orphans, *AS_IT_IS, *_services(cluster, missing_images, at_once))
                 if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
                     # Scaling starts them when it hands them their GPU.
                     compose("create", "--no-build", "--pull", "never", *stand_ins)
@@ -178,7 +166,7 @@ def _start(
             told = f"{what}. {start_failure.remedy(error.output)}".rstrip()
             raise CliError(told, details=error.output) from error
         current.outcome = "containers started"
-    controller_client.wait_until_applied(compose, cluster, config)
+    gateway_client.wait_until_applied(compose, cluster, config)
     if at_once:
         with step("starting engines") as current:
             readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, set(at_once))
@@ -195,32 +183,17 @@ def _start(
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
         )
     with step("asking about a picture") as current:
-        answered_by, seconds = first_request.first_answer(cluster, compose)
+        answered_by, seconds = readiness.first_answer(cluster, compose)
         current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
     _recreate_note(compose)
 
 
 def _remove_orphans(compose: Compose) -> None:
-    """What else is not in the configuration any more."""
     try:
-        arguments = [
-            "up",
-            "--detach",
-            "--remove-orphans",
-            "--no-recreate",
-            "--no-deps",
-            "--no-build",
-            "--pull",
-            "never",
-        ]
-        compose(*arguments, "gateway")
+        compose("up", "--remove-orphans", "--no-recreate", "--no-deps", *AS_IT_IS, "gateway")
     except CommandFailed as error:
         reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
         raise CliError(reason, details=error.output) from error
-
-
-def _running(compose: Compose) -> set[str]:
-    return {row["Service"] for row in compose.containers() if row["State"] == "running"}
 
 
 def engines_to_start(cluster: PlacedCluster, running: set[str]) -> list[str]:
@@ -273,7 +246,7 @@ def down(config: Path, volumes: bool) -> None:
     compose = Compose.of_started(started_services.configuration(config).name)
     with step("stopping the cluster") as current:
         try:
-            compose.down(volumes=volumes)
+            compose.down(*(["--volumes"] if volumes else []))
         except CommandFailed as error:
             raise CliError(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
         current.outcome = "the cluster is down" + (

@@ -1,22 +1,25 @@
 """`manyeyes upgrade IMAGE`: engines get another image, one after the other; the configuration is changed with the first one.
+`manyeyes pin-images`: every image that others publish, by its digest. Asks registries; pulls nothing.
 
 When the first engine does not come up with it, the configuration is put back and that engine is restarted as it was.
 """
 
+import json
 from pathlib import Path
 
 import yaml
 
 from manyeyes.atomic_write import atomic_write
-from manyeyes.cli import controller_client, images
+from manyeyes.cli import gateway_client, images
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.engine_containers import EngineContainers
+from manyeyes.cli.engine_restart import DRAINING
 from manyeyes.cli.invocation import next_command
-from manyeyes.cli.rolling.command import restart_one_by_one, running_cluster
-from manyeyes.cli.rolling.engine_containers import EngineContainers
-from manyeyes.cli.rolling.state_machine import DRAINING
-from manyeyes.cli.terminal import print_line, print_ok, print_warning
+from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.rolling_restart import restart_one_by_one, running_cluster
+from manyeyes.cli.terminal import CliError, print_line, print_ok, print_warning, step
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.gateway import Images
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import PlacedCluster
 
@@ -24,7 +27,7 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 
 
 def upgrade(config: Path, image: str) -> None:
-    """Raises Trouble, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
+    """Raises CliError, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
     if not image:
         raise CliError("which image? For example vllm/vllm-openai:v0.33.0")
     cluster, compose = running_cluster(config)
@@ -54,7 +57,7 @@ def upgrade(config: Path, image: str) -> None:
             restart_one_by_one(cluster, compose, changed)
         raise
     restart_one_by_one(cluster, compose, names[1:])
-    controller_client.print_pending_changes(compose, cluster)
+    gateway_client.print_pending_changes(compose, cluster)
     print_ok(f"{config} says {key}: {image}. Back again: {next_command('upgrade', old, config=config)}")
 
 
@@ -68,7 +71,7 @@ def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
 
 
 def with_image(text: str, config: Path, key: str, image: str) -> str:
-    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises Trouble where that cannot be done."""
+    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises CliError where that cannot be done."""
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(document, yaml.MappingNode)
     section = next((value for name, value in document.value if name.value == "images"), None)
@@ -88,16 +91,66 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
             )
     else:
         raise CliError(f"{config}: images: is no section; set images.{key}: {image} yourself")
-    wanted = _other_image(parse(text, config), key, image.strip('"'))
-    if parse(changed, config) != wanted:
+    before = parse(text, config)
+    images = before.images.model_copy(update={key: image.strip('"')})
+    if parse(changed, config) != before.model_copy(update={"images": images}):
         raise CliError(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
     return changed
-
-
-def _other_image(cluster: Cluster, key: str, image: str) -> Cluster:
-    return cluster.model_copy(update={"images": cluster.images.model_copy(update={key: image})})
 
 
 def _write(config: Path, text: str) -> None:
     atomic_write(config, text)
     load(config)
+
+
+OWN = "manyeyes/"
+"""Built here: they have no digest until they are pushed somewhere."""
+ASK_S = 60.0
+
+
+def pin_images(config: Path) -> None:
+    """Writes `images:` of the configuration, and nothing else in it. Raises CliError when no registry tells a digest."""
+    cluster = load(config)
+    wanted = third_party_images(cluster)
+    found: dict[str, str] = {}
+    with step("asking registries") as current:
+        for key, reference in wanted.items():
+            current.note = reference
+            if digest := digest_of(reference):
+                found[key] = f"{tag_of(reference)}@{digest}"
+        current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
+    if not found:
+        raise CliError(
+            f"no registry could be asked (docker buildx imagetools). {config} is as it was: images are taken by their tags"
+        )
+    text = config.read_text(encoding="utf-8")
+    for key, pinned in found.items():
+        if pinned == wanted[key]:
+            print_ok(f"{key}: {pinned}, as before")
+            continue
+        text = with_image(text, config, key, f'"{pinned}"')
+        print_ok(f"{key}: {pinned}")
+    atomic_write(config, text)
+    for key in wanted.keys() - found.keys():
+        print_warning(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
+
+
+def third_party_images(cluster: Cluster) -> dict[str, str]:
+    """{setting: reference} of images that are published by others."""
+    references = {key: str(getattr(cluster.images, key)) for key in Images.model_fields}
+    return {key: reference for key, reference in references.items() if not reference.startswith(OWN)}
+
+
+def tag_of(reference: str) -> str:
+    """Without the digest: what is asked for anew."""
+    return reference.partition("@")[0]
+
+
+def digest_of(reference: str) -> str:
+    """What the tag stands for at this moment, for all platforms; empty where no registry tells."""
+    ask = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", tag_of(reference)]
+    try:
+        digest = str(json.loads(run(ask, timeout_s=ASK_S))["digest"])
+    except (CommandFailed, TimeoutError, ValueError, KeyError, TypeError):
+        return ""
+    return digest if digest.startswith("sha256:") else ""

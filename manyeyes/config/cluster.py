@@ -1,18 +1,83 @@
-"""The whole of cluster.yaml, as it is written."""
+"""The whole of cluster.yaml, as it is written; and its schema, told to editors (JSON Schema) and to people (docs/configuration.md)."""
 
+import json
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
+from pydantic.fields import FieldInfo
 
-from manyeyes.config.base import Name, Section
 from manyeyes.config.custom_endpoint import Adapter
 from manyeyes.config.engines import Engine
-from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown
-from manyeyes.config.kubernetes import Kubernetes
+from manyeyes.config.fields import Name, Section
+from manyeyes.config.gateway import Controller, Gateway, GpuSharing, Images, Models, Network, Shutdown, WebUi
 from manyeyes.config.observability import Logs, Monitoring, Tracing
 from manyeyes.config.pools import Flavour, Pool, Route
-from manyeyes.config.webui import WebUi
+
+DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+
+
+class Autoscaling(Section):
+    """What KEDA, or a plain HorizontalPodAutoscaler, adds pods at. `pools[].scaling` says how many at least and at most, and how slowly."""
+
+    waiting: int = Field(4, ge=1)
+    """Requests in the queue of one engine."""
+    hidden_queue: int = Field(4, ge=1)
+    """Requests inside one engine that neither run nor wait, because their pictures are being prepared. Not with a plain HPA."""
+    p95_s: float = Field(10, gt=0)
+    """Seconds that 95 % of the pool's requests take, where `pools[].scaling.target.p95_s` says nothing. Not with a plain HPA."""
+    max_engines: int | None = Field(None, ge=1)
+    """Engines of a pool at most, where its `scaling.max` says nothing. null: twice as many as are laid out."""
+
+
+class Kubernetes(Section):
+    """The same pools on a Kubernetes cluster."""
+
+    namespace: Name = "manyeyes"
+    """Where everything is put."""
+    cluster_domain: DomainName = "cluster.local"
+    """Suffix of the cluster's own names."""
+    dns: DomainName = "kube-dns.kube-system.svc.cluster.local"
+    """The cluster's DNS, which nginx asks who is in a pool; CoreDNS has this name nearly everywhere."""
+    resolve_every_s: int = Field(2, ge=1, le=60)
+    """How often a gateway asks who is in a pool."""
+    dns_cache_s: int = Field(30, ge=0, le=300)
+    """How long the cluster's DNS may go on naming a pod that is gone. 30 s is what CoreDNS keeps answers in older clusters; where it
+    keeps none for the cluster's own names (kubeadm since 1.31), 5. A pod that is stopped serves on for so long first."""
+    gpus: int = Field(2, ge=1, le=4096)
+    """With `engines: auto`: GPUs of the whole Kubernetes cluster that are dealt out to the pools by `gpu_weight`."""
+    gpu_memory_gb: float = Field(24, gt=0)
+    """Memory of each of them, in GiB, for choosing flags."""
+    gpu_resource: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"
+    """What a pod asks the scheduler for: with MIG such as nvidia.com/mig-1g.10gb."""
+    runtime_class: Name | None = None
+    """RuntimeClass of pods with a GPU, such as nvidia, where it is not the nodes' default."""
+    engine_cores: float = Field(4, gt=0, le=256)
+    """Cores that a pod with a GPU asks for: pictures are prepared on them."""
+    gateways: int = Field(2, ge=1, le=100)
+    """Copies of nginx. Each remembers conversations by itself, and limits of API keys count in each of them."""
+    models_storage_gb: int = Field(100, ge=1)
+    """Size of the volume for weights."""
+    storage_class: Name | None = None
+    """StorageClass of that volume. null: the cluster's default. The overlay many-nodes wants one that can do ReadWriteMany."""
+    hostnames: tuple[DomainName, ...] = ()
+    """Names under which the HTTPRoute takes requests. Empty: any."""
+    route_parent: Name = "public"
+    """The Gateway (of the Gateway API) that the HTTPRoute hangs on."""
+    route_parent_namespace: Name = "gateway-system"
+    """The namespace it is in."""
+    monitoring_namespace: Name = "monitoring"
+    """Where Prometheus and Grafana run: they alone may ask for metrics."""
+    prometheus_release: str = Field("kube-prometheus-stack", pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    """Value of the label `release`, by which the Prometheus operator finds what it is to scrape."""
+    prometheus_url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/.*)?$")] = (
+        "http://kube-prometheus-stack-prometheus.monitoring.svc:9090"
+    )
+    """Where KEDA asks."""
+    autoscaling: Autoscaling = Autoscaling()
+    """What pods are added at."""
 
 
 class Cluster(Section):
@@ -69,6 +134,11 @@ class Cluster(Section):
                 return pool
         raise KeyError(name)
 
+    @property
+    def listed_engines(self) -> tuple[Engine, ...]:
+        """Those in the file; none with `engines: auto`."""
+        return () if self.engines == "auto" else self.engines
+
 
 PLURALS = {"pools": "pools[]", "engines": "engines[]"}
 
@@ -88,3 +158,47 @@ def _section_types(annotation: Any) -> Iterator[type[Section]]:
     else:
         for part in get_args(annotation):
             yield from _section_types(part)
+
+
+def json_schema() -> str:
+    """For `# yaml-language-server: $schema=` on top of cluster.yaml."""
+    return json.dumps(Cluster.model_json_schema(), indent=2) + "\n"
+
+
+def markdown() -> str:
+    """docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Made by `make docs` from the schema in config/. Do not edit. -->",
+        "",
+        "Everything an operator may change stands in `config/cluster.yaml`; a section or key that is left out has the value below.",
+        "`make check-config` reads the file and prints every problem at once. Examples are in `config/examples/`.",
+        "Secrets and host paths come from the environment (`.env.example`).",
+        "",
+    ]
+    for place, section in sections():
+        lines += [
+            f"## {place or 'Top level'}",
+            "",
+            (section.__doc__ or "").strip().splitlines()[0],
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key, field in section.model_fields.items():
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | {_default(field)} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*required*"
+    value = field.default
+    if isinstance(value, Section):
+        return "see below"
+    if isinstance(value, IPv4Address | IPv4Network | Enum):
+        value = str(value)
+    return f"`{json.dumps(value)}`"

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import jsonpath
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
-from manyeyes.config.base import Section
-from manyeyes.config.hosts import IsUrl
+from manyeyes.config.fields import FileName, IsUrl, Section
 
 PLACEHOLDERS = ("USER_PROMPT", "MODEL_NAME", "MODEL_TEMPERATURE", "IMAGE_URL", "MAX_TOKENS", "STREAM")
 ALONE = frozenset({"MODEL_TEMPERATURE", "MAX_TOKENS", "STREAM"})
@@ -135,7 +134,7 @@ class Endpoint(Section):
     """Where it counts tokens; where it does not, answers carry no usage."""
     finish_reason: AnswerPath | None = None
     """Where it says why it stopped (JSONPath): a word with `length` or `max` in it means length, any other stop."""
-    ca_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    ca_file: FileName | None = None
     """A file in the secrets folder with the certificates to trust. null: those the system trusts."""
 
     @field_validator("headers")

@@ -111,6 +111,28 @@ def describe_bug(error: Exception) -> str:
     return f"cannot be used: {type(error).__name__}: {_one_line(error)}. This is a bug in ManyEyes; please report it."
 
 
+def place_of(location: tuple[int | str, ...], document: Any) -> str:
+    """('engines', 0, 'gpus') -> engines[gpu-1].gpus: list items by their name where they have one."""
+    place, value = "", document
+    for step in location:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+            name = value.get("name", step) if isinstance(value, dict) else step
+            place += f"[{name}]"
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+            place += f".{step}" if place else step
+        elif not is_union_branch(step):
+            value = None
+            place += f".{step}" if place else step
+    return place
+
+
+def is_union_branch(step: str) -> bool:
+    """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
+    return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
+
+
 class _StrictLoader(yaml.SafeLoader):
     """A key written twice is an error; YAML would silently keep the last."""
 

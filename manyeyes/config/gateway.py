@@ -5,20 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.base import LONGEST_S, ImageReference, Port, Section
-from manyeyes.config.hosts import IsDomain, IsUrl, IsWritten
-from manyeyes.config.keys import ApiKeys
-
-SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A file in the secrets folder."""
+from manyeyes.config.credentials import ApiKeys
+from manyeyes.config.fields import LONGEST_S, FileName, ImageReference, IsDomain, IsUrl, IsWritten, Port, Section
 
 
 class Tls(Section):
     """Files in the secrets folder. Where they do not exist, `make up` makes a self-signed pair."""
 
-    certificate: SecretFile = "tls.crt"
+    certificate: FileName = "tls.crt"
     """The certificate, with those it depends on after it, in PEM."""
-    key: SecretFile = "tls.key"
+    key: FileName = "tls.key"
     """Its private key, in PEM."""
 
 
@@ -50,7 +46,7 @@ class Gateway(Section):
     """How long after a turn the next one still goes to the same engine."""
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in secrets/."""
-    keys_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "api-keys.yaml"
+    keys_file: FileName = "api-keys.yaml"
     """API keys, hashed, beside this file; `manyeyes key NAME` adds one. While it does not exist nobody needs a key."""
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only while there are no keys."""
@@ -214,3 +210,47 @@ class Images(Section):
 
 
 GpuSharing = Literal["time_slicing", "mps"]
+
+
+class AtOnce(Section):
+    """How many visitors' events of one kind run at the same time in each copy of the page; the others wait in Gradio's queue.
+    Kinds do not wait for one another. A running answer is one idle coroutine."""
+
+    chat: int = Field(64, ge=1, le=1000)
+    """Answers in the Chat tab."""
+    documents: int = Field(16, ge=1, le=1000)
+    """Batches in the Documents tab; each reads up to 32 pages at a time."""
+    compare: int = Field(32, ge=1, le=1000)
+    """Comparisons."""
+    fallback: int = Field(32, ge=1, le=1000)
+    """Runs in the Fallback tab."""
+    individual: int = Field(32, ge=1, le=1000)
+    """Runs in the Individual tab."""
+    agent: int = Field(32, ge=1, le=1000)
+    """Steps in the Agent tab."""
+    programs: int = Field(64, ge=1, le=1000)
+    """Calls by gradio_client, of each named endpoint."""
+
+
+class WebUi(Section):
+    """The page."""
+
+    title: str = Field("ManyEyes", min_length=1, max_length=60)
+    """Shown on top of the page and in the browser's tab."""
+    greeting: str = Field(
+        "Ask about pictures and videos. Drop them here, paste them, or try one of these.", max_length=400
+    )
+    """The line under the title."""
+    users_file: FileName = "users.yaml"
+    """Who may open the page, with hashed passwords, beside this file; `manyeyes user NAME` adds one. While it does not exist nobody
+    logs in."""
+    login_h: float = Field(12, gt=0, le=24 * 90)
+    """Hours until who logged in has to do it again."""
+    copies: int = Field(1, ge=1, le=16)
+    """Processes that serve the page, each with a core at most. A visit stays with its copy, by a cookie."""
+    at_once: AtOnce = AtOnce()
+    """Sizes of the page's queues."""
+    threads: int = Field(32, ge=1, le=256)
+    """Threads of each copy for reading pictures, videos and PDFs."""
+    uploads_kept_h: float = Field(6, gt=0, le=24 * 7)
+    """Hours after which an uploaded file is deleted in any case. Before that it goes with the chat or the visit that it belongs to."""

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from manyeyes.config import documents, validation
 from manyeyes.config.cluster import Cluster, sections
-from manyeyes.config.documents import FileProblems
+from manyeyes.config.documents import FileProblems, is_union_branch, place_of
 
 
 class ConfigError(FileProblems):
@@ -27,12 +27,12 @@ def load(path: Path) -> Cluster:
 
 
 def keys_path(path: Path, cluster: Cluster) -> Path:
-    """The keys file of the cluster that `path` describes: beside it. See config.keys.load_keys()."""
+    """The keys file of the cluster that `path` describes: beside it. See credentials.load_keys()."""
     return path.parent / cluster.gateway.keys_file
 
 
 def users_path(path: Path, cluster: Cluster) -> Path:
-    """The users file of the cluster that `path` describes: beside it. See config.users.load_users()."""
+    """The users file of the cluster that `path` describes: beside it. See credentials.load_users()."""
     return path.parent / cluster.webui.users_file
 
 
@@ -54,7 +54,9 @@ def _parse(text: str, path: Path) -> Cluster:
     try:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(path, [*_field_problems(error, document), *_rule_problems_beside(error, document)]) from error
+        problems = describe_errors(error.errors(include_url=False), document)
+        problems += _rule_problems_beside(error, document)
+        raise ConfigError(path, problems) from error
     if problems := validation.problems(cluster):
         raise ConfigError(path, problems)
     return cluster
@@ -91,10 +93,6 @@ def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
     return str(location[0]), next((step for step in location if isinstance(step, int)), None)
 
 
-def _field_problems(error: ValidationError, document: dict[str, Any]) -> list[str]:
-    return describe_errors(error.errors(include_url=False), document)
-
-
 def describe_errors(
     details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md"
 ) -> list[str]:
@@ -104,7 +102,7 @@ def describe_errors(
     """
     by_place: dict[str, list[ErrorDetails]] = {}
     for detail in details[:MOST_DETAILS]:
-        by_place.setdefault(_place(detail["loc"], document), []).append(detail)
+        by_place.setdefault(place_of(detail["loc"], document), []).append(detail)
     places = [
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
     ]
@@ -113,31 +111,9 @@ def describe_errors(
     return [*(_sentence(place, by_place[place], settings) for place in places), *rest]
 
 
-def _place(location: tuple[int | str, ...], document: Any) -> str:
-    """('engines', 0, 'gpus') -> engines[gpu-1].gpus: list items by their name where they have one."""
-    place, value = "", document
-    for step in location:
-        if isinstance(step, int):
-            value = value[step] if isinstance(value, list) and step < len(value) else None
-            name = value.get("name", step) if isinstance(value, dict) else step
-            place += f"[{name}]"
-        elif isinstance(value, dict) and step in value:
-            value = value[step]
-            place += f".{step}" if place else step
-        elif not _is_union_branch(step):
-            value = None
-            place += f".{step}" if place else step
-    return place
-
-
 def _last_key(location: tuple[int | str, ...]) -> str:
-    keys = [step for step in location if isinstance(step, str) and not _is_union_branch(step)]
+    keys = [step for step in location if isinstance(step, str) and not is_union_branch(step)]
     return keys[-1] if keys else ""
-
-
-def _is_union_branch(step: str) -> bool:
-    """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
-    return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
 
 
 def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.base import Port, Section
-from manyeyes.config.hosts import IsAddress, IsUrl
+from manyeyes.config.fields import FileName, IsAddress, IsUrl, Port, Section
 
 Collector = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"), IsUrl]
 """Where OTLP over HTTP is taken; /v1/traces is added."""
@@ -53,8 +52,6 @@ class Tracing(Section):
         return self.enabled and self.endpoint is None
 
 
-SecretFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A file in the secrets folder."""
 Severity = Literal["page", "ticket"]
 
 
@@ -63,7 +60,7 @@ class Webhook(Section):
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$"), IsUrl] | None = None
     """Where to. With a secret in it use `url_file`."""
-    url_file: SecretFile | None = None
+    url_file: FileName | None = None
     """A file in the secrets folder that holds the URL."""
     severities: tuple[Severity, ...] = ("page", "ticket")
     """Which alerts it gets."""
@@ -80,7 +77,7 @@ class Email(Section):
     """The SMTP server: mail.example.com:587."""
     user: str | None = None
     """Name at that server. null: it wants none."""
-    password_file: SecretFile | None = None
+    password_file: FileName | None = None
     """A file in the secrets folder that holds the password."""
     tls: bool = True
     """Whether the connection must be encrypted."""

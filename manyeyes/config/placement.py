@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from manyeyes.config.base import Section
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
+from manyeyes.config.fields import Section
 from manyeyes.config.pools import Flavour, Pool, Route
 
 
@@ -47,11 +47,9 @@ class PlacedCluster(Cluster):
     """Never auto."""
 
     def pool_of(self, engine: Engine) -> Pool:
-        """The pool that it serves."""
         return self.pool(engine.pool)
 
     def engines_of(self, pool: str) -> tuple[Engine, ...]:
-        """The engines of one pool, in the file's order."""
         return tuple(engine for engine in self.engines if engine.pool == pool)
 
     @property
@@ -66,7 +64,6 @@ class PlacedCluster(Cluster):
 
     @property
     def starts_adapter(self) -> bool:
-        """Whether Compose starts the adapter."""
         has_endpoints = any(engine.endpoint for engine in self.engines)
         return has_endpoints if self.adapter.enabled is None else self.adapter.enabled
 
@@ -142,7 +139,7 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
     chosen: list[Pool] = []
     stand_ins = {pool.otherwise for pool in cluster.pools}
     for pool in cluster.pools:
-        if pool.remote or not _fits(pool, inventory.flavour) or pool.gpu_weight == 0 or pool.name in stand_ins:
+        if pool.remote or inventory.flavour not in pool.flavours or pool.gpu_weight == 0 or pool.name in stand_ins:
             continue
         while pool.model in inventory.missing_models and pool.otherwise:
             pool = cluster.pool(pool.otherwise)
@@ -154,10 +151,6 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
             f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
         )
     return chosen
-
-
-def _fits(pool: Pool, flavour: Flavour) -> bool:
-    return flavour in pool.flavours
 
 
 def distribute(places: int, weights: list[int]) -> list[int]:

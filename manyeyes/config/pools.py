@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.base import LONGEST_S, ModelAlias, Name, Section
-from manyeyes.config.hosts import Host, IsUrl
+from manyeyes.config.fields import LONGEST_S, FileName, Host, IsUrl, ModelAlias, Name, Section
 from manyeyes.config.scaling import Scaling
 
 AUTO = "auto"
@@ -90,9 +89,9 @@ class Remote(Section):
         IsUrl,
     ]
     """Where its API begins, version included: https://api.example.com/compatible-mode/v1."""
-    key_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    key_file: FileName | None = None
     """A file in the secrets folder that holds its API key. null: it wants none."""
-    ca_file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    ca_file: FileName | None = None
     """A file in the secrets folder with the certificates to trust. null: those the system trusts."""
 
     @property

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from manyeyes.config.base import Section
+from manyeyes.config.fields import Section
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

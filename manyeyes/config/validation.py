@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.credentials import find_repeated
 from manyeyes.config.engines import Engine
 from manyeyes.config.pools import AUTO
-from manyeyes.config.scaling_validation import gpus_are_handed_over_in_pairs, scaling_fits_the_engines
+from manyeyes.config.scaling import Scaling
 
 Rule = Callable[[Cluster], Iterator[str]]
 
@@ -18,12 +19,8 @@ def problems(cluster: Cluster) -> list[str]:
 
 
 def names_are_unique(cluster: Cluster) -> Iterator[str]:
-    for section, names in (
-        ("pools", [pool.name for pool in cluster.pools]),
-        ("engines", [engine.name for engine in _engines(cluster)]),
-    ):
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
+    yield from find_repeated([pool.name for pool in cluster.pools], "pools")
+    yield from find_repeated([engine.name for engine in cluster.listed_engines], "engines")
 
 
 def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
@@ -52,22 +49,22 @@ def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
 
 
 def pools_exist(cluster: Cluster) -> Iterator[str]:
-    known = [pool.name for pool in cluster.pools]
-    for engine in _engines(cluster):
-        if engine.pool not in known:
-            yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {_listed(known)}"
+    names = [pool.name for pool in cluster.pools]
+    for engine in cluster.listed_engines:
+        if engine.pool not in names:
+            yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {', '.join(names)}"
     for pool in cluster.pools:
         for field in ("fallback", "otherwise"):
             target = getattr(pool, field)
-            if target is not None and target not in known:
-                yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {_listed(known)}"
+            if target is not None and target not in names:
+                yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {', '.join(names)}"
 
 
 def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
-    known = [pool.name for pool in cluster.pools]
+    names = [pool.name for pool in cluster.pools]
     for number, route in enumerate(cluster.auto, start=1):
-        if route.pool not in known:
-            yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {_listed(known)}"
+        if route.pool not in names:
+            yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {', '.join(names)}"
     for pool in cluster.pools:
         for name in pool.names:
             if name.lower() == AUTO:
@@ -78,7 +75,7 @@ def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
     for pool in cluster.pools:
         if pool.remote is None:
             continue
-        if any(engine.pool == pool.name for engine in _engines(cluster)):
+        if any(engine.pool == pool.name for engine in cluster.listed_engines):
             yield f"pools[{pool.name}] is remote, so no engine can serve it; give its engines a pool of their own"
         if pool.is_tiny or pool.is_local:
             yield f"pools[{pool.name}].model must be the model's name at {pool.remote.host}, found '{pool.model}'"
@@ -98,7 +95,7 @@ def fallbacks_end(cluster: Cluster) -> Iterator[str]:
 
 
 def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
-    for engine in _engines(cluster):
+    for engine in cluster.listed_engines:
         if engine.address:
             if engine.gpus:
                 yield f"engines[{engine.name}] has an address, so it runs already; leave out its gpus"
@@ -118,7 +115,7 @@ def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
 
 def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
     takers: dict[str, list[Engine]] = defaultdict(list)
-    for engine in _engines(cluster):
+    for engine in cluster.listed_engines:
         if engine.instead_of is not None:
             continue  # it runs only while the other one does not
         for gpu in set(engine.gpus):
@@ -138,7 +135,7 @@ def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
 def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
     """Each has a port of the adapter, and takes what its pool takes."""
     owners: dict[str, str] = {}
-    for engine in _engines(cluster):
+    for engine in cluster.listed_engines:
         if engine.endpoint is None:
             continue
         if engine.address is None:
@@ -211,11 +208,6 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
                 f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens a picture, "
                 f"more than max_model_len {pool.max_model_len}"
             )
-
-
-def decoded_pictures_reach_their_size(cluster: Cluster) -> Iterator[str]:
-    for pool in cluster.pools:
-        media = pool.media
         if media.max_decoded_pixels < media.max_pixels:
             yield (
                 f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels {media.max_pixels}; "
@@ -241,7 +233,7 @@ def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
 
 def flags_are_flags(cluster: Cluster) -> Iterator[str]:
     owners = [(f"pools[{pool.name}]", pool.vllm_flags) for pool in cluster.pools]
-    owners += [(f"engines[{engine.name}]", engine.vllm_flags) for engine in _engines(cluster)]
+    owners += [(f"engines[{engine.name}]", engine.vllm_flags) for engine in cluster.listed_engines]
     for owner, flags in owners:
         for flag in flags:
             name = flag.split("=")[0].split(" ")[0]
@@ -261,12 +253,78 @@ OWN_FLAGS = {
 }
 
 
-def _engines(cluster: Cluster) -> tuple[Engine, ...]:
-    return () if cluster.engines == "auto" else cluster.engines
+def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
+    """`instead_of`: two engines of two scaled pools, the one on GPUs of the other."""
+    by_name = {engine.name: engine for engine in cluster.listed_engines}
+    pools = {pool.name: pool for pool in cluster.pools}
+    taken: dict[str, str] = {}
+    for engine in cluster.listed_engines:
+        if engine.instead_of is None:
+            continue
+        place = f"engines[{engine.name}].instead_of"
+        other = by_name.get(engine.instead_of)
+        if other is None or other is engine:
+            yield f"{place} is '{engine.instead_of}', which is not another engine"
+            continue
+        if other.instead_of is not None:
+            yield f"{place} is '{other.name}', which itself runs instead of '{other.instead_of}'; pairs only"
+        if other.pool == engine.pool:
+            yield f"{place} is '{other.name}' of the same pool; GPUs are handed from one pool to another"
+        if not set(engine.gpus) <= set(other.gpus) or engine.share > other.share:
+            yield f"{place} is '{other.name}', so it may only take GPUs of that one, and no larger share"
+        if other.name in taken:
+            yield f"{place} is '{other.name}', which engines[{taken[other.name]}] already stands in for"
+        taken[other.name] = engine.name
+        for one in (engine, other):
+            scaling = pools[one.pool].scaling if one.pool in pools else None
+            if one.pool in pools and (scaling is None or scaling.actuator != "containers"):
+                yield f"{place} wants pools[{one.pool}].scaling with the actuator containers: somebody must start and stop the two"
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names)
+def scaling_fits_the_engines(cluster: Cluster) -> Iterator[str]:
+    for pool in cluster.pools:
+        scaling, place = pool.scaling, f"pools[{pool.name}].scaling"
+        if scaling is None:
+            continue
+        if pool.remote is not None:
+            yield f"{place} has no engines to start or stop: the pool is remote"
+        if scaling.actuator == "containers" and not cluster.controller.containers:
+            yield f"{place}.actuator is containers, so controller.containers must be true"
+        if scaling.target.gpu is not None and cluster.controller.gpu_metrics_url is None:
+            yield f"{place}.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told"
+        if scaling.max is not None and scaling.min > scaling.max:
+            yield f"{place}.min {scaling.min} exceeds max {scaling.max}"
+        if pool.remote is None and cluster.engines != "auto":
+            yield from _counts_can_be_had(cluster, pool.name, scaling)
+        elif scaling.max is not None:
+            yield from _keeps_fit(place, scaling, scaling.max)
+
+
+def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterator[str]:
+    place = f"pools[{pool}].scaling"
+    engines = [engine for engine in cluster.listed_engines if engine.pool == pool]
+    handed = {engine.instead_of for engine in cluster.listed_engines}
+    own = [engine for engine in engines if engine.instead_of is None and engine.name not in handed]
+    if scaling.max is not None and scaling.max > len(engines):
+        yield f"{place}.max is {scaling.max}, but the pool has {_counted(len(engines))}"
+    if scaling.min > len(own):
+        shared = " that no other pool may take the GPU of" if len(own) < len(engines) else ""
+        yield f"{place}.min is {scaling.min}, but the pool has {_counted(len(own))}{shared}"
+    if scaling.actuator == "sleep":
+        for engine in engines:
+            if engine.flavour == "cpu":
+                yield f"{place}.actuator is sleep, which vLLM has on GPUs only; engines[{engine.name}] is on cpu"
+    yield from _keeps_fit(place, scaling, min(scaling.max or len(engines), len(engines)))
+
+
+def _keeps_fit(place: str, scaling: Scaling, most: int) -> Iterator[str]:
+    for keep in scaling.keep:
+        if keep.engines > most:
+            yield f"{place}.keep wants {_counted(keep.engines)}, more than the {most} there may be"
+
+
+def _counted(count: int) -> str:
+    return f"{count} engine{'' if count == 1 else 's'}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -285,7 +343,6 @@ RULES: tuple[Rule, ...] = (
     network_holds_the_controller,
     shutdown_leaves_time,
     media_limits_make_sense,
-    decoded_pictures_reach_their_size,
     fallbacks_take_as_many_media,
     flags_are_flags,
     gpus_are_handed_over_in_pairs,

@@ -21,7 +21,7 @@ import httpx
 import yaml
 
 from manyeyes.cli import env_file
-from manyeyes.config.keys import ApiKeys
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.eventually import eventually

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from manyeyes.config.hosts import LookupFailed, resolve_host
+from manyeyes.config.fields import LookupFailed, resolve_host
 from manyeyes.netpolicy import Address, deny_media_addresses, deny_media_host
 
 

@@ -7,8 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from manyeyes.config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
-from manyeyes.config.engines import ENGINE_PORT, Engine
+from manyeyes.config.engines import ENGINE_PORT, Engine, in_flight, max_num_batched_tokens, max_num_seqs
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import AUTO, Pool
 

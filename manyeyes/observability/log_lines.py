@@ -67,7 +67,7 @@ def read_compose_line(text: str) -> LogLine:
     found = PREFIX.match(text)
     if not found:
         return read_line("compose", text)
-    return read_line(found["service"], found["text"], _milliseconds(found["at"] or ""))
+    return read_line(found["service"], found["text"], re.sub(r"(\.\d{3})\d*Z$", r"\1Z", found["at"] or ""))
 
 
 def read_line(service: str, text: str, at: str = "") -> LogLine:
@@ -121,27 +121,11 @@ def _part(service: str) -> str:
     return "engine"
 
 
-OTHERS = frozenset(
-    {
-        *(
-            "compose",
-            "containers",
-            "mps",
-            "loadtest",
-            "locust",
-            "prometheus",
-            "grafana",
-            "alertmanager",
-            "nginx-exporter",
-        ),
-        *("node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger"),
-    }
-)
+OTHERS = frozenset({
+    "compose", "containers", "mps", "loadtest", "locust", "prometheus", "grafana", "alertmanager", "nginx-exporter",
+    "node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger",
+})  # fmt: skip
 """Services that are not engines and may not write our form."""
-
-
-def _milliseconds(at: str) -> str:
-    return re.sub(r"(\.\d{3})\d*Z$", r"\1Z", at)
 
 
 TINT = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
@@ -154,22 +138,17 @@ def format_line(line: LogLine, columns: int | None, colours: bool) -> str:
     """`columns` None: one line, however long."""
     who = line.engine if line.part == "engine" and line.engine else line.service
     head = f"{line.at[11:23] or '--:--:--.---':12} {who:{WHO}.{max(WHO, len(who))}} "
-    text = f"{_mark(line.level)}{format_sentence(line)}"
+    mark = "" if line.level in ("info", "debug") else f"{line.level.upper()} "
+    text = f"{mark}{format_sentence(line)}"
     if columns:
         wide = max(columns - len(head), 20)
         parts = textwrap.wrap(text, wide, break_on_hyphens=False) or [""]
         text = f"\n{' ' * len(head)}".join(parts)
     if not colours:
         return f"{head}{text}"
-    return f"\x1b[2m{head}\x1b[0m{_tinted(text, line.level)}"
-
-
-def _mark(level: str) -> str:
-    return "" if level in ("info", "debug") else f"{level.upper()} "
-
-
-def _tinted(text: str, level: str) -> str:
-    return f"\x1b[{TINT[level]}m{text}\x1b[0m" if level in TINT else text
+    if line.level in TINT:
+        text = f"\x1b[{TINT[line.level]}m{text}\x1b[0m"
+    return f"\x1b[2m{head}\x1b[0m{text}"
 
 
 def format_sentence(line: LogLine) -> str:

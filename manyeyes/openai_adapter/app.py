@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from manyeyes.openai_adapter import request_mapping
 from manyeyes.openai_adapter.config import AdaptedEngine, AdapterConfig
-from manyeyes.openai_adapter.openai_response import DONE, ChatCompletion, sse_event
 from manyeyes.openai_adapter.request_mapping import ChatRequest
+from manyeyes.openai_adapter.response_mapping import DONE, ChatCompletion, sse_event
 from manyeyes.openai_adapter.upstream import EndpointClient
 from manyeyes.openai_error import ApiError
 

@@ -7,9 +7,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from manyeyes.config import documents
-from manyeyes.config.base import Name, Port, Section
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.documents import DocumentError
+from manyeyes.config.fields import Name, Port, Section
 
 log = structlog.get_logger()
 

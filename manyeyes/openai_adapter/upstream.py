@@ -11,8 +11,8 @@ import httpx
 import orjson
 
 from manyeyes.config.custom_endpoint import SECRET, Adapter, Endpoint
-from manyeyes.openai_adapter import response_extraction
-from manyeyes.openai_adapter.response_extraction import ExtractionError, StreamError, StreamParser
+from manyeyes.openai_adapter import response_mapping
+from manyeyes.openai_adapter.response_mapping import ExtractionError, StreamError, StreamParser
 from manyeyes.openai_error import ApiError
 
 SHOWN = 300
@@ -46,7 +46,7 @@ class EndpointClient:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
             document = orjson.loads(raw)
-            text = response_extraction.extract_text(self.endpoint.answer, document)
+            text = response_mapping.extract_text(self.endpoint.answer, document)
         except ValueError as error:
             raise _unreadable(
                 str(error) if isinstance(error, ExtractionError) else f"it is no JSON: {_start(raw)}"
@@ -55,8 +55,8 @@ class EndpointClient:
             raise _unreadable(f"{self.endpoint.answer} leads to nothing in {_start(raw)}")
         return AnswerPart(
             text,
-            response_extraction.extract_usage(self.endpoint, document),
-            response_extraction.extract_finish_reason(self.endpoint, document),
+            response_mapping.extract_usage(self.endpoint, document),
+            response_mapping.extract_finish_reason(self.endpoint, document),
         )
 
     async def pieces(self, body: Any) -> AsyncGenerator[AnswerPart, None]:
@@ -85,9 +85,9 @@ class EndpointClient:
 
     def _piece(self, path: str, document: Any) -> AnswerPart:
         return AnswerPart(
-            response_extraction.extract_text(path, document) or "",
-            response_extraction.extract_usage(self.endpoint, document),
-            response_extraction.extract_finish_reason(self.endpoint, document),
+            response_mapping.extract_text(path, document) or "",
+            response_mapping.extract_usage(self.endpoint, document),
+            response_mapping.extract_finish_reason(self.endpoint, document),
         )
 
     @asynccontextmanager

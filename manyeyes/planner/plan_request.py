@@ -5,9 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.config.capacity import DEFAULT_GPU_MEMORY_GB, in_flight, max_num_batched_tokens, max_num_seqs
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import DEFAULT_GPU_MEMORY_GB, Engine, in_flight, max_num_batched_tokens, max_num_seqs
 from manyeyes.config.pools import Pool
 from manyeyes.planner.workload import PlannedWorkload
 from manyeyes.simulator import profile

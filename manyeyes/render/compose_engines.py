@@ -11,7 +11,6 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, model_path, serve_flags
 from manyeyes.render.compose_env import logging_options
-from manyeyes.render.egress_proxy import fetches, media_domains, media_service, proxy_environment
 from manyeyes.render.engine_container import (
     CACHE_DIR,
     CODE_DIR,
@@ -19,10 +18,14 @@ from manyeyes.render.engine_container import (
     POD_DIR,
     USER,
     environment_of,
+    fetches,
     image_of,
     logging_environment,
     logging_flags,
+    media_domains,
+    media_service,
     memory_gb,
+    proxy_environment,
     runs_vllm,
     shm_gb,
     uses_mps,
@@ -35,7 +38,6 @@ STAND_INS = "stand-ins"
 
 
 def engines_yaml(cluster: PlacedCluster) -> str:
-    """The text of engines.yaml for a laid-out cluster."""
     engines = cluster.started_engines
     services: dict[str, Any] = {}
     if runs_vllm(cluster):

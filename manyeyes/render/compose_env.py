@@ -16,7 +16,6 @@ def log_file_size(cluster: PlacedCluster) -> str:
 
 
 def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
-    """A service's `logging`."""
     kept = {"max-size": log_file_size(cluster), "max-file": str(FILES)}
     labels = "com.docker.compose.project,com.docker.compose.service"
     return {

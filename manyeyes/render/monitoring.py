@@ -25,7 +25,6 @@ CONTAINER_TARGETS = Targets()
 
 
 def prometheus_yml(cluster: PlacedCluster, targets: Targets = CONTAINER_TARGETS) -> str:
-    """The text of prometheus.yml."""
     interval = f"{cluster.monitoring.scrape_interval_s}s"
     jobs = ["controller", "gateway", "node", "alertmanager", *(["gpu"] if cluster.watches_gpus else []), "prometheus"]
     return as_yaml(
@@ -50,7 +49,6 @@ def prometheus_yml(cluster: PlacedCluster, targets: Targets = CONTAINER_TARGETS)
 
 
 def rules_yml(cluster: PlacedCluster) -> str:
-    """The text of rules.yml."""
     return as_yaml(rules(cluster))
 
 
@@ -60,14 +58,8 @@ SEVERITIES = ("page", "ticket")
 
 
 def alertmanager_yml(cluster: PlacedCluster) -> str:
-    """The text of alertmanager.yml."""
-    return as_yaml(alertmanager(cluster))
-
-
-def alertmanager(cluster: PlacedCluster) -> dict[str, Any]:
-    """The same as a document."""
     alerting = cluster.monitoring.alerting
-    return {
+    document = {
         "route": {
             "receiver": "ticket",
             # One message for all engines of a pool that have the same.
@@ -88,6 +80,7 @@ def alertmanager(cluster: PlacedCluster) -> dict[str, Any]:
             _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
         ],
     }
+    return as_yaml(document)
 
 
 def _receiver(cluster: PlacedCluster, severity: str) -> dict[str, Any]:

@@ -1,8 +1,16 @@
-"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it."""
+"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it.
+
+Engines of a pool that are alike are one Deployment, or service: the same command line, environment and resources.
+"""
+
+from dataclasses import dataclass
 
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.engines import Engine, in_flight
 from manyeyes.config.placement import HostGpu, Inventory, PlacedCluster, PlacementError, place_engines
-from manyeyes.config.pools import Flavour
+from manyeyes.config.pools import Flavour, Pool
+from manyeyes.engine.vllm_flags import serve_flags
+from manyeyes.render.engine_container import environment_of
 from manyeyes.render.rendered_file import plain_yaml
 
 LISTED = "listed"
@@ -26,11 +34,6 @@ def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
     return found
 
 
-def main_flavour(found: dict[str, PlacedCluster]) -> str:
-    """The one for GPUs, else the first."""
-    return next(iter(found))
-
-
 def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
     """All hosts as if they were one."""
     if flavour != "cuda":
@@ -42,8 +45,7 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
 
 def _fit(cluster: PlacedCluster) -> PlacedCluster:
     """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
-    problems = [*_refused(cluster)]
-    if problems:
+    if problems := _refused(cluster):
         raise PlacementError("\n".join(problems))
     engines = tuple(engine for engine in cluster.engines if engine.instead_of is None)
     return cluster.model_copy(
@@ -87,3 +89,55 @@ def multi_node_config(cluster: PlacedCluster) -> str:
     pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
     document = cluster.model_copy(update={"pools": pools}).model_dump(mode="json", exclude_defaults=True)
     return plain_yaml(document)
+
+
+@dataclass(frozen=True)
+class EngineGroup:
+    """Engines of one pool that differ in nothing but their GPU."""
+
+    pool: Pool
+    number: int
+    """1 for the pool's first."""
+    engine: Engine
+    """One of them."""
+    count: int
+    most: int
+    """Requests that each of them takes at a time."""
+
+    @property
+    def name(self) -> str:
+        """The Deployment's."""
+        return self.pool.name if self.number == 1 else f"{self.pool.name}-{self.number}"
+
+
+def group_engines(cluster: PlacedCluster) -> list[EngineGroup]:
+    """In the order of pools, then of engines."""
+    found = []
+    for pool in cluster.pools:
+        alike: dict[str, list[Engine]] = {}
+        for engine in cluster.started_engines:
+            if engine.pool == pool.name:
+                alike.setdefault(_key(cluster, pool, engine), []).append(engine)
+        for number, engines in enumerate(alike.values(), start=1):
+            found.append(EngineGroup(pool, number, engines[0], len(engines), in_flight(pool, engines[0])))
+    return found
+
+
+def uniform_pools(cluster: PlacedCluster) -> list[EngineGroup]:
+    """Those that are the whole of their pool: what the pool as a whole has to do can be told of them."""
+    every = group_engines(cluster)
+    return [shape for shape in every if sum(other.pool is shape.pool for other in every) == 1]
+
+
+def _key(cluster: PlacedCluster, pool: Pool, engine: Engine) -> str:
+    return repr(
+        (
+            engine.flavour,
+            serve_flags(cluster, engine),
+            environment_of(cluster, pool, engine),
+            engine.parallel,
+            engine.memory_gb,
+            engine.shm_gb,
+            in_flight(pool, engine),
+        )
+    )

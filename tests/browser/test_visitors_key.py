@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.browser.browser_session import Visit, chromium

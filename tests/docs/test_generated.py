@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from manyeyes.config.docs_generator import json_schema, markdown
+from manyeyes.config.cluster import json_schema, markdown
 from manyeyes.controller.telemetry import metrics_reference
 from manyeyes.monitoring.prometheus import reference
 from manyeyes.monitoring.prometheus import reference as rules_reference

@@ -5,19 +5,17 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from manyeyes.cli.volumes import Volumes
+from manyeyes.cli.backup import Volumes
 from manyeyes.config.gateway import Images
 from manyeyes.devcluster.eventually import eventually
+from tests.e2e.host import Host
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT = "manyeyes-chaos", 18093
 CONFIG = f"""
 name: {NAME}
@@ -31,55 +29,24 @@ network: {{subnet: 10.213.82.0/24, controller_ip: 10.213.82.2}}
 """
 
 
-@dataclass
-class Host:
-    """Where the configuration, secrets and .env of this test are."""
-
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config/cluster.yaml"
-
-    @property
-    def secrets(self) -> Path:
-        return self.folder / "secrets"
-
-    def start(self, command: str, *more: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "MANYEYES_ENV_FILE": str(self.folder / "env"), "SECRETS_DIR": str(self.secrets)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "manyeyes.cli", command, *more, "--config", str(self.config)], cwd=ROOT, env=environment, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(self, command: str, *more: str) -> tuple[int, str]:
-        process = self.start(command, *more)
-        output, _ = process.communicate(timeout=300)
-        return process.returncode, output
-
-    def engines_up(self) -> set[str]:
-        pools = httpx.get(f"http://127.0.0.1:{PORT}/healthz", timeout=5).json()["pools"]
-        return {one["name"] for pool in pools for one in pool["engines"] if one["state"] == "up"}
+def engines_up() -> set[str]:
+    pools = httpx.get(f"http://127.0.0.1:{PORT}/healthz", timeout=5).json()["pools"]
+    return {one["name"] for pool in pools for one in pool["engines"] if one["state"] == "up"}
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    folder = tmp_path_factory.mktemp("chaos")
-    folder.chmod(0o755)
-    here = Host(folder)
-    here.config.parent.mkdir(mode=0o755)
-    here.secrets.mkdir(mode=0o750)
-    here.config.write_text(CONFIG)
-    status, said = here.run("up")
+    here = Host.in_folder(tmp_path_factory.mktemp("chaos"), CONFIG)
+    status, said = here.manyeyes("up")
     try:
         assert status == 0, said
         yield here
     finally:
-        here.run("clean")
+        here.manyeyes("clean")
 
 
 def test_a_killed_engine_comes_back_by_itself_and_the_report_says_what_it_cost(host: Host, tmp_path: Path) -> None:
-    status, said = host.run("chaos", "--faults=kill-emu-0", "--users=6", f"--out={tmp_path}", "--watch=2")
+    status, said = host.manyeyes("chaos", "--faults=kill-emu-0", "--users=6", f"--out={tmp_path}", "--watch=2")
     assert status == 0, said
     one = json.loads((tmp_path / "chaos.json").read_text())["outcomes"][0]
     assert (one["failed"], one["twice"], one["broken"], one["notes"]) == (0, 0, "", [])
@@ -89,7 +56,7 @@ def test_a_killed_engine_comes_back_by_itself_and_the_report_says_what_it_cost(h
 
 
 def test_ctrl_c_in_the_middle_of_a_fault_leaves_the_cluster_as_it_was(host: Host, tmp_path: Path) -> None:
-    process = host.start("chaos", "--faults=hang-emu-0", "--users=2", f"--out={tmp_path}", "--watch=1")
+    process = host.start_manyeyes("chaos", "--faults=hang-emu-0", "--users=2", f"--out={tmp_path}", "--watch=1")
 
     def state() -> str:
         command = ["docker", "inspect", "--format", "{{.State.Status}}", f"{NAME}-emu-0-1"]
@@ -102,11 +69,11 @@ def test_ctrl_c_in_the_middle_of_a_fault_leaves_the_cluster_as_it_was(host: Host
     assert "interrupted" in said
     assert "Traceback" not in said
     assert state() == "running"
-    eventually(lambda: host.engines_up() == {"emu-0", "emu-1"}, 30)
+    eventually(lambda: engines_up() == {"emu-0", "emu-1"}, 30)
 
 
 def test_what_was_registered_and_every_secret_is_in_a_backup_and_comes_back(host: Host, tmp_path: Path) -> None:
-    (host.folder / "env").write_text("GRAFANA_PASSWORD=mine\n" + (host.folder / "env").read_text())
+    host.env.write_text("GRAFANA_PASSWORD=mine\n" + host.env.read_text())
     key = (host.secrets / "admin.key").read_text().strip()
     engine = {"name": "far", "pool": "big", "address": "10.213.82.77:8000"}
     reply = httpx.post(
@@ -114,26 +81,26 @@ def test_what_was_registered_and_every_secret_is_in_a_backup_and_comes_back(host
     )
     assert reply.status_code < 300, reply.text
     archive = tmp_path / "one.tar.gz"
-    status, said = host.run("backup", f"--out={archive}")
+    status, said = host.manyeyes("backup", f"--out={archive}")
     assert status == 0, said
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
 
-    status, said = host.run("restore", str(archive))
+    status, said = host.manyeyes("restore", str(archive))
     assert (status, "runs: .venv/bin/manyeyes down" in said) == (2, True), said
     bad = tmp_path / "bad.tar.gz"
     bad.write_bytes(archive.read_bytes()[:-100])
-    status, said = host.run("restore", str(bad))
+    status, said = host.manyeyes("restore", str(bad))
     assert (status, "is not taken" in said, "Nothing was changed" in said) == (2, True, True), said
 
-    assert host.run("clean")[0] == 0
+    assert host.manyeyes("clean")[0] == 0
     (host.secrets / "admin.key").write_text("another\n")
     host.config.write_text(CONFIG.replace("big", "other"))
-    status, said = host.run("restore", str(archive))
+    status, said = host.manyeyes("restore", str(archive))
     assert status == 0, said
     assert (host.secrets / "admin.key").read_text().strip() == key
     assert stat.S_IMODE((host.secrets / "admin.key").stat().st_mode) == 0o640
     assert host.config.read_text() == CONFIG
-    assert "GRAFANA_PASSWORD=mine" in (host.folder / "env").read_text()
+    assert "GRAFANA_PASSWORD=mine" in host.env.read_text()
     assert any("other" in path.read_text() for path in host.config.parent.glob("cluster.yaml.before-*"))
     Volumes(NAME, Images().controller).save("state", tmp_path / "state.tar")
     assert "far" in subprocess.run(

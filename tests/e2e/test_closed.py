@@ -1,7 +1,6 @@
 """A running cluster, tried from where an attacker may be: outside, in the page's container, in an engine's."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import pytest
 from PIL import Image
 
 from manyeyes.config.gateway import Images
+from tests.e2e.host import Host
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME, PORT, PROMETHEUS = "manyeyes-closed", 18092, 19092
 CONFIG = f"""
 name: {NAME}
@@ -50,7 +49,6 @@ INNER_PORTS = "[2375, 3000, 3128, 5140, 5353, 7860, 8000, 8079, 8080, 8081, 8088
 class Running:
     """`addresses`: {service: {network: address}}. `outside`: a network that no service is in."""
 
-    folder: Path
     outside: str
     addresses: dict[str, dict[str, str]]
     before: set[int]
@@ -58,15 +56,6 @@ class Running:
 
 def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def make(target: str, folder: Path) -> None:
-    secrets = folder.with_name(f"{folder.name}-secrets")
-    secrets.mkdir(mode=0o750, exist_ok=True)
-    environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env"), "SECRETS_DIR": str(secrets)}
-    command = ["make", target, f"CONFIG={folder}/cluster.yaml"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def host_in(network: str) -> str:
@@ -90,23 +79,22 @@ def inside(service: str, program: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("closed")
-    folder.chmod(0o755)
-    (folder / "cluster.yaml").write_text(CONFIG)
+    host = Host.in_folder(tmp_path_factory.mktemp("closed"), CONFIG)
     outside = f"{NAME}-outside"
     docker("network", "create", outside)
     try:
         before = {port for _, port in scan(outside, [host_in(outside)], "range(1, 32768)")}
-        make("up", folder)
+        status, said = host.make("up")
+        assert status == 0, said
         names = docker("ps", "--filter", f"label=com.docker.compose.project={NAME}", "--format", "{{.Names}}").split()
         addresses = {}
         for told in json.loads(docker("inspect", *names)):
             networks = told["NetworkSettings"]["Networks"]
             service = told["Config"]["Labels"]["com.docker.compose.service"]
             addresses[service] = {name.removeprefix(f"{NAME}_"): one["IPAddress"] for name, one in networks.items()}
-        yield Running(folder, outside, addresses, before)
+        yield Running(outside, addresses, before)
     finally:
-        make("clean", folder)
+        host.make("clean")
         docker("network", "rm", outside)
 
 

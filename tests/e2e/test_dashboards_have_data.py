@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from loadtest.annotations import ADMIN_KEY_VARIABLE, ControllerAnnotations
-from manyeyes.cli import admin_key
+from manyeyes.cli import secrets
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.monitoring.grafana import build
 
@@ -57,7 +57,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def chats() -> Iterator[None]:
     """Short chats about pictures, streamed and not, in turn, in a time that is marked as a load test marks its own."""
-    os.environ[ADMIN_KEY_VARIABLE] = admin_key.read()
+    os.environ[ADMIN_KEY_VARIABLE] = secrets.read_admin_key()
     with (
         httpx.Client(base_url=GATEWAY, timeout=ANSWER_S) as client,
         ControllerAnnotations(GATEWAY).during("chats of a test", 600),

@@ -1,9 +1,9 @@
 """Weights come from a hub once, before any engine starts; then engines load them from the volume, with no hub at all."""
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,8 +11,8 @@ import pytest
 
 from manyeyes.config.gateway import Images
 from tests.e2e.fake_hub import hub
+from tests.e2e.host import ROOT, Host
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = "Qwen/Qwen3-VL-2B-Instruct"
 PORT = 18095
 CONFIG = f"""
@@ -46,27 +46,18 @@ def docker_host() -> str:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[Path]:
-    tmp_path.chmod(0o755)
-    path = tmp_path / "cluster.yaml"
-    path.write_text(CONFIG)
-    yield path
-    make("clean", path, "http://127.0.0.1:9")
-
-
-def make(target: str, config: Path, endpoint: str) -> tuple[int, str]:
-    environment = {**os.environ, "MANYEYES_ENV_FILE": str(config.parent / "env"), "HF_ENDPOINT": endpoint}
-    ended = subprocess.run(
-        ["make", target, f"CONFIG={config}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
-    return ended.returncode, ended.stdout + ended.stderr
+def host(tmp_path: Path) -> Iterator[Host]:
+    here = replace(Host.in_folder(tmp_path, CONFIG), more={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    yield here
+    here.make("clean")
 
 
 def test_a_model_is_downloaded_once_and_then_served_without_the_hub(
-    config: Path, weights: Path, docker_host: str
+    host: Host, weights: Path, docker_host: str
 ) -> None:
     with hub(docker_host, MODEL, weights, seconds=14) as (endpoint, seen):
-        status, said = make("up", config, endpoint)
+        host = replace(host, more={"HF_ENDPOINT": endpoint})
+        status, said = host.make("up")
         assert status == 0, said
         assert re.search(r"Qwen3-VL-2B-Instruct: .* GB \(\d+ %\), ", said), "progress of the download"
         assert any(path.endswith("/model.safetensors") for path in seen)
@@ -74,19 +65,19 @@ def test_a_model_is_downloaded_once_and_then_served_without_the_hub(
     reply = httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60)
     assert reply.status_code == 200, reply.text
     assert reply.headers["X-ManyEyes-Pool"] == "qwen3-vl-2b"
-    status, said = make("down", config, endpoint)
+    status, said = host.make("down")
     assert status == 0, said
     # The hub is gone; the second start finds the model complete in the volume.
-    status, said = make("up", config, endpoint)
+    status, said = host.make("up")
     assert status == 0, said
     assert "cannot be had" not in said
     assert httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60).status_code == 200
 
 
-def test_a_model_in_a_folder_of_this_host_is_served_from_there(config: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_model_in_a_folder_of_this_host_is_served_from_there(host: Host, weights: Path, tmp_path: Path) -> None:
     for folder in ("hub", "cache"):
         (tmp_path / folder).mkdir()
-    config.write_text(f"""
+    host.config.write_text(f"""
 name: manyeyes-hub
 engines: [{{name: cpu-0, pool: mine, flavour: cpu, memory_gb: 6}}]
 pools: [{{name: mine, model: {weights}, max_model_len: 2048}}]
@@ -95,7 +86,7 @@ gateway: {{host: 127.0.0.1, port: {PORT}}}
 monitoring: {{enabled: false}}
 network: {{subnet: 10.213.80.0/24, controller_ip: 10.213.80.2}}
 """)
-    status, said = make("up", config, "http://127.0.0.1:9")
+    status, said = host.make("up")
     assert status == 0, said
     body = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     assert httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60).status_code == 200

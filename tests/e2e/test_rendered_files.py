@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.gateway import Images
-from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.engine.vllm_flags import serve_flags

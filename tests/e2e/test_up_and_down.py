@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from manyeyes.devcluster.eventually import eventually
+from tests.e2e.host import ROOT, Host
 
-ROOT = Path(__file__).resolve().parents[2]
 PORT = 18090
 CONFIG = f"""
 name: manyeyes-up
@@ -29,39 +29,10 @@ network: {{subnet: 10.213.79.0/24, controller_ip: 10.213.79.2}}
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[Path]:
-    tmp_path.chmod(0o755)
-    path = tmp_path / "cluster.yaml"
-    path.write_text(CONFIG)
-    yield path
-    make("clean", path, tmp_path)  # the state volume too: it remembers keys that were in force
-
-
-def secrets(folder: Path) -> Path:
-    """Beside the folder of the configuration, which is open to all containers."""
-    return folder.with_name(f"{folder.name}-secrets")
-
-
-def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    secrets(folder).mkdir(mode=0o750, exist_ok=True)
-    environment = {**os.environ, "MANYEYES_ENV_FILE": str(folder / "env"), "SECRETS_DIR": str(secrets(folder))}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def make(target: str, config: Path, folder: Path, *more: str) -> tuple[int, str]:
-    return ended(start(["make", target, f"CONFIG={config}", *more], folder))
-
-
-def manyeyes(command: str, config: Path, folder: Path, *more: str) -> tuple[int, str]:
-    return ended(start([sys.executable, "-m", "manyeyes.cli", command, *more, "--config", str(config)], folder))
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+def host(tmp_path: Path) -> Iterator[Host]:
+    here = Host.in_folder(tmp_path, CONFIG)
+    yield here
+    here.make("clean")  # the state volume too: it remembers keys that were in force
 
 
 def left() -> list[str]:
@@ -73,8 +44,8 @@ def left() -> list[str]:
     return found
 
 
-def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(config: Path, tmp_path: Path) -> None:
-    status, said = make("up", config, tmp_path)
+def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(host: Host) -> None:
+    status, said = host.make("up")
     assert status == 0, said
     assert f"http://localhost:{PORT}/v1" in said
     assert "emulated" in said
@@ -83,70 +54,68 @@ def test_up_ends_with_an_address_that_answers_and_down_leaves_nothing(config: Pa
     reply = httpx.post(f"http://localhost:{PORT}/v1/chat/completions", json=body, timeout=10)
     assert reply.status_code == 200
     eventually(lambda: "<html" in httpx.get(f"http://localhost:{PORT}/", timeout=10).text, 60, what="the page")
-    assert "MANYEYES_PROJECT=manyeyes-up" in (tmp_path / "env").read_text()
-    again, said = make("up", config, tmp_path)
+    assert "MANYEYES_PROJECT=manyeyes-up" in host.env.read_text()
+    again, said = host.make("up")
     assert again == 0, said
-    status, said = make("down", config, tmp_path)
+    status, said = host.make("down")
     assert status == 0, said
     assert left() == []
-    assert not (tmp_path / "env").exists()
+    assert not host.env.exists()
 
 
-def test_a_changed_configuration_is_in_force_after_the_next_up(config: Path, tmp_path: Path) -> None:
-    status, said = make("up", config, tmp_path)
+def test_a_changed_configuration_is_in_force_after_the_next_up(host: Host) -> None:
+    status, said = host.make("up")
     assert status == 0, said
-    config.write_text(CONFIG.replace("model: org/Big-VL", "model: org/Big-VL, aliases: [new-name]"))
-    status, said = make("up", config, tmp_path)
+    host.config.write_text(CONFIG.replace("model: org/Big-VL", "model: org/Big-VL, aliases: [new-name]"))
+    status, said = host.make("up")
     assert status == 0, said
     body = {"model": "new-name", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     url = f"http://localhost:{PORT}"
     eventually(lambda: httpx.post(f"{url}/v1/chat/completions", json=body, timeout=10).status_code == 200, 30)
 
 
-def test_a_change_is_in_force_within_seconds_and_a_wrong_one_is_told_by_the_next_up(
-    config: Path, tmp_path: Path
-) -> None:
-    status, said = make("up", config, tmp_path)
+def test_a_change_is_in_force_within_seconds_and_a_wrong_one_is_told_by_the_next_up(host: Host) -> None:
+    status, said = host.make("up")
     assert status == 0, said
     url = f"http://localhost:{PORT}/v1/chat/completions"
     body = {"model": "new-name", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     assert httpx.post(url, json=body, timeout=10).status_code == 404
     changed = CONFIG.replace("model: org/Big-VL", "model: org/Big-VL, aliases: [new-name]")
-    config.write_text(changed)
+    host.config.write_text(changed)
     eventually(lambda: httpx.post(url, json=body, timeout=10).status_code == 200, 30, what="the new name is answered")
-    config.write_text(changed + "gatway: {}\n")
-    status, said = make("up", config, tmp_path)
+    host.config.write_text(changed + "gatway: {}\n")
+    status, said = host.make("up")
     assert status == 2
     assert "gatway is not a setting" in said
     assert httpx.post(url, json=body, timeout=10).status_code == 200
-    config.write_text(changed)
-    status, said = make("restart-rolling", config, tmp_path)
+    host.config.write_text(changed)
+    status, said = host.make("restart-rolling")
     assert status == 0, said
     assert "emu-1 (2 of 2) is back" in said
     assert httpx.post(url, json=body, timeout=10).json()["model"] == "new-name"
-    status, said = manyeyes("drain", config, tmp_path, "emu-0")
+    status, said = host.manyeyes("drain", "emu-0")
     assert (status, "emu-0 gets no new requests" in said) == (0, True), said
 
     def answering() -> set[str]:
         return {httpx.post(url, json=body, timeout=10).headers["X-ManyEyes-Engine"] for _ in range(8)}
 
     eventually(lambda: answering() == {"emu-1"}, 20, what="the drained engine gets nothing")
-    status, said = manyeyes("resume", config, tmp_path, "emu-0")
+    status, said = host.manyeyes("resume", "emu-0")
     assert status == 0, said
     eventually(lambda: answering() == {"emu-0", "emu-1"}, 20, what="the resumed engine answers")
-    status, said = manyeyes("drain", config, tmp_path, "emu-9")
+    status, said = host.manyeyes("drain", "emu-9")
     assert (status, "emu-9" in said) == (2, True), said
 
 
-def test_https_and_keys_come_with_the_next_up_and_a_further_key_by_itself(config: Path, tmp_path: Path) -> None:
-    config.write_text(CONFIG.replace(f"port: {PORT}", f"port: {PORT}, tls: {{}}"))
+def test_https_and_keys_come_with_the_next_up_and_a_further_key_by_itself(host: Host) -> None:
+    host.config.write_text(CONFIG.replace(f"port: {PORT}", f"port: {PORT}, tls: {{}}"))
 
     def key(name: str) -> str:
-        command: list[str | Path] = [sys.executable, "-m", "manyeyes.cli", "key", "--config", config, name]
+        command: list[str | Path] = [sys.executable, "-m", "manyeyes.cli", "key", "--config", host.config, name]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     def asked(secret: str) -> int:
-        trusted = ssl.create_default_context(cafile=secrets(tmp_path) / "tls.crt")
+        trusted = ssl.create_default_context(cafile=host.secrets / "tls.crt")
         body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
         url, headers = f"https://localhost:{PORT}/v1/chat/completions", {"Authorization": f"Bearer {secret}"}
         return httpx.post(url, json=body, headers=headers, verify=trusted, timeout=10).status_code
@@ -156,32 +125,32 @@ def test_https_and_keys_come_with_the_next_up_and_a_further_key_by_itself(config
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     alice = key("alice")
-    status, said = make("up", config, tmp_path)
+    status, said = host.make("up")
     assert status == 0, said
     assert "is new and self-signed" in said
-    assert f"--cacert {secrets(tmp_path)}/tls.crt https://localhost:{PORT}/v1" in said
+    assert f"--cacert {host.secrets}/tls.crt https://localhost:{PORT}/v1" in said
     assert "keys: alice" in said
     assert (asked(alice), asked("another")) == (200, 401)
     before, bob = gateway(), key("bob")
     eventually(lambda: asked(bob) == 200, 30, what="the new key works")
-    status, said = make("up", config, tmp_path)
+    status, said = host.make("up")
     assert status == 0, said
     assert (asked(alice), asked(bob)) == (200, 200)
     assert gateway() == before
     assert "self-signed" not in said
 
 
-def test_a_broken_keys_file_is_told_and_nothing_is_started(config: Path, tmp_path: Path) -> None:
-    (tmp_path / "api-keys.yaml").write_text("keys: [{name: alice}, {name: bob, sha256: x}]\n")
-    status, said = make("up", config, tmp_path)
+def test_a_broken_keys_file_is_told_and_nothing_is_started(host: Host) -> None:
+    host.config.with_name("api-keys.yaml").write_text("keys: [{name: alice}, {name: bob, sha256: x}]\n")
+    status, said = host.make("up")
     assert status == 2
-    assert f"{tmp_path}/api-keys.yaml: keys[alice].sha256 is missing" in said
-    assert f"{tmp_path}/api-keys.yaml: keys[bob].sha256 wants 64 hexadecimal digits" in said
+    assert f"{host.config.parent}/api-keys.yaml: keys[alice].sha256 is missing" in said
+    assert f"{host.config.parent}/api-keys.yaml: keys[bob].sha256 wants 64 hexadecimal digits" in said
     assert left() == []
 
 
-def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path) -> None:
-    process = start(["make", "up", f"CONFIG={config}"], tmp_path)
+def test_ctrl_c_leaves_no_container_and_no_network(host: Host) -> None:
+    process = host.start("make", "up", f"CONFIG={host.config}")
     eventually(lambda: left(), 120, 0.05, "the first container or network")
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)
@@ -191,12 +160,12 @@ def test_ctrl_c_leaves_no_container_and_no_network(config: Path, tmp_path: Path)
     assert left() == []
 
 
-def test_a_port_in_use_is_one_line_and_nothing_is_started(config: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line_and_nothing_is_started(host: Host) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", PORT))
         taken.listen()
-        status, said = make("up", config, tmp_path)
+        status, said = host.make("up")
     assert status == 2
     assert f"port {PORT}: needed free, found taken" in said
     assert "gateway.port" in said
@@ -217,27 +186,25 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(config: Path, tmp_path
 def test_a_wrong_configuration_is_one_line_and_nothing_is_started(
     change: str, more: list[str], said: str, tmp_path: Path
 ) -> None:
-    tmp_path.chmod(0o755)
-    path = tmp_path / "cluster.yaml"
-    path.write_text(f"name: manyeyes-up\ngateway: {{port: {PORT}}}\nmonitoring: {{enabled: false}}\n{change}\n")
-    status, output = make("up", path, tmp_path, *more)
+    text = f"name: manyeyes-up\ngateway: {{port: {PORT}}}\nmonitoring: {{enabled: false}}\n{change}\n"
+    status, output = Host.in_folder(tmp_path, text).make("up", *more)
     assert status == 2, output
     assert any(one in output for one in said.split("|")), output
     assert "Traceback" not in output
     assert left() == []
 
 
-def test_a_configuration_that_containers_cannot_read_is_told_with_the_remedy(config: Path, tmp_path: Path) -> None:
-    config.chmod(0o600)
-    status, said = make("up", config, tmp_path)
+def test_a_configuration_that_containers_cannot_read_is_told_with_the_remedy(host: Host) -> None:
+    host.config.chmod(0o600)
+    status, said = host.make("up")
     assert status == 2
-    assert f"chmod -R a+rX {tmp_path}" in said
+    assert f"chmod -R a+rX {host.config.parent}" in said
     assert left() == []
 
 
-def test_doctor_prints_needed_and_found_and_changes_nothing(config: Path, tmp_path: Path) -> None:
+def test_doctor_prints_needed_and_found_and_changes_nothing(host: Host) -> None:
     before = (left(), sorted(path.name for path in ROOT.iterdir()))
-    status, said = make("doctor", config, tmp_path)
+    status, said = host.make("doctor")
     assert status == 0, said
     assert "needed" in said
     assert f"port {PORT}" in said

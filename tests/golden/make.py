@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.nginx.files import NO_KEYS, gateway_files

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli.render_commands import KUBERNETES_BY_HAND as BY_HAND
-from manyeyes.cli.render_commands import KUBERNETES_FOLDER as COMMITTED
+from manyeyes.cli.config_commands import KUBERNETES_BY_HAND as BY_HAND
+from manyeyes.cli.config_commands import KUBERNETES_FOLDER as COMMITTED
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.kubernetes.kustomize import tree

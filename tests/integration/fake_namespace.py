@@ -14,7 +14,7 @@ import yaml
 from manyeyes.config.loader import load
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, start_nginx
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.render.kubernetes import gateway
+from manyeyes.render.kubernetes import own_services
 from manyeyes.render.multi_node_clusters import clusters, multi_node_config
 from manyeyes.render.nginx.files import NO_KEYS, build_generation
 from manyeyes.render.nginx.naming import NginxPaths
@@ -39,7 +39,7 @@ class Namespace(LocalCluster):
         """As rendered for Kubernetes, with this host's ports and folders."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
         return replace(
-            gateway.places(cluster),
+            own_services.nginx_paths(cluster),
             controller="127.0.0.1",
             controller_http_port=self.ports["controller"],
             controller_syslog_port=self.ports["syslog"],
@@ -79,7 +79,7 @@ class Namespace(LocalCluster):
     def mount(self) -> None:
         """What is rendered for the gateway, as the kubelet mounts and replaces it: links into a folder behind one link."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
-        files = gateway.files(cluster, NO_KEYS, self.places)
+        files = own_services.generation_files(cluster, NO_KEYS, self.places)
         if self.by_srv:
             files["pools.conf"] = files["pools.conf"].replace(f":{self.dns.engine_port} max", " service=http max")
             files = build_generation({name: text for name, text in files.items() if not name.startswith("generation")})[

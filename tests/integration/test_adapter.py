@@ -163,23 +163,6 @@ def test_an_endpoint_that_does_not_stream_is_streamed_in_one_piece(behaved: Any)
         cluster.answers_from("captions", {"captioner"})
 
 
-def test_several_turns_and_pictures_go_into_the_prompt_by_the_documented_rule(behaved: Any) -> None:
-    cluster, endpoint = behaved
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QQ=="}}
-    other = {"type": "image_url", "image_url": {"url": "data:image/png;base64,Qg=="}}
-    messages = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}, other]},
-        {"role": "assistant", "content": "Cats."},
-        {"role": "user", "content": "Which colour?"},
-    ]
-    assert cluster.ask("captions", messages=messages).status_code == 200
-    assert endpoint.asked[-1]["input"] == {
-        "prompt": "Be brief.\n\nUser: What is it?\n\nAssistant: Cats.\n\nUser: Which colour?\n\nAssistant:",
-        "images": ["data:image/png;base64,QQ==", "data:image/png;base64,Qg=="],
-    }
-
-
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -279,9 +262,6 @@ def test_a_template_without_a_place_for_pictures_serves_a_pool_without_them(beha
     ("change", "expected", "words"),
     [
         ({"template": {"input": "no place"}}, (422, "invalid_request"), "{USER_PROMPT} in it"),
-        ({"template": '{"input": "{USER_PROMPT}"'}, (422, "invalid_request"), "a JSON document"),
-        ({"template": {"i": "{USER_PROMPT}", "t": "t={MODEL_TEMPERATURE}"}}, (422, "invalid_request"), "alone as a value"),
-        ({"template": {"i": "{USER_PROMT}"}}, (422, "invalid_request"), "not {USER_PROMT}"),
         ({"answer": "$.a["}, (422, "invalid_request"), "a JSONPath such as"),
         ({"headers": {"Host": "elsewhere"}}, (422, "invalid_request"), "belongs to the connection"),
         ({"headers": {"X-Two": "a\r\nX-Other: b"}}, (422, "invalid_request"), "headers"),

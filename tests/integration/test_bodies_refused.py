@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from tests.integration.scan.server import Modules, modules
 

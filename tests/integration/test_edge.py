@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.certificate import certificate

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.observability.log_format import ALWAYS, LEVELS

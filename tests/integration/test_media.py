@@ -147,8 +147,13 @@ async def test_the_second_request_of_a_connection_is_not_passed_on() -> None:
         assert out.connected == [f"{PUBLIC}:80"]
 
 
+DIGITS = b"CONNECT pictures.example.com:" + b"9" * 6000 + b" HTTP/1.1"
+
+
 @pytest.mark.parametrize(
-    "head", [b"POST http://pictures.example.com/ HTTP/1.1", b"GET /cat.png HTTP/1.1", b"\xff", b"CONNECT x HTTP/1.1"]
+    "head",
+    [b"POST http://pictures.example.com/ HTTP/1.1", b"GET /cat.png HTTP/1.1", b"\xff", b"CONNECT x HTTP/1.1", DIGITS],
+    ids=["post", "no host", "no text", "no port", "a port of thousands of digits"],
 )
 async def test_what_fetches_nothing_is_refused(head: bytes) -> None:
     async with way(Names([PUBLIC])) as out:
@@ -185,12 +190,4 @@ async def test_a_client_that_has_said_all_it_has_to_say_still_gets_the_whole_ans
         writer.write_eof()
         assert len(await asyncio.wait_for(reader.read(), 10)) == 200_000
         assert ended.is_set()
-        writer.close()
-
-
-async def test_a_port_of_thousands_of_digits_is_refused_and_the_proxy_goes_on() -> None:
-    async with way(Names([PUBLIC])) as out:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(out.url.rpartition(":")[2]))
-        writer.write(b"CONNECT pictures.example.com:" + b"9" * 6000 + b" HTTP/1.1\r\n\r\n")
-        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 400")
         writer.close()

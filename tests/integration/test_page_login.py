@@ -7,7 +7,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
 
-from manyeyes.config.users import set_password
+from manyeyes.config.credentials import set_password
 from manyeyes.devcluster.cluster import LocalCluster
 from tests.browser.webui_cluster import page_stand
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from webui.chat.completion_stream import ChatRequest

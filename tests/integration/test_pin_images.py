@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import pin_images
-from manyeyes.cli.errors import CliError
+from manyeyes.cli import upgrade
 from manyeyes.cli.images import provide
 from manyeyes.cli.required_images import RequiredImage
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 
@@ -108,7 +108,7 @@ def configured(folder: Path, at: str) -> Path:
 def test_tags_become_digests_and_everything_else_stays(tmp_path: Path) -> None:
     with registry() as at:
         file = configured(tmp_path, at)
-        pin_images.pin_images(file)
+        upgrade.pin_images(file)
         images = load(file).images
         assert images.nginx == f"{at}/nginx:1.30@{digest('nginx:1.30')}"
         assert images.python == f"{at}/python:3.11-slim@{digest('python:3.11-slim')}"
@@ -117,16 +117,16 @@ def test_tags_become_digests_and_everything_else_stays(tmp_path: Path) -> None:
         text = file.read_text()
         assert "# mine" in text
         assert "# the gateway" in text
-        pin_images.pin_images(file)  # what a tag stands for today, again
+        upgrade.pin_images(file)  # what a tag stands for today, again
         assert file.read_text() == text
 
 
 def test_without_a_registry_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pin_images, "digest_of", lambda reference: "")
+    monkeypatch.setattr(upgrade, "digest_of", lambda reference: "")
     file = configured(tmp_path, "127.0.0.1:9")
     before = file.read_text()
     with pytest.raises(CliError, match="no registry could be asked"):
-        pin_images.pin_images(file)
+        upgrade.pin_images(file)
     assert file.read_text() == before
 
 
@@ -136,6 +136,6 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     pinned = "nginx:1.30@sha256:" + "0" * 64
     monkeypatch.setattr("manyeyes.cli.images.required_images", lambda cluster: [RequiredImage(pinned, lambda: None)])
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
-    monkeypatch.setattr("manyeyes.cli.registries._pull", lambda reference: "")
+    monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: "")
     with pytest.raises(CliError, match="what is built here has another one"):
         provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, parse_keys
+from manyeyes.config.credentials import ApiKey, ApiKeys, KeysError, parse_keys
 from manyeyes.config.loader import ConfigError, parse
 from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.controller.registry.schemas import NewPool
 from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
-from manyeyes.render.nginx.upstreams import as_map, quoted
+from manyeyes.render.nginx.pools import as_map, quoted
 from tests.placed import placed
 
 HOSTILE = [

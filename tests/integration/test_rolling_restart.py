@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli.rolling.runner import EngineStatus, RestartFailed, restart
-from manyeyes.cli.rolling.state_machine import Observation, Phase, Restart, RestartTimes
+from manyeyes.cli.engine_restart import EngineStatus, Observation, Phase, Restart, RestartFailed, RestartTimes, restart
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli.archive import ArchiveMember, BackupInfo, BadArchive, checksum_file, read, write
+from manyeyes.cli.backup import ArchiveMember, BackupInfo, BadArchive, checksum_file, read_archive, write_archive
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def archive(tmp_path: Path) -> Path:
         path = tmp_path / "in" / name.replace("/", "-")
         path.write_text(text)
         members[name] = ArchiveMember(path, mode)
-    write(tmp_path / "one.tar.gz", BackupInfo("manyeyes", "2026-11-21"), members)
+    write_archive(tmp_path / "one.tar.gz", BackupInfo("manyeyes", "2026-11-21"), members)
     return tmp_path / "one.tar.gz"
 
 
 def test_what_was_written_is_read_back_with_its_modes(archive: Path, tmp_path: Path) -> None:
-    about, members = read(archive, tmp_path / "out")
+    about, members = read_archive(archive, tmp_path / "out")
     assert about == BackupInfo("manyeyes", "2026-11-21")
     assert members["secrets/admin.key"].path.read_text() == "me-admin-1"
     assert members["secrets/admin.key"].mode == 0o640
@@ -109,10 +109,10 @@ def test_an_archive_that_is_not_what_was_written_is_refused(
     if not with_sum:
         checksum_file(archive).unlink()
     with pytest.raises(BadArchive):
-        read(archive, tmp_path / "out")
+        read_archive(archive, tmp_path / "out")
     assert not (tmp_path.parent / "etc").exists()
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadArchive, match="no such file"):
-        read(tmp_path / "none.tar.gz", tmp_path / "out")
+        read_archive(tmp_path / "none.tar.gz", tmp_path / "out")

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import backup, doctor, env_file, pin_images, upgrade
-from manyeyes.cli.archive import ArchiveMember
-from manyeyes.cli.backup import restore
+from manyeyes.cli import backup, doctor, env_file, upgrade
+from manyeyes.cli.backup import ArchiveMember, Volumes, restore
 from manyeyes.cli.host_info import Docker
-from manyeyes.cli.volumes import Volumes
-from manyeyes.config import secret_files
-from manyeyes.config.keys import add_key, load_keys
+from manyeyes.config import checkout
+from manyeyes.config.credentials import add_key, load_keys, load_users, set_password
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory
-from manyeyes.config.users import load_users, set_password
 from tests.placed import placed
 
 CLUSTER = "pools: [{name: a, model: org/A}]\nengines: [{name: e, pool: a, flavour: emulated}]\n"
@@ -103,7 +100,7 @@ def test_what_root_makes_anew_in_a_users_folder_is_the_users(tmp_path: Path) -> 
     assert ((folder / ".env").stat().st_uid, mode(folder / ".env")) == (1234, 0o600)
     set_password(folder / "users.yaml", "alice", "correct horse")
     users = folder / "users.yaml"
-    assert (users.stat().st_uid, users.stat().st_gid, mode(users)) == (1234, secret_files.CONTAINER_USER, 0o640)
+    assert (users.stat().st_uid, users.stat().st_gid, mode(users)) == (1234, checkout.CONTAINER_USER, 0o640)
 
 
 def make_users(folder: Path) -> Path:
@@ -120,7 +117,7 @@ def make_keys(folder: Path) -> Path:
 def test_new_users_and_keys_are_closed_to_others_and_open_to_their_container(tmp_path: Path, make: object) -> None:
     path = make(tmp_path)  # type: ignore[operator]
     assert not mode(path) & 0o007
-    assert secret_files.is_readable_by_containers(path)
+    assert checkout.is_readable_by_containers(path)
 
 
 @pytest.mark.parametrize("given", [0o600, 0o640])
@@ -138,10 +135,10 @@ def test_roots_own_closed_file_is_given_to_the_containers_user_and_keeps_its_mod
     path = make_users(tmp_path)
     os.chown(path, 0, 0)
     path.chmod(0o600)
-    assert not secret_files.is_readable_by_containers(path)
-    secret_files.grant_container_access(path)
-    assert (path.stat().st_uid, mode(path)) == (secret_files.CONTAINER_USER, 0o600)
-    assert secret_files.is_readable_by_containers(path)
+    assert not checkout.is_readable_by_containers(path)
+    checkout.grant_container_access(path)
+    assert (path.stat().st_uid, mode(path)) == (checkout.CONTAINER_USER, 0o600)
+    assert checkout.is_readable_by_containers(path)
 
 
 def checks(config: Path) -> dict[str, doctor.Check]:
@@ -168,18 +165,18 @@ def test_doctor_tells_of_a_users_file_that_the_page_cannot_read_and_never_to_ope
     assert checks(config)["mounted files"].remedy.endswith(f" && chmod o-rwx {path}")
 
 
-@pytest.mark.parametrize("module", [upgrade, pin_images])
+@pytest.mark.parametrize("command", ["upgrade", "pin-images"])
 def test_a_configuration_that_is_written_anew_keeps_its_mode(
-    tmp_path: Path, module: object, never_open: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: str, never_open: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "cluster.yaml"
     config.write_text(CLUSTER)
     config.chmod(0o640)
-    if module is upgrade:
+    if command == "upgrade":
         upgrade._write(config, CLUSTER + "images: {vllm_cpu: v/v:2}\n")
     else:
-        monkeypatch.setattr(pin_images, "digest_of", lambda reference: "sha256:" + "0" * 64)
-        pin_images.pin_images(config)
+        monkeypatch.setattr(upgrade, "digest_of", lambda reference: "sha256:" + "0" * 64)
+        upgrade.pin_images(config)
     assert mode(config) == 0o640
     assert never_open == [0o640]
     assert load(config).images.vllm_cpu != placed(CLUSTER).images.vllm_cpu

@@ -82,7 +82,7 @@ def test_a_program_whose_packages_are_missing_says_what_installs_them(monkeypatc
 def test_the_admin_key_never_goes_to_a_cluster_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr("os.execve", lambda program, words, environment: started.append((words, environment)))
-    monkeypatch.setattr("manyeyes.cli.admin_key.read", lambda: "secret")
+    monkeypatch.setattr("manyeyes.cli.secrets.read_admin_key", lambda: "secret")
     monkeypatch.delenv("MANYEYES_ADMIN_KEY", raising=False)
     loadtest = next(program for program in PROGRAMS if program.command == "loadtest")
     run_program(loadtest, ["--users=2"])

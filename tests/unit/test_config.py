@@ -9,6 +9,9 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, HostGpu, Inventory, PlacementError, distribute, place_engines
+from manyeyes.config.scaling import Keep
+from manyeyes.render.compose_env import compose_env
+from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "pools: [{name: a, model: org/A}, {name: r, model: m, remote: {url: 'https://api.example.com/v1'}}]\n"
@@ -30,6 +33,7 @@ def gpus(count: int, memory_gb: float = 24) -> Inventory:
 )
 def test_every_shipped_configuration_is_right(path: Path) -> None:
     place_engines(load(path), DEFAULT_INVENTORY)
+    assert {pool.media.images_per_prompt for pool in load(path).pools} == {16}, "the pictures of a long chat"
 
 
 @pytest.mark.parametrize(
@@ -206,8 +210,146 @@ def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_witho
     assert [route.pool for route in place_engines(parse(CHAIN + engines), DEFAULT_INVENTORY).routes] == ["c", "d"]
 
 
+SCALING = [
+    (
+        """
+        pools: [{name: a, model: m, scaling: {min: 3, max: 5, keep: [{engines: 4}]}}]
+        engines: [{name: a-0, pool: a, gpus: [0]}, {name: a-1, pool: a, gpus: [1]}]
+        """,
+        [
+            "pools[a].scaling.max is 5, but the pool has 2 engines",
+            "pools[a].scaling.min is 3, but the pool has 2 engines",
+            "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
+        ],
+    ),
+    ("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]", ["pools[a].scaling.min 3 exceeds max 2"]),
+    (
+        """
+        pools: [{name: a, model: m, scaling: {actuator: sleep, target: {gpu: 0.7}}}]
+        engines: [{name: a-0, pool: a, flavour: cpu}]
+        """,
+        [
+            "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
+            "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
+        ],
+    ),
+    (
+        """
+        pools:
+          - {name: a, model: m, scaling: {}}
+          - {name: b, model: n, remote: {url: "https://api.example.com/v1"}, scaling: {actuator: sleep}}
+        controller: {containers: false}
+        """,
+        [
+            "pools[a].scaling.actuator is containers, so controller.containers must be true",
+            "pools[b].scaling has no engines to start or stop: the pool is remote",
+        ],
+    ),
+    (
+        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]",
+        [
+            "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
+            "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), SCALING)
+def test_scaling_that_cannot_be_is_told_with_every_reason(text: str, said: list[str]) -> None:
+    assert problems(text) == said
+
+
+def test_a_time_without_quotes_is_what_it_looks_like() -> None:
+    cluster = parse("pools: [{name: a, model: m, scaling: {keep: [{engines: 1, begin: 08:00, end: 18:30}]}}]")
+    scaling = cluster.pools[0].scaling
+    assert scaling is not None
+    assert scaling.keep == (Keep(engines=1, begin="08:00", end="18:30"),)
+
+
+PAIR = """
+pools:
+  - {{name: a, model: m, scaling: {a}}}
+  - {{name: b, model: n, scaling: {b}}}
+engines:
+  - {{name: a-0, pool: a, gpus: [0]}}
+  - {{name: a-1, pool: a, gpus: [1]}}
+  - {{name: b-0, pool: b, gpus: [2]}}
+  - {{name: b-1, pool: b, gpus: [{gpu}], instead_of: {other}}}
+"""
+
+
+def test_two_engines_may_have_one_gpu_when_one_runs_instead_of_the_other() -> None:
+    parse(PAIR.format(a="{}", b="{}", gpu=1, other="a-1"))
+
+
 @pytest.mark.parametrize(
-    "path", [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))], ids=lambda p: p.stem
+    ("a", "b", "gpu", "other", "said"),
+    [
+        ("null", "{}", 1, "a-1", "wants pools[a].scaling with the actuator containers"),
+        ("{}", "{actuator: sleep}", 1, "a-1", "wants pools[b].scaling with the actuator containers"),
+        ("{}", "{}", 0, "a-1", "may only take GPUs of that one"),
+        ("{}", "{}", 1, "nobody", "is 'nobody', which is not another engine"),
+        ("{}", "{}", 2, "b-0", "of the same pool"),
+        ("{min: 2}", "{}", 1, "a-1", "but the pool has 1 engine that no other pool may take the GPU of"),
+    ],
 )
-def test_every_shipped_pool_takes_the_pictures_of_a_long_chat(path: Path) -> None:
-    assert {pool.media.images_per_prompt for pool in load(path).pools} == {16}
+def test_a_pair_that_cannot_work_is_refused(a: str, b: str, gpu: int, other: str, said: str) -> None:
+    found = problems(PAIR.format(a=a, b=b, gpu=gpu, other=other))
+    assert any(said in problem for problem in found), found
+
+
+def test_without_instead_of_the_gpu_is_taken_twice() -> None:
+    text = PAIR.format(a="{}", b="{}", gpu=1, other="a-1").replace(", instead_of: a-1", "")
+    assert problems(text) == ["engines[a-1] and engines[b-1] both take all of GPU 1"]
+
+
+ENDPOINT = "endpoint: {url: 'https://h/x', template: {p: '{USER_PROMPT}', i: ['{IMAGE_URL}']}, answer: $.a}"
+POOL = "pools: [{name: a, model: m, media: {images_per_prompt: 1, videos_per_prompt: 0}}]\n"
+
+
+AT = "address: 'adapter:9100'"
+WITHOUT_PICTURES = ENDPOINT.replace(", i: ['{IMAGE_URL}']", "")
+
+
+@pytest.mark.parametrize(
+    ("engines", "said"),
+    [
+        ([f"gpus: [0], {ENDPOINT}"], "engines[x0] has an endpoint, so it wants the adapter's address, such as adapter:9100"),
+        ([f"address: 'adapter:80', {ENDPOINT}"], "engines[x0].address wants a port of the adapter, 9100 to 9163, found 80"),
+        ([f"{AT}, {ENDPOINT}"] * 2, "engines[x0] and engines[x1] have endpoints at the same address adapter:9100; each wants its own"),
+        ([f"{AT}, {WITHOUT_PICTURES}"], "give it a pool with media.images_per_prompt 0"),
+    ],
+)  # fmt: skip
+def test_an_endpoint_has_a_port_of_the_adapter_and_a_pool_that_takes_what_it_takes(
+    engines: list[str], said: str
+) -> None:
+    listed = ", ".join(f"{{name: x{number}, pool: a, {engine}}}" for number, engine in enumerate(engines))
+    [found] = problems(f"{POOL}engines: [{listed}]")
+    assert found.endswith(said)
+
+
+def test_an_endpoint_takes_no_videos_and_its_path_and_template_are_told_by_their_places() -> None:
+    assert problems(f"pools: [{{name: a, model: m}}]\nengines: [{{name: x, pool: a, {AT}, {ENDPOINT}}}]") == [
+        "engines[x] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
+    ]
+    wrong = ENDPOINT.replace("$.a", "'$.a['").replace("{USER_PROMPT}", "{PROMPT}")
+    found = problems(f"{POOL}engines: [{{name: x, pool: a, {AT}, {wrong}}}]")
+    assert [problem.split(" wants ")[0] for problem in found] == [
+        "engines[x].endpoint.template", "engines[x].endpoint.answer",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "adapter", "runs"),
+    [
+        (ENDPOINT, "{}", True),
+        ("flavour: emulated", "{}", False),
+        ("flavour: emulated", "{enabled: true}", True),
+        (ENDPOINT, "{enabled: false}", False),
+    ],
+)
+def test_the_adapter_runs_where_there_is_an_endpoint_or_it_is_wanted(engine: str, adapter: str, runs: bool) -> None:
+    cluster = placed(f"{POOL}engines: [{{name: x, pool: a, address: 'adapter:9100', {engine}}}]\nadapter: {adapter}\n")
+    assert cluster.starts_adapter is runs
+    assert f"ADAPTER_REPLICAS={int(runs)}\n" in compose_env(cluster, Path("config/c.yaml"), Path("r"), {})

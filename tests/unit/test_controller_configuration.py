@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.controller.config_sync.config_files import ConfigTexts, InvalidConfiguration, UnreadableFile, validate
 
 CONFIG = Path("config/cluster.yaml")

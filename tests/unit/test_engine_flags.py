@@ -23,9 +23,9 @@ def value(of: list[str], name: str) -> str:
 
 @pytest.mark.parametrize(
     ("memory", "sequences", "batched"),
-    [(16, 24, 4096), (24, 48, 4096), (48, 128, 8192), (80, 256, 8192), (141, 512, 8192)],
+    [(8, 12, 4096), (16, 24, 4096), (24, 48, 4096), (47.5, 128, 8192), (80, 256, 8192), (141, 512, 8192)],
 )
-def test_more_gpu_memory_runs_more_requests_at_once(memory: int, sequences: int, batched: int) -> None:
+def test_more_gpu_memory_runs_more_requests_at_once(memory: float, sequences: int, batched: int) -> None:
     found = flags(engine=f"gpus: [0], gpu_memory_gb: {memory}")
     assert value(found, "--max-num-seqs") == str(sequences)
     assert value(found, "--max-num-queued-reqs") == str(2 * sequences)

@@ -9,7 +9,6 @@ import pytest
 from manyeyes.cli import backup, env_file, process, started_services
 from manyeyes.cli.__main__ import run
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
 from manyeyes.config.loader import ConfigError
 
@@ -133,11 +132,3 @@ def test_a_program_in_a_folder_that_cannot_be_read_is_not_there(monkeypatch: pyt
 
     monkeypatch.setattr("manyeyes.cli.process.subprocess.Popen", refuse)
     assert not process.succeeds(["anything"])
-
-
-def test_trouble_is_raised_where_commands_need_a_cluster_and_docker_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    docker(tmp_path, monkeypatch, CLOSED)
-    with pytest.raises(CliError, match="the cluster may run"):
-        Compose("mine").must_run()

@@ -9,10 +9,9 @@ import pytest
 
 from manyeyes.cli import readiness, start_failure, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.start_failure import OUT_OF_MEMORY, remedy, root_cause
-from manyeyes.cli.terminal import Step
+from manyeyes.cli.terminal import CliError, Step
 from tests.placed import placed
 
 LOGS = sorted((Path(__file__).parent / "engine_logs").glob("*.log"))
@@ -28,20 +27,21 @@ class Fake(Compose):
 
     def __init__(self, states: dict[str, str], logs: dict[str, str]) -> None:
         self.project, self.states, self.said = "p", states, logs
-        self.calls: list[tuple[str, ...]] = []
+        self.ended = {"OOMKilled": False, "ExitCode": 1}
 
     def containers(self) -> list[dict[str, Any]]:
-        return [{"Service": name, "State": state, "Names": f"p-{name}-1"} for name, state in self.states.items()]
+        return [{"Service": name, "State": state} for name, state in self.states.items()]
+
+    def inspect(self, service: str) -> list[dict[str, Any]]:
+        return [{"State": self.ended, "RestartCount": readiness.RESTARTS_THAT_ARE_TOO_MANY}]
 
     def __call__(self, *arguments: str, **more: object) -> str:
-        self.calls.append(arguments)
         return self.said.get(arguments[-1], "") if arguments[0] == "logs" else ""
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(start_failure, "FOLDER", tmp_path / "logs")
-    monkeypatch.setattr(start_failure, "run", lambda *arguments, **more: "false 1\n")
     return tmp_path / "logs"
 
 
@@ -89,12 +89,11 @@ def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -
     assert "PermissionError: [Errno 13] /state" in said
 
 
-@pytest.mark.parametrize("ended", ["true 137", "false 137", "true 1"])
-def test_a_process_that_linux_ended_for_memory_is_told(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_failure, "run", lambda *arguments, **more: f"{ended}\n")
-    [said] = start_failure.explained(
-        Fake({"gpu-0": "restarting"}, {"gpu-0": "Loading weights"}), "gpu-0", "it ended"
-    ).problems
+@pytest.mark.parametrize(("killed", "code"), [(True, 137), (False, 137), (True, 1)])
+def test_a_process_that_linux_ended_for_memory_is_told(killed: bool, code: int) -> None:
+    compose = Fake({"gpu-0": "restarting"}, {"gpu-0": "Loading weights"})
+    compose.ended = {"OOMKilled": killed, "ExitCode": code}
+    [said] = start_failure.explained(compose, "gpu-0", "it ended").problems
     assert OUT_OF_MEMORY in said
     assert "memory_gb" in said
 
@@ -125,7 +124,6 @@ def test_logs_that_cannot_be_read_hide_no_failure() -> None:
 
 def waited(compose: Fake, states: dict[str, str], monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60) -> Step:
     monkeypatch.setattr(readiness, "engine_states", lambda cluster: states)
-    monkeypatch.setattr(readiness, "_restarts", lambda container: readiness.RESTARTS_THAT_ARE_TOO_MANY)
     current = Step("starting engines")
     readiness.wait_until_up(CLUSTER, compose, current, deadline_s, {"gpu-0", "gpu-1", "gpu-2"})
     return current

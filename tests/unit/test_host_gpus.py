@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import doctor, gpu_discovery, host_info
-from manyeyes.cli.errors import CliError
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.render.compose_engines import engines_yaml
@@ -191,6 +191,14 @@ def test_nvidia_smi_that_fails_is_told_in_its_own_words_and_is_not_no_gpu(
         taken()
     assert said in str(caught.value)
     assert "FLAVOUR=cpu" in str(caught.value)
+
+
+def test_gpus_are_read_from_nvidia_smi(host: Host) -> None:
+    host.smi("0, GPU-aa, NVIDIA GeForce RTX 4090, 24564\n1, GPU-bb, NVIDIA GB10, [N/A]\n")
+    assert host_info.gpus() == (
+        HostGpu(index=0, uuid="GPU-aa", name="NVIDIA GeForce RTX 4090", memory_gb=24.0),
+        HostGpu(index=1, uuid="GPU-bb", name="NVIDIA GB10", memory_gb=24.0),
+    )
 
 
 def test_a_gpu_on_the_pci_bus_counts_as_one(host: Host) -> None:

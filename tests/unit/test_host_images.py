@@ -1,74 +1,70 @@
-"""Which image is pulled, which is built, and which is refused: with a `docker` on the PATH that notes what it is asked for."""
+"""Which image is pulled, which is built, and which is refused: with a stand-in for Docker's engine."""
 
-import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from docker.errors import APIError, ImageNotFound
 
-from manyeyes.cli import images, required_images, upgrade
+from manyeyes.cli import docker_api, images, required_images, upgrade
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.images import provide
-from manyeyes.cli.registries import registry_of
+from manyeyes.cli.images import provide, registry_of
+from manyeyes.cli.terminal import CliError
+from manyeyes.cli.upgrade import with_image
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.gateway import Images
-from manyeyes.config.loader import load
+from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed
 
 ENGINE = {"cuda": "gpus: [0]", "cpu": "flavour: cpu", "emulated": "flavour: emulated"}
-NOT_FOUND = "Error response from daemon: manifest for {image} not found: manifest unknown: manifest unknown"
-DENIED = "Error response from daemon: pull access denied for {image}, repository does not exist or may require 'docker login'"
-TOO_MANY = "Error response from daemon: toomanyrequests: You have reached your unauthenticated pull rate limit"
-NO_WAY = 'Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host'
-SCRIPT = r"""#!/usr/bin/env python3
-import json, pathlib, re, sys
-folder = pathlib.Path(__file__).parent
-state = json.loads((folder / "state.json").read_text())
-asked = sys.argv[1:]
-if asked[:2] == ["image", "inspect"]:
-    labels = state["local"].get(asked[2])
-    if labels is None:
-        sys.exit(f"Error response from daemon: No such image: {asked[2]}")
-    print(json.dumps([{"Config": {"Labels": labels}}]))
-elif asked[0] == "pull":
-    with (folder / "pulled").open("a") as file:
-        print(asked[1], file=file)
-    for pattern, said in state["refused"]:
-        if re.search(pattern, asked[1]):
-            sys.exit(said.format(image=asked[1]))
-elif asked[0] == "build":
-    with (folder / "built").open("a") as file:
-        print(asked[asked.index("-t") + 1], file=file)
-else:
-    sys.exit(f"not known here: {asked}")
+NOT_FOUND = "manifest for {image} not found: manifest unknown: manifest unknown"
+DENIED = "pull access denied for {image}, repository does not exist or may require 'docker login'"
+TOO_MANY = "toomanyrequests: You have reached your unauthenticated pull rate limit"
+NO_WAY = 'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host'
+SCRIPT = """#!/bin/sh
+[ "$1" = build ] && shift && while [ "$1" != -t ]; do shift; done && echo "$2" >> "${0%/*}/built"
 """
 
 
 class Docker:
-    """What is on this host, what registries say, and what was done."""
+    """What is on this host, what registries say, and what was done: the SDK's client, and a program `docker` that notes what it builds."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.built = folder / "built"
         self.local: dict[str, dict[str, str]] = {name: {} for name in required_images.BASES.values()}
         self.refused: list[tuple[str, str]] = []
-        self.keep()
+        self.pulled: list[str] = []
+        self.api = self.images = self
 
-    def keep(self) -> None:
-        (self.folder / "state.json").write_text(json.dumps({"local": self.local, "refused": self.refused}))
+    def close(self) -> None:
+        pass
 
     def refuses(self, *rules: tuple[str, str]) -> None:
         self.refused = list(rules)
-        self.keep()
 
     def has(self, image: str, **labels: str) -> None:
         self.local[image] = labels
-        self.keep()
 
-    def asked(self, what: str) -> list[str]:
-        file = self.folder / what
-        return file.read_text().split() if file.exists() else []
+    def get(self, image: str) -> SimpleNamespace:
+        if image not in self.local:
+            raise ImageNotFound(f"No such image: {image}")
+        return SimpleNamespace(labels=self.local[image])
+
+    def pull(self, image: str, stream: bool, decode: bool) -> Iterator[dict[str, object]]:
+        self.pulled.append(image)
+        for pattern, said in self.refused:
+            if re.search(pattern, image):
+                if said is NOT_FOUND:  # told in the answer's status, the others in its stream
+                    raise APIError("404 Client Error", explanation=said.format(image=image))
+                yield {"error": said.format(image=image)}
+        yield {"status": "Downloading", "id": "layer", "progressDetail": {"current": 1e6, "total": 2e6}}
+
+    def has_built(self) -> list[str]:
+        return self.built.read_text().split() if self.built.exists() else []
 
 
 @pytest.fixture
@@ -77,7 +73,9 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     program.write_text(SCRIPT)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return Docker(tmp_path)
+    host = Docker(tmp_path)
+    monkeypatch.setattr("docker.client.DockerClient.from_env", lambda **_: host)
+    return host
 
 
 def text(flavour: str = "emulated", more: str = "monitoring: {enabled: false}\n") -> str:
@@ -123,7 +121,7 @@ def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
     assert f"It is not built here: this project builds {getattr(Images(), key)} only." in said
     if pull:
         assert why.format(image=image) in said
-    assert docker.asked("built") == []
+    assert docker.has_built() == []
 
 
 def test_the_pinned_versions_are_built_where_no_registry_is_in_reach(docker: Docker) -> None:
@@ -141,10 +139,18 @@ def test_docker_hubs_own_name_for_a_pinned_image_is_the_same_image(docker: Docke
     assert "docker.io/library/nginx:1.30" in outcome.built
 
 
+def test_a_pull_tells_how_much_has_come_and_a_refusal_is_dockers_own_sentence(docker: Docker) -> None:
+    told: list[str] = []
+    docker_api.pull_image("nginx:1.30", told.append)
+    assert told == ["1 of 2 MB"]
+    with pytest.raises(CliError, match=r"^Docker: No such image: none:1$"), docker_api.docker_client() as client:
+        client.images.get("none:1")
+
+
 def test_an_image_that_can_be_pulled_is_pulled_whatever_its_tag(docker: Docker) -> None:
     outcome = provide(placed(asking_for("nginx", "nginx:9.99")))
     assert "nginx:9.99" in outcome.pulled
-    assert "nginx:9.99" not in docker.asked("built")
+    assert "nginx:9.99" not in docker.has_built()
 
 
 def test_the_image_for_gpus_is_built_only_when_that_is_asked_for(docker: Docker) -> None:
@@ -152,7 +158,7 @@ def test_the_image_for_gpus_is_built_only_when_that_is_asked_for(docker: Docker)
     with pytest.raises(CliError, match="toomanyrequests") as caught:
         provide(placed(text("cuda")))
     assert "`make images` builds it here" in str(caught.value)
-    assert docker.asked("built") == []
+    assert docker.has_built() == []
     assert Images().vllm_cuda in provide(placed(text("cuda")), pull=False).built
 
 
@@ -173,7 +179,7 @@ def test_one_registrys_refusal_is_no_other_registrys(docker: Docker) -> None:
 def test_a_registry_that_refuses_is_not_asked_for_the_next_image(docker: Docker, why: str) -> None:
     docker.refuses(("", why))
     provide(placed(text("emulated", "")))
-    assert len([one for one in docker.asked("pulled") if registry_of(one) == "docker.io"]) == 1
+    assert len([one for one in docker.pulled if registry_of(one) == "docker.io"]) == 1
 
 
 def test_an_image_that_a_registry_does_not_have_says_nothing_of_its_others(docker: Docker) -> None:
@@ -199,7 +205,7 @@ def test_an_image_of_another_program_under_our_name_is_kept_and_told(
     docker.has(name, maintainer="somebody")
     outcome = provide(placed(text()))
     assert name in outcome.present
-    assert name not in docker.asked("built")
+    assert name not in docker.has_built()
     assert f"{name} is on this host and was not built by ManyEyes" in capsys.readouterr().out
 
 
@@ -225,9 +231,33 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
     with pytest.raises(CliError, match=f"Image {image}: could not be pulled"):
         upgrade.upgrade(config, image)
     assert config.read_text() == text("cpu")
-    assert (touched, docker.asked("built")) == ([], [])
+    assert (touched, docker.has_built()) == ([], [])
 
 
 def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
     lines = (ROOT / "docker/vllm-cuda/Dockerfile").read_text().splitlines()
     assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines
+
+
+POOLS = "# mine\npools:\n  - {name: a, model: m}  # the one\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ("", "\nimages:\n  vllm_cuda: v/v:2\n"),
+        ("images:\n  vllm_cuda: v/v:1  # pinned\n  nginx: nginx:1.30\n", "images:\n  vllm_cuda: v/v:2  # pinned\n  nginx: nginx:1.30\n"),
+        ("images:\n  nginx: nginx:1.30\n", "images:\n  vllm_cuda: v/v:2\n  nginx: nginx:1.30\n"),
+        ("images: {nginx: nginx:1.30}\n", "images: {vllm_cuda: v/v:2, nginx: nginx:1.30}\n"),
+        ('images: {"vllm_cuda": "v/v:1"}\n', 'images: {"vllm_cuda": v/v:2}\n'),
+    ],
+)  # fmt: skip
+def test_only_the_image_changes(images: str, expected: str) -> None:
+    text = with_image(POOLS + images, Path("c.yaml"), "vllm_cuda", "v/v:2")
+    assert text == POOLS + expected
+    assert parse(text).images.vllm_cuda == "v/v:2"
+
+
+def test_an_image_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"images\.vllm_cuda"):
+        with_image(POOLS, Path("c.yaml"), "vllm_cuda", "not an image")

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.cli import started_services
-from manyeyes.cli.rolling import replacement
-from manyeyes.cli.rolling.runner import EngineStatus
+from manyeyes.cli import engine_containers, started_services
+from manyeyes.cli.engine_restart import EngineStatus
 from manyeyes.config.placement import PlacedCluster
 from tests.placed import placed
 
@@ -35,14 +34,15 @@ class Host:
             yaml.safe_dump({"services": {**services, "g-0": {"labels": {}}, "g-1": {"labels": {}}}})
         )
         started_services.record(folder, services)
-        monkeypatch.setattr(replacement, "ROOT", folder)
-        monkeypatch.setattr(replacement, "run", self.run)
+        monkeypatch.setattr(engine_containers, "ROOT", folder)
+        monkeypatch.setattr("docker.client.DockerClient.from_env", lambda **_: self)
+        self.api, self.close = self, lambda: None
         monkeypatch.setattr(
-            "manyeyes.cli.controller_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
+            "manyeyes.cli.gateway_client.drain", lambda compose, cluster, name, reason: self.note(f"drain {name}")
         )
         monkeypatch.setattr("manyeyes.cli.readiness.wait_until_up", self.comes_up)
-        monkeypatch.setattr(replacement, "EngineContainers", lambda cluster, compose: self)
-        monkeypatch.setattr(replacement, "restart_times", lambda cluster: Times())
+        monkeypatch.setattr(engine_containers, "EngineContainers", lambda cluster, compose: self)
+        monkeypatch.setattr(engine_containers, "restart_times", lambda cluster: Times())
         self.folder = folder
 
     def __call__(self, *arguments: str) -> str:
@@ -64,14 +64,16 @@ class Host:
         return str(self.cluster.network.subnet)
 
     def containers(self) -> list[dict[str, str]]:
-        return [{"Service": name, "ID": name} for name in self.up]
+        return [{"Service": name, "Id": name} for name in self.up]
 
-    def run(self, command: Sequence[str], timeout_s: float) -> str:
-        if command[1] == "rm":
-            self.note(f"end {command[2]}")
-            self.up.remove(command[2])
-            self.least_up = min(self.least_up, len(self.up))
-        return ""
+    def stop(self, container: str) -> None:
+        self.note(f"stop {container}")
+
+    def remove_container(self, container: str) -> None:
+        assert self.done[-1] == f"stop {container}"
+        self.done[-1] = f"end {container}"
+        self.up.remove(container)
+        self.least_up = min(self.least_up, len(self.up))
 
 
 class Times:
@@ -85,9 +87,9 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: Sequence[str] = ()
 
 def test_each_new_engine_is_up_before_an_old_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here: Any = host(tmp_path, monkeypatch)
-    old = replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1", "gateway"})
+    old = engine_containers.engines_to_replace(here.cluster, here, {"e-0", "e-1", "gateway"})
     assert old == ["e-0", "e-1"]
-    replacement.replace(here.cluster, here, ["g-0", "g-1"], old)
+    engine_containers.replace(here.cluster, here, ["g-0", "g-1"], old)
     assert here.done == ["start g-0", "drain e-0", "end e-0", "start g-1", "drain e-1", "end e-1"]
     assert here.least_up == 2
     assert set(started_services.services(tmp_path)) == {"g-0", "g-1"}
@@ -97,7 +99,7 @@ def test_an_engine_on_the_same_gpu_ends_first_and_the_others_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: Any = host(tmp_path, monkeypatch, gpus=("0", "1"))
-    replacement.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
+    engine_containers.replace(here.cluster, here, ["g-0", "g-1"], ["e-0", "e-1"])
     assert here.done == ["drain e-0", "end e-0", "start g-0", "drain e-1", "end e-1", "start g-1"]
     assert here.least_up == 1
 
@@ -107,4 +109,4 @@ def test_engines_that_move_to_another_network_are_not_replaced_one_by_one(
 ) -> None:
     here: Any = host(tmp_path, monkeypatch)
     here.subnet = lambda: "10.9.0.0/24"
-    assert replacement.engines_to_replace(here.cluster, here, {"e-0", "e-1"}) == []
+    assert engine_containers.engines_to_replace(here.cluster, here, {"e-0", "e-1"}) == []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from manyeyes.cli.rolling.state_machine import Action, Observation, Phase, Restart, RestartTimes, next_step
+from manyeyes.cli.engine_restart import Action, Observation, Phase, Restart, RestartTimes, next_step
 
 RULES = RestartTimes(leave_s=5, finish_s=60, stop_s=20, start_s=600)
 

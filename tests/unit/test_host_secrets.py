@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import certificate, doctor, first_request, host_info, secrets
+from manyeyes.cli import doctor, host_info, readiness, secrets
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.invocation import DEFAULT_CONFIG
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.cli.terminal import CliError
+from manyeyes.config import checkout
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import Inventory, place_engines
 from tests.placed import placed
@@ -83,7 +85,7 @@ def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
 
 
 def make(text: str = TLS) -> None:
-    certificate.ensure(place_engines(parse(text + ENGINES), EMULATED))
+    secrets.ensure_certificate(place_engines(parse(text + ENGINES), EMULATED))
 
 
 def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder: Path) -> None:
@@ -125,8 +127,8 @@ def test_with_tls_a_self_signed_pair_is_made_that_only_the_folders_group_can_rea
     crt, key = folder / "tls.crt", folder / "tls.key"
     assert (crt.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o644, 0o640)
     assert sorted(path.name for path in folder.iterdir()) == ["tls.crt", "tls.key"]
-    assert certificate.is_self_signed(crt)
-    assert not certificate.has_expired(crt)
+    assert secrets.is_self_signed(crt)
+    assert not secrets.has_expired(crt)
     said = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", crt], capture_output=True, text=True).stdout
     for name in ("DNS:localhost", "DNS:eyes", "IP Address:127.0.0.1", "IP Address:10.1.2.3", "CA:FALSE"):
         assert name in said
@@ -174,7 +176,7 @@ def signed_by_somebody(folder: Path, name: str) -> None:
 
 
 def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
-    first_request.show(place_engines(parse(text + ENGINES), EMULATED), keys, DEFAULT_CONFIG, grafana=False)
+    readiness.print_next_steps(place_engines(parse(text + ENGINES), EMULATED), keys, DEFAULT_CONFIG, grafana=False)
     return capsys.readouterr().out
 
 
@@ -221,6 +223,41 @@ pools:
 
 
 def test_the_group_that_the_gateway_is_given_is_the_folders(folder: Path) -> None:
-    assert secrets.group() == folder.stat().st_gid
+    assert checkout.secrets_group() == folder.stat().st_gid
     shutil.rmtree(folder)
-    assert secrets.group() == secrets.GATEWAY_USER
+    assert checkout.secrets_group() == secrets.GATEWAY_USER
+
+
+def test_it_is_random_closed_to_others_and_not_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = set()
+    for _ in range(3):
+        (folder / "admin.key").unlink(missing_ok=True)
+        secrets.ensure_admin_key(DEFAULT_CONFIG)
+        keys.add(secrets.read_admin_key())
+    assert len(keys) == 3
+    assert all(len(key) >= 40 for key in keys)
+    assert (folder / "admin.key").stat().st_mode & 0o777 == 0o640
+    said = capsys.readouterr().out
+    assert "manyeyes admin-key" in said
+    assert not any(key in said for key in keys)
+
+
+def test_one_that_is_there_stays(folder: Path) -> None:
+    (folder / "admin.key").write_text("chosen-by-the-operator\n")
+    secrets.ensure_admin_key(DEFAULT_CONFIG)
+    assert secrets.read_admin_key() == "chosen-by-the-operator"
+
+
+def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("")
+    monkeypatch.setenv("SECRETS_DIR", str(folder / "file"))
+    secrets.ensure_admin_key(DEFAULT_CONFIG)
+    assert "no admin key could be made" in capsys.readouterr().out
+
+
+def test_without_one_the_command_says_who_makes_it(folder: Path) -> None:
+    with pytest.raises(CliError) as trouble:
+        secrets.read_admin_key()
+    assert "`make up` makes one" in trouble.value.problems[0]

@@ -8,11 +8,10 @@ import yaml
 
 from manyeyes.cli import started_services, up
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
-from manyeyes.cli.rolling.command import left_out, render_engines
-from manyeyes.cli.rolling.engine_containers import restart_times
-from manyeyes.cli.rolling.runner import EngineStatus, LeftOutOfRotation, RestartFailed, restart
-from manyeyes.cli.rolling.state_machine import RestartTimes
+from manyeyes.cli.engine_containers import restart_times
+from manyeyes.cli.engine_restart import EngineStatus, LeftOutOfRotation, RestartFailed, RestartTimes, restart
+from manyeyes.cli.rolling_restart import left_out, render_engines
+from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
 from manyeyes.render.compose_engines import engines_yaml

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from manyeyes.cli import started_services
-from manyeyes.config import hosts
+from manyeyes.config import fields
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import PlacedCluster
@@ -39,7 +39,7 @@ from manyeyes.controller.telemetry import metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import parse_usage as container_use
 from manyeyes.openai_adapter.config import ConfigReader
-from manyeyes.openai_adapter.response_extraction import ExtractionError
+from manyeyes.openai_adapter.response_mapping import ExtractionError
 from manyeyes.openai_adapter.upstream import EndpointClient
 from manyeyes.openai_error import ApiError
 from tests.placed import placed
@@ -253,8 +253,8 @@ async def test_a_url_that_is_none_is_no_reply(url: str) -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "10.1", "0x7f000001", "1", "a\0b", "\u00fc" * 70, "-", ""])
 async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
-    with pytest.raises(hosts.LookupFailed):
-        await hosts.resolve_host(host, 80)
+    with pytest.raises(fields.LookupFailed):
+        await fields.resolve_host(host, 80)
     pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
@@ -418,7 +418,7 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
             changed[chance.choice(list(changed))] = chance.choice(ODD)
             kept.write(name, chance.choice([changed, changed, chance.choice(ODD)]))
         of = Fleet(cluster(), kept)
-        assert all(member.address is None or hosts.parse_address(member.address) for member in of.members.values())
+        assert all(member.address is None or fields.parse_address(member.address) for member in of.members.values())
         scaling_memory.load_state(kept)
         registered(kept, cluster())
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
@@ -470,13 +470,13 @@ def replace_limits(book: Any, seconds: float) -> Any:
 def test_a_path_that_cannot_be_followed_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     import jsonpath
 
-    from manyeyes.openai_adapter import response_extraction
+    from manyeyes.openai_adapter import response_mapping
 
     class Broken:
         def findall(self, document: Any) -> list[Any]:
             raise jsonpath.JSONPathError("too deep", token=None)
 
-    monkeypatch.setattr(response_extraction, "_compiled", lambda path: Broken())
+    monkeypatch.setattr(response_mapping, "_compiled", lambda path: Broken())
     with pytest.raises(ExtractionError):
-        response_extraction.extract_text("$.a", {"a": 1})
-    assert response_extraction.extract_usage(endpoint(), {"a": 1}) is None
+        response_mapping.extract_text("$.a", {"a": 1})
+    assert response_mapping.extract_usage(endpoint(), {"a": 1}) is None

@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from manyeyes.config import documents
+from manyeyes.config.credentials import KeysError, UsersError, load_keys, load_users, parse_keys, parse_users
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.keys import KeysError, load_keys, parse_keys
 from manyeyes.config.loader import ConfigError, load, parse
-from manyeyes.config.users import UsersError, load_users, parse_users
 from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,10 @@ from manyeyes.config.placement import HostGpu, Inventory, PlacementError, place_
 from manyeyes.config.pools import Flavour
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.engine_container import logging_environment, logging_flags
-from manyeyes.render.engine_groups import group_engines
-from manyeyes.render.kubernetes import models, production_stack
+from manyeyes.render.kubernetes import kustomize, models
 from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.kubernetes.models import CODE
-from manyeyes.render.multi_node_clusters import clusters
+from manyeyes.render.multi_node_clusters import clusters, group_engines
 from tests.placed import placed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,47 +49,37 @@ def services(cluster: Cluster, flavour: str) -> dict[str, Any]:
     }
 
 
+def templates(files: dict[str, str], flavour: str) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """(how many, labels, container) of the engines' pods."""
+    found = yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"])
+    specs = [one["spec"] for one in found if one["kind"] == "Deployment"]
+    pods = [(spec["replicas"], spec["template"]) for spec in specs]
+    return [(count, pod["metadata"]["labels"], pod["spec"]["containers"][0]) for count, pod in pods]
+
+
 @pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
-def test_pools_flags_and_images_are_composes(config: Path) -> None:
+def test_pools_flags_images_and_settings_are_composes_but_mps_and_those_of_a_hosts_env_file(config: Path) -> None:
     cluster = load(config)
     files = tree(cluster)
     for flavour in clusters(cluster):
-        deployments = [
-            one for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]) if one["kind"] == "Deployment"
-        ]
+        compose = services(cluster, flavour)
+        pods = templates(files, flavour)
         here = sorted(
-            (
-                one["spec"]["template"]["metadata"]["labels"]["manyeyes.pool"],
-                one["spec"]["template"]["spec"]["containers"][0]["image"],
-                one["spec"]["template"]["spec"]["containers"][0]["args"],
-            )
-            for one in deployments
-            for _ in range(one["spec"]["replicas"])
+            (labels["manyeyes.pool"], container["image"], container["args"])
+            for count, labels, container in pods
+            for _ in range(count)
         )
-        there = sorted(
-            (one["labels"]["manyeyes.pool"], one["image"], one["command"])
-            for one in services(cluster, flavour).values()
+        assert here == sorted(
+            (one["labels"]["manyeyes.pool"], one["image"], one["command"]) for one in compose.values()
         )
-        assert here == there
-
-
-@pytest.mark.parametrize("config", fitting(), ids=lambda path: path.stem)
-def test_every_setting_that_compose_gives_an_engine_is_there_but_mps_and_those_of_a_hosts_env_file(
-    config: Path,
-) -> None:
-    cluster = load(config)
-    files = tree(cluster)
-    for flavour in clusters(cluster):
-        for one in yaml.safe_load_all(files[f"engines/{flavour}/pools.yaml"]):
-            if one["kind"] != "Deployment":
-                continue
-            container = one["spec"]["template"]["spec"]["containers"][0]
+        for _, _, container in pods:
             found = {each["name"]: each["value"] for each in container["env"]}
-            like = next(each for each in services(cluster, flavour).values() if each["command"] == container["args"])
-            of_a_host = {
-                name for name, value in like["environment"].items() if value.startswith("${") or "_MPS_" in name
+            like = next(each for each in compose.values() if each["command"] == container["args"])
+            wanted = {
+                name: value
+                for name, value in like["environment"].items()
+                if not value.startswith("${") and "_MPS_" not in name
             }
-            wanted = {name: value for name, value in like["environment"].items() if name not in of_a_host}
             assert wanted.items() <= found.items()
 
 
@@ -205,7 +194,7 @@ def test_remote_pools_and_media_open_just_the_way_out_that_they_need() -> None:
 def test_values_for_production_stack_start_the_same_engines() -> None:
     cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
     compose = services(load(ROOT / "config/cluster.yaml"), "cuda")
-    told = {one["name"]: one for one in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]}
+    told = {one["name"]: one for one in kustomize.production_stack_values(cluster)["servingEngineSpec"]["modelSpec"]}
     for engine in compose.values():
         one = told[engine["labels"]["manyeyes.pool"]]
         assert f"{one['repository']}:{one['tag']}" == engine["image"]
@@ -217,7 +206,7 @@ def test_values_for_production_stack_start_the_same_engines() -> None:
 
 def test_the_production_stacks_engines_want_no_file_of_ours_and_have_every_limit_of_vllms_own() -> None:
     cluster = clusters(load(ROOT / "config/cluster.yaml"))["cuda"]
-    for model in production_stack.values(cluster)["servingEngineSpec"]["modelSpec"]:
+    for model in kustomize.production_stack_values(cluster)["servingEngineSpec"]["modelSpec"]:
         assert not any("media_memory" in flag for flag in model["vllmConfig"]["extraArgs"])
         given = {one["name"]: one["value"] for one in model["env"]}
         assert given["VLLM_MAX_IMAGE_PIXELS"] == "50000000"

@@ -11,7 +11,7 @@ import pytest
 
 from manyeyes.cli import logs as host_logs
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.terminal import CliError
 from manyeyes.observability import vllm_log_config
 from manyeyes.observability.log_format import ALWAYS, FIELDS, json_line
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line, read_line

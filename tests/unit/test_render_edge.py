@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from manyeyes.config.keys import ApiKey, ApiKeys
+from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.nginx.access import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
+from manyeyes.render.nginx.files import keys_conf, limits_conf, listen_conf, settings_conf, workers_conf
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
 from tests.placed import placed
 
@@ -50,6 +50,7 @@ def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
             key("dave"),
         )
     )
+    assert limits_conf(ApiKeys()).count("\n") == 1, "without keys nothing is limited"
     text = keys_conf(cluster(), keys)
     assert text.count("limit_req_zone ") == 2
     assert "limit_req_zone $manyeyes_rate_60 zone=rate-60:1m rate=60r/m;" in text
@@ -64,10 +65,6 @@ def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
         "limit_req zone=rate-5 burst=5 nodelay;",
         "limit_conn in-flight-4 4;",
     ]
-
-
-def test_without_keys_nothing_is_limited() -> None:
-    assert limits_conf(ApiKeys()).count("\n") == 1
 
 
 def test_a_key_named_as_one_of_nginxs_own_words_is_a_key() -> None:
@@ -98,7 +95,4 @@ def test_nginx_has_two_processes_and_more_from_nine_engines_on(engines: int, wor
     written = ", ".join(started + elsewhere)  # those come and go without a reload
     one = placed(f"pools: [{{name: a, model: org/A}}]\nengines: [{written}]\nflavour: emulated\n")
     assert f"worker_processes {workers};" in workers_conf(one)
-
-
-def test_the_operator_says_how_many_processes_nginx_has() -> None:
-    assert "worker_processes 12;" in workers_conf(cluster("{workers: 12}"))
+    assert "worker_processes 12;" in workers_conf(cluster("{workers: 12}")), "where the operator says so"

@@ -60,7 +60,7 @@ def test_a_cluster_without_any_pool_says_so_and_ends_with_1(
     assert "No pool is served" in shown(seen())
     file = tmp_path / "cluster.yaml"
     file.write_text("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, flavour: emulated}]\n")
-    monkeypatch.setattr(status, "prometheus", lambda cluster, url: None)
+    monkeypatch.setattr(status, "prometheus_of", lambda cluster, url: None)
     monkeypatch.setattr(status, "controller_of", lambda cluster, url: lambda: ({"pools": []}, []))
     assert status.status(file, watch=False, controller_url="http://controller") == 1
     assert "No pool is served" in capsys.readouterr().out

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from manyeyes.cli.render_commands import swarm_stacks
-from manyeyes.config.keys import ApiKeys
+from manyeyes.cli.config_commands import swarm_stacks
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.loader import load, parse
 from manyeyes.config.placement import HostGpu, Inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.engine_container import logging_flags
 from manyeyes.render.multi_node_clusters import clusters
-from manyeyes.render.swarm.stack import stack
+from manyeyes.render.swarm import stack
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSED_OVER = {

@@ -9,7 +9,7 @@ import pytest
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 
 import webui
-from manyeyes.config.webui import WebUi
+from manyeyes.config.gateway import WebUi
 from webui.i18n.language_redirect import negotiate_language
 from webui.i18n.translations import ENGLISH, ZH, _, current_language, ngettext, read_catalog, use_language
 from webui.user_error import answer_cut_error

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from manyeyes.config.users import set_password
+from manyeyes.config.credentials import set_password
 from webui.auth.login import FREE_ATTEMPTS, LOGIN_COOKIE, LoginMiddleware, LoginThrottle, UsersFile
 
 PASSWORD = "a good password"

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
+from manyeyes.config.credentials import User, Users, UsersError, load_users, verify_password
 from webui import log
 from webui.auth.same_origin import refuse_request
 from webui.i18n import language_redirect

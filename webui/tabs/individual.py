@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.webui import AtOnce
+from manyeyes.config.gateway import AtOnce
 from webui import samples
 from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester

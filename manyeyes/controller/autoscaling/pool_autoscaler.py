@@ -3,8 +3,7 @@ replay and a simulated day run the same code."""
 
 from collections import deque
 
-from manyeyes.config.capacity import max_num_seqs
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, max_num_seqs
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling, Target
 from manyeyes.controller.autoscaling import demand, policy

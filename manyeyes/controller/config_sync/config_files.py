@@ -7,8 +7,8 @@ import structlog
 from pydantic import ValidationError
 
 from manyeyes.config import documents
+from manyeyes.config.credentials import ApiKeys, KeysError, parse_keys
 from manyeyes.config.documents import DocumentError
-from manyeyes.config.keys import ApiKeys, KeysError, parse_keys
 from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, PlacementError, place_engines
 from manyeyes.controller.config_sync.compose_state import STARTED

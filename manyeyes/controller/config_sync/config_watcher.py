@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.gateway import Network
-from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import ConfigError, parse
 from manyeyes.controller.config_sync import compose_state, config_files
 from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manyeyes.config import validation
-from manyeyes.config.capacity import nearest_rendered_capacity
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, nearest_rendered_capacity
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.controller.supervision import record_failure

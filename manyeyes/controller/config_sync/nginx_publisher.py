@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import structlog
 
-from manyeyes.config.keys import ApiKeys
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.config_generations import GenerationStore

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import structlog
 
+from manyeyes.config.fields import LookupFailed, resolve_host
 from manyeyes.config.gateway import Controller
-from manyeyes.config.hosts import LookupFailed, resolve_host
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Remote
 from manyeyes.controller.config_sync import pool_renames

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
-from manyeyes.config import hosts
+from manyeyes.config import fields
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
 from manyeyes.controller.health import vllm_metrics
@@ -41,10 +41,10 @@ class NoResolver(Exception):
 async def address_of(engine: Engine) -> str | None:
     """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
     try:
-        return str((await hosts.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
-    except hosts.ResolverUnavailable:
+        return str((await fields.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
+    except fields.ResolverUnavailable:
         raise NoResolver from None
-    except hosts.LookupFailed:
+    except fields.LookupFailed:
         return None
 
 

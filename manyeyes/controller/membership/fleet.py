@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from manyeyes.config.capacity import in_flight
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, in_flight
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manyeyes.config.engines import Engine
-from manyeyes.config.hosts import parse_address
+from manyeyes.config.fields import parse_address
 from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import states

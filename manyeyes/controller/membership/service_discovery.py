@@ -13,8 +13,7 @@ import dns.name
 import dns.rdatatype
 import dns.resolver
 
-from manyeyes.config.capacity import in_flight
-from manyeyes.config.engines import Engine
+from manyeyes.config.engines import Engine, in_flight
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, DiscoveredEngines, EffectiveConfig
 

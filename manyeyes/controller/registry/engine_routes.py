@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from manyeyes.config.engines import Engine
-from manyeyes.config.hosts import host_problem, port_problem
+from manyeyes.config.fields import host_problem, port_problem
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from manyeyes.config.hosts import host_problem, parse_address
+from manyeyes.config.fields import host_problem, parse_address
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from manyeyes.config.base import ModelAlias, Name, ServedModel
 from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.config.engines import Address, Engine
+from manyeyes.config.fields import ModelAlias, Name, ServedModel
 from manyeyes.config.pools import AUTO, Balancing, Cache, Flavour, Media, Pool, Remote
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.health.states import SERVES

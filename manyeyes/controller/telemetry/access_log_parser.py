@@ -1,6 +1,6 @@
 """One datagram of the gateway's request log, read. Pure, and total: whatever the bytes are, it returns.
 
-nginx's log_format is in manyeyes/render/nginx/upstreams.py, with tracing the one in nginx/nginx.conf. Its upstream variables are lists: `, ` between
+nginx's log_format is in manyeyes/render/nginx/pools.py, with tracing the one in nginx/nginx.conf. Its upstream variables are lists: `, ` between
 attempts, ` : ` where the request was handed on inside nginx, to another pool or to the same one anew, and `-` for a time or status that
 there is none of.
 The shapes in tests/unit/test_controller_requests.py are what nginx 1.30.6 wrote for engines that did each of these things.

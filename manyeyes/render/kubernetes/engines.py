@@ -6,17 +6,17 @@ that may get new requests. nginx's files are the same.
 
 from math import ceil
 
-from manyeyes.config.capacity import capacities
-from manyeyes.config.engines import ENGINE_PORT
+from manyeyes.config.engines import ENGINE_PORT, capacities
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import CACHE_DIR, environment_of, image_of, memory_gb, shm_gb
-from manyeyes.render.engine_groups import EngineGroup, group_engines
 from manyeyes.render.kubernetes import models
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
+    deployment,
+    disruption_budget,
     empty_dir,
     environment,
     kubernetes_object,
@@ -24,7 +24,9 @@ from manyeyes.render.kubernetes.pod_spec import (
     memory,
     pod,
     restricted_security,
+    spread_over_nodes,
 )
+from manyeyes.render.multi_node_clusters import EngineGroup, group_engines
 
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
@@ -37,15 +39,14 @@ ASKED_AGAIN_S = 3
 
 
 def pools(cluster: PlacedCluster) -> list[Json]:
-    """Everything that engines are."""
     found = group_engines(cluster)
     documents = []
     for pool in cluster.pools:
         own = [shape for shape in found if shape.pool is pool]
         if own:
             documents += _services(cluster, pool)
-            documents.append(_budget(pool))
-            documents += [deployment(cluster, shape) for shape in own]
+            documents.append(disruption_budget(pool.name, {POOL: pool.name}, labels("engine")))
+            documents += [engine_deployment(cluster, shape) for shape in own]
     return documents
 
 
@@ -71,43 +72,19 @@ def _service(name: str, selector: dict[str, str]) -> Json:
     )
 
 
-def _budget(pool: Pool) -> Json:
-    """Nodes are emptied one engine of a pool after the other."""
-    return kubernetes_object(
-        "PodDisruptionBudget",
-        pool.name,
-        {
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": {POOL: pool.name}},
-        },
-        version="policy/v1",
-        marked=labels("engine"),
-    )
-
-
-def deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    """Engines that are alike."""
+def engine_deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
-    return kubernetes_object(
-        "Deployment",
+    marked = labels("engine") | marks
+    return deployment(
         shape.name,
-        {
-            "replicas": shape.count,
-            "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": STARTS_WITHIN_S[shape.engine.flavour] + 600,
-            # One after the other, and none beside the others: there is no GPU to spare.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "selector": {"matchLabels": marks},
-            "template": {
-                "metadata": {
-                    "labels": labels("engine") | marks | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)}
-                },
-                "spec": _pod(cluster, shape),
-            },
-        },
-        version="apps/v1",
-        marked=labels("engine") | marks,
+        shape.count,
+        marks,
+        _pod(cluster, shape),
+        marked,
+        pod_labels=marked | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)},
+        progressDeadlineSeconds=STARTS_WITHIN_S[shape.engine.flavour] + 600,
+        # One after the other, and none beside the others: there is no GPU to spare.
+        strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
     )
 
 
@@ -125,15 +102,7 @@ def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
     if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
         more["runtimeClassName"] = cluster.kubernetes.runtime_class
-    # One copy of a pool on each node before a second one on any, as far as there are GPUs.
-    more["topologySpreadConstraints"] = [
-        {
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {POOL: shape.pool.name}},
-        }
-    ]
+    more["topologySpreadConstraints"] = spread_over_nodes({POOL: shape.pool.name})
     if vllm:
         more["initContainers"] = [models.wait(cluster, shape)]
     more["containers"] = [_container(cluster, shape)]

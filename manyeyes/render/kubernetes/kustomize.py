@@ -8,22 +8,21 @@ production-stack/   values for another stack's Helm chart
 """
 
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.keys import ApiKeys
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.engine_groups import uniform_pools
-from manyeyes.render.kubernetes import (
-    autoscaling,
-    gateway,
-    models,
-    monitoring,
-    network,
-    own_services,
-    production_stack,
-)
+from manyeyes.engine.vllm_flags import serve_flags
+from manyeyes.render.engine_container import environment_of, image_of, memory_gb, shm_gb
+from manyeyes.render.kubernetes import models, network, operators, own_services
 from manyeyes.render.kubernetes.engines import pools
-from manyeyes.render.kubernetes.gateway import http_route
-from manyeyes.render.kubernetes.pod_spec import HEADER, PART_OF, Json, kustomization, objects
-from manyeyes.render.multi_node_clusters import clusters, main_flavour, multi_node_config
+from manyeyes.render.kubernetes.own_services import http_route
+from manyeyes.render.kubernetes.pod_spec import HEADER, PART_OF, Json, environment, kustomization, objects
+from manyeyes.render.multi_node_clusters import (
+    EngineGroup,
+    clusters,
+    group_engines,
+    multi_node_config,
+    uniform_pools,
+)
 from manyeyes.render.nginx.files import NO_KEYS
 from manyeyes.render.rendered_file import plain_yaml
 
@@ -34,12 +33,12 @@ UNHASHED = {"disableNameSuffixHash": True}
 def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
     """{path: text}. Raises PlacementError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
     found = clusters(cluster)
-    main = main_flavour(found)
+    main = next(iter(found))  # the one for GPUs, else the first
     files = _base(found[main], root) | _components(found[main], root)
     for flavour, laid_out in found.items():
         files |= {f"engines/{flavour}/{name}": text for name, text in _engines(laid_out, keys, root).items()}
     files |= _overlays(found[main], list(found), main)
-    files["production-stack/values.yaml"] = HEADER + plain_yaml(production_stack.values(found[main]))
+    files["production-stack/values.yaml"] = HEADER + plain_yaml(production_stack_values(found[main]))
     return files
 
 
@@ -54,7 +53,7 @@ def _base(cluster: PlacedCluster, root: str) -> dict[str, str]:
     }
     parts = {
         "namespace.yaml": [namespace],
-        "gateway.yaml": gateway.objects(cluster),
+        "gateway.yaml": own_services.gateway(cluster),
         "controller.yaml": own_services.controller(cluster),
         "webui.yaml": own_services.webui(cluster),
         "network.yaml": network.base(cluster),
@@ -72,9 +71,13 @@ def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]
         parts["models.yaml"] = storage
     if ways_out := network.of_flavour(cluster):
         parts["network.yaml"] = ways_out
-    rendered = gateway.files(cluster, keys)
+    rendered = own_services.generation_files(cluster, keys)
     maps = [
-        {"name": gateway.FILES, "files": [f"gateway/{name}" for name in sorted(rendered)], "options": UNHASHED},
+        {
+            "name": own_services.GATEWAY_FILES,
+            "files": [f"gateway/{name}" for name in sorted(rendered)],
+            "options": UNHASHED,
+        },
         {"name": own_services.CONFIG, "files": ["controller/cluster.yaml"], "options": UNHASHED},
     ]
     return {
@@ -91,19 +94,19 @@ def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]
 def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
     """Each needs CustomResourceDefinitions, or an adapter, that a bare cluster does not have."""
     return {
-        "monitoring/monitors.yaml": objects(monitoring.objects(cluster)),
+        "monitoring/monitors.yaml": objects(operators.monitors(cluster)),
         "monitoring/kustomization.yaml": kustomization(
             component=True, resources=["monitors.yaml", f"../{root}/monitoring/grafana"]
         ),
-        "keda/scaled-objects.yaml": objects(autoscaling.scaled_objects(cluster)),
+        "keda/scaled-objects.yaml": objects(operators.scaled_objects(cluster)),
         "keda/kustomization.yaml": kustomization(
             component=True, resources=["scaled-objects.yaml"], patches=_replicas_are_free(cluster)
         ),
-        "hpa/autoscalers.yaml": objects(autoscaling.autoscalers(cluster)),
+        "hpa/autoscalers.yaml": objects(operators.autoscalers(cluster)),
         "hpa/kustomization.yaml": kustomization(
             component=True, resources=["autoscalers.yaml"], patches=_replicas_are_free(cluster)
         ),
-        "hpa/prometheus-adapter-values.yaml": HEADER + plain_yaml(autoscaling.adapter_rules()),
+        "hpa/prometheus-adapter-values.yaml": HEADER + plain_yaml(operators.adapter_rules()),
         "route/route.yaml": objects([http_route(cluster)]),
         "route/kustomization.yaml": kustomization(component=True, resources=["route.yaml"]),
     }
@@ -129,7 +132,20 @@ def _overlays(cluster: PlacedCluster, flavours: list[str], main: str) -> dict[st
             namespace=namespace,
             resources=engines[main],
             components=["../../monitoring", "../../keda", "../../route"],
-            patches=[_gateways_apart(), *([_shared_volume()] if main != "emulated" else [])],
+            patches=[
+                _gateways_apart(),
+                *(
+                    [
+                        _patch(
+                            "PersistentVolumeClaim",
+                            "models",
+                            [{"op": "replace", "path": "/spec/accessModes", "value": ["ReadWriteMany"]}],
+                        )
+                    ]
+                    if main != "emulated"
+                    else []
+                ),
+            ],
         ),
     }
     for flavour in ("cpu", "emulated"):
@@ -147,12 +163,67 @@ def _gateways_apart() -> Json:
     return _patch("Deployment", "gateway", [{"op": "replace", "path": path, "value": "DoNotSchedule"}])
 
 
-def _shared_volume() -> Json:
-    """Engines on several nodes read the same weights."""
-    return _patch(
-        "PersistentVolumeClaim", "models", [{"op": "replace", "path": "/spec/accessModes", "value": ["ReadWriteMany"]}]
-    )
-
-
 def _patch(kind: str, name: str, operations: list[Json]) -> Json:
     return {"target": {"kind": kind, "name": name}, "patch": plain_yaml(operations)}
+
+
+CHARTS_OWN = ("--host=", "--port=")
+OURS = ("--middleware=media_memory.",)
+"""Needs a file of ours in the engine, which the chart does not mount."""
+
+
+def production_stack_values(cluster: PlacedCluster) -> Json:
+    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines, which are no vLLM, are left out.
+
+    The chart's own fields: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. It starts `vllm serve MODEL`
+    with --host and --port, and adds flags of its own where vllmConfig says something; so what it would add is left to ours.
+    """
+    models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
+    return {
+        "servingEngineSpec": {
+            "enableEngine": True,
+            "runtimeClassName": cluster.kubernetes.runtime_class or "",
+            "containerPort": 8000,
+            "modelSpec": models,
+        },
+        # The router's counterpart of conversation-aware balancing; clients send the header.
+        "routerSpec": {"enableRouter": True, "routingLogic": "session", "sessionKey": "x-conversation-id"},
+    }
+
+
+def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
+    engine, pool = shape.engine, shape.pool
+    repository, _, tag = image_of(cluster, engine).rpartition(":")
+    model, *flags = serve_flags(cluster, engine)
+    # The chart sets these two itself: HF_HOME by its volume; and it downloads in the engine.
+    left = environment_of(cluster, pool, engine)
+    kept = {
+        name: value
+        for name, value in left.items()
+        if name not in ("HF_HOME", "HF_HUB_OFFLINE", "HOME", "VLLM_CACHE_ROOT", "VLLM_MEDIA_CONNECTOR")
+        and not name.startswith("MANYEYES_")
+    }
+    gpus = {"requestGPU": engine.parallel, "requestGPUType": cluster.kubernetes.gpu_resource}
+    return {
+        "name": shape.name,
+        "repository": repository,
+        "tag": tag,
+        "modelURL": model,
+        "replicaCount": shape.count,
+        "requestCPU": cluster.kubernetes.engine_cores if engine.flavour == "cuda" else cluster.cpu_threads,
+        "requestMemory": f"{memory_gb(engine, pool):g}Gi",
+        "limitMemory": f"{memory_gb(engine, pool):g}Gi",
+        **(gpus if engine.flavour == "cuda" else {"requestGPU": 0}),
+        "pvcStorage": f"{cluster.kubernetes.models_storage_gb}Gi",
+        "shmSize": f"{shm_gb(engine):g}Gi",
+        "vllmConfig": {
+            # Left out, the chart switches it off.
+            "enablePrefixCaching": True,
+            # /dev/shm is mounted only where this is said.
+            "tensorParallelSize": engine.parallel,
+            "extraArgs": [
+                flag for flag in flags if not flag.startswith((*CHARTS_OWN, *OURS, "--tensor-parallel-size"))
+            ],
+        },
+        "env": environment(kept),
+    }

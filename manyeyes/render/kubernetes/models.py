@@ -6,7 +6,6 @@ import json
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
 from manyeyes.render.engine_container import download_environment, image_of, runs_vllm, wanted_models
-from manyeyes.render.engine_groups import EngineGroup
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
@@ -18,6 +17,7 @@ from manyeyes.render.kubernetes.pod_spec import (
     pod,
     restricted_security,
 )
+from manyeyes.render.multi_node_clusters import EngineGroup
 
 CODE_DIR = "/app"
 CODE = {

@@ -8,7 +8,7 @@ Prometheus -> metrics                                  the download -> the hub
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.kubernetes import own_services
-from manyeyes.render.kubernetes.gateway import COUNTERS, INSIDE, PAGE, PUBLIC
+from manyeyes.render.kubernetes.own_services import COUNTERS, INSIDE, PAGE, PUBLIC
 from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubernetes_object
 
 DNS_NAMESPACE = "kube-system"
@@ -21,11 +21,14 @@ def base(cluster: PlacedCluster) -> list[Json]:
     metrics = _namespace(cluster.kubernetes.monitoring_namespace)
     return [
         _policy("default-deny", {}, ["Ingress", "Egress"]),
-        _policy("dns", {"matchLabels": PART_OF}, ["Egress"], egress=[_rule("to", [_dns()], ["53/UDP", "53"])]),
         _policy(
+            "dns",
+            {"matchLabels": PART_OF},
+            ["Egress"],
+            egress=[_rule("to", [_namespace(DNS_NAMESPACE)], ["53/UDP", "53"])],
+        ),
+        _both_ways(
             "gateway",
-            _pods("gateway"),
-            ["Ingress", "Egress"],
             ingress=[
                 {"ports": _ports([str(PUBLIC)])},
                 _rule("from", [_peer("webui")], [str(PAGE), str(INSIDE)]),
@@ -42,10 +45,8 @@ def base(cluster: PlacedCluster) -> list[Json]:
                 _rule("to", [_peer("webui")], [str(own_services.WEBUI_PORT)]),
             ],
         ),
-        _policy(
+        _both_ways(
             "controller",
-            _pods("controller"),
-            ["Ingress", "Egress"],
             ingress=[
                 _rule(
                     "from",
@@ -56,20 +57,16 @@ def base(cluster: PlacedCluster) -> list[Json]:
             ],
             egress=[_rule("to", [_peer("engine")], [str(ENGINE_PORT)])],
         ),
-        _policy(
+        _both_ways(
             "webui",
-            _pods("webui"),
-            ["Ingress", "Egress"],
             ingress=[_rule("from", [_peer("gateway")], [str(own_services.WEBUI_PORT)])],
             egress=[
                 _rule("to", [_peer("gateway")], [str(PAGE)]),
                 _rule("to", [_peer("controller")], [str(own_services.CONTROLLER_HTTP)]),
             ],
         ),
-        _policy(
+        _both_ways(
             "engine",
-            _pods("engine"),
-            ["Ingress", "Egress"],
             ingress=[_rule("from", [_peer("gateway"), _peer("controller"), metrics], [str(ENGINE_PORT)])],
         ),
     ]
@@ -102,6 +99,10 @@ def _policy(
     return kubernetes_object("NetworkPolicy", name, spec, version="networking.k8s.io/v1")
 
 
+def _both_ways(component: str, ingress: list[Json], egress: list[Json] | None = None) -> Json:
+    return _policy(component, _pods(component), ["Ingress", "Egress"], ingress, egress)
+
+
 def _rule(side: str, peers: list[Json], ports: list[str]) -> Json:
     return {side: peers, "ports": _ports(ports)}
 
@@ -123,10 +124,6 @@ def _peer(name: str) -> Json:
 
 def _namespace(name: str) -> Json:
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
-
-
-def _dns() -> Json:
-    return _namespace(DNS_NAMESPACE)
 
 
 def _outside(ports: list[str]) -> Json:

@@ -1,21 +1,180 @@
-"""The controller and the page on Kubernetes.
+"""The gateway, the controller and the page on Kubernetes.
 
-The controller tells who is up and counts requests; who is in a pool is the Services' to say. The page is at / of the gateway.
+The gateway is stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps. The controller tells who is up
+and counts requests; who is in a pool is the Services' to say. The page is at / of the gateway.
 """
 
+from manyeyes.config.credentials import ApiKeys
+from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.render.kubernetes.gateway import PAGE, places
 from manyeyes.render.kubernetes.pod_spec import (
+    GATEWAY_USER,
     OWN_USER,
     Json,
     component,
+    deployment,
+    disruption_budget,
     empty_dir,
     environment,
     kubernetes_object,
     labels,
     pod,
     restricted_security,
+    spread_over_nodes,
 )
+from manyeyes.render.nginx.files import build_generation, gateway_files
+from manyeyes.render.nginx.naming import NginxPaths
+
+PUBLIC, PAGE, INSIDE, COUNTERS = 8080, 8079, 8088, 9113
+UNANNOUNCED_S = 10
+"""Load balancers may send new connections to a gateway for so long after it was taken out."""
+GATEWAY_FILES = "gateway-files"
+
+
+def nginx_paths(cluster: PlacedCluster) -> NginxPaths:
+    """What the rendered files name here: Services instead of fixed addresses."""
+    settings = cluster.kubernetes
+    services = f"{settings.namespace}.svc.{settings.cluster_domain}"
+    return NginxPaths(
+        controller=f"controller.{services}",
+        resolver=settings.dns,
+        outside_resolver=settings.dns,
+        members_of=f"{{}}.{services}:{ENGINE_PORT}",
+        beside=f".{services}",
+    )
+
+
+def generation_files(cluster: PlacedCluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
+    """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
+    return build_generation(gateway_files(cluster, keys, where or nginx_paths(cluster)))[1]
+
+
+def gateway(cluster: PlacedCluster) -> list[Json]:
+    pods = pod(
+        GATEWAY_USER,
+        terminationGracePeriodSeconds=UNANNOUNCED_S + cluster.shutdown.finish_s + 5,
+        topologySpreadConstraints=spread_over_nodes(component("gateway")),
+        containers=[_nginx(cluster), _exporter(cluster)],
+        volumes=_volumes(),
+    )
+    # A new one is there before an old one goes: they need no GPU.
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    name, marked = component("gateway"), labels("gateway")
+    return [
+        deployment("gateway", cluster.kubernetes.gateways, name, pods, marked, strategy=strategy),
+        *_services(cluster),
+        disruption_budget("gateway", name, marked),
+    ]
+
+
+def _nginx(cluster: PlacedCluster) -> Json:
+    alive = {"httpGet": {"path": "/live", "port": "inside"}, "timeoutSeconds": 3, "failureThreshold": 3}
+    return {
+        "name": "nginx",
+        "image": cluster.images.nginx,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "/etc/nginx/start.sh"],
+        "envFrom": [{"configMapRef": {"name": "nginx-malloc"}}],
+        "ports": [
+            {"name": "http", "containerPort": PUBLIC},
+            {"name": "page", "containerPort": PAGE},
+            {"name": "inside", "containerPort": INSIDE},
+        ],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+        "securityContext": restricted_security(),
+        "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": alive | {"periodSeconds": 5},
+        "livenessProbe": alive | {"periodSeconds": 10},
+        # Process 1 is nginx's master (start.sh becomes it). QUIT lets answers finish; it ends the container, and this with it.
+        "lifecycle": {
+            "preStop": {
+                "exec": {
+                    "command": [
+                        "/bin/sh",
+                        "-c",
+                        f"sleep {UNANNOUNCED_S}; kill -QUIT 1; while kill -0 1; do sleep 1; done",
+                    ]
+                }
+            }
+        },
+        "volumeMounts": [
+            {"name": "nginx", "mountPath": "/etc/nginx/nginx.conf", "subPath": "nginx.conf", "readOnly": True},
+            {"name": "nginx", "mountPath": "/etc/nginx/start.sh", "subPath": "start.sh", "readOnly": True},
+            {"name": "conf-d", "mountPath": "/etc/nginx/conf.d", "readOnly": True},
+            {"name": "njs", "mountPath": "/etc/nginx/njs", "readOnly": True},
+            {"name": "offered", "mountPath": "/etc/nginx/offered/current", "readOnly": True},
+            {"name": "secrets", "mountPath": "/run/secrets/manyeyes", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "cache", "mountPath": "/var/cache/nginx"},
+        ],
+    }
+
+
+def _exporter(cluster: PlacedCluster) -> Json:
+    return {
+        "name": "counters",
+        "image": cluster.images.nginx_exporter,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"--nginx.scrape-uri=http://127.0.0.1:{INSIDE}/stub_status"],
+        "ports": [{"name": "counters", "containerPort": COUNTERS}],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": restricted_security(),
+    }
+
+
+def _volumes() -> list[Json]:
+    return [
+        {"name": "nginx", "configMap": {"name": "nginx"}},
+        {"name": "conf-d", "configMap": {"name": "nginx-conf-d"}},
+        {"name": "njs", "configMap": {"name": "nginx-njs"}},
+        {"name": "offered", "configMap": {"name": GATEWAY_FILES}},
+        # Certificate, keys of endpoints elsewhere: `kubectl create secret generic manyeyes --from-file=secrets/`.
+        {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
+        empty_dir("tmp", 4),
+        empty_dir("cache", 0.125),
+    ]
+
+
+def _services(cluster: PlacedCluster) -> list[Json]:
+    """The one that clients, an Ingress or the HTTPRoute reach, and the page's, which asks for no key."""
+    public = {
+        "type": "ClusterIP",
+        "selector": component("gateway"),
+        # Each gateway remembers conversations by itself.
+        "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": min(86_400, cluster.gateway.conversation_timeout_s)}},
+        "ports": [{"name": "http", "port": PUBLIC, "targetPort": "http"}],
+    }
+    inside = {
+        "selector": component("gateway"),
+        "ports": [
+            {"name": "page", "port": PAGE, "targetPort": "page"},
+            {"name": "inside", "port": INSIDE, "targetPort": "inside"},
+        ],
+    }
+    return [
+        kubernetes_object("Service", "gateway", public, marked=labels("gateway")),
+        kubernetes_object("Service", "gateway-inside", inside, marked=labels("gateway")),
+    ]
+
+
+def http_route(cluster: PlacedCluster) -> Json:
+    settings = cluster.kubernetes
+    spec: Json = {
+        "parentRefs": [{"name": settings.route_parent, "namespace": settings.route_parent_namespace}],
+        "rules": [
+            {
+                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "backendRefs": [{"name": "gateway", "port": PUBLIC}],
+                # None: an answer may stream for minutes, and nginx has its own deadlines.
+                "timeouts": {"request": "0s", "backendRequest": "0s"},
+            }
+        ],
+    }
+    if settings.hostnames:
+        spec["hostnames"] = list(settings.hostnames)
+    return kubernetes_object("HTTPRoute", "gateway", spec, version="gateway.networking.k8s.io/v1")
+
 
 CONTROLLER_HTTP, CONTROLLER_LOG = 8081, 5140
 WEBUI_PORT = 7860
@@ -33,7 +192,7 @@ def controller(cluster: PlacedCluster) -> list[Json]:
                 "MANYEYES_CONFIG": "/config/cluster.yaml",
                 "MANYEYES_INVENTORY": "/config/inventory.yaml",
                 "MANYEYES_STATE": "/state",
-                "MANYEYES_SERVICES": places(cluster).members_of,
+                "MANYEYES_SERVICES": nginx_paths(cluster).members_of,
             }
         ),
         "ports": [
@@ -96,15 +255,8 @@ def _single_copy(name: str, container: Json, volumes: list[Json], ports: list[Js
         containers=[container],
         volumes=[{"name": "config", "configMap": {"name": CONFIG}}, *volumes],
     )
-    deployment = {
-        "replicas": 1,
-        "revisionHistoryLimit": 3,
-        "strategy": {"type": "Recreate"},
-        "selector": {"matchLabels": component(name)},
-        "template": {"metadata": {"labels": labels(name)}, "spec": spec},
-    }
     service = {"selector": component(name), "ports": ports}
     return [
-        kubernetes_object("Deployment", name, deployment, version="apps/v1", marked=labels(name)),
+        deployment(name, 1, component(name), spec, labels(name), strategy={"type": "Recreate"}),
         kubernetes_object("Service", name, service, marked=labels(name)),
     ]

@@ -16,7 +16,6 @@ def objects(documents: Sequence[Json]) -> str:
 
 
 def kustomization(**fields: Any) -> str:
-    """The text of a kustomization.yaml."""
     kind = "Component" if fields.pop("component", False) else "Kustomization"
     version = "kustomize.config.k8s.io/v1alpha1" if kind == "Component" else "kustomize.config.k8s.io/v1beta1"
     return HEADER + plain_yaml({"apiVersion": version, "kind": kind, **fields})
@@ -66,8 +65,54 @@ def pod(user: int, **more: Any) -> Json:
     }
 
 
+def deployment(
+    name: str,
+    replicas: int,
+    selector: dict[str, str],
+    spec: Json,
+    marked: dict[str, str],
+    pod_labels: dict[str, str] | None = None,
+    **fields: Any,
+) -> Json:
+    """Pods by their `spec`, found by `selector`. They have the Deployment's own labels unless `pod_labels` are given."""
+    return kubernetes_object(
+        "Deployment",
+        name,
+        {
+            "replicas": replicas,
+            "revisionHistoryLimit": 3,
+            **fields,
+            "selector": {"matchLabels": selector},
+            "template": {"metadata": {"labels": pod_labels or marked}, "spec": spec},
+        },
+        version="apps/v1",
+        marked=marked,
+    )
+
+
+def disruption_budget(name: str, selector: dict[str, str], marked: dict[str, str]) -> Json:
+    """Nodes are emptied one of these pods after the other."""
+    spec = {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": selector},
+    }
+    return kubernetes_object("PodDisruptionBudget", name, spec, version="policy/v1", marked=marked)
+
+
+def spread_over_nodes(selector: dict[str, str]) -> list[Json]:
+    """One of these pods on each node before a second one on any, as far as there is room."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector},
+        }
+    ]
+
+
 def restricted_security() -> Json:
-    """A container's securityContext."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},

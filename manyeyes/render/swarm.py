@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.engines import ENGINE_PORT
-from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR, serve_flags
 from manyeyes.render.engine_container import (
@@ -22,8 +22,7 @@ from manyeyes.render.engine_container import (
     shm_gb,
     wanted_models,
 )
-from manyeyes.render.engine_groups import EngineGroup, group_engines
-from manyeyes.render.multi_node_clusters import multi_node_config
+from manyeyes.render.multi_node_clusters import EngineGroup, group_engines, multi_node_config
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.rendered_file import plain_yaml
@@ -87,7 +86,7 @@ def read_of_repository(paths: list[str]) -> list[str]:
 
 
 def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
-    """{file: text}, stack.yaml and what it reads beside it. `cluster` is render.flavours'; `own` are the
+    """{file: text}, stack.yaml and what it reads beside it. `cluster` is of multi_node_clusters; `own` are the
     repository's files, by path, and `up` leads to it."""
     files = SwarmConfigs(own, up)
     services: Json = {
@@ -112,10 +111,6 @@ def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -
     return {"stack.yaml": HEADER + plain_yaml(document), **files.rendered}
 
 
-def _places() -> NginxPaths:
-    return NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS)
-
-
 def _common(memory: str, pids: int) -> Json:
     return {
         "networks": ["cluster"],
@@ -131,7 +126,9 @@ def _common(memory: str, pids: int) -> Json:
 
 
 def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
-    rendered = build_generation(gateway_files(cluster, keys, _places()))[1]
+    rendered = build_generation(
+        gateway_files(cluster, keys, NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS))
+    )[1]
     own = [path for path in files.own if path.startswith("nginx/") and not path.endswith("malloc.env")]
     service = _common("3G", 1024) | {
         "image": cluster.images.nginx,

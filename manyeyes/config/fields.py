@@ -1,4 +1,4 @@
-"""Hosts: which texts name one, and their addresses. Used by every part that connects to something an operator wrote.
+"""What sections of cluster.yaml are made of: their base, kinds of names, and hosts with their addresses.
 
 A system's own functions take much more for an address: 10.1, 010.0.0.7, 0x7f000001 and 1 all lead somewhere, and rarely where the
 reader thinks. Here an address is what Python's ipaddress takes, and any other host is a name.
@@ -11,7 +11,35 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error: a new file makes a new Cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
+"""A DNS label of at most 40 characters: names become host names, metric labels and nginx upstreams."""
+
+ModelAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$")]
+"""What a client may write in `model`."""
+
+ServedModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$")]
+"""A Hugging Face id, or a model's name at an endpoint elsewhere: clients may write it in `model`."""
+
+LONGEST_S = 31_536_000
+"""A year: nginx refuses times without end."""
+
+ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]+$")]
+"""A container image with its tag or digest."""
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Without a folder: of a file in the secrets folder, or beside the configuration."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
 
 Address = IPv4Address | IPv6Address
 MOST_PORT = 65_535

@@ -1,15 +1,18 @@
-"""Pools -> how many pods they have: KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA.
+"""For clusters that have the operators: how many pods a pool has, what is scraped, and the rules.
 
-On one host the controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and
-how slowly. A pool whose engines differ is left as it is laid out.
+KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA. On one host the
+controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and how slowly. A pool
+whose engines differ is left as it is laid out. What the Prometheus operator scrapes has the labels of one host, so that dashboards and
+rules are the same.
 """
 
-from manyeyes.config.capacity import max_num_seqs
+from manyeyes.config.engines import max_num_seqs
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.scaling import Scaling
-from manyeyes.render.engine_groups import EngineGroup, uniform_pools
-from manyeyes.render.kubernetes.engines import POOL
-from manyeyes.render.kubernetes.pod_spec import Json, kubernetes_object
+from manyeyes.monitoring.prometheus.rules import rules
+from manyeyes.render.kubernetes.engines import FLAVOUR, POOL
+from manyeyes.render.kubernetes.pod_spec import Json, component, kubernetes_object
+from manyeyes.render.multi_node_clusters import EngineGroup, uniform_pools
 
 BUSY_SHARE = 5
 """Without a target an engine should have a fifth of what it runs at once, as on one host."""
@@ -142,3 +145,67 @@ def _behaviour(scaling: Scaling) -> Json:
 
 def _policy(step: int, period_s: float) -> Json:
     return {"type": "Pods", "value": step, "periodSeconds": min(1800, max(1, round(period_s)))}
+
+
+VERSION = "monitoring.coreos.com/v1"
+
+
+def monitors(cluster: PlacedCluster) -> list[Json]:
+    return [
+        _engines(cluster),
+        _gateways(cluster),
+        _controller(cluster),
+        kubernetes_object("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster)),
+    ]
+
+
+def found_by(cluster: PlacedCluster) -> dict[str, str]:
+    return {"release": cluster.kubernetes.prometheus_release}
+
+
+def _engines(cluster: PlacedCluster) -> Json:
+    relabelings = [
+        _constant("job", "engines"),
+        _constant("cluster", cluster.name),
+        _taken("pool", f"__meta_kubernetes_pod_label_{POOL.replace('.', '_')}"),
+        _taken("flavour", f"__meta_kubernetes_pod_label_{FLAVOUR.replace('.', '_')}"),
+        # As the gateway and the controller call it: by the name that DNS gives it.
+        {
+            "sourceLabels": ["__meta_kubernetes_pod_ip"],
+            "regex": r"(\d+)\.(\d+)\.(\d+)\.(\d+)",
+            "replacement": "$1-$2-$3-$4",
+            "targetLabel": "engine",
+        },
+    ]
+    return _pods(cluster, "engine", "engines", "http", relabelings)
+
+
+def _gateways(cluster: PlacedCluster) -> Json:
+    relabelings = [_constant("job", "gateway"), _constant("cluster", cluster.name)]
+    return _pods(cluster, "gateway", "gateway", "counters", relabelings)
+
+
+def _pods(cluster: PlacedCluster, selected: str, name: str, port: str, relabelings: list[Json]) -> Json:
+    endpoint = {"port": port, "path": "/metrics", **_often(cluster), "relabelings": relabelings}
+    spec = {"selector": {"matchLabels": component(selected)}, "podMetricsEndpoints": [endpoint]}
+    return kubernetes_object("PodMonitor", name, spec, version=VERSION, marked=found_by(cluster))
+
+
+def _controller(cluster: PlacedCluster) -> Json:
+    relabelings = [_constant("job", "controller"), _constant("cluster", cluster.name)]
+    endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
+    spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
+    return kubernetes_object("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
+
+
+def _often(cluster: PlacedCluster) -> Json:
+    every = f"{cluster.monitoring.scrape_interval_s}s"
+    return {"interval": every, "scrapeTimeout": every}
+
+
+def _constant(label: str, value: str) -> Json:
+    return {"targetLabel": label, "replacement": value}
+
+
+def _taken(label: str, source: str) -> Json:
+    return {"sourceLabels": [source], "targetLabel": label}

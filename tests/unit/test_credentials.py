@@ -7,8 +7,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from manyeyes.config.keys import ApiKey, ApiKeys, KeysError, add_key, load_keys
+from manyeyes.cli.__main__ import app
+from manyeyes.config.credentials import (
+    ApiKey,
+    ApiKeys,
+    KeysError,
+    UsersError,
+    add_key,
+    hash_password,
+    load_keys,
+    load_users,
+    parse_users,
+    set_password,
+    verify_password,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, TWO = "1a" * 32, "2b" * 32
@@ -21,7 +35,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def problems(folder: Path, text: str) -> list[str]:
+def problems_of_keys(folder: Path, text: str) -> list[str]:
     with pytest.raises(KeysError) as caught:
         load_keys(written(folder, text))
     return caught.value.problems
@@ -79,7 +93,7 @@ keys:
   - {{sha256: {TWO}, in_flight: many}}
   - text
 """
-    found = problems(tmp_path, text)
+    found = problems_of_keys(tmp_path, text)
     assert found == [
         "keys[alice].sha256 wants 64 hexadecimal digits, the SHA-256 of the key",
         "keys[bob].rpm is not a setting; there are name, sha256, requests_per_minute, in_flight",
@@ -89,17 +103,11 @@ keys:
     ]
 
 
-def test_a_key_written_where_its_hash_belongs_is_not_printed(tmp_path: Path) -> None:
-    with pytest.raises(KeysError) as caught:
-        load_keys(written(tmp_path, "keys: [{name: alice, sha256: me-a-key-itself}]"))
-    assert "me-a-key-itself" not in str(caught.value)
-
-
 def test_names_and_hashes_that_stand_there_twice_are_told_together(tmp_path: Path) -> None:
     text = yaml.safe_dump(
         {"keys": [{"name": "a", "sha256": ONE}, {"name": "a", "sha256": TWO}, {"name": "b", "sha256": ONE}]}
     )
-    assert problems(tmp_path, text) == [
+    assert problems_of_keys(tmp_path, text) == [
         "keys has 2 entries named 'a'; names must differ",
         "keys[a] and keys[b] have the same sha256, so they are one key",
     ]
@@ -115,7 +123,7 @@ def test_names_and_hashes_that_stand_there_twice_are_told_together(tmp_path: Pat
     ],
 )
 def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    found = problems(tmp_path, text)
+    found = problems_of_keys(tmp_path, text)
     assert len(found) == 1, found
     assert said in found[0]
     assert "\n" not in found[0]
@@ -165,17 +173,87 @@ def test_what_compose_reads_holds_no_key(tmp_path: Path) -> None:
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(CLUSTER)
     config("key", "--config", cluster, "alice")
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "manyeyes.cli",
-        "render",
-        "--config",
-        cluster,
-        "--out",
-        tmp_path / "out",
-    ]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    assert config("render", "--config", cluster, "--out", tmp_path / "out").returncode == 0
     written = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(written) > 3
     assert not [text for text in written if "alice" in text]
+
+
+GOOD = hash_password("a good password")
+
+
+def test_without_a_file_there_is_nobody_and_nobody_is_asked(tmp_path: Path) -> None:
+    assert load_users(tmp_path / "users.yaml").users == ()
+
+
+def test_a_password_is_kept_as_a_hash_with_its_own_salt(tmp_path: Path) -> None:
+    path = tmp_path / "users.yaml"
+    assert set_password(path, "alice", "correct horse")
+    assert set_password(path, "bob", "correct horse")
+    assert "correct horse" not in path.read_text()
+    alice, bob = load_users(path).users
+    assert alice.password != bob.password
+    assert verify_password("correct horse", alice)
+    assert not verify_password("correct horsf", alice)
+    assert not verify_password("correct horse", None)
+
+
+def test_a_new_password_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "users.yaml"
+    set_password(path, "alice", "the first one")
+    assert not set_password(path, "alice", "the second one")
+    [alice] = load_users(path).users
+    assert verify_password("the second one", alice)
+    assert not verify_password("the first one", alice)
+
+
+@pytest.mark.parametrize(("name", "password", "said"), [("a b", "long enough", "name wants"), ("alice", "short", "8")])
+def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, name: str, password: str, said: str) -> None:
+    with pytest.raises(UsersError, match=said):
+        set_password(tmp_path / "users.yaml", name, password)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"users": [{"name": "alice", "password": "secret"}]}, "users[alice].password wants a hash as `manyeyes user`"),
+        ({"users": [{"name": "alice", "password": GOOD.replace("$14$", "$31$")}]}, "users[alice].password wants"),
+        ({"users": [{"name": "alice"}]}, "users[alice].password is missing"),
+        ({"users": [{"name": "alice", "password": GOOD, "admin": True}]}, "users[alice].admin is not a setting"),
+        ({"users": [{"name": "alice", "password": GOOD}] * 2}, "users has 2 entries named 'alice'"),
+        ({"users": "alice"}, "users wants a list of users"),
+        ({"users": []}, "has no user"),
+        ([], "the file wants `users:`"),
+    ],
+)
+def test_a_bad_file_is_one_sentence_that_never_shows_what_stood_there(document: object, said: str) -> None:
+    with pytest.raises(UsersError) as caught:
+        parse_users(yaml.safe_dump(document), Path("users.yaml"))
+    assert f"users.yaml: {said}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_checking_the_configuration_names_what_is_wrong_with_its_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    (tmp_path / "api-keys.yaml").write_text("keys: 3")
+    (tmp_path / "users.yaml").write_text("users: [{name: alice, password: x}]")
+    ended = CliRunner().invoke(app, ["check-config", str(tmp_path / "cluster.yaml")])
+    assert ended.exit_code == 2
+    said = ended.stderr
+    assert "users.yaml: users[alice].password wants a hash" in said
+    assert "api-keys.yaml: keys wants" in said
+
+
+def test_the_command_prints_a_password_that_works_and_says_what_follows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", type("Pipe", (), {"isatty": lambda self: False})())
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    printed = CliRunner().invoke(app, ["user", "alice", "--config", str(tmp_path / "cluster.yaml")])
+    assert printed.exit_code == 0
+    [alice] = load_users(tmp_path / "users.yaml").users
+    assert verify_password(printed.stdout.strip(), alice)
+    assert "asks everybody to log in" in printed.stderr

@@ -5,15 +5,22 @@ from pathlib import Path
 
 import yaml
 
-from manyeyes.cli import controller_client, started_services
+from manyeyes.cli import gateway_client, started_services
 from manyeyes.cli.compose import Compose
-from manyeyes.cli.errors import CliError
+from manyeyes.cli.engine_containers import EngineContainers, restart_times
+from manyeyes.cli.engine_restart import (
+    DRAINING,
+    LeftOutOfRotation,
+    Observation,
+    Phase,
+    Restart,
+    RestartFailed,
+    in_words,
+    restart,
+)
 from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed
-from manyeyes.cli.rolling.engine_containers import EngineContainers, restart_times
-from manyeyes.cli.rolling.runner import LeftOutOfRotation, RestartFailed, in_words, restart
-from manyeyes.cli.rolling.state_machine import DRAINING, Observation, Phase, Restart
-from manyeyes.cli.terminal import Step, print_line, print_ok, print_warning, step
+from manyeyes.cli.terminal import CliError, Step, print_line, print_ok, print_warning, step
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
@@ -50,11 +57,11 @@ def restart_rolling(config: Path, pool: str) -> None:
         raise CliError("there is no engine of ours to restart")
     print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
     restart_one_by_one(cluster, compose, names)
-    controller_client.print_pending_changes(compose, cluster)
+    gateway_client.print_pending_changes(compose, cluster)
 
 
 def running_cluster(config: Path) -> tuple[PlacedCluster, Compose]:
-    """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises Trouble."""
+    """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises CliError."""
     written = load(config)
     compose = Compose(written.name)
     compose.must_run()
@@ -87,7 +94,7 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
 
 
 def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
-    """Restarts `names`, telling each. Raises Trouble when one does not come back; the others keep serving."""
+    """Restarts `names`, telling each. Raises CliError when one does not come back; the others keep serving."""
     _bring_models(compose)
     _tell_alone(cluster, names)
     engines, times = EngineContainers(cluster, compose), restart_times(cluster)
@@ -183,16 +190,15 @@ def _bring_models(compose: Compose) -> None:
 def drain(config: Path, engine: str) -> None:
     """Out of rotation until it is resumed; says what it still works on."""
     cluster, compose = _named(config, engine)
-    after = controller_client.drain(compose, cluster, engine, "manyeyes drain")
+    after = gateway_client.drain(compose, cluster, engine, "manyeyes drain")
     print_ok(
         f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. {next_command('resume', engine, config=config)} lets it in."
     )
 
 
 def resume(config: Path, engine: str) -> None:
-    """In rotation again."""
     cluster, compose = _named(config, engine)
-    after = controller_client.resume(compose, cluster, engine, "manyeyes resume")
+    after = gateway_client.resume(compose, cluster, engine, "manyeyes resume")
     print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
 
 

@@ -1,0 +1,55 @@
+"""Docker's Engine API, by its SDK: containers, images, volumes and networks. Compose and the building of images are commands."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from docker.client import DockerClient
+from docker.errors import APIError, DockerException
+from requests.exceptions import RequestException
+
+from manyeyes.cli.terminal import CliError
+
+TIMEOUT_S = 30.0
+PULL_S = 6 * 3600.0
+"""vLLM's image for GPUs is 13 GB packed: 3 hours at 10 Mbit/s."""
+
+
+class PullFailed(Exception):
+    """The text is Docker's reason."""
+
+
+@contextlib.contextmanager
+def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
+    """Of the engine that the command `docker` asks. Raises CliError for what Docker refuses inside the context."""
+    try:
+        with contextlib.closing(DockerClient.from_env(timeout=timeout_s, use_ssh_client=True)) as client:
+            yield client
+    except (DockerException, RequestException) as error:
+        raise CliError(f"Docker: {_reason(error)}") from error
+
+
+def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
+    """`on_progress` is told how much has come. Raises PullFailed, TimeoutError."""
+    layers: dict[str, tuple[int, int]] = {}
+    until = time.monotonic() + PULL_S
+    try:
+        with contextlib.closing(DockerClient.from_env(timeout=TIMEOUT_S, use_ssh_client=True)) as client:
+            for event in client.api.pull(reference, stream=True, decode=True):
+                if "error" in event:
+                    raise PullFailed(event["error"])
+                if event.get("status") == "Downloading":
+                    size = event["progressDetail"]
+                    layers[event["id"]] = size.get("current", 0), size.get("total", 0)
+                    have, total = (sum(one[part] for one in layers.values()) / 1e6 for part in (0, 1))
+                    on_progress(f"{have:.0f} of {total:.0f} MB")
+                if time.monotonic() > until:
+                    raise TimeoutError
+    except (DockerException, RequestException) as error:
+        raise PullFailed(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """In the engine's own words, where it answered."""
+    told = error.explanation if isinstance(error, APIError) else error
+    return " ".join(str(told or error).split())
