@@ -11,8 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
-from manyeyes.controller.health.engine_monitor import RemoteEndpoint
 from manyeyes.controller.health.states import SERVES, EngineState
+from manyeyes.controller.membership.engine_monitor import RemoteEndpoint
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import record_failure

@@ -26,8 +26,9 @@ from manyeyes.controller.autoscaling.hung_restart import HungRestarts
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync import compose_state
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
-from manyeyes.controller.health import engine_monitor, vllm_metrics
+from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult
+from manyeyes.controller.membership import engine_monitor
 from manyeyes.controller.membership.dns import DnsResponder
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import MembershipStore

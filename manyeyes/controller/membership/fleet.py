@@ -11,12 +11,12 @@ import structlog
 from manyeyes.config.capacity import in_flight
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import PoolLineage
-from manyeyes.controller.health import engine_monitor, state_machine, states
-from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
+from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, Transition
+from manyeyes.controller.membership import engine_monitor, pool_renames
+from manyeyes.controller.membership.engine_monitor import EngineMonitor, RemoteEndpoint
 from manyeyes.controller.membership.membership_store import FleetMember, MembershipStore, StoredMember
+from manyeyes.controller.membership.pool_renames import PoolLineage
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 from manyeyes.controller.telemetry import metrics

@@ -11,11 +11,11 @@ from typing import Any
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import parse_address
-from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import states
 from manyeyes.controller.health.states import EngineState
 from manyeyes.controller.health.vllm_metrics import EngineLoad
+from manyeyes.controller.membership import pool_renames
+from manyeyes.controller.membership.pool_renames import PoolLineage
 from manyeyes.controller.state_store import StateStore
 
 
