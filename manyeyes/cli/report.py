@@ -11,8 +11,8 @@ from manyeyes.cli.terminal import print_ok, print_warning
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.loader import load
 from manyeyes.monitoring.prometheus_client import PrometheusError
+from manyeyes.monitoring.report.figures import query_report_data
 from manyeyes.monitoring.report.page import render_report
-from manyeyes.monitoring.report.queries import query_report_data
 
 NO_PROMETHEUS = (
     "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."

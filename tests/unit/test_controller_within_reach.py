@@ -5,9 +5,8 @@ from pathlib import Path
 from manyeyes.config.gateway import Network
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
-from manyeyes.controller.config_sync import compose_state
-from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
-from manyeyes.controller.config_sync.compose_state import ComposeState
+from manyeyes.controller.config_sync import apply_plan
+from manyeyes.controller.config_sync.apply_plan import ApplyPlan, ComposeState, plan_apply
 from manyeyes.render.renderer import render
 from tests.placed import placed
 
@@ -30,7 +29,7 @@ def written(text: str) -> PlacedCluster:
 def runs(text: str = POOLS) -> ComposeState:
     """As Compose started it."""
     files = render(placed(text), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))
-    found = compose_state.parse_compose_state(files["engines.yaml"], files["compose.env"])
+    found = apply_plan.parse_compose_state(files["engines.yaml"], files["compose.env"])
     assert found
     return found
 

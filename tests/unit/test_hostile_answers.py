@@ -24,7 +24,7 @@ from manyeyes.controller.autoscaling import store as scaling_memory
 from manyeyes.controller.autoscaling.actuators import ActuatorError
 from manyeyes.controller.autoscaling.hung_restart import HungRestarts
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.config_sync import compose_state
+from manyeyes.controller.config_sync import apply_plan
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
 from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult
@@ -393,8 +393,8 @@ def test_damaged_state_is_set_aside_or_empty(tmp_path: Path, content: bytes) -> 
     assert (found.engines, found.pools, found.weights) == ((), (), ())
     assert ConfigReader(tmp_path).changed() is None
     assert started_services.services(tmp_path) == {}
-    with contextlib.suppress(compose_state.UnknownComposeState):
-        compose_state.parse_compose_state(content.decode("utf-8", "replace"), None)
+    with contextlib.suppress(apply_plan.UnknownComposeState):
+        apply_plan.parse_compose_state(content.decode("utf-8", "replace"), None)
 
 
 def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
@@ -425,8 +425,8 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
             kept.write("started", other)
             path = tmp_path / "started.yaml"
-            with contextlib.suppress(compose_state.UnknownComposeState, FileNotFoundError):
-                compose_state.parse_compose_state(path.read_text(), None)
+            with contextlib.suppress(apply_plan.UnknownComposeState, FileNotFoundError):
+                apply_plan.parse_compose_state(path.read_text(), None)
             started_services.services(tmp_path)
 
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from manyeyes.controller.autoscaling import metrics
 from manyeyes.controller.autoscaling.actuators import RUNNING, ActuatorError, ContainerActuator
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
+from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
@@ -83,7 +83,7 @@ class HungRestarts:
                 engine=engine.name,
                 pool=engine.pool,
             )
-            metrics.RESTARTS.labels(engine.name, engine.pool).inc()
+            metrics.HUNG_RESTARTS.labels(engine.name, engine.pool).inc()
             await self.containers.restart(engine.name)
         except ActuatorError as error:
             self.fleet.emit_event(

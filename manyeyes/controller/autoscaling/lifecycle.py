@@ -14,15 +14,16 @@ import structlog
 
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling import metrics, reconcile, store
+from manyeyes.controller.autoscaling import reconcile, store
 from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.policy import PoolAutoscaler
 from manyeyes.controller.autoscaling.reconcile import ActuatorCall, EngineFacts, LifecycleStage, lifecycle_stage
 from manyeyes.controller.autoscaling.store import AutoscalerState
 from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.state_store import StateStore
+from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 SETTLE_S = 3.0
@@ -273,7 +274,7 @@ class EngineLifecycle:
             await call
         except ActuatorError as error:
             self._failed_at_s[name] = self.clock()
-            metrics.FAILURES.labels(pool).inc()
+            metrics.SCALING_FAILURES.labels(pool).inc()
             self.fleet.emit_event(f"{name} could not be moved: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()

@@ -11,7 +11,7 @@ from manyeyes.config.documents import DocumentError
 from manyeyes.config.keys import ApiKeys, KeysError, parse_keys
 from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, PlacementError, place_engines
-from manyeyes.controller.config_sync.compose_state import STARTED
+from manyeyes.controller.config_sync.apply_plan import STARTED
 
 log = structlog.get_logger()
 

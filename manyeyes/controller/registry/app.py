@@ -9,9 +9,8 @@ from starlette.responses import Response
 from manyeyes.config.loader import describe_errors
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import annotations, engine_routes, pool_routes
-from manyeyes.controller.registry.errors import error_response
-from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
+from manyeyes.controller.registry import annotations, routes
+from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey, error_response
 from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
 from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.settings import ControllerSettings
@@ -30,9 +29,9 @@ def mount_registry(
     secret_files = SecretFiles(settings.secrets, effective)
     own = OwnListeners(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
     for router in (
-        engine_routes.routes(fleet, effective, registrations, secret_files, own, settings.adapter_name),
-        engine_routes.drain_routes(fleet),
-        pool_routes.routes(fleet, effective, registrations, secret_files, own),
+        routes.engine_routes(fleet, effective, registrations, secret_files, own, settings.adapter_name),
+        routes.drain_routes(fleet),
+        routes.pool_routes(fleet, effective, registrations, secret_files, own),
         annotations.routes(fleet),
     ):
         app.include_router(router, dependencies=[Security(BEARER)])

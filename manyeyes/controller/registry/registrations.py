@@ -6,7 +6,7 @@ Whoever was told that a registration succeeded finds it after a kill -9; whoever
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,7 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
-from manyeyes.controller.registry.errors import not_found
+from manyeyes.controller.registry.middleware import not_found
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
@@ -210,3 +210,52 @@ def _a(word: str) -> str:
 def _document(section: BaseModel) -> dict[str, object]:
     """As an operator would write it: only what is not the default."""
     return section.model_dump(mode="json", exclude_defaults=True)
+
+
+ADAPTER_DOCUMENT = "adapter"
+
+
+class AdapterConfigWriter:
+    """Writes the document whenever it changes."""
+
+    def __init__(self, state_store: StateStore) -> None:
+        self.state_store = state_store
+        self._written: dict[str, Any] | None = None
+
+    def write(self, cluster: PlacedCluster) -> None:
+        """Listens to the cluster in force."""
+        document = adapter_document(cluster)
+        if document != self._written and self.state_store.write(ADAPTER_DOCUMENT, document):
+            self._written = document
+
+
+def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
+    """Limits, and every engine with an endpoint. Pure."""
+    return {
+        "max_body_mb": cluster.gateway.max_body_mb,
+        "limits": cluster.adapter.model_dump(mode="json"),
+        "engines": [
+            {
+                "name": engine.name,
+                "port": engine.port,
+                "pool": engine.pool,
+                "model": cluster.pool_of(engine).model,
+                "names": list(cluster.pool_of(engine).names),
+                "endpoint": engine.endpoint.model_dump(mode="json", exclude_defaults=True),
+            }
+            for engine in cluster.engines
+            if engine.endpoint
+        ],
+    }
+
+
+def free_port(cluster: PlacedCluster) -> int:
+    """The first of the adapter's ports that no engine has. Raises ApiError."""
+    taken = {engine.port for engine in cluster.engines if engine.endpoint}
+    first, count = cluster.adapter.first_port, cluster.adapter.ports
+    for port in range(first, first + count):
+        if port not in taken:
+            return port
+    raise ApiError(
+        409, "adapter_full", f"The adapter's {count} ports are all taken; raise adapter.ports in cluster.yaml."
+    )
