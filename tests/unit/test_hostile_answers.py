@@ -21,8 +21,7 @@ from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling import store as scaling_memory
-from manyeyes.controller.autoscaling.actuators import ActuatorError
-from manyeyes.controller.autoscaling.hung_restart import HungRestarts
+from manyeyes.controller.autoscaling.actuators import ActuatorError, HungRestarts
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync import apply_plan
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig

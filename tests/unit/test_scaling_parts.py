@@ -9,7 +9,7 @@ import pytest
 
 from manyeyes.cli.up import engines_to_start
 from manyeyes.controller.autoscaling import signals, store
-from manyeyes.controller.autoscaling.hung_restart import is_hung
+from manyeyes.controller.autoscaling.actuators import is_hung
 from manyeyes.controller.autoscaling.policy import with_default_target
 from manyeyes.controller.autoscaling.signals import PoolSignals
 from manyeyes.controller.health import state_machine, states

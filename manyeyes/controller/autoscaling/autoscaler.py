@@ -12,9 +12,8 @@ import structlog
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller.autoscaling import reconcile, signals
-from manyeyes.controller.autoscaling.actuators import ContainerActuator
+from manyeyes.controller.autoscaling.actuators import ContainerActuator, HungRestarts
 from manyeyes.controller.autoscaling.demand import PoolLoad
-from manyeyes.controller.autoscaling.hung_restart import HungRestarts
 from manyeyes.controller.autoscaling.lifecycle import SETTLE_S, EngineLifecycle
 from manyeyes.controller.autoscaling.policy import DecisionReason, PoolAutoscaler, ScalingDecision, with_default_target
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage, MovePlan
