@@ -1,8 +1,7 @@
 """How engines are stopped and started: as containers through the filter in front of Docker's socket, or by vLLM's sleep mode."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -109,13 +108,6 @@ class ContainerActuator:
         if reply.status == 404:
             raise ActuatorError(f"there is no such container as in {path}; `make up` makes it")
         raise ActuatorError(f"Docker answers {reply.status} to {method} {path}: {_message(reply)}")
-
-
-@contextlib.asynccontextmanager
-async def open_container_actuator(url: str, project: str, grace_s: float) -> AsyncIterator[ContainerActuator]:
-    """Open while the context lasts."""
-    async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as client:
-        yield ContainerActuator(client, url, project, grace_s)
 
 
 def _message(reply: BoundedResponse) -> str:

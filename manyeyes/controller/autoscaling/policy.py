@@ -123,9 +123,7 @@ def decide(
     if wanted > most:
         return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"there may be {most} at most")
     if not needs:
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: nothing is known of its load yet"
-        )
+        return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "nothing is known of its load yet")
     up = _for_all_of(needs, now_s, scaling.up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
@@ -134,31 +132,26 @@ def decide(
     latest = needs[-1]
     if down is None:
         if latest.most is None:
-            return ScalingDecision(now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: {latest.why}")
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.WINDOW, f"stays at {wanted}: watched for less than {window_s:.0f} s"
-        )
+            return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, latest.why)
+        return _unchanged(now_s, wanted, DecisionReason.WINDOW, f"watched for less than {window_s:.0f} s")
     if max(down, least) < wanted:
         return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
     if latest.most is not None and max(latest.most, least) < wanted:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.WINDOW,
-            f"stays at {wanted}: {latest.why}, but within {window_s:.0f} s it needed more",
+        return _unchanged(
+            now_s, wanted, DecisionReason.WINDOW, f"{latest.why}, but within {window_s:.0f} s it needed more"
         )
     if latest.least is not None and latest.least > wanted:
         held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
         but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.up.window_s:.0f} s"
-        return ScalingDecision(now_s, wanted, held_by, f"stays at {wanted}: {latest.why}, but {but}")
-    return ScalingDecision(now_s, wanted, DecisionReason.ENOUGH, f"stays at {wanted}: {latest.why}")
+        return _unchanged(now_s, wanted, held_by, f"{latest.why}, but {but}")
+    return _unchanged(now_s, wanted, DecisionReason.ENOUGH, latest.why)
 
 
 def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDecision:
     """The count that a person asked for."""
     count = min(most, fixed)
     if count == wanted:
-        return ScalingDecision(now_s, count, DecisionReason.BY_HAND, f"stays at {count}: set by hand")
+        return _unchanged(now_s, count, DecisionReason.BY_HAND, "set by hand")
     return _changed(now_s, wanted, count, DecisionReason.BY_HAND, "set by hand")
 
 
@@ -178,17 +171,10 @@ def _more(
     now_s: float,
 ) -> ScalingDecision:
     if wanted == most:
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.LIMITS, f"stays at {wanted}: {latest.why}, but there may be {most} at most"
-        )
+        return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but there may be {most} at most")
     last = next((change for change in reversed(changes) if change.after > change.before), None)
     if last and now_s - last.at_s < scaling.up.cool_down_s:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.COOL_DOWN,
-            f"stays at {wanted}: {latest.why}, but the last addition is too recent",
-        )
+        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last addition is too recent")
     return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), DecisionReason.LOAD, latest.why)
 
 
@@ -205,13 +191,12 @@ def _fewer(
     # What was added for a moment's load stays for a whole window, even where the average never asked for it.
     pause_s = max(window_s, scaling.down.cool_down_s) if last and last.after > last.before else scaling.down.cool_down_s
     if last and now_s - last.at_s < pause_s:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.COOL_DOWN,
-            f"stays at {wanted}: {latest.why}, but the last change is too recent",
-        )
+        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last change is too recent")
     return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), DecisionReason.LOAD, latest.why)
+
+
+def _unchanged(now_s: float, wanted: int, reason: DecisionReason, why: str) -> ScalingDecision:
+    return ScalingDecision(now_s, wanted, reason, f"stays at {wanted}: {why}")
 
 
 def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why: str) -> ScalingDecision:

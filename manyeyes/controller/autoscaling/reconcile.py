@@ -117,7 +117,6 @@ class ActuatorCall(Enum):
 
     STARTING = "starting"
     RESTING = "resting"
-    RESTARTING = "restarting"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import httpx
 
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.health.vllm_metrics import EngineLoad as EngineLoad
+from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
@@ -71,18 +71,13 @@ class PoolSignals:
         gpus: dict[str, float],
     ) -> PoolLoad:
         """`serving` get new requests; `started` are these and those that drain."""
-        gpu = (
-            average_utilization(gpus, dict.fromkeys(gpu for member in serving for gpu in member.engine.gpus))
-            if gpus
-            else None
-        )
         return PoolLoad(
             at_s=now_s,
             serving=len(serving),
             in_flight=_in_flight(serving, started),
             queue_s=self._queue_s(started),
             p95_s=requests.p95_s_of_last(TIMES_OF_S, self.pool),
-            gpu=gpu,
+            gpu=average_utilization(gpus, {gpu for member in serving for gpu in member.engine.gpus}),
         )
 
     def _queue_s(self, members: Sequence[FleetMember]) -> float | None:

@@ -16,7 +16,7 @@ from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Network
 from manyeyes.config.placement import PlacedCluster, with_engines
 from manyeyes.config.pools import AUTO, Flavour
-from manyeyes.engine.vllm_flags import TINY_DIR, served_names, served_names_slice
+from manyeyes.engine.vllm_flags import TINY_DIR, served_names_slice
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import compose_settings
 
@@ -125,8 +125,6 @@ class ApplyPlan:
     """What a written configuration comes to at once."""
 
     cluster: PlacedCluster
-    renamed: frozenset[str]
-    """Pools with an engine that does not know all the names clients may use."""
     needs: tuple[str, ...]
     """One sentence each for what needs a person."""
     accepted: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -137,7 +135,7 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
     """`written` is laid out; `network` is the one the controller was started in. Without `running` all of it is at once in force."""
     cluster = written.model_copy(update={"network": network})
     if running is None:
-        return ApplyPlan(cluster, frozenset(), _network_need(written, network))
+        return ApplyPlan(cluster, _network_need(written, network))
     engines = tuple(_as_it_runs(engine, written, running) for engine in written.engines)
     kept = (*engines, *_still_needed(written, running))
     cluster = with_engines(cluster, kept)
@@ -147,7 +145,7 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
         *_engines_need(written, kept, running),
     )
     accepted = {one.name: running.names_of(one.name) for one in cluster.engines if one.name in running.services}
-    return ApplyPlan(cluster, _renamed(cluster, running), tuple(dict.fromkeys(needs)), accepted)
+    return ApplyPlan(cluster, tuple(dict.fromkeys(needs)), accepted)
 
 
 def _as_it_runs(engine: Engine, written: PlacedCluster, running: ComposeState) -> Engine:
@@ -197,15 +195,6 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
                 )
             )
     return kept
-
-
-def _renamed(cluster: PlacedCluster, running: ComposeState) -> frozenset[str]:
-    return frozenset(
-        engine.pool
-        for engine in cluster.engines
-        if engine.name in running.services
-        and not set(served_names(cluster, cluster.pool_of(engine))) <= running.names_of(engine.name)
-    )
 
 
 def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:

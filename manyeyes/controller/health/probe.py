@@ -34,16 +34,12 @@ ADDRESS_FOR_S = 30.0
 log = structlog.get_logger()
 
 
-class NoResolver(Exception):
-    """Nobody could be asked for the address, so nothing is known of the engine."""
-
-
 async def address_of(engine: Engine) -> str | None:
-    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
+    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises ResolverUnavailable."""
     try:
         return str((await hosts.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
     except hosts.ResolverUnavailable:
-        raise NoResolver from None
+        raise
     except hosts.LookupFailed:
         return None
 
@@ -111,14 +107,12 @@ class Probe:
         return Seen(look, why, waited_s, found, progressed, asleep)
 
     async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
-        """One token about one picture, on a connection of its own. What came of it, and in words what went wrong."""
+        """One token about one picture. What came of it, and in words what went wrong."""
         if self.address is None:
             return CanaryResult.FAILED, "its name does not resolve"
-        connection: ProbeConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                connection = await ProbeConnection.open(self.address, self.engine.port, timeout_s, lambda: None)
-                reply = await connection.ask("/v1/chat/completions", MOST_ANSWER_BYTES, _question(name, pictures))
+            body = _question(name, pictures)
+            return _canary(await self._ask_once("/v1/chat/completions", timeout_s, MOST_ANSWER_BYTES, body))
         except TimeoutError:
             return CanaryResult.SILENT, f"no answer within {timeout_s:g} s"
         except ProtocolError as error:
@@ -127,24 +121,22 @@ class Probe:
             return CanaryResult.FAILED, "the connection was cut"
         except OSError as error:
             return CanaryResult.FAILED, str(error)
-        finally:
-            if connection is not None:
-                connection.close()
-        return _canary(reply)
 
     async def names(self, timeout_s: float) -> frozenset[str]:
         """Every `model` that it accepts, as it lists them; empty where it does not say."""
-        connection: ProbeConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
-                reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
+            return _names(await self._ask_once("/v1/models", timeout_s, MOST_HEALTH_BYTES))
         except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
-        finally:
-            if connection is not None:
+
+    async def _ask_once(self, path: str, timeout_s: float, most_bytes: int, body: bytes | None = None) -> ProbeReply:
+        """On a connection of its own. Raises OSError, TimeoutError, ProtocolError, ConnectionClosed."""
+        async with asyncio.timeout(timeout_s):
+            connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
+            try:
+                return await connection.ask(path, most_bytes, body)
+            finally:
                 connection.close()
-        return _names(reply)
 
     def close(self) -> None:
         """Gives up whatever is under way."""
@@ -157,7 +149,7 @@ class Probe:
         if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
             try:
                 address = await address_of(self.engine)
-            except NoResolver:
+            except hosts.ResolverUnavailable:
                 address = self.address  # the last one is still the best guess
                 if address is None:
                     return self._seen(ProbeResult.SILENT)
@@ -210,7 +202,7 @@ class Probe:
     async def _read_counters(self, rules: Controller) -> EngineLoad | None:
         """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
 
-        Raises Odd.
+        Raises ProtocolError.
         """
         try:
             async with asyncio.timeout(rules.probe_timeout_s):
@@ -233,7 +225,7 @@ class Probe:
         return self.loads.take(time.monotonic(), counters, _server_load(said))
 
     async def _connection(self, path: str, rules: Controller) -> ProbeConnection:
-        """The one for this path. Raises OSError, TimeoutError, Cut."""
+        """The one for this path. Raises OSError, TimeoutError, ConnectionClosed."""
         found = self._connections.get(path)
         if found is None or not found.is_open:
             address = self.address or ""

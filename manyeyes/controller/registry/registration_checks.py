@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 
 from manyeyes.config.hosts import host_problem, parse_address
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
 from manyeyes.netpolicy import Address, deny_registration
@@ -152,23 +152,14 @@ MOST_BYTES = 1 << 20
 
 async def fetch_model_names(address: str) -> set[str] | None:
     """The ids in its /v1/models; None where it does not tell."""
-    try:
-        async with (
-            asyncio.timeout(MODELS_TIMEOUT_S),
-            # Plain HTTP only: reading the system's certificates would hold everything else up for a moment.
-            httpx.AsyncClient(trust_env=False, verify=False, timeout=MODELS_TIMEOUT_S) as client,
-            client.stream("GET", f"http://{address}/v1/models") as response,
-        ):
-            if response.status_code != 200:
-                return None
-            raw = b""
-            async for part in response.aiter_raw():
-                raw += part
-                if len(raw) > MOST_BYTES:
-                    return None
-        return {str(one["id"]) for one in orjson.loads(raw)["data"]}
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, LookupError, TypeError):
-        return None
+    # Plain HTTP only: reading the system's certificates would hold everything else up for a moment.
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        try:
+            url = f"http://{address}/v1/models"
+            reply = await bounded_request(client, "GET", url, MODELS_TIMEOUT_S, most_bytes=MOST_BYTES)
+            return {str(one["id"]) for one in reply.json()["data"]} if reply.status == 200 else None
+        except (RequestFailed, ValueError, LookupError, TypeError):
+            return None
 
 
 def missing_names_notice(wanted: list[str], served: set[str] | None) -> str:

@@ -4,7 +4,6 @@ Only what is configured becomes a label value, so that no client can make a seri
 engine 2 x 24 buckets. What is configured starts at 0, so that a rate is 0 and not missing.
 """
 
-from bisect import bisect_left, insort
 from collections import Counter as Tally
 from collections import deque
 from dataclasses import dataclass
@@ -180,53 +179,32 @@ class LatencyWindow:
     """Successful requests of the last five minutes, the last 500 at most."""
 
     def __init__(self) -> None:
-        self._taken: deque[tuple[float, float, float | None]] = deque()
-        self._totals: list[float] = []
-        self._first_bytes: list[float] = []
+        self._taken: deque[tuple[float, float, float | None]] = deque(maxlen=WINDOW_REQUESTS)
 
     def add(self, now_s: float, total_s: float, first_byte_s: float | None) -> None:
         """One request that ended at `now_s`, on any clock that never goes back."""
         self._taken.append((now_s, total_s, first_byte_s))
-        insort(self._totals, total_s)
-        if first_byte_s is not None:
-            insort(self._first_bytes, first_byte_s)
-        if len(self._taken) > WINDOW_REQUESTS:
-            self._drop_oldest()
 
     def total_ms(self, share: float, now_s: float) -> int | None:
         """What this share of requests took at most, whole, in milliseconds; None while there are fewer than 20."""
-        self._forget(now_s)
-        return _quantile_ms(self._totals, share)
+        return _to_ms(self.total_s_since(share, now_s - WINDOW_S))
 
     def first_byte_ms(self, share: float, now_s: float) -> int | None:
         """The same until the first byte."""
-        self._forget(now_s)
-        return _quantile_ms(self._first_bytes, share)
+        times = [first_s for at_s, _, first_s in self._taken if at_s >= now_s - WINDOW_S and first_s is not None]
+        return _to_ms(_quantile(times, share))
 
     def total_s_since(self, share: float, since_s: float) -> float | None:
         """What this share of the requests that ended since then took at most, in seconds; None while there are fewer than 20."""
-        totals = sorted(total_s for at_s, total_s, _ in self._taken if at_s >= since_s)
-        if len(totals) < FEWEST_FOR_QUANTILE:
-            return None
-        return totals[max(0, ceil(share * len(totals)) - 1)]
-
-    def _forget(self, now_s: float) -> None:
-        while self._taken and self._taken[0][0] < now_s - WINDOW_S:
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        _, total_s, first_byte_s = self._taken.popleft()
-        _remove(self._totals, total_s)
-        if first_byte_s is not None:
-            _remove(self._first_bytes, first_byte_s)
+        return _quantile([total_s for at_s, total_s, _ in self._taken if at_s >= since_s], share)
 
 
-def _remove(ordered: list[float], value: float) -> None:
-    del ordered[bisect_left(ordered, value)]
-
-
-def _quantile_ms(ordered: list[float], share: float) -> int | None:
+def _quantile(times: list[float], share: float) -> float | None:
     """Nearest rank: a time that was really measured, never one between two."""
-    if len(ordered) < FEWEST_FOR_QUANTILE:
+    if len(times) < FEWEST_FOR_QUANTILE:
         return None
-    return round(1000 * ordered[max(0, ceil(share * len(ordered)) - 1)])
+    return sorted(times)[max(0, ceil(share * len(times)) - 1)]
+
+
+def _to_ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(1000 * seconds)
