@@ -140,7 +140,7 @@ def build_status(
 
     def pool(one: Mapping[str, Any]) -> PoolStatus:
         name = one["name"]
-        told = {key: found.get(name) for key, found in by_pool.items()}
+        figures = {key: found.get(name) for key, found in by_pool.items()}
         return PoolStatus(
             name=name,
             model=one["model"],
@@ -148,17 +148,17 @@ def build_status(
             up=one["up"],
             total=one["total"],
             fallback=one.get("fallback") or "",
-            rps=told.get("rps"),
-            p95_s=_first(told.get("p95"), _to_seconds(one.get("p95_ms"))),
-            first_token_p95_s=told.get("first_token"),
-            error_share=told.get("errors"),
-            fallback_share=told.get("fallbacks"),
+            rps=figures.get("rps"),
+            p95_s=_first(figures.get("p95"), _to_seconds(one.get("p95_ms"))),
+            first_token_p95_s=figures.get("first_token"),
+            error_share=figures.get("errors"),
+            fallback_share=figures.get("fallbacks"),
             engines=tuple(engine(name, each) for each in one["engines"]),
         )
 
-    told = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
+    dated = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
     firing = tuple(alert for alert in alerts if alert.state == "firing")
-    return ClusterStatus(tuple(pool(one) for one in status["pools"]), firing, told, tuple(trouble))
+    return ClusterStatus(tuple(pool(one) for one in status["pools"]), firing, dated, tuple(trouble))
 
 
 def _first(*values: float | None) -> float | None:
@@ -203,17 +203,19 @@ LATE_ERRORS = 0.01
 KV_FULL = 0.9
 
 
-def render_status(sight: ClusterStatus, now: datetime | None = None) -> RenderableType:
+def render_status(status: ClusterStatus, now: datetime | None = None) -> RenderableType:
     """Everything, top to bottom: what is wrong stands above what merely happened."""
     now = now or datetime.now(UTC)
-    parts: list[RenderableType] = [_pools(sight), _engines(sight)] if sight.pools else [Text(NO_POOL, style="bold red")]
-    reasons = _why_not_up(sight, now)
+    parts: list[RenderableType] = (
+        [_pools(status), _engines(status)] if status.pools else [Text(NO_POOL, style="bold red")]
+    )
+    reasons = _why_not_up(status, now)
     if reasons:
         parts.append(reasons)
-    parts.append(_alerts(sight, now))
-    parts += [Text(f"!!  {sentence}", style="yellow") for sentence in sight.trouble]
-    if sight.events:
-        parts.append(_events(sight))
+    parts.append(_alerts(status, now))
+    parts += [Text(f"!!  {sentence}", style="yellow") for sentence in status.trouble]
+    if status.events:
+        parts.append(_events(status))
     return Group(*[line for part in parts for line in (part, Text(""))][:-1])
 
 
@@ -225,11 +227,11 @@ def _table(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def _pools(sight: ClusterStatus) -> Table:
+def _pools(status: ClusterStatus) -> Table:
     table = _table(
         ("pool", "<"), ("state", "<"), ("up", ">"), ("RPS", ">"), ("P95", ">"), ("TTFT P95", ">"), ("errors", ">")
     )
-    for pool in sight.pools:
+    for pool in status.pools:
         table.add_row(
             Text.assemble((pool.name, "bold"), ("\n" + _about(pool), "dim")),
             Text(pool.state, COLOURS[pool.state]),
@@ -253,7 +255,7 @@ def _about(pool: PoolStatus) -> str:
     return ", ".join(words)
 
 
-def _engines(sight: ClusterStatus) -> Table:
+def _engines(status: ClusterStatus) -> Table:
     table = _table(
         ("engine", "<"),
         ("state", "<"),
@@ -264,7 +266,7 @@ def _engines(sight: ClusterStatus) -> Table:
         ("GPU", ">"),
         ("share", ">"),
     )
-    for pool in sight.pools:
+    for pool in status.pools:
         for one in pool.engines:
             full = (one.kv_cache_share or 0) >= KV_FULL
             table.add_row(
@@ -280,10 +282,10 @@ def _engines(sight: ClusterStatus) -> Table:
     return table
 
 
-def _why_not_up(sight: ClusterStatus, now: datetime) -> Text | None:
+def _why_not_up(status: ClusterStatus, now: datetime) -> Text | None:
     lines = [
         Text.assemble((one.name, "bold"), f" {one.reason or 'is ' + one.words} ({format_age(one.since, now)} ago)")
-        for pool in sight.pools
+        for pool in status.pools
         for one in pool.engines
         if _is_odd(one)
     ]
@@ -294,12 +296,12 @@ def _is_odd(engine: EngineStatus) -> bool:
     return not engine.serves or engine.state == "suspect"
 
 
-def _alerts(sight: ClusterStatus, now: datetime) -> RenderableType:
-    if not sight.alerts:
-        known = not sight.trouble
+def _alerts(status: ClusterStatus, now: datetime) -> RenderableType:
+    if not status.alerts:
+        known = not status.trouble
         return Text("no alert fires" if known else "alerts are not known", style="green" if known else "yellow")
     table = _table(("firing", "<"), ("for", ">"), ("severity", ">"))
-    for alert in sight.alerts:
+    for alert in status.alerts:
         said = alert.annotations.get("summary") or alert.annotations.get("description") or ""
         about = ", ".join(f"{key} {alert.labels[key]}" for key in ("pool", "engine") if key in alert.labels)
         severity = alert.labels.get("severity", "")
@@ -311,11 +313,11 @@ def _alerts(sight: ClusterStatus, now: datetime) -> RenderableType:
     return table
 
 
-def _events(sight: ClusterStatus) -> Table:
+def _events(status: ClusterStatus) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column()
-    for at, sentence in sight.events[:EVENTS_SHOWN]:
+    for at, sentence in status.events[:EVENTS_SHOWN]:
         table.add_row(f"{at.astimezone():%H:%M:%S}", sentence)
     return table
 

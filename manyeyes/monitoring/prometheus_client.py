@@ -49,7 +49,7 @@ class ActiveAlert:
 
 
 class PrometheusClient:
-    """One server at `url`. Every method raises Unanswered."""
+    """One server at `url`. Every method raises PrometheusError."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url.rstrip("/")

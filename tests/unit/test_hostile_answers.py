@@ -258,7 +258,7 @@ async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
-    assert await engine_monitor.look(there, 5)
+    assert await engine_monitor.probe_remote(there, 5)
 
 
 def test_docker_statistics_of_any_form_are_numbers_or_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The autoscaler: every few seconds it looks at every pool, decides how many engines it should have, and has them started and stopped."""
+"""The autoscaler: every few seconds it measures every pool, decides how many engines it should have, and has them started and stopped."""
 
 import asyncio
 import contextlib
@@ -85,7 +85,7 @@ class Autoscaler:
         self.lifecycle.save()
 
     async def tick(self) -> None:
-        """One look at everything, one decision for each pool, and what follows from it."""
+        """One sample of everything, one decision for each pool, and what follows from it."""
         now_s = self.clock()
         await self.lifecycle.refresh_stopped()
         self.lifecycle.follow_members(now_s)

@@ -110,23 +110,23 @@ class EngineLifecycle:
                 continue
             actuator = self.actuator(pool)
             if actuator is None:
-                self._tell_trouble(
+                self._report_trouble(
                     pool.name, "controller.containers is false, so its engines cannot be started or stopped"
                 )
                 continue
             try:
                 found = await actuator.find_stopped(engines)
             except ActuatorError as error:
-                self._tell_trouble(pool.name, str(error))
+                self._report_trouble(pool.name, str(error))
                 continue
             if found:
                 self.trouble.pop(pool.name, None)
             else:
-                self._tell_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
+                self._report_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
             known |= found
         self._stopped = known
 
-    def _tell_trouble(self, pool: str, why: str) -> None:
+    def _report_trouble(self, pool: str, why: str) -> None:
         if self.trouble.get(pool) != why:
             self.trouble[pool] = why
             self.fleet.emit_event(f"{pool} is not scaled for now: {why}", pool=pool)

@@ -206,7 +206,7 @@ def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why:
 
 
 def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
-    """What was needed throughout the window, by those looks that saw it; None where the last did not, or for want of time."""
+    """What was needed throughout the window, by those samples that have it; None where the last did not, or for want of time."""
     smallest = needs[-1].least
     if smallest is None:
         return None
@@ -252,7 +252,7 @@ def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | No
 
 
 class PoolAutoscaler:
-    """Takes looks, gives decisions. `fixed` is a count set by hand; it is in force until it is None again."""
+    """Takes samples, gives decisions. `fixed` is a count set by hand; it is in force until it is None again."""
 
     def __init__(self, scaling: Scaling | None, wanted: int, fixed: int | None = None) -> None:
         self.scaling = scaling
@@ -265,7 +265,7 @@ class PoolAutoscaler:
         """How many serve, and since when."""
 
     def see(self, load: PoolLoad) -> None:
-        """One look, later than all before."""
+        """One sample, later than all before."""
         if load.serving != self._serving[0]:
             self._serving = (load.serving, load.at_s)
         self._loads.append(load)

@@ -1,4 +1,4 @@
-"""What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter tells."""
+"""What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter reports."""
 
 import re
 import time
@@ -51,12 +51,12 @@ def average_utilization(use: dict[str, float], gpus: Iterable[str]) -> float | N
 
 
 STALE_S = 60.0
-"""A saturated engine tells its load late; after this long it says nothing any more."""
+"""A saturated engine reports its load late; after this long it reports nothing any more."""
 TIMES_OF_S = 60.0
 
 
 class PoolSignals:
-    """One pool's. Keeps the engines' totals of the look before."""
+    """One pool's. Keeps the engines' totals of the previous probe."""
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
@@ -81,7 +81,7 @@ class PoolSignals:
         )
 
     def _queue_s(self, members: Sequence[FleetMember]) -> float | None:
-        """Average wait of the requests that left the queues since the look before."""
+        """Average wait of the requests that left the queues since the previous probe."""
         waited_s = count = 0.0
         for member in members:
             if (load := _fresh(member)) is None:

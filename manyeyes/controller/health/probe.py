@@ -1,4 +1,4 @@
-"""Looks at one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
+"""Probes one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
 
 import asyncio
 import base64
@@ -45,16 +45,16 @@ async def address_of(engine: Engine) -> str | None:
 
 
 @dataclass(slots=True)
-class Seen:
-    """What one look found."""
+class ProbeReport:
+    """What one probe found."""
 
-    look: ProbeResult
+    result: ProbeResult
     why: str
     """What is odd."""
     waited_s: float
     """How long /health took, or is not answered so far."""
     load: EngineLoad | None
-    """None where it was not read in this look."""
+    """None where it was not read in this probe."""
     progressed: bool | None
     asleep: bool | None
 
@@ -77,11 +77,11 @@ class Probe:
         """For the counters, by path."""
         self._counters_odd = ""
         self._taken: EngineLoad | None = None
-        """The last one that a look brought."""
+        """The last one that a probe brought."""
         self._asleep: bool | None = None
 
-    async def look(self, rules: Controller, wait_s: float, with_counters: bool) -> Seen:
-        """One look, in about `wait_s` seconds. With counters also /load and /metrics."""
+    async def run(self, rules: Controller, wait_s: float, with_counters: bool) -> ProbeReport:
+        """One probe, in about `wait_s` seconds. With counters also /load and /metrics."""
         if self._asked is None:
             gone = await self._ask_health(rules)
             if gone is not None:
@@ -96,15 +96,15 @@ class Probe:
         await asyncio.wait(waiting, timeout=wait_s)
         before, found = self._taken, self._taken_counters()
         self._taken = found or before
-        look, why = self._health_seen(rules)
+        result, why = self._health_result(rules)
         waited_s = time.monotonic() - self._asked_at_s
         progressed = None if found is None or before is None else found.progressed_since(before)
         asleep = self._asleep if found is not None else None
-        if look in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
-            look, why = ProbeResult.ODD, self._counters_odd
-        if look in (ProbeResult.GONE, ProbeResult.DEAD):
+        if result in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
+            result, why = ProbeResult.ODD, self._counters_odd
+        if result in (ProbeResult.GONE, ProbeResult.DEAD):
             self._drop_counters()
-        return Seen(look, why, waited_s, found, progressed, asleep)
+        return ProbeReport(result, why, waited_s, found, progressed, asleep)
 
     async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
         """One token about one picture. What came of it, and in words what went wrong."""
@@ -143,7 +143,7 @@ class Probe:
         self._drop_health()
         self._drop_counters()
 
-    async def _ask_health(self, rules: Controller) -> Seen | None:
+    async def _ask_health(self, rules: Controller) -> ProbeReport | None:
         """Asks /health; what was seen where it could not be asked."""
         self._asked_at_s = time.monotonic()
         if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
@@ -152,9 +152,9 @@ class Probe:
             except hosts.ResolverUnavailable:
                 address = self.address  # the last one is still the best guess
                 if address is None:
-                    return self._seen(ProbeResult.SILENT)
+                    return self._report(ProbeResult.SILENT)
             if address is None:
-                return self._seen(ProbeResult.GONE)
+                return self._report(ProbeResult.GONE)
             if address != self.address and self._health is not None:
                 self._health.close()
             self.address, self._address_at_s = address, self._asked_at_s
@@ -164,18 +164,18 @@ class Probe:
                     self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
                 )
             except TimeoutError:
-                return self._seen(ProbeResult.SILENT)
+                return self._report(ProbeResult.SILENT)
             except OSError:
-                return self._seen(ProbeResult.GONE)
+                return self._report(ProbeResult.GONE)
         if not self._health.is_open:  # closed as soon as it was made
-            return self._seen(ProbeResult.ODD, "it closes connections unasked")
+            return self._report(ProbeResult.ODD, "it closes connections unasked")
         self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
         return None
 
-    def _seen(self, look: ProbeResult, why: str = "") -> Seen:
-        return Seen(look, why, time.monotonic() - self._asked_at_s, None, None, None)
+    def _report(self, result: ProbeResult, why: str = "") -> ProbeReport:
+        return ProbeReport(result, why, time.monotonic() - self._asked_at_s, None, None, None)
 
-    def _health_seen(self, rules: Controller) -> tuple[ProbeResult, str]:
+    def _health_result(self, rules: Controller) -> tuple[ProbeResult, str]:
         asked, connection = self._asked, self._health
         assert asked is not None
         assert connection is not None

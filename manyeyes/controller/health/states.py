@@ -8,7 +8,7 @@ class EngineState(Enum):
     """An engine's place in its life. `up` and `suspect` get new requests."""
 
     UNKNOWN = "unknown"
-    """Not looked at since this controller started."""
+    """Not probed since this controller started."""
     STARTING = "starting"
     """Never answered yet: loading its model, or not started at all."""
     WARMING = "warming"
@@ -16,13 +16,13 @@ class EngineState(Enum):
     UP = "up"
     """Gets new requests."""
     SUSPECT = "suspect"
-    """Gets new requests, and something is odd: it is looked at more closely."""
+    """Gets new requests, and something is odd: it is probed more closely."""
     DRAINING = "draining"
     """Up, and held back on somebody's word: it finishes what it has and gets nothing new."""
     DOWN = "down"
     """Was up and cannot serve."""
     SLEEPING = "sleeping"
-    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also told of one that scaling stopped."""
+    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also shown for one that scaling stopped."""
     REMOTE = "remote"
     """Runs elsewhere, and nobody here looks after it."""
 
@@ -37,9 +37,9 @@ class ProbeResult(Enum):
     HEALTHY = "healthy"
     """Status 200."""
     GONE = "gone"
-    """No such host, or nothing listens there: the process is not running. Beyond doubt."""
+    """No such host, or nothing listens there: the process is not running. Certain."""
     DEAD = "dead"
-    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Beyond doubt."""
+    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Certain."""
     SILENT = "silent"
     """No answer yet. It may be hung, or only busy."""
     ODD = "odd"
@@ -73,13 +73,13 @@ class Observation:
     """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
 
     at_s: float
-    look: ProbeResult
+    result: ProbeResult
     why: str = ""
     """What is odd, in words."""
     waited_s: float = 0.0
     """How long /health took, or has not been answered so far."""
     progressed: bool | None = None
-    """Its counters of tokens and steps moved since the look before; None where they were not read."""
+    """Its counters of tokens and steps moved since the previous probe; None where they were not read."""
     busy: bool = False
     """Requests run or wait in it."""
     idle: bool = True
@@ -103,9 +103,9 @@ class EngineHealth:
 
     state: EngineState = EngineState.UNKNOWN
     good: int = 0
-    """Healthy looks in a row."""
+    """Healthy probes in a row."""
     bad: int = 0
-    """Other looks in a row."""
+    """Other probes in a row."""
     last: ProbeResult | None = None
     settled: bool = False
     """It is known whether it gets requests: seen since this controller started, remembered from before, or added later."""
@@ -115,9 +115,9 @@ class EngineHealth:
     """That word."""
     at_rest: bool = False
     """Scaling stopped it or put it to sleep: nothing is wrong with it."""
-    doubt: SuspectReason | None = None
+    suspect_reason: SuspectReason | None = None
     """Why it is suspect."""
-    on_doubt: bool = False
+    timed_out: bool = False
     """It is down because it was silent, which proves nothing."""
     alive_at_s: float | None = None
     """Last sign of life: an answer of /health, progress, or a success."""
@@ -134,7 +134,7 @@ class EngineHealth:
 
     @property
     def shown(self) -> EngineState:
-        """The state that people are told."""
+        """The state that people see."""
         if self.at_rest and not self.serves:
             return EngineState.SLEEPING
         return EngineState.DRAINING if self.held and self.serves else self.state

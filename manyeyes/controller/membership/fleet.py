@@ -141,7 +141,7 @@ class Fleet:
         )
 
     def probe_now(self, name: str) -> None:
-        """Looks at an engine at once, if there is one of that name."""
+        """Probes an engine now, if there is one of that name."""
         if watch := self._watches.get(name):
             watch.wake()
 
@@ -158,7 +158,7 @@ class Fleet:
             self.probe_now(name)
 
     async def watch(self) -> None:
-        """Looks at every engine until cancelled."""
+        """Probes every engine until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -309,7 +309,7 @@ class Fleet:
 
 
 def _membership(known: states.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
-    return known.state, known.held, known.settled, known.on_doubt
+    return known.state, known.held, known.settled, known.timed_out
 
 
 def _remote_key(pool: str) -> str:

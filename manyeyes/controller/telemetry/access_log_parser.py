@@ -126,7 +126,7 @@ def parse_fields(datagram: bytes) -> dict[str, object] | None:
 
 
 def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
-    """The same as `read`, of fields."""
+    """The same as `parse_datagram`, of fields."""
     if fields.get("event", "request") != "request":
         return None
     status = _number(fields.get("status"), 999)

@@ -32,7 +32,7 @@ KNOWN_FOR_S = 0.1
 MOST_GROUPS = 1000
 """Of requests, by engine, key and so on; those of a group above it are counted one by one."""
 FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
-"""Outcomes that make an engine worth a look."""
+"""Outcomes that make an engine worth a probe."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 """Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
 
@@ -62,7 +62,7 @@ class AccessLog:
         """By pool."""
         self._groups: dict[request_aggregator.GroupKey, RequestGroup] = {}
         self._gathered: list[RequestGroup] = []
-        """Kinds of which `settle` has to tell."""
+        """Groups that `flush` has to count."""
         self.apply(fleet.cluster)
 
     def apply(self, cluster: PlacedCluster) -> None:
@@ -77,7 +77,7 @@ class AccessLog:
         self.flush()
 
     def gather(self, datagram: bytes) -> None:
-        """The same, but what is ordinary is seen by others only after `settle`."""
+        """The same, but what is ordinary is seen by others only after `flush`."""
         now_s = time.monotonic()
         if now_s > self._known_at_s + KNOWN_FOR_S:
             self._learn(now_s)
@@ -119,7 +119,7 @@ class AccessLog:
         return None
 
     def flush(self) -> None:
-        """Tells Prometheus and the fleet of what was gathered."""
+        """Counts what was gathered, for Prometheus and the fleet."""
         if not self._gathered:
             return
         now_s, now = time.monotonic(), datetime.now(UTC)
@@ -149,7 +149,7 @@ class AccessLog:
         self._keys.add(key)
         request_metrics.count_request(request, self._known, key, self._slos.get(self._known.asked(request)))
         engine = self._known.engine(request)
-        self._tell_fleet(request, now_s)
+        self._report_to_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
             self._succeeded(engine, datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s))
             if request.total_s is not None:
@@ -164,8 +164,8 @@ class AccessLog:
             recent = self.recent[pool] = LatencyWindow()
         return recent
 
-    def _tell_fleet(self, request: LoggedRequest, now_s: float) -> None:
-        """Which engines worked and which failed; the fleet looks at the latter at once."""
+    def _report_to_fleet(self, request: LoggedRequest, now_s: float) -> None:
+        """Which engines worked and which failed; the fleet probes the latter now."""
         for number, attempt in enumerate(request.attempts, start=1):
             engine = self._known.engine_at.get(attempt.address, "")
             if attempt.outcome in FAILED:

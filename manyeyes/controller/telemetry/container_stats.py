@@ -29,23 +29,23 @@ ASK_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class ContainerUsage:
-    """One look at a container."""
+    """A container at one moment."""
 
     cpu_s: float
     memory_bytes: int
     limit_bytes: int
 
 
-def parse_usage(told: Any) -> ContainerUsage | None:
+def parse_usage(stats: Any) -> ContainerUsage | None:
     """Docker's /stats. None where the container does not run: it has no memory then."""
     try:
-        memory = told["memory_stats"]
+        memory = stats["memory_stats"]
         counted = memory.get("stats", {})
         # Control groups 1 call it total_inactive_file. `docker stats` leaves it out, too: it is given back when needed.
         files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
         numbers = [
             _count(one)
-            for one in (told["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
+            for one in (stats["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
         ]
     except (LookupError, TypeError, AttributeError):
         return None
@@ -93,8 +93,8 @@ class ContainerStats:
     async def _poll_container(self, service: str, container: str, is_engine: bool) -> None:
         self._record(service, parse_usage(await self._fetch(f"{container}/stats")))
         if is_engine:
-            told = await self._fetch(f"{container}/json")
-            if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
+            details = await self._fetch(f"{container}/json")
+            if isinstance(details, dict) and (restarts := _count(details.get("RestartCount"))) is not None:
                 CONTAINER_RESTARTS.labels(service).set(restarts)
 
     def _record(self, service: str, use: ContainerUsage | None) -> None:
@@ -103,7 +103,7 @@ class ContainerStats:
             for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
                 metric.remove_by_labels({"service": service})
             return
-        # Docker counts from 0 when a container starts. What it took before the first look is nobody's to count.
+        # Docker counts from 0 when a container starts. What it took before the first poll is nobody's to count.
         more_s = 0.0 if before_s is None else use.cpu_s - before_s
         CONTAINER_CPU.labels(service).inc(more_s if more_s >= 0 else use.cpu_s)
         CONTAINER_MEMORY.labels(service).set(use.memory_bytes)

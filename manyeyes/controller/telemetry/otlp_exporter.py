@@ -34,7 +34,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     trace, own, parent = str(line["trace"]), str(line["span"]), str(line["parent"])
     if len(bytes.fromhex(trace)) != 16 or len(bytes.fromhex(own)) != 8:
         raise ValueError(f"no ids of a trace: {trace!r}, {own!r}")
-    told = {
+    attributes = {
         "http.request.method": line["method"],
         "url.path": line["path"],
         "http.response.status_code": request.status,
@@ -46,7 +46,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
         "manyeyes.cache": request.cache,
     }
     whole = _span(
-        trace, own, f"{line['method']} {line['path']}", SERVER, (began_s, ended_s), told, request.status >= 500
+        trace, own, f"{line['method']} {line['path']}", SERVER, (began_s, ended_s), attributes, request.status >= 500
     )
     if parent:
         whole["parentSpanId"] = parent
@@ -54,13 +54,13 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     at_s = began_s
     for number, attempt in enumerate(request.attempts):
         until_s = min(at_s + (attempt.response_s or 0.0), ended_s)
-        told = {
+        attributes = {
             "manyeyes.engine": engine_at(attempt.address),
             "server.address": attempt.address,
             "manyeyes.outcome": attempt.outcome.value,
             "manyeyes.first_byte_s": attempt.header_s,
         }
-        made = _span(trace, _child(own, number), "ask an engine", CLIENT, (at_s, until_s), told, _failed(attempt))
+        made = _span(trace, _child(own, number), "ask an engine", CLIENT, (at_s, until_s), attributes, _failed(attempt))
         found.append(made | {"parentSpanId": own})
         at_s = until_s
     return found
@@ -73,7 +73,7 @@ def otlp_document(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _span(
-    trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], told: dict[str, Any], failed: bool
+    trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], attributes: dict[str, Any], failed: bool
 ) -> dict[str, Any]:
     begin, end = (str(round(one * 1e9)) for one in time_s)
     made = {
@@ -84,11 +84,11 @@ def _span(
         "startTimeUnixNano": begin,
         "endTimeUnixNano": end,
     }
-    return made | {"attributes": _attributes(told)} | ({"status": {"code": ERROR}} if failed else {})
+    return made | {"attributes": _attributes(attributes)} | ({"status": {"code": ERROR}} if failed else {})
 
 
-def _attributes(told: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in told.items() if value not in ("", None)]
+def _attributes(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items() if value not in ("", None)]
 
 
 def _value(value: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class RequestFigures(NamedTuple):
 
 @dataclass(slots=True)
 class RequestGroup:
-    """Requests that differ in nothing but times and sizes, since they were last told to Prometheus. Times in seconds."""
+    """Requests that differ in nothing but times and sizes, since they were last counted for Prometheus. Times in seconds."""
 
     engine: str
     pool: str
@@ -62,7 +62,7 @@ class RequestGroup:
     bytes_in_sum: int = 0
     bytes_out_sum: int = 0
     began_at_s: float = 0.0
-    """When the last answer began, on the clock that `take` was given."""
+    """When the last answer began, on the clock that `add` was given."""
 
     def add(self, now_s: float, figures: RequestFigures) -> None:
         total_s, first_byte_s, response_s, bytes_in, bytes_out = figures

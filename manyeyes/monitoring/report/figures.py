@@ -79,7 +79,7 @@ class ReportData:
 
 
 def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float) -> ReportData:
-    """Raises Unanswered."""
+    """Raises PrometheusError."""
     seconds = round(end_s - start_s)
     step_s = max(MIN_STEP_S, seconds / POINTS)
 

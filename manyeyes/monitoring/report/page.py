@@ -185,8 +185,8 @@ def _legend(about: ReportData) -> str:
     if not about.marks:
         return "Red spans are times in which an alert fired."
     marks = sorted(about.marks, key=lambda one: one.start_s)
-    told = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
-    return f"Blue spans are marks: {told}. Red ones are alerts."
+    listed = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
+    return f"Blue spans are marks: {listed}. Red ones are alerts."
 
 
 def _charts(about: ReportData, emulated: bool) -> str:
