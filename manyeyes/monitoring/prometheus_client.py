@@ -21,8 +21,6 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True)
 class InstantSample:
-    """One series at one time."""
-
     labels: dict[str, str]
     value: float
 

@@ -201,7 +201,6 @@ class HungRestarts:
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
         try:
             while True:
                 await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)

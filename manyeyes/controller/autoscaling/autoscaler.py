@@ -58,7 +58,6 @@ class Autoscaler:
         self.apply(fleet.cluster)
 
     async def run(self) -> None:
-        """Until cancelled."""
         try:
             while True:
                 await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
@@ -107,7 +106,6 @@ class Autoscaler:
         return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.members_of(pool)]
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Another cluster is in force."""
         engines = cluster.engines
         for pool in cluster.pools:
             policy = with_default_target(pool, engines)

@@ -74,7 +74,6 @@ class EngineLifecycle:
             self._partners.setdefault(other, one)
 
     def close(self) -> None:
-        """Ends the calls that are under way."""
         for _, task in self._moving.values():
             task.cancel()
 

@@ -65,8 +65,6 @@ LONGEST = 8
 
 
 class DecisionReason(Enum):
-    """What a decision rests on."""
-
     LOAD = "load"
     HOURS = "hours"
     LIMITS = "limits"
@@ -74,7 +72,6 @@ class DecisionReason(Enum):
     WINDOW = "window"
     """The load asks for a change, but not for long enough."""
     COOL_DOWN = "cool_down"
-    """The last change is too recent."""
     UNKNOWN = "unknown"
     """Too little is known of the load."""
     ENOUGH = "enough"
@@ -82,8 +79,6 @@ class DecisionReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaChange:
-    """The wanted count became another."""
-
     at_s: float
     before: int
     after: int

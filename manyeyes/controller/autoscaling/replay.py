@@ -35,8 +35,6 @@ class InvalidRecord(Exception):
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What one policy would have done."""
-
     decisions: tuple[ScalingDecision, ...]
     """Those that changed something."""
     engine_hours: float

@@ -29,7 +29,6 @@ async def fetch_gpu_utilization(client: httpx.AsyncClient, url: str) -> dict[str
 
 
 def parse_gpu_utilization(text: str) -> dict[str, float]:
-    """The exporter's text."""
     found: dict[str, float] = {}
     for sample in _SAMPLE.finditer(text):
         labels = dict(_LABEL.findall(sample["labels"]))

@@ -29,8 +29,6 @@ Text = str | UnreadableFile | None
 
 @dataclass(frozen=True)
 class ConfigTexts:
-    """What stands in the files."""
-
     cluster: Text
     keys: Text
     inventory: Text
@@ -50,8 +48,6 @@ class ConfigTexts:
 
 @dataclass(frozen=True)
 class ValidConfiguration:
-    """A configuration that can be used."""
-
     cluster: PlacedCluster
     """As written, laid out on this host."""
     keys: ApiKeys

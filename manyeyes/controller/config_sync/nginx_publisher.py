@@ -141,7 +141,6 @@ class NginxPublisher:
 
     @property
     def is_current(self) -> bool:
-        """nginx runs on the newest files."""
         return bool(self._wanted) and self.status_seen.generation == self._wanted
 
     def status(self) -> dict[str, Any]:
@@ -205,7 +204,6 @@ class NginxPublisher:
             log.info("gateway_files_offered", generation=self._wanted)
 
     def record_status(self, status: GenerationStatus) -> None:
-        """What nginx says at the moment."""
         before, self.status_seen = self.status_seen, status
         if self.is_current:
             self._prove()

@@ -46,11 +46,8 @@ async def address_of(engine: Engine) -> str | None:
 
 @dataclass(slots=True)
 class ProbeReport:
-    """What one probe found."""
-
     result: ProbeResult
     why: str
-    """What is odd."""
     waited_s: float
     """How long /health took, or is not answered so far."""
     load: EngineLoad | None

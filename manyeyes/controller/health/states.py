@@ -14,7 +14,6 @@ class EngineState(Enum):
     WARMING = "warming"
     """Answers /health; one picture is under way, because the first one is several times slower."""
     UP = "up"
-    """Gets new requests."""
     SUSPECT = "suspect"
     """Gets new requests, and something is odd: it is probed more closely."""
     DRAINING = "draining"
@@ -35,7 +34,6 @@ class ProbeResult(Enum):
     """What one probe of /health saw."""
 
     HEALTHY = "healthy"
-    """Status 200."""
     GONE = "gone"
     """No such host, or nothing listens there: the process is not running. Certain."""
     DEAD = "dead"
@@ -59,8 +57,6 @@ class CanaryResult(Enum):
 
 
 class SuspectReason(Enum):
-    """Why an engine is suspect."""
-
     SILENT = "silent"
     STALLED = "stalled"
     ODD = "odd"
@@ -81,7 +77,6 @@ class Observation:
     progressed: bool | None = None
     """Its counters of tokens and steps moved since the previous probe; None where they were not read."""
     busy: bool = False
-    """Requests run or wait in it."""
     idle: bool = True
     """Nothing is inside it, in preparation neither."""
     succeeded_at_s: float | None = None
@@ -116,7 +111,6 @@ class EngineHealth:
     at_rest: bool = False
     """Scaling stopped it or put it to sleep: nothing is wrong with it."""
     suspect_reason: SuspectReason | None = None
-    """Why it is suspect."""
     timed_out: bool = False
     """It is down because it was silent, which proves nothing."""
     alive_at_s: float | None = None

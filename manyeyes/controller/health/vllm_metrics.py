@@ -1,6 +1,6 @@
 """How much work one engine has, as it says itself. Pure: bytes and values in, values out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SETTLED_S = 60.0
 """What /load counts while an engine has rested for so long is not there."""
@@ -155,7 +155,7 @@ class Loads:
         if server_load is not None:
             rests = running + waiting == 0 and before is not None and not load.progressed_since(before)
             counted = self._counted(at_s, server_load, rests)
-            load = _with_in_flight(load, max(counted, running + waiting))
+            load = replace(load, in_flight=max(counted, running + waiting))
         self.last = load
         return load
 
@@ -169,11 +169,6 @@ class Loads:
         if server_load < min(0, self._zero):
             self._zero = server_load
         return server_load - self._zero
-
-
-def _with_in_flight(load: EngineLoad, in_flight: int) -> EngineLoad:
-    values = {name: getattr(load, name) for name in EngineLoad.__slots__}
-    return EngineLoad(**values | {"in_flight": in_flight})
 
 
 def _rate(before: EngineLoad | None, at_s: float, tokens: float) -> float | None:

@@ -69,7 +69,6 @@ def record_remote_probe(endpoint: RemoteEndpoint, why: str, rules: Controller) -
 async def monitor_remote(
     endpoint: RemoteEndpoint, rules: Callable[[], Controller], emit: Callable[[str], None]
 ) -> None:
-    """Probes it until cancelled."""
     while True:
         why = await probe_remote(endpoint.remote, rules().connect_timeout_s + 3)
         if sentence := record_remote_probe(endpoint, why, rules()):
@@ -109,8 +108,6 @@ class MonitoredFleet(Protocol):
 
 
 class EngineMonitor:
-    """Until cancelled."""
-
     def __init__(self, fleet: MonitoredFleet, member: FleetMember) -> None:
         self.fleet = fleet
         self.member = member
@@ -130,7 +127,6 @@ class EngineMonitor:
             self._woken.set_result(None)
 
     async def run(self) -> None:
-        """Probes it again and again."""
         try:
             while True:
                 self._wake_wanted = False

@@ -42,7 +42,6 @@ class FleetMember:
 
     @property
     def since_s(self) -> float:
-        """How long it is in its state."""
         return (datetime.now(UTC) - self.since).total_seconds()
 
 
@@ -51,12 +50,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class StoredMember:
-    """One engine as it was last known."""
-
     state: EngineState
     address: str | None
     accepts: frozenset[str] | None = None
-    """Every `model` that it accepts."""
 
 
 class MembershipStore:

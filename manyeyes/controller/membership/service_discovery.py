@@ -37,7 +37,6 @@ class ServiceDiscovery:
         self._found: DiscoveredEngines = {}
 
     async def run(self) -> None:
-        """Asks until cancelled."""
         while True:
             await self.poll()
             await asyncio.sleep(self.effective.cluster.kubernetes.resolve_every_s)

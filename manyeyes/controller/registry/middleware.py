@@ -138,7 +138,24 @@ class AdminAuthMiddleware:
                 )
                 asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
                 return await error_response(refusal, asks)(scope, receive, send)
-        return await _Limited(self.app, headers)(scope, receive, send)
+        return await self._limit_body(headers.get("content-length", "0"), scope, receive, send)
+
+    async def _limit_body(self, length: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads at most 1 MiB of a body, whatever length it said it has."""
+        if length.isdecimal() and int(length) > MOST_BODY_BYTES:
+            return await error_response(TOO_LARGE)(scope, receive, send)
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MOST_BODY_BYTES:
+                # FastAPI takes any other exception while it reads a body for a body that is no JSON.
+                raise HTTPException(413)
+            return message
+
+        return await self.app(scope, receive_some, send)
 
     def _check(self, authorization: str, reads: bool) -> None:
         given = _bearer(authorization)
@@ -173,33 +190,3 @@ def _password(authorization: str) -> str | None:
         return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-class _TooLarge(HTTPException):
-    """FastAPI takes any other exception while it reads a body for a body that is no JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(413)
-
-
-class _Limited:
-    """Reads at most 1 MiB of a body, whatever length it said it has."""
-
-    def __init__(self, app: ASGIApp, headers: Headers) -> None:
-        self.app = app
-        self.said = headers.get("content-length", "0")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.said.isdecimal() and int(self.said) > MOST_BODY_BYTES:
-            return await error_response(TOO_LARGE)(scope, receive, send)
-        read = 0
-
-        async def receive_some() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > MOST_BODY_BYTES:
-                raise _TooLarge
-            return message
-
-        return await self.app(scope, receive_some, send)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.config.engines import Engine
 from manyeyes.config.hosts import host_problem, port_problem
 from manyeyes.config.pools import Pool
@@ -14,7 +15,7 @@ from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.registry import registration_checks, schemas
 from manyeyes.controller.registry.middleware import error_responses, not_found
-from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
+from manyeyes.controller.registry.registration_checks import RegistrationChecks
 from manyeyes.controller.registry.registrations import RegistrationService, free_port
 from manyeyes.controller.registry.schemas import (
     EngineList,
@@ -94,8 +95,7 @@ def engine_routes(
     fleet: Fleet,
     effective: EffectiveConfig,
     registrations: RegistrationService,
-    secret_files: SecretFiles,
-    own: OwnListeners,
+    checks: RegistrationChecks,
     adapter_name: str,
 ) -> APIRouter:
     router = APIRouter(prefix="/api/engines", tags=["engines"], responses=error_responses(401, 403, 404, 409, 422, 507))
@@ -118,7 +118,7 @@ def engine_routes(
             )
         notice = ""
         if form.endpoint:
-            await _check_endpoint(form, effective, own, secret_files)
+            await _check_endpoint(form.endpoint, checks)
             engine = await registrations.add_engine(
                 lambda: _engine(form, pool, f"{adapter_name}:{free_port(effective.cluster)}")
             )
@@ -127,7 +127,7 @@ def engine_routes(
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
-            await registration_checks.check_address(host, int(port), effective.cluster, own, given[0])
+            await checks.check_address(host, int(port), given[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
             notice = registration_checks.missing_names_notice(
                 served_names(effective.cluster, pool), await registration_checks.fetch_model_names(address)
@@ -233,26 +233,19 @@ def _wrong_url(url: str, why: str) -> ApiError:
     return ApiError(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
 
 
-async def _check_endpoint(
-    form: NewEngine, effective: EffectiveConfig, own: OwnListeners, secret_files: SecretFiles
-) -> None:
-    assert form.endpoint
-    for param, url in (
-        ("endpoint.url", form.endpoint.url),
-        ("endpoint.stream.url", form.endpoint.stream and form.endpoint.stream.url),
-    ):
-        if url:
-            await registration_checks.check_url(url, effective.cluster, own, param)
-    for name in form.endpoint.secret_files:
-        secret_files.check(name, "endpoint", authority=name == form.endpoint.ca_file)
+async def _check_endpoint(endpoint: Endpoint, checks: RegistrationChecks) -> None:
+    await checks.check_url(endpoint.url, "endpoint.url")
+    if endpoint.stream and endpoint.stream.url:
+        await checks.check_url(endpoint.stream.url, "endpoint.stream.url")
+    for name in endpoint.secret_files:
+        checks.check_secret(name, "endpoint", authority=name == endpoint.ca_file)
 
 
 def pool_routes(
     fleet: Fleet,
     effective: EffectiveConfig,
     registrations: RegistrationService,
-    secret_files: SecretFiles,
-    own: OwnListeners,
+    checks: RegistrationChecks,
 ) -> APIRouter:
     router = APIRouter(
         prefix="/api", tags=["pools and models"], responses=error_responses(401, 403, 404, 409, 422, 507)
@@ -273,11 +266,11 @@ def pool_routes(
         pool = Pool.model_validate(form.model_dump(exclude_unset=True))
         _refuse_fallback_to_strangers(pool, effective)
         if form.remote:
-            await registration_checks.check_url(form.remote.url, effective.cluster, own, "remote.url")
+            await checks.check_url(form.remote.url, "remote.url")
             if form.remote.key_file:
-                secret_files.check(form.remote.key_file, "remote.key_file")
+                checks.check_secret(form.remote.key_file, "remote.key_file")
             if form.remote.ca_file:
-                secret_files.check(form.remote.ca_file, "remote.ca_file", authority=True)
+                checks.check_secret(form.remote.ca_file, "remote.ca_file", authority=True)
         await registrations.add_pool(pool)
         fleet.emit_event(
             f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),

@@ -22,8 +22,6 @@ FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 
 
 class AttemptOutcome(Enum):
-    """What came of asking one engine."""
-
     OK = "ok"
     """It answered, if only that the client was wrong (4xx)."""
     REFUSED = "refused"
@@ -57,8 +55,6 @@ class EngineAttempt:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request as the gateway saw it."""
-
     status: int
     """What the client got; 0 where nginx wrote none, 499 where the client left first."""
     total_s: float | None
@@ -189,12 +185,6 @@ def _attempts(
     """The attempts that reached for an engine, and the time before the last of them."""
     if not addresses:
         return (), 0.0
-    if " " not in addresses + headers + connects and _is_address(
-        addresses
-    ):  # nearly always: one engine was asked, and answered
-        header_s = _seconds(headers)
-        outcome = _outcome(statuses, _seconds(connects) is not None, header_s is not None)
-        return (EngineAttempt(addresses, outcome, header_s, _seconds(responses), handed_on=False),), 0.0
     made: list[EngineAttempt] = []
     before_s = waited_s = 0.0
     lists = [_flat(text) for text in (statuses, connects, headers, responses)]

@@ -38,8 +38,6 @@ SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 
 
 class AccessLog:
-    """What the requests so far say."""
-
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.recent: dict[str, LatencyWindow] = {}
@@ -56,7 +54,6 @@ class AccessLog:
             lambda: self.fleet.cluster.tracing, lambda address: self._known.engine_at.get(address, "")
         )
         self.receiver: socket.socket | None = None
-        """Set while it is open."""
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
@@ -66,7 +63,6 @@ class AccessLog:
         self.apply(fleet.cluster)
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Another cluster is in force."""
         self._forget_groups()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}
         request_metrics.initialize_series(cluster)
@@ -191,7 +187,6 @@ class AccessLog:
         return recent.total_s_since(0.95, time.monotonic() - seconds) if recent else None
 
     def first_byte_p95_ms(self, pool: str) -> int | None:
-        """The same until the first byte."""
         recent = self.recent.get(pool)
         return recent.first_byte_ms(0.95, time.monotonic()) if recent else None
 

@@ -29,8 +29,6 @@ ASK_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class ContainerUsage:
-    """A container at one moment."""
-
     cpu_s: float
     memory_bytes: int
     limit_bytes: int
@@ -56,7 +54,6 @@ def parse_usage(stats: Any) -> ContainerUsage | None:
 
 
 def _count(value: Any) -> int | None:
-    """None for what is no count."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
     return value if is_count else None
 
@@ -71,7 +68,6 @@ class ContainerStats:
         self._cpu_s: dict[str, float] = {}
 
     async def run(self) -> None:
-        """For ever."""
         while True:
             await asyncio.sleep(self.effective.cluster.controller.container_interval_s)
             try:
@@ -80,7 +76,6 @@ class ContainerStats:
                 log.exception("container_use_failed")
 
     async def poll(self) -> None:
-        """Once at each container."""
         cluster = self.effective.cluster
         engines = {engine.name for engine in cluster.started_engines}
         for service in watched_services(cluster):

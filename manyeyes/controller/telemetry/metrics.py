@@ -208,13 +208,11 @@ def counter(metric: Counter, *labels: str) -> Counter:
 
 @lru_cache(maxsize=8192)
 def gauge(metric: Gauge, *labels: str) -> Gauge:
-    """The same."""
     return metric.labels(*labels)
 
 
 @lru_cache(maxsize=8192)
 def histogram(metric: Histogram, *labels: str) -> Histogram:
-    """The same."""
     return metric.labels(*labels)
 
 
@@ -235,13 +233,11 @@ def record_transition(engine: Engine, current: EngineState) -> None:
 
 
 def count_probe(engine: Engine, seen: ProbeResult, waited_s: float) -> None:
-    """One look at /health."""
     counter(PROBES, engine.name, seen.value).inc()
     gauge(PROBE_SECONDS, engine.name, engine.pool).set(round(waited_s, 6))
 
 
 def record_load(engine: Engine, load: EngineLoad) -> None:
-    """What an engine says of its work."""
     values = (load.in_flight, load.running, load.waiting, load.hidden_queue, load.kv_cache_share, load.tokens_per_s)
     for metric, value in zip(OF_LOAD, values, strict=True):
         gauge(metric, engine.name, engine.pool).set(value or 0)
@@ -263,7 +259,6 @@ def certificate_expiry(pem: bytes) -> datetime:
 
 
 def remove_load(engine: Engine) -> None:
-    """It says nothing any more."""
     _drop(OF_LOAD, {"engine": engine.name})
 
 
@@ -309,7 +304,6 @@ States of an engine: {states}. `up` and `suspect` get requests.
 
 
 def markdown() -> str:
-    """The whole page."""
     rows = []
     for metric in ALL:
         described = next(iter(metric.describe()))

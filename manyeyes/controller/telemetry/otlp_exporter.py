@@ -67,7 +67,6 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
 
 
 def otlp_document(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an OTLP receiver takes."""
     resource = {"attributes": _attributes({"service.name": "gateway"})}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "manyeyes"}, "spans": found}]}]}
 
@@ -123,7 +122,6 @@ class SpanExporter:
         self._works = True
 
     def add(self, datagram: bytes) -> None:
-        """One line of the gateway's log."""
         if TRACED not in datagram or not self.tracing().enabled:
             return
         request = access_log_parser.parse_datagram(datagram)
@@ -139,7 +137,6 @@ class SpanExporter:
         metrics.SPANS.labels("dropped").inc(max(0, len(made) - room))
 
     async def run(self) -> None:
-        """Until it is cancelled."""
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
             while True:
                 await asyncio.sleep(EXPORT_INTERVAL_S)

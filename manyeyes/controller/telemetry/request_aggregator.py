@@ -76,7 +76,6 @@ class RequestGroup:
         self.began_at_s = max(self.began_at_s, now_s - max(0.0, response_s - first_byte_s))
 
     def flush(self) -> None:
-        """Prometheus learns of them."""
         for one in self.counted_once:
             one.inc(self.number)
         self.within_slo.inc(self.kept_slo)

@@ -43,8 +43,6 @@ MOST_KEYS = 500
 
 @dataclass(frozen=True)
 class ClusterLabels:
-    """What there is in the cluster."""
-
     pools: frozenset[str]
     pool_of: dict[str, str]
     """The pool of each engine, by the engine's name."""
@@ -190,7 +188,6 @@ class LatencyWindow:
         return _to_ms(self.total_s_since(share, now_s - WINDOW_S))
 
     def first_byte_ms(self, share: float, now_s: float) -> int | None:
-        """The same until the first byte."""
         times = [first_s for at_s, _, first_s in self._taken if at_s >= now_s - WINDOW_S and first_s is not None]
         return _to_ms(_quantile(times, share))
 

@@ -89,7 +89,6 @@ The hour-long ones are worked out every 30 s, the others at every scrape.
 
 
 def rules_markdown() -> str:
-    """The whole page."""
     rows = [
         f"| `{rule.name}` | {rule.help} |"
         for group in recording.GROUPS
@@ -115,7 +114,6 @@ ones exist only where NVIDIA's exporter runs.
 
 
 def alerts_markdown() -> str:
-    """The whole page."""
     rows = [
         f"| [{rule.name}](runbooks/{rule.name}.md) | {rule.severity} | {rule.for_} | {_readable(rule.summary)} |"
         for group in alerts.GROUPS

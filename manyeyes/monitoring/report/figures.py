@@ -64,8 +64,6 @@ class PoolFigures:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All of it."""
-
     start_s: float
     end_s: float
     step_s: float
