@@ -11,7 +11,7 @@ import pytest
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Controller
-from manyeyes.controller.health.probe import MOST_METRICS_BYTES, Probe, ProbeReport
+from manyeyes.controller.health.probe import Probe, ProbeReport
 from manyeyes.controller.health.states import CanaryResult, ProbeResult
 
 RULES = Controller(probe_timeout_s=1, connect_timeout_s=1)
@@ -91,12 +91,6 @@ async def test_each_answer_to_health(reply: bytes, expected: ProbeResult, why: s
         seen = await look(probe)
         assert (seen.result, seen.why) == (expected, why)
         assert len(asked) == 1
-
-
-async def test_an_answer_without_an_end_is_given_up() -> None:
-    async with engine(says(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx")) as (probe, _, _):
-        seen = await look(probe, 0.2)
-        assert (seen.result, seen.why) == (ProbeResult.ODD, "its answer to /health does not end")
 
 
 async def test_an_answer_that_ends_with_its_connection_is_an_answer() -> None:
@@ -179,33 +173,14 @@ async def test_an_engine_without_such_metrics_is_healthy_all_the_same(metrics: b
         assert (seen.result, seen.load) == (ProbeResult.HEALTHY, None)
 
 
-async def test_ten_megabytes_of_metrics_are_not_taken_in() -> None:
-    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
-        writer.write(http(200, b"x" * (10 << 20) if path == "/metrics" else b"{}"))
-
-    async with engine(answer) as (probe, _, _):
-        seen = await look(probe, counters=True)
-        assert (seen.result, seen.why) == (
-            ProbeResult.ODD,
-            f"it sends more than {MOST_METRICS_BYTES >> 10} KB at /metrics",
-        )
-
-
-async def test_metrics_without_an_end_are_odd_after_the_deadline_and_silent_ones_are_not() -> None:
-    async def endless(path: str, writer: asyncio.StreamWriter) -> None:
-        writer.write(http(200, b"{}") if path != "/metrics" else b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-
+async def test_metrics_that_are_not_answered_leave_an_engine_healthy() -> None:
     async def silent(path: str, writer: asyncio.StreamWriter) -> None:
         if path != "/metrics":
             writer.write(http(200, b"{}"))
 
-    for answer, expected in ((endless, ProbeResult.ODD), (silent, ProbeResult.HEALTHY)):
-        async with engine(answer) as (probe, _, _):
-            assert (await look(probe, 0.1, counters=True)).result is ProbeResult.HEALTHY
-            async with asyncio.timeout(10):
-                while probe._counters is not None:
-                    seen = await look(probe, 0.1)
-            assert seen.result is expected
+    async with engine(silent) as (probe, _, _):
+        for _ in range(5):
+            assert (await look(probe, 0.3, counters=True)).result is ProbeResult.HEALTHY
 
 
 @pytest.mark.parametrize(
