@@ -14,11 +14,10 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry import access_log_parser, metrics, request_aggregator, request_metrics
+from manyeyes.controller.telemetry import access_log_parser, metrics, request_metrics
 from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, LoggedRequest
 from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
-from manyeyes.controller.telemetry.request_aggregator import RequestGroup
-from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow
+from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow, RequestGroup
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
@@ -57,7 +56,7 @@ class AccessLog:
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
-        self._groups: dict[request_aggregator.GroupKey, RequestGroup] = {}
+        self._groups: dict[request_metrics.GroupKey, RequestGroup] = {}
         self._gathered: list[RequestGroup] = []
         """Groups that `flush` has to count."""
         self.apply(fleet.cluster)
@@ -86,8 +85,8 @@ class AccessLog:
 
     def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
         """False where the request has to be read by itself."""
-        key = request_aggregator.group_key(fields)
-        figures = request_aggregator.parse_figures(fields)
+        key = request_metrics.group_key(fields)
+        figures = request_metrics.parse_figures(fields)
         if key is None or figures is None:
             return False
         try:
@@ -102,13 +101,13 @@ class AccessLog:
         self._recent_of(group.pool).add(now_s, figures.total_s, figures.first_byte_s)
         return True
 
-    def _group(self, key: request_aggregator.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
+    def _group(self, key: request_metrics.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
         request = access_log_parser.parse_request(fields)
         if request is None:
             return None
         client = request_metrics.key_label(request.key, self._keys)
         self._keys.add(client)
-        group = request_aggregator.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
+        group = request_metrics.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
         if group and len(self._groups) < MOST_GROUPS:
             self._groups[key] = group
             return group
