@@ -1,4 +1,4 @@
-"""Who may ask, how much, in which words: keys, limits, TLS, links and broken requests, with real nginx."""
+"""What the gateway lets through, where it sends it, what it answers itself: models, keys, limits, TLS, links, broken requests."""
 
 import asyncio
 import base64
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from manyeyes.config.keys import ApiKey, ApiKeys
@@ -27,7 +28,7 @@ def key(name: str, **limits: int) -> ApiKey:
 def pools(**gateway: Any) -> dict[str, Any]:
     return document(
         {"big": ["big-0"], "linked": ["linked-0"]},
-        {"linked": {"media": {"allowed_domains": ["pictures.example.com"]}}},
+        {"big": {"aliases": ["default"]}, "linked": {"media": {"allowed_domains": ["pictures.example.com"]}}},
         gateway={"max_body_mb": 8, **gateway},
     )
 
@@ -55,6 +56,50 @@ def ask(cluster: LocalCluster, name: str = "", scheme: str = "Bearer", **more: A
     headers = {"Authorization": f"{scheme} {value}"} if name else {}
     body = {"model": "big", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2} | more
     return cluster.client.post(f"{cluster.url}/v1/chat/completions", json=body, headers=headers)
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def test_the_model_name_chooses_the_pool(open_to_all: LocalCluster) -> None:
+    for model, pool in (("big", "big"), ("default", "big"), ("linked", "linked")):
+        reply = open_to_all.ask(model)
+        assert (reply.status_code, reply.headers["X-ManyEyes-Pool"]) == (200, pool), reply.text
+        assert reply.headers["X-ManyEyes-Engine"] == f"{pool}-0"
+
+
+def test_models_are_listed_as_openai_does_and_an_unknown_one_is_404_with_those_there_are(
+    open_to_all: LocalCluster,
+) -> None:
+    with openai.OpenAI(base_url=f"{open_to_all.url}/v1", api_key="any", max_retries=0) as client:
+        listed = [model.id for model in client.models.list()]
+        assert listed == ["big", "org/Big-VL", "default", "linked", "org/Linked-VL", "auto"]
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "model_not_found"
+    assert "There is no model 'gpt-9'. There are: big, linked." in str(caught.value)
+
+
+def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(open_to_all: LocalCluster) -> None:
+    reply = ask_about(open_to_all, "big", "data:image/png;base64,aGVsbG8=")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "BadRequestError")
+
+
+def test_a_clients_request_id_is_kept_and_a_wrong_one_replaced(open_to_all: LocalCluster) -> None:
+    def answered(request: str) -> list[str]:
+        url, body = f"{open_to_all.url}/v1/chat/completions", {"model": "big", "messages": [], "max_tokens": 1}
+        return httpx.post(url, json=body, headers={"X-Request-Id": request}).headers.get_list("X-Request-Id")
+
+    assert answered("abc-1") == ["abc-1"]
+    (replaced,) = answered("a b")
+    assert len(replaced) == 32
+
+
+def test_healthz_tells_pools_and_engines(open_to_all: LocalCluster) -> None:
+    said = eventually(lambda: (found := open_to_all.healthz())["controller"] == "ok" and found, 5)
+    assert said["status"] == "ok"
+    assert {pool["name"]: (pool["up"], pool["total"]) for pool in said["pools"]} == {"big": (1, 1), "linked": (1, 1)}
+    assert [engine["state"] for engine in said["pools"][0]["engines"]] == ["up"]
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
