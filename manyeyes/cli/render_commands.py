@@ -25,7 +25,7 @@ COMPOSE_FOLDER = Path("compose/rendered/default")
 KUBERNETES_FOLDER = Path("deploy/kubernetes")
 SWARM_FOLDER = Path("deploy/swarm")
 REFERENCES = {
-    "docs/metrics.md": ("manyeyes.controller.telemetry.metrics",),
+    "docs/metrics.md": ("manyeyes.controller.metrics",),
     "docs/rules.md": ("manyeyes.monitoring.prometheus.rules", "rules"),
     "docs/alerts.md": ("manyeyes.monitoring.prometheus.rules", "alerts"),
 }

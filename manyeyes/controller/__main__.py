@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from manyeyes.controller import api
+from manyeyes.controller import api, metrics
 from manyeyes.controller.api import create_app
 from manyeyes.controller.autoscaling import api as scaling_api
 from manyeyes.controller.autoscaling.autoscaler import run_autoscaler
@@ -29,7 +29,7 @@ from manyeyes.controller.registry.registrations import AdapterConfigWriter
 from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import access_log_receiver, metrics
+from manyeyes.controller.telemetry import access_log_receiver
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import collect_container_stats
 from manyeyes.observability import structlog_setup

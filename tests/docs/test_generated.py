@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from manyeyes.config.docs_generator import json_schema, markdown
-from manyeyes.controller.telemetry import metrics
+from manyeyes.controller import metrics
 from manyeyes.monitoring.prometheus import rules
 from manyeyes.monitoring.prometheus import rules as rules_reference
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from manyeyes.controller.telemetry.metrics import certificate_expiry, record_certificate
+from manyeyes.controller.metrics import certificate_expiry, record_certificate
 from tests.placed import placed
 
 PLAIN = "pools: [{name: big, model: m}]"

@@ -6,11 +6,11 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult, Transition
 from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.telemetry import metrics
 from tests.placed import placed
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineState, Observation, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.telemetry import metrics
 from tests.placed import placed
 
 

@@ -8,8 +8,9 @@ import pytest
 from prometheus_client import REGISTRY, Counter, Histogram, Metric
 
 from manyeyes.config.pools import Slo
+from manyeyes.controller import metrics
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.telemetry import metrics, request_metrics
+from manyeyes.controller.telemetry import request_metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from tests.placed import placed
 from tests.unit.test_controller_requests import NOBODY, ONE

@@ -20,6 +20,7 @@ from manyeyes.config import hosts
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.autoscaling import store as scaling_memory
 from manyeyes.controller.autoscaling.actuators import ActuatorError, HungRestarts
 from manyeyes.controller.bounded import RequestFailed, bounded_request
@@ -35,7 +36,6 @@ from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.registrations import load_registrations as registered
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import parse_usage as container_use
 from manyeyes.openai_adapter.config import ConfigReader

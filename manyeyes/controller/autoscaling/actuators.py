@@ -9,11 +9,11 @@ import httpx
 import structlog
 
 from manyeyes.config.engines import Engine
+from manyeyes.controller import metrics
 from manyeyes.controller.bounded import BoundedResponse, RequestFailed, bounded_request
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
-from manyeyes.controller.telemetry import metrics
 
 
 class ActuatorError(Exception):

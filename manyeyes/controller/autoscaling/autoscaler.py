@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.autoscaling import reconcile, signals
 from manyeyes.controller.autoscaling.actuators import ContainerActuator, HungRestarts
 from manyeyes.controller.autoscaling.demand import PoolLoad
@@ -23,7 +24,6 @@ from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry import metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()

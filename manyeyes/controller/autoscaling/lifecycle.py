@@ -14,6 +14,7 @@ import structlog
 
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling
+from manyeyes.controller import metrics
 from manyeyes.controller.autoscaling import reconcile, store
 from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
 from manyeyes.controller.autoscaling.policy import PoolAutoscaler
@@ -23,7 +24,6 @@ from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 SETTLE_S = 3.0

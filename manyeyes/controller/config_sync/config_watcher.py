@@ -19,6 +19,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Network
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.loader import ConfigError, parse
+from manyeyes.controller import metrics
 from manyeyes.controller.config_sync import apply_plan, config_files
 from manyeyes.controller.config_sync.apply_plan import STARTED, ApplyPlan, ComposeState, plan_apply
 from manyeyes.controller.config_sync.config_files import (
@@ -31,7 +32,6 @@ from manyeyes.controller.config_sync.config_files import (
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
 from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 DOCUMENT = "configuration"

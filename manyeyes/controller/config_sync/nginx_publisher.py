@@ -19,9 +19,9 @@ import structlog
 
 from manyeyes.config.keys import ApiKeys
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry import metrics
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
 

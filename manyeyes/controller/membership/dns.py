@@ -32,10 +32,10 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
+from manyeyes.controller import metrics
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import keep_running, record_failure
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 SRV_SERVICE = ("_http", "_tcp")

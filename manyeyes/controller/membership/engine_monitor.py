@@ -14,12 +14,12 @@ from manyeyes.config.gateway import Controller
 from manyeyes.config.hosts import LookupFailed, resolve_host
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Remote
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
 from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult, Transition
 from manyeyes.controller.membership import pool_renames
 from manyeyes.controller.membership.membership_store import FleetMember
-from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 
 

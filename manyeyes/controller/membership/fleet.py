@@ -11,6 +11,7 @@ import structlog
 from manyeyes.config.capacity import in_flight
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, Transition
 from manyeyes.controller.membership import engine_monitor, pool_renames
@@ -19,7 +20,6 @@ from manyeyes.controller.membership.membership_store import FleetMember, Members
 from manyeyes.controller.membership.pool_renames import PoolLineage
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 KEEP_PAUSE_S = 1.0

@@ -14,13 +14,8 @@ import structlog
 
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.metrics import CONTAINER_CPU, CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT, CONTAINER_RESTARTS
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry.metrics import (
-    CONTAINER_CPU,
-    CONTAINER_MEMORY,
-    CONTAINER_MEMORY_LIMIT,
-    CONTAINER_RESTARTS,
-)
 from manyeyes.render.docker_socket_filter import watched_services
 
 log = structlog.get_logger()

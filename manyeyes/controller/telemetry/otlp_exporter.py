@@ -17,8 +17,9 @@ import orjson
 import structlog
 
 from manyeyes.config.observability import Tracing
+from manyeyes.controller import metrics
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.telemetry import access_log_parser, metrics
+from manyeyes.controller.telemetry import access_log_parser
 from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, EngineAttempt, LoggedRequest
 
 SERVER, CLIENT = 2, 3

@@ -18,14 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
-from manyeyes.controller.telemetry.access_log_parser import (
-    MOST_BYTES,
-    MOST_S,
-    AttemptOutcome,
-    EngineAttempt,
-    LoggedRequest,
-)
-from manyeyes.controller.telemetry.metrics import (
+from manyeyes.controller.metrics import (
     ATTEMPTS,
     BYTES_IN,
     BYTES_OUT,
@@ -43,6 +36,13 @@ from manyeyes.controller.telemetry.metrics import (
     WITHIN_SLO,
     counter,
     histogram,
+)
+from manyeyes.controller.telemetry.access_log_parser import (
+    MOST_BYTES,
+    MOST_S,
+    AttemptOutcome,
+    EngineAttempt,
+    LoggedRequest,
 )
 
 OTHER = "other"

@@ -291,7 +291,7 @@ def _drop(metrics: tuple[OneMetric, ...], labels: dict[str, str]) -> None:
 
 HEAD = """# Metrics of the controller
 
-Made from `manyeyes/controller/telemetry/metrics.py` by `make docs`. The controller tells them at `/metrics` on port 8081 inside the cluster; Prometheus
+Made from `manyeyes/controller/metrics.py` by `make docs`. The controller tells them at `/metrics` on port 8081 inside the cluster; Prometheus
 fetches them as job `controller`, and vLLM's own (`vllm:...`) from each engine. The series of an engine or a pool that is gone
 are dropped. What is configured starts at 0, so that a rate is 0 and not missing.
 
