@@ -14,9 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.health.states import EngineState, ProbeResult
+from manyeyes.controller.health.states import AttemptOutcome, EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome
 
 # A second series for each, with the time of its first value, that nothing reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, AttemptOutcome, LoggedRequest, parse_datagram
+from manyeyes.controller.health.states import AttemptOutcome
+from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, LoggedRequest, parse_datagram
 
 ONE: dict[str, Any] = {
     "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",

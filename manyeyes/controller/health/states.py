@@ -1,4 +1,4 @@
-"""What is known of one engine's health: its states, and what probes observe."""
+"""What is known of one engine's health: its states, and what probes and users' requests say of it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -54,6 +54,23 @@ class CanaryResult(Enum):
     """It answered with an error."""
     SILENT = "silent"
     """No answer in time."""
+
+
+class AttemptOutcome(Enum):
+    OK = "ok"
+    """It answered, if only that the client was wrong (4xx)."""
+    REFUSED = "refused"
+    """No connection: nothing listens there, or it did not connect in time. The engine never saw the request."""
+    LOST = "lost"
+    """The connection was cut after the request was sent and before an answer began."""
+    BUSY = "busy"
+    """It answered that it is full (503, from other servers 429)."""
+    ERROR = "error"
+    """It answered with any other 5xx."""
+    TIMEOUT = "timeout"
+    """It took the request and did not begin to answer in time."""
+    LEFT = "left"
+    """The client went away before it answered."""
 
 
 class SuspectReason(Enum):

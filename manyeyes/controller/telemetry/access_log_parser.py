@@ -8,9 +8,10 @@ The shapes in tests/unit/test_controller_requests.py are what nginx 1.30.6 wrote
 
 import json
 from dataclasses import dataclass
-from enum import Enum
 
 import orjson
+
+from manyeyes.controller.health.states import AttemptOutcome
 
 MOST_ATTEMPTS = 32
 """nginx makes at most a handful; a longer list is not from nginx, and what follows is left out."""
@@ -19,23 +20,6 @@ MOST_S = 1e7
 """A terabyte and four months: no request is larger or longer, so a number above is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """$upstream_cache_status of answers that no engine was asked for."""
-
-
-class AttemptOutcome(Enum):
-    OK = "ok"
-    """It answered, if only that the client was wrong (4xx)."""
-    REFUSED = "refused"
-    """No connection: nothing listens there, or it did not connect in time. The engine never saw the request."""
-    LOST = "lost"
-    """The connection was cut after the request was sent and before an answer began."""
-    BUSY = "busy"
-    """It answered that it is full (503, from other servers 429)."""
-    ERROR = "error"
-    """It answered with any other 5xx."""
-    TIMEOUT = "timeout"
-    """It took the request and did not begin to answer in time."""
-    LEFT = "left"
-    """The client went away before it answered."""
 
 
 @dataclass(frozen=True, slots=True)

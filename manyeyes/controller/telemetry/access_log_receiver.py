@@ -13,10 +13,11 @@ import structlog
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller import metrics
+from manyeyes.controller.health.states import AttemptOutcome
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry import access_log_parser, request_metrics
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, LoggedRequest
+from manyeyes.controller.telemetry.access_log_parser import LoggedRequest
 from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
 from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow, RequestGroup
 

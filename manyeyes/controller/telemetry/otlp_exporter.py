@@ -19,8 +19,9 @@ import structlog
 from manyeyes.config.observability import Tracing
 from manyeyes.controller import metrics
 from manyeyes.controller.bounded import RequestFailed, bounded_request
+from manyeyes.controller.health.states import AttemptOutcome
 from manyeyes.controller.telemetry import access_log_parser
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, EngineAttempt, LoggedRequest
+from manyeyes.controller.telemetry.access_log_parser import EngineAttempt, LoggedRequest
 
 SERVER, CLIENT = 2, 3
 ERROR = 2

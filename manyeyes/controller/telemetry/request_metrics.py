@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
+from manyeyes.controller.health.states import AttemptOutcome
 from manyeyes.controller.metrics import (
     ATTEMPTS,
     BYTES_IN,
@@ -37,13 +38,7 @@ from manyeyes.controller.metrics import (
     counter,
     histogram,
 )
-from manyeyes.controller.telemetry.access_log_parser import (
-    MOST_BYTES,
-    MOST_S,
-    AttemptOutcome,
-    EngineAttempt,
-    LoggedRequest,
-)
+from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, EngineAttempt, LoggedRequest
 
 OTHER = "other"
 NGINX_OWN = (444, 494, 495, 496, 497, 499)
