@@ -49,7 +49,7 @@ class RuleGroup:
 
 
 WINDOWS = {"5m": "five minutes", "30m": "half an hour", "1h": "an hour", "6h": "six hours"}
-"""Those that burn rates need (manyeyes/monitoring/prometheus/burn.py)."""
+"""Those that burn rates need (manyeyes/monitoring/prometheus/alerts.py)."""
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 COUNTED = 'status=~"[235].."'
 """Requests that a promise of success is about: a 4xx is the client's own doing, or a limit's."""
