@@ -149,7 +149,8 @@ def build_status(
             total=one["total"],
             fallback=one.get("fallback") or "",
             rps=figures.get("rps"),
-            p95_s=_first(figures.get("p95"), _to_seconds(one.get("p95_ms"))),
+            # The controller knows it by itself, too.
+            p95_s=figures.get("p95") or (one["p95_ms"] / 1000 if one.get("p95_ms") else None),
             first_token_p95_s=figures.get("first_token"),
             error_share=figures.get("errors"),
             fallback_share=figures.get("fallbacks"),
@@ -159,14 +160,6 @@ def build_status(
     dated = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
     firing = tuple(alert for alert in alerts if alert.state == "firing")
     return ClusterStatus(tuple(pool(one) for one in status["pools"]), firing, dated, tuple(trouble))
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _to_seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
 
 
 OFF = "Prometheus is off (monitoring.enabled: false): no rates, no alerts"
@@ -287,13 +280,9 @@ def _why_not_up(status: ClusterStatus, now: datetime) -> Text | None:
         Text.assemble((one.name, "bold"), f" {one.reason or 'is ' + one.words} ({format_age(one.since, now)} ago)")
         for pool in status.pools
         for one in pool.engines
-        if _is_odd(one)
+        if not one.serves or one.state == "suspect"
     ]
     return Text("\n").join(lines) if lines else None
-
-
-def _is_odd(engine: EngineStatus) -> bool:
-    return not engine.serves or engine.state == "suspect"
 
 
 def _alerts(status: ClusterStatus, now: datetime) -> RenderableType:

@@ -122,7 +122,7 @@ def decide(
     up = _for_all_of(needs, now_s, scaling.up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
-    window_s = _down_window_s(scaling, changes, now_s)
+    window_s = scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
     down = _at_any_time_of(needs, now_s, window_s)
     latest = needs[-1]
     if down is None:
@@ -222,10 +222,6 @@ def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> i
         if now_s - need.at_s >= window_s:
             return largest
     return None
-
-
-def _down_window_s(scaling: Scaling, changes: Sequence[ReplicaChange], now_s: float) -> float:
-    return scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
 
 
 MEAN_S = 60.0

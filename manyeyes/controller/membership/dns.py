@@ -124,7 +124,9 @@ def build_response(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Co
     try:
         return response.to_wire(max_size=min(limit, MAX_UDP_BYTES) if over_udp else limit), counted
     except dns.exception.TooBig:
-        return _truncated(query), counted
+        truncated = dns.message.make_response(query)
+        truncated.flags |= dns.flags.TC | dns.flags.AA
+        return truncated.to_wire(), counted
 
 
 def _fill(response: dns.message.Message, fleet: Fleet) -> str:
@@ -214,12 +216,6 @@ def _add(
     )
     for host, address in zip(hosts, addresses, strict=True):
         response.additional.append(dns.rrset.from_rdata(host, ttl, address))
-
-
-def _truncated(query: dns.message.Message) -> bytes:
-    response = dns.message.make_response(query)
-    response.flags |= dns.flags.TC | dns.flags.AA
-    return response.to_wire()
 
 
 class _Udp(asyncio.DatagramProtocol):

@@ -171,7 +171,7 @@ def _attempts(
         return (), 0.0
     made: list[EngineAttempt] = []
     before_s = waited_s = 0.0
-    lists = [_flat(text) for text in (statuses, connects, headers, responses)]
+    lists = [text.replace(" : ", ", ").split(", ") for text in (statuses, connects, headers, responses)]
     passes = addresses.split(" : ")
     index = 0
     for number, one_pass in enumerate(passes):
@@ -188,10 +188,6 @@ def _attempts(
             if index >= MOST_ATTEMPTS:
                 return tuple(made), waited_s
     return tuple(made), waited_s
-
-
-def _flat(text: str) -> list[str]:
-    return text.replace(" : ", ", ").split(", ")
 
 
 def _is_address(text: str) -> bool:

@@ -55,6 +55,8 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     found = [whole]
     at_s = began_s
     for number, attempt in enumerate(request.attempts):
+        # An attempt has no number of its own in the log: one that follows from the request's.
+        child = hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
         until_s = min(at_s + (attempt.response_s or 0.0), ended_s)
         attributes = {
             "manyeyes.engine": engine_at(attempt.address),
@@ -62,7 +64,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
             "manyeyes.outcome": attempt.outcome.value,
             "manyeyes.first_byte_s": attempt.header_s,
         }
-        made = _span(trace, _child(own, number), "ask an engine", CLIENT, (at_s, until_s), attributes, _failed(attempt))
+        made = _span(trace, child, "ask an engine", CLIENT, (at_s, until_s), attributes, _failed(attempt))
         found.append(made | {"parentSpanId": own})
         at_s = until_s
     return found
@@ -96,11 +98,6 @@ def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
-
-
-def _child(own: str, number: int) -> str:
-    """An attempt has no number of its own in the log: one that follows from the request's."""
-    return hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
 
 
 def _failed(attempt: EngineAttempt) -> bool:

@@ -53,7 +53,8 @@ def draw_time_chart(
     for number, line in enumerate(shown):
         for piece in pieces(line.points, about.step_s):
             plot.line(piece, f"line c{number % COLOURS}")
-    _hours(plot, about)
+    for at, text in clock(about.start_s, about.end_s):
+        plot.text(plot.x(at), HEIGHT - BOTTOM + 17, text)
     legend = "".join(
         f'<span class="key"><i class="k{number % COLOURS}"></i>{html.escape(line.name)} <b>{_short(line.points[-1][1])}</b></span>'
         for number, line in enumerate(shown)
@@ -87,11 +88,6 @@ def _objective(plot: Plot, value: float, unit: str) -> None:
     at = plot.y(value)
     plot.parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="slo"/>')
     plot.text(WIDTH - RIGHT, at - 5, f"objective {value:g} {unit}", "label", "end")
-
-
-def _hours(plot: Plot, about: ReportData) -> None:
-    for at, text in clock(about.start_s, about.end_s):
-        plot.text(plot.x(at), HEIGHT - BOTTOM + 17, text)
 
 
 def clock(
