@@ -12,58 +12,51 @@ def problems(text: str) -> list[str]:
     return caught.value.problems
 
 
-def test_counts_must_be_had() -> None:
-    assert problems(
-        """
-        pools: [{name: a, model: m, scaling: {min: 3, max: 5, keep: [{engines: 4}]}}]
-        engines: [{name: a-0, pool: a, gpus: [0]}, {name: a-1, pool: a, gpus: [1]}]
-        """
-    ) == [
-        "pools[a].scaling.max is 5, but the pool has 2 engines",
-        "pools[a].scaling.min is 3, but the pool has 2 engines",
-        "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
-    ]
+REFUSED = {
+    "counts must be had": (
+        "pools: [{name: a, model: m, scaling: {min: 3, max: 5, keep: [{engines: 4}]}}]\n"
+        "engines: [{name: a-0, pool: a, gpus: [0]}, {name: a-1, pool: a, gpus: [1]}]",
+        [
+            "pools[a].scaling.max is 5, but the pool has 2 engines",
+            "pools[a].scaling.min is 3, but the pool has 2 engines",
+            "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
+        ],
+    ),
+    "min may not exceed max": (
+        "pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]",
+        ["pools[a].scaling.min 3 exceeds max 2"],
+    ),
+    "sleep wants a GPU, and a target for GPUs wants their exporter": (
+        "pools: [{name: a, model: m, scaling: {actuator: sleep, target: {gpu: 0.7}}}]\n"
+        "engines: [{name: a-0, pool: a, flavour: cpu}]",
+        [
+            "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
+            "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
+        ],
+    ),
+    "containers must be allowed, and a remote pool has nothing to scale": (
+        "pools: [{name: a, model: m, scaling: {}},"
+        ' {name: b, model: n, remote: {url: "https://api.example.com/v1"}, scaling: {actuator: sleep}}]\n'
+        "controller: {containers: false}",
+        [
+            "pools[a].scaling.actuator is containers, so controller.containers must be true",
+            "pools[b].scaling has no engines to start or stop: the pool is remote",
+        ],
+    ),
+    "times and zones are told by example": (
+        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]",
+        [
+            "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
+            "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
+        ],
+    ),
+}
 
 
-def test_min_may_not_exceed_max() -> None:
-    assert problems("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]") == [
-        "pools[a].scaling.min 3 exceeds max 2"
-    ]
-
-
-def test_sleep_wants_a_gpu_and_a_gpu_target_wants_its_exporter() -> None:
-    assert problems(
-        """
-        pools: [{name: a, model: m, scaling: {actuator: sleep, target: {gpu: 0.7}}}]
-        engines: [{name: a-0, pool: a, flavour: cpu}]
-        """
-    ) == [
-        "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
-        "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
-    ]
-
-
-def test_containers_must_be_allowed_for_their_actuator_and_a_remote_pool_has_nothing_to_scale() -> None:
-    assert problems(
-        """
-        pools:
-          - {name: a, model: m, scaling: {}}
-          - {name: b, model: n, remote: {url: "https://api.example.com/v1"}, scaling: {actuator: sleep}}
-        controller: {containers: false}
-        """
-    ) == [
-        "pools[a].scaling.actuator is containers, so controller.containers must be true",
-        "pools[b].scaling has no engines to start or stop: the pool is remote",
-    ]
-
-
-def test_times_and_zones_are_told_by_example() -> None:
-    assert problems(
-        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]"
-    ) == [
-        "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
-        "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
-    ]
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_with_every_problem(case: str) -> None:
+    text, said = REFUSED[case]
+    assert problems(text) == said
 
 
 def test_a_time_without_quotes_is_what_it_looks_like() -> None:
