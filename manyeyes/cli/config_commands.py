@@ -113,9 +113,9 @@ COMPOSE_FOLDER = Path("compose/rendered/default")
 KUBERNETES_FOLDER = Path("deploy/kubernetes")
 SWARM_FOLDER = Path("deploy/swarm")
 REFERENCES = {
-    "docs/metrics.md": ("manyeyes.controller.telemetry.metrics_reference",),
-    "docs/rules.md": ("manyeyes.monitoring.prometheus.reference", "rules"),
-    "docs/alerts.md": ("manyeyes.monitoring.prometheus.reference", "alerts"),
+    "docs/metrics.md": ("manyeyes.controller.metrics",),
+    "docs/rules.md": ("manyeyes.monitoring.prometheus.rules", "rules"),
+    "docs/alerts.md": ("manyeyes.monitoring.prometheus.rules", "alerts"),
 }
 KUBERNETES_BY_HAND = frozenset({"README.md"})
 

@@ -1,7 +1,7 @@
 """Which definition each engine's container was really started with: started.yaml beside the rendered files.
 
 Rendered files say what is wanted; while engines are restarted one by one, some run on what was wanted before. The controller
-reads it (manyeyes/controller/config_sync/compose_state.py).
+reads it (manyeyes/controller/config_sync/apply_plan.py).
 """
 
 import sys

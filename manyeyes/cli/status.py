@@ -20,10 +20,10 @@ from manyeyes.cli.terminal import CliError, columns, print_line, print_ok, print
 from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
+from manyeyes.monitoring import cluster_status
 from manyeyes.monitoring.prometheus_client import PrometheusClient, PrometheusError
+from manyeyes.monitoring.report.figures import query_report_data
 from manyeyes.monitoring.report.page import render_report
-from manyeyes.monitoring.report.queries import query_report_data
-from manyeyes.monitoring.status import snapshot, tables
 
 EVERY_S = 2.0
 TIMEOUT_S = 5.0
@@ -34,26 +34,26 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
-    def seen() -> snapshot.ClusterStatus:
-        return snapshot.collect_status(asked, beside)
+    def seen() -> cluster_status.ClusterStatus:
+        return cluster_status.collect_status(asked, beside)
 
-    console = Console(width=min(columns(), tables.WIDTH) if not watch else None, highlight=False)
+    console = Console(width=min(columns(), cluster_status.WIDTH) if not watch else None, highlight=False)
     if watch:
         return _watch(seen, console)
     now = seen()
-    console.print(tables.render_status(now))
+    console.print(cluster_status.render_status(now))
     if not controller_url and (odd := _not_well(Compose(cluster.name))):
         print_line(f"\nnot well: {', '.join(odd)}")
     return 1 if now.empty_pools or not now.pools else 0
 
 
-def _watch(seen: Callable[[], snapshot.ClusterStatus], console: Console) -> int:
+def _watch(seen: Callable[[], cluster_status.ClusterStatus], console: Console) -> int:
     """Until Ctrl-C, which is its way to end. A look that fails is told and tried again."""
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
                 try:
-                    shown = tables.render_status(seen())
+                    shown = cluster_status.render_status(seen())
                 except CliError as trouble:
                     shown = "\n".join(trouble.problems)
                 live.update(shown, refresh=True)
@@ -73,7 +73,7 @@ def _compose(cluster: Cluster) -> Compose:
     return compose
 
 
-def controller_of(cluster: Cluster, url: str) -> snapshot.Controller:
+def controller_of(cluster: Cluster, url: str) -> cluster_status.Controller:
     """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises CliError, as what it returns does."""
     if url:
         return lambda: _at(url)

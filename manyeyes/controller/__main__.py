@@ -12,26 +12,24 @@ import uvicorn
 import uvloop
 from fastapi import Security
 
-from manyeyes.controller import api
+from manyeyes.controller import api, metrics
 from manyeyes.controller.api import create_app
 from manyeyes.controller.autoscaling import api as scaling_api
 from manyeyes.controller.autoscaling.autoscaler import run_autoscaler
-from manyeyes.controller.config_sync import pool_renames
 from manyeyes.controller.config_sync.config_files import InvalidConfiguration
-from manyeyes.controller.config_sync.config_generations import GenerationStore
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
-from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher, ReadOnlyPublisher
-from manyeyes.controller.membership import dns
+from manyeyes.controller.config_sync.nginx_publisher import GenerationStore, NginxPublisher, ReadOnlyPublisher
+from manyeyes.controller.membership import dns, pool_renames
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.service_discovery import ServiceDiscovery
 from manyeyes.controller.registry import registrations
-from manyeyes.controller.registry.adapter_config_writer import AdapterConfigWriter
 from manyeyes.controller.registry.app import BEARER, mount_registry
+from manyeyes.controller.registry.registrations import AdapterConfigWriter
 from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import access_log_receiver, metrics
+from manyeyes.controller.telemetry import access_log_receiver
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import collect_container_stats
 from manyeyes.observability import structlog_setup

@@ -11,8 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from manyeyes.config.pools import Pool
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
-from manyeyes.controller.health.engine_monitor import RemoteEndpoint
 from manyeyes.controller.health.states import SERVES, EngineState
+from manyeyes.controller.membership.engine_monitor import RemoteEndpoint
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import record_failure
@@ -20,10 +20,11 @@ from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 NOISE = "random weights, so its answers are noise"
 CANNED = "emulated, so no model runs and its answers are canned text"
+LOAD_FIELDS = ("running", "waiting", "in_flight", "hidden_queue", "kv_cache_share", "tokens_per_s")
 
 
-def create_app(fleet: Fleet, requests: AccessLog, look: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application over one fleet and what the gateway says of its requests. `look` is called before metrics are told."""
+def create_app(fleet: Fleet, requests: AccessLog, refresh: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application over one fleet and what the gateway says of its requests. `refresh` is called before metrics are written."""
     # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
     app = FastAPIOffline(
         title="ManyEyes controller",
@@ -70,7 +71,7 @@ def create_app(fleet: Fleet, requests: AccessLog, look: Callable[[], None] = lam
     @app.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text format."""
-        for measure in (requests.count_dropped, look):
+        for measure in (requests.count_dropped, refresh):
             try:
                 measure()
             except Exception:
@@ -124,12 +125,7 @@ def _elsewhere(there: RemoteEndpoint) -> dict[str, Any]:
         "flavour": "remote",
         "gpus": [],
         "address": None,
-        "running": None,
-        "waiting": None,
-        "in_flight": None,
-        "hidden_queue": None,
-        "kv_cache_share": None,
-        "tokens_per_s": None,
+        **dict.fromkeys(LOAD_FIELDS),
     }
     up = int(there.reachable is not False)
     return {"flavour": "remote", "notice": "", "up": up, "total": 1, "engines": [endpoint]}
@@ -137,7 +133,6 @@ def _elsewhere(there: RemoteEndpoint) -> dict[str, Any]:
 
 def _engine_status(member: FleetMember, requests: AccessLog) -> dict[str, Any]:
     last_success = requests.last_success.get(member.engine.name)
-    load = member.load
     return {
         "name": member.engine.name,
         "state": member.health.shown.value,
@@ -147,12 +142,7 @@ def _engine_status(member: FleetMember, requests: AccessLog) -> dict[str, Any]:
         "flavour": member.engine.flavour,
         "gpus": list(member.engine.gpus),
         "address": f"{member.address}:{member.engine.port}" if member.address else None,
-        "running": load.running if load else None,
-        "waiting": load.waiting if load else None,
-        "in_flight": load.in_flight if load else None,
-        "hidden_queue": load.hidden_queue if load else None,
-        "kv_cache_share": load.kv_cache_share if load else None,
-        "tokens_per_s": load.tokens_per_s if load else None,
+        **{field: getattr(member.load, field, None) for field in LOAD_FIELDS},
     }
 
 

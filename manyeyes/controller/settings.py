@@ -20,7 +20,7 @@ class ControllerSettings(BaseSettings):
     state: Path = Path("build/state")
     """What outlives a restart: see manyeyes/controller/state_store.py."""
     offered: Path = Path("build/offered")
-    """Where nginx's files are written: see manyeyes/controller/config_sync/config_generations.py."""
+    """Where nginx's files are written: see manyeyes/controller/config_sync/nginx_publisher.py."""
     places: NginxPaths = NginxPaths()
     """What those files name, in JSON."""
     gateway: str = Field("http://gateway:8088", validation_alias="MANYEYES_GATEWAY_INSIDE")

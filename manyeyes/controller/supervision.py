@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from manyeyes.controller.telemetry import metrics
+from manyeyes.controller import metrics
 
 log = structlog.get_logger()
 PAUSE_S = 1.0

@@ -21,8 +21,6 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True)
 class InstantSample:
-    """One series at one time."""
-
     labels: dict[str, str]
     value: float
 
@@ -49,7 +47,7 @@ class ActiveAlert:
 
 
 class PrometheusClient:
-    """One server at `url`. Every method raises Unanswered."""
+    """One server at `url`. Every method raises PrometheusError."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url.rstrip("/")

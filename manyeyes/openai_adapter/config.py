@@ -1,4 +1,4 @@
-"""The adapter's environment, and the engines it stands for, as the controller keeps it in the state folder (manyeyes/controller/registry/adapter_config_writer.py)."""
+"""The adapter's environment, and the engines it stands for, as the controller keeps it in the state folder (manyeyes/controller/registry/registrations.py)."""
 
 from pathlib import Path
 

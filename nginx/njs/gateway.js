@@ -6,11 +6,11 @@ import fs from 'fs';
 import attempts from 'attempts.js';
 import auto from 'auto.js';
 import cluster from 'cluster.js';
+import controller from 'controller_status.js';
 import conversation from 'conversation.js';
 import keys from 'keys.js';
 import links from 'links.js';
 import request from 'request.js';
-import said from 'said.js';
 
 const SECRETS = '/run/secrets/manyeyes/';
 
@@ -108,7 +108,7 @@ function chosenPool(r, facts) {
         return poolOf(r, facts.model);
     }
     const budget = Number(r.headersIn['X-Latency-Budget-Ms']) || 0;
-    const choice = auto.choose(cluster.auto, facts, budget, said.p95Ms);
+    const choice = auto.choose(cluster.auto, facts, budget, controller.p95Ms);
     if (choice) {
         r.variables.manyeyes_route = choice.reason;
     }
@@ -126,7 +126,7 @@ function cached(r, pool, facts, body) {
 }
 
 function known() {
-    const names = said.pools().map((pool) => pool.name);
+    const names = controller.pools().map((pool) => pool.name);
     return names.length ? `There are: ${names.join(', ')}.` : '';
 }
 
@@ -155,7 +155,7 @@ function soFar(v) {
 function noEngine(r) {
     const v = r.variables;
     const pool = v.manyeyes_asked_pool;
-    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && said.up(name) > 0));
+    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
     switch (outcome) {
     case 'busy':
         return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
@@ -270,9 +270,9 @@ function httpsExpected(r) {
     refuse(r, 400, 'invalid_request_error', 'https_expected', 'This address speaks HTTPS: begin the URL with https://.');
 }
 
-// GET /healthz: 200 while at least one pool has an engine up. Made from what the controller last said, so it costs nothing.
+// GET /healthz: 200 while at least one pool has an engine up. Made from the controller's last status, so it costs nothing.
 function healthz(r) {
-    const { pools, ageS, isFresh } = said.status();
+    const { pools, ageS, isFresh } = controller.status();
     const up = pools.some((pool) => pool.up > 0);
     const body = { status: up ? 'ok' : 'no engine is up', controller: isFresh ? 'ok' : 'not answering', controller_age_s: ageS, pools };
     r.headersOut['Content-Type'] = 'application/json';
@@ -288,7 +288,7 @@ function models(r) {
     }
     const data = [];
     const entry = (id, root, length) => ({ id, object: 'model', created: 0, owned_by: 'manyeyes', root, parent: null, max_model_len: length });
-    said.pools().forEach((pool) => pool.names.forEach((name) => data.push(entry(name, pool.model, pool.max_model_len))));
+    controller.pools().forEach((pool) => pool.names.forEach((name) => data.push(entry(name, pool.model, pool.max_model_len))));
     if (data.length && cluster.auto.length) {
         data.push(entry('auto', 'auto', null));
     }
@@ -307,7 +307,7 @@ function engine(r) {
     if (!address) {
         return '';
     }
-    const last = address.slice(address.lastIndexOf(' ') + 1), name = said.engine(last);
+    const last = address.slice(address.lastIndexOf(' ') + 1), name = controller.engine(last);
     if (name) {
         return name;
     }
@@ -317,6 +317,6 @@ function engine(r) {
 }
 
 export default {
-    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: said.refresh,
+    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: controller.refresh,
     remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route,
 };

@@ -14,8 +14,7 @@ from random import Random
 
 from manyeyes.config.scaling import Scaling
 from manyeyes.controller.autoscaling.demand import PoolLoad
-from manyeyes.controller.autoscaling.policy import ReplicaChange
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ReplicaChange
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage, ScaledEngine, plan_moves
 from manyeyes.simulator import profile
 from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine, Work

@@ -1,8 +1,11 @@
 """Who is in rotation, asked where nginx asks: the controller's DNS. And what the controller says of its engines."""
 
+import collections
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dns.exception
@@ -65,3 +68,35 @@ def states(running: LocalCluster) -> dict[str, str]:
 def sentences(running: LocalCluster) -> list[str]:
     """What happened, oldest first."""
     return [event["sentence"] for event in reversed(controller(running, "/api/events").json())]
+
+
+@contextmanager
+def users(running: LocalCluster, model: str, count: int = 8) -> Iterator[collections.Counter[Any]]:
+    """`count` users ask without pause while the body runs; counts (status, engine), and errors by their text."""
+    seen: collections.Counter[Any] = collections.Counter()
+    stop = threading.Event()
+
+    def user() -> None:
+        with httpx.Client(timeout=30) as client:
+            body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+            while not stop.is_set():
+                try:
+                    reply = client.post(f"{running.url}/v1/chat/completions", json=body)
+                    seen[(reply.status_code, reply.headers.get("X-ManyEyes-Engine"))] += 1
+                except httpx.HTTPError as error:
+                    seen[repr(error)] += 1
+
+    threads = [threading.Thread(target=user) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def grows(seen: collections.Counter[Any], key: Any, by: int = 20, within_s: float = 30) -> None:
+    before = seen[key]
+    eventually(lambda: seen[key] >= before + by, within_s, 0.05, f"{by} more of {key}")

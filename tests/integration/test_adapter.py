@@ -14,7 +14,8 @@ from openai import OpenAI
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.custom_endpoint import TEMPLATE, Foreign, foreign
-from tests.integration.test_registry import KEY, call, engines, told
+from tests.integration.documents import ADMIN_KEY
+from tests.integration.registry_client import call, refusal, registered_engines
 
 SECRET = "sk-of-the-foreign-endpoint"
 
@@ -35,7 +36,7 @@ def described(url: str, **more: Any) -> dict[str, Any]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, Foreign]]:
     folder = tmp_path_factory.mktemp("local_cluster")
     (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text(KEY)
+    (folder / "secrets/admin.key").write_text(ADMIN_KEY)
     (folder / "secrets/foreign.key").write_text(f"{SECRET}\n")
     adapter_ports = [free_port() for _ in range(6)]
     written = {
@@ -183,10 +184,10 @@ def test_what_goes_wrong_before_the_first_byte_is_an_error_in_openais_form(
     cluster, endpoint = behaved
     for name, value in fault.items():
         setattr(endpoint, name, value)
-    port = engines(cluster)["captioner"]["address"].rpartition(":")[2]
+    port = registered_engines(cluster)["captioner"]["address"].rpartition(":")[2]
     body = {"model": "captions", "messages": [{"role": "user", "content": "x"}], "stream": stream}
     reply = cluster.client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body)
-    assert told(reply) == expected
+    assert refusal(reply) == expected
     assert SECRET not in reply.text + cluster.log("adapter") + cluster.log("controller")
     assert len(reply.text) < 2000
 
@@ -218,7 +219,7 @@ def test_a_client_that_leaves_ends_the_question_to_the_endpoint(behaved: Any) ->
     with cluster.client.stream("POST", f"{cluster.url}/v1/chat/completions", json=body) as reply:
         assert next(reply.iter_lines())
     assert endpoint.cut.wait(4)  # well before adapter.answer_timeout_s would end it
-    port = engines(cluster)["captioner"]["address"].rpartition(":")[2]
+    port = registered_engines(cluster)["captioner"]["address"].rpartition(":")[2]
     load = f"http://127.0.0.1:{port}/load"
     eventually(lambda: cluster.client.get(load).json() == {"server_load": 0}, 10)
 
@@ -241,7 +242,7 @@ def test_a_request_it_cannot_pass_on_is_refused_with_a_sentence(
     cluster, endpoint = behaved
     before = len(endpoint.asked)
     reply = cluster.ask("captions", **change)
-    assert told(reply) == (400, "invalid_request")
+    assert refusal(reply) == (400, "invalid_request")
     assert words in reply.json()["error"]["message"]
     assert len(endpoint.asked) == before
 
@@ -250,7 +251,7 @@ def test_a_template_without_a_place_for_pictures_serves_a_pool_without_them(beha
     cluster, endpoint = behaved
     body = {"name": "wordy", "endpoint": described(endpoint.url, template={"input": "{USER_PROMPT}"}, stream=None)}
     reply = call(cluster, "POST", "/engines", json=body | {"pool": "captions"})
-    assert told(reply) == (409, "breaks_rules")
+    assert refusal(reply) == (409, "breaks_rules")
     assert "images_per_prompt 0" in reply.json()["error"]["message"]
     assert call(cluster, "POST", "/engines", json=body | {"pool": "words"}).is_success
     cluster.answers_from("words", {"wordy"})
@@ -277,7 +278,7 @@ def test_an_endpoint_that_cannot_be_is_refused_with_a_sentence(
     cluster, endpoint = behaved
     body = {"name": "wrong", "pool": "captions", "endpoint": described(endpoint.url) | change}
     reply = call(cluster, "POST", "/engines", json=body)
-    assert told(reply) == expected, reply.text
+    assert refusal(reply) == expected, reply.text
     assert words in reply.json()["error"]["message"]
 
 
@@ -315,7 +316,7 @@ def test_while_the_endpoint_does_not_listen_the_engine_is_out(behaved: Any) -> N
     cluster, _ = behaved
     body = {"name": "absent", "pool": "captions", "endpoint": described(f"http://127.0.0.1:{free_port()}/")}
     assert call(cluster, "POST", "/engines", json=body).is_success
-    eventually(lambda: engines(cluster)["absent"]["state"] == "starting", 10)
+    eventually(lambda: registered_engines(cluster)["absent"]["state"] == "starting", 10)
     cluster.answers_from("captions", {"captioner"})
     assert call(cluster, "DELETE", "/engines/absent").is_success
 

@@ -3,46 +3,41 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from tests.integration.documents import document
 
 PICTURES = [f"data:image/png;base64,{'ABCDEFGH'[n] * 12_000}" for n in range(8)]
 
 
-def engines(pool: str, count: int, **more: Any) -> list[dict[str, Any]]:
-    return [{"name": f"{pool}-{n}", "pool": pool, **more} for n in range(count)]
-
-
-def pools() -> dict[str, Any]:
-    return {
-        "pools": [
-            {"name": "chat", "model": "org/Chat"},
-            {"name": "docs", "model": "org/Docs", "balancing": "image"},
-            {"name": "turns", "model": "org/Turns", "balancing": "round_robin"},
-            {"name": "plain", "model": "org/Plain", "balancing": "least_conn"},
-            {"name": "uneven", "model": "org/Uneven", "balancing": "least_conn"},
-        ],
-        "engines": [
-            *engines("chat", 3),
-            *engines("docs", 3),
-            *engines("turns", 2),
-            *engines("plain", 2),
-            {"name": "uneven-1", "pool": "uneven"},
-            {"name": "uneven-3", "pool": "uneven", "weight": 3},
-        ],
-    }
+POOLS = document(
+    {
+        "chat": ["chat-0", "chat-1", "chat-2"],
+        "docs": ["docs-0", "docs-1", "docs-2"],
+        "turns": ["turns-0", "turns-1"],
+        "plain": ["plain-0", "plain-1"],
+        "uneven": ["uneven-1"],
+    },
+    {
+        "docs": {"balancing": "image"},
+        "turns": {"balancing": "round_robin"},
+        "plain": {"balancing": "least_conn"},
+        "uneven": {"balancing": "least_conn"},
+    },
+)
+POOLS["engines"].append({"name": "uneven-3", "pool": "uneven", "weight": 3})
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), pools(), engine_flags=("--ttft-ms=150",)) as running:
-        for pool in running.document["pools"]:
-            names = {engine["name"] for engine in running.document["engines"] if engine["pool"] == pool["name"]}
-            running.all_up(names)
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), POOLS, engine_flags=("--ttft-ms=150",)) as running:
+        running.all_up({engine["name"] for engine in running.document["engines"]})
         yield running
 
 
@@ -138,24 +133,12 @@ def test_two_visits_of_the_page_that_begin_alike_are_two_conversations(cluster: 
 
 def test_the_same_picture_goes_to_the_same_engine_where_a_pool_asks_for_it(cluster: LocalCluster) -> None:
     def about(picture: str, n: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": f"Question {n}"},
-                    {"type": "image_url", "image_url": {"url": picture}},
-                ],
-            }
-        ]
+        shown = {"type": "image_url", "image_url": {"url": picture}}
+        return [{"role": "user", "content": [{"type": "text", "text": f"Question {n}"}, shown]}]
 
     chosen = {}
     for picture in PICTURES:
-        body = {"model": "docs", "max_tokens": 2}
-        url = f"{cluster.url}/v1/chat/completions"
-        seen = {
-            cluster.client.post(url, json=body | {"messages": about(picture, n)}).headers["X-ManyEyes-Engine"]
-            for n in range(4)
-        }
+        seen = {cluster.ask("docs", messages=about(picture, n)).headers["X-ManyEyes-Engine"] for n in range(4)}
         assert len(seen) == 1, seen
         chosen[picture[-1]] = seen.pop()
     assert len(set(chosen.values())) == 3
@@ -178,16 +161,13 @@ def test_an_engine_of_weight_3_is_given_three_times_as_many_at_a_time(cluster: L
     assert 2.2 <= shares["uneven-3"] / shares["uneven-1"] <= 4, shares
 
 
-def test_a_full_engine_is_passed_over_and_when_all_are_full_the_answer_is_429_at_once(tmp_path: Any) -> None:
-    document: dict[str, Any] = {
-        "pools": [{"name": "small", "model": "org/Small", "max_in_flight": 2}, {"name": "mixed", "model": "org/Mixed"}],
-        "engines": [
-            *engines("small", 2),
-            {"name": "mixed-8", "pool": "mixed", "gpu_memory_gb": 8},
-            {"name": "mixed-80", "pool": "mixed", "gpu_memory_gb": 80},
-        ],
-    }
-    with local_cluster(tmp_path, document, engine_flags=("--ttft-ms=1500",)) as cluster:
+def test_a_full_engine_is_passed_over_and_when_all_are_full_the_answer_is_429_at_once(tmp_path: Path) -> None:
+    limited = document({"small": ["small-0", "small-1"], "mixed": []}, {"small": {"max_in_flight": 2}})
+    limited["engines"] += [
+        {"name": "mixed-8", "pool": "mixed", "gpu_memory_gb": 8},
+        {"name": "mixed-80", "pool": "mixed", "gpu_memory_gb": 80},
+    ]
+    with local_cluster(tmp_path, limited, engine_flags=("--ttft-ms=1500",)) as cluster:
         cluster.all_up({"small-0", "small-1", "mixed-8", "mixed-80"})
         chat = [user("a full house"), answer(), user("more")]
         assert_spread_and_refusal(cluster, chat)
@@ -214,3 +194,18 @@ def assert_spread_and_refusal(cluster: LocalCluster, chat: list[dict[str, Any]])
     for reply in refused:
         assert (reply.status_code, reply.headers["Retry-After"]) == (429, "5")
         assert reply.json()["error"]["code"] == "overloaded"
+
+
+def test_when_every_engine_is_full_the_answer_is_429_with_retry_after_and_nothing_is_lost_below(tmp_path: Path) -> None:
+    with local_cluster(tmp_path, document({"big": ["late-0", "late-1"]})) as running:
+        for name in ("late-0", "late-1"):
+            running.start_engine(name, "--max-num-seqs=1", "--max-num-queued-reqs=2", "--tpot-ms=100")
+        running.answers_from("big", {"late-0", "late-1"}, within_s=30)
+        with ThreadPoolExecutor(8) as users:
+            replies = list(users.map(lambda _: running.ask("big", max_tokens=40, ignore_eos=True), range(8)))
+        statuses = Counter(reply.status_code for reply in replies)
+        # Two engines with two places each; as in vLLM, requests that come at once may pass the check together.
+        assert set(statuses) == {200, 429}, [reply.text for reply in replies]
+        assert statuses[200] >= 4
+        refused = next(reply for reply in replies if reply.status_code == 429)
+        assert (refused.headers["Retry-After"], refused.json()["error"]["code"]) == ("5", "overloaded")

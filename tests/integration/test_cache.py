@@ -10,18 +10,13 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document
 from tests.integration.scripted_engine import Asked, Endpoint, Handler, answers, endpoint
 
-
-def pools() -> dict[str, Any]:
-    return {
-        "pools": [
-            {"name": "own", "model": "org/Own", "cache": {"ttl_s": 2}},
-            {"name": "all", "model": "org/All", "cache": {"shared": True}},
-            {"name": "none", "model": "org/None"},
-        ],
-        "engines": [{"name": f"late-{pool}", "pool": pool} for pool in ("own", "all", "none")],
-    }
+POOLS = document(
+    {pool: [f"late-{pool}"] for pool in ("own", "all", "none")},
+    {"own": {"cache": {"ttl_s": 2}}, "all": {"cache": {"shared": True}}},
+)
 
 
 def slowly(handler: Handler, asked: Asked) -> None:
@@ -31,7 +26,7 @@ def slowly(handler: Handler, asked: Asked) -> None:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, dict[str, Endpoint]]]:
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), pools()) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), POOLS) as running:
         ports = running.ports
         with (
             endpoint(ports["late-own"], answers()) as own,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster, nginx_binary
+from tests.integration.documents import document
 
 ENGINES = {"big-0", "big-1"}
 
@@ -45,12 +46,8 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def cluster(clock: Clock, tmp_path: Path) -> Iterator[LocalCluster]:
-    document = {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": name, "pool": "big"} for name in sorted(ENGINES)],
-    }
     (tmp_path / "local_cluster").mkdir()
-    with local_cluster(tmp_path / "local_cluster", document) as running:
+    with local_cluster(tmp_path / "local_cluster", document({"big": sorted(ENGINES)})) as running:
         running.answers_from("big", ENGINES)
         yield running
 

@@ -6,53 +6,36 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document
+from tests.integration.membership import controller, sentences, states
 
-
-def one_pool() -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": "big-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
-    }
-
-
-def get(running: LocalCluster, path: str) -> httpx.Response:
-    return running.client.get(f"http://127.0.0.1:{running.ports['controller']}{path}")
+BIG = document({"big": ["big-0", "late-1"]})
 
 
 def test_it_tells_life_readiness_targets_metrics_and_events(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, one_pool()) as running:
+    with local_cluster(tmp_path, BIG) as running:
         eventually(lambda: running.healthz()["controller"] == "ok", 15)
-        eventually(lambda: get(running, "/ready").status_code == 200, 15)
-        assert get(running, "/live").json() == {"status": "ok"}
-        targets = get(running, "/sd").json()
-        assert [target["labels"] for target in targets] == [
-            {"engine": "big-0", "pool": "big", "flavour": "emulated"},
-            {
-                "engine": "late-1",
-                "pool": "big",
-                "flavour": "emulated",
-            },  # a dead engine is a target too: it shows as up=0
-        ]
+        eventually(lambda: controller(running, "/ready").status_code == 200, 15)
+        assert controller(running, "/live").json() == {"status": "ok"}
+        targets = controller(running, "/sd").json()
+        # A dead engine is a target too: it shows as up=0.
+        labels = {"pool": "big", "flavour": "emulated"}
+        assert [target["labels"] for target in targets] == [labels | {"engine": name} for name in ("big-0", "late-1")]
         assert targets[0]["targets"] == [f"127.0.0.1:{running.ports['big-0']}"]
         up = 'manyeyes_engine_state{engine="big-0",flavour="emulated",pool="big",state="up"} 1.0'
-        eventually(lambda: up in get(running, "/metrics").text, 15)
-        states = {engine["name"]: engine["state"] for engine in get(running, "/status").json()["pools"][0]["engines"]}
-        assert states == {"big-0": "up", "late-1": "starting"}
-        assert "big-0 is up: its warm-up picture was answered" in [
-            event["sentence"] for event in get(running, "/api/events").json()
-        ]
+        eventually(lambda: up in controller(running, "/metrics").text, 15)
+        assert states(running) == {"big-0": "up", "late-1": "starting"}
+        assert "big-0 is up: its warm-up picture was answered" in sentences(running)
 
 
 def test_before_every_engine_was_seen_it_is_not_ready(tmp_path: Path) -> None:
-    document = one_pool()
-    document["controller"] = {"probe_interval_s": 0.5, "probe_timeout_s": 30, "fall": 5}
-    with local_cluster(tmp_path, document) as running:
+    impatient = {"probe_interval_s": 0.5, "probe_timeout_s": 30, "fall": 5}
+    with local_cluster(tmp_path, BIG | {"controller": impatient}) as running:
         # An engine that neither answers nor refuses leaves the question open.
         running.start("late-1", [sys.executable, "-c", _SILENT, str(running.ports["late-1"])])
         eventually(lambda: "listening" in running.log("late-1"), 10)
@@ -61,7 +44,7 @@ def test_before_every_engine_was_seen_it_is_not_ready(tmp_path: Path) -> None:
         running.start_controller()
         eventually(lambda: _status(running, "/live") == 200, 15)
         assert _status(running, "/ready") == 503
-        assert get(running, "/ready").json()["unsettled"][-1] == "late-1"
+        assert controller(running, "/ready").json()["unsettled"][-1] == "late-1"
 
 
 _SILENT = """
@@ -74,13 +57,13 @@ kept = [server.accept() for _ in iter(int, 1)]
 
 def _status(running: LocalCluster, path: str) -> int:
     try:
-        return get(running, path).status_code
+        return controller(running, path).status_code
     except httpx.TransportError:
         return 0
 
 
 def test_sigterm_ends_it_in_time(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, one_pool()) as running:
+    with local_cluster(tmp_path, BIG) as running:
         eventually(lambda: _status(running, "/live") == 200, 15)
         process = running.processes["controller"]
         running.kill("controller", signal.SIGTERM)

@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import re
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import dns.flags
 import dns.rcode
@@ -14,19 +12,12 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document
 from tests.integration.full_disk import full_disk
 from tests.integration.membership import asked, controller, rotation, sentences, states, within
 from tests.integration.raw_tcp_engine import raw_engine
 
 BOTH = {"big-0", "big-1"}
-
-
-def two_engines() -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": name, "pool": "big"} for name in sorted(BOTH)],
-        "controller": {},
-    }
 
 
 def kept(running: LocalCluster) -> str:
@@ -45,7 +36,7 @@ def answers_http(running: LocalCluster) -> bool:
 
 
 def test_killed_and_started_again_its_first_answer_is_its_last_one(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, two_engines()) as running:
+    with local_cluster(tmp_path, document({"big": sorted(BOTH)})) as running:
         eventually(lambda: both_are_kept(running), 30)
         # The engines cannot be looked at: whatever it answers, it remembers.
         for name in BOTH:
@@ -62,7 +53,7 @@ def test_killed_and_started_again_its_first_answer_is_its_last_one(tmp_path: Pat
 
 
 def test_an_engine_that_died_while_it_was_away_is_out_within_2_s_of_its_start(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, two_engines()) as running:
+    with local_cluster(tmp_path, document({"big": sorted(BOTH)})) as running:
         eventually(lambda: both_are_kept(running), 30)
         running.kill("controller")
         running.kill("big-0")
@@ -72,7 +63,7 @@ def test_an_engine_that_died_while_it_was_away_is_out_within_2_s_of_its_start(tm
 
 
 def test_corrupt_memory_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, two_engines()) as running:
+    with local_cluster(tmp_path, document({"big": sorted(BOTH)})) as running:
         eventually(lambda: both_are_kept(running), 30)
         running.kill("controller")
         (running.folder / "state/members.yaml").write_bytes(b"{: \xff")
@@ -85,7 +76,7 @@ def test_corrupt_memory_is_set_aside_and_the_service_goes_on(tmp_path: Path) -> 
 
 def test_a_full_disk_costs_the_memory_and_not_the_service(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    with full_disk(tmp_path / "state"), local_cluster(tmp_path, two_engines()) as running:
+    with full_disk(tmp_path / "state"), local_cluster(tmp_path, document({"big": sorted(BOTH)})) as running:
         eventually(lambda: rotation(running) == BOTH, 30)
         eventually(lambda: "No space left on device" in running.log("controller"), 10)
         killed_s = time.monotonic()
@@ -96,7 +87,6 @@ def test_a_full_disk_costs_the_memory_and_not_the_service(tmp_path: Path) -> Non
 
 def test_while_no_name_can_be_looked_up_engines_that_answer_stay(tmp_path: Path) -> None:
     """The resolver is gone, as when Docker's own is: nothing is known of names, which is no proof against an engine."""
-    document = two_engines()
     ports = {name: free_port() for name in BOTH}
     hosts = tmp_path / "names"
     hosts.write_text("127.0.0.1 engine-host\n")
@@ -104,7 +94,7 @@ def test_while_no_name_can_be_looked_up_engines_that_answer_stay(tmp_path: Path)
         for port in ports.values():
             stack.enter_context(raw_engine(port, hang_up=True))  # every probe looks the name up
         addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-        running = stack.enter_context(local_cluster(tmp_path, document, addresses=addresses))
+        running = stack.enter_context(local_cluster(tmp_path, document({"big": sorted(BOTH)}), addresses=addresses))
         eventually(lambda: rotation(running) == BOTH, 30)
         running.kill("controller")
         file = running.folder / "cluster.yaml"
@@ -155,30 +145,15 @@ uvloop.run = lambda main, **more: run(main, loop_factory=Loop, **more)
 
 def test_twenty_engines_in_a_pool_reach_nginx_whose_resolver_has_no_edns(tmp_path: Path) -> None:
     names = [f"e-{number}" for number in range(20)]
-    document: dict[str, Any] = {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": name, "pool": "big"} for name in names],
-    }
     ports = {name: free_port() for name in names}
     with contextlib.ExitStack() as stack:
         for port in ports.values():
             stack.enter_context(raw_engine(port))
         addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-        running = stack.enter_context(local_cluster(tmp_path, document, addresses=addresses))
+        running = stack.enter_context(local_cluster(tmp_path, document({"big": names}), addresses=addresses))
         eventually(lambda: rotation(running) == set(names), 30)
         small = asked(running, edns=False)
         assert small.flags & dns.flags.TC
         assert small.rcode() == dns.rcode.NOERROR
         assert sum(len(rrset) for rrset in asked(running, tcp=True, edns=False).answer) == 20
         running.answers_from("big", set(names))
-
-
-def test_its_metrics_of_members_say_each_transition(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, two_engines()) as running:
-        eventually(lambda: rotation(running) == BOTH, 30)
-        running.kill("big-0")
-        eventually(lambda: rotation(running) == {"big-1"}, 10)
-        text = controller(running, "/metrics").text
-        assert re.search(r'manyeyes_engine_transitions_total\{engine="big-0",pool="big",state="down"\} 1\.0', text)
-        assert 'manyeyes_engine_state{engine="big-0",flavour="emulated",pool="big",state="down"} 1.0' in text
-        assert "big-0 is down: nothing listens there" in running.log("controller")

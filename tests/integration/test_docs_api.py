@@ -11,8 +11,8 @@ import pytest
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.custom_endpoint import foreign
-from tests.integration.test_registry import KEY
-from tests.integration.test_registry_membership import serve, with_key
+from tests.integration.documents import ADMIN_KEY, with_admin_key
+from tests.integration.registry_client import serve
 
 
 def commands(page: str) -> list[str]:
@@ -25,7 +25,7 @@ def run(command: str, running: LocalCluster, swaps: dict[str, str]) -> str:
     for before, after in ({"http://localhost:8080": running.url} | swaps).items():
         command = command.replace(before, after)
     ended = subprocess.run(
-        ["bash", "-e", "-c", command], capture_output=True, text=True, timeout=60, env={**os.environ, "KEY": KEY}
+        ["bash", "-e", "-c", command], capture_output=True, text=True, timeout=60, env={**os.environ, "KEY": ADMIN_KEY}
     )
     assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
     return ended.stdout
@@ -34,7 +34,7 @@ def run(command: str, running: LocalCluster, swaps: dict[str, str]) -> str:
 @pytest.mark.parametrize("page", ["docs/api.md", "docs/adapter.md"])
 def test_every_command_does_what_the_page_says(tmp_path: Path, page: str) -> None:
     for name in ("cloud.key", "captions.key"):
-        (with_key(tmp_path) if name == "cloud.key" else tmp_path).joinpath("secrets", name).write_text("sk-x")
+        (with_admin_key(tmp_path) if name == "cloud.key" else tmp_path).joinpath("secrets", name).write_text("sk-x")
     document: dict[str, Any] = {
         "pools": [{"name": "qwen3-vl-8b", "model": "Qwen/Qwen3-VL-8B-Instruct-FP8"}],
         "engines": [{"name": "gpu-0", "pool": "qwen3-vl-8b"}],

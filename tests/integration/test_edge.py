@@ -1,4 +1,4 @@
-"""Who may ask, how much, in which words: keys, limits, TLS, links and broken requests, with real nginx."""
+"""What the gateway lets through, where it sends it, what it answers itself: models, keys, limits, TLS, links, broken requests."""
 
 import asyncio
 import base64
@@ -11,32 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.certificate import certificate
+from tests.integration.documents import document
 
 
 def key(name: str, **limits: int) -> ApiKey:
     return ApiKey(name=name, sha256=hashlib.sha256(f"secret-{name}".encode()).hexdigest(), **limits)
 
 
-def one_pool(**gateway: Any) -> dict[str, Any]:
-    return {
-        "pools": [
-            {"name": "big", "model": "org/Big-VL"},
-            {"name": "linked", "model": "org/Linked", "media": {"allowed_domains": ["pictures.example.com"]}},
-        ],
-        "engines": [{"name": "big-0", "pool": "big"}, {"name": "linked-0", "pool": "linked"}],
-        "gateway": {"max_body_mb": 8, **gateway},
-    }
+def pools(**gateway: Any) -> dict[str, Any]:
+    return document(
+        {"big": ["big-0"], "linked": ["linked-0"]},
+        {"big": {"aliases": ["default"]}, "linked": {"media": {"allowed_domains": ["pictures.example.com"]}}},
+        gateway={"max_body_mb": 8, **gateway},
+    )
 
 
 @pytest.fixture(scope="module")
 def open_to_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), one_pool()) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), pools()) as running:
         running.answers_from("big", {"big-0"})
         running.answers_from("linked", {"linked-0"})
         yield running
@@ -45,7 +44,7 @@ def open_to_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClust
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     keys = ApiKeys(keys=(key("alice"), key("bob", requests_per_minute=6), key("carol", in_flight=2)))
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), one_pool(), keys=keys) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), pools(), keys=keys) as running:
         running.all_up({"big-0", "linked-0"})
         eventually(lambda: ask(running, "alice").status_code == 200, 20, 0.2, "alice is answered")
         yield running
@@ -57,6 +56,50 @@ def ask(cluster: LocalCluster, name: str = "", scheme: str = "Bearer", **more: A
     headers = {"Authorization": f"{scheme} {value}"} if name else {}
     body = {"model": "big", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2} | more
     return cluster.client.post(f"{cluster.url}/v1/chat/completions", json=body, headers=headers)
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def test_the_model_name_chooses_the_pool(open_to_all: LocalCluster) -> None:
+    for model, pool in (("big", "big"), ("default", "big"), ("linked", "linked")):
+        reply = open_to_all.ask(model)
+        assert (reply.status_code, reply.headers["X-ManyEyes-Pool"]) == (200, pool), reply.text
+        assert reply.headers["X-ManyEyes-Engine"] == f"{pool}-0"
+
+
+def test_models_are_listed_as_openai_does_and_an_unknown_one_is_404_with_those_there_are(
+    open_to_all: LocalCluster,
+) -> None:
+    with openai.OpenAI(base_url=f"{open_to_all.url}/v1", api_key="any", max_retries=0) as client:
+        listed = [model.id for model in client.models.list()]
+        assert listed == ["big", "org/Big-VL", "default", "linked", "org/Linked-VL", "auto"]
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "model_not_found"
+    assert "There is no model 'gpt-9'. There are: big, linked." in str(caught.value)
+
+
+def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(open_to_all: LocalCluster) -> None:
+    reply = ask_about(open_to_all, "big", "data:image/png;base64,aGVsbG8=")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "BadRequestError")
+
+
+def test_a_clients_request_id_is_kept_and_a_wrong_one_replaced(open_to_all: LocalCluster) -> None:
+    def answered(request: str) -> list[str]:
+        url, body = f"{open_to_all.url}/v1/chat/completions", {"model": "big", "messages": [], "max_tokens": 1}
+        return httpx.post(url, json=body, headers={"X-Request-Id": request}).headers.get_list("X-Request-Id")
+
+    assert answered("abc-1") == ["abc-1"]
+    (replaced,) = answered("a b")
+    assert len(replaced) == 32
+
+
+def test_healthz_tells_pools_and_engines(open_to_all: LocalCluster) -> None:
+    said = eventually(lambda: (found := open_to_all.healthz())["controller"] == "ok" and found, 5)
+    assert said["status"] == "ok"
+    assert {pool["name"]: (pool["up"], pool["total"]) for pool in said["pools"]} == {"big": (1, 1), "linked": (1, 1)}
+    assert [engine["state"] for engine in said["pools"][0]["engines"]] == ["up"]
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -127,20 +170,12 @@ def test_the_page_asks_for_its_visitor_by_the_name_of_the_key(locked: LocalClust
     assert locked.client.post(url, json=body, headers={"X-ManyEyes-Key": "alice"}).status_code == 200
     assert locked.client.post(url, json=body).status_code == 200
     # From outside the header says nothing.
-    assert (
-        httpx.post(f"{locked.url}/v1/chat/completions", json=body, headers={"X-ManyEyes-Key": "alice"}).status_code
-        == 401
-    )
-    assert (
-        httpx.post(
-            f"{locked.url}/v1/chat/completions", json=body, headers={"Authorization": "Bearer name:alice"}
-        ).status_code
-        == 401
-    )
+    for headers in ({"X-ManyEyes-Key": "alice"}, {"Authorization": "Bearer name:alice"}):
+        assert httpx.post(f"{locked.url}/v1/chat/completions", json=body, headers=headers).status_code == 401
 
 
 def test_keys_are_let_in_beside_everybody_where_the_operator_says_so(tmp_path: Path) -> None:
-    with local_cluster(tmp_path, one_pool(anonymous=True), keys=ApiKeys(keys=(key("alice"),))) as running:
+    with local_cluster(tmp_path, pools(anonymous=True), keys=ApiKeys(keys=(key("alice"),))) as running:
         running.answers_from("big", {"big-0"})
         assert ask(running, "alice").status_code == 200
 
@@ -151,7 +186,7 @@ def test_keys_are_let_in_beside_everybody_where_the_operator_says_so(tmp_path: P
 def test_https_and_http_2_with_the_operators_certificate(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     crt, _ = certificate(tmp_path / "secrets")
-    with local_cluster(tmp_path, one_pool(tls={})) as running:
+    with local_cluster(tmp_path, pools(tls={})) as running:
         url = running.url.replace("http://", "https://")
 
         def curl(*arguments: str | Path) -> str:
@@ -245,6 +280,13 @@ def assert_refused(reply: bytes, *statuses: int) -> None:
 
 
 BROKEN = [
+    b"",
+    b"{not json",
+    b"[]",
+    b'"text"',
+    b"null",
+    b"{}",
+    b'{"model": 5}',
     b'{"model":"big","messages":[',
     b'{"model":"big",' + b'"a":{' * 100_000,
     b'{"model":"big","messages":"text"}',
@@ -265,6 +307,8 @@ BROKEN = [
 def test_a_broken_body_is_4xx_in_openais_form_and_others_are_served(open_to_all: LocalCluster, body: bytes) -> None:
     reply = raw(open_to_all, posted(body, "Content-Type: application/json"))
     assert_refused(reply, 400, 404)
+    # One that names a model is the engine's to judge.
+    assert b"X-ManyEyes-Engine" not in reply or body.startswith(b'{"model":"big","messages"')
     assert ask(open_to_all).status_code == 200
 
 
@@ -277,21 +321,33 @@ def test_a_wrong_content_type_is_4xx(open_to_all: LocalCluster, kind: str) -> No
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    "target",
     [
-        b"GET /v1/../metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        b"GET /v1/%2e%2e/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        b"POST /v1/chat/completions/..%2f..%2fmetrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        b"POST /v1/chat%2fcompletions/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        b"POST //v1//invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        b"POST /V1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        b"POST http://big-0:8000/metrics HTTP/1.1\r\nHost: big-0:8000\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-        b"CONNECT big-0:8000 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/models/../../sleep HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /v1/../metrics",
+        "GET /v1/%2e%2e/metrics",
+        "GET /v1/models/../../sleep",
+        "POST /metrics",
+        "POST /health",
+        "POST /invocations",
+        "POST /tokenize",
+        "POST /v1/embeddings",
+        "POST /v1/",
+        "POST //metrics",
+        "POST /v1//load",
+        "POST /v1/%2fmetrics",
+        "POST //v1//../metrics",
+        "POST /v1/chat/completions/render",
+        "POST /v1/chat/completions/../../metrics",
+        "POST /v1/chat/completions/..%2f..%2fmetrics",
+        "POST /v1/chat%2fcompletions/x",
+        "POST //v1//invocations",
+        "POST /V1/chat/completions",
+        "POST http://big-0:8000/metrics",
+        "CONNECT big-0:8000",
     ],
 )
-def test_no_trick_with_paths_reaches_an_engine(open_to_all: LocalCluster, request_bytes: bytes) -> None:
-    reply = raw(open_to_all, request_bytes)
+def test_no_trick_with_paths_reaches_an_engine(open_to_all: LocalCluster, target: str) -> None:
+    reply = raw(open_to_all, f"{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
     assert int(reply.split()[1]) in (400, 404, 405, 502, 503), reply[:200]
     assert b"vllm" not in reply
     assert b"X-ManyEyes-Engine" not in reply
@@ -330,6 +386,7 @@ def test_a_chunked_upload_over_the_limit_is_413(open_to_all: LocalCluster) -> No
 
     reply = httpx.post(f"{open_to_all.url}/v1/chat/completions", content=chunks(), timeout=30)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
+    assert "larger than 8 MB" in reply.json()["error"]["message"]
 
 
 def test_a_chunked_upload_is_read_like_any_other(open_to_all: LocalCluster) -> None:

@@ -1,6 +1,7 @@
 """Each fault of an engine with its promised time (docs/operations.md), with the settings that ship."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -13,20 +14,18 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.integration.membership import controller, engines, rotation, sentences, states, within
-from tests.integration.test_membership import users
+from tests.integration.documents import document
+from tests.integration.membership import controller, engines, rotation, sentences, states, users, within
 
 BOTH = {"big-0", "big-1"}
+STREAMED = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "stream": True}
 
 
 @contextmanager
 def two_engines(folder: Path, *flags: str, **settings: Any) -> Iterator[LocalCluster]:
-    document: dict[str, Any] = {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": name, "pool": "big"} for name in sorted(BOTH)],
-        "controller": settings,
-    }
-    with local_cluster(folder, document, engine_flags=("--faults", *flags)) as running:
+    with local_cluster(
+        folder, document({"big": sorted(BOTH)}, controller=settings), engine_flags=("--faults", *flags)
+    ) as running:
         eventually(lambda: rotation(running) == BOTH, 30, 0.1, "both are in rotation")
         yield running
 
@@ -59,6 +58,11 @@ def test_killed_it_is_out_within_2_s_and_back_within_3_s_of_its_warm_up(tmp_path
             "big-0 answers /health and gets its warm-up picture",
             "big-0 is up: its warm-up picture was answered",
         ]
+        assert "big-0 is down: nothing listens there" in running.log("controller")
+        assert re.search(
+            r'manyeyes_engine_transitions_total\{engine="big-0",pool="big",state="down"\} 1\.0',
+            controller(running, "/metrics").text,
+        )
 
 
 def test_stopped_in_its_tracks_it_is_out_within_10_s_and_back_when_it_goes_on(tmp_path: Path) -> None:
@@ -120,8 +124,7 @@ def test_hung_behind_a_healthy_face_it_is_asked_about_a_picture_and_out(tmp_path
         fault(running, "big-0", kind="hung", health=True)
         began_s = time.monotonic()
         url = f"http://127.0.0.1:{running.ports['big-0']}/v1/chat/completions"
-        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "stream": True}
-        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=body):
+        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=STREAMED):
             within(8, began_s, lambda: rotation(running) == {"big-1"}, "stalled, out of rotation")
         said = sentences(running)
         assert any(one.startswith("big-0 is suspect: it answers /health, but its work stands still") for one in said)
@@ -191,8 +194,7 @@ def test_how_much_work_an_engine_has_is_told_of_each(tmp_path: Path) -> None:
     with two_engines(tmp_path, load_interval_s=0.5) as running:
         fault(running, "big-0", kind="slow", factor=1000)
         url = f"http://127.0.0.1:{running.ports['big-0']}/v1/chat/completions"
-        body = {"model": "big", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "stream": True}
-        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=body):
+        with httpx.Client(timeout=60) as client, client.stream("POST", url, json=STREAMED):
             eventually(lambda: engines(running)["big-0"]["in_flight"] == 1, 10)
             assert (engines(running)["big-0"]["running"], engines(running)["big-0"]["hidden_queue"]) == (1, 0)
             assert 'manyeyes_engine_in_flight{engine="big-0",pool="big"} 1.0' in controller(running, "/metrics").text

@@ -13,31 +13,22 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document
 from tests.integration.scripted_engine import Asked, Behaviour, Endpoint, Handler, answers, dies, endpoint
 
 FAILS = answers(500)
 
 
-def chain() -> dict[str, Any]:
-    """Three pools; the engines of the first are endpoints that tests start, the last has real emulators."""
-    return {
-        "pools": [
-            {"name": "first", "model": "org/First", "fallback": "second"},
-            {"name": "second", "model": "org/Second", "fallback": "third"},
-            {"name": "third", "model": "org/Third"},
-        ],
-        "engines": [
-            {"name": "late-a", "pool": "first"},
-            {"name": "late-b", "pool": "first"},
-            {"name": "late-c", "pool": "second"},
-            {"name": "third-0", "pool": "third"},
-        ],
-    }
+CHAIN = {"first": {"fallback": "second"}, "second": {"fallback": "third"}}
+"""The engines of the first two are endpoints that tests start, the last has a real emulator."""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), chain()) as running:
+    with local_cluster(
+        tmp_path_factory.mktemp("local_cluster"),
+        document({"first": ["late-a", "late-b"], "second": ["late-c"], "third": ["third-0"]}, CHAIN),
+    ) as running:
         running.answers_from("third", {"third-0"})
         yield running
 
@@ -63,6 +54,13 @@ def ask(cluster: LocalCluster, **more: Any) -> httpx.Response:
 
 def served_by(reply: httpx.Response) -> tuple[str, ...]:
     return tuple(reply.headers.get(f"X-ManyEyes-{name}", "") for name in ("Engine", "Pool", "Fallback"))
+
+
+def begin_stream(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
 
 
 def count(endpoints: dict[str, Endpoint]) -> int:
@@ -100,13 +98,6 @@ def test_a_500_is_tried_once_more_and_then_the_clients_to_see(cluster: LocalClus
     assert (reply.status_code, count(made)) == (500, 2)
 
 
-def test_a_500_of_one_engine_is_answered_by_the_other(cluster: LocalCluster, start: Any) -> None:
-    made = start(late_a=FAILS, late_b=answers())
-    seen = [ask(cluster) for _ in range(4)]
-    assert [reply.status_code for reply in seen] == [200] * 4
-    assert made["late-a"].asked
-
-
 def test_a_request_that_kills_engines_is_handed_on_once_and_no_more(cluster: LocalCluster, start: Any) -> None:
     made = start(late_a=dies, late_b=dies, late_c=dies)
     reply = ask(cluster)
@@ -125,10 +116,11 @@ def test_a_request_that_killed_one_engine_and_found_another_full_is_given_to_one
     assert (len(made["late-a"].asked), len(made["late-c"].asked)) == (2, 2)
 
 
-def test_an_engine_lost_once_is_answered_by_another_and_the_client_sees_nothing(
-    cluster: LocalCluster, start: Any
+@pytest.mark.parametrize("broken", [FAILS, dies], ids=["500", "lost"])
+def test_what_one_engine_fails_another_answers_and_the_client_sees_nothing(
+    cluster: LocalCluster, start: Any, broken: Behaviour
 ) -> None:
-    made = start(late_a=dies, late_b=answers())
+    made = start(late_a=broken, late_b=answers())
     assert [ask(cluster).status_code for _ in range(4)] == [200] * 4
     assert made["late-a"].asked
 
@@ -144,10 +136,7 @@ def test_after_the_first_byte_nothing_is_tried_again_and_the_client_sees_the_cut
     cluster: LocalCluster, start: Any
 ) -> None:
     def cut(handler: Handler, asked: Asked) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "text/event-stream")
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
+        begin_stream(handler)
         handler.wfile.write(b'1a\r\ndata: {"choices":[{}]}\n\n\r\n')
         handler.wfile.flush()
         time.sleep(0.2)
@@ -163,10 +152,7 @@ def test_each_token_reaches_the_client_before_the_engine_sends_the_next_one(clus
     came, missed = threading.Semaphore(0), []
 
     def step_by_step(handler: Handler, asked: Asked) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", "text/event-stream")
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
+        begin_stream(handler)
         for number in range(20):
             event = f'data: {{"n":{number}}}\n\n'.encode()
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
@@ -204,9 +190,10 @@ def test_a_client_that_goes_away_closes_the_engines_connection(cluster: LocalClu
 
 
 def test_nothing_left_in_the_chain_is_503_with_retry_after(tmp_path: Path) -> None:
-    document = chain()
-    document["engines"] = [{"name": f"late-{pool['name']}", "pool": pool["name"]} for pool in document["pools"]]
-    with local_cluster(tmp_path, document) as cluster:
+    with local_cluster(
+        tmp_path, document({pool: [f"late-{pool}"] for pool in ("first", "second", "third")}, CHAIN)
+    ) as cluster:
         eventually(lambda: ask(cluster).status_code == 503, 10, 0.2, "503")
         reply = ask(cluster)
         assert (reply.json()["error"]["code"], reply.headers["Retry-After"]) == ("no_engine", "5")
+        assert cluster.healthz()["status"] != "ok"

@@ -1,19 +1,11 @@
 """The gateway's deciding, module by module, in the real nginx: rules for `auto`, where a request goes next, conversations."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.scan.server import Modules, modules
-
-
-@pytest.fixture(scope="module")
-def njs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modules]:
-    with modules(tmp_path_factory.mktemp("modules")) as running:
-        yield running
-
+from tests.integration.scan.server import Modules
 
 # --- auto.js ----------------------------------------------------------------------------------------------------
 
@@ -159,22 +151,9 @@ def test_examples_that_nobody_here_answered_make_nothing_known(njs: Modules) -> 
     assert found[5]["known"] == found[3]["id"], "a chat that goes on after examples is a conversation of its own"
 
 
-def test_rewritten_turns_are_known_by_the_first_message_and_changed_system_prompts_do_not_matter(njs: Modules) -> None:
-    first, shortened, timed = identify(
-        njs, chat("task"), chat("task", "step 7", "screenshot 8"), chat("task", "step 1", "shot", system="10:05")
-    )
-    assert shortened["known"] == timed["known"] == first["id"]
-
-
 def test_whoever_asks_has_conversations_of_their_own(njs: Modules) -> None:
     mine, yours = (identify(njs, chat("hi"), who=who)[0]["id"] for who in ("me", "you"))
     assert mine != yours
-
-
-def test_an_explicit_id_is_known_from_its_first_turn(njs: Modules) -> None:
-    found = njs.ask("/conversations", [{"documents": [chat("a"), chat("b")], "who": "me", "explicit": "s-1"}])[0]
-    assert found[0] == found[1]
-    assert found[0]["known"] == found[0]["id"] != ""
 
 
 def test_a_request_without_messages_belongs_to_no_conversation(njs: Modules) -> None:

@@ -17,26 +17,17 @@ from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.render.nginx.files import build_generation
+from tests.integration import documents
 from tests.integration.certificate import certificate
+from tests.integration.membership import controller, sentences
 
 SOON_S = 20
 """Asked for are seconds; the machine is shared."""
 
 
-def two_pools() -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL"}, {"name": "small", "model": "org/Small-VL"}],
-        "engines": [
-            {"name": "big-0", "pool": "big"},
-            {"name": "big-1", "pool": "big"},
-            {"name": "small-0", "pool": "small"},
-        ],
-    }
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path, two_pools()) as running:
+    with local_cluster(tmp_path, documents.document({"big": ["big-0", "big-1"], "small": ["small-0"]})) as running:
         running.answers_from("big", {"big-0", "big-1"})
         running.answers_from("small", {"small-0"})
         yield running
@@ -50,13 +41,8 @@ def code(reply: httpx.Response) -> str:
     return str(reply.json()["error"]["code"])
 
 
-def sentences(running: LocalCluster) -> list[str]:
-    url = f"http://127.0.0.1:{running.ports['controller']}/api/events"
-    return [event["sentence"] for event in running.client.get(url).json()]
-
-
 def metric(running: LocalCluster, name: str) -> float:
-    text = running.client.get(f"http://127.0.0.1:{running.ports['controller']}/metrics").text
+    text = controller(running, "/metrics").text
     return sum(
         float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
     )
@@ -74,6 +60,20 @@ def in_force(running: LocalCluster) -> None:
         return True
 
     eventually(check, SOON_S, 0.1, "the configuration is in force")
+
+
+def write_started(running: LocalCluster, engines: dict[str, str]) -> Path:
+    """As Compose started them: engines by name with their pool, each of which accepts that pool's name and `auto`."""
+    services = {
+        name: {
+            "labels": {"manyeyes.engine": name, "manyeyes.pool": pool, "manyeyes.flavour": "emulated"},
+            "command": ["--served-model-name", pool, "auto", "--max-model-len=8192"],
+        }
+        for name, pool in engines.items()
+    }
+    file = running.folder / "rendered/started.yaml"
+    file.write_text(yaml.safe_dump({"services": services}))
+    return file
 
 
 def with_engine(running: LocalCluster, document: dict[str, Any], name: str, pool: str) -> dict[str, Any]:
@@ -162,14 +162,7 @@ def test_rules_of_auto_change_at_once(cluster: LocalCluster) -> None:
 def test_a_name_added_while_engines_run_is_theirs_at_once(cluster: LocalCluster) -> None:
     """Engines refuse names they were not started with: until they are started anew the gateway says theirs instead."""
     document = changed(cluster)
-    services = {
-        engine["name"]: {
-            "labels": {"manyeyes.engine": engine["name"], "manyeyes.pool": engine["pool"], "manyeyes.flavour": "emulated"},
-            "command": ["--served-model-name", engine["pool"], "auto", "--max-model-len=8192"],
-        }
-        for engine in document["engines"]
-    }  # fmt: skip
-    (cluster.folder / "rendered/started.yaml").write_text(yaml.safe_dump({"services": services}))
+    write_started(cluster, {engine["name"]: engine["pool"] for engine in document["engines"]})
     document["pools"][0]["aliases"] = ["default"]
     cluster.configure(document)
     eventually(lambda: cluster.ask("default").status_code == 200, SOON_S, 0.1, "the new name is answered")

@@ -8,7 +8,7 @@ from typing import Any
 
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.fake_namespace import Namespace, namespace
-from tests.integration.test_membership import users
+from tests.integration.membership import users
 
 FEW = ["127.0.1.1", "127.0.1.2", "127.0.1.3"]
 EIGHT = [f"127.0.1.{number}" for number in range(1, 9)]

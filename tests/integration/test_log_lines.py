@@ -19,11 +19,11 @@ from manyeyes.observability.log_format import ALWAYS, LEVELS
 from manyeyes.observability.log_lines import LogLine, read_line
 from manyeyes.observability.request_trace import trace_request
 from tests.e2e.media import about, picture
+from tests.integration.documents import document, with_admin_key
 from tests.integration.otlp_collector import Collector, attributes, collector
+from tests.integration.registry_client import call
 from tests.integration.scripted_engine import Asked, Handler, endpoint
 from tests.integration.test_adapter import described
-from tests.integration.test_registry import KEY as ADMIN
-from tests.integration.test_registry import call
 
 AT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
 SECRET = "sk-canary-key-5f1b"
@@ -34,34 +34,22 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, Collector]]:
-    folder = tmp_path_factory.mktemp("local_cluster")
-    (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text(ADMIN)
+    folder = with_admin_key(tmp_path_factory.mktemp("local_cluster"))
     (folder / "secrets/foreign.key").write_text(SECRET)
-    adapter_port = free_port()
-    document = {
-        "pools": [
-            {"name": "big", "model": "org/Big-VL", "fallback": "small"},
-            {"name": "small", "model": "org/Small-VL"},
-            {"name": "words", "model": "wordy", "media": {"images_per_prompt": 1, "videos_per_prompt": 0}},
-        ],
-        "engines": [
-            {"name": "big-0", "pool": "big"},
-            {"name": "big-1", "pool": "big"},
-            {"name": "small-0", "pool": "small"},
-            {"name": "late-0", "pool": "words"},
-        ],
-        "adapter": {"first_port": adapter_port, "ports": 2},
-        "tracing": {"enabled": True, "endpoint": f"http://127.0.0.1:{free_port()}", "sampled_percent": 0},
-    }
+    port = free_port()
+    pools = document(
+        {"big": ["big-0", "big-1"], "small": ["small-0"], "words": ["late-0"]},
+        {"big": {"fallback": "small"}, "words": {"media": {"images_per_prompt": 1, "videos_per_prompt": 0}}},
+        adapter={"first_port": free_port(), "ports": 2},
+        tracing={"enabled": True, "endpoint": f"http://127.0.0.1:{port}", "sampled_percent": 0},
+    )
     keys = ApiKeys(
         keys=(ApiKey(name="alice", sha256=hashlib.sha256(SECRET.encode()).hexdigest()),),
     )
-    port = int(document["tracing"]["endpoint"].rsplit(":", 1)[1])  # type: ignore[index]
     with (
         collector(port) as taken,
         endpoint(free_port(), repeats) as foreign,
-        local_cluster(folder, document, keys=keys, engine_flags=(*QUICK, "--faults")) as cluster,
+        local_cluster(folder, pools, keys=keys, engine_flags=(*QUICK, "--faults")) as cluster,
     ):
         cluster.client.headers["Authorization"] = f"Bearer {SECRET}"
         cluster.start_page()
@@ -217,20 +205,13 @@ def test_a_clients_trace_reaches_the_engine_and_the_collector_gets_the_gateways_
     assert whole["parentSpanId"] == SPAN
     assert attempt["parentSpanId"] == whole["spanId"]
     said = attributes(whole)
-    assert (said["manyeyes.request"], said["manyeyes.engine"], said["manyeyes.pool"]) == (
-        "traced-1",
-        "small-0",
-        "small",
-    )
+    assert said["manyeyes.request"] == "traced-1"
+    assert (said["manyeyes.engine"], said["manyeyes.pool"]) == ("small-0", "small")
     assert said["http.response.status_code"] == "200"
     assert attributes(attempt)["manyeyes.engine"] == "small-0"
     for span in (whole, attempt):
-        assert (
-            time.time() - 600
-            < int(span["startTimeUnixNano"]) / 1e9
-            <= int(span["endTimeUnixNano"]) / 1e9
-            <= time.time()
-        )
+        begin_s, end_s = (int(span[f"{when}TimeUnixNano"]) / 1e9 for when in ("start", "end"))
+        assert time.time() - 600 < begin_s <= end_s <= time.time()
     received = next(line for line in of(cluster, "traced-1") if line.part == "engine")
     assert received.fields["trace"] == TRACE, "the engine was given it"
 
@@ -256,8 +237,7 @@ def test_a_request_without_a_trace_is_given_one_and_its_share_is_sampled(running
 def test_a_disk_without_room_for_the_log_stops_no_request(tmp_path: Path) -> None:
     full = tmp_path / "access.log"
     full.symlink_to("/dev/full")
-    document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "big-0", "pool": "big"}]}
-    with local_cluster(tmp_path, document) as cluster:
+    with local_cluster(tmp_path, document({"big": ["big-0"]})) as cluster:
         try:
             cluster.all_up({"big-0"})
             assert [cluster.ask().status_code for _ in range(50)] == [200] * 50

@@ -10,16 +10,12 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document
 from tests.integration.membership import engines, rotation, sentences, states
 from tests.integration.raw_tcp_engine import RawEngine, http, raw_engine, well
 
-
-def beside_a_good_one() -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": "big-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
-        "controller": {"load_interval_s": 0.5, "probe_interval_s": 0.25, "probe_timeout_s": 2},
-    }
+QUICK = {"load_interval_s": 0.5, "probe_interval_s": 0.25, "probe_timeout_s": 2}
+BESIDE_A_GOOD_ONE = document({"big": ["big-0", "late-1"]}, controller=QUICK)
 
 
 def resident_kb(running: LocalCluster) -> int:
@@ -39,7 +35,7 @@ def at(odd_path: str, says: bytes) -> Any:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, RawEngine]]:
     """A good engine, and one that every test makes odd and leaves good."""
     folder = tmp_path_factory.mktemp("local_cluster")
-    with local_cluster(folder, beside_a_good_one()) as running, raw_engine(running.ports["late-1"]) as odd:
+    with local_cluster(folder, BESIDE_A_GOOD_ONE) as running, raw_engine(running.ports["late-1"]) as odd:
         yield running, odd
 
 
@@ -82,7 +78,7 @@ def test_an_engine_that_begins_to_answer_nonsense_is_suspect_and_stays(
 
 def test_what_never_was_an_engine_is_never_admitted(tmp_path: Path) -> None:
     with (
-        local_cluster(tmp_path, beside_a_good_one()) as running,
+        local_cluster(tmp_path, BESIDE_A_GOOD_ONE) as running,
         raw_engine(running.ports["late-1"], lambda _: b"SSH-2.0-x\r\n") as odd,
     ):
         running.kill("controller")
@@ -96,7 +92,7 @@ def test_what_never_was_an_engine_is_never_admitted(tmp_path: Path) -> None:
 
 def test_an_engine_that_closes_every_connection_unasked_costs_little_and_the_others_nothing(tmp_path: Path) -> None:
     with (
-        local_cluster(tmp_path, beside_a_good_one()) as running,
+        local_cluster(tmp_path, BESIDE_A_GOOD_ONE) as running,
         raw_engine(running.ports["late-1"], hang_up=True) as rude,
     ):
         eventually(lambda: rotation(running) == {"big-0", "late-1"}, 30)
@@ -109,13 +105,13 @@ def test_an_engine_that_closes_every_connection_unasked_costs_little_and_the_oth
 
 def test_a_remote_endpoint_that_is_not_there_is_not_called_up(tmp_path: Path) -> None:
     port = free_port()
-    document = beside_a_good_one()
-    document["pools"] += [
-        {"name": "cloud", "model": "x", "remote": {"url": f"http://127.0.0.1:{port}/v1"}},
-        {"name": "nowhere", "model": "y", "remote": {"url": "http://no-such-host.invalid/v1"}},
-    ]
-    document["controller"] = {"remote_interval_s": 1}
-    with local_cluster(tmp_path, document) as running:
+    remote = {"url": f"http://127.0.0.1:{port}/v1"}
+    pools = document(
+        {"big": ["big-0", "late-1"], "cloud": [], "nowhere": []},
+        {"cloud": {"remote": remote}, "nowhere": {"remote": {"url": "http://no-such-host.invalid/v1"}}},
+        controller={"remote_interval_s": 1},
+    )
+    with local_cluster(tmp_path, pools) as running:
         eventually(lambda: rotation(running) == {"big-0"}, 30)
         eventually(lambda: engines(running)["127.0.0.1"]["reachable"] is False, 20)
         eventually(lambda: running.healthz()["pools"], 10)

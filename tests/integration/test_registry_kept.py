@@ -14,25 +14,23 @@ import yaml
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.integration.test_registry import AUTHORIZED, KEY, answering, call, document, engines
+from tests.integration.documents import document, with_admin_key
+from tests.integration.membership import sentences
+from tests.integration.registry_client import AUTHORIZED, call, controller_answers, register, registered_engines
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/admin.key").write_text(KEY)
-    written = document()
-    for engine in written["engines"]:
-        engine["name"] = f"late-{engine['name']}"
-    with local_cluster(tmp_path, written) as running:
-        eventually(lambda: answering(running), 20)
+    pools = document({"big": ["late-big-0", "late-big-1"], "small": []})
+    with local_cluster(with_admin_key(tmp_path), pools) as running:
+        controller_answers(running)
         yield running
 
 
 def restart(running: LocalCluster, number: int = signal.SIGKILL) -> None:
     running.kill("controller", number)
     running.start_controller()
-    eventually(lambda: answering(running), 20)
+    controller_answers(running)
 
 
 def registering(url: str, numbers: Iterator[int], promised: set[str], gone: set[str], stop: threading.Event) -> None:
@@ -74,8 +72,8 @@ def test_killed_in_the_middle_of_registrations_it_keeps_every_one_it_acknowledge
         for file in (cluster.folder / "state/engines").glob("*.yaml"):
             assert yaml.safe_load(file.read_text())["name"] == file.stem
         cluster.start_controller()
-        eventually(lambda: answering(cluster), 20)
-        found = set(engines(cluster))
+        controller_answers(cluster)
+        found = set(registered_engines(cluster))
         assert promised <= found
         assert not gone & found
     assert not list((cluster.folder / "state").rglob("*.bad"))
@@ -83,9 +81,7 @@ def test_killed_in_the_middle_of_registrations_it_keeps_every_one_it_acknowledge
 
 def test_a_damaged_file_is_set_aside_and_the_others_are_in_force(cluster: LocalCluster) -> None:
     for name in ("extra-0", "extra-1"):
-        assert call(
-            cluster, "POST", "/engines", json={"name": name, "pool": "big", "address": "127.0.0.1:9"}
-        ).is_success
+        register(cluster, name)
     assert call(cluster, "POST", "/pools", json={"name": "more", "model": "org/More"}).is_success
     assert call(cluster, "PATCH", "/engines/late-big-0", json={"weight": 7}).is_success
     state = cluster.folder / "state"
@@ -95,31 +91,28 @@ def test_a_damaged_file_is_set_aside_and_the_others_are_in_force(cluster: LocalC
     (state / "pools/more.yaml").write_text("")
     (state / "weights.yaml").write_text("late-big-0: heavy\n")
     restart(cluster)
-    assert set(engines(cluster)) == {"late-big-0", "late-big-1", "extra-1"}
-    assert engines(cluster)["late-big-0"]["weight"] == 1
+    assert set(registered_engines(cluster)) == {"late-big-0", "late-big-1", "extra-1"}
+    assert registered_engines(cluster)["late-big-0"]["weight"] == 1
     aside = {path.name.split(".")[0] for path in state.rglob("*.bad")}
     assert aside == {"extra-0", "not-an-engine", "other", "more", "weights"}
     assert "state_set_aside" in cluster.log("controller")
 
 
 def test_one_that_the_new_cluster_yaml_has_no_room_for_waits_and_comes_back_with_it(cluster: LocalCluster) -> None:
-    assert call(
-        cluster, "POST", "/engines", json={"name": "extra", "pool": "small", "address": "127.0.0.1:9"}
-    ).is_success
+    register(cluster, "extra", "small")
     file = cluster.folder / "cluster.yaml"
     with_small = file.read_text()
     without: dict[str, Any] = yaml.safe_load(with_small)
     without["pools"] = [pool for pool in without["pools"] if pool["name"] != "small"]
     file.write_text(yaml.safe_dump(without))
     restart(cluster, signal.SIGTERM)
-    assert "extra" not in engines(cluster)
-    sentences = [event["sentence"] for event in call(cluster, "GET", "/events", {}).json()]
+    assert "extra" not in registered_engines(cluster)
     assert any(
-        sentence.startswith("extra, registered by API, is left out: engines[extra].pool") for sentence in sentences
+        one.startswith("extra, registered by API, is left out: engines[extra].pool") for one in sentences(cluster)
     )
     file.write_text(with_small)
     restart(cluster, signal.SIGTERM)
-    assert engines(cluster)["extra"]["pool"] == "small"
+    assert registered_engines(cluster)["extra"]["pool"] == "small"
     # One that waits can be removed for good.
     file.write_text(yaml.safe_dump(without))
     restart(cluster, signal.SIGTERM)

@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
-from tests.integration.test_registry import AUTHORIZED, KEY, document, told
+from tests.integration.documents import ADMIN_KEY, document, with_admin_key
+from tests.integration.registry_client import AUTHORIZED, refusal
+
+POOLS = document({"big": ["big-0", "big-1"]})
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    folder = tmp_path_factory.mktemp("local_cluster")
-    (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text(KEY)
-    with local_cluster(folder, document()) as running:
+    with local_cluster(with_admin_key(tmp_path_factory.mktemp("local_cluster")), POOLS) as running:
         running.answers_from("big", {"big-0", "big-1"})
         yield running
 
@@ -31,14 +31,14 @@ def test_also_reading_wants_the_admin_key_and_a_browser_may_give_it_as_a_passwor
     cluster: LocalCluster, path: str
 ) -> None:
     reply = outside(cluster, "GET", path)
-    assert told(reply) == (401, "missing_admin_key")
+    assert refusal(reply) == (401, "missing_admin_key")
     assert reply.headers["WWW-Authenticate"].startswith("Basic realm=")
-    assert told(outside(cluster, "GET", path, headers={"Authorization": "Bearer nothing-of-the-kind"})) == (
+    assert refusal(outside(cluster, "GET", path, headers={"Authorization": "Bearer nothing-of-the-kind"})) == (
         401,
         "wrong_admin_key",
     )
     assert outside(cluster, "GET", path, headers=AUTHORIZED).status_code == 200
-    assert outside(cluster, "GET", path, auth=("anybody", KEY)).status_code == 200
+    assert outside(cluster, "GET", path, auth=("anybody", ADMIN_KEY)).status_code == 200
 
 
 def test_the_page_of_calls_loads_its_own_files_and_nothing_from_elsewhere(cluster: LocalCluster) -> None:
@@ -53,12 +53,15 @@ def test_the_page_of_calls_loads_its_own_files_and_nothing_from_elsewhere(cluste
 @pytest.mark.parametrize("mark", ["", "0", "no"])
 def test_a_client_cannot_pass_for_one_inside(cluster: LocalCluster, mark: str) -> None:
     for name in ("X-ManyEyes-Outside", "X_ManyEyes_Outside", "x-manyeyes-outside"):
-        assert told(outside(cluster, "GET", "/api/engines", headers={name: mark})) == (401, "missing_admin_key")
+        assert refusal(outside(cluster, "GET", "/api/engines", headers={name: mark})) == (401, "missing_admin_key")
 
 
 def test_a_change_from_outside_works_with_the_key_and_not_with_a_browsers_password(cluster: LocalCluster) -> None:
     assert outside(cluster, "POST", "/api/engines/big-0/drain", headers=AUTHORIZED).json()["state"] == "draining"
-    assert told(outside(cluster, "POST", "/api/engines/big-0/resume", auth=("x", KEY))) == (401, "missing_admin_key")
+    assert refusal(outside(cluster, "POST", "/api/engines/big-0/resume", auth=("x", ADMIN_KEY))) == (
+        401,
+        "missing_admin_key",
+    )
     assert outside(cluster, "POST", "/api/engines/big-0/resume", headers=AUTHORIZED).json()["state"] == "up"
 
 
@@ -69,11 +72,11 @@ def test_of_the_controllers_paths_only_those_under_api_are_reached(cluster: Loca
 
 def test_a_large_body_and_an_unknown_path_are_told_in_openais_form(cluster: LocalCluster) -> None:
     headers = AUTHORIZED | {"Content-Type": "application/json"}
-    assert told(outside(cluster, "POST", "/api/engines", headers=headers, content=b"x" * (2 << 20))) == (
+    assert refusal(outside(cluster, "POST", "/api/engines", headers=headers, content=b"x" * (2 << 20))) == (
         413,
         "request_too_large",
     )
-    assert told(outside(cluster, "GET", "/api/nowhere", headers=AUTHORIZED)) == (404, "not_found")
+    assert refusal(outside(cluster, "GET", "/api/nowhere", headers=AUTHORIZED)) == (404, "not_found")
 
 
 def test_calls_are_no_requests_to_a_model(cluster: LocalCluster) -> None:
@@ -87,7 +90,7 @@ def test_calls_are_no_requests_to_a_model(cluster: LocalCluster) -> None:
 def test_while_the_controller_is_away_that_is_said_and_models_answer(cluster: LocalCluster) -> None:
     cluster.kill("controller")
     try:
-        assert told(outside(cluster, "GET", "/api/engines", headers=AUTHORIZED)) == (503, "no_controller")
+        assert refusal(outside(cluster, "GET", "/api/engines", headers=AUTHORIZED)) == (503, "no_controller")
         assert cluster.ask("big").status_code == 200
     finally:
         cluster.start_controller()
@@ -95,11 +98,10 @@ def test_while_the_controller_is_away_that_is_said_and_models_answer(cluster: Lo
 
 
 def test_where_it_is_not_published_nothing_of_it_is_there(tmp_path: Path) -> None:
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/admin.key").write_text(KEY)
-    with local_cluster(tmp_path, document() | {"controller": {"published": False, "probe_interval_s": 0.5}}) as running:
+    closed = {"published": False, "probe_interval_s": 0.5}
+    with local_cluster(with_admin_key(tmp_path), POOLS | {"controller": closed}) as running:
         running.all_up({"big-0", "big-1"})
         for method, path in (("GET", "/api/engines"), ("POST", "/api/engines/big-0/drain"), ("GET", "/api/docs")):
-            assert told(outside(running, method, path, headers=AUTHORIZED)) == (404, "not_found")
+            assert refusal(outside(running, method, path, headers=AUTHORIZED)) == (404, "not_found")
         inside = f"http://127.0.0.1:{running.ports['controller']}/api/engines/big-0/drain"
         assert running.client.post(inside, headers=AUTHORIZED).status_code == 200

@@ -11,35 +11,23 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.integration.test_hot_configuration import SOON_S, in_force
+from tests.integration import documents
+from tests.integration.test_hot_configuration import SOON_S, in_force, write_started
 
 CLIENTS = 4
 
 
-def three_pools() -> dict[str, Any]:
-    return {
-        "pools": [
-            {"name": "big", "model": "org/Big-VL", "fallback": "small"},
-            {"name": "small", "model": "org/Small-VL"},
-            {"name": "spare", "model": "org/Spare-VL", "fallback": "big"},
-        ],
-        "engines": [
-            {"name": "big-0", "pool": "big"},
-            {"name": "big-1", "pool": "big"},
-            {"name": "small-0", "pool": "small"},
-            {"name": "late-spare", "pool": "spare"},
-        ],
-    }
+POOLS = {"big": ["big-0", "big-1"], "small": ["small-0"], "spare": ["late-spare"]}
+FALLBACKS = {"big": {"fallback": "small"}, "spare": {"fallback": "big"}}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("renaming"), three_pools()) as made:
+    with local_cluster(tmp_path_factory.mktemp("renaming"), documents.document(POOLS, FALLBACKS)) as made:
         made.answers_from("big", {"big-0", "big-1"})
         made.answers_from("small", {"small-0"})
         yield made
@@ -242,16 +230,8 @@ def test_engines_restarted_one_after_the_other_accept_the_new_name_and_the_old_o
 
 def test_engines_that_compose_started_are_asked_as_they_were_started(cluster: LocalCluster) -> None:
     document = cluster.document
-    services = {
-        engine["name"]: {
-            "labels": {"manyeyes.engine": engine["name"], "manyeyes.pool": "big", "manyeyes.flavour": "emulated"},
-            "command": ["--served-model-name", "big", "auto", "--max-model-len=8192"],
-        }
-        for engine in document["engines"][:2]
-    }
-    started = cluster.folder / "rendered/started.yaml"
     with askers(cluster.url, ("big", "vast")):
-        started.write_text(yaml.safe_dump({"services": services}))
+        started = write_started(cluster, {"big-0": "big", "big-1": "big"})
         cluster.configure(renamed(document, {"big": "vast"}))
         is_in_force_with(cluster, "vast")
         assert cluster.ask("vast").json()["model"] == "auto"

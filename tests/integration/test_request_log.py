@@ -11,28 +11,17 @@ from typing import Any
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.integration.test_controller import get
+from tests.integration.documents import document
+from tests.integration.membership import controller as get
 from tests.unit.test_controller_requests import NOBODY, ONE
 
-
-def two_pools() -> dict[str, Any]:
-    return {
-        "pools": [
-            {"name": "big", "model": "org/Big-VL", "fallback": "small"},
-            {"name": "small", "model": "org/Small-VL"},
-        ],
-        "engines": [
-            {"name": "big-0", "pool": "big"},
-            {"name": "late-1", "pool": "big"},
-            {"name": "small-0", "pool": "small"},
-        ],
-    }
+POOLS = document({"big": ["big-0", "late-1"], "small": ["small-0"]}, {"big": {"fallback": "small"}})
 
 
 @contextmanager
 def controller(folder: Path) -> Iterator[LocalCluster]:
     """Once it has seen both engines, so that it knows them by their addresses."""
-    with local_cluster(folder, two_pools()) as running:
+    with local_cluster(folder, POOLS) as running:
         eventually(lambda: running.healthz()["controller"] == "ok", 30)
         eventually(lambda: get(running, "/ready").status_code == 200, 30)
         yield running

@@ -2,21 +2,14 @@
 
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.scan.server import Modules, modules
+from tests.integration.scan.server import Modules
 
 SYSTEM = ("system", "developer")
 LETTERS = 'ab "\\/\n\t{}[]:,é漢😀\u2028'
-
-
-@pytest.fixture(scope="module")
-def njs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modules]:
-    with modules(tmp_path_factory.mktemp("scan")) as running:
-        yield running
 
 
 class Writer:

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,10 +10,11 @@ from manyeyes.cli.engine_restart import EngineStatus, Observation, Phase, Restar
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration.documents import document, with_admin_key
+from tests.integration.registry_client import call
 
 NAMES = ["big-0", "big-1", "big-2"]
 RULES = RestartTimes(leave_s=3.5, finish_s=60, stop_s=20, start_s=60)
-ADMIN_KEY = "me-admin-of-a-test"
 
 
 class Processes:
@@ -54,20 +54,14 @@ class Processes:
 
     def _call(self, name: str, what: str) -> None:
         self.done.append((name, what))
-        url = f"http://127.0.0.1:{self.running.ports['controller']}/api/engines/{name}/{what}"
-        reply = self.running.client.post(url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, json={"reason": "test"})
+        reply = call(self.running, "POST", f"/engines/{name}/{what}", json={"reason": "test"})
         assert reply.status_code == 200, reply.text
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/admin.key").write_text(ADMIN_KEY)
-    document: dict[str, Any] = {
-        "pools": [{"name": "big", "model": "org/Big-VL"}],
-        "engines": [{"name": name, "pool": "big"} for name in NAMES],
-    }
-    with local_cluster(tmp_path, document, engine_flags=("--tpot-ms=20", "--shutdown-timeout=15")) as running:
+    flags = ("--tpot-ms=20", "--shutdown-timeout=15")
+    with local_cluster(with_admin_key(tmp_path), document({"big": NAMES}), engine_flags=flags) as running:
         running.answers_from("big", set(NAMES))
         yield running
 

@@ -21,6 +21,7 @@ from PIL import Image
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.simulator import profile
+from tests.integration.documents import document
 from tests.integration.membership import engines, rotation, sentences
 
 PLACES = 16
@@ -43,20 +44,12 @@ class Saturation:
 A_TENTH = Saturation(6, 200, 1, {"hung_after_s": 0.7, "probe_interval_s": 0.25})
 
 
-def two_engines(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL", "max_in_flight": PLACES}],
-        "engines": [{"name": "late-0", "pool": "big"}, {"name": "late-1", "pool": "big"}],
-        "controller": settings,
-    }
-
-
 def start_saturable(running: LocalCluster, name: str, health_ms: int) -> None:
     """An emulator that prepares two pictures a second, and whose /health waits for them."""
-    document = yaml.safe_load((profile.PROFILE_FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
-    document |= {"preprocess_item_ms": 500.0, "health_ms": float(health_ms)}
+    saturable = yaml.safe_load((profile.PROFILE_FOLDER / "rtx4090-qwen3-vl-4b-fp8.yaml").read_text())
+    saturable |= {"preprocess_item_ms": 500.0, "health_ms": float(health_ms)}
     file = running.folder / "saturable.yaml"
-    file.write_text(yaml.safe_dump(document))
+    file.write_text(yaml.safe_dump(saturable))
     flags = ["--host=127.0.0.1", f"--port={running.ports[name]}", "--served-model-name", "big", "auto"]
     flags += [f"--profile={file}", f"--max-num-queued-reqs={PLACES}", "--start-seconds=0"]
     flags.append("--enable-server-load-tracking")
@@ -119,7 +112,10 @@ def test_a_saturated_engine_is_never_taken_out(tmp_path: Path) -> None:
 
 def stays_in_rotation(folder: Path, saturation: Saturation) -> str:
     """Runs it, and returns its figures in a sentence."""
-    with local_cluster(folder, two_engines(saturation.settings)) as running:
+    limited = {"big": {"max_in_flight": PLACES}}
+    with local_cluster(
+        folder, document({"big": ["late-0", "late-1"]}, limited, controller=saturation.settings)
+    ) as running:
         start_saturable(running, "late-0", saturation.health_ms)
         # A second engine, so that nothing keeps the first one in but its own signs of life.
         start_saturable(running, "late-1", saturation.health_ms)

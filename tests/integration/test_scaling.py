@@ -14,10 +14,13 @@ import pytest
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, is_listening, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from tests.integration import documents
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
+from tests.integration.documents import with_admin_key
+from tests.integration.membership import controller, sentences, states
+from tests.integration.registry_client import call
 from tests.placed import placed
 
-KEY = "an-admin-key-for-tests"
 QUICK_CONTROLLER = {"probe_interval_s": 0.5, "load_interval_s": 0.5, "scaling_interval_s": 0.5}
 QUICK = {
     "up": {"window_s": 1, "cool_down_s": 1, "step": 1},
@@ -33,23 +36,14 @@ engines:
 """
 
 
-def document(scaling: dict[str, Any] | None, engines: int = 3, **controller: Any) -> dict[str, Any]:
-    return {
-        "pools": [{"name": "big", "model": "org/Big-VL", "scaling": scaling and QUICK | scaling}],
-        "engines": [{"name": f"big-{number}", "pool": "big"} for number in range(engines)],
-        "controller": QUICK_CONTROLLER | controller,
-    }
-
-
-def with_key(folder: Path) -> Path:
-    (folder / "secrets").mkdir(exist_ok=True)
-    (folder / "secrets/admin.key").write_text(KEY)
-    return folder
+def document(scaling: dict[str, Any] | None, engines: int = 3, **settings: Any) -> dict[str, Any]:
+    names = [f"big-{number}" for number in range(engines)]
+    policy = {"big": {"scaling": scaling and QUICK | scaling}}
+    return documents.document({"big": names}, policy, controller=QUICK_CONTROLLER | settings)
 
 
 def scaling(running: LocalCluster, pool: str = "big") -> dict[str, Any]:
-    url = f"http://127.0.0.1:{running.ports['controller']}/api/pools/{pool}/scaling"
-    return dict(running.client.get(url).json())
+    return dict(controller(running, f"/api/pools/{pool}/scaling").json())
 
 
 def stages(running: LocalCluster, pool: str = "big") -> dict[str, str]:
@@ -76,19 +70,10 @@ def one_serves(running: LocalCluster, within_s: float = 90) -> None:
     eventually(check, within_s, 0.3, "one serves and the others rest")
 
 
-def states(running: LocalCluster) -> dict[str, str]:
-    return {one["name"]: one["state"] for one in running.healthz()["pools"][0]["engines"]}
-
-
 def restart_controller(running: LocalCluster) -> None:
     running.kill("controller")
     running.start_controller()
     eventually(lambda: is_listening(running.ports["controller"]), 30, 0.2, "the controller is back")
-
-
-def events(running: LocalCluster) -> list[str]:
-    url = f"http://127.0.0.1:{running.ports['controller']}/api/events"
-    return [event["sentence"] for event in running.client.get(url).json()]
 
 
 @contextlib.contextmanager
@@ -96,7 +81,7 @@ def with_docker(folder: Path, doc: dict[str, Any], **more: Any) -> Iterator[tupl
     """A stand whose engines are containers to the controller: processes that the stand-in for Docker starts and stops."""
     names = [engine["name"] for engine in doc["engines"]]
     rows = "".join(f"- {{name: {name}, pool: big, flavour: emulated}}\n" for name in names)
-    with docker_behind_filter(with_key(folder), placed(FILTER + rows)) as (docker, url):
+    with docker_behind_filter(with_admin_key(folder), placed(FILTER + rows)) as (docker, url):
         os.environ["MANYEYES_CONTAINERS"] = url
         try:
             with local_cluster(folder, doc, **more) as running:
@@ -158,7 +143,7 @@ def test_engines_sleep_and_wake_with_the_load_and_no_request_fails(
 ) -> None:
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     doc = document({"actuator": "sleep", "sleep_level": 2, "target": {"in_flight": 4}}, engines=2, containers=False)
-    with local_cluster(with_key(tmp_path), doc, engine_flags=(*SLOW_ANSWERS, "--enable-sleep-mode")) as running:
+    with local_cluster(with_admin_key(tmp_path), doc, engine_flags=(*SLOW_ANSWERS, "--enable-sleep-mode")) as running:
         running.answers_from("big", {"big-0", "big-1"})
         with chat_load(running.url, "big", users=2) as few:
             one_serves(running)
@@ -194,11 +179,12 @@ def test_a_count_set_by_hand_is_reached_told_and_outlives_the_controller(tmp_pat
         assert refused.returncode == 2
         assert refused.stderr.startswith("big has 3 engines, 4 were asked for. Give it more in config/cluster.yaml")
         assert by_hand(running, "many").returncode == 2
-        url = f"http://127.0.0.1:{running.ports['controller']}/api/pools/big/scale"
-        assert running.client.post(url, json={"engines": 1}).status_code == 401
-        asked = {"Authorization": f"Bearer {KEY}"}
-        assert running.client.post(url, json={"engines": 0}, headers=asked).status_code == 422
-        assert running.client.post(url.replace("big", "no"), json={"engines": 1}, headers=asked).status_code == 404
+        for path, engines, headers, status in (
+            ("/pools/big/scale", 1, {}, 401),
+            ("/pools/big/scale", 0, None, 422),
+            ("/pools/no/scale", 1, None, 404),
+        ):
+            assert call(running, "POST", path, headers, json={"engines": engines}).status_code == status
 
 
 def test_a_broken_engine_is_replaced_and_one_that_somebody_started_stays_for_a_while(tmp_path: Path) -> None:
@@ -212,7 +198,7 @@ def test_a_broken_engine_is_replaced_and_one_that_somebody_started_stays_for_a_w
         docker.do("manyeyes-big-2-1", "start")
         eventually(lambda: stages(running)["big-2"] == "serving", 20, 0.3, "what somebody started serves")
         told = "big has 2 engines up, more than the 1 wanted; they stay while needed"
-        eventually(lambda: told in events(running), 20, 0.3, "it is told")
+        eventually(lambda: told in sentences(running), 20, 0.3, "it is told")
         eventually(lambda: list(stages(running).values()).count("serving") == 1, 60, 0.3, "one goes again")
 
 
@@ -223,7 +209,7 @@ def test_a_hung_engine_is_restarted_and_serves_again(tmp_path: Path) -> None:
         hung = running.processes["big-1"]
         os.killpg(hung.pid, signal.SIGSTOP)
         eventually(lambda: "POST /containers/manyeyes-big-1-1/restart" in docker.seen, 60, 0.3, "it is restarted")
-        assert any(said.startswith("big-1 is restarted: it runs and has not answered") for said in events(running))
+        assert any(said.startswith("big-1 is restarted: it runs and has not answered") for said in sentences(running))
         running.all_up({"big-0", "big-1"}, 60)
         assert docker.seen.count("POST /containers/manyeyes-big-1-1/restart") == 1
         assert "POST /containers/manyeyes-big-0-1/restart" not in docker.seen
@@ -263,7 +249,7 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
 
 
 def test_without_docker_everything_else_goes_on_and_a_sentence_says_why_nothing_scales(tmp_path: Path) -> None:
-    with local_cluster(with_key(tmp_path), document({"target": {"in_flight": 50}}, engines=2)) as running:
+    with local_cluster(with_admin_key(tmp_path), document({"target": {"in_flight": 50}}, engines=2)) as running:
         running.answers_from("big", {"big-0", "big-1"})
         eventually(lambda: scaling(running)["trouble"], 20)
         assert "the filter in front of Docker's socket does not answer" in scaling(running)["trouble"]

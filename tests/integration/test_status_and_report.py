@@ -22,9 +22,10 @@ from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.monitoring.grafana import build
 from manyeyes.monitoring.prometheus_client import PrometheusClient
+from tests.integration.documents import document, with_admin_key
 from tests.integration.prometheus_fixture import prometheus_beside
+from tests.integration.registry_client import call
 
-KEY = "an-admin-key-for-tests"
 GPU_PANELS = json.loads((build.FOLDER / "gpu.json").read_text(encoding="utf-8"))["panels"]
 WITHIN_S = 60
 
@@ -39,15 +40,8 @@ class Seen:
     def command(self, *arguments: str) -> list[str]:
         controller = f"http://127.0.0.1:{self.running.ports['controller']}"
         where = ["--controller", controller, "--prometheus", self.prometheus.url]
-        return [
-            sys.executable,
-            "-m",
-            "manyeyes.cli",
-            *arguments,
-            "--config",
-            str(self.running.folder / "cluster.yaml"),
-            *where,
-        ]
+        config = ["--config", str(self.running.folder / "cluster.yaml")]
+        return [sys.executable, "-m", "manyeyes.cli", *arguments, *config, *where]
 
     def status(self) -> tuple[int, str]:
         done = subprocess.run(
@@ -59,22 +53,13 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Two pools under a little load, marked as a load test marks itself."""
-    folder = tmp_path_factory.mktemp("local_cluster")
-    (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text(KEY)
-    document = {
-        "pools": [
-            {"name": "big", "model": "org/Big-VL", "fallback": "small", "slo": {"total_s": 7}},
-            {"name": "small", "model": "org/Small-VL"},
-        ],
-        "engines": [{"name": "big-0", "pool": "big"}, {"name": "big-1", "pool": "big"}, {"name": "small-0", "pool": "small"}],
-    }  # fmt: skip
-    with local_cluster(folder, document) as running:
+    pools = document(
+        {"big": ["big-0", "big-1"], "small": ["small-0"]}, {"big": {"fallback": "small", "slo": {"total_s": 7}}}
+    )
+    with local_cluster(with_admin_key(tmp_path_factory.mktemp("local_cluster")), pools) as running:
         running.all_up({"big-0", "big-1", "small-0"})
         with prometheus_beside(running) as prometheus:
-            authorized = {"Authorization": f"Bearer {KEY}"}
-            mark = running.client.post(f"{running.url}/api/marks", json={"text": "a load test"}, headers=authorized)
-            assert mark.status_code == 201, mark.text
+            assert call(running, "POST", "/marks", json={"text": "a load test"}).status_code == 201
             with asking(running):
                 yield Seen(running, prometheus)
 

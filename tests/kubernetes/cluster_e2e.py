@@ -11,8 +11,8 @@ from pathlib import Path
 
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.fake_namespace import Namespace, namespace
+from tests.integration.membership import users
 from tests.integration.test_kubernetes_membership import FEW, announced_s, document, engines_seen, named
-from tests.integration.test_membership import users
 from tests.nightly.test_fifty_pods import FIFTY
 
 MORE = FIFTY[len(FEW) :]

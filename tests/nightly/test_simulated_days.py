@@ -3,7 +3,7 @@
 import pytest
 
 from manyeyes.config.scaling import Scaling, Target
-from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
+from manyeyes.controller.autoscaling.policy import with_default_target
 from manyeyes.simulator import profile
 from tests.autoscaling_simulation.day import Outcome, Setting, Traffic, play
 from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine

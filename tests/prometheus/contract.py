@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.progress import TEXTFILE_FORMAT
-from manyeyes.controller.telemetry import metrics
+from manyeyes.controller import metrics
 
 Ask = Callable[..., Any]
 """ask(path, **parameters): the data of Prometheus' answer; fails with its words."""
@@ -21,7 +21,7 @@ RARE = {
     "manyeyes_engine_transitions_total": "only the first change makes it",
     "manyeyes_mark": "no load test has marked its time yet",
 }
-"""The controller's that this cluster has no series of: their labels are held against manyeyes/controller/telemetry/metrics.py instead."""
+"""The controller's that this cluster has no series of: their labels are held against manyeyes/controller/metrics.py instead."""
 OF_GPUS = {
     name: {"gpu", "UUID", "modelName", "device"}
     for name in (

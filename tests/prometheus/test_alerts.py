@@ -15,7 +15,7 @@ from typer.main import get_group
 from manyeyes.cli.__main__ import app
 from manyeyes.devcluster.monitored_cluster import ROOT, prometheus_program, shipped_cluster
 from manyeyes.monitoring.prometheus.alerts import ALERTS
-from manyeyes.monitoring.prometheus.rule import AlertRule
+from manyeyes.monitoring.prometheus.recording import AlertRule
 from manyeyes.monitoring.prometheus.rules import rules
 
 CASES = ROOT / "tests/prometheus/cases"

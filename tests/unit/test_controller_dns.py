@@ -6,11 +6,11 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult, Transition
 from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.telemetry import metrics
 from tests.placed import placed
 
 SRV = "_http._tcp.big.pool.manyeyes.internal"
@@ -32,12 +32,20 @@ def ask(of: Fleet, name: str, kind: str = "SRV", over_udp: bool = True, edns: bo
     return dns.message.from_wire(made[0])
 
 
+def srv(of: Fleet, over_udp: bool = True) -> list[str]:
+    """Ports and names of a pool's engines."""
+    return sorted(
+        record.to_text().removeprefix("0 1 ") for rrset in ask(of, SRV, over_udp=over_udp).answer for record in rrset
+    )
+
+
+E_0, E_1 = "9000 e-0.engine.manyeyes.internal.", "9001 e-1.engine.manyeyes.internal."
+DOWN = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
+
+
 def test_a_pool_is_srv_records_with_port_and_name_and_the_addresses_beside_them() -> None:
     reply = ask(fleet(), SRV)
-    assert sorted(record.to_text() for rrset in reply.answer for record in rrset) == [
-        "0 1 9000 e-0.engine.manyeyes.internal.",
-        "0 1 9001 e-1.engine.manyeyes.internal.",
-    ]
+    assert srv(fleet()) == [E_0, E_1]
     assert {record.to_text() for rrset in reply.additional for record in rrset} == {"10.0.0.1", "10.0.0.2"}
     assert {rrset.ttl for rrset in reply.answer} == {1}
     assert reply.flags & dns.flags.AA
@@ -45,24 +53,31 @@ def test_a_pool_is_srv_records_with_port_and_name_and_the_addresses_beside_them(
 
 def test_names_of_pools_and_engines_have_addresses() -> None:
     of = fleet()
-    assert {record.to_text() for record in ask(of, "big.pool.manyeyes.internal", "A").answer[0]} == {
-        "10.0.0.1",
-        "10.0.0.2",
-    }
+    addresses = {record.to_text() for record in ask(of, "big.pool.manyeyes.internal", "A").answer[0]}
+    assert addresses == {"10.0.0.1", "10.0.0.2"}
     assert ask(of, "E-1.engine.ManyEyes.internal", "A").answer[0][0].to_text() == "10.0.0.2"
     assert ask(of, "e-1.engine.manyeyes.internal", "AAAA").answer == []
 
 
-def test_an_engine_that_is_down_is_not_among_them() -> None:
+@pytest.mark.parametrize(
+    ("first", "listed"),
+    [
+        (DOWN, [E_1]),
+        (state_machine.restore(EngineState.SLEEPING, 0.0), [E_1]),
+        (EngineHealth(state=EngineState.SUSPECT, settled=True), [E_0, E_1]),
+    ],
+    ids=["down", "sleeping", "suspect"],
+)
+def test_engines_that_get_requests_are_listed(first: EngineHealth, listed: list[str]) -> None:
     of = fleet()
-    of.members["e-0"].health = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
-    assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9001 e-1.engine.manyeyes.internal."]
+    of.members["e-0"].health = first
+    assert srv(of) == listed
 
 
 def test_a_pool_known_to_be_empty_is_an_empty_answer_and_not_an_error() -> None:
     of = fleet()
     for member in of.members.values():
-        member.health = EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True)
+        member.health = DOWN
     assert (ask(of, SRV).rcode(), ask(of, SRV).answer) == (dns.rcode.NOERROR, [])
     idle = ask(of, "_http._tcp.idle.pool.manyeyes.internal")
     assert (idle.rcode(), idle.answer) == (dns.rcode.NOERROR, [])
@@ -83,16 +98,12 @@ def test_any_other_name_does_not_exist(name: str) -> None:
     assert ask(fleet(), name).rcode() == dns.rcode.NXDOMAIN
 
 
-def test_forty_engines_fit_one_edns_answer() -> None:
-    assert sum(len(rrset) for rrset in ask(fleet(40), SRV).answer) == 40
-
-
-def test_an_answer_too_large_for_udp_is_truncated_and_whole_over_tcp() -> None:
+def test_forty_engines_fit_one_edns_answer_and_without_edns_it_is_truncated_and_whole_over_tcp() -> None:
     of = fleet(40)
     small = ask(of, SRV, edns=False)
     assert small.flags & dns.flags.TC
     assert small.answer == []
-    assert sum(len(rrset) for rrset in ask(of, SRV, over_udp=False).answer) == 40
+    assert len(srv(of)) == len(srv(of, over_udp=False)) == 40
 
 
 @pytest.mark.parametrize("wire", [b"", b"x", b"\0" * 12, b"\xff" * 40, bytes(range(64))])
@@ -110,9 +121,7 @@ def test_an_answer_is_made_once_and_anew_when_the_fleet_changes() -> None:
     assert first is not None
     assert second is not None
     assert (second[:2], second[2:]) == ((4242).to_bytes(2, "big"), first[2:])
-    of.apply_transition(
-        of.members["e-0"], Transition(EngineHealth(state=EngineState.DOWN, last=ProbeResult.GONE, settled=True))
-    )
+    of.apply_transition(of.members["e-0"], Transition(DOWN))
     third = answers.to(query.to_wire(), over_udp=True)
     assert third is not None
     assert [record.to_text() for record in dns.message.from_wire(third).answer[0]] == [
@@ -137,10 +146,3 @@ def test_ever_new_names_do_not_fill_the_memory() -> None:
         answers.to(dns.message.make_query(f"n{number}.pool.manyeyes.internal", "A").to_wire(), over_udp=True)
     assert len(answers._kept) <= MOST_KEPT
     assert answers.to(b"", over_udp=True) is None
-
-
-def test_a_suspect_engine_is_still_among_them_and_a_sleeping_one_is_not() -> None:
-    of = fleet()
-    of.members["e-0"].health = EngineHealth(state=EngineState.SUSPECT, settled=True)
-    of.members["e-1"].health = state_machine.restore(EngineState.SLEEPING, 0.0)
-    assert [record.to_text() for record in ask(of, SRV).answer[0]] == ["0 1 9000 e-0.engine.manyeyes.internal."]

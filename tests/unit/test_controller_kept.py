@@ -28,14 +28,6 @@ def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert kept.read("engines/gpu-9") is None
 
 
-def test_a_corrupt_document_is_set_aside(tmp_path: Path) -> None:
-    (tmp_path / "held.yaml").write_bytes(b"{: \xff")
-    kept = StateStore(tmp_path)
-    assert kept.read("held") is None
-    assert not (tmp_path / "held.yaml").exists()
-    assert [path.name.endswith(".bad") for path in tmp_path.iterdir()] == [True]
-
-
 def test_a_disk_that_refuses_costs_the_memory_and_not_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

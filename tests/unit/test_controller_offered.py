@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.config_sync.config_generations import GenerationStore
-from manyeyes.controller.config_sync.nginx_publisher import GenerationStatus, NginxPublisher
+from manyeyes.controller.config_sync.nginx_publisher import GenerationStatus, GenerationStore, NginxPublisher
 from manyeyes.render.nginx.files import build_generation
 from manyeyes.render.nginx.naming import CONTAINER_PATHS
 from tests.placed import placed

@@ -1,7 +1,7 @@
 """Which pool is the one that had another name before, and how the gateway asks its engines."""
 
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.config_sync.pool_renames import (
+from manyeyes.controller.membership.pool_renames import (
     FORMER_FOR_S,
     PoolLineage,
     next_lineage,

@@ -1,8 +1,5 @@
 """The last requests of a pool: percentiles over a window that slides with time and count."""
 
-import random
-from math import ceil
-
 from manyeyes.controller.telemetry.request_metrics import FEWEST_FOR_QUANTILE, WINDOW_REQUESTS, WINDOW_S, LatencyWindow
 
 
@@ -45,26 +42,3 @@ def test_only_the_last_500_count() -> None:
     for _ in range(WINDOW_REQUESTS):
         recent.add(1, 1.0, 1.0)
     assert recent.total_ms(1, 1) == 1000
-
-
-def test_it_agrees_with_sorting_everything_anew() -> None:
-    chance = random.Random(2)
-    recent = LatencyWindow()
-    taken: list[tuple[float, float, float | None]] = []
-    now_s = 0.0
-    for _ in range(3000):
-        now_s += chance.expovariate(1 / chance.choice((0.1, 2.0)))
-        total_s = chance.choice((1.0, chance.random()))
-        first_byte_s = chance.choice((None, total_s / 2))
-        recent.add(now_s, total_s, first_byte_s)
-        taken.append((now_s, total_s, first_byte_s))
-        kept = [one for one in taken[-WINDOW_REQUESTS:] if one[0] >= now_s - WINDOW_S]
-        totals = sorted(one[1] for one in kept)
-        first_bytes = sorted(one[2] for one in kept if one[2] is not None)
-        for share in (0.5, 0.95):
-            assert recent.total_ms(share, now_s) == nearest_rank_ms(totals, share)
-            assert recent.first_byte_ms(share, now_s) == nearest_rank_ms(first_bytes, share)
-
-
-def nearest_rank_ms(ordered: list[float], share: float) -> int | None:
-    return round(1000 * ordered[ceil(share * len(ordered)) - 1]) if len(ordered) >= FEWEST_FOR_QUANTILE else None

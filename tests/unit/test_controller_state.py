@@ -23,7 +23,7 @@ STEP_S = 1.0
 
 
 def seen(look: ProbeResult = ProbeResult.HEALTHY, at_s: float = 0.0, **more: object) -> Observation:
-    return Observation(at_s=at_s, look=look, **more)  # type: ignore[arg-type]
+    return Observation(at_s=at_s, result=look, **more)  # type: ignore[arg-type]
 
 
 class Life:
@@ -122,7 +122,7 @@ def test_a_silent_engine_without_progress_is_suspect_then_out_after_hung_after_s
     assert life.sees(ProbeResult.SILENT) is EngineState.UP
     assert life.sees(ProbeResult.SILENT, times=5) is EngineState.SUSPECT
     assert life.sees(ProbeResult.SILENT) is EngineState.DOWN
-    assert life.engine.on_doubt
+    assert life.engine.timed_out
     assert life.sentences[-1] == "is down: no answer to /health and no progress for 7 s"
 
 
@@ -186,7 +186,7 @@ def test_an_engine_whose_work_stands_still_behind_a_healthy_face_is_suspect_aske
     assert life.wants_canary(idle=False)
     assert life.sees(ProbeResult.HEALTHY, progressed=False, busy=True, canary=CanaryResult.SILENT) is EngineState.DOWN
     assert life.sentences[-1] == "is down: it did not answer about a picture in time"
-    assert life.engine.on_doubt
+    assert life.engine.timed_out
 
 
 def test_a_picture_answered_ends_that_suspicion() -> None:
@@ -225,7 +225,7 @@ def test_two_failed_pictures_take_an_idle_engine_out_and_one_does_not() -> None:
     assert life.sees(ProbeResult.HEALTHY) is EngineState.SUSPECT
     assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_said="status 500") is EngineState.DOWN
     assert life.sentences[-1] == "is down: it could not answer about a picture: status 500"
-    assert not life.engine.on_doubt
+    assert not life.engine.timed_out
     life = up()
     life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED)
     assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.PASSED) is EngineState.UP
@@ -366,7 +366,7 @@ def test_what_is_remembered_serves_until_the_first_look_says_otherwise() -> None
 def test_a_held_engine_is_shown_as_draining_while_it_serves() -> None:
     held = state_machine.hold(up().engine, "ops").engine
     assert (held.shown, held.held_for) == (EngineState.DRAINING, "ops")
-    suspect = replace(held, state=EngineState.SUSPECT, doubt=SuspectReason.SILENT)
+    suspect = replace(held, state=EngineState.SUSPECT, suspect_reason=SuspectReason.SILENT)
     assert suspect.shown is EngineState.DRAINING
     assert Life(held).sees(ProbeResult.GONE) is EngineState.DOWN
     away = state_machine.observe(held, seen(ProbeResult.GONE), RULES)

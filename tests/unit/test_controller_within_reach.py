@@ -5,9 +5,8 @@ from pathlib import Path
 from manyeyes.config.gateway import Network
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, PlacedCluster, place_engines
-from manyeyes.controller.config_sync import compose_state
-from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
-from manyeyes.controller.config_sync.compose_state import ComposeState
+from manyeyes.controller.config_sync import apply_plan
+from manyeyes.controller.config_sync.apply_plan import ApplyPlan, ComposeState, plan_apply
 from manyeyes.render.renderer import render
 from tests.placed import placed
 
@@ -30,7 +29,7 @@ def written(text: str) -> PlacedCluster:
 def runs(text: str = POOLS) -> ComposeState:
     """As Compose started it."""
     files = render(placed(text), DEFAULT_INVENTORY, Path("c.yaml"), Path("r"))
-    found = compose_state.parse_compose_state(files["engines.yaml"], files["compose.env"])
+    found = apply_plan.parse_compose_state(files["engines.yaml"], files["compose.env"])
     assert found
     return found
 
@@ -41,8 +40,7 @@ def reach(text: str, network: Network | None = None, was: str = POOLS) -> ApplyP
 
 def test_what_runs_as_written_needs_nothing() -> None:
     found = reach(POOLS)
-    assert (found.needs, found.renamed) == ((), frozenset())
-    assert found.cluster == written(POOLS)
+    assert (found.needs, found.cluster) == ((), written(POOLS))
 
 
 def test_an_engine_with_other_flags_goes_on_and_needs_a_rolling_restart() -> None:
@@ -53,10 +51,12 @@ def test_an_engine_with_other_flags_goes_on_and_needs_a_rolling_restart() -> Non
     )
 
 
-def test_a_pool_with_another_name_is_asked_by_its_own_until_its_engines_know_it() -> None:
-    assert reach(POOLS.replace("org/Big}", "org/Big, aliases: [best]}")).renamed == {"big"}
-    # The engines of a fallback have to take the names of the pools that fall back to it.
-    assert reach(POOLS.replace("org/Big}", "org/Big, fallback: small}")).renamed == {"small"}
+def test_it_is_known_which_names_each_running_engine_accepts() -> None:
+    assert reach(POOLS.replace("org/Big}", "org/Big, aliases: [best]}")).accepted == {
+        "e-0": {"big", "org/Big", "auto"},
+        "e-1": {"big", "org/Big", "auto"},
+        "e-2": {"small", "org/Small", "auto"},
+    }
 
 
 def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() -> None:
@@ -72,7 +72,6 @@ def pools_of(found: ApplyPlan) -> dict[str, str]:
 def test_a_pool_with_another_name_keeps_its_engines_which_a_rolling_restart_brings_to_it() -> None:
     found = reach(POOLS.replace("name: small", "name: tiny").replace("pool: small", "pool: tiny"))
     assert pools_of(found) == {"e-0": "big", "e-1": "big", "e-2": "tiny"}
-    assert found.renamed == {"tiny"}
     assert found.needs == (
         "engine e-2 runs with older settings: `make restart-rolling` or `make up` takes the new ones over",
     )
@@ -105,7 +104,6 @@ def test_a_pool_that_takes_the_engines_of_one_that_is_gone_is_answered_by_them_u
         POOLS.replace("name: small, model: org/Small", "name: new, model: org/New").replace("pool: small", "pool: new")
     )
     assert pools_of(found)["e-2"] == "new"
-    assert found.renamed == {"new"}
 
 
 def test_an_engine_with_another_name_serves_until_the_new_one_is_started() -> None:
@@ -148,4 +146,4 @@ def test_ports_images_and_the_network_wait_for_make_up() -> None:
 
 def test_without_containers_all_of_it_is_in_force() -> None:
     cluster = written(POOLS)
-    assert plan_apply(cluster, None, cluster.network) == ApplyPlan(cluster, frozenset(), ())
+    assert plan_apply(cluster, None, cluster.network) == ApplyPlan(cluster, ())

@@ -12,8 +12,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from manyeyes.controller import metrics as controller_metrics
 from manyeyes.controller.health.states import EngineState
-from manyeyes.controller.telemetry import metrics as controller_metrics
 from manyeyes.monitoring.grafana import build, engines
 from manyeyes.monitoring.prometheus import recording
 

@@ -20,14 +20,15 @@ from manyeyes.config import fields
 from manyeyes.config.custom_endpoint import Adapter, Endpoint
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller import metrics
 from manyeyes.controller.autoscaling import store as scaling_memory
-from manyeyes.controller.autoscaling.actuators import ActuatorError
-from manyeyes.controller.autoscaling.hung_restart import HungRestarts
+from manyeyes.controller.autoscaling.actuators import ActuatorError, HungRestarts
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.config_sync import compose_state
+from manyeyes.controller.config_sync import apply_plan
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
-from manyeyes.controller.health import engine_monitor, vllm_metrics
+from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult
+from manyeyes.controller.membership import engine_monitor
 from manyeyes.controller.membership.dns import DnsResponder
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import MembershipStore
@@ -35,7 +36,6 @@ from manyeyes.controller.registry.registrations import RegistrationService
 from manyeyes.controller.registry.registrations import load_registrations as registered
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import metrics
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 from manyeyes.controller.telemetry.container_stats import parse_usage as container_use
 from manyeyes.openai_adapter.config import ConfigReader
@@ -258,7 +258,7 @@ async def test_a_malformed_host_is_one_that_does_not_resolve(host: str) -> None:
     pool = parse("pools: [{name: a, model: m, remote: {url: 'https://h/v1'}}]").pools[0]
     assert pool.remote
     there = pool.remote.model_copy(update={"url": f"https://{host}/v1"})
-    assert await engine_monitor.look(there, 5)
+    assert await engine_monitor.probe_remote(there, 5)
 
 
 def test_docker_statistics_of_any_form_are_numbers_or_nothing() -> None:
@@ -392,8 +392,8 @@ def test_damaged_state_is_set_aside_or_empty(tmp_path: Path, content: bytes) -> 
     assert (found.engines, found.pools, found.weights) == ((), (), ())
     assert ConfigReader(tmp_path).changed() is None
     assert started_services.services(tmp_path) == {}
-    with contextlib.suppress(compose_state.UnknownComposeState):
-        compose_state.parse_compose_state(content.decode("utf-8", "replace"), None)
+    with contextlib.suppress(apply_plan.UnknownComposeState):
+        apply_plan.parse_compose_state(content.decode("utf-8", "replace"), None)
 
 
 def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
@@ -424,8 +424,8 @@ def test_state_with_random_values_is_taken_or_set_aside(tmp_path: Path) -> None:
         for other in (changed, {"services": chance.choice(ODD)}, {"services": {"a": chance.choice(ODD)}}, {"services": {"a": {"labels": {"manyeyes.engine": "a"}, "command": chance.choice(ODD)}}}):  # fmt: skip
             kept.write("started", other)
             path = tmp_path / "started.yaml"
-            with contextlib.suppress(compose_state.UnknownComposeState, FileNotFoundError):
-                compose_state.parse_compose_state(path.read_text(), None)
+            with contextlib.suppress(apply_plan.UnknownComposeState, FileNotFoundError):
+                apply_plan.parse_compose_state(path.read_text(), None)
             started_services.services(tmp_path)
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from manyeyes.config.gateway import Controller
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.registry.registration_checks import OwnListeners, check_address
+from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.registry.registration_checks import RegistrationChecks
+from manyeyes.controller.settings import ControllerSettings
 from manyeyes.netpolicy import Address, deny_registration
 from manyeyes.openai_error import ApiError
 from tests.placed import placed
@@ -49,9 +51,12 @@ def cluster(**controller: bool) -> PlacedCluster:
     return written.model_copy(update={"controller": Controller(**controller)})
 
 
+OWN = ControllerSettings.model_construct(host="127.0.0.1", http_port=8081, dns_port=5353, syslog_port=5140)
+
+
 async def code(host: str, port: int = 8000, **controller: bool) -> str:
     try:
-        await check_address(host, port, cluster(**controller), OwnListeners("127.0.0.1", (8081, 5353)), "address")
+        await RegistrationChecks(OWN, EffectiveConfig(cluster(**controller))).check_address(host, port, "address")
     except ApiError as refusal:
         return refusal.code
     return ""

@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from manyeyes.monitoring.prometheus_client import TimeSeries
-from manyeyes.monitoring.report import time_chart, wording
-from manyeyes.monitoring.report.page import render_report
-from manyeyes.monitoring.report.queries import CHARTS, AlertSpan, PoolFigures, ReportData, alert_spans
-from manyeyes.monitoring.report.time_chart import RenderedChart
+from manyeyes.monitoring.report import figures, page
+from manyeyes.monitoring.report.figures import CHARTS, AlertSpan, PoolFigures, ReportData, alert_spans
+from manyeyes.monitoring.report.page import RenderedChart, render_report
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 WELL = PoolFigures(
@@ -43,29 +42,29 @@ def line(*values: float, step_s: float = 15, start_s: float = START, **labels: s
 
 
 def test_the_headline_says_whether_users_were_well() -> None:
-    assert wording.verdict(about(WELL, IDLE)) == ("Users were well", True)
-    assert wording.verdict(about(WELL, LATE)) == ("Users were not well: small missed its objective", False)
-    assert wording.verdict(about(IDLE)) == ("Nobody asked anything", None)
-    assert wording.verdict(about())[1] is None
+    assert figures.verdict(about(WELL, IDLE)) == ("Users were well", True)
+    assert figures.verdict(about(WELL, LATE)) == ("Users were not well: small missed its objective", False)
+    assert figures.verdict(about(IDLE)) == ("Nobody asked anything", None)
+    assert figures.verdict(about())[1] is None
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert [wording.format_percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
+    assert [figures.format_percent(share) for share in (1, 0.99999, 0.9993, 0.987, 0, None)] == [
         "100 %", "99.99 %", "99.93 %", "98.7 %", "0.0 %", "–",
     ]  # fmt: skip
 
 
 def test_the_mean_of_pools_is_weighed_by_their_requests() -> None:
     few = replace(LATE, requests=0.0001, in_time=0.0)
-    shares = {what: figure for figure, what in wording.cards(about(WELL, few))}
+    shares = {what: figure for figure, what in figures.cards(about(WELL, few))}
     assert shares["of the answers within their objective"] == "97.0 %"
 
 
 def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_line() -> None:
     points = ((0.0, 1.0), (15.0, 1.0), (30.0, 1.0), (120.0, 1.0), (135.0, 2.0))
     assert alert_spans(points, 15) == [(0, 30), (120, 135)]
-    assert [len(piece) for piece in time_chart.pieces(points, 15)] == [3, 2]
-    assert len(time_chart.pieces(((0.0, 1.0),), 15)[0]) == 2, "a single sample is still seen"
+    assert [len(piece) for piece in page.pieces(points, 15)] == [3, 2]
+    assert len(page.pieces(((0.0, 1.0),), 15)[0]) == 2, "a single sample is still seen"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_samples_with_a_pause_between_them_are_two_spans_and_two_pieces_of_a_lin
     ],
 )
 def test_times_under_a_chart_are_round_and_few(hours: float, first: str, last: str) -> None:
-    ticks = time_chart.clock(START, START + 3600 * hours, lambda at: datetime.fromtimestamp(at, UTC))
+    ticks = page.clock(START, START + 3600 * hours, lambda at: datetime.fromtimestamp(at, UTC))
     assert 3 <= len(ticks) <= 7
     assert (ticks[0][1], ticks[-1][1]) == (first, last)
 
@@ -89,16 +88,16 @@ def test_a_chart_names_its_lines_and_leaves_out_the_idlest_of_too_many() -> None
     lines = [
         RenderedChart(f"gpu-{number}", ((START, float(number)), (START + 15, float(number)))) for number in range(10)
     ]
-    drawn = time_chart.draw_time_chart(about(), "Requests of each engine", "/s", lines)
+    drawn = page.draw_time_chart(about(), "Requests of each engine", "/s", lines)
     assert "and 2 more" in drawn
     assert "gpu-9" in drawn
     assert "gpu-1<" not in drawn
-    assert time_chart.draw_time_chart(about(), "Nothing", "/s", []) == ""
+    assert page.draw_time_chart(about(), "Nothing", "/s", []) == ""
 
 
 def test_an_objective_far_above_every_line_does_not_flatten_them() -> None:
     def chart(objective: float) -> str:
-        return time_chart.draw_time_chart(
+        return page.draw_time_chart(
             about(), "P95", "s", [RenderedChart("big", ((START, 1.0),))], objectives=[objective]
         )
 

@@ -7,8 +7,13 @@ import pytest
 from manyeyes.config.scaling import Down, Keep, Scaling, Target, Up
 from manyeyes.controller.autoscaling import demand, policy
 from manyeyes.controller.autoscaling.demand import PoolLoad
-from manyeyes.controller.autoscaling.policy import DecisionReason, ReplicaChange, ScalingDecision, reversals
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.policy import (
+    DecisionReason,
+    PoolAutoscaler,
+    ReplicaChange,
+    ScalingDecision,
+    reversals,
+)
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 TEN = Target(in_flight=10)

@@ -1,5 +1,7 @@
 """Which engines start and which go."""
 
+import pytest
+
 from manyeyes.controller.autoscaling.reconcile import (
     ActuatorCall,
     EngineFacts,
@@ -24,52 +26,33 @@ def asked(wanted: int, *engines: ScaledEngine, now_s: float = 1000) -> MovePlan:
     return plan_moves(engines, wanted, now_s, drain_s=300, settle_s=3)
 
 
-def test_the_first_that_rest_are_started() -> None:
-    assert asked(
-        3, ScaledEngine("a", UP), ScaledEngine("b", OFF), ScaledEngine("c", OFF), ScaledEngine("d", OFF)
-    ).start == ("b", "c")
-
-
-def test_one_that_is_coming_counts() -> None:
-    assert asked(2, ScaledEngine("a", UP), ScaledEngine("b", COMING), ScaledEngine("c", OFF)) == MovePlan()
-
-
-def test_one_that_drains_is_taken_back_before_another_is_started() -> None:
-    found = asked(
+ONE = ScaledEngine
+MOVES = {
+    "the first that rest are started": (3, [ONE("a", UP), ONE("b", OFF), ONE("c", OFF), ONE("d", OFF)], MovePlan(start=("b", "c"))),
+    "one that is coming counts": (2, [ONE("a", UP), ONE("b", COMING), ONE("c", OFF)], MovePlan()),
+    "one that drains is taken back before another is started": (
         3,
-        ScaledEngine("a", UP),
-        ScaledEngine("b", OFF),
-        ScaledEngine("c", GOING, 5, 999),
-        ScaledEngine("d", GOING, 9, 999),
-    )
-    assert found.take_back == ("d", "c")
-    assert found.start == ()
+        [ONE("a", UP), ONE("b", OFF), ONE("c", GOING, 5, 999), ONE("d", GOING, 9, 999)],
+        MovePlan(take_back=("d", "c")),
+    ),
+    "the one with the least to do goes": (2, [ONE("a", UP, 4), ONE("b", UP, 1), ONE("c", UP, 9)], MovePlan(hold=("b",))),
+    "at a tie the last one goes": (2, [ONE("a", UP, 2), ONE("b", UP, 2), ONE("c", UP, 2)], MovePlan(hold=("c",))),
+    "the one whose GPU another pool needs goes first": (
+        1,
+        [ONE("a", UP, 9, waited_for=True), ONE("b", UP, 0)],
+        MovePlan(hold=("a",)),
+    ),
+    "the last one up is never held though another is coming": (1, [ONE("a", UP), ONE("b", COMING)], MovePlan()),
+    "broken and drained engines are replaced": (2, [ONE("a", AWAY), ONE("b", UP), ONE("c", OFF)], MovePlan(start=("c",))),
+    "what cannot be had is missing": (3, [ONE("a", UP), ONE("b", OFF, blocked=True), ONE("c", AWAY)], MovePlan(missing=2)),
+    "one that nobody can stop is not held": (1, [ONE("a", UP, 5), ONE("b", UP, 0, fixed=True)], MovePlan(hold=("a",))),
+}  # fmt: skip
 
 
-def test_those_with_the_least_to_do_go_and_at_a_tie_the_last() -> None:
-    assert asked(2, ScaledEngine("a", UP, 4), ScaledEngine("b", UP, 1), ScaledEngine("c", UP, 9)).hold == ("b",)
-    assert asked(2, ScaledEngine("a", UP, 2), ScaledEngine("b", UP, 2), ScaledEngine("c", UP, 2)).hold == ("c",)
-
-
-def test_the_one_whose_gpu_another_pool_needs_goes_first() -> None:
-    assert asked(1, ScaledEngine("a", UP, 9, waited_for=True), ScaledEngine("b", UP, 0)).hold == ("a",)
-
-
-def test_the_last_one_up_is_never_held_though_another_is_coming() -> None:
-    assert asked(1, ScaledEngine("a", UP), ScaledEngine("b", COMING)) == MovePlan()
-
-
-def test_broken_and_drained_engines_are_replaced() -> None:
-    found = asked(2, ScaledEngine("a", AWAY), ScaledEngine("b", UP), ScaledEngine("c", OFF))
-    assert found.start == ("c",)
-
-
-def test_what_cannot_be_had_is_missing() -> None:
-    assert asked(3, ScaledEngine("a", UP), ScaledEngine("b", OFF, blocked=True), ScaledEngine("c", AWAY)).missing == 2
-
-
-def test_one_that_nobody_can_stop_is_not_held() -> None:
-    assert asked(1, ScaledEngine("a", UP, 5), ScaledEngine("b", UP, 0, fixed=True)).hold == ("a",)
+@pytest.mark.parametrize("case", MOVES)
+def test_which_engines_start_and_which_go(case: str) -> None:
+    wanted, engines, plan = MOVES[case]
+    assert asked(wanted, *engines) == plan
 
 
 def test_a_held_one_rests_when_idle_but_not_before_the_gateway_knows() -> None:

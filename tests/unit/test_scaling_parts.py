@@ -9,8 +9,9 @@ import pytest
 
 from manyeyes.cli.up import engines_to_start
 from manyeyes.controller.autoscaling import signals, store
-from manyeyes.controller.autoscaling.hung_restart import is_hung
-from manyeyes.controller.autoscaling.pool_autoscaler import with_default_target
+from manyeyes.controller.autoscaling.actuators import is_hung
+from manyeyes.controller.autoscaling.demand import PoolLoad
+from manyeyes.controller.autoscaling.policy import with_default_target
 from manyeyes.controller.autoscaling.signals import PoolSignals
 from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, ProbeResult
@@ -43,36 +44,36 @@ def load(in_flight: int, waited_s: float = 0, left: float = 0, age_s: float = 0)
     return EngineLoad(time.monotonic() - age_s, in_flight, queue_s_total=waited_s, queue_requests_total=left)
 
 
-def observed(serving: list[FleetMember], draining: list[FleetMember], observer: PoolSignals | None = None) -> object:
+def observed(serving: list[FleetMember], draining: list[FleetMember], observer: PoolSignals | None = None) -> PoolLoad:
     requests = AccessLog(Fleet(placed(CLUSTER)))
     return (observer or PoolSignals("big")).collect(5, serving, [*serving, *draining], requests, {"0": 0.5, "1": 0.9})
 
 
 def test_requests_in_flight_are_those_of_all_engines_the_draining_ones_too() -> None:
     a, b, c = members(load(4), load(6), load(3))
-    assert observed([a, b], [c]).in_flight == 13  # type: ignore[attr-defined]
+    assert observed([a, b], [c]).in_flight == 13
 
 
 def test_an_engine_that_says_nothing_counts_as_the_others_do() -> None:
     a, b, c = members(load(4), None, load(8))
-    assert observed([a, b, c], []).in_flight == 18  # type: ignore[attr-defined]
+    assert observed([a, b, c], []).in_flight == 18
     old = members(load(4, age_s=100))
-    assert observed(old, []).in_flight is None  # type: ignore[attr-defined]
+    assert observed(old, []).in_flight is None
 
 
 def test_queue_time_is_the_average_since_the_look_before() -> None:
     observer = PoolSignals("big")
     a, b = members(load(1, 10, 5), load(1, 0, 0))
-    assert observed([a, b], [], observer).queue_s is None  # type: ignore[attr-defined]
+    assert observed([a, b], [], observer).queue_s is None
     a.load, b.load = load(1, 16, 7), load(1, 2, 2)
-    assert observed([a, b], [], observer).queue_s == 2  # type: ignore[attr-defined]
+    assert observed([a, b], [], observer).queue_s == 2
     a.load = load(1, 0, 0)  # another process
-    assert observed([a, b], [], observer).queue_s is None  # type: ignore[attr-defined]
+    assert observed([a, b], [], observer).queue_s is None
 
 
 def test_gpu_use_is_the_average_of_the_pools_gpus() -> None:
     a, b = members(load(1), load(1))
-    assert observed([a, b], []).gpu == pytest.approx(0.7)  # type: ignore[attr-defined]
+    assert observed([a, b], []).gpu == pytest.approx(0.7)
 
 
 def test_the_exporters_text_is_read_by_number_and_by_uuid() -> None:
@@ -88,20 +89,13 @@ def test_the_exporters_text_is_read_by_number_and_by_uuid() -> None:
     assert signals.average_utilization(use, ["0", "9"]) is None
 
 
-def test_what_scaling_remembers_is_read_again_and_nonsense_is_set_aside(tmp_path: Path) -> None:
+def test_what_scaling_remembers_is_read_again(tmp_path: Path) -> None:
     kept = StateStore(tmp_path)
     wanted = store.AutoscalerState({"big": 2}, {"big": 1}, {"b"}, {"a"})
     kept.write(store.DOCUMENT, wanted.document())
     assert store.load_state(kept) == wanted
-    documents: tuple[object, ...] = (
-        [1],
-        {"wanted": {"big": 0}, "fixed": {}, "going": [], "resting": []},
-        {"wanted": {}},
-    )
-    for nonsense in documents:
-        kept.write(store.DOCUMENT, nonsense)
-        assert store.load_state(kept) == store.AutoscalerState()
-    assert len(list(tmp_path.glob("*.bad"))) >= 1
+    kept.write(store.DOCUMENT, {"wanted": {"big": 0}, "fixed": {}, "going": [], "resting": []})
+    assert store.load_state(kept) == store.AutoscalerState()
 
 
 @pytest.mark.parametrize(

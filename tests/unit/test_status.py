@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from manyeyes.cli import status
+from manyeyes.monitoring import cluster_status
+from manyeyes.monitoring.cluster_status import ClusterStatus
 from manyeyes.monitoring.prometheus_client import ActiveAlert, InstantSample, PrometheusClient
-from manyeyes.monitoring.status import snapshot, tables
-from manyeyes.monitoring.status.snapshot import ClusterStatus
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LONG = "qwen3-vl-30b-a3b-instruct-for-documents"
@@ -23,20 +23,20 @@ def engine(name: str, state: str = "up", **more: Any) -> dict[str, Any]:
 
 
 def pool(name: str, *engines: dict[str, Any], **more: Any) -> dict[str, Any]:
-    up = sum(one["state"] in snapshot.SERVES for one in engines)
+    up = sum(one["state"] in cluster_status.SERVES for one in engines)
     said = {"model": f"Qwen/{name}-FP8", "fallback": None, "notice": "", "p95_ms": 1234}
     return {"name": name, "up": up, "total": len(engines), "engines": list(engines)} | said | more
 
 
 def seen(*pools: dict[str, Any], numbers: dict[str, list[InstantSample]] | None = None, **more: Any) -> ClusterStatus:
-    return snapshot.build_status(
+    return cluster_status.build_status(
         {"pools": list(pools)}, more.pop("events", []), numbers or {}, more.pop("alerts", []), **more
     )
 
 
 def shown(now: ClusterStatus) -> str:
     console = Console(width=80, file=io.StringIO(), highlight=False)
-    console.print(tables.render_status(now, NOW))
+    console.print(cluster_status.render_status(now, NOW))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -104,7 +104,7 @@ def test_firing_alerts_are_told_with_their_age_and_pending_ones_are_not() -> Non
 def test_nothing_is_wider_than_eighty_columns_whatever_the_names() -> None:
     event = {"at": NOW.isoformat(), "sentence": "a-very-long-engine-name-0 " + "is down because " * 12}
     endless = pool(LONG, engine("documents-on-the-second-machine-0", "suspect", reason="is suspect: " + "why " * 40))
-    numbers = {name: [InstantSample({"pool": LONG}, 123456.789)] for name in snapshot.QUERIES}
+    numbers = {name: [InstantSample({"pool": LONG}, 123456.789)] for name in cluster_status.QUERIES}
     text = shown(seen(endless | {"fallback": LONG, "notice": "emulated, so"}, numbers=numbers, events=[event]))
     assert max(map(len, text.splitlines())) <= 80
     assert "123456.8" in text
@@ -114,10 +114,10 @@ def test_without_prometheus_the_controllers_part_is_shown_and_the_rest_is_said_t
     def controller() -> tuple[dict[str, Any], list[dict[str, str]]]:
         return {"pools": [pool("big", engine("gpu-0"))]}, []
 
-    text = shown(snapshot.collect_status(controller, None))
+    text = shown(cluster_status.collect_status(controller, None))
     assert "monitoring.enabled: false" in text
     assert "alerts are not known" in text
     assert ["gpu-0", "up", "3", "0", "61", "42%", "–", "–"] in words(text)
     assert "1.2 s" in text, "the controller knows the P95 by itself"
-    text = shown(snapshot.collect_status(controller, PrometheusClient("http://127.0.0.1:1")))
+    text = shown(cluster_status.collect_status(controller, PrometheusClient("http://127.0.0.1:1")))
     assert "Prometheus does not answer at http://127.0.0.1:1" in text

@@ -1,15 +1,19 @@
 """How engines are stopped and started: as containers through the filter in front of Docker's socket, or by vLLM's sleep mode."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import httpx
+import structlog
 
 from manyeyes.config.engines import Engine
+from manyeyes.controller import metrics
 from manyeyes.controller.bounded import BoundedResponse, RequestFailed, bounded_request
+from manyeyes.controller.health.states import EngineState, ProbeResult
+from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.membership_store import FleetMember
 
 
 class ActuatorError(Exception):
@@ -106,13 +110,6 @@ class ContainerActuator:
         raise ActuatorError(f"Docker answers {reply.status} to {method} {path}: {_message(reply)}")
 
 
-@contextlib.asynccontextmanager
-async def open_container_actuator(url: str, project: str, grace_s: float) -> AsyncIterator[ContainerActuator]:
-    """Open while the context lasts."""
-    async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None)) as client:
-        yield ContainerActuator(client, url, project, grace_s)
-
-
 def _message(reply: BoundedResponse) -> str:
     try:
         said: Any = reply.json()["message"]
@@ -181,3 +178,83 @@ class SleepActuator:
 
 def _url(engine: Engine) -> str:
     return f"http://{engine.host}:{engine.port}"
+
+
+log = structlog.get_logger()
+HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
+"""Something listens there. One that refuses connections is loading its model, or is not running."""
+
+
+def is_hung(member: FleetMember, after_s: float) -> bool:
+    """It is out of rotation, not on somebody's word, for at least `after_s`, and its process still holds the port. Pure."""
+    known = member.health
+    return known.state is EngineState.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
+
+
+class HungRestarts:
+    """Restarts containers of hung engines."""
+
+    def __init__(self, fleet: Fleet, containers: ContainerActuator, is_moving: Callable[[str], bool]) -> None:
+        self.fleet = fleet
+        self.containers = containers
+        self.is_moving = is_moving
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
+                try:
+                    await self.tick()
+                except ActuatorError as error:
+                    log.warning("hung_engines_not_restarted", reason=str(error))
+                except Exception:
+                    log.exception("hung_engines_not_restarted")
+        finally:
+            for task in self._under_way.values():
+                task.cancel()
+
+    async def tick(self) -> None:
+        """Raises ActuatorError when Docker cannot be asked."""
+        after_s = self.fleet.cluster.controller.restart_hung_after_s
+        if after_s is None:
+            return
+        hung = [
+            member
+            for name, member in self.fleet.members.items()
+            if is_hung(member, after_s) and name not in self._under_way and not self.is_moving(name)
+        ]
+        if not hung:
+            return
+        states = await self.containers.states()
+        for member in hung:
+            name = member.engine.name
+            if states.get(name) not in RUNNING:
+                continue
+            try:
+                started_at = await self.containers.started_at(name)
+            except ActuatorError as error:
+                # One whose container is missing must not keep the others from being restarted.
+                log.warning("hung_engine_not_restarted", engine=name, reason=str(error))
+                continue
+            # Another process than the one that went down deserves the same time.
+            if datetime.now(UTC) - started_at < timedelta(seconds=after_s):
+                continue
+            self._under_way[name] = asyncio.create_task(self._restart(member))
+
+    async def _restart(self, member: FleetMember) -> None:
+        engine = member.engine
+        try:
+            self.fleet.emit_event(
+                f"{engine.name} is restarted: it runs and has not answered for {member.since_s:.0f} s",
+                engine=engine.name,
+                pool=engine.pool,
+            )
+            metrics.HUNG_RESTARTS.labels(engine.name, engine.pool).inc()
+            await self.containers.restart(engine.name)
+        except ActuatorError as error:
+            self.fleet.emit_event(
+                f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool
+            )
+        finally:
+            self._under_way.pop(engine.name, None)

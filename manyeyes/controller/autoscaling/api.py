@@ -10,7 +10,7 @@ from manyeyes.config.pools import Pool
 from manyeyes.controller.autoscaling.autoscaler import Autoscaler
 from manyeyes.controller.autoscaling.policy import ScalingDecision
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage
-from manyeyes.controller.registry.errors import error_responses
+from manyeyes.controller.registry.middleware import error_responses
 from manyeyes.openai_error import ApiError
 
 

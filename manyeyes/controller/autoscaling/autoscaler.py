@@ -1,4 +1,4 @@
-"""The autoscaler: every few seconds it looks at every pool, decides how many engines it should have, and has them started and stopped."""
+"""The autoscaler: every few seconds it measures every pool, decides how many engines it should have, and has them started and stopped."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,12 @@ import httpx
 import structlog
 
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.autoscaling import metrics, reconcile, signals
-from manyeyes.controller.autoscaling.actuators import ContainerActuator
+from manyeyes.controller import metrics
+from manyeyes.controller.autoscaling import reconcile, signals
+from manyeyes.controller.autoscaling.actuators import ContainerActuator, HungRestarts
 from manyeyes.controller.autoscaling.demand import PoolLoad
-from manyeyes.controller.autoscaling.hung_restart import HungRestarts
 from manyeyes.controller.autoscaling.lifecycle import SETTLE_S, EngineLifecycle
-from manyeyes.controller.autoscaling.policy import ScalingDecision
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler, with_default_target
+from manyeyes.controller.autoscaling.policy import DecisionReason, PoolAutoscaler, ScalingDecision, with_default_target
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage, MovePlan
 from manyeyes.controller.autoscaling.signals import PoolSignals
 from manyeyes.controller.autoscaling.store import LoadRecorder
@@ -28,6 +27,7 @@ from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()
+LOAD_KINDS = ("in_flight", "serving", "queue_s", "p95_s", "gpu")
 
 
 class Autoscaler:
@@ -58,7 +58,6 @@ class Autoscaler:
         self.apply(fleet.cluster)
 
     async def run(self) -> None:
-        """Until cancelled."""
         try:
             while True:
                 await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
@@ -85,7 +84,7 @@ class Autoscaler:
         self.lifecycle.save()
 
     async def tick(self) -> None:
-        """One look at everything, one decision for each pool, and what follows from it."""
+        """One sample of everything, one decision for each pool, and what follows from it."""
         now_s = self.clock()
         await self.lifecycle.refresh_stopped()
         self.lifecycle.follow_members(now_s)
@@ -107,7 +106,6 @@ class Autoscaler:
         return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.members_of(pool)]
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Another cluster is in force."""
         engines = cluster.engines
         for pool in cluster.pools:
             policy = with_default_target(pool, engines)
@@ -116,7 +114,7 @@ class Autoscaler:
                 self.pools[pool.name] = PoolAutoscaler(policy, self.lifecycle.memory.wanted.get(pool.name, 0), fixed)
                 self._signals[pool.name] = PoolSignals(pool.name)
                 self.history[pool.name] = deque(maxlen=200)
-                metrics.initialize_pool(pool.name)
+                _initialize_series(pool.name)
             self.pools[pool.name].scaling = policy
         for name in self.pools.keys() - {pool.name for pool in cluster.pools}:
             for by_pool in (
@@ -128,7 +126,6 @@ class Autoscaler:
                 self._signals,
             ):
                 by_pool.pop(name, None)
-            metrics.remove_pool(name)
         self.lifecycle.pair_shared_gpus()
 
     def _decide(self, name: str, scaling: PoolAutoscaler, now_s: float, gpus: dict[str, float]) -> None:
@@ -140,9 +137,9 @@ class Autoscaler:
         draining = [members[one.name] for one in engines if one.stage is LifecycleStage.DRAINING]
         load = self._signals[name].collect(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
-        metrics.record_load(name, load)
+        _record_load(name, load)
         started = sum(one.stage is not LifecycleStage.STOPPED for one in engines)
-        metrics.STARTED.labels(name).set(started)
+        metrics.SCALING_STARTED.labels(name).set(started)
         scaling.see(load)
         if not self.lifecycle.is_scaled(name) or not any(member.health.settled for member in members.values()):
             return
@@ -159,10 +156,10 @@ class Autoscaler:
             len(engines), now_s, sum(one.fixed for one in engines if one.stage is LifecycleStage.SERVING)
         )
         self.decisions[name] = decision
-        metrics.WANTED.labels(name).set(decision.wanted)
-        metrics.FIXED.labels(name).set(scaling.fixed is not None)
-        metrics.DECIDED.labels(name).set(now_s)
-        metrics.record_reason(name, decision.reason)
+        metrics.SCALING_WANTED.labels(name).set(decision.wanted)
+        metrics.SCALING_FIXED.labels(name).set(scaling.fixed is not None)
+        metrics.SCALING_DECIDED.labels(name).set(now_s)
+        _record_reason(name, decision.reason)
         if decision.wanted != before:
             self.history[name].append(decision)
             self._emit_change(name, before, decision.sentence)
@@ -174,7 +171,7 @@ class Autoscaler:
         self._carry_out(name, todo, decision)
 
     def _emit_change(self, pool: str, before: int, sentence: str) -> None:
-        metrics.CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
+        metrics.SCALING_CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
         self.fleet.emit_event(f"{pool} {sentence}", pool=pool)
 
     def _carry_out(self, pool: str, todo: MovePlan, decision: ScalingDecision) -> None:
@@ -187,6 +184,27 @@ class Autoscaler:
             self.lifecycle.drain(name, f"{pool} {decision.sentence}")
         for name in todo.rest:
             self.lifecycle.stop(name)
+
+
+def _initialize_series(pool: str) -> None:
+    """Counters that are 0 and not missing."""
+    for direction in ("up", "down"):
+        metrics.SCALING_CHANGES.labels(pool, direction)
+    metrics.SCALING_FAILURES.labels(pool)
+
+
+def _record_load(pool: str, load: PoolLoad) -> None:
+    for kind in LOAD_KINDS:
+        value = getattr(load, kind)
+        if value is None:
+            metrics.SCALING_LOAD.remove_by_labels({"pool": pool, "kind": kind})
+        else:
+            metrics.SCALING_LOAD.labels(pool, kind).set(value)
+
+
+def _record_reason(pool: str, current: DecisionReason) -> None:
+    for reason in DecisionReason:
+        metrics.SCALING_REASON.labels(pool, reason.value).set(reason is current)
 
 
 @contextlib.asynccontextmanager

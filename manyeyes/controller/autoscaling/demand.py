@@ -1,4 +1,4 @@
-"""How many engines a load needs. Pure: one look at a pool in, a count out.
+"""How many engines a load needs. Pure: one sample of a pool in, a count out.
 
 The arithmetic of Kubernetes' HorizontalPodAutoscaler (kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale):
 each measure by its target, rounded up, the largest answer of all measures, no change within a tolerance. Two things differ:
@@ -20,7 +20,7 @@ CALM = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """What one look saw of a whole pool. None: not known."""
+    """A whole pool at one moment. None: not known."""
 
     at_s: float
     """Seconds since 1970."""
@@ -29,7 +29,7 @@ class PoolLoad:
     in_flight: float | None = None
     """Requests in all engines together, those that run and those that wait."""
     queue_s: float | None = None
-    """Average wait in the engines' queues, of the requests that left them since the look before."""
+    """Average wait in the engines' queues, of the requests that left them since the previous probe."""
     p95_s: float | None = None
     """What 95 % of the last minute's requests took at most."""
     gpu: float | None = None

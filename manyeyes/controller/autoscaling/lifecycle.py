@@ -14,9 +14,10 @@ import structlog
 
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling
-from manyeyes.controller.autoscaling import metrics, reconcile, store
+from manyeyes.controller import metrics
+from manyeyes.controller.autoscaling import reconcile, store
 from manyeyes.controller.autoscaling.actuators import Actuator, ActuatorError, ContainerActuator, SleepActuator
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler
+from manyeyes.controller.autoscaling.policy import PoolAutoscaler
 from manyeyes.controller.autoscaling.reconcile import ActuatorCall, EngineFacts, LifecycleStage, lifecycle_stage
 from manyeyes.controller.autoscaling.store import AutoscalerState
 from manyeyes.controller.health import state_machine, states
@@ -73,7 +74,6 @@ class EngineLifecycle:
             self._partners.setdefault(other, one)
 
     def close(self) -> None:
-        """Ends the calls that are under way."""
         for _, task in self._moving.values():
             task.cancel()
 
@@ -109,23 +109,23 @@ class EngineLifecycle:
                 continue
             actuator = self.actuator(pool)
             if actuator is None:
-                self._tell_trouble(
+                self._report_trouble(
                     pool.name, "controller.containers is false, so its engines cannot be started or stopped"
                 )
                 continue
             try:
                 found = await actuator.find_stopped(engines)
             except ActuatorError as error:
-                self._tell_trouble(pool.name, str(error))
+                self._report_trouble(pool.name, str(error))
                 continue
             if found:
                 self.trouble.pop(pool.name, None)
             else:
-                self._tell_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
+                self._report_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
             known |= found
         self._stopped = known
 
-    def _tell_trouble(self, pool: str, why: str) -> None:
+    def _report_trouble(self, pool: str, why: str) -> None:
         if self.trouble.get(pool) != why:
             self.trouble[pool] = why
             self.fleet.emit_event(f"{pool} is not scaled for now: {why}", pool=pool)
@@ -273,7 +273,7 @@ class EngineLifecycle:
             await call
         except ActuatorError as error:
             self._failed_at_s[name] = self.clock()
-            metrics.FAILURES.labels(pool).inc()
+            metrics.SCALING_FAILURES.labels(pool).inc()
             self.fleet.emit_event(f"{name} could not be moved: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()

@@ -12,6 +12,7 @@ instances that start in a second; here the window is 15 s and an engine takes a 
 Added: the window for fewer engines doubles for each time in the last hour that engines had to come back.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,8 +20,11 @@ from enum import Enum
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from manyeyes.config.scaling import EVERY_DAY, Keep, Scaling
-from manyeyes.controller.autoscaling.demand import Demand
+from manyeyes.config.engines import Engine, max_num_seqs
+from manyeyes.config.pools import Pool
+from manyeyes.config.scaling import EVERY_DAY, Keep, Scaling, Target
+from manyeyes.controller.autoscaling import demand
+from manyeyes.controller.autoscaling.demand import Demand, PoolLoad
 
 
 def scheduled_engines(scaling: Scaling, at_s: float) -> int:
@@ -60,8 +64,6 @@ LONGEST = 8
 
 
 class DecisionReason(Enum):
-    """What a decision rests on."""
-
     LOAD = "load"
     HOURS = "hours"
     LIMITS = "limits"
@@ -69,7 +71,6 @@ class DecisionReason(Enum):
     WINDOW = "window"
     """The load asks for a change, but not for long enough."""
     COOL_DOWN = "cool_down"
-    """The last change is too recent."""
     UNKNOWN = "unknown"
     """Too little is known of the load."""
     ENOUGH = "enough"
@@ -77,8 +78,6 @@ class DecisionReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaChange:
-    """The wanted count became another."""
-
     at_s: float
     before: int
     after: int
@@ -118,42 +117,35 @@ def decide(
     if wanted > most:
         return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"there may be {most} at most")
     if not needs:
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: nothing is known of its load yet"
-        )
+        return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "nothing is known of its load yet")
     up = _for_all_of(needs, now_s, scaling.up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
-    window_s = _down_window_s(scaling, changes, now_s)
+    window_s = scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
     down = _at_any_time_of(needs, now_s, window_s)
     latest = needs[-1]
     if down is None:
         if latest.most is None:
-            return ScalingDecision(now_s, wanted, DecisionReason.UNKNOWN, f"stays at {wanted}: {latest.why}")
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.WINDOW, f"stays at {wanted}: watched for less than {window_s:.0f} s"
-        )
+            return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, latest.why)
+        return _unchanged(now_s, wanted, DecisionReason.WINDOW, f"watched for less than {window_s:.0f} s")
     if max(down, least) < wanted:
         return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
     if latest.most is not None and max(latest.most, least) < wanted:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.WINDOW,
-            f"stays at {wanted}: {latest.why}, but within {window_s:.0f} s it needed more",
+        return _unchanged(
+            now_s, wanted, DecisionReason.WINDOW, f"{latest.why}, but within {window_s:.0f} s it needed more"
         )
     if latest.least is not None and latest.least > wanted:
         held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
         but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.up.window_s:.0f} s"
-        return ScalingDecision(now_s, wanted, held_by, f"stays at {wanted}: {latest.why}, but {but}")
-    return ScalingDecision(now_s, wanted, DecisionReason.ENOUGH, f"stays at {wanted}: {latest.why}")
+        return _unchanged(now_s, wanted, held_by, f"{latest.why}, but {but}")
+    return _unchanged(now_s, wanted, DecisionReason.ENOUGH, latest.why)
 
 
 def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDecision:
     """The count that a person asked for."""
     count = min(most, fixed)
     if count == wanted:
-        return ScalingDecision(now_s, count, DecisionReason.BY_HAND, f"stays at {count}: set by hand")
+        return _unchanged(now_s, count, DecisionReason.BY_HAND, "set by hand")
     return _changed(now_s, wanted, count, DecisionReason.BY_HAND, "set by hand")
 
 
@@ -173,17 +165,10 @@ def _more(
     now_s: float,
 ) -> ScalingDecision:
     if wanted == most:
-        return ScalingDecision(
-            now_s, wanted, DecisionReason.LIMITS, f"stays at {wanted}: {latest.why}, but there may be {most} at most"
-        )
+        return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but there may be {most} at most")
     last = next((change for change in reversed(changes) if change.after > change.before), None)
     if last and now_s - last.at_s < scaling.up.cool_down_s:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.COOL_DOWN,
-            f"stays at {wanted}: {latest.why}, but the last addition is too recent",
-        )
+        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last addition is too recent")
     return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), DecisionReason.LOAD, latest.why)
 
 
@@ -200,13 +185,12 @@ def _fewer(
     # What was added for a moment's load stays for a whole window, even where the average never asked for it.
     pause_s = max(window_s, scaling.down.cool_down_s) if last and last.after > last.before else scaling.down.cool_down_s
     if last and now_s - last.at_s < pause_s:
-        return ScalingDecision(
-            now_s,
-            wanted,
-            DecisionReason.COOL_DOWN,
-            f"stays at {wanted}: {latest.why}, but the last change is too recent",
-        )
+        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last change is too recent")
     return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), DecisionReason.LOAD, latest.why)
+
+
+def _unchanged(now_s: float, wanted: int, reason: DecisionReason, why: str) -> ScalingDecision:
+    return ScalingDecision(now_s, wanted, reason, f"stays at {wanted}: {why}")
 
 
 def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why: str) -> ScalingDecision:
@@ -216,7 +200,7 @@ def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why:
 
 
 def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
-    """What was needed throughout the window, by those looks that saw it; None where the last did not, or for want of time."""
+    """What was needed throughout the window, by those samples that have it; None where the last did not, or for want of time."""
     smallest = needs[-1].least
     if smallest is None:
         return None
@@ -239,5 +223,84 @@ def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> i
     return None
 
 
-def _down_window_s(scaling: Scaling, changes: Sequence[ReplicaChange], now_s: float) -> float:
-    return scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
+MEAN_S = 60.0
+"""In-flight counts are averaged over this time before fewer engines are considered: requests come in bunches, and the largest
+count of ten minutes would say more of chance than of load."""
+TIMES_SETTLE_S = 75.0
+"""For so long after the number of serving engines changed, times still tell of before: they are of the last minute."""
+PART_OF_BATCH = 5
+"""Without any target, an engine should have a fifth of the requests in flight that it runs at once: the GPU is then used well, and there is room for what comes while another engine starts (docs/scaling.md has the simulated day)."""
+
+
+def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | None:
+    """The pool's policy, its default target filled in from what its smallest engine runs at once. None: it is not scaled."""
+    scaling = pool.scaling
+    if scaling is None or not scaling.target.is_unset:
+        return scaling
+    batch = min((max_num_seqs(pool, engine) for engine in engines if engine.pool == pool.name), default=1)
+    return scaling.model_copy(update={"target": Target(in_flight=max(1, batch // PART_OF_BATCH))})
+
+
+class PoolAutoscaler:
+    """Takes samples, gives decisions. `fixed` is a count set by hand; it is in force until it is None again."""
+
+    def __init__(self, scaling: Scaling | None, wanted: int, fixed: int | None = None) -> None:
+        self.scaling = scaling
+        self.wanted = wanted
+        self.fixed = fixed
+        self.changes: deque[ReplicaChange] = deque(maxlen=500)
+        self._loads: deque[PoolLoad] = deque()
+        self._needs: deque[Demand] = deque()
+        self._serving: tuple[int, float] = (-1, 0.0)
+        """How many serve, and since when."""
+
+    def see(self, load: PoolLoad) -> None:
+        """One sample, later than all before."""
+        if load.serving != self._serving[0]:
+            self._serving = (load.serving, load.at_s)
+        self._loads.append(load)
+        while load.at_s - self._loads[0].at_s > MEAN_S:
+            self._loads.popleft()
+        if self.scaling is None:
+            return
+        self._needs.append(self._need(self.scaling, load))
+        oldest_s = load.at_s - max(self.scaling.up.window_s, LONGEST * self.scaling.down.window_s) - MEAN_S
+        while self._needs[0].at_s < oldest_s:
+            self._needs.popleft()
+
+    def decide(self, most: int, now_s: float, always: int = 0) -> ScalingDecision:
+        """`most`: engines there are; `always`: engines that serve and cannot be stopped. What it wants from now on is remembered as `wanted`."""
+        if self.fixed is not None:
+            decision = decide_manual(most, self.wanted, self.fixed, now_s)
+        elif self.scaling is None:
+            decision = ScalingDecision(
+                now_s, self.wanted, DecisionReason.ENOUGH, "is not scaled: pools[].scaling is null"
+            )
+        else:
+            decision = decide(self.scaling, most, self.wanted, self._needs, self.changes, now_s, always)
+        if decision.wanted != self.wanted:
+            self.changes.append(ReplicaChange(now_s, self.wanted, decision.wanted))
+            self.wanted = decision.wanted
+        while self.changes and now_s - self.changes[0].at_s > 2 * MEMORY_S:
+            self.changes.popleft()
+        return decision
+
+    def adopt(self, serving: int, now_s: float) -> None:
+        """More engines serve than are wanted: somebody started them, or one that was broken is back.
+
+        They stay, as if they had been added for load, and go again when they are not needed. A count set by hand stays in force.
+        """
+        if self.fixed is None and self.scaling is not None and serving > self.wanted:
+            self.changes.append(ReplicaChange(now_s, self.wanted, serving))
+            self.wanted = serving
+
+    def _need(self, scaling: Scaling, load: PoolLoad) -> Demand:
+        settled = load.at_s - self._serving[1] >= TIMES_SETTLE_S
+        now = demand.compute_demand(load, scaling.target, scaling.tolerance, settled)
+        if load.in_flight is None or now.most is None:
+            return now
+        counts = [one.in_flight for one in self._loads if one.in_flight is not None]
+        mean = PoolLoad(load.at_s, load.serving, sum(counts) / len(counts), load.queue_s, load.p95_s, load.gpu)
+        return Demand(
+            now.at_s, now.least, demand.compute_demand(mean, scaling.target, scaling.tolerance, settled).most, now.why
+        )

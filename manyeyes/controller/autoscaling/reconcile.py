@@ -15,21 +15,17 @@ class LifecycleStage(Enum):
     """Where an engine is, as far as scaling goes."""
 
     SERVING = "serving"
-    """Gets new requests."""
     STARTING = "coming"
     """Started or woken, and not up yet."""
     DRAINING = "going"
     """Held back by scaling: finishes what it has, then it is stopped or put to sleep."""
     STOPPED = "off"
-    """Stopped or asleep."""
     UNAVAILABLE = "away"
     """Started and of no use: down, held back by a person, or still not up long after its start. Another one stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledEngine:
-    """One engine as scaling sees it."""
-
     name: str
     stage: LifecycleStage
     in_flight: int | None = 0
@@ -117,13 +113,10 @@ class ActuatorCall(Enum):
 
     STARTING = "starting"
     RESTING = "resting"
-    RESTARTING = "restarting"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What is known of one engine."""
-
     state: EngineState
     serves: bool
     """It is up, whether it is held back or not."""

@@ -22,8 +22,7 @@ from manyeyes.config.loader import ConfigError, load
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
 from manyeyes.config.scaling import Scaling
 from manyeyes.controller.autoscaling.demand import PoolLoad
-from manyeyes.controller.autoscaling.policy import ScalingDecision
-from manyeyes.controller.autoscaling.pool_autoscaler import PoolAutoscaler, with_default_target
+from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ScalingDecision, with_default_target
 
 KINDS = ("in_flight", "queue_s", "p95_s", "gpu")
 LONGEST_STEP_S = 60.0
@@ -36,8 +35,6 @@ class InvalidRecord(Exception):
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What one policy would have done."""
-
     decisions: tuple[ScalingDecision, ...]
     """Those that changed something."""
     engine_hours: float

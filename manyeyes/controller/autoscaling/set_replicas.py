@@ -55,15 +55,15 @@ def scale(settings: ControllerSettings, engines: str, pool: str, wait_s: float) 
 
 
 def _follow(client: httpx.Client, state: dict[str, Any], wanted: int, until_s: float) -> int:
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
     trouble = ""
     while True:
         if state["trouble"] and state["trouble"] != trouble:
             trouble = state["trouble"]
             print(f"  {trouble}", file=sys.stderr, flush=True)
         for engine in state["engines"]:
-            if told.get(engine["name"]) != engine["stage"]:
-                told[engine["name"]] = engine["stage"]
+            if printed.get(engine["name"]) != engine["stage"]:
+                printed[engine["name"]] = engine["stage"]
                 busy = (
                     f", {engine['in_flight']} in flight" if engine["stage"] == "going" and engine["in_flight"] else ""
                 )

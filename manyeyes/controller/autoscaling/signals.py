@@ -1,4 +1,4 @@
-"""What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter tells."""
+"""What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter reports."""
 
 import re
 import time
@@ -8,7 +8,7 @@ import httpx
 
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.health.vllm_metrics import EngineLoad as EngineLoad
+from manyeyes.controller.health.vllm_metrics import EngineLoad
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
@@ -29,7 +29,6 @@ async def fetch_gpu_utilization(client: httpx.AsyncClient, url: str) -> dict[str
 
 
 def parse_gpu_utilization(text: str) -> dict[str, float]:
-    """The exporter's text."""
     found: dict[str, float] = {}
     for sample in _SAMPLE.finditer(text):
         labels = dict(_LABEL.findall(sample["labels"]))
@@ -51,12 +50,12 @@ def average_utilization(use: dict[str, float], gpus: Iterable[str]) -> float | N
 
 
 STALE_S = 60.0
-"""A saturated engine tells its load late; after this long it says nothing any more."""
+"""A saturated engine reports its load late; after this long it reports nothing any more."""
 TIMES_OF_S = 60.0
 
 
 class PoolSignals:
-    """One pool's. Keeps the engines' totals of the look before."""
+    """One pool's. Keeps the engines' totals of the previous probe."""
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
@@ -71,22 +70,17 @@ class PoolSignals:
         gpus: dict[str, float],
     ) -> PoolLoad:
         """`serving` get new requests; `started` are these and those that drain."""
-        gpu = (
-            average_utilization(gpus, dict.fromkeys(gpu for member in serving for gpu in member.engine.gpus))
-            if gpus
-            else None
-        )
         return PoolLoad(
             at_s=now_s,
             serving=len(serving),
             in_flight=_in_flight(serving, started),
             queue_s=self._queue_s(started),
             p95_s=requests.p95_s_of_last(TIMES_OF_S, self.pool),
-            gpu=gpu,
+            gpu=average_utilization(gpus, {gpu for member in serving for gpu in member.engine.gpus}),
         )
 
     def _queue_s(self, members: Sequence[FleetMember]) -> float | None:
-        """Average wait of the requests that left the queues since the look before."""
+        """Average wait of the requests that left the queues since the previous probe."""
         waited_s = count = 0.0
         for member in members:
             if (load := _fresh(member)) is None:

@@ -81,9 +81,9 @@ class LoadRecorder:
         self.folder = folder
         self._failed = False
 
-    def add(self, looks: Iterable[tuple[str, PoolLoad]]) -> None:
+    def add(self, loads: Iterable[tuple[str, PoolLoad]]) -> None:
         """(pool, what was seen of it) of one moment."""
-        lines = [json.dumps({"pool": pool, **asdict(load)}, separators=(",", ":")) + "\n" for pool, load in looks]
+        lines = [json.dumps({"pool": pool, **asdict(load)}, separators=(",", ":")) + "\n" for pool, load in loads]
         if not lines:
             return
         path = self.folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"

@@ -6,16 +6,97 @@ on with the model and the flags it was started with until `make up` or `make res
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import yaml
 
+from manyeyes.config import documents
+from manyeyes.config.documents import DocumentError
 from manyeyes.config.engines import Engine
 from manyeyes.config.gateway import Network
 from manyeyes.config.placement import PlacedCluster, with_engines
-from manyeyes.controller.config_sync.compose_state import ComposeState
-from manyeyes.engine.vllm_flags import served_names
+from manyeyes.config.pools import AUTO, Flavour
+from manyeyes.engine.vllm_flags import TINY_DIR, served_names_slice
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import compose_settings
+
+STARTED = "started.yaml"
+"""Beside the rendered files: as engines.yaml, with each engine as its container was really started."""
+
+
+@dataclass(frozen=True)
+class ComposeState:
+    """Services of engines by the engine's name, as rendered, and the values of compose.env."""
+
+    services: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, str]
+
+    def pool_of(self, engine: str) -> str:
+        return str(self.services[engine]["labels"]["manyeyes.pool"])
+
+    def flavour_of(self, engine: str) -> Flavour:
+        flavour: Flavour = self.services[engine]["labels"]["manyeyes.flavour"]
+        return flavour
+
+    def names_of(self, engine: str) -> frozenset[str]:
+        """Every `model` that the engine accepts."""
+        return frozenset(self._names(engine))
+
+    def model_of(self, engine: str) -> str | None:
+        """The model that it has loaded, as a pool's `model`; None where its command does not tell."""
+        command = [str(word) for word in self.services[engine]["command"]]
+        if command and not command[0].startswith("-"):
+            return {TINY_DIR: "tiny"}.get(command[0], self._mounted(engine).get(command[0], command[0]))
+        # An emulated engine has the model's id among its names only, after its pool's (manyeyes/config/pools.py).
+        return next((name for name in self._names(engine)[1:2] if name != AUTO), None)
+
+    def _names(self, engine: str) -> list[str]:
+        command = list(self.services[engine]["command"])
+        return command[served_names_slice(command)]
+
+    def _mounted(self, engine: str) -> dict[str, str]:
+        """Folders of this host by where they are in the container."""
+        return {str(one["target"]): str(one["source"]) for one in self.services[engine].get("volumes", ())}
+
+
+class UnknownComposeState(ValueError):
+    """The files do not say what runs; the message says why."""
+
+
+def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> ComposeState | None:
+    """None where nothing was rendered: the controller runs without Compose. Raises UnknownComposeState and nothing else."""
+    if engines_yaml is None:
+        return None
+    try:
+        document = documents.parse(engines_yaml)
+    except DocumentError as error:
+        raise UnknownComposeState(str(error)) from error
+    found = document.get("services") if isinstance(document, dict) else document
+    if not isinstance(document, dict | None) or not isinstance(found, dict | None):
+        raise UnknownComposeState("it wants a mapping of services")
+    services = {}
+    for name, service in (found or {}).items():
+        if not isinstance(service, dict):
+            raise UnknownComposeState(f"services.{str(name)[:60]} wants a mapping")
+        labels = service.get("labels", {})
+        if not isinstance(labels, dict):
+            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants a mapping")
+        if "manyeyes.engine" not in labels:
+            continue
+        command = service.get("command")
+        flavour = labels.get("manyeyes.flavour")
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            raise UnknownComposeState(f"services.{str(name)[:60]}.command wants a list of words")
+        if not isinstance(name, str) or "manyeyes.pool" not in labels or flavour not in get_args(Flavour):
+            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants manyeyes.pool and manyeyes.flavour")
+        services[name] = service
+    return ComposeState(services, parse_environment(compose_env or ""))
+
+
+def parse_environment(text: str) -> dict[str, str]:
+    """KEY=value lines."""
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+
 
 SETTINGS = {
     "CONTROLLER_IP": "network",
@@ -44,8 +125,6 @@ class ApplyPlan:
     """What a written configuration comes to at once."""
 
     cluster: PlacedCluster
-    renamed: frozenset[str]
-    """Pools with an engine that does not know all the names clients may use."""
     needs: tuple[str, ...]
     """One sentence each for what needs a person."""
     accepted: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -56,7 +135,7 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
     """`written` is laid out; `network` is the one the controller was started in. Without `running` all of it is at once in force."""
     cluster = written.model_copy(update={"network": network})
     if running is None:
-        return ApplyPlan(cluster, frozenset(), _network_need(written, network))
+        return ApplyPlan(cluster, _network_need(written, network))
     engines = tuple(_as_it_runs(engine, written, running) for engine in written.engines)
     kept = (*engines, *_still_needed(written, running))
     cluster = with_engines(cluster, kept)
@@ -66,7 +145,7 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
         *_engines_need(written, kept, running),
     )
     accepted = {one.name: running.names_of(one.name) for one in cluster.engines if one.name in running.services}
-    return ApplyPlan(cluster, _renamed(cluster, running), tuple(dict.fromkeys(needs)), accepted)
+    return ApplyPlan(cluster, tuple(dict.fromkeys(needs)), accepted)
 
 
 def _as_it_runs(engine: Engine, written: PlacedCluster, running: ComposeState) -> Engine:
@@ -116,15 +195,6 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
                 )
             )
     return kept
-
-
-def _renamed(cluster: PlacedCluster, running: ComposeState) -> frozenset[str]:
-    return frozenset(
-        engine.pool
-        for engine in cluster.engines
-        if engine.name in running.services
-        and not set(served_names(cluster, cluster.pool_of(engine))) <= running.names_of(engine.name)
-    )
 
 
 def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:

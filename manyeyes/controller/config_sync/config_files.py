@@ -11,7 +11,7 @@ from manyeyes.config.credentials import ApiKeys, KeysError, parse_keys
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, PlacementError, place_engines
-from manyeyes.controller.config_sync.compose_state import STARTED
+from manyeyes.controller.config_sync.apply_plan import STARTED
 
 log = structlog.get_logger()
 
@@ -29,8 +29,6 @@ Text = str | UnreadableFile | None
 
 @dataclass(frozen=True)
 class ConfigTexts:
-    """What stands in the files."""
-
     cluster: Text
     keys: Text
     inventory: Text
@@ -50,8 +48,6 @@ class ConfigTexts:
 
 @dataclass(frozen=True)
 class ValidConfiguration:
-    """A configuration that can be used."""
-
     cluster: PlacedCluster
     """As written, laid out on this host."""
     keys: ApiKeys

@@ -19,9 +19,9 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.gateway import Network
 from manyeyes.config.loader import ConfigError, parse
-from manyeyes.controller.config_sync import compose_state, config_files
-from manyeyes.controller.config_sync.apply_plan import ApplyPlan, plan_apply
-from manyeyes.controller.config_sync.compose_state import STARTED, ComposeState
+from manyeyes.controller import metrics
+from manyeyes.controller.config_sync import apply_plan, config_files
+from manyeyes.controller.config_sync.apply_plan import STARTED, ApplyPlan, ComposeState, plan_apply
 from manyeyes.controller.config_sync.config_files import (
     ConfigTexts,
     InvalidConfiguration,
@@ -32,7 +32,6 @@ from manyeyes.controller.config_sync.config_files import (
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
 from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 DOCUMENT = "configuration"
@@ -164,11 +163,11 @@ class ConfigWatcher:
         try:
             for text in (started, environment):
                 if isinstance(text, UnreadableFile):
-                    raise compose_state.UnknownComposeState(text.why)
+                    raise apply_plan.UnknownComposeState(text.why)
             assert not isinstance(started, UnreadableFile)
             assert not isinstance(environment, UnreadableFile)
-            self._running, self._not_known = compose_state.parse_compose_state(started, environment), ""
-        except compose_state.UnknownComposeState as error:
+            self._running, self._not_known = apply_plan.parse_compose_state(started, environment), ""
+        except apply_plan.UnknownComposeState as error:
             if self._running is None:
                 self._running = self._stored_compose_state()
             if str(error) != self._not_known:
@@ -181,9 +180,9 @@ class ConfigWatcher:
     def _stored_compose_state(self) -> ComposeState | None:
         document = self._stored_document()
         started, environment = document.get("started"), document.get("environment")
-        with contextlib.suppress(compose_state.UnknownComposeState):
+        with contextlib.suppress(apply_plan.UnknownComposeState):
             if isinstance(started, str):
-                return compose_state.parse_compose_state(started, environment if isinstance(environment, str) else None)
+                return apply_plan.parse_compose_state(started, environment if isinstance(environment, str) else None)
         return None
 
     def _reject(self, error: InvalidConfiguration) -> None:

@@ -104,11 +104,11 @@ class EffectiveConfig:
         self._take(written, self.registered, self.found)
 
     def apply_registrations(self, registered: Registrations) -> None:
-        """Another set of registrations. Raises ChangeRejected, and nothing changes, when it breaks a rule."""
+        """The same for another set of registrations."""
         self._take(self.written, registered, self.found)
 
     def apply_discovered(self, found: DiscoveredEngines) -> None:
-        """Other engines were found running. Raises ChangeRejected, and nothing changes, when that breaks a rule."""
+        """The same for other engines that were found running."""
         self._take(self.written, self.registered, found)
 
     def _take(self, written: PlacedCluster, registered: Registrations, found: DiscoveredEngines) -> None:

@@ -60,7 +60,7 @@ class ProbeConnection(asyncio.Protocol):
         return self._transport is not None and not self._closing
 
     def ask(self, path: str, most_bytes: int, body: bytes | None = None) -> asyncio.Future[ProbeReply]:
-        """GET, or POST of JSON. The future raises Odd or Cut."""
+        """GET, or POST of JSON. The future raises ProtocolError or ConnectionClosed."""
         assert self._transport is not None
         assert self._answer is None or self._answer.done()
         self._answer = asyncio.get_running_loop().create_future()

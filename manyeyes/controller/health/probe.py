@@ -1,4 +1,4 @@
-"""Looks at one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
+"""Probes one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
 
 import asyncio
 import base64
@@ -34,31 +34,24 @@ ADDRESS_FOR_S = 30.0
 log = structlog.get_logger()
 
 
-class NoResolver(Exception):
-    """Nobody could be asked for the address, so nothing is known of the engine."""
-
-
 async def address_of(engine: Engine) -> str | None:
-    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises NoResolver."""
+    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises ResolverUnavailable."""
     try:
         return str((await fields.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
     except fields.ResolverUnavailable:
-        raise NoResolver from None
+        raise
     except fields.LookupFailed:
         return None
 
 
 @dataclass(slots=True)
-class Seen:
-    """What one look found."""
-
-    look: ProbeResult
+class ProbeReport:
+    result: ProbeResult
     why: str
-    """What is odd."""
     waited_s: float
     """How long /health took, or is not answered so far."""
     load: EngineLoad | None
-    """None where it was not read in this look."""
+    """None where it was not read in this probe."""
     progressed: bool | None
     asleep: bool | None
 
@@ -81,11 +74,11 @@ class Probe:
         """For the counters, by path."""
         self._counters_odd = ""
         self._taken: EngineLoad | None = None
-        """The last one that a look brought."""
+        """The last one that a probe brought."""
         self._asleep: bool | None = None
 
-    async def look(self, rules: Controller, wait_s: float, with_counters: bool) -> Seen:
-        """One look, in about `wait_s` seconds. With counters also /load and /metrics."""
+    async def run(self, rules: Controller, wait_s: float, with_counters: bool) -> ProbeReport:
+        """One probe, in about `wait_s` seconds. With counters also /load and /metrics."""
         if self._asked is None:
             gone = await self._ask_health(rules)
             if gone is not None:
@@ -100,25 +93,23 @@ class Probe:
         await asyncio.wait(waiting, timeout=wait_s)
         before, found = self._taken, self._taken_counters()
         self._taken = found or before
-        look, why = self._health_seen(rules)
+        result, why = self._health_result(rules)
         waited_s = time.monotonic() - self._asked_at_s
         progressed = None if found is None or before is None else found.progressed_since(before)
         asleep = self._asleep if found is not None else None
-        if look in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
-            look, why = ProbeResult.ODD, self._counters_odd
-        if look in (ProbeResult.GONE, ProbeResult.DEAD):
+        if result in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
+            result, why = ProbeResult.ODD, self._counters_odd
+        if result in (ProbeResult.GONE, ProbeResult.DEAD):
             self._drop_counters()
-        return Seen(look, why, waited_s, found, progressed, asleep)
+        return ProbeReport(result, why, waited_s, found, progressed, asleep)
 
     async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
-        """One token about one picture, on a connection of its own. What came of it, and in words what went wrong."""
+        """One token about one picture. What came of it, and in words what went wrong."""
         if self.address is None:
             return CanaryResult.FAILED, "its name does not resolve"
-        connection: ProbeConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                connection = await ProbeConnection.open(self.address, self.engine.port, timeout_s, lambda: None)
-                reply = await connection.ask("/v1/chat/completions", MOST_ANSWER_BYTES, _question(name, pictures))
+            body = _question(name, pictures)
+            return _canary(await self._ask_once("/v1/chat/completions", timeout_s, MOST_ANSWER_BYTES, body))
         except TimeoutError:
             return CanaryResult.SILENT, f"no answer within {timeout_s:g} s"
         except ProtocolError as error:
@@ -127,42 +118,40 @@ class Probe:
             return CanaryResult.FAILED, "the connection was cut"
         except OSError as error:
             return CanaryResult.FAILED, str(error)
-        finally:
-            if connection is not None:
-                connection.close()
-        return _canary(reply)
 
     async def names(self, timeout_s: float) -> frozenset[str]:
         """Every `model` that it accepts, as it lists them; empty where it does not say."""
-        connection: ProbeConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
-                reply = await connection.ask("/v1/models", MOST_HEALTH_BYTES)
+            return _names(await self._ask_once("/v1/models", timeout_s, MOST_HEALTH_BYTES))
         except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
-        finally:
-            if connection is not None:
+
+    async def _ask_once(self, path: str, timeout_s: float, most_bytes: int, body: bytes | None = None) -> ProbeReply:
+        """On a connection of its own. Raises OSError, TimeoutError, ProtocolError, ConnectionClosed."""
+        async with asyncio.timeout(timeout_s):
+            connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
+            try:
+                return await connection.ask(path, most_bytes, body)
+            finally:
                 connection.close()
-        return _names(reply)
 
     def close(self) -> None:
         """Gives up whatever is under way."""
         self._drop_health()
         self._drop_counters()
 
-    async def _ask_health(self, rules: Controller) -> Seen | None:
+    async def _ask_health(self, rules: Controller) -> ProbeReport | None:
         """Asks /health; what was seen where it could not be asked."""
         self._asked_at_s = time.monotonic()
         if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
             try:
                 address = await address_of(self.engine)
-            except NoResolver:
+            except fields.ResolverUnavailable:
                 address = self.address  # the last one is still the best guess
                 if address is None:
-                    return self._seen(ProbeResult.SILENT)
+                    return self._report(ProbeResult.SILENT)
             if address is None:
-                return self._seen(ProbeResult.GONE)
+                return self._report(ProbeResult.GONE)
             if address != self.address and self._health is not None:
                 self._health.close()
             self.address, self._address_at_s = address, self._asked_at_s
@@ -172,18 +161,18 @@ class Probe:
                     self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
                 )
             except TimeoutError:
-                return self._seen(ProbeResult.SILENT)
+                return self._report(ProbeResult.SILENT)
             except OSError:
-                return self._seen(ProbeResult.GONE)
+                return self._report(ProbeResult.GONE)
         if not self._health.is_open:  # closed as soon as it was made
-            return self._seen(ProbeResult.ODD, "it closes connections unasked")
+            return self._report(ProbeResult.ODD, "it closes connections unasked")
         self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
         return None
 
-    def _seen(self, look: ProbeResult, why: str = "") -> Seen:
-        return Seen(look, why, time.monotonic() - self._asked_at_s, None, None, None)
+    def _report(self, result: ProbeResult, why: str = "") -> ProbeReport:
+        return ProbeReport(result, why, time.monotonic() - self._asked_at_s, None, None, None)
 
-    def _health_seen(self, rules: Controller) -> tuple[ProbeResult, str]:
+    def _health_result(self, rules: Controller) -> tuple[ProbeResult, str]:
         asked, connection = self._asked, self._health
         assert asked is not None
         assert connection is not None
@@ -210,7 +199,7 @@ class Probe:
     async def _read_counters(self, rules: Controller) -> EngineLoad | None:
         """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
 
-        Raises Odd.
+        Raises ProtocolError.
         """
         try:
             async with asyncio.timeout(rules.probe_timeout_s):
@@ -233,7 +222,7 @@ class Probe:
         return self.loads.take(time.monotonic(), counters, _server_load(said))
 
     async def _connection(self, path: str, rules: Controller) -> ProbeConnection:
-        """The one for this path. Raises OSError, TimeoutError, Cut."""
+        """The one for this path. Raises OSError, TimeoutError, ConnectionClosed."""
         found = self._connections.get(path)
         if found is None or not found.is_open:
             address = self.address or ""

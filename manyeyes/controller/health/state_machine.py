@@ -30,17 +30,17 @@ LONGEST_PENALTY_S = 300.0
 def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """The engine after one observation."""
     after = _count(engine, seen)
-    if seen.look in (ProbeResult.GONE, ProbeResult.DEAD):
+    if seen.result in (ProbeResult.GONE, ProbeResult.DEAD):
         return _leave(after, seen, rules)
     if seen.asleep and after.state is not EngineState.SLEEPING:
         return Transition(_enter(after, EngineState.SLEEPING), "sleeps: it gets nothing until it is woken")
     if after.state is EngineState.SLEEPING:
-        if seen.look is ProbeResult.HEALTHY and seen.asleep is False:
+        if seen.result is ProbeResult.HEALTHY and seen.asleep is False:
             return _admit(after, seen, rules, "is awake again")
         return Transition(after)
     if after.serves:
         return _check_serving(after, seen, rules)
-    if seen.look is ProbeResult.HEALTHY:
+    if seen.result is ProbeResult.HEALTHY:
         return _consider_admission(after, seen, rules)
     if after.state is EngineState.UNKNOWN and after.bad >= rules.fall:
         return Transition(_enter(after, EngineState.STARTING), f"is not up yet: {_words(seen)}")
@@ -48,7 +48,7 @@ def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Trans
 
 
 def finish_warm_up(engine: EngineHealth, at_s: float, error: str = "") -> Transition:
-    """The engine after its warm-up picture; a failed one is tried again after the next good look."""
+    """The engine after its warm-up picture; a failed one is tried again after the next good probe."""
     if engine.state is not EngineState.WARMING:
         return Transition(engine)
     if error:
@@ -57,13 +57,13 @@ def finish_warm_up(engine: EngineHealth, at_s: float, error: str = "") -> Transi
 
 
 def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> bool:
-    """Whether a picture should tell more than /health does. Never for an engine that is only slow: it has enough to do."""
-    if seen.look not in (ProbeResult.HEALTHY, ProbeResult.ODD):
+    """Whether a picture should say more than /health does. Never for an engine that is only slow: it has enough to do."""
+    if seen.result not in (ProbeResult.HEALTHY, ProbeResult.ODD):
         return False
     proof_s = seen.at_s - engine.proved_at_s if engine.proved_at_s is not None else float("inf")
     if engine.state is EngineState.SUSPECT:
-        return engine.doubt is not SuspectReason.SILENT and (
-            engine.doubt is not SuspectReason.ODD or proof_s >= rules.hung_after_s
+        return engine.suspect_reason is not SuspectReason.SILENT and (
+            engine.suspect_reason is not SuspectReason.ODD or proof_s >= rules.hung_after_s
         )
     is_due = 0 < rules.canary_interval_s <= proof_s
     return engine.state is EngineState.UP and seen.idle and is_due
@@ -97,7 +97,7 @@ def expect(engine: EngineHealth) -> Transition:
 
 
 def restore(state: EngineState, at_s: float) -> EngineHealth:
-    """An engine as the controller knew it before it was started again; the first look corrects it."""
+    """An engine as the controller knew it before it was started again; the first probe corrects it."""
     if state in SERVES:
         return replace(_up(EngineHealth(), at_s), settled=True)
     kept = state if state in (EngineState.DOWN, EngineState.SLEEPING) else EngineState.STARTING
@@ -107,33 +107,33 @@ def restore(state: EngineState, at_s: float) -> EngineHealth:
 def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
     """The engines of one pool that get new requests, by name. None while nothing is known (nginx then keeps its own).
 
-    A pool is never emptied on doubt: when no engine serves, those that are merely silent stay in.
+    A pool is never emptied by timeouts alone: when no engine serves, those that are merely silent stay in.
     """
     wanted = {name: engine for name, engine in pool.items() if not engine.held}
     if not all(engine.settled for engine in wanted.values()):
         return None
     serving = [name for name, engine in wanted.items() if engine.serves]
-    return serving or [name for name, engine in wanted.items() if engine.state is EngineState.DOWN and engine.on_doubt]
+    return serving or [name for name, engine in wanted.items() if engine.state is EngineState.DOWN and engine.timed_out]
 
 
 def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
     """The same state, with what this observation says of life and work."""
-    healthy = seen.look is ProbeResult.HEALTHY and not seen.why
+    healthy = seen.result is ProbeResult.HEALTHY and not seen.why
     at_s = seen.at_s
     success_s = seen.succeeded_at_s
-    alive = at_s if seen.look in (ProbeResult.HEALTHY, ProbeResult.ODD) or seen.progressed else engine.alive_at_s
+    alive = at_s if seen.result in (ProbeResult.HEALTHY, ProbeResult.ODD) or seen.progressed else engine.alive_at_s
     if seen.progressed or (seen.progressed is False and not seen.busy) or seen.canary is CanaryResult.PASSED:
         moved: float | None = at_s
     else:
         moved = engine.moved_at_s
     proved = at_s if seen.canary is CanaryResult.PASSED else engine.proved_at_s
     failed = engine.canaries_failed + (seen.canary in (CanaryResult.FAILED, CanaryResult.SILENT))
-    answered = seen.look is ProbeResult.HEALTHY
+    answered = seen.result is ProbeResult.HEALTHY
     return _with(
         engine,
         good=engine.good + 1 if healthy else 0,
         bad=0 if healthy else engine.bad + 1,
-        last=seen.look,
+        last=seen.result,
         alive_at_s=_later(alive, success_s),
         moved_at_s=_later(moved, success_s),
         proved_at_s=_later(proved, success_s),
@@ -144,7 +144,7 @@ def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
 
 
 def _with(engine: EngineHealth, **changes: object) -> EngineHealth:
-    """dataclasses.replace() for the one place that every look passes: a fifth of its cost."""
+    """dataclasses.replace() for the one place that every probe passes: a fifth of its cost."""
     after = object.__new__(EngineHealth)
     after.__dict__.update(engine.__dict__, **changes)
     return after
@@ -159,22 +159,25 @@ def _leave(engine: EngineHealth, seen: Observation, rules: Controller) -> Transi
     if engine.serves or engine.state is EngineState.SLEEPING:
         # What somebody takes out and stops on purpose is no fault.
         what = "went away while it was held back" if engine.held else "is down"
-        return Transition(_down(engine, seen, rules, on_doubt=False), f"{what}: {_words(seen)}")
-    return Transition(replace(engine, on_doubt=False))
+        return Transition(_down(engine, seen, rules, timed_out=False), f"{what}: {_words(seen)}")
+    return Transition(replace(engine, timed_out=False))
 
 
 def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """An engine in rotation: does it stay, and is it beyond suspicion?"""
-    if seen.look is ProbeResult.SILENT:
+    if seen.result is ProbeResult.SILENT:
         patience_s = max(rules.hung_after_s * seen.patience, min(2 * engine.slow_s, LONGEST_TIMEOUT_S))
         quiet_s = seen.at_s - (engine.alive_at_s if engine.alive_at_s is not None else seen.at_s)
         if quiet_s >= patience_s:
             why = f"no answer to /health and no progress for {quiet_s:.0f} s"
-            return Transition(_down(engine, seen, rules, on_doubt=True), f"is down: {why}")
-    # A picture that is answered late or not at all decides where there was doubt; two in a row do where there was none.
-    if engine.canaries_failed >= (1 if engine.doubt is SuspectReason.STALLED else 2) and seen.canary is not None:
-        on_doubt = seen.canary is CanaryResult.SILENT
-        return Transition(_down(engine, seen, rules, on_doubt), f"is down: {_canary_words(seen)}")
+            return Transition(_down(engine, seen, rules, timed_out=True), f"is down: {why}")
+    # A picture that is answered late or not at all decides for an engine that is suspect; two in a row do for any other.
+    if (
+        engine.canaries_failed >= (1 if engine.suspect_reason is SuspectReason.STALLED else 2)
+        and seen.canary is not None
+    ):
+        timed_out = seen.canary is CanaryResult.SILENT
+        return Transition(_down(engine, seen, rules, timed_out), f"is down: {_canary_words(seen)}")
     found, why = _find_suspicion(engine, seen, rules)
     if found is None:
         if engine.state is EngineState.UP:
@@ -183,11 +186,13 @@ def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -
             replace(_up(engine, None), proved_at_s=engine.proved_at_s), "is up again: it works as it should"
         )
     if engine.state is EngineState.UP:
-        return Transition(replace(engine, state=EngineState.SUSPECT, doubt=found, settled=True), f"is suspect: {why}")
-    # The first doubt stays the one told, unless there is a graver one.
-    graver = found is SuspectReason.STALLED and engine.doubt in (SuspectReason.SILENT, SuspectReason.ODD)
-    milder = engine.doubt is SuspectReason.SILENT and found is not SuspectReason.SILENT
-    return Transition(replace(engine, doubt=found) if graver or milder else engine)
+        return Transition(
+            replace(engine, state=EngineState.SUSPECT, suspect_reason=found, settled=True), f"is suspect: {why}"
+        )
+    # The first reason stays the one shown, unless there is a graver one.
+    graver = found is SuspectReason.STALLED and engine.suspect_reason in (SuspectReason.SILENT, SuspectReason.ODD)
+    milder = engine.suspect_reason is SuspectReason.SILENT and found is not SuspectReason.SILENT
+    return Transition(replace(engine, suspect_reason=found) if graver or milder else engine)
 
 
 def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) -> tuple[SuspectReason | None, str]:
@@ -198,21 +203,21 @@ def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) 
         return SuspectReason.CANARY, _canary_words(seen)
     if seen.progressed is False and seen.busy and not passed and moved_s >= rules.stalled_after_s * seen.patience:
         return SuspectReason.STALLED, f"it answers /health, but its work stands still since {moved_s:.0f} s"
-    if seen.progressed is None and engine.doubt is SuspectReason.STALLED and not passed:
+    if seen.progressed is None and engine.suspect_reason is SuspectReason.STALLED and not passed:
         return SuspectReason.STALLED, "nothing new is known of its work"
     if seen.failures >= rules.fall and not passed:
         return SuspectReason.FAILING, f"{seen.failures} requests in a row failed on it"
-    if seen.look is ProbeResult.SILENT and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
+    if seen.result is ProbeResult.SILENT and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
         return SuspectReason.SILENT, f"/health is not answered since {seen.waited_s:.0f} s; it works on, or lately did"
     if seen.why and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
         return SuspectReason.ODD, seen.why
     if engine.state is EngineState.SUSPECT and engine.good < rules.rise and not passed:
-        return engine.doubt, ""
+        return engine.suspect_reason, ""
     return None, ""
 
 
 def _consider_admission(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
-    """A healthy look at an engine that is not in rotation."""
+    """A healthy probe of an engine that is not in rotation."""
     if engine.state not in STATES_BEFORE_UP or engine.good < rules.rise:
         return Transition(engine)
     downs = _recent(engine.downs, seen.at_s, rules)
@@ -229,25 +234,25 @@ def _consider_admission(engine: EngineHealth, seen: Observation, rules: Controll
 def _admit(engine: EngineHealth, seen: Observation, rules: Controller, why: str) -> Transition:
     if not rules.warm_up:
         return Transition(_up(engine, seen.at_s), f"is up: it {why}" if why.startswith("answers") else f"is up: {why}")
-    warming = replace(engine, state=EngineState.WARMING, doubt=None, on_doubt=False, canaries_failed=0)
+    warming = replace(engine, state=EngineState.WARMING, suspect_reason=None, timed_out=False, canaries_failed=0)
     return Transition(warming, f"{why} and gets its warm-up picture")
 
 
 def _up(engine: EngineHealth, at_s: float | None) -> EngineHealth:
-    """In rotation, without a doubt. `at_s`: it has just proved itself; None: go by what was seen."""
+    """In rotation, not suspect. `at_s`: it has just proved itself; None: go by what was seen."""
     fresh = replace(_enter(engine, EngineState.UP), bad=0)
     return replace(fresh, alive_at_s=at_s, moved_at_s=at_s, proved_at_s=at_s) if at_s is not None else fresh
 
 
-def _down(engine: EngineHealth, seen: Observation, rules: Controller, on_doubt: bool) -> EngineHealth:
+def _down(engine: EngineHealth, seen: Observation, rules: Controller, timed_out: bool) -> EngineHealth:
     recent = _recent(engine.downs, seen.at_s, rules)
     # What somebody takes out and stops on purpose is no flap.
     downs = recent if engine.held or engine.state is EngineState.SLEEPING else (*recent, seen.at_s)
-    return replace(_enter(engine, EngineState.DOWN), on_doubt=on_doubt, downs=downs, good=0, good_since_s=None)
+    return replace(_enter(engine, EngineState.DOWN), timed_out=timed_out, downs=downs, good=0, good_since_s=None)
 
 
 def _enter(engine: EngineHealth, state: EngineState) -> EngineHealth:
-    return replace(engine, state=state, settled=True, doubt=None, on_doubt=False, canaries_failed=0)
+    return replace(engine, state=state, settled=True, suspect_reason=None, timed_out=False, canaries_failed=0)
 
 
 def _recent(downs: tuple[float, ...], at_s: float, rules: Controller) -> tuple[float, ...]:
@@ -267,7 +272,7 @@ def _words(seen: Observation) -> str:
         ProbeResult.SILENT: "/health was not answered in time",
         ProbeResult.HEALTHY: "it is healthy",
         ProbeResult.ODD: seen.why or "it does not answer as an engine does",
-    }[seen.look]
+    }[seen.result]
 
 
 def _canary_words(seen: Observation) -> str:

@@ -1,4 +1,4 @@
-"""What is known of one engine's health: its states, and what probes observe."""
+"""What is known of one engine's health: its states, and what probes and users' requests say of it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,21 +8,20 @@ class EngineState(Enum):
     """An engine's place in its life. `up` and `suspect` get new requests."""
 
     UNKNOWN = "unknown"
-    """Not looked at since this controller started."""
+    """Not probed since this controller started."""
     STARTING = "starting"
     """Never answered yet: loading its model, or not started at all."""
     WARMING = "warming"
     """Answers /health; one picture is under way, because the first one is several times slower."""
     UP = "up"
-    """Gets new requests."""
     SUSPECT = "suspect"
-    """Gets new requests, and something is odd: it is looked at more closely."""
+    """Gets new requests, and something is odd: it is probed more closely."""
     DRAINING = "draining"
     """Up, and held back on somebody's word: it finishes what it has and gets nothing new."""
     DOWN = "down"
     """Was up and cannot serve."""
     SLEEPING = "sleeping"
-    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also told of one that scaling stopped."""
+    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also shown for one that scaling stopped."""
     REMOTE = "remote"
     """Runs elsewhere, and nobody here looks after it."""
 
@@ -35,11 +34,10 @@ class ProbeResult(Enum):
     """What one probe of /health saw."""
 
     HEALTHY = "healthy"
-    """Status 200."""
     GONE = "gone"
-    """No such host, or nothing listens there: the process is not running. Beyond doubt."""
+    """No such host, or nothing listens there: the process is not running. Certain."""
     DEAD = "dead"
-    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Beyond doubt."""
+    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Certain."""
     SILENT = "silent"
     """No answer yet. It may be hung, or only busy."""
     ODD = "odd"
@@ -58,9 +56,24 @@ class CanaryResult(Enum):
     """No answer in time."""
 
 
-class SuspectReason(Enum):
-    """Why an engine is suspect."""
+class AttemptOutcome(Enum):
+    OK = "ok"
+    """It answered, if only that the client was wrong (4xx)."""
+    REFUSED = "refused"
+    """No connection: nothing listens there, or it did not connect in time. The engine never saw the request."""
+    LOST = "lost"
+    """The connection was cut after the request was sent and before an answer began."""
+    BUSY = "busy"
+    """It answered that it is full (503, from other servers 429)."""
+    ERROR = "error"
+    """It answered with any other 5xx."""
+    TIMEOUT = "timeout"
+    """It took the request and did not begin to answer in time."""
+    LEFT = "left"
+    """The client went away before it answered."""
 
+
+class SuspectReason(Enum):
     SILENT = "silent"
     STALLED = "stalled"
     ODD = "odd"
@@ -73,15 +86,14 @@ class Observation:
     """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
 
     at_s: float
-    look: ProbeResult
+    result: ProbeResult
     why: str = ""
     """What is odd, in words."""
     waited_s: float = 0.0
     """How long /health took, or has not been answered so far."""
     progressed: bool | None = None
-    """Its counters of tokens and steps moved since the look before; None where they were not read."""
+    """Its counters of tokens and steps moved since the previous probe; None where they were not read."""
     busy: bool = False
-    """Requests run or wait in it."""
     idle: bool = True
     """Nothing is inside it, in preparation neither."""
     succeeded_at_s: float | None = None
@@ -103,9 +115,9 @@ class EngineHealth:
 
     state: EngineState = EngineState.UNKNOWN
     good: int = 0
-    """Healthy looks in a row."""
+    """Healthy probes in a row."""
     bad: int = 0
-    """Other looks in a row."""
+    """Other probes in a row."""
     last: ProbeResult | None = None
     settled: bool = False
     """It is known whether it gets requests: seen since this controller started, remembered from before, or added later."""
@@ -115,9 +127,8 @@ class EngineHealth:
     """That word."""
     at_rest: bool = False
     """Scaling stopped it or put it to sleep: nothing is wrong with it."""
-    doubt: SuspectReason | None = None
-    """Why it is suspect."""
-    on_doubt: bool = False
+    suspect_reason: SuspectReason | None = None
+    timed_out: bool = False
     """It is down because it was silent, which proves nothing."""
     alive_at_s: float | None = None
     """Last sign of life: an answer of /health, progress, or a success."""
@@ -134,7 +145,7 @@ class EngineHealth:
 
     @property
     def shown(self) -> EngineState:
-        """The state that people are told."""
+        """The state that people see."""
         if self.at_rest and not self.serves:
             return EngineState.SLEEPING
         return EngineState.DRAINING if self.held and self.serves else self.state

@@ -1,6 +1,6 @@
 """How much work one engine has, as it says itself. Pure: bytes and values in, values out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SETTLED_S = 60.0
 """What /load counts while an engine has rested for so long is not there."""
@@ -8,7 +8,7 @@ SETTLED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """One look at an engine's own counters. Totals count since its process started and begin anew with it."""
+    """An engine's own counters at one probe. Totals count since its process started and begin anew with it."""
 
     at_s: float
     """When, on the monotonic clock."""
@@ -33,7 +33,7 @@ class EngineLoad:
     queue_requests_total: float = 0.0
     """How many requests those were (vllm:request_queue_time_seconds_count)."""
     tokens_per_s: float | None = None
-    """Tokens answered per second since the look before; None at the first one."""
+    """Tokens answered per second since the previous probe; None at the first one."""
 
     @property
     def hidden_queue(self) -> int:
@@ -66,7 +66,7 @@ STARTS = {key: b"\n" + name + b"{" for key, name in NAMES.items()}
 MOST = 1e15
 MOST_REQUESTS = 1_000_000
 NEAR_BYTES = 4096
-"""Between two looks a line moves by as many digits as the numbers before it have grown."""
+"""Between two probes a line moves by as many digits as the numbers before it have grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Counters:
     values: dict[str, float]
     asleep: bool
     places: dict[str, int]
-    """Where each name was found, which makes the next look at the same engine ten times cheaper."""
+    """Where each name was found, which makes the next probe of the same engine ten times cheaper."""
 
 
 def read(text: bytes, places: dict[str, int]) -> Counters | None:
@@ -118,7 +118,7 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
 
 
 class Loads:
-    """From one look at an engine to the next: what changed, and what /load counts wrongly.
+    """From one probe of an engine to the next: what changed, and what /load counts wrongly.
 
     vLLM's /load drifts: a client that leaves at the wrong instant is taken off twice (vllm-project/vllm#49526), and a process
     without --enable-server-load-tracking always says 0. So it never counts for less than what runs and waits, and what it
@@ -155,7 +155,7 @@ class Loads:
         if server_load is not None:
             rests = running + waiting == 0 and before is not None and not load.progressed_since(before)
             counted = self._counted(at_s, server_load, rests)
-            load = _with_in_flight(load, max(counted, running + waiting))
+            load = replace(load, in_flight=max(counted, running + waiting))
         self.last = load
         return load
 
@@ -169,11 +169,6 @@ class Loads:
         if server_load < min(0, self._zero):
             self._zero = server_load
         return server_load - self._zero
-
-
-def _with_in_flight(load: EngineLoad, in_flight: int) -> EngineLoad:
-    values = {name: getattr(load, name) for name in EngineLoad.__slots__}
-    return EngineLoad(**values | {"in_flight": in_flight})
 
 
 def _rate(before: EngineLoad | None, at_s: float, tokens: float) -> float | None:

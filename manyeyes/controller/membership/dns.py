@@ -32,10 +32,10 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.SRV import SRV
 from prometheus_client import Counter
 
+from manyeyes.controller import metrics
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.supervision import keep_running, record_failure
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 SRV_SERVICE = ("_http", "_tcp")
@@ -124,7 +124,9 @@ def build_response(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Co
     try:
         return response.to_wire(max_size=min(limit, MAX_UDP_BYTES) if over_udp else limit), counted
     except dns.exception.TooBig:
-        return _truncated(query), counted
+        truncated = dns.message.make_response(query)
+        truncated.flags |= dns.flags.TC | dns.flags.AA
+        return truncated.to_wire(), counted
 
 
 def _fill(response: dns.message.Message, fleet: Fleet) -> str:
@@ -214,12 +216,6 @@ def _add(
     )
     for host, address in zip(hosts, addresses, strict=True):
         response.additional.append(dns.rrset.from_rdata(host, ttl, address))
-
-
-def _truncated(query: dns.message.Message) -> bytes:
-    response = dns.message.make_response(query)
-    response.flags |= dns.flags.TC | dns.flags.AA
-    return response.to_wire()
 
 
 class _Udp(asyncio.DatagramProtocol):

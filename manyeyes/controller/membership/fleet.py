@@ -10,15 +10,15 @@ import structlog
 
 from manyeyes.config.engines import Engine, in_flight
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import PoolLineage
-from manyeyes.controller.health import engine_monitor, state_machine, states
-from manyeyes.controller.health.engine_monitor import EngineMonitor, RemoteEndpoint
+from manyeyes.controller import metrics
+from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, Transition
+from manyeyes.controller.membership import engine_monitor, pool_renames
+from manyeyes.controller.membership.engine_monitor import EngineMonitor, RemoteEndpoint
 from manyeyes.controller.membership.membership_store import FleetMember, MembershipStore, StoredMember
+from manyeyes.controller.membership.pool_renames import PoolLineage
 from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
-from manyeyes.controller.telemetry import metrics
 
 log = structlog.get_logger()
 KEEP_PAUSE_S = 1.0
@@ -140,7 +140,7 @@ class Fleet:
         )
 
     def probe_now(self, name: str) -> None:
-        """Looks at an engine at once, if there is one of that name."""
+        """Probes an engine now, if there is one of that name."""
         if watch := self._watches.get(name):
             watch.wake()
 
@@ -157,7 +157,7 @@ class Fleet:
             self.probe_now(name)
 
     async def watch(self) -> None:
-        """Looks at every engine until cancelled."""
+        """Probes every engine until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -308,7 +308,7 @@ class Fleet:
 
 
 def _membership(known: states.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
-    return known.state, known.held, known.settled, known.on_doubt
+    return known.state, known.held, known.settled, known.timed_out
 
 
 def _remote_key(pool: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.fields import parse_address
-from manyeyes.controller.config_sync import pool_renames
-from manyeyes.controller.config_sync.pool_renames import PoolLineage
 from manyeyes.controller.health import states
 from manyeyes.controller.health.states import EngineState
 from manyeyes.controller.health.vllm_metrics import EngineLoad
+from manyeyes.controller.membership import pool_renames
+from manyeyes.controller.membership.pool_renames import PoolLineage
 from manyeyes.controller.state_store import StateStore
 
 
@@ -42,7 +42,6 @@ class FleetMember:
 
     @property
     def since_s(self) -> float:
-        """How long it is in its state."""
         return (datetime.now(UTC) - self.since).total_seconds()
 
 
@@ -51,12 +50,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class StoredMember:
-    """One engine as it was last known."""
-
     state: EngineState
     address: str | None
     accepts: frozenset[str] | None = None
-    """Every `model` that it accepts."""
 
 
 class MembershipStore:
@@ -93,26 +89,27 @@ class MembershipStore:
         """The reason by engine's name."""
         return {str(name): str(reason) for name, reason in self._read("held").items()}
 
-    def keep_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> bool:
-        """False when the disk refuses; the log says so."""
+    def keep_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> None:
         engines = {
             name: {"at": _place(engine, lineage), "state": one.state.value, "address": one.address}
             | ({"accepts": sorted(one.accepts)} if one.accepts else {})
             for name, (engine, one) in rows.items()
         }
-        return self._state_store is None or self._state_store.write("members", {"boot": _boot(), "engines": engines})
+        self._write("members", {"boot": _boot(), "engines": engines})
 
-    def keep_held(self, reasons: dict[str, str]) -> bool:
-        """The same."""
-        return self._state_store is None or self._state_store.write("held", reasons)
+    def keep_held(self, reasons: dict[str, str]) -> None:
+        self._write("held", reasons)
 
     def lineage(self) -> PoolLineage:
         """Which pool was called what before."""
         return pool_renames.parse_lineage(self._read("lineage"))
 
-    def keep_lineage(self, lineage: PoolLineage) -> bool:
-        """False when the disk refuses; the log says so."""
-        return self._state_store is None or self._state_store.write("lineage", lineage.document())
+    def keep_lineage(self, lineage: PoolLineage) -> None:
+        self._write("lineage", lineage.document())
+
+    def _write(self, name: str, document: Any) -> None:
+        if self._state_store is not None:
+            self._state_store.write(name, document)
 
     def _read(self, name: str) -> dict[str, Any]:
         if self._state_store is None:

@@ -36,13 +36,12 @@ class ServiceDiscovery:
         self._found: DiscoveredEngines = {}
 
     async def run(self) -> None:
-        """Looks until cancelled."""
         while True:
             await self.poll()
             await asyncio.sleep(self.effective.cluster.kubernetes.resolve_every_s)
 
     async def poll(self) -> None:
-        """One look at every pool; what changed comes into force at once."""
+        """Asks once for every pool; what changed comes into force at once."""
         written = self.effective.written
         names = [pool.name for pool in written.pools if pool.remote is None]
         members = await asyncio.gather(*(self._members(name) for name in names))

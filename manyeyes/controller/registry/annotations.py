@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry.errors import error_responses, not_found
+from manyeyes.controller.metrics import MARK
+from manyeyes.controller.registry.middleware import error_responses, not_found
 from manyeyes.controller.registry.schemas import Removed, RequestModel
-from manyeyes.controller.telemetry.metrics import MARK
 from manyeyes.openai_error import ApiError
 
 MOST = 20

@@ -9,11 +9,11 @@ from starlette.responses import Response
 from manyeyes.config.loader import describe_errors
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.registry import annotations, engine_routes, pool_routes
-from manyeyes.controller.registry.errors import error_response
-from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey
-from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
+from manyeyes.controller.registry import annotations
+from manyeyes.controller.registry.middleware import TOO_LARGE, AdminAuthMiddleware, AdminKey, error_response
+from manyeyes.controller.registry.registration_checks import RegistrationChecks
 from manyeyes.controller.registry.registrations import RegistrationService
+from manyeyes.controller.registry.routes import drain_routes, engine_routes, pool_routes
 from manyeyes.controller.settings import ControllerSettings
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
@@ -27,12 +27,11 @@ def mount_registry(
 ) -> None:
     """Adds the calls, the guard and the form of errors to `app`."""
     registrations = RegistrationService(effective, state_store)
-    secret_files = SecretFiles(settings.secrets, effective)
-    own = OwnListeners(settings.host, (settings.http_port, settings.dns_port, settings.syslog_port))
+    checks = RegistrationChecks(settings, effective)
     for router in (
-        engine_routes.routes(fleet, effective, registrations, secret_files, own, settings.adapter_name),
-        engine_routes.drain_routes(fleet),
-        pool_routes.routes(fleet, effective, registrations, secret_files, own),
+        engine_routes(fleet, effective, registrations, checks, settings.adapter_name),
+        drain_routes(fleet),
+        pool_routes(fleet, effective, registrations, checks),
         annotations.routes(fleet),
     ):
         app.include_router(router, dependencies=[Security(BEARER)])

@@ -6,15 +6,65 @@ nginx marks what comes through the gateway with a header, and takes a client's o
 import base64
 import binascii
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from manyeyes.controller.registry.errors import error_response
 from manyeyes.openai_error import ApiError
+
+
+def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> ApiError:
+    """404 for an engine, pool or model, with the names there are for people who mistyped."""
+    rest = f" and {len(there) - most} more" if len(there) > most else ""
+    names = (
+        f"There {'is' if len(there) == 1 else 'are'}: {', '.join(there[:most])}{rest}."
+        if there
+        else "There is none yet."
+    )
+    return ApiError(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong and what to do next."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(error.document, error.status, headers)
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a call may be refused with."""
+    return {status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses}
+
+
+MEANINGS = {
+    401: "The admin key is missing or wrong.",
+    403: "There is no admin key on this host, or the address is not allowed.",
+    404: "There is nothing of that name.",
+    409: "It cannot be done as things are: the name is taken, or something depends on it.",
+    413: "The body is larger than 1 MiB.",
+    422: "The body does not say what is wanted; the sentence names the field.",
+    507: "The disk does not take it; nothing was changed.",
+}
+
 
 ADMIN_KEY_FILE = "admin.key"
 LEAST_CHARACTERS = 16
@@ -88,7 +138,24 @@ class AdminAuthMiddleware:
                 )
                 asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
                 return await error_response(refusal, asks)(scope, receive, send)
-        return await _Limited(self.app, headers)(scope, receive, send)
+        return await self._limit_body(headers.get("content-length", "0"), scope, receive, send)
+
+    async def _limit_body(self, length: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads at most 1 MiB of a body, whatever length it said it has."""
+        if length.isdecimal() and int(length) > MOST_BODY_BYTES:
+            return await error_response(TOO_LARGE)(scope, receive, send)
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MOST_BODY_BYTES:
+                # FastAPI takes any other exception while it reads a body for a body that is no JSON.
+                raise HTTPException(413)
+            return message
+
+        return await self.app(scope, receive_some, send)
 
     def _check(self, authorization: str, reads: bool) -> None:
         given = _bearer(authorization)
@@ -123,33 +190,3 @@ def _password(authorization: str) -> str | None:
         return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-class _TooLarge(HTTPException):
-    """FastAPI takes any other exception while it reads a body for a body that is no JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(413)
-
-
-class _Limited:
-    """Reads at most 1 MiB of a body, whatever length it said it has."""
-
-    def __init__(self, app: ASGIApp, headers: Headers) -> None:
-        self.app = app
-        self.said = headers.get("content-length", "0")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.said.isdecimal() and int(self.said) > MOST_BODY_BYTES:
-            return await error_response(TOO_LARGE)(scope, receive, send)
-        read = 0
-
-        async def receive_some() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > MOST_BODY_BYTES:
-                raise _TooLarge
-            return message
-
-        return await self.app(scope, receive_some, send)

@@ -6,18 +6,16 @@ Judged is what a name resolves to, and every way of writing an address (0x7f0000
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 
 from manyeyes.config.fields import host_problem, parse_address
-from manyeyes.config.placement import PlacedCluster
+from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
+from manyeyes.controller.settings import ControllerSettings
 from manyeyes.netpolicy import Address, deny_registration
 from manyeyes.openai_error import ApiError
 
@@ -31,47 +29,82 @@ PARTS = frozenset(
 """Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""
 
 
-@dataclass(frozen=True)
-class OwnListeners:
-    """Where this controller itself listens, besides `network.controller_ip`."""
+class RegistrationChecks:
+    """Raises ApiError where something may not be registered: an address, a URL, or a file of the secrets folder."""
 
-    host: str
-    ports: tuple[int, ...]
+    def __init__(self, settings: ControllerSettings, effective: EffectiveConfig) -> None:
+        self.settings = settings
+        self.effective = effective
+
+    async def check_address(self, host: str, port: int, param: str) -> None:
+        if not 1 <= port <= 65535:
+            raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535, found {port}.", param)
+        cluster = self.effective.cluster
+        rules = cluster.controller
+        if host.lower().rstrip(".") in PARTS - ({"localhost"} if rules.register_loopback else set()):
+            raise _refused(host, "is a part of this cluster, not an engine", param)
+        found = await _resolve(host, port)
+        if not found:
+            raise ApiError(
+                422,
+                "address_unknown",
+                f"The name '{host[:100]}' does not resolve here. Start it first, or give its address.",
+                param,
+            )
+        parts = {
+            ip_address(str(cluster.network.controller_ip)),
+            *await _resolve("gateway", 80),
+            *await _resolve("controller", 80),
+        }
+        for address in found:
+            if address in parts - {ip_address("127.0.0.1")} or self._is_own(address, port):
+                raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
+            if reason := deny_registration(address, rules.register_loopback, rules.register_private):
+                raise _refused(_shown(host, address), reason, param)
+        if parse_address(host) is None and (why := host_problem(host)):
+            written = f"; write it as {found.pop()}" if len(found) == 1 else ""
+            raise ApiError(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
+
+    async def check_url(self, url: str, param: str) -> None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535.", param) from None
+        await self.check_address(parts.hostname or "", port, param)
+
+    def check_secret(self, name: str, param: str, authority: bool = False) -> None:
+        """`authority`: the file holds certificates to trust, which nginx reads when it starts."""
+        tls = self.effective.cluster.gateway.tls
+        if name == ADMIN_KEY or (tls and name == tls.key):
+            raise ApiError(
+                403, "secret_not_allowed", f"secrets/{name} is the cluster's own; it is sent to nobody.", param
+            )
+        try:
+            text = (self.settings.secrets / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise _wrong(name, "is not there. Put it there first", param) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise _wrong(
+                name, f"cannot be read ({type(error).__name__}); `make doctor` says how to open it", param
+            ) from error
+        if authority:
+            try:
+                ssl.create_default_context(cadata=text)
+            except (ssl.SSLError, ValueError) as error:
+                raise _wrong(name, "holds no certificates in PEM", param) from error
+        elif not text.strip() or len(text.strip().splitlines()) != 1 or not text.strip().isascii():
+            raise _wrong(name, "wants one line, the key and nothing else", param)
+
+    def _is_own(self, address: Address, port: int) -> bool:
+        """Where this controller itself or the gateway listens."""
+        own = (self.settings.http_port, self.settings.dns_port, self.settings.syslog_port)
+        on_this_host = address.is_loopback or str(address) == self.settings.host
+        return on_this_host and port in (*own, self.effective.cluster.gateway.port)
 
 
-async def check_address(host: str, port: int, cluster: PlacedCluster, own: OwnListeners, param: str) -> None:
-    """Raises ApiError where nothing may be registered at host:port."""
-    if not 1 <= port <= 65535:
-        raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535, found {port}.", param)
-    if host.lower().rstrip(".") in PARTS - ({"localhost"} if cluster.controller.register_loopback else set()):
-        raise _refused(host, "is a part of this cluster, not an engine", param)
-    found = await _resolve(host, port)
-    if not found:
-        raise ApiError(
-            422,
-            "address_unknown",
-            f"The name '{host[:100]}' does not resolve here. Start it first, or give its address.",
-            param,
-        )
-    parts = {
-        ip_address(str(cluster.network.controller_ip)),
-        *await _resolve("gateway", 80),
-        *await _resolve("controller", 80),
-    }
-    rules = cluster.controller
-    for address in found:
-        if address in parts - {ip_address("127.0.0.1")} or _is_own(address, port, cluster, own):
-            raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
-        if reason := deny_registration(address, rules.register_loopback, rules.register_private):
-            raise _refused(_shown(host, address), reason, param)
-    if parse_address(host) is None and (why := host_problem(host)):
-        written = f"; write it as {found.pop()}" if len(found) == 1 else ""
-        raise ApiError(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
-
-
-def _is_own(address: Address, port: int, cluster: PlacedCluster, own: OwnListeners) -> bool:
-    on_this_host = address.is_loopback or str(address) == own.host
-    return on_this_host and port in (*own.ports, cluster.gateway.port)
+async def can_resolve(host: str) -> bool:
+    return bool(await _resolve(host, 80))
 
 
 async def _resolve(host: str, port: int) -> set[Address]:
@@ -92,56 +125,6 @@ def _refused(what: str, reason: str, param: str) -> ApiError:
     return ApiError(403, "address_not_allowed", f"{what} {reason}; nothing can be registered there.", param)
 
 
-async def check_url(url: str, cluster: PlacedCluster, own: OwnListeners, param: str) -> None:
-    """The same for a URL."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535.", param) from None
-    await check_address(parts.hostname or "", port, cluster, own, param)
-
-
-async def can_resolve(host: str) -> bool:
-    return bool(await _resolve(host, 80))
-
-
-class SecretFiles:
-    """The folder, as the gateway and the adapter see it too."""
-
-    def __init__(self, folder: Path, effective: EffectiveConfig) -> None:
-        self.folder = folder
-        self.effective = effective
-
-    def check(self, name: str, param: str, authority: bool = False) -> None:
-        """Raises ApiError unless the file can be used; `authority`: as certificates to trust, which nginx reads when it starts."""
-        if name in (ADMIN_KEY, *_of_the_gateway(self.effective.cluster)):
-            raise ApiError(
-                403, "secret_not_allowed", f"secrets/{name} is the cluster's own; it is sent to nobody.", param
-            )
-        path = self.folder / name
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise _wrong(name, "is not there. Put it there first", param) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise _wrong(
-                name, f"cannot be read ({type(error).__name__}); `make doctor` says how to open it", param
-            ) from error
-        if authority:
-            try:
-                ssl.create_default_context(cadata=text)
-            except (ssl.SSLError, ValueError) as error:
-                raise _wrong(name, "holds no certificates in PEM", param) from error
-        elif not text.strip() or len(text.strip().splitlines()) != 1 or not text.strip().isascii():
-            raise _wrong(name, "wants one line, the key and nothing else", param)
-
-
-def _of_the_gateway(cluster: PlacedCluster) -> tuple[str, ...]:
-    tls = cluster.gateway.tls
-    return (tls.key,) if tls else ()
-
-
 def _wrong(name: str, why: str, param: str) -> ApiError:
     return ApiError(422, "secret_file_unusable", f"secrets/{name} {why}.", param)
 
@@ -152,23 +135,14 @@ MOST_BYTES = 1 << 20
 
 async def fetch_model_names(address: str) -> set[str] | None:
     """The ids in its /v1/models; None where it does not tell."""
-    try:
-        async with (
-            asyncio.timeout(MODELS_TIMEOUT_S),
-            # Plain HTTP only: reading the system's certificates would hold everything else up for a moment.
-            httpx.AsyncClient(trust_env=False, verify=False, timeout=MODELS_TIMEOUT_S) as client,
-            client.stream("GET", f"http://{address}/v1/models") as response,
-        ):
-            if response.status_code != 200:
-                return None
-            raw = b""
-            async for part in response.aiter_raw():
-                raw += part
-                if len(raw) > MOST_BYTES:
-                    return None
-        return {str(one["id"]) for one in orjson.loads(raw)["data"]}
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, LookupError, TypeError):
-        return None
+    # Plain HTTP only: reading the system's certificates would hold everything else up for a moment.
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        try:
+            url = f"http://{address}/v1/models"
+            reply = await bounded_request(client, "GET", url, MODELS_TIMEOUT_S, most_bytes=MOST_BYTES)
+            return {str(one["id"]) for one in reply.json()["data"]} if reply.status == 200 else None
+        except (RequestFailed, ValueError, LookupError, TypeError):
+            return None
 
 
 def missing_names_notice(wanted: list[str], served: set[str] | None) -> str:

@@ -6,7 +6,7 @@ Whoever was told that a registration succeeded finds it after a kill -9; whoever
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,7 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
-from manyeyes.controller.registry.errors import not_found
+from manyeyes.controller.registry.middleware import not_found
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
@@ -111,7 +111,7 @@ class RegistrationService:
         """A function is called when no other change can come between: for a port that must be free."""
         async with self._one_at_a_time:
             made = engine() if callable(engine) else engine
-            self._refuse_taken("engines", "engine", made.name, [one.name for one in self.effective.cluster.engines])
+            self._refuse_taken("engines", made.name, [one.name for one in self.effective.cluster.engines])
             after = replace(self.now, engines=(*self.now.engines, made))
             await self._take(
                 after, f"engines/{made.name}", lambda: self.state_store.write(f"engines/{made.name}", _document(made))
@@ -120,8 +120,8 @@ class RegistrationService:
 
     async def remove_engine(self, name: str) -> None:
         async with self._one_at_a_time:
-            self._refuse_written("engines", "engine", name, "take it out of cluster.yaml, or drain it")
-            self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
+            self._refuse_written("engines", name, "take it out of cluster.yaml, or drain it")
+            self._refuse_unknown("engines", name, [one.name for one in self.now.engines])
             after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
             await self._take(after, f"engines/{name}", lambda: self.state_store.remove(f"engines/{name}"))
 
@@ -132,7 +132,7 @@ class RegistrationService:
                 after = replace(self.now, weights=tuple(weights.items()))
                 await self._take(after, WEIGHTS, lambda: self.state_store.write(WEIGHTS, weights))
                 return
-            self._refuse_unknown("engines", "engine", name, [one.name for one in self.now.engines])
+            self._refuse_unknown("engines", name, [one.name for one in self.now.engines])
             engines = tuple(
                 one.model_copy(update={"weight": weight}) if one.name == name else one for one in self.now.engines
             )
@@ -144,7 +144,7 @@ class RegistrationService:
 
     async def add_pool(self, pool: Pool) -> None:
         async with self._one_at_a_time:
-            self._refuse_taken("pools", "pool", pool.name, [one.name for one in self.effective.cluster.pools])
+            self._refuse_taken("pools", pool.name, [one.name for one in self.effective.cluster.pools])
             after = replace(self.now, pools=(*self.now.pools, pool))
             await self._take(
                 after, f"pools/{pool.name}", lambda: self.state_store.write(f"pools/{pool.name}", _document(pool))
@@ -152,12 +152,12 @@ class RegistrationService:
 
     async def remove_pool(self, name: str) -> None:
         async with self._one_at_a_time:
-            self._refuse_written("pools", "pool", name, "take it out of cluster.yaml")
+            self._refuse_written("pools", name, "take it out of cluster.yaml")
             if inside := [one.name for one in self.effective.cluster.engines if one.pool == name]:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
-            self._refuse_unknown("pools", "pool", name, [one.name for one in self.now.pools])
+            self._refuse_unknown("pools", name, [one.name for one in self.now.pools])
             after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
             await self._take(after, f"pools/{name}", lambda: self.state_store.remove(f"pools/{name}"))
 
@@ -179,34 +179,88 @@ class RegistrationService:
             await asyncio.to_thread(self.state_store.restore, document, former)
             raise ApiError(409, "breaks_rules", f"{'; '.join(refused.problems)}.") from refused
 
-    def _refuse_taken(self, kind: str, word: str, name: str, there: list[str]) -> None:
+    def _refuse_taken(self, kind: str, name: str, there: list[str]) -> None:
         if name in there:
             where = (
                 "in cluster.yaml"
                 if self.is_written(kind, name)
                 else f"registered; DELETE /api/{kind}/{name} removes it"
             )
-            raise ApiError(409, "name_taken", f"There is {_a(word)} '{name}' already, {where}.", "name")
+            raise ApiError(
+                409,
+                "name_taken",
+                f"There is {'an engine' if kind == 'engines' else 'a pool'} '{name}' already, {where}.",
+                "name",
+            )
 
-    def _refuse_written(self, kind: str, word: str, name: str, instead: str) -> None:
+    def _refuse_written(self, kind: str, name: str, instead: str) -> None:
         if self.is_written(kind, name):
             raise ApiError(
                 409,
                 "is_written",
-                f"The {word} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",
+                f"The {_word(kind)} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",
             )
 
-    def _refuse_unknown(self, kind: str, word: str, name: str, effective: list[str]) -> None:
+    def _refuse_unknown(self, kind: str, name: str, effective: list[str]) -> None:
         """One that is kept and not in force may go too."""
         if name not in effective and f"{kind}/{name}" not in self.state_store.names(kind):
             there = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
-            raise not_found(word, name, [one.name for one in there])
+            raise not_found(_word(kind), name, [one.name for one in there])
 
 
-def _a(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+def _word(kind: str) -> str:
+    return kind.removesuffix("s")
 
 
 def _document(section: BaseModel) -> dict[str, object]:
     """As an operator would write it: only what is not the default."""
     return section.model_dump(mode="json", exclude_defaults=True)
+
+
+ADAPTER_DOCUMENT = "adapter"
+
+
+class AdapterConfigWriter:
+    """Writes the document whenever it changes."""
+
+    def __init__(self, state_store: StateStore) -> None:
+        self.state_store = state_store
+        self._written: dict[str, Any] | None = None
+
+    def write(self, cluster: PlacedCluster) -> None:
+        """Listens to the cluster in force."""
+        document = adapter_document(cluster)
+        if document != self._written and self.state_store.write(ADAPTER_DOCUMENT, document):
+            self._written = document
+
+
+def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
+    """Limits, and every engine with an endpoint. Pure."""
+    return {
+        "max_body_mb": cluster.gateway.max_body_mb,
+        "limits": cluster.adapter.model_dump(mode="json"),
+        "engines": [
+            {
+                "name": engine.name,
+                "port": engine.port,
+                "pool": engine.pool,
+                "model": cluster.pool_of(engine).model,
+                "names": list(cluster.pool_of(engine).names),
+                "endpoint": engine.endpoint.model_dump(mode="json", exclude_defaults=True),
+            }
+            for engine in cluster.engines
+            if engine.endpoint
+        ],
+    }
+
+
+def free_port(cluster: PlacedCluster) -> int:
+    """The first of the adapter's ports that no engine has. Raises ApiError."""
+    taken = {engine.port for engine in cluster.engines if engine.endpoint}
+    first, count = cluster.adapter.first_port, cluster.adapter.ports
+    for port in range(first, first + count):
+        if port not in taken:
+            return port
+    raise ApiError(
+        409, "adapter_full", f"The adapter's {count} ports are all taken; raise adapter.ports in cluster.yaml."
+    )

@@ -234,8 +234,7 @@ class ModelList(BaseModel):
 
 def in_flight(member: FleetMember) -> int | None:
     """Requests it works on, where they are counted."""
-    value = getattr(getattr(member, "load", None), "in_flight", None)
-    return int(value) if value is not None else None
+    return member.load.in_flight if member.load else None
 
 
 def engine_response(member: FleetMember, effective: EffectiveConfig, notice: str = "") -> EngineResponse:

@@ -8,9 +8,10 @@ The shapes in tests/unit/test_controller_requests.py are what nginx 1.30.6 wrote
 
 import json
 from dataclasses import dataclass
-from enum import Enum
 
 import orjson
+
+from manyeyes.controller.health.states import AttemptOutcome
 
 MOST_ATTEMPTS = 32
 """nginx makes at most a handful; a longer list is not from nginx, and what follows is left out."""
@@ -19,25 +20,6 @@ MOST_S = 1e7
 """A terabyte and four months: no request is larger or longer, so a number above is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """$upstream_cache_status of answers that no engine was asked for."""
-
-
-class AttemptOutcome(Enum):
-    """What came of asking one engine."""
-
-    OK = "ok"
-    """It answered, if only that the client was wrong (4xx)."""
-    REFUSED = "refused"
-    """No connection: nothing listens there, or it did not connect in time. The engine never saw the request."""
-    LOST = "lost"
-    """The connection was cut after the request was sent and before an answer began."""
-    BUSY = "busy"
-    """It answered that it is full (503, from other servers 429)."""
-    ERROR = "error"
-    """It answered with any other 5xx."""
-    TIMEOUT = "timeout"
-    """It took the request and did not begin to answer in time."""
-    LEFT = "left"
-    """The client went away before it answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +39,6 @@ class EngineAttempt:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request as the gateway saw it."""
-
     status: int
     """What the client got; 0 where nginx wrote none, 499 where the client left first."""
     total_s: float | None
@@ -126,7 +106,7 @@ def parse_fields(datagram: bytes) -> dict[str, object] | None:
 
 
 def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
-    """The same as `read`, of fields."""
+    """The same as `parse_datagram`, of fields."""
     if fields.get("event", "request") != "request":
         return None
     status = _number(fields.get("status"), 999)
@@ -189,15 +169,9 @@ def _attempts(
     """The attempts that reached for an engine, and the time before the last of them."""
     if not addresses:
         return (), 0.0
-    if " " not in addresses + headers + connects and _is_address(
-        addresses
-    ):  # nearly always: one engine was asked, and answered
-        header_s = _seconds(headers)
-        outcome = _outcome(statuses, _seconds(connects) is not None, header_s is not None)
-        return (EngineAttempt(addresses, outcome, header_s, _seconds(responses), handed_on=False),), 0.0
     made: list[EngineAttempt] = []
     before_s = waited_s = 0.0
-    lists = [_flat(text) for text in (statuses, connects, headers, responses)]
+    lists = [text.replace(" : ", ", ").split(", ") for text in (statuses, connects, headers, responses)]
     passes = addresses.split(" : ")
     index = 0
     for number, one_pass in enumerate(passes):
@@ -214,10 +188,6 @@ def _attempts(
             if index >= MOST_ATTEMPTS:
                 return tuple(made), waited_s
     return tuple(made), waited_s
-
-
-def _flat(text: str) -> list[str]:
-    return text.replace(" : ", ", ").split(", ")
 
 
 def _is_address(text: str) -> bool:

@@ -12,13 +12,14 @@ import structlog
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
+from manyeyes.controller import metrics
+from manyeyes.controller.health.states import AttemptOutcome
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry import access_log_parser, metrics, request_aggregator, request_metrics
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, LoggedRequest
+from manyeyes.controller.telemetry import access_log_parser, request_metrics
+from manyeyes.controller.telemetry.access_log_parser import LoggedRequest
 from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
-from manyeyes.controller.telemetry.request_aggregator import RequestGroup
-from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow
+from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow, RequestGroup
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
@@ -32,14 +33,12 @@ KNOWN_FOR_S = 0.1
 MOST_GROUPS = 1000
 """Of requests, by engine, key and so on; those of a group above it are counted one by one."""
 FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
-"""Outcomes that make an engine worth a look."""
+"""Outcomes that make an engine worth a probe."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
 """Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
 
 
 class AccessLog:
-    """What the requests so far say."""
-
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.recent: dict[str, LatencyWindow] = {}
@@ -56,17 +55,15 @@ class AccessLog:
             lambda: self.fleet.cluster.tracing, lambda address: self._known.engine_at.get(address, "")
         )
         self.receiver: socket.socket | None = None
-        """Set while it is open."""
         self._dropped = 0
         self._slos: dict[str, Slo] = {}
         """By pool."""
-        self._groups: dict[request_aggregator.GroupKey, RequestGroup] = {}
+        self._groups: dict[request_metrics.GroupKey, RequestGroup] = {}
         self._gathered: list[RequestGroup] = []
-        """Kinds of which `settle` has to tell."""
+        """Groups that `flush` has to count."""
         self.apply(fleet.cluster)
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Another cluster is in force."""
         self._forget_groups()
         self._slos = {pool.name: pool.slo for pool in cluster.pools}
         request_metrics.initialize_series(cluster)
@@ -77,7 +74,7 @@ class AccessLog:
         self.flush()
 
     def gather(self, datagram: bytes) -> None:
-        """The same, but what is ordinary is seen by others only after `settle`."""
+        """The same, but what is ordinary is seen by others only after `flush`."""
         now_s = time.monotonic()
         if now_s > self._known_at_s + KNOWN_FOR_S:
             self._learn(now_s)
@@ -90,8 +87,8 @@ class AccessLog:
 
     def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
         """False where the request has to be read by itself."""
-        key = request_aggregator.group_key(fields)
-        figures = request_aggregator.parse_figures(fields)
+        key = request_metrics.group_key(fields)
+        figures = request_metrics.parse_figures(fields)
         if key is None or figures is None:
             return False
         try:
@@ -106,20 +103,20 @@ class AccessLog:
         self._recent_of(group.pool).add(now_s, figures.total_s, figures.first_byte_s)
         return True
 
-    def _group(self, key: request_aggregator.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
+    def _group(self, key: request_metrics.GroupKey, fields: dict[str, object]) -> RequestGroup | None:
         request = access_log_parser.parse_request(fields)
         if request is None:
             return None
         client = request_metrics.key_label(request.key, self._keys)
         self._keys.add(client)
-        group = request_aggregator.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
+        group = request_metrics.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
         if group and len(self._groups) < MOST_GROUPS:
             self._groups[key] = group
             return group
         return None
 
     def flush(self) -> None:
-        """Tells Prometheus and the fleet of what was gathered."""
+        """Counts what was gathered, for Prometheus and the fleet."""
         if not self._gathered:
             return
         now_s, now = time.monotonic(), datetime.now(UTC)
@@ -149,7 +146,7 @@ class AccessLog:
         self._keys.add(key)
         request_metrics.count_request(request, self._known, key, self._slos.get(self._known.asked(request)))
         engine = self._known.engine(request)
-        self._tell_fleet(request, now_s)
+        self._report_to_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
             self._succeeded(engine, datetime.now(UTC) - timedelta(seconds=request.since_first_byte_s))
             if request.total_s is not None:
@@ -164,8 +161,8 @@ class AccessLog:
             recent = self.recent[pool] = LatencyWindow()
         return recent
 
-    def _tell_fleet(self, request: LoggedRequest, now_s: float) -> None:
-        """Which engines worked and which failed; the fleet looks at the latter at once."""
+    def _report_to_fleet(self, request: LoggedRequest, now_s: float) -> None:
+        """Which engines worked and which failed; the fleet probes the latter now."""
         for number, attempt in enumerate(request.attempts, start=1):
             engine = self._known.engine_at.get(attempt.address, "")
             if attempt.outcome in FAILED:
@@ -191,7 +188,6 @@ class AccessLog:
         return recent.total_s_since(0.95, time.monotonic() - seconds) if recent else None
 
     def first_byte_p95_ms(self, pool: str) -> int | None:
-        """The same until the first byte."""
         recent = self.recent.get(pool)
         return recent.first_byte_ms(0.95, time.monotonic()) if recent else None
 

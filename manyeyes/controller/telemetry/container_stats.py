@@ -14,13 +14,8 @@ import structlog
 
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
+from manyeyes.controller.metrics import CONTAINER_CPU, CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT, CONTAINER_RESTARTS
 from manyeyes.controller.supervision import record_failure
-from manyeyes.controller.telemetry.metrics import (
-    CONTAINER_CPU,
-    CONTAINER_MEMORY,
-    CONTAINER_MEMORY_LIMIT,
-    CONTAINER_RESTARTS,
-)
 from manyeyes.render.docker_socket_filter import watched_services
 
 log = structlog.get_logger()
@@ -29,23 +24,21 @@ ASK_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class ContainerUsage:
-    """One look at a container."""
-
     cpu_s: float
     memory_bytes: int
     limit_bytes: int
 
 
-def parse_usage(told: Any) -> ContainerUsage | None:
+def parse_usage(stats: Any) -> ContainerUsage | None:
     """Docker's /stats. None where the container does not run: it has no memory then."""
     try:
-        memory = told["memory_stats"]
+        memory = stats["memory_stats"]
         counted = memory.get("stats", {})
         # Control groups 1 call it total_inactive_file. `docker stats` leaves it out, too: it is given back when needed.
         files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
         numbers = [
             _count(one)
-            for one in (told["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
+            for one in (stats["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
         ]
     except (LookupError, TypeError, AttributeError):
         return None
@@ -56,7 +49,6 @@ def parse_usage(told: Any) -> ContainerUsage | None:
 
 
 def _count(value: Any) -> int | None:
-    """None for what is no count."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
     return value if is_count else None
 
@@ -71,7 +63,6 @@ class ContainerStats:
         self._cpu_s: dict[str, float] = {}
 
     async def run(self) -> None:
-        """For ever."""
         while True:
             await asyncio.sleep(self.effective.cluster.controller.container_interval_s)
             try:
@@ -80,7 +71,6 @@ class ContainerStats:
                 log.exception("container_use_failed")
 
     async def poll(self) -> None:
-        """Once at each container."""
         cluster = self.effective.cluster
         engines = {engine.name for engine in cluster.started_engines}
         for service in watched_services(cluster):
@@ -93,8 +83,8 @@ class ContainerStats:
     async def _poll_container(self, service: str, container: str, is_engine: bool) -> None:
         self._record(service, parse_usage(await self._fetch(f"{container}/stats")))
         if is_engine:
-            told = await self._fetch(f"{container}/json")
-            if isinstance(told, dict) and (restarts := _count(told.get("RestartCount"))) is not None:
+            details = await self._fetch(f"{container}/json")
+            if isinstance(details, dict) and (restarts := _count(details.get("RestartCount"))) is not None:
                 CONTAINER_RESTARTS.labels(service).set(restarts)
 
     def _record(self, service: str, use: ContainerUsage | None) -> None:
@@ -103,7 +93,7 @@ class ContainerStats:
             for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
                 metric.remove_by_labels({"service": service})
             return
-        # Docker counts from 0 when a container starts. What it took before the first look is nobody's to count.
+        # Docker counts from 0 when a container starts. What it took before the first poll is nobody's to count.
         more_s = 0.0 if before_s is None else use.cpu_s - before_s
         CONTAINER_CPU.labels(service).inc(more_s if more_s >= 0 else use.cpu_s)
         CONTAINER_MEMORY.labels(service).set(use.memory_bytes)

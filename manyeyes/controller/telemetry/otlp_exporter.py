@@ -17,9 +17,11 @@ import orjson
 import structlog
 
 from manyeyes.config.observability import Tracing
+from manyeyes.controller import metrics
 from manyeyes.controller.bounded import RequestFailed, bounded_request
-from manyeyes.controller.telemetry import access_log_parser, metrics
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome, EngineAttempt, LoggedRequest
+from manyeyes.controller.health.states import AttemptOutcome
+from manyeyes.controller.telemetry import access_log_parser
+from manyeyes.controller.telemetry.access_log_parser import EngineAttempt, LoggedRequest
 
 SERVER, CLIENT = 2, 3
 ERROR = 2
@@ -34,7 +36,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     trace, own, parent = str(line["trace"]), str(line["span"]), str(line["parent"])
     if len(bytes.fromhex(trace)) != 16 or len(bytes.fromhex(own)) != 8:
         raise ValueError(f"no ids of a trace: {trace!r}, {own!r}")
-    told = {
+    attributes = {
         "http.request.method": line["method"],
         "url.path": line["path"],
         "http.response.status_code": request.status,
@@ -46,34 +48,35 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
         "manyeyes.cache": request.cache,
     }
     whole = _span(
-        trace, own, f"{line['method']} {line['path']}", SERVER, (began_s, ended_s), told, request.status >= 500
+        trace, own, f"{line['method']} {line['path']}", SERVER, (began_s, ended_s), attributes, request.status >= 500
     )
     if parent:
         whole["parentSpanId"] = parent
     found = [whole]
     at_s = began_s
     for number, attempt in enumerate(request.attempts):
+        # An attempt has no number of its own in the log: one that follows from the request's.
+        child = hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
         until_s = min(at_s + (attempt.response_s or 0.0), ended_s)
-        told = {
+        attributes = {
             "manyeyes.engine": engine_at(attempt.address),
             "server.address": attempt.address,
             "manyeyes.outcome": attempt.outcome.value,
             "manyeyes.first_byte_s": attempt.header_s,
         }
-        made = _span(trace, _child(own, number), "ask an engine", CLIENT, (at_s, until_s), told, _failed(attempt))
+        made = _span(trace, child, "ask an engine", CLIENT, (at_s, until_s), attributes, _failed(attempt))
         found.append(made | {"parentSpanId": own})
         at_s = until_s
     return found
 
 
 def otlp_document(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an OTLP receiver takes."""
     resource = {"attributes": _attributes({"service.name": "gateway"})}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "manyeyes"}, "spans": found}]}]}
 
 
 def _span(
-    trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], told: dict[str, Any], failed: bool
+    trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], attributes: dict[str, Any], failed: bool
 ) -> dict[str, Any]:
     begin, end = (str(round(one * 1e9)) for one in time_s)
     made = {
@@ -84,22 +87,17 @@ def _span(
         "startTimeUnixNano": begin,
         "endTimeUnixNano": end,
     }
-    return made | {"attributes": _attributes(told)} | ({"status": {"code": ERROR}} if failed else {})
+    return made | {"attributes": _attributes(attributes)} | ({"status": {"code": ERROR}} if failed else {})
 
 
-def _attributes(told: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in told.items() if value not in ("", None)]
+def _attributes(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items() if value not in ("", None)]
 
 
 def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, int):
         return {"intValue": str(value)}
     return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
-
-
-def _child(own: str, number: int) -> str:
-    """An attempt has no number of its own in the log: one that follows from the request's."""
-    return hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
 
 
 def _failed(attempt: EngineAttempt) -> bool:
@@ -123,7 +121,6 @@ class SpanExporter:
         self._works = True
 
     def add(self, datagram: bytes) -> None:
-        """One line of the gateway's log."""
         if TRACED not in datagram or not self.tracing().enabled:
             return
         request = access_log_parser.parse_datagram(datagram)
@@ -139,7 +136,6 @@ class SpanExporter:
         metrics.SPANS.labels("dropped").inc(max(0, len(made) - room))
 
     async def run(self) -> None:
-        """Until it is cancelled."""
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
             while True:
                 await asyncio.sleep(EXPORT_INTERVAL_S)

@@ -3,6 +3,8 @@
 Times, errors and goodput are what the gateway's log says, so they are what users saw.
 """
 
+from dataclasses import replace
+
 from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, recorded
 
 HALF_RED = ((0, "green"), (1, "orange"), (6, "red"))
@@ -14,109 +16,85 @@ def burn(share: str, promised: str) -> str:
     return f"{recorded(share)} / on (pool) (1 - {promised}{{{POOL}}})"
 
 
-AT_ONE_LOOK = DashboardRow(
-    "Are users well?",
-    (
-        DashboardPanel(
-            "Answered in time",
-            "Share of requests that were answered, and within the pool's objective (pools[].slo), in the last five minutes. "
-            "Worry when it is not green: Errors and Request time say which half of the promise is broken.",
-            "percentunit",
-            {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "red"), (0.9, "orange"), (0.94, "green")),
-            decimals=1,
-            none="nobody asks",
-        ),
-        DashboardPanel(
-            "Error budget burn",
-            "How many times faster than promised requests fail, in the last five minutes; at 1 the promise is just kept. "
-            "Worry above 1 for an hour, and at once above 14: that uses up 2 % of a month's failures in an hour.",
-            "suffix: ×",
-            {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_success_share")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=HALF_RED,
-            decimals=1,
-            none="nobody asks",
-        ),
-        DashboardPanel(
-            "Latency budget burn",
-            "How many times more answers than promised come too late, in the last five minutes; at 1 the promise is just kept. "
-            "Worry above 1 for an hour: there are more users than engines for them, or an engine is slow (see Engines).",
-            "suffix: ×",
-            {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_within_share")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=HALF_RED,
-            decimals=1,
-            none="nobody asks",
-        ),
-        DashboardPanel(
-            "Alerts firing",
-            "Alerts that fire at this moment; red spans on the panels below show since when. "
-            "Worry above 0: each has a page in docs/runbooks, and make status names them.",
-            "short",
-            {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "green"), (1, "red")),
-        ),
-        DashboardPanel(
-            "Requests now",
-            "Requests that ended, per second, in the last minute. "
-            "Worry when it is far from what this hour usually has: users cannot reach the gateway, or somebody sends a flood.",
-            "reqps",
-            {"{{pool}}": recorded("pool:requests:rate1m")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "blue"),),
-            decimals=1,
-        ),
-        DashboardPanel(
-            "P95 now",
-            "Within this time 19 of 20 answers of the last five minutes were complete. "
-            "Worry when it passes the pool's objective, the dashed line of Request time below.",
-            "s",
-            {"{{pool}}": recorded("pool:request_seconds:p95")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "blue"),),
-            decimals=2,
-            none="nobody asks",
-        ),
-        DashboardPanel(
-            "Errors now",
-            "Share of requests that failed (5xx) in the last five minutes; a 4xx counts neither way. "
-            "Worry above 1 %: see Status codes on the Gateway dashboard.",
-            "percentunit",
-            {"{{pool}}": recorded("pool:errors:ratio_rate5m")},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "green"), (0.001, "orange"), (0.01, "red")),
-            decimals=2,
-            none="nobody asks",
-        ),
-        DashboardPanel(
-            "Engines short",
-            "Engines of each pool that are known and get no new requests. "
-            "Worry when it is above 0 for longer than a start takes, unless scaling lets them rest: the Engines dashboard says why.",
-            "short",
-            {"{{pool}}": f"{recorded('pool:engines:count')} - {recorded('pool:engines_up:sum')}"},
-            kind="stat",
-            width=6,
-            height=4,
-            colours=((0, "green"), (1, "orange")),
-        ),
+FIGURES = (
+    DashboardPanel(
+        "Answered in time",
+        "Share of requests that were answered, and within the pool's objective (pools[].slo), in the last five minutes. "
+        "Worry when it is not green: Errors and Request time say which half of the promise is broken.",
+        "percentunit",
+        {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
+        colours=((0, "red"), (0.9, "orange"), (0.94, "green")),
+        decimals=1,
+        none="nobody asks",
     ),
+    DashboardPanel(
+        "Error budget burn",
+        "How many times faster than promised requests fail, in the last five minutes; at 1 the promise is just kept. "
+        "Worry above 1 for an hour, and at once above 14: that uses up 2 % of a month's failures in an hour.",
+        "suffix: ×",
+        {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_success_share")},
+        colours=HALF_RED,
+        decimals=1,
+        none="nobody asks",
+    ),
+    DashboardPanel(
+        "Latency budget burn",
+        "How many times more answers than promised come too late, in the last five minutes; at 1 the promise is just kept. "
+        "Worry above 1 for an hour: there are more users than engines for them, or an engine is slow (see Engines).",
+        "suffix: ×",
+        {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_within_share")},
+        colours=HALF_RED,
+        decimals=1,
+        none="nobody asks",
+    ),
+    DashboardPanel(
+        "Alerts firing",
+        "Alerts that fire at this moment; red spans on the panels below show since when. "
+        "Worry above 0: each has a page in docs/runbooks, and make status names them.",
+        "short",
+        {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'},
+        colours=((0, "green"), (1, "red")),
+    ),
+    DashboardPanel(
+        "Requests now",
+        "Requests that ended, per second, in the last minute. "
+        "Worry when it is far from what this hour usually has: users cannot reach the gateway, or somebody sends a flood.",
+        "reqps",
+        {"{{pool}}": recorded("pool:requests:rate1m")},
+        colours=((0, "blue"),),
+        decimals=1,
+    ),
+    DashboardPanel(
+        "P95 now",
+        "Within this time 19 of 20 answers of the last five minutes were complete. "
+        "Worry when it passes the pool's objective, the dashed line of Request time below.",
+        "s",
+        {"{{pool}}": recorded("pool:request_seconds:p95")},
+        colours=((0, "blue"),),
+        decimals=2,
+        none="nobody asks",
+    ),
+    DashboardPanel(
+        "Errors now",
+        "Share of requests that failed (5xx) in the last five minutes; a 4xx counts neither way. "
+        "Worry above 1 %: see Status codes on the Gateway dashboard.",
+        "percentunit",
+        {"{{pool}}": recorded("pool:errors:ratio_rate5m")},
+        colours=((0, "green"), (0.001, "orange"), (0.01, "red")),
+        decimals=2,
+        none="nobody asks",
+    ),
+    DashboardPanel(
+        "Engines short",
+        "Engines of each pool that are known and get no new requests. "
+        "Worry when it is above 0 for longer than a start takes, unless scaling lets them rest: the Engines dashboard says why.",
+        "short",
+        {"{{pool}}": f"{recorded('pool:engines:count')} - {recorded('pool:engines_up:sum')}"},
+        colours=((0, "green"), (1, "orange")),
+    ),
+)
+AT_ONE_LOOK = DashboardRow(
+    "Are users well?", tuple(replace(panel, kind="stat", width=6, height=4) for panel in FIGURES)
 )
 
 SERVED = DashboardRow(

@@ -66,8 +66,6 @@ class DashboardRow:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """One page."""
-
     name: str
     """Of its file, and behind `manyeyes-` its address in Grafana."""
     title: str

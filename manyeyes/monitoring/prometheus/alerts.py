@@ -5,8 +5,7 @@ and goes when it is over (Google, The Site Reliability Workbook, chapter 5: http
 A share of few requests says little, so each such alert wants some requests that went wrong as well.
 """
 
-from manyeyes.monitoring.prometheus.recording import SERVING
-from manyeyes.monitoring.prometheus.rule import AlertRule, RuleGroup
+from manyeyes.monitoring.prometheus.recording import SERVING, AlertRule, RuleGroup
 
 FAST, SLOW = 14.4, 6
 """Times the pace that uses up exactly what the promise allows: 2 % of a month's in an hour, and 5 % in six hours."""

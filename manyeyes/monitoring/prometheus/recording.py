@@ -4,10 +4,52 @@
 sample while there is nothing to take a share of, so that an idle pool is neither good nor bad.
 """
 
-from manyeyes.monitoring.prometheus.rule import RecordingRule, RuleGroup
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RecordingRule:
+    """A figure that Prometheus works out ahead of time."""
+
+    name: str
+    """level:metric:operations, as Prometheus advises: https://prometheus.io/docs/practices/rules/"""
+    expr: str
+    """PromQL, with the ranges that it has in production."""
+    help: str
+    """What it says, in a sentence, and its unit."""
+
+
+@dataclass(frozen=True)
+class AlertRule:
+    """Something that a person has to do something about."""
+
+    name: str
+    expr: str
+    for_: str
+    """How long it must hold: 2m."""
+    severity: Literal["page", "ticket"]
+    """page: somebody is woken. ticket: it can wait for the morning."""
+    summary: str
+    """One sentence, with the pool or the engine in it."""
+    keep: str = "0s"
+    """How long it goes on after it last held, so that it does not flutter."""
+
+
+@dataclass(frozen=True)
+class RuleGroup:
+    """Rules that are worked out together, one after the other."""
+
+    name: str
+    rules: tuple[RecordingRule | AlertRule, ...]
+    slow: bool = False
+    """Worked out every 30 s and not at every scrape: it looks at hours."""
+    gpu: bool = False
+    """Only where NVIDIA's exporter runs."""
+
 
 WINDOWS = {"5m": "five minutes", "30m": "half an hour", "1h": "an hour", "6h": "six hours"}
-"""Those that burn rates need (manyeyes/monitoring/prometheus/burn.py)."""
+"""Those that burn rates need (manyeyes/monitoring/prometheus/alerts.py)."""
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 COUNTED = 'status=~"[235].."'
 """Requests that a promise of success is about: a 4xx is the client's own doing, or a limit's."""

@@ -1,15 +1,124 @@
 """The report as one self-contained page: no script, nothing fetched, light and dark, narrow and wide. Pure."""
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from manyeyes.charts.svg import STYLE
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, STYLE, TOP, WIDTH, Plot, round_ticks
 from manyeyes.monitoring.prometheus_client import TimeSeries
-from manyeyes.monitoring.report import wording
-from manyeyes.monitoring.report.queries import ReportData
-from manyeyes.monitoring.report.time_chart import RenderedChart, draw_time_chart
+from manyeyes.monitoring.report import figures
+from manyeyes.monitoring.report.figures import AlertSpan, ReportData
+
+COLOURS = 8
+MAX_LINES = 8
+"""More than that cannot be told apart; the busiest are drawn."""
+
+
+@dataclass(frozen=True)
+class RenderedChart:
+    """One line of a chart."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+    @property
+    def peak(self) -> float:
+        return max((value for _, value in self.points), default=0.0)
+
+
+def draw_time_chart(
+    about: ReportData,
+    title: str,
+    unit: str,
+    lines: Sequence[RenderedChart],
+    most: float | None = None,
+    objectives: Sequence[float] = (),
+    emulated: bool = False,
+) -> str:
+    """The SVG and, under it, which colour is what; empty while there is nothing to draw."""
+    shown = sorted(sorted(lines, key=lambda line: -line.peak)[:MAX_LINES], key=lambda line: lines.index(line))
+    if not any(line.points for line in shown):
+        return ""
+    reached = max(line.peak for line in shown)
+    near = [one for one in objectives if one <= 3 * reached]
+    high = most or _round_up(max([reached, *near]) * 1.08)
+    plot = Plot(about.start_s, about.end_s, high, unit, "", title)
+    _behind(plot, about.marks, "mark-span", about)
+    _behind(plot, about.alerts, "alert-span", about)
+    for objective in sorted(set(near)):
+        _objective(plot, objective, unit)
+    for number, line in enumerate(shown):
+        for piece in pieces(line.points, about.step_s):
+            plot.line(piece, f"line c{number % COLOURS}")
+    for at, text in clock(about.start_s, about.end_s):
+        plot.text(plot.x(at), HEIGHT - BOTTOM + 17, text)
+    legend = "".join(
+        f'<span class="key"><i class="k{number % COLOURS}"></i>{html.escape(line.name)} <b>{_short(line.points[-1][1])}</b></span>'
+        for number, line in enumerate(shown)
+        if line.points
+    )
+    left_out = f'<span class="key">and {len(lines) - len(shown)} more</span>' if len(lines) > len(shown) else ""
+    return f'{plot.svg(emulated)}<div class="legend">{legend}{left_out}</div>'
+
+
+def pieces(points: Sequence[tuple[float, float]], step_s: float) -> list[list[tuple[float, float]]]:
+    """The line, broken where samples are missing: a gap is no straight line."""
+    found: list[list[tuple[float, float]]] = []
+    for at, value in points:
+        if not found or at - found[-1][-1][0] > 2.5 * step_s:
+            found.append([])
+        found[-1].append((at, value))
+    # A single point would be invisible.
+    return [piece if len(piece) > 1 else [piece[0], (piece[0][0] + step_s / 2, piece[0][1])] for piece in found]
+
+
+def _behind(plot: Plot, spans: Sequence[AlertSpan], style: str, about: ReportData) -> None:
+    for span in spans:
+        left, right = plot.x(max(span.start_s, about.start_s)), plot.x(min(span.end_s, about.end_s))
+        plot.parts.append(
+            f'<rect x="{left:.1f}" y="{TOP}" width="{max(2.0, right - left):.1f}" height="{HEIGHT - TOP - BOTTOM}" class="{style}">'
+            f"<title>{html.escape(span.text)}</title></rect>"
+        )
+
+
+def _objective(plot: Plot, value: float, unit: str) -> None:
+    at = plot.y(value)
+    plot.parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="slo"/>')
+    plot.text(WIDTH - RIGHT, at - 5, f"objective {value:g} {unit}", "label", "end")
+
+
+def clock(
+    start_s: float,
+    end_s: float,
+    local: Callable[[float], datetime] = lambda at: datetime.fromtimestamp(at).astimezone(),
+) -> list[tuple[float, str]]:
+    """Four to seven round times between, in the host's own time zone; with the day where that is needed."""
+    span = end_s - start_s
+    sizes = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
+    step = next((size for size in sizes if span / size <= 6.5), 604_800)
+    shift = local(start_s).utcoffset()
+    offset = shift.total_seconds() if shift else 0.0
+    first = math.ceil((start_s + offset) / step) * step - offset
+    form = "%H:%M" if span <= 86_400 else "%a %H:%M" if step < 86_400 else "%d %b"
+    times = [first + number * step for number in range(8) if first + number * step <= end_s]
+    return [(at, format(local(at), form)) for at in times]
+
+
+def _round_up(value: float) -> float:
+    """To the next round tick, so that the highest line of the grid is the top."""
+    if value <= 0:
+        return 1.0
+    ticks = round_ticks(value)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else value
+    return math.ceil(value / step - 1e-9) * step
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
 
 MORE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 EVENTS_SHOWN = 60
@@ -20,11 +129,11 @@ def render_report(about: ReportData, cluster: str, events: Events, notices: Sequ
     """`notices`: what is to be known before the figures, such as engines that are emulated; `events`: newest first."""
     emulated = any("emulated" in notice for notice in notices)
     badge = '<span class="badge">emulated</span>' if emulated else ""
-    headline, good = wording.verdict(about)
+    headline, good = figures.verdict(about)
     mood = {True: "good", False: "bad", None: ""}[good]
     cards = "".join(
         f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in wording.cards(about)
+        for figure, what in figures.cards(about)
     )
     notes = "".join(f'<p class="emulated">{html.escape(line)}</p>' for line in notices)
     return f"""<!doctype html>
@@ -34,7 +143,7 @@ def render_report(about: ReportData, cluster: str, events: Events, notices: Sequ
 <title>{html.escape(cluster)}: {html.escape(headline)}</title>
 <style>{STYLE}{MORE_STYLE}</style>
 <main>
-<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(wording.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
+<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(figures.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
 {notes}
 <section class="cards">{cards}</section>
 <h2>What was promised, what was kept</h2>
@@ -55,12 +164,12 @@ def render_report(about: ReportData, cluster: str, events: Events, notices: Sequ
 
 
 def _table(about: ReportData) -> str:
-    heads = "".join(f"<th>{title}</th>" for title in wording.COLUMNS)
+    heads = "".join(f"<th>{title}</th>" for title in figures.COLUMNS)
     body = "".join(
         f"<tr><th>{html.escape(pool.pool)}</th>"
         + "".join(
             f'<td class="{kind}">{html.escape(figure)}{f"<small>{html.escape(note)}</small>" if note else ""}</td>'
-            for figure, note, kind in wording.row(pool)
+            for figure, note, kind in figures.row(pool)
         )
         + "</tr>"
         for pool in about.pools
@@ -72,8 +181,8 @@ def _legend(about: ReportData) -> str:
     if not about.marks:
         return "Red spans are times in which an alert fired."
     marks = sorted(about.marks, key=lambda one: one.start_s)
-    told = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
-    return f"Blue spans are marks: {told}. Red ones are alerts."
+    listed = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
+    return f"Blue spans are marks: {listed}. Red ones are alerts."
 
 
 def _charts(about: ReportData, emulated: bool) -> str:
@@ -164,8 +273,8 @@ def _engines(about: ReportData) -> str:
     for pool, _, requests in about.answers:
         whole[pool] = whole.get(pool, 0.0) + requests
     rows = "".join(
-        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{wording.format_count(requests)}</td>"
-        f"<td>{wording.format_percent(share) if whole[pool] else '–'}</td>"
+        f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{figures.format_count(requests)}</td>"
+        f"<td>{figures.format_percent(share) if whole[pool] else '–'}</td>"
         f'<td class="bar-cell"><span class="share-bar" style="width:{100 * share:.1f}%"></span></td></tr>'
         for pool, engine, requests in about.answers
         for share in [requests / whole[pool] if whole[pool] else 0.0]
@@ -178,7 +287,7 @@ def _alerts(about: ReportData) -> str:
         return '<p class="source">None.</p>'
     rows = "".join(
         f"<tr><th>{html.escape(one.text)}<small>{html.escape(one.note)}</small></th><td>{_time(one.start_s)}</td>"
-        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else wording.format_duration(one.end_s - one.start_s)}</td></tr>"
+        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else figures.format_duration(one.end_s - one.start_s)}</td></tr>"
         for one in about.alerts
     )
     return f'<div class="wide"><table><thead><tr><th></th><th>from</th><th>lasted</th></tr></thead><tbody>{rows}</tbody></table></div>'

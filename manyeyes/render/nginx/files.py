@@ -1,6 +1,6 @@
 """Configuration and keys -> every file of nginx that depends on them. Pure: the same input gives the same bytes.
 
-The controller writes them (manyeyes/controller/config_sync/config_generations.py), nginx/start.sh takes them over.
+The controller writes them (manyeyes/controller/config_sync/nginx_publisher.py), nginx/start.sh takes them over.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""/api/engines: register, show, change the weight, drain, resume, remove."""
+"""/api/engines: register, show, change the weight, drain, resume, remove. /api/pools: a new model name. /api/models: all of them."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.config.engines import Engine
 from manyeyes.config.fields import host_problem, port_problem
 from manyeyes.config.pools import Pool
@@ -13,11 +14,21 @@ from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.registry import registration_checks, schemas
-from manyeyes.controller.registry.adapter_config_writer import free_port
-from manyeyes.controller.registry.errors import error_responses, not_found
-from manyeyes.controller.registry.registration_checks import OwnListeners, SecretFiles
-from manyeyes.controller.registry.registrations import RegistrationService
-from manyeyes.controller.registry.schemas import EngineList, EngineResponse, NewEngine, Removed, WeightChange, in_flight
+from manyeyes.controller.registry.middleware import error_responses, not_found
+from manyeyes.controller.registry.registration_checks import RegistrationChecks
+from manyeyes.controller.registry.registrations import RegistrationService, free_port
+from manyeyes.controller.registry.schemas import (
+    EngineList,
+    EngineResponse,
+    ModelList,
+    NewEngine,
+    NewPool,
+    PoolList,
+    PoolResponse,
+    Removed,
+    WeightChange,
+    in_flight,
+)
 from manyeyes.engine.vllm_flags import served_names
 from manyeyes.openai_error import ApiError
 
@@ -80,12 +91,11 @@ def _drain_response(member: FleetMember) -> DrainResponse:
     )
 
 
-def routes(
+def engine_routes(
     fleet: Fleet,
     effective: EffectiveConfig,
     registrations: RegistrationService,
-    secret_files: SecretFiles,
-    own: OwnListeners,
+    checks: RegistrationChecks,
     adapter_name: str,
 ) -> APIRouter:
     router = APIRouter(prefix="/api/engines", tags=["engines"], responses=error_responses(401, 403, 404, 409, 422, 507))
@@ -108,7 +118,7 @@ def routes(
             )
         notice = ""
         if form.endpoint:
-            await _check_endpoint(form, effective, own, secret_files)
+            await _check_endpoint(form.endpoint, checks)
             engine = await registrations.add_engine(
                 lambda: _engine(form, pool, f"{adapter_name}:{free_port(effective.cluster)}")
             )
@@ -117,7 +127,7 @@ def routes(
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
-            await registration_checks.check_address(host, int(port), effective.cluster, own, given[0])
+            await checks.check_address(host, int(port), given[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
             notice = registration_checks.missing_names_notice(
                 served_names(effective.cluster, pool), await registration_checks.fetch_model_names(address)
@@ -223,15 +233,82 @@ def _wrong_url(url: str, why: str) -> ApiError:
     return ApiError(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
 
 
-async def _check_endpoint(
-    form: NewEngine, effective: EffectiveConfig, own: OwnListeners, secret_files: SecretFiles
-) -> None:
-    assert form.endpoint
-    for param, url in (
-        ("endpoint.url", form.endpoint.url),
-        ("endpoint.stream.url", form.endpoint.stream and form.endpoint.stream.url),
-    ):
-        if url:
-            await registration_checks.check_url(url, effective.cluster, own, param)
-    for name in form.endpoint.secret_files:
-        secret_files.check(name, "endpoint", authority=name == form.endpoint.ca_file)
+async def _check_endpoint(endpoint: Endpoint, checks: RegistrationChecks) -> None:
+    await checks.check_url(endpoint.url, "endpoint.url")
+    if endpoint.stream and endpoint.stream.url:
+        await checks.check_url(endpoint.stream.url, "endpoint.stream.url")
+    for name in endpoint.secret_files:
+        checks.check_secret(name, "endpoint", authority=name == endpoint.ca_file)
+
+
+def pool_routes(
+    fleet: Fleet,
+    effective: EffectiveConfig,
+    registrations: RegistrationService,
+    checks: RegistrationChecks,
+) -> APIRouter:
+    router = APIRouter(
+        prefix="/api", tags=["pools and models"], responses=error_responses(401, 403, 404, 409, 422, 507)
+    )
+
+    @router.get("/pools")
+    async def pools() -> PoolList:
+        """All pools, also those that nobody serves yet."""
+        return PoolList(pools=[schemas.pool_response(one, fleet, effective) for one in effective.cluster.pools])
+
+    @router.post("/pools", status_code=201)
+    async def register(form: NewPool) -> PoolResponse:
+        """Registers a pool. With `remote` it answers at once; else as soon as an engine of it is up."""
+        if form.model == "tiny" or form.model.startswith("/"):
+            raise ApiError(
+                422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
+            )
+        pool = Pool.model_validate(form.model_dump(exclude_unset=True))
+        _refuse_fallback_to_strangers(pool, effective)
+        if form.remote:
+            await checks.check_url(form.remote.url, "remote.url")
+            if form.remote.key_file:
+                checks.check_secret(form.remote.key_file, "remote.key_file")
+            if form.remote.ca_file:
+                checks.check_secret(form.remote.ca_file, "remote.ca_file", authority=True)
+        await registrations.add_pool(pool)
+        fleet.emit_event(
+            f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),
+            pool=pool.name,
+        )
+        return schemas.pool_response(effective.cluster.pool(pool.name), fleet, effective)
+
+    @router.get("/pools/{name}")
+    async def one(name: str) -> PoolResponse:
+        """One pool."""
+        try:
+            return schemas.pool_response(effective.cluster.pool(name), fleet, effective)
+        except KeyError:
+            raise not_found("pool", name, [pool.name for pool in effective.cluster.pools]) from None
+
+    @router.delete("/pools/{name}")
+    async def remove(name: str) -> Removed:
+        """Removes a registered pool that has no engines."""
+        await registrations.remove_pool(name)
+        fleet.emit_event(f"pool {name} is removed by API", pool=name)
+        return Removed(name=name)
+
+    @router.get("/models")
+    async def models() -> ModelList:
+        """Every name a client may write in `model`, the pool it leads to, and the engines behind it."""
+        return schemas.models_response(fleet, effective)
+
+    return router
+
+
+def _refuse_fallback_to_strangers(pool: Pool, effective: EffectiveConfig) -> None:
+    """Engines that Compose started know the names they were started with; a new pool's is not among them."""
+    strangers = [one.name for one in effective.cluster.started_engines if one.pool == pool.fallback]
+    if strangers:
+        raise ApiError(
+            409,
+            "fallback_knows_no_such_name",
+            f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' and would answer 404. "
+            "Fall back to a pool served elsewhere, or write the pool into cluster.yaml and `make up`.",
+            "fallback",
+        )

@@ -14,30 +14,30 @@ from manyeyes.config.fields import LookupFailed, resolve_host
 from manyeyes.config.gateway import Controller
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Remote
-from manyeyes.controller.config_sync import pool_renames
+from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.probe import Probe
 from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult, Transition
+from manyeyes.controller.membership import pool_renames
 from manyeyes.controller.membership.membership_store import FleetMember
-from manyeyes.controller.telemetry import metrics
 from manyeyes.engine.vllm_flags import served_names
 
 
 @dataclass
 class RemoteEndpoint:
-    """One pool's endpoint, and what the last look found."""
+    """One pool's endpoint, and what the last probe found."""
 
     pool: str
     remote: Remote
     reachable: bool | None = None
-    """None while it was not looked at."""
+    """None while it was not probed."""
     why: str = ""
     """Why not."""
     misses: int = 0
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-async def look(remote: Remote, timeout_s: float) -> str:
+async def probe_remote(remote: Remote, timeout_s: float) -> str:
     """Empty when something listens there, else what is wrong."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -53,8 +53,8 @@ async def look(remote: Remote, timeout_s: float) -> str:
     return ""
 
 
-def judged(endpoint: RemoteEndpoint, why: str, rules: Controller) -> str:
-    """Takes one look's outcome; one sentence when it changes what is known."""
+def record_remote_probe(endpoint: RemoteEndpoint, why: str, rules: Controller) -> str:
+    """Records one probe's outcome; one sentence when it changes what is known."""
     endpoint.misses = endpoint.misses + 1 if why else 0
     if why and endpoint.reachable and endpoint.misses < rules.fall:
         return ""
@@ -67,28 +67,27 @@ def judged(endpoint: RemoteEndpoint, why: str, rules: Controller) -> str:
 
 
 async def monitor_remote(
-    endpoint: RemoteEndpoint, rules: Callable[[], Controller], tell: Callable[[str], None]
+    endpoint: RemoteEndpoint, rules: Callable[[], Controller], emit: Callable[[str], None]
 ) -> None:
-    """Looks at it until cancelled."""
     while True:
-        why = await look(endpoint.remote, rules().connect_timeout_s + 3)
-        if sentence := judged(endpoint, why, rules()):
-            tell(sentence)
-        in_doubt = bool(why) and endpoint.misses < rules().fall
-        await asyncio.sleep(1 if in_doubt else rules().remote_interval_s)
+        why = await probe_remote(endpoint.remote, rules().connect_timeout_s + 3)
+        if sentence := record_remote_probe(endpoint, why, rules()):
+            emit(sentence)
+        is_suspicious = bool(why) and endpoint.misses < rules().fall
+        await asyncio.sleep(1 if is_suspicious else rules().remote_interval_s)
 
 
 log = structlog.get_logger()
 SOON_S = 0.5
-"""Pause between looks at an engine that is not up, or in doubt: a started one is found within a second."""
+"""Pause between probes of an engine that is not up, or suspect: a started one is found within a second."""
 SOON_FOR_S = 60.0
-"""An engine that is away for longer is looked at as seldom as one that is up."""
+"""An engine that is away for longer is probed as seldom as one that is up."""
 LEAST_S = 0.1
-"""Between two looks, whatever happens: an engine that closes every connection costs no more than this."""
+"""Between two probes, whatever happens: an engine that closes every connection costs no more than this."""
 TOGETHER_S = 0.1
-"""Looks that fall due within so long are made together."""
+"""Probes that fall due within so long are made together."""
 MOST_WAIT_S = 1.0
-"""A look that has no answer by then is one of a silent engine; the answer is waited for on."""
+"""A probe that has no answer by then is one of a silent engine; the answer is waited for on."""
 CANARY_PAUSE_S = 1.0
 CPU_PATIENCE = 3.0
 """One step of an engine on CPU takes seconds, and its /health shares the cores."""
@@ -109,8 +108,6 @@ class MonitoredFleet(Protocol):
 
 
 class EngineMonitor:
-    """Until cancelled."""
-
     def __init__(self, fleet: MonitoredFleet, member: FleetMember) -> None:
         self.fleet = fleet
         self.member = member
@@ -124,20 +121,19 @@ class EngineMonitor:
         self._asked_names = False
 
     def wake(self) -> None:
-        """Look at once: its connection was cut, or a request failed on it."""
+        """Probe now: its connection was cut, or a request failed on it."""
         self._wake_wanted = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     async def run(self) -> None:
-        """Looks at it again and again."""
         try:
             while True:
                 self._wake_wanted = False
                 rules = self.fleet.cluster.controller
                 began_s = time.monotonic()
                 try:
-                    await self._look(rules)
+                    await self._probe_once(rules)
                     if (
                         self.member.accepts is None
                         and not self._asked_names
@@ -147,7 +143,7 @@ class EngineMonitor:
                     if self.member.health.state is EngineState.WARMING:
                         await self._warm_up(rules)
                 except Exception:
-                    # A bug. The other engines, and this one's next look, still count.
+                    # A bug. The other engines, and this one's next probe, still count.
                     log.exception("look_failed", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
@@ -156,32 +152,32 @@ class EngineMonitor:
             if self._canary is not None:
                 self._canary.cancel()
 
-    async def _look(self, rules: Controller) -> None:
+    async def _probe_once(self, rules: Controller) -> None:
         member, known = self.member, self.member.health
         now_s = time.monotonic()
-        in_doubt = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
+        is_suspicious = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
         # Somebody waits for one that is held to have finished.
-        with_counters = in_doubt or known.held or now_s >= self._counters_at_s
-        seen = await self.probe.look(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
+        with_counters = is_suspicious or known.held or now_s >= self._counters_at_s
+        seen = await self.probe.run(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
             self.fleet.set_address(member, self.probe.address)
         if seen.load is not None:
             member.load = seen.load
             self._counters_at_s = now_s + rules.load_interval_s * random.uniform(0.9, 1.0)
             metrics.record_load(member.engine, seen.load)
-        elif with_counters and seen.look is ProbeResult.HEALTHY:
+        elif with_counters and seen.result is ProbeResult.HEALTHY:
             self._counters_at_s = now_s + rules.load_interval_s
-        if seen.look in (ProbeResult.GONE, ProbeResult.DEAD):
+        if seen.result in (ProbeResult.GONE, ProbeResult.DEAD):
             member.load = None
             metrics.remove_load(member.engine)
-        metrics.count_probe(member.engine, seen.look, seen.waited_s)
+        metrics.count_probe(member.engine, seen.result, seen.waited_s)
         canary, said = self._taken_canary()
         if canary is CanaryResult.PASSED:
             member.failures = 0
         load = member.load
         observation = Observation(
             at_s=time.monotonic(),
-            look=seen.look,
+            result=seen.result,
             why=seen.why,
             waited_s=seen.waited_s,
             progressed=seen.progressed,
@@ -245,7 +241,7 @@ class EngineMonitor:
         is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.held
         is_long_away = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
-            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a look.
+            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a probe.
             calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
             now_s = asyncio.get_running_loop().time()
             return max(LEAST_S, (now_s + calm_s) // TOGETHER_S * TOGETHER_S - now_s)

@@ -14,9 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.controller.health.states import EngineState, ProbeResult
+from manyeyes.controller.health.states import AttemptOutcome, EngineState, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad
-from manyeyes.controller.telemetry.access_log_parser import AttemptOutcome
 
 # A second series for each, with the time of its first value, that nothing reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -208,13 +207,11 @@ def counter(metric: Counter, *labels: str) -> Counter:
 
 @lru_cache(maxsize=8192)
 def gauge(metric: Gauge, *labels: str) -> Gauge:
-    """The same."""
     return metric.labels(*labels)
 
 
 @lru_cache(maxsize=8192)
 def histogram(metric: Histogram, *labels: str) -> Histogram:
-    """The same."""
     return metric.labels(*labels)
 
 
@@ -235,13 +232,11 @@ def record_transition(engine: Engine, current: EngineState) -> None:
 
 
 def count_probe(engine: Engine, seen: ProbeResult, waited_s: float) -> None:
-    """One look at /health."""
     counter(PROBES, engine.name, seen.value).inc()
     gauge(PROBE_SECONDS, engine.name, engine.pool).set(round(waited_s, 6))
 
 
 def record_load(engine: Engine, load: EngineLoad) -> None:
-    """What an engine says of its work."""
     values = (load.in_flight, load.running, load.waiting, load.hidden_queue, load.kv_cache_share, load.tokens_per_s)
     for metric, value in zip(OF_LOAD, values, strict=True):
         gauge(metric, engine.name, engine.pool).set(value or 0)
@@ -263,7 +258,6 @@ def certificate_expiry(pem: bytes) -> datetime:
 
 
 def remove_load(engine: Engine) -> None:
-    """It says nothing any more."""
     _drop(OF_LOAD, {"engine": engine.name})
 
 
@@ -292,3 +286,33 @@ def _drop(metrics: tuple[OneMetric, ...], labels: dict[str, str]) -> None:
     # What was kept would be counted into series that nobody sees.
     for kept in (counter, gauge, histogram):
         kept.cache_clear()
+
+
+HEAD = """# Metrics of the controller
+
+Made from `manyeyes/controller/metrics.py` by `make docs`. The controller tells them at `/metrics` on port 8081 inside the cluster; Prometheus
+fetches them as job `controller`, and vLLM's own (`vllm:...`) from each engine. The series of an engine or a pool that is gone
+are dropped. What is configured starts at 0, so that a rate is 0 and not missing.
+
+| name | type | labels | what it says |
+|---|---|---|---|
+"""
+TAIL = """
+States of an engine: {states}. `up` and `suspect` get requests.
+"""
+
+
+def markdown() -> str:
+    rows = []
+    for metric in ALL:
+        described = next(iter(metric.describe()))
+        kind = "counter" if isinstance(metric, Counter) else "gauge" if isinstance(metric, Gauge) else "histogram"
+        name = described.name + ("_total" if kind == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        rows.append(f"| `{name}` | {kind} | {labels} | {described.documentation} |")
+    states = ", ".join(f"`{state.value}`" for state in EngineState if state is not EngineState.REMOTE)
+    return HEAD + "\n".join(rows) + "\n" + TAIL.format(states=states)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

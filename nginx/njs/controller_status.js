@@ -1,23 +1,23 @@
-// What the controller last said, kept in shared memory for all workers: "status" is its JSON as it came, "engine ADDRESS"
+// The controller's last status, kept in shared memory for all workers: "status" is its JSON as it came, "engine ADDRESS"
 // a name, "up POOL" and "p95 POOL" what single requests ask for.
 
 const STALE_MS = 10_000;
 
-// Every second. While the controller does not answer, what it said last stays.
+// Every second. While the controller does not answer, its last status stays.
 async function refresh(session) {
-    let said;
+    let answer;
     try {
         const reply = await ngx.fetch(`${session.variables.manyeyes_controller}/status`);
         if (reply.status !== 200) {
             return;
         }
-        said = await reply.json();
+        answer = await reply.json();
     } catch (e) {
         return;
     }
     const cluster = ngx.shared.cluster;
-    said.at = Date.now();
-    said.pools.forEach((pool) => {
+    answer.at = Date.now();
+    answer.pools.forEach((pool) => {
         cluster.set(`up ${pool.name}`, String(pool.up));
         cluster.set(`p95 ${pool.name}`, String(pool.p95_ms || 0));
         pool.engines.forEach((one) => {
@@ -26,14 +26,14 @@ async function refresh(session) {
             }
         });
     });
-    cluster.set('status', JSON.stringify(said));
+    cluster.set('status', JSON.stringify(answer));
 }
 
 // { pools, ageS: seconds since the controller last answered, or null; isFresh }
 function status() {
-    const said = JSON.parse(ngx.shared.cluster.get('status') || '{}');
-    const age = said.at === undefined ? Infinity : Date.now() - said.at;
-    return { pools: said.pools || [], ageS: age === Infinity ? null : Math.round(age / 1000), isFresh: age <= STALE_MS };
+    const answer = JSON.parse(ngx.shared.cluster.get('status') || '{}');
+    const age = answer.at === undefined ? Infinity : Date.now() - answer.at;
+    return { pools: answer.pools || [], ageS: age === Infinity ? null : Math.round(age / 1000), isFresh: age <= STALE_MS };
 }
 
 function pools() {

@@ -1,1 +1,0 @@
-"""`make status`: the truth of the dashboards in a terminal."""
