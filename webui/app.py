@@ -21,20 +21,18 @@ from fastapi import FastAPI
 
 from manyeyes.config.users import UsersError
 from webui import log, samples, settings, theme
-from webui.auth import uploads, visitor_cookie
+from webui.auth import uploads
 from webui.auth.login import LoginMiddleware, UsersFile
 from webui.auth.same_origin import SameOriginMiddleware
-from webui.auth.visitor_cookie import VisitorCookieMiddleware
+from webui.auth.uploads import VisitorCookieMiddleware
 from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.cluster import cluster_view
-from webui.cluster.controller_client import ControllerClient
+from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
-from webui.cluster.locust_client import LocustClient
 from webui.files import decoding
-from webui.i18n.language_redirect import LanguageRedirect
-from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, _, current_language, use_language
+from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
 from webui.settings import CurrentPageTexts, SettingsError, WebuiSettings
-from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback, individual
+from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
 from webui.tabs.chat_actions import mount_model_api
 
 REFRESH_S = 10
@@ -66,7 +64,7 @@ class LocalizedPage(gr.Blocks):
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         request = named.get("request")
-        who = visitor_cookie.owner_of(request.cookies if request else {})
+        who = uploads.owner_of(request.cookies if request else {})
         with use_language(self.language), uploads.acting_as(who):
             inputs = named.get("inputs") or given[1:2]
             _refuse_components(inputs)
@@ -138,7 +136,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             with gr.Tab(_("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.build_fallback_tab(settings)
             with gr.Tab(_("Individual"), id="individual"), gr.Column(elem_classes="page"):
-                individual_models = individual.build_individual_tab(requester, at_once)
+                individual_models = compare.build_individual_tab(requester, at_once)
             with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
                 agent_model = agent.build_agent_tab(requester, at_once)
             with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):

@@ -8,9 +8,14 @@ import pytest
 
 from manyeyes.config.pools import Media, Pool
 from webui.chat import streamed_answer
-from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import ClusterStatus, ControllerClient, parse_gauges, parse_query_result
-from webui.cluster.locust_client import LocustClient
+from webui.cluster import cluster_view, controller_client
+from webui.cluster.controller_client import (
+    ClusterStatus,
+    ControllerClient,
+    LocustClient,
+    parse_gauges,
+    parse_query_result,
+)
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.user_error import UserError
@@ -114,7 +119,7 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
     run = LocustClient("http://loadtest:8089/locust")
     answering(run, handler)
     assert await run.start(20, 2.0) == "20 people begin, 2 a second."
-    shown = locust_client.load_run_html(await run.stats())
+    shown = controller_client.load_run_html(await run.stats())
     assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
     with pytest.raises(UserError, match="1 to 500"):
         await run.start(5000, 1)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from manyeyes.config.pools import Media
 from manyeyes.devcluster.eventually import eventually
-from webui.chat.sampling_settings import SamplingSettings
-from webui.files import attachments, decoding, images, pdf, videos
+from webui.chat.chat_requester import SamplingSettings
+from webui.files import attachments, decoding, images, videos
 from webui.files.attachments import AttachmentLimits
 from webui.files.decoding import DecodeBudget
 from webui.user_error import UserError
@@ -171,7 +171,7 @@ def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatc
         lambda: images.read_image(folder / "cat.png"),
         lambda: images.shrink_image(folder / "cat.png", 1280),
         lambda: attachments.prepare_attachments([str(folder / "cat.png")], AttachmentLimits(), Media()),
-        lambda: pdf.render_page(folder / "letter.pdf", 0, 1280),
+        lambda: images.render_page(folder / "letter.pdf", 0, 1280),
         lambda: videos.probe_video(folder / "walk.mp4"),
         lambda: videos.thin_video(folder / "walk.mp4", folder / "thin.mp4", clip, 4, 320),
     ]
@@ -202,7 +202,7 @@ def test_a_program_cannot_have_a_page_drawn_larger_than_the_page_itself_offers(f
         [str(folder / "wall.pdf")], SamplingSettings("m", longest=500_000).limits, Media()
     )
     assert images.image_size(one.path) == (images.MAX_SIDE, images.MAX_SIDE)
-    assert max(pdf.render_page(folder / "wall.pdf", 0, 500_000).size) == images.MAX_SIDE
+    assert max(images.render_page(folder / "wall.pdf", 0, 500_000).size) == images.MAX_SIDE
     assert SamplingSettings("m", most_frames=10**6).limits.most_frames == videos.MAX_FRAMES
 
 
@@ -210,9 +210,9 @@ def test_a_page_that_holds_a_picture_of_too_many_pixels_is_not_drawn(folder: Pat
     path = folder / "bomb.pdf"
     path.write_bytes(PDF_BOMB % (30_000, 30_000))
     with pytest.raises(UserError, match="too many pixels"):
-        pdf.render_page(path, 0, 1280)
+        images.render_page(path, 0, 1280)
     path.write_bytes(PDF_BOMB % (30, 30))
-    assert max(pdf.render_page(path, 0, 1280).size) > 0
+    assert max(images.render_page(path, 0, 1280).size) > 0
 
 
 def test_a_video_of_too_large_frames_is_refused_before_a_frame_is_decoded(

@@ -8,7 +8,6 @@ import gradio as gr
 import pytest
 
 from webui import settings
-from webui.chat import fallback_chain
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointAddress, check_address, is_same_endpoint
@@ -35,7 +34,7 @@ def asked(
     request = gr.Request(session_hash="visit", headers={KEY_HEADER: "alice"})
 
     async def running() -> None:
-        async for _ in FallbackHandlers(found).run(request, fallback_chain.PRIMARY_AS_IT_IS, "hi", *typed):
+        async for _ in FallbackHandlers(found).run(request, endpoint_client.PRIMARY_AS_IT_IS, "hi", *typed):
             pass
 
     asyncio.run(running())

@@ -10,8 +10,16 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 
 import webui
 from manyeyes.config.webui import WebUi
-from webui.i18n.language_redirect import negotiate_language
-from webui.i18n.translations import ENGLISH, ZH, _, current_language, ngettext, read_catalog, use_language
+from webui.i18n.translations import (
+    ENGLISH,
+    ZH,
+    _,
+    current_language,
+    negotiate_language,
+    ngettext,
+    read_catalog,
+    use_language,
+)
 from webui.user_error import answer_cut_error
 
 ROOT = Path(webui.__file__).parent

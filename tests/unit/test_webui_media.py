@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from webui.files import media_parts
+from webui.files import attachments
 from webui.user_error import UserError
 
 
@@ -16,7 +16,7 @@ from webui.user_error import UserError
 def test_a_data_url_carries_kind_and_bytes(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x00\x01\xffdata")
-    head, _, body = media_parts.data_url(path).partition(",")
+    head, _, body = attachments.data_url(path).partition(",")
     assert head == f"data:{kind};base64"
     assert base64.b64decode(body) == b"\x00\x01\xffdata"
 
@@ -25,16 +25,16 @@ def test_a_data_url_carries_kind_and_bytes(tmp_path: Path, name: str, kind: str)
 def test_the_size_on_the_wire_is_known_without_reading(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"x" * size)
-    assert media_parts.wire_bytes(path) == len(media_parts.data_url(path))
+    assert attachments.wire_bytes(path) == len(attachments.data_url(path))
 
 
 def test_a_file_that_is_no_picture_or_video_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"notes\.pdf is neither a picture nor a video.*png"):
-        media_parts.mime_type(tmp_path / "notes.pdf")
+        attachments.mime_type(tmp_path / "notes.pdf")
 
 
 def test_a_file_the_page_no_longer_holds_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no longer holds gone\.png.*attach it again"):
-        media_parts.data_url(tmp_path / "gone.png")
+        attachments.data_url(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"no longer holds gone\.png"):
-        media_parts.wire_bytes(tmp_path / "gone.png")
+        attachments.wire_bytes(tmp_path / "gone.png")

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from webui.chat import comparison, fallback_chain
+from webui.chat import comparison
+from webui.chat.chat_requester import SamplingSettings
 from webui.chat.comparison import Comparison, ModelRun
-from webui.chat.fallback_chain import FallbackAttempt
-from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
+from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress, FallbackAttempt
 from webui.user_error import UserError
 
 
@@ -66,10 +65,13 @@ GATEWAY = EndpointAddress("Gateway", "http://gateway/v1", "auto")
 
 
 def test_each_way_asks_those_it_names() -> None:
-    assert fallback_chain.plan_attempts(fallback_chain.PRIMARY_AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
-    wrong, then = fallback_chain.plan_attempts(fallback_chain.PRIMARY_WRONG_ADDRESS, PRIMARY, SECOND, GATEWAY)
+    assert endpoint_client.plan_attempts(endpoint_client.PRIMARY_AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [
+        PRIMARY,
+        SECOND,
+    ]
+    wrong, then = endpoint_client.plan_attempts(endpoint_client.PRIMARY_WRONG_ADDRESS, PRIMARY, SECOND, GATEWAY)
     assert (wrong.base_url, wrong.key, then) == (UNREACHABLE_URL, "", SECOND)
-    [gateway] = fallback_chain.plan_attempts(fallback_chain.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
+    [gateway] = endpoint_client.plan_attempts(endpoint_client.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
     assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
 
 
@@ -83,8 +85,8 @@ def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
 
 def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:
     bad = FallbackAttempt(PRIMARY, StreamedAnswer(0.0, failure=UserError("<img src=x>", "Retry.")), 0.0, 1.0)
-    assert "<img" not in fallback_chain.attempts_html([bad])
-    assert fallback_chain.fallback_facts([bad])["answered_by"] is None
+    assert "<img" not in endpoint_client.attempts_html([bad])
+    assert endpoint_client.fallback_facts([bad])["answered_by"] is None
 
 
 async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers(
@@ -98,5 +100,5 @@ async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers
 
     monkeypatch.setattr(endpoint_client, "stream_from_endpoint", ask)
     question = SamplingSettings("m").build_request([], "")
-    found = [list(made) async for made in fallback_chain.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
+    found = [list(made) async for made in endpoint_client.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
 from webui import log
 from webui.auth.same_origin import refuse_request
-from webui.i18n import language_redirect
+from webui.i18n import translations
 from webui.i18n.translations import ENGLISH, NAMES, _, use_language
 
 LOGIN_COOKIE = "manyeyes-login"
@@ -115,7 +115,7 @@ class LoginMiddleware:
         return user.name if hmac.compare_digest(signature, _sign(user, until)) else None
 
     async def _login(self, request: Request, users: Users) -> Response:
-        with use_language(language_redirect.requested_language(request)):
+        with use_language(translations.requested_language(request)):
             if request.method != "POST":
                 return _login_page(request, 200)
             address = _client_address(request)
@@ -137,7 +137,7 @@ class LoginMiddleware:
             return self._welcome(request, user)
 
     def _welcome(self, request: Request, user: User) -> Response:
-        to = PATHS[language_redirect.requested_language(request)]
+        to = PATHS[translations.requested_language(request)]
         answer: Response = RedirectResponse(to, 303) if _accepts_html(request) else JSONResponse({"success": True})
         until = str(int(self._now() + self._valid_s))
         secure = request.headers.get("x-forwarded-proto") == "https"
@@ -152,7 +152,7 @@ class LoginMiddleware:
 def _require_login(request: Request) -> Response:
     if request.method == "GET" and _accepts_html(request):
         return RedirectResponse("/login", 303)
-    with use_language(language_redirect.requested_language(request)):
+    with use_language(translations.requested_language(request)):
         return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
@@ -166,7 +166,7 @@ def _login_page(request: Request, status: int, message: str = "") -> HTMLRespons
     alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
     title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
-        f'<!doctype html><html lang="{language_redirect.requested_language(request)}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{translations.requested_language(request)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
         f'<form method="post" action="/login"><h1>{title}</h1>{alert}'

@@ -13,9 +13,8 @@ import gradio as gr
 
 from webui.auth import uploads
 from webui.chat import message_builder
-from webui.chat.chat_requester import ChatRequester
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.message_builder import Message
-from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer, answer_note
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.i18n.translations import _

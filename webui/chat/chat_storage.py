@@ -16,7 +16,7 @@ from webui.auth import uploads
 from webui.chat import message_builder
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import strip_switch_marks
-from webui.files import media_parts
+from webui.files import attachments
 from webui.i18n.translations import _
 from webui.user_error import UserError
 
@@ -172,5 +172,5 @@ def import_message(message: dict[str, Any]) -> Message:
 
 def _import_file(file: dict[str, Any]) -> str:
     name = Path(str(file["name"])).name
-    media_parts.mime_type(Path(name))  # UserError for anything that is neither picture nor video
+    attachments.mime_type(Path(name))  # UserError for anything that is neither picture nor video
     return str(uploads.store_upload(name, base64.b64decode(file["data"], validate=True)))

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
 from webui.i18n.translations import N_, _, ngettext
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from webui.auth import uploads
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer
-from webui.files import attachments, images, media_parts, pdf
+from webui.files import attachments, images
 from webui.i18n.translations import N_, _
 from webui.user_error import UserError
 
@@ -91,8 +90,8 @@ def list_pages(files: list[str]) -> list[BatchPage]:
     for name in files:
         path = uploads.resolve_upload(name)
         if attachments.is_pdf(path):
-            found += [BatchPage(0, path, number) for number in range(pdf.count_pages(path))]
-        elif media_parts.mime_type(path).startswith("image/"):
+            found += [BatchPage(0, path, number) for number in range(images.count_pages(path))]
+        elif attachments.mime_type(path).startswith("image/"):
             found.append(BatchPage(0, path))
         else:
             raise UserError(
@@ -245,5 +244,5 @@ def _page_image(page: BatchPage, longest: int) -> Path:
         return page.file
     to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.pdf_page + 1}-{longest}px.png")
     if not to.exists():
-        to.write_bytes(images.encode_image(pdf.render_page(page.file, page.pdf_page, longest), ".png"))
+        to.write_bytes(images.encode_image(images.render_page(page.file, page.pdf_page, longest), ".png"))
     return to

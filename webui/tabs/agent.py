@@ -15,12 +15,11 @@ from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
 from webui.chat import screenshot_agent
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
 from webui.cluster.gateway_client import KEY_HEADER
-from webui.files import images, media_parts
+from webui.files import attachments, images
 from webui.i18n.translations import N_, _
 from webui.tabs.chat_actions import file_paths
 from webui.tabs.controls import IMMEDIATE_EVENT, model_dropdown, queued_event, sampling_controls
@@ -41,7 +40,7 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
             files = gr.File(
                 label=_("Screenshots, in order"),
                 file_count="multiple",
-                file_types=list(media_parts.IMAGE_TYPES),
+                file_types=list(attachments.IMAGE_TYPES),
                 type="filepath",
                 height=150,
             )

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from webui import samples
-from webui.chat import code_view, sampling_settings
+from webui.chat import chat_requester, code_view
 from webui.chat.chat_handlers import ReplyHandlers
 from webui.chat.chat_requester import ChatRequester, ModelLimits
-from webui.files import attachments, media_parts
+from webui.files import attachments
 from webui.i18n.translations import N_, _
 from webui.settings import WebuiSettings
 from webui.tabs import chat_actions
@@ -78,7 +78,7 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
                 placeholder=_("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
-                file_types=[*media_parts.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
+                file_types=[*attachments.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
                 max_plain_text_length=1_000_000,  # a long pasted text stays text
                 lines=1,
                 max_lines=8,
@@ -99,8 +99,8 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
             )
             preset = gr.Dropdown(
                 label=_("Task"),
-                choices=[(_(preset.name), preset.name) for preset in sampling_settings.PRESETS],
-                value=sampling_settings.DEFAULT_PRESET.name,
+                choices=[(_(preset.name), preset.name) for preset in chat_requester.PRESETS],
+                value=chat_requester.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
             system = gr.Textbox(

@@ -12,12 +12,11 @@ from gradio.events import api
 
 from manyeyes.config.pools import Pool
 from webui.auth import uploads
-from webui.chat import chat_storage, code_view, message_builder, sampling_settings
+from webui.chat import chat_requester, chat_storage, code_view, message_builder
 from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
-from webui.chat.chat_requester import ModelLimits
+from webui.chat.chat_requester import ModelLimits, SamplingSettings
 from webui.chat.completion_stream import ChatRequest
 from webui.chat.message_builder import Message
-from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import answer_facts
 from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
 from webui.files import attachments
@@ -80,7 +79,7 @@ class ChatActions:
         return self._model_limits.pool(model)
 
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
-        found = sampling_settings.find_preset(name)
+        found = chat_requester.find_preset(name)
         used = (
             {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
         )

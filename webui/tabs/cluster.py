@@ -9,9 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import ClusterStatus, ControllerClient
-from webui.cluster.locust_client import LocustClient
+from webui.cluster import cluster_view, controller_client
+from webui.cluster.controller_client import ClusterStatus, ControllerClient, LocustClient
 from webui.i18n.translations import _
 from webui.tabs.controls import IMMEDIATE_EVENT
 from webui.theme import alert_html, hint_html, status_html
@@ -58,7 +57,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
             with gr.Row(elem_classes="tools"):
                 scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, locust_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
+            people = gr.Slider(1, controller_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
             with gr.Row(elem_classes="tools"):
                 start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
                 stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
@@ -91,7 +90,7 @@ class ClusterHandlers:
             # Filled once, so that a list the visitor has open never changes under the hand.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
-            locust_client.load_run_html(await self._run.stats()),
+            controller_client.load_run_html(await self._run.stats()),
         )
 
     async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
@@ -137,7 +136,7 @@ class ClusterHandlers:
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
-            return locust_client.load_run_facts(await self._run.stats())
+            return controller_client.load_run_facts(await self._run.stats())
 
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
             api(function, api_name=function.__name__, concurrency_limit=calls_at_once)

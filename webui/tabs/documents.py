@@ -13,10 +13,9 @@ from gradio.events import api
 from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.cluster.gateway_client import KEY_HEADER
-from webui.files import attachments, batch, batch_report, media_parts
+from webui.files import attachments, batch, batch_report
 from webui.files.batch import PageBatch
 from webui.i18n.translations import _
 from webui.tabs.chat_actions import file_paths
@@ -41,7 +40,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
             files = gr.File(
                 label=_("Pictures and PDFs"),
                 file_count="multiple",
-                file_types=[*media_parts.IMAGE_TYPES, attachments.PDF_SUFFIX],
+                file_types=[*attachments.IMAGE_TYPES, attachments.PDF_SUFFIX],
                 type="filepath",
                 height=150,
             )

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 from gradio.events import api
 
-from webui.chat import fallback_chain
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import SamplingSettings
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
 from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
@@ -37,8 +36,8 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
     with gr.Row(elem_classes="tools"):
         check = gr.Button(_("Check both"), size="sm", elem_classes="tool")
     way = gr.Radio(
-        [(_(one), one) for one in fallback_chain.FALLBACK_MODES],
-        value=fallback_chain.PRIMARY_AS_IT_IS,
+        [(_(one), one) for one in endpoint_client.FALLBACK_MODES],
+        value=endpoint_client.PRIMARY_AS_IT_IS,
         label=_("Run"),
     )
     prompt = gr.Textbox(label=_("Prompt"), value=_(EXAMPLE_PROMPT), lines=2, max_lines=6)
@@ -118,21 +117,21 @@ class FallbackHandlers:
             yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
             return
         yield "", gr.update(value="", visible=False)
-        last: list[fallback_chain.FallbackAttempt] = []
+        last: list[endpoint_client.FallbackAttempt] = []
         async for last in self._attempts(request, way, prompt, *typed):
-            yield fallback_chain.attempts_html(last), _answer_update(last)
+            yield endpoint_client.attempts_html(last), _answer_update(last)
         if last and last[-1].answer.failure is None:
             outcome = _("Answered by {name}.", name=_(last[-1].address.name))
             by = f'<p role="status"><b>{html.escape(outcome)}</b></p>'
         else:
             by = alert_html(_("Nobody answered."))
-        yield fallback_chain.attempts_html(last) + by, _answer_update(last)
+        yield endpoint_client.attempts_html(last) + by, _answer_update(last)
 
     def mount_api(self) -> None:
         async def fallback(
             request: gr.Request,
             prompt: str,
-            way: str = fallback_chain.PRIMARY_AS_IT_IS,
+            way: str = endpoint_client.PRIMARY_AS_IT_IS,
             primary_base_url: str = "",
             primary_model: str = "",
             primary_api_key: str = "",
@@ -141,26 +140,26 @@ class FallbackHandlers:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            if way not in fallback_chain.FALLBACK_MODES:
+            if way not in endpoint_client.FALLBACK_MODES:
                 raise gr.Error(
-                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.FALLBACK_MODES))
+                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(endpoint_client.FALLBACK_MODES))
                 )
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
             )  # fmt: skip
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
-            return fallback_chain.fallback_facts(found[-1])
+            return endpoint_client.fallback_facts(found[-1])
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
-    ) -> AsyncIterator[list[fallback_chain.FallbackAttempt]]:
+    ) -> AsyncIterator[list[endpoint_client.FallbackAttempt]]:
         primary, fallback = await asyncio.to_thread(self._typed, *typed)
-        addresses = fallback_chain.plan_attempts(way, primary, fallback, self._gateway)
+        addresses = endpoint_client.plan_attempts(way, primary, fallback, self._gateway)
         question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
-        async for made in fallback_chain.run_fallback(addresses, question, self._headers(request)):
+        async for made in endpoint_client.run_fallback(addresses, question, self._headers(request)):
             yield made
 
     def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
@@ -192,7 +191,7 @@ class FallbackHandlers:
         return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
 
 
-def _answer_update(found: list[fallback_chain.FallbackAttempt]) -> Any:
+def _answer_update(found: list[endpoint_client.FallbackAttempt]) -> Any:
     text = found[-1].answer.rendered()[1] if found else ""
     return gr.update(value=text, visible=bool(text))
 
