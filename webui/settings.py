@@ -11,11 +11,20 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.gateway import Gateway
 from manyeyes.config.loader import ConfigError, load, users_path
 from manyeyes.config.webui import WebUi
-from webui.cluster.endpoint_client import EndpointAddress
 
 
 class SettingsError(ValueError):
     """Every problem found in the environment, one a line."""
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where an endpoint of the Fallback tab is. `base_url` ends in /v1 or what stands for it there."""
+
+    name: str
+    base_url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from webui import settings
-from webui.cluster.endpoint_client import EndpointAddress
-from webui.settings import SettingsError, WebuiSettings
+from webui.settings import EndpointAddress, SettingsError, WebuiSettings
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

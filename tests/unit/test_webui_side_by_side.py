@@ -12,7 +12,8 @@ from webui.chat.chat_requester import SamplingSettings
 from webui.chat.comparison import Comparison, ModelRun
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress, FallbackAttempt
+from webui.cluster.endpoint_client import UNREACHABLE_URL, FallbackAttempt
+from webui.settings import EndpointAddress
 from webui.user_error import UserError
 
 
@@ -73,14 +74,6 @@ def test_each_way_asks_those_it_names() -> None:
     assert (wrong.base_url, wrong.key, then) == (UNREACHABLE_URL, "", SECOND)
     [gateway] = endpoint_client.plan_attempts(endpoint_client.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
     assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
-
-
-def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
-    assert PRIMARY.typed("", "", "").key == "secret"
-    assert PRIMARY.typed("http://a/v1/", "", "").key == "secret"
-    assert PRIMARY.typed("http://thief/v1", "", "").key == ""
-    assert PRIMARY.typed("http://thief/v1", "", "mine").key == "mine"
-    assert "secret" not in repr(PRIMARY)
 
 
 def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:

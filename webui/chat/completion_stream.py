@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import openai
 from openai import AsyncOpenAI
 
 from webui.chat.streamed_answer import ServedBy, StreamedAnswer
@@ -61,6 +62,8 @@ def continuation_request(request: ChatRequest, text: str, tokens: int) -> ChatRe
     return replace(request, messages=[*messages, last], max_tokens=left, continues=True, page=page)
 
 
+COMPLETION_TIMEOUT = openai.Timeout(600, connect=5)
+"""A queued question about a long video may wait minutes for its first byte."""
 CLIENT_FIELDS = ("model", "messages", "stream")
 
 
@@ -70,13 +73,17 @@ async def stream_completion(
     """Streams into `answer`. Raises what the client raises."""
     whole = request_body(request)
     messages: Any = request.messages  # video_url is vLLM's own and not in OpenAI's types
-    raw = await client.chat.completions.with_raw_response.create(
-        model=request.model,
-        messages=messages,
-        stream=True,
-        extra_body={name: value for name, value in whole.items() if name not in CLIENT_FIELDS},
-        extra_headers=headers,
-    )
+    try:
+        raw = await client.chat.completions.with_raw_response.create(
+            model=request.model,
+            messages=messages,
+            stream=True,
+            extra_body={name: value for name, value in whole.items() if name not in CLIENT_FIELDS},
+            extra_headers=headers,
+        )
+    except openai.APIStatusError as error:
+        answer.served = ServedBy.from_headers(error.response.headers)
+        raise
     answer.served = ServedBy.from_headers(raw.headers)
     async with raw.parse() as stream:
         async for chunk in stream:

@@ -11,14 +11,11 @@ from openai._types import RequestOptions
 from manyeyes.config.pools import AUTO
 from webui import log
 from webui.chat import completion_stream
-from webui.chat.completion_stream import ChatRequest
-from webui.chat.streamed_answer import ServedBy, StreamedAnswer
+from webui.chat.completion_stream import COMPLETION_TIMEOUT, ChatRequest
+from webui.chat.streamed_answer import StreamedAnswer
 from webui.settings import WebuiSettings
 from webui.user_error import explain_error
 
-COMPLETION_TIMEOUT = openai.Timeout(
-    600, connect=5
-)  # a queued question about a long video may wait minutes for its first byte
 STATUS_TIMEOUT_S = 5.0
 
 # Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
@@ -84,8 +81,6 @@ class GatewayClient:
                 self._client, request, answer, {**self._headers, PAGE_HEADER: request.page, **key}
             )
         except Exception as error:
-            if isinstance(error, openai.APIStatusError):
-                answer.served = ServedBy.from_headers(error.response.headers)
             answer.failure = explain_error(error, self.url, begun=answer.chunks > 0)
         finally:
             _log_answer(answer)

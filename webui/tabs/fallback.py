@@ -15,10 +15,10 @@ from gradio.events import api
 
 from webui.chat.chat_requester import SamplingSettings
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
+from webui.cluster.endpoint_client import EndpointStatus
 from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
 from webui.i18n.translations import N_, _
-from webui.settings import WebuiSettings
+from webui.settings import EndpointAddress, WebuiSettings
 from webui.tabs.controls import PRIVATE_EVENT, queued_event
 from webui.theme import alert_html, hint_html
 
@@ -102,7 +102,7 @@ class FallbackHandlers:
         ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
-        primary, fallback = await asyncio.to_thread(self._typed, *typed)
+        primary, fallback = await self._typed(*typed)
         headers = self._headers(request)
         status = await asyncio.gather(
             *(endpoint_client.check_endpoint(one, headers.get(one.base_url, {})) for one in (primary, fallback))
@@ -156,33 +156,34 @@ class FallbackHandlers:
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
     ) -> AsyncIterator[list[endpoint_client.FallbackAttempt]]:
-        primary, fallback = await asyncio.to_thread(self._typed, *typed)
+        primary, fallback = await self._typed(*typed)
         addresses = endpoint_client.plan_attempts(way, primary, fallback, self._gateway)
         question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
         async for made in endpoint_client.run_fallback(addresses, question, self._headers(request)):
             yield made
 
-    def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
-        """Looks names up: to be called in a thread. Raises gr.Error for an address that the operator did not name."""
+    async def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
+        """Raises gr.Error for an address that the operator did not name."""
         words = [str(one or "") for one in typed]
-        return self._chosen(self._settings.primary, *words[:3]), self._chosen(self._settings.fallback, *words[3:])
+        return (
+            await self._chosen(self._settings.primary, *words[:3]),
+            await self._chosen(self._settings.fallback, *words[3:]),
+        )
 
-    def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
+    async def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
+        """The endpoint with what a visitor typed. A key from the environment goes to its own address only."""
         url = base_url.strip().rstrip("/") or card.base_url
         if url not in self._known:
             choices = ", ".join(self._known)
             raise gr.Error(
                 _("{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices)
             )
-        if endpoint_client.is_same_endpoint(
-            url, self._gateway.base_url
-        ):  # written another way it would not be told who asks
-            known = self._gateway
-            key = ""
-        else:
-            known = card if card.base_url == url else self._known[url]
-        default = card.model if url == card.base_url else known.model
-        return replace(known.typed(known.base_url, model or default, key), name=card.name)
+        known = card if card.base_url == url else self._known[url]
+        model = model.strip() or known.model
+        # Written another way, the gateway would not be told who asks.
+        if await endpoint_client.is_same_endpoint(url, self._gateway.base_url):
+            return replace(self._gateway, name=card.name, model=model)
+        return replace(known, name=card.name, model=model, key=key.strip() or known.key)
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Only the gateway is told who asks."""
