@@ -1,7 +1,5 @@
 """Builds the page and serves it."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import os

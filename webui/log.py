@@ -1,7 +1,5 @@
 """The page's log: an event and its fields, in the form of all parts (manyeyes/observability/log_format.py). Never a prompt, a picture or a key."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

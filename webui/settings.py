@@ -1,7 +1,5 @@
 """What the page reads from cluster.yaml and the environment, in one place. The environment wins."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

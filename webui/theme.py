@@ -1,7 +1,5 @@
 """The theme: colours and the reader's own system fonts, so that nothing is fetched from anywhere."""
 
-from __future__ import annotations
-
 import html
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What went wrong, and what to do next, in words for the person at the page."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The page in Debian's Chromium, and what the browser saw."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

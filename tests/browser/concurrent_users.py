@@ -7,8 +7,6 @@ nginx, against emulated engines; what is timed is what a click costs: the estima
 piece of a drawn answer. Exit code 1 when an answer reached another visit than the one that asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """What a visitor does with a chat: several files, edit, delete, keep, save, bring back, code; and an engine that dies."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The Chat tab in a real browser, against a running page: MANYEYES_URL=http://localhost:8080 pytest tests/browser"""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

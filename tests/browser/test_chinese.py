@@ -1,7 +1,5 @@
 """The page in Chinese: chosen by the browser's language or by the link on the page, every tab of it, and what it says."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

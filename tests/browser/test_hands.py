@@ -1,7 +1,5 @@
 """What hands do: Enter in an empty box, and taps on a phone, where a thing counts only if it lies on top at the tapped point."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -3,8 +3,6 @@
 What random weights answer means nothing; that they are asked, stream, obey a schema and go on after a death does.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

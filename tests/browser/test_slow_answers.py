@@ -1,7 +1,5 @@
 """Streaming and Stop in a real browser, against a slow emulated engine: a fast one is done before a finger moves."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every tab's main path in a real browser, through the real nginx, against emulated engines as processes."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

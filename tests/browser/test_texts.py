@@ -1,7 +1,5 @@
 """Title and greeting of the page follow cluster.yaml from one visit to the next, without a restart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

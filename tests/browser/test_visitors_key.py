@@ -1,7 +1,5 @@
 """Who logged in at the gateway is named in the page's own requests; nginx sets the header that this browser sends here."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

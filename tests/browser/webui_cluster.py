@@ -3,8 +3,6 @@
 To try the page by hand: python -m tests.browser.webui_cluster
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import tempfile

@@ -1,7 +1,5 @@
 """Two copies of the page behind the real nginx: a visit stays with its copy, and goes on with the other one when that is killed."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

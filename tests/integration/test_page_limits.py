@@ -1,7 +1,5 @@
 """What the page refuses: small files that unfold to hundreds of megabytes, and chats that hold a component of Gradio."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import os

@@ -1,7 +1,5 @@
 """Uploads through the real nginx: readable by the browser that sent them alone, and deleted when no open chat needs them."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import secrets

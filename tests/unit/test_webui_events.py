@@ -24,9 +24,9 @@ from webui.settings import WebuiSettings
 ROOT = Path(webui.__file__).parent
 WRITES_EVENTS = (ROOT / "chat/chat_handlers.py", *sorted((ROOT / "tabs").glob("*.py")))
 EVENT = {
-    "gr.SelectData": {"index": 0, "value": {"text": "", "files": []}},
-    "gr.RetryData": {"index": 0, "value": ""},
-    "gr.EditData": {"index": 0, "value": "", "previous_value": ""},
+    gr.SelectData: {"index": 0, "value": {"text": "", "files": []}},
+    gr.RetryData: {"index": 0, "value": ""},
+    gr.EditData: {"index": 0, "value": "", "previous_value": ""},
 }
 NOBODY = "http://127.0.0.1:9"
 
@@ -74,7 +74,7 @@ def empty(component: Any, words: str) -> Any:
 
 async def answered(event: BlockFunction, inputs: list[Any]) -> list[Any]:
     """All that the event says."""
-    needs = [str(one.annotation) for one in inspect.signature(function(event)).parameters.values()]
+    needs = [one.annotation for one in inspect.signature(function(event)).parameters.values()]
     data = next((gr.EventData(None, dict(EVENT[need])) for need in needs if need in EVENT), None)
     request = gr.Request(session_hash="visit", headers={}, query_params={})
     filled, *_ = special_args(function(event), list(inputs), request, data)
@@ -84,7 +84,7 @@ async def answered(event: BlockFunction, inputs: list[Any]) -> list[Any]:
 
 def asks_for_nothing(event: BlockFunction) -> bool:
     """A sample, a retry or an edit cannot be empty: it names what was asked."""
-    return not any(str(one.annotation) in EVENT for one in inspect.signature(function(event)).parameters.values())
+    return not any(one.annotation in EVENT for one in inspect.signature(function(event)).parameters.values())
 
 
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:

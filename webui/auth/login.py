@@ -4,8 +4,6 @@ What a visitor carries is a signed cookie, so that every copy of the page knows 
 hash of the user's own password, which nobody but the server has. Programs log in as gradio_client does it: POST /login.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hmac

@@ -8,8 +8,6 @@ read the answer. A browser says where a request comes from in Sec-Fetch-Site (ov
 programs send neither.
 """
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders

@@ -5,8 +5,6 @@ browser (by a cookie; all its tabs are one owner) or, without cookie, whoever ca
 uploads are: a page that starts anew has none.
 """
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
 import json

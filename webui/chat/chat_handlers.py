@@ -1,7 +1,5 @@
 """What the Chat tab's events do. Holds the answers on their way, by visitor."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

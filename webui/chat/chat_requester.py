@@ -3,8 +3,6 @@
 The chat, Documents, Compare, Individual and Agent all ask through `ChatRequester`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Files stay on the server for some hours; the browser keeps only their paths, and an old chat says which of them are gone.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -1,7 +1,5 @@
 """The code that sends a request the page sent: curl, Python's openai, JavaScript. Files are named where the page has data."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from typing import Any

@@ -1,7 +1,5 @@
 """Several questions at once, each to its own model, and which of them was how fast."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import io

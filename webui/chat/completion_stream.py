@@ -1,7 +1,5 @@
 """Asks one OpenAI-compatible endpoint for one answer, and fills it in while it comes."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ what follows is the page's own note under it.
 The chat lives in the browser, so a restart of the page loses nothing but the files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

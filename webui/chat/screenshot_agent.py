@@ -1,7 +1,5 @@
 """A walk through screenshots: what is asked at each step, and what came of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -29,6 +27,30 @@ AGENT_PROMPTS = {
     '{{"action": "click" | "type" | "scroll" | "wait" | "done", "coordinate": [x, y], "text": "...", "reason": "..."}}, '
     "with coordinates from 0 to 1000 relative to the picture.",
 }
+
+
+COORDINATE_SCALE = 1000
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
+LABEL_KEYS = ("label", "text", "name", "description", "action")
+COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#7c3aed", "#0891b2")
+MAX_MARKS = 200
+
+
+@dataclass(frozen=True)
+class GroundingMark:
+    """A box (four numbers) or a point (two), 0 to 1000."""
+
+    at: tuple[float, ...]
+    label: str = ""
+
+    @property
+    def is_box(self) -> bool:
+        return len(self.at) == 4
+
+    def pixels(self, width: int, height: int) -> tuple[float, ...]:
+        """On a picture of this size."""
+        return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
 
 
 @dataclass
@@ -91,30 +113,6 @@ def step_facts(step: AgentStep) -> dict[str, Any]:
             {"kind": "box" if mark.is_box else "point", "at": list(mark.at), "label": mark.label} for mark in step.marks
         ],
     } | answer_facts(step.answer)
-
-
-COORDINATE_SCALE = 1000
-BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
-POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
-LABEL_KEYS = ("label", "text", "name", "description", "action")
-COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#7c3aed", "#0891b2")
-MAX_MARKS = 200
-
-
-@dataclass(frozen=True)
-class GroundingMark:
-    """A box (four numbers) or a point (two), 0 to 1000."""
-
-    at: tuple[float, ...]
-    label: str = ""
-
-    @property
-    def is_box(self) -> bool:
-        return len(self.at) == 4
-
-    def pixels(self, width: int, height: int) -> tuple[float, ...]:
-        """On a picture of this size."""
-        return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
 
 
 def parse_json_values(text: str) -> list[Any]:

@@ -1,14 +1,15 @@
 """One answer while it comes, and the line under it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from webui.files.attachments import PreparedAttachment
 from webui.i18n.translations import _
 from webui.user_error import UserError, answer_cut_error
+
+SERVED_BY_HEADERS = ("engine", "pool", "fallback", "route", "cache")
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,9 @@ class ServedBy:
     cache: str = ""
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> ServedBy:
-        return cls(
-            engine=headers.get("x-manyeyes-engine", ""),
-            pool=headers.get("x-manyeyes-pool", ""),
-            fallback=headers.get("x-manyeyes-fallback", ""),
-            request_id=headers.get("x-request-id", ""),
-            route=headers.get("x-manyeyes-route", ""),
-            cache=headers.get("x-manyeyes-cache", ""),
-        )
+    def from_headers(cls, headers: Mapping[str, str]) -> Self:
+        engine, pool, fallback, route, cache = (headers.get(f"x-manyeyes-{name}", "") for name in SERVED_BY_HEADERS)
+        return cls(engine, pool, fallback, headers.get("x-request-id", ""), route, cache)
 
 
 @dataclass(frozen=True)

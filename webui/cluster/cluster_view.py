@@ -1,7 +1,5 @@
 """The cluster as HTML: a table of engines for each pool, and the last events."""
 
-from __future__ import annotations
-
 import html
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Asks the controller: states, events, counters; and tells it to drain, resume or scale, with the key a person typed."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import re

@@ -2,8 +2,6 @@
 to the next; every attempt is kept with its error and its time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import html
 import socket

@@ -1,7 +1,5 @@
 """Asks the gateway: which models there are, how the engines are, and for an answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import openai

@@ -1,7 +1,5 @@
 """Makes of what a visitor attached what is sent: pictures of a bounded size, thinned videos, the pages of PDFs as pictures."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Callable, Iterator

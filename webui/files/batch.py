@@ -1,7 +1,5 @@
 """Reads many pages at once: each by itself, so that one that fails costs no other."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """The results of a batch as a table and as files: CSV for sheets, JSON for programs, Markdown for people."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io

@@ -4,8 +4,6 @@ Judged from the size that a file says of itself, before anything of it is decode
 when it is used up waits. Files are read in threads, so that waiting here stops nothing else.
 """
 
-from __future__ import annotations
-
 import ctypes
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reads a picture, and makes it no larger than the visitor wants it sent."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Engines refuse a frame rate or a frame limit in the request, and a clip of 16 frames travels in a hundredth of the bytes.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Qwen3-VL turns 32 x 32 pixels into one token (patches of 16, merged 2 by 2) afte
 two frames of a video share their tokens. Follows `smart_resize` of transformers' Qwen2-VL and Qwen3-VL processors.
 """
 
-from __future__ import annotations
-
 from math import ceil, floor, sqrt
 
 from manyeyes.config.pools import Media

@@ -5,8 +5,6 @@ Gradio's own `gr.I18n` translates labels only, by the browser's language only; m
 answer streams.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """The sample prompts with their files, which lie in this folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gradio.components.chatbot import ExampleMessage

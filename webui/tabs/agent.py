@@ -1,7 +1,5 @@
 """The Agent tab: a screenshot and an instruction in; boxes, points and the next action out, drawn on the picture."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import uuid

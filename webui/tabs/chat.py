@@ -1,7 +1,5 @@
 """The Chat tab: text, pictures, videos and PDFs in, a streamed answer out, and the line that says who answered."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the buttons around the chat do: keep, bring back, estimate, show as code, take a picture."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from pathlib import Path

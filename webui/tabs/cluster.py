@@ -1,7 +1,5 @@
 """The Cluster tab: pools and engines live, drain, resume and scale with the admin key, events, and a load run."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The Compare tab: the same question to several models at once, side by side, with times and a vote."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the tabs share: how their events are wired, the folded sampling settings, and the dropdowns of models."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

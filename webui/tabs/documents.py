@@ -1,7 +1,5 @@
 """The Documents tab: many pictures or PDFs read page by page over all engines, as text or as fields of a JSON schema."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import AsyncIterator

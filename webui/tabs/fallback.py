@@ -1,7 +1,5 @@
 """The Fallback tab: a primary and a fallback endpoint, what each attempt came to, and who answered at last."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import uuid
