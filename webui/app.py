@@ -32,6 +32,7 @@ from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _,
 from webui.settings import CurrentPageTexts, SettingsError, WebuiSettings
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
 from webui.tabs.chat_actions import mount_model_api
+from webui.user_error import UserError
 
 REFRESH_S = 10
 UPLOADS_CHECK_S = 600
@@ -68,7 +69,10 @@ class LocalizedPage(gr.Blocks):
             _refuse_components(inputs)
             for path in _named_files(inputs):
                 _refuse_anothers_file(path)
-            return await super().process_api(*given, **named)
+            try:
+                return await super().process_api(*given, **named)
+            except UserError as failure:
+                raise gr.Error(str(failure)) from None
 
 
 def _named_files(value: Any) -> Iterator[Path]:

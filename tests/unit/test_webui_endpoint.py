@@ -14,6 +14,7 @@ import pytest
 
 from webui import settings
 from webui.chat.chat_requester import SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import check_endpoint, is_same_endpoint
@@ -23,7 +24,7 @@ from webui.tabs.fallback import FallbackHandlers
 from webui.user_error import UserError
 
 GATEWAY = "http://127.0.0.1:8079"
-QUESTION = SamplingSettings("m").build_request([], "")
+QUESTION = SamplingSettings("m").build_request([], Visitor())
 OTHER = EndpointAddress("Primary", "https://api.example.com/v1", "dear", "operators-secret")
 
 

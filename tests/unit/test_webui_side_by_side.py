@@ -10,6 +10,7 @@ import pytest
 from webui.chat import comparison
 from webui.chat.chat_requester import SamplingSettings
 from webui.chat.comparison import Comparison, ModelRun
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import UNREACHABLE_URL, FallbackAttempt
@@ -92,6 +93,6 @@ async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers
             answer.text = "yes"
 
     monkeypatch.setattr(endpoint_client, "stream_from_endpoint", ask)
-    question = SamplingSettings("m").build_request([], "")
+    question = SamplingSettings("m").build_request([], Visitor())
     found = [list(made) async for made in endpoint_client.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

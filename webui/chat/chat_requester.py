@@ -14,7 +14,7 @@ from manyeyes.config.loader import ConfigError, load
 from manyeyes.config.pools import Media, Pool
 from webui import log
 from webui.chat import message_builder
-from webui.chat.completion_stream import ChatRequest, CompletionBackend, stream_with_resume
+from webui.chat.completion_stream import ChatRequest, CompletionBackend, Visitor, stream_with_resume
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments
@@ -48,14 +48,22 @@ class SamplingSettings:
         return AttachmentLimits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
 
     def build_request(
-        self, messages: list[dict[str, Any]], page: str, key: str = "", response_format: dict[str, Any] | None = None
+        self, messages: list[dict[str, Any]], by: Visitor, response_format: dict[str, Any] | None = None
     ) -> ChatRequest:
         """Raises UserError where no model is chosen."""
         if not self.model:
             raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
-        tokens = int(self.max_tokens)
-        seed = self._seed()
-        return ChatRequest(self.model, messages, page, self.temperature, self.top_p, tokens, key, seed, response_format)
+        return ChatRequest(
+            self.model,
+            messages,
+            by.page,
+            self.temperature,
+            self.top_p,
+            int(self.max_tokens),
+            by.key,
+            self._seed(),
+            response_format,
+        )
 
     def _seed(self) -> int | None:
         found = str(self.seed if self.seed is not None else "").strip()
@@ -179,8 +187,7 @@ class ChatRequester:
         text: str,
         files: list[str],
         sampling: SamplingSettings,
-        page: str,
-        key: str,
+        by: Visitor,
         answer: StreamedAnswer,
         history: Sequence[Message] = (),
         response_format: dict[str, Any] | None = None,
@@ -188,7 +195,7 @@ class ChatRequester:
         """Asks after `history` and fills `answer`; an error is put there too, never raised."""
         try:
             messages, attached = await asyncio.to_thread(self._messages, text, files, sampling, history)
-            request = sampling.build_request(messages, page, key, response_format)
+            request = sampling.build_request(messages, by, response_format)
         except Exception as error:
             answer.failure = as_user_error(error)
             return

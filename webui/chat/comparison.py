@@ -7,10 +7,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
 from webui.i18n.translations import N_, _, ngettext
 
@@ -49,11 +50,11 @@ class Comparison:
         return sum(one or 0.0 for one in times) / elapsed_s if elapsed_s > 0 else None
 
 
-async def run_comparison(comparison: Comparison, requester: ChatRequester, visit: str, key: str) -> AsyncIterator[None]:
+async def run_comparison(comparison: Comparison, requester: ChatRequester, by: Visitor) -> AsyncIterator[None]:
     """Starts all runs together and yields while answers come."""
     asking = [
         asyncio.create_task(
-            requester.send(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model
+            requester.send(run.text, run.files, run.sampling, replace(by, page=f"{by.page}-{nth}"), run.answer)
         )
         for nth, run in enumerate(comparison.runs)
     ]

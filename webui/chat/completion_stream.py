@@ -12,8 +12,18 @@ from webui.chat.streamed_answer import ServedBy, StreamedAnswer
 
 
 @dataclass(frozen=True)
+class Visitor:
+    """Who asks."""
+
+    page: str = ""
+    """One opened page or one call of a program, not a person: the gateway tells conversations apart by it."""
+    key: str = ""
+    """The name of the key that the person logged in with."""
+
+
+@dataclass(frozen=True)
 class ChatRequest:
-    """`page` is one opened page, not a person; `key` the name of its visitor's key."""
+    """`page` and `key` are its visitor's."""
 
     model: str
     messages: list[dict[str, Any]]

@@ -75,10 +75,20 @@ class AgentSession:
 
     files: list[str]
     steps: list[AgentStep] = field(default_factory=list)
+    broken: bool = False
+    """A screenshot could not be read."""
 
     @property
     def next_file(self) -> str | None:
         return self.files[len(self.steps)] if len(self.steps) < len(self.files) else None
+
+    @property
+    def ended(self) -> bool:
+        """A step failed, or the model says that nothing is left to do."""
+        if self.broken:
+            return True
+        last = self.steps[-1]
+        return last.answer.failure is not None or (last.action or {}).get("action") == "done"
 
 
 def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:

@@ -9,7 +9,7 @@ from openai._types import RequestOptions
 from manyeyes.config.pools import AUTO
 from webui import log
 from webui.chat import completion_stream
-from webui.chat.completion_stream import COMPLETION_TIMEOUT, ChatRequest
+from webui.chat.completion_stream import COMPLETION_TIMEOUT, ChatRequest, Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.settings import WebuiSettings
 from webui.user_error import explain_error
@@ -74,15 +74,17 @@ class GatewayClient:
     async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
         """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
         try:
-            key = {KEY_HEADER: request.key} if request.key else {}
-            await completion_stream.stream_completion(
-                self._client, request, answer, {**self._headers, PAGE_HEADER: request.page, **key}
-            )
+            own = visitor_headers(Visitor(request.page, request.key))
+            await completion_stream.stream_completion(self._client, request, answer, {**self._headers, **own})
         except Exception as error:
             answer.failure = explain_error(error, self.url, begun=answer.chunks > 0)
         finally:
             _log_answer(answer)
         answer.end()
+
+
+def visitor_headers(by: Visitor) -> dict[str, str]:
+    return {PAGE_HEADER: by.page} | ({KEY_HEADER: by.key} if by.key else {})
 
 
 def _log_answer(answer: StreamedAnswer) -> None:

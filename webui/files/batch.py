@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments, images
 from webui.i18n.translations import N_, _
@@ -221,17 +222,15 @@ def make_page_reader(
     prompt: str,
     sampling: SamplingSettings,
     response_format: dict[str, Any] | None,
-    visit: str,
-    key: str,
+    by: Visitor,
 ) -> PageReader:
     """Each page is a conversation of its own, so that they spread over all engines."""
 
     async def read(page: BatchPage) -> StreamedAnswer:
         path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)
         answer = StreamedAnswer(started_s=time.monotonic())
-        await requester.send(
-            prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, response_format=response_format
-        )
+        each = replace(by, page=f"{by.page}-{page.number}")
+        await requester.send(prompt, [str(path)], sampling, each, answer, response_format=response_format)
         return answer
 
     return read

@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,13 +13,20 @@ from webui import samples
 from webui.auth import uploads
 from webui.chat import screenshot_agent
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
-from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import attachments, images
 from webui.i18n.translations import N_, _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, model_dropdown, queued_event, sampling_controls
+from webui.tabs.controls import (
+    IMMEDIATE_EVENT,
+    check_choice,
+    file_paths,
+    model_dropdown,
+    own_conversation,
+    queued_event,
+    sampling_controls,
+)
 from webui.theme import hint_html
 from webui.user_error import UserError
 
@@ -80,7 +86,7 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
 
 class AgentHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def step(
         self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
@@ -96,16 +102,12 @@ class AgentHandlers:
     async def every(
         self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        if not files:
-            gr.Info(_(NO_SCREENSHOT))
-            yield UNCHANGED
-            return
-        session = AgentSession(list(files))
-        while session.next_file:
+        session = AgentSession(list(files or []))
+        async for update in self.step(request, session, files, *asked):
+            yield update
+        while session.next_file and not session.ended:
             async for update in self._one(request, session, *asked):
                 yield update
-            if session.steps[-1].answer.failure or (session.steps[-1].action or {}).get("action") == "done":
-                break
 
     def over(self) -> tuple[Any, ...]:
         return None, hint_html(_(EMPTY)), None, ""
@@ -123,19 +125,11 @@ class AgentHandlers:
             max_tokens: int = 512,
         ) -> dict[str, Any]:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
-            if mode not in screenshot_agent.AGENT_MODES:
-                raise gr.Error(
-                    _("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.AGENT_MODES))
-                )
+            check_choice("mode", mode, screenshot_agent.AGENT_MODES)
             session = AgentSession(file_paths([file]))
-            visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
-            try:
-                width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
-                made = await self._asked(
-                    session, visit, key, mode, instruction, SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-                )
-            except UserError as failure:
-                raise gr.Error(str(failure)) from None
+            width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
+            sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
+            made = await self._asked(session, own_conversation(request), mode, instruction, sampling)
             return screenshot_agent.step_facts(made) | {"width": width, "height": height}
 
         api(ground, api_name="ground", concurrency_limit=at_once.programs)
@@ -144,29 +138,26 @@ class AgentHandlers:
         self, request: gr.Request, session: AgentSession, model: str | None, mode: str, what: str, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         uploads.hold_files(request.session_hash or "", "agent", session.files)
-        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
         yield session, _steps_html(session, asking=True), gr.skip(), gr.skip()
         try:
-            step = await self._asked(
-                session, visit, request.headers.get(KEY_HEADER) or "", mode, what, SamplingSettings(model, *sampling)
-            )
+            step = await self._asked(session, own_conversation(request), mode, what, SamplingSettings(model, *sampling))
             picture = await asyncio.to_thread(_marked_screenshot, step)
         except UserError as failure:
+            session.broken = True
             gr.Warning(str(failure))
             yield session, _steps_html(session), gr.skip(), gr.skip()
             return
         yield session, _steps_html(session), picture, step.answer.rendered()[1]
 
     async def _asked(
-        self, session: AgentSession, visit: str, key: str, mode: str, what: str, sampling: SamplingSettings
+        self, session: AgentSession, by: Visitor, mode: str, what: str, sampling: SamplingSettings
     ) -> AgentStep:
-        """Asks about the next screenshot and puts the step into `walk`. Raises UserError for a file that is no upload."""
+        """Asks about the next screenshot and puts the step into `session`. Raises UserError for a file that is no upload."""
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
-        await self._asker.send(
-            screenshot_agent.agent_prompt(mode, what, session.steps), [file], sampling, visit, key, step.answer
-        )
+        prompt = screenshot_agent.agent_prompt(mode, what, session.steps)
+        await self._requester.send(prompt, [file], sampling, by, step.answer)
         session.steps.append(step)
         return step
 

@@ -1,7 +1,6 @@
 """What the buttons around the chat do: keep, bring back, estimate, show as code, take a picture."""
 
 import asyncio
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ from webui.auth import uploads
 from webui.chat import chat_requester, chat_storage, code_view, message_builder
 from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
 from webui.chat.chat_requester import ModelLimits, SamplingSettings
-from webui.chat.completion_stream import ChatRequest
+from webui.chat.completion_stream import ChatRequest, Visitor
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import answer_facts
-from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
+from webui.cluster.gateway_client import GatewayClient
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.i18n.translations import _
+from webui.tabs.controls import check_choice, file_paths, own_conversation
 from webui.user_error import UserError
 
 EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
@@ -78,10 +78,9 @@ class ChatActions:
 
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = chat_requester.find_preset(name)
-        used = (
-            {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
-        )
-        return _(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
+        empty = not typed["text"].strip()
+        box = {"text": _(found.prompt), "files": typed["files"]} if empty and found.prompt else gr.skip()
+        return _(found.system), found.temperature, found.top_p, found.max_tokens, box
 
     def save_markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
@@ -138,12 +137,9 @@ class ChatActions:
         sent = [str(attachment.path) for attachment in attachments.prepare_attachments(files, sampling.limits, media)]
         whole = [*before, message_builder.user_message(message_builder.message_text(last), sent)]
         names = [path.name for message in whole for path in message_builder.message_files(message)]
-        return sampling.build_request(
-            message_builder.openai_messages(
-                whole, sampling.system, attachments.sent_file_resolver(sampling.limits, media)
-            ),
-            "",
-        ), names
+        sent_as = attachments.sent_file_resolver(sampling.limits, media)
+        messages = message_builder.openai_messages(whole, sampling.system, sent_as)
+        return sampling.build_request(messages, Visitor()), names
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
@@ -186,9 +182,8 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         sampling = SamplingSettings(
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
-        key = request.headers.get(KEY_HEADER) or ""
         before = _import_history(history)
-        answer = await replies.answer_once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
+        answer = await replies.answer_once(text, file_paths(files), before, sampling, own_conversation(request))
         reasoning, shown = answer.rendered()
         return {
             "text": shown,
@@ -202,19 +197,13 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
     ) -> dict[str, Any]:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
         sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
-        try:
-            return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
-        except UserError as failure:
-            raise gr.Error(str(failure)) from None
+        return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
 
     async def chat_code(
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
     ) -> str:
         """The request as code; `language`: curl, Python or JavaScript."""
-        if language not in code_view.CODE_LANGUAGES:
-            raise gr.Error(
-                _("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
-            )
+        check_choice("language", language, code_view.CODE_LANGUAGES)
         return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
@@ -228,11 +217,6 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         (chat_markdown, "chat_markdown"),
     ):
         api(function, api_name=name, concurrency_limit=at_once, concurrency_id="answers-by-api")
-
-
-def file_paths(files: Files | None) -> list[str]:
-    """Where uploads lie; which of them may be named is checked where they are read."""
-    return [str(file["path"]) if isinstance(file, dict) else str(file) for file in files or []]
 
 
 def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.events import api
 
 from webui.cluster import cluster_view, controller_client
-from webui.cluster.controller_client import ClusterStatus, ControllerClient, LocustClient
+from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.i18n.translations import _
 from webui.tabs.controls import IMMEDIATE_EVENT
 from webui.theme import alert_html, hint_html, status_html
@@ -91,15 +91,20 @@ class ClusterHandlers:
             controller_client.load_run_html(await self._run.stats()),
         )
 
-    async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.drain(engine or "", key), engine, _("Choose an engine first."))
+    async def drain(self, engine: str | None, key: str) -> tuple[Any, ...]:
+        if not engine:
+            return alert_html(_("Choose an engine first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.drain(engine, key))
 
-    async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.resume(engine or "", key), engine, _("Choose an engine first."))
+    async def resume(self, engine: str | None, key: str) -> tuple[Any, ...]:
+        if not engine:
+            return alert_html(_("Choose an engine first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.resume(engine, key))
 
-    async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
-        wanted = int(engines) if engines else None
-        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, _("Choose a pool first."))
+    async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[Any, ...]:
+        if not pool:
+            return alert_html(_("Choose a pool first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.scale(pool, int(engines) if engines else None, key))
 
     async def start(self, people: float) -> str:
         return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
@@ -114,23 +119,23 @@ class ClusterHandlers:
 
         async def drain(engine: str, key: str) -> str:
             """Takes an engine out of rotation; wants the admin key."""
-            return await _or_gradio_error(self._controller.drain(engine, key))
+            return await self._controller.drain(engine, key)
 
         async def resume(engine: str, key: str) -> str:
             """Lets a drained engine in again; wants the admin key."""
-            return await _or_gradio_error(self._controller.resume(engine, key))
+            return await self._controller.resume(engine, key)
 
         async def scale(pool: str, engines: int, key: str) -> str:
             """Sets the engines of a pool, 0: its own policy; wants the admin key."""
-            return await _or_gradio_error(self._controller.scale(pool, engines or None, key))
+            return await self._controller.scale(pool, engines or None, key)
 
         async def load_start(people: int, a_second: float = 1.0) -> str:
             """Starts a load run."""
-            return await _or_gradio_error(self._run.start(people, a_second))
+            return await self._run.start(people, a_second)
 
         async def load_stop() -> str:
             """Ends it."""
-            return await _or_gradio_error(self._run.stop())
+            return await self._run.stop()
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
@@ -139,9 +144,9 @@ class ClusterHandlers:
         for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
             api(function, api_name=function.__name__, concurrency_limit=calls_at_once)
 
-    async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
-        said = await _result_html(changing) if name else await _refused_html(changing, unnamed)
-        status: ClusterStatus = await self._controller.fetch_status(fresh=True)
+    async def _changed(self, changing: Awaitable[str]) -> tuple[Any, ...]:
+        said = await _result_html(changing)
+        status = await self._controller.fetch_status(fresh=True)
         return said, cluster_view.pools_html(status), cluster_view.events_html(status)
 
 
@@ -150,15 +155,3 @@ async def _result_html(changing: Awaitable[str]) -> str:
         return status_html(await changing)
     except UserError as failure:
         return alert_html(str(failure))
-
-
-async def _refused_html(changing: Any, said: str) -> str:
-    changing.close()
-    return alert_html(said)
-
-
-async def _or_gradio_error(changing: Awaitable[str]) -> str:
-    try:
-        return await changing
-    except UserError as failure:
-        raise gr.Error(str(failure)) from None

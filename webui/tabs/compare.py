@@ -1,6 +1,5 @@
 """The Compare tab: the same question to several models at once, side by side, with times and a vote."""
 
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,17 @@ from webui.chat.comparison import (
     tally_votes,
     valid_comparisons,
 )
-from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import attachments
 from webui.i18n.translations import N_, _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
+from webui.tabs.controls import (
+    IMMEDIATE_EVENT,
+    SAVE_FILE_JS,
+    file_paths,
+    model_dropdown,
+    own_conversation,
+    queued_event,
+    sampling_controls,
+)
 from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
@@ -81,7 +86,7 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
 
 class CompareHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def ask(
         self, request: gr.Request, typed: dict[str, Any], stored: Any, models: list[str] | None, *sampling: Any
@@ -89,22 +94,15 @@ class CompareHandlers:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
             gr.Info(_("Choose two or more models and ask something."))
-            yield (gr.skip(),) * (
-                4 + MAX_MODELS
-            )  # Gradio empties every output of a generator that ends without a yield
+            yield (gr.skip(),) * (4 + MAX_MODELS)
             return
         uploads.hold_files(request.session_hash or "", "compare", typed["files"])
         comparison = Comparison(
             [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
         )
-        visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
-        try:
-            async for _update in run_comparison(comparison, self._asker, visit, key):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
-        finally:
-            if comparison.ended_s is None:
-                comparison.ended_s = comparison.started_s
+        async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
         now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
         ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
         yield (
@@ -142,8 +140,7 @@ class CompareHandlers:
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
             comparison = Comparison([ModelRun(text, file_paths(files), one) for one in sampling])
-            key = request.headers.get(KEY_HEADER) or ""
-            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
+            async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
                 pass
             return comparison_facts(comparison, text)
 
@@ -228,7 +225,7 @@ def _prompt_card(number: int) -> PromptCard:
 
 class IndividualHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         cards, sampling = asked[: 3 * CARDS], asked[3 * CARDS :]
@@ -242,10 +239,9 @@ class IndividualHandlers:
         comparison = Comparison([run for run in runs if run])
         if not comparison.runs:
             gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
-            yield (gr.skip(),) * (1 + CARDS)  # Gradio empties every output of a generator that ends without a yield
+            yield (gr.skip(),) * (1 + CARDS)
             return
-        visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
-        async for _update in run_comparison(comparison, self._asker, visit, key):
+        async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
             yield "", *_answer_texts(runs, comparison)
         yield status_html(comparison_summary(comparison)), *_answer_texts(runs, comparison)
 
@@ -268,8 +264,7 @@ class IndividualHandlers:
                 for question in questions[:16]
             ]
             comparison = Comparison(runs)
-            key = request.headers.get(KEY_HEADER) or ""
-            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
+            async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
                 pass
             return comparison_facts(comparison, "")
 

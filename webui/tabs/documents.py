@@ -1,7 +1,6 @@
 """The Documents tab: many pictures or PDFs read page by page over all engines, as text or as fields of a JSON schema."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,12 +11,18 @@ from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
-from webui.cluster.gateway_client import KEY_HEADER
 from webui.files import attachments, batch, batch_report
 from webui.files.batch import PageBatch
 from webui.i18n.translations import _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
+from webui.tabs.controls import (
+    IMMEDIATE_EVENT,
+    SAVE_FILE_JS,
+    file_paths,
+    model_dropdown,
+    own_conversation,
+    queued_event,
+    sampling_controls,
+)
 from webui.user_error import UserError
 
 MAX_CONCURRENT_PAGES = 32
@@ -99,7 +104,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
 
 class DocumentsHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def read(
         self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *asked: Any
@@ -156,14 +161,10 @@ class DocumentsHandlers:
             max_tokens: int = 2048,
         ) -> dict[str, Any]:
             """Reads all pages of all files: {"pages": [{"page", "name", "state", "text", "fields", "error", ...}]}."""
-            try:
-                found = PageBatch(await asyncio.to_thread(batch.list_pages, file_paths(files)))
-                form = batch.parse_schema(schema)
-            except UserError as failure:
-                raise gr.Error(str(failure)) from None
+            found = PageBatch(await asyncio.to_thread(batch.list_pages, file_paths(files)))
+            form = batch.parse_schema(schema)
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-            key = request.headers.get(KEY_HEADER) or ""
-            reads = batch.make_page_reader(self._asker, prompt, sampling, form, uuid.uuid4().hex, key)
+            reads = batch.make_page_reader(self._requester, prompt, sampling, form, own_conversation(request))
             async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
                 pass
             return {"pages": [batch_report.page_facts(page) for page in found.pages]}
@@ -186,9 +187,8 @@ class DocumentsHandlers:
             gr.Warning(str(failure))
             yield UNCHANGED
             return
-        key = request.headers.get(KEY_HEADER) or ""
-        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
-        reads = batch.make_page_reader(self._asker, prompt, SamplingSettings(model, *sampling), form, visit, key)
+        chosen = SamplingSettings(model, *sampling)
+        reads = batch.make_page_reader(self._requester, prompt, chosen, form, own_conversation(request))
         yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
         async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
             yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)

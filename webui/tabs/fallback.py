@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,12 +11,13 @@ import gradio as gr
 from gradio.events import api
 
 from webui.chat.chat_requester import SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointStatus
-from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
+from webui.cluster.gateway_client import visitor_headers
 from webui.i18n.translations import N_, _
 from webui.settings import EndpointAddress, WebuiSettings
-from webui.tabs.controls import PRIVATE_EVENT, queued_event
+from webui.tabs.controls import PRIVATE_EVENT, check_choice, own_conversation, queued_event
 from webui.theme import alert_html, hint_html
 
 EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
@@ -112,7 +112,7 @@ class FallbackHandlers:
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
             gr.Info(_("Write a prompt first."))
-            yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
+            yield gr.skip(), gr.skip()
             return
         yield "", gr.update(value="", visible=False)
         last: list[endpoint_client.FallbackAttempt] = []
@@ -138,10 +138,7 @@ class FallbackHandlers:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            if way not in endpoint_client.FALLBACK_MODES:
-                raise gr.Error(
-                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(endpoint_client.FALLBACK_MODES))
-                )
+            check_choice("way", way, endpoint_client.FALLBACK_MODES)
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
@@ -156,7 +153,7 @@ class FallbackHandlers:
     ) -> AsyncIterator[list[endpoint_client.FallbackAttempt]]:
         primary, fallback = await self._typed(*typed)
         addresses = endpoint_client.plan_attempts(way, primary, fallback, self._gateway)
-        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
+        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], Visitor())
         async for made in endpoint_client.run_fallback(addresses, question, self._headers(request)):
             yield made
 
@@ -185,9 +182,7 @@ class FallbackHandlers:
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Only the gateway is told who asks."""
-        key = request.headers.get(KEY_HEADER) or ""
-        own: dict[str, Any] = {PAGE_HEADER: f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"}
-        return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
+        return {self._gateway.base_url: visitor_headers(own_conversation(request))}
 
 
 def _answer_update(found: list[endpoint_client.FallbackAttempt]) -> Any:
