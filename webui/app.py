@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from manyeyes.config.users import UsersError
 from webui import log, samples, settings, theme
 from webui.auth import uploads
-from webui.auth.login import LoginMiddleware, UsersFile
+from webui.auth.login import LoginMiddleware, users_file
 from webui.auth.same_origin import SameOriginMiddleware
 from webui.auth.uploads import VisitorCookieMiddleware
 from webui.chat.chat_requester import ChatRequester, ModelLimits
@@ -29,7 +29,7 @@ from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
 from webui.files import decoding
 from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
-from webui.settings import CurrentPageTexts, SettingsError, WebuiSettings
+from webui.settings import SettingsError, WebuiSettings, current_page_texts
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
 from webui.tabs.chat_actions import mount_model_api
 from webui.user_error import UserError
@@ -109,7 +109,7 @@ def _end_visit(request: gr.Request) -> None:
 
 
 def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: ModelLimits) -> gr.Blocks:
-    texts = CurrentPageTexts(settings, os.environ)
+    texts = current_page_texts(settings, os.environ)
     blocks: gr.Blocks
     with LocalizedPage(
         title=settings.title,
@@ -196,10 +196,8 @@ def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with use_language(language):
             _mount(whole, build_page(settings, gateway, model_limits), settings)
-    users = UsersFile(settings.users_file)
-    return SameOriginMiddleware(
-        LoginMiddleware(VisitorCookieMiddleware(LanguageRedirect(whole)), users, settings.webui.login_h)
-    )
+    page = VisitorCookieMiddleware(LanguageRedirect(whole))
+    return SameOriginMiddleware(LoginMiddleware(page, users_file(settings.users_file), settings.webui.login_h))
 
 
 def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
@@ -228,7 +226,7 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
 def main() -> int:
     try:
         found = settings.read_settings(os.environ)
-        UsersFile(found.users_file)
+        users_file(found.users_file)
     except (SettingsError, UsersError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,9 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
 from webui import log
-from webui.auth.same_origin import refuse_request
+from webui.auth.same_origin import discard_body
 from webui.i18n import translations
 from webui.i18n.translations import ENGLISH, NAMES, _, use_language
+from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
 NAME_COOKIE = "manyeyes-user"
@@ -32,43 +33,33 @@ LOGIN_CSS = Path(__file__).parent / "login.css"
 PATHS = {language: "/" if language == ENGLISH else f"/{language}/" for language in NAMES}
 
 
-class UsersFile:
-    """Reads the file again when it changes. One that is wrong, or gone while users were in force, changes nothing."""
+def users_file(path: Path | None) -> ReloadedFile[Users]:
+    """Who may log in. A file that is gone while users were in force changes nothing. Raises UsersError."""
+    if path is None:
+        return ReloadedFile(None, Users(), Users, _log_refused)
+    in_force = load_users(path)
 
-    def __init__(self, path: Path | None) -> None:
-        """Raises UsersError."""
-        self._path = path
-        self._seen = self._written()
-        self._users = load_users(path) if path else Users()
+    def read() -> Users:
+        nonlocal in_force
+        found = load_users(path)
+        if in_force.users and not found.users:
+            raise UsersError(path, ["the file is gone; those in force stay until the page starts anew"])
+        in_force = found
+        return found
 
-    def __call__(self) -> Users:
-        if self._path and (now := self._written()) != self._seen:
-            self._seen = now
-            try:
-                found = load_users(self._path)
-            except UsersError as error:
-                log.log_event("users_refused", problems=error.problems)
-                return self._users
-            if found.users or not self._users.users:
-                self._users = found
-            else:
-                log.log_event(
-                    "users_refused", problems=["the file is gone; those in force stay until the page starts anew"]
-                )
-        return self._users
+    return ReloadedFile(path, in_force, read, _log_refused)
 
-    def _written(self) -> tuple[int, int]:
-        try:
-            found = self._path.stat() if self._path else None
-        except OSError:
-            return 0, 0
-        return (found.st_mtime_ns, found.st_size) if found else (0, 0)
+
+def _log_refused(error: UsersError) -> None:
+    log.log_event("users_refused", problems=error.problems)
 
 
 class LoginMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, users: UsersFile, valid_h: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, app: ASGIApp, users: Callable[[], Users], valid_h: float, now: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
         self._users = users
         self._valid_s = valid_h * 3600
@@ -77,27 +68,27 @@ class LoginMiddleware:
         self._hashing = asyncio.Semaphore(CONCURRENT_HASHES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not (users := self._users()).users:
-            if scope["type"] != "lifespan" and scope["path"] in _paths_ending("login"):  # the last user's link, kept
-                await RedirectResponse("/", 303)(scope, receive, send)
-                return
+        path = scope["path"] if scope["type"] == "http" else ""
+        users = self._users()
+        request = Request(scope, receive) if scope["type"] != "lifespan" and users.users else None
+        if request is None and path in _paths_ending("login"):  # the last user's link, kept
+            await RedirectResponse("/", 303)(scope, receive, send)
+            return
+        if request is None:
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        if scope["type"] == "http" and scope["path"] in _paths_ending("logout"):
+        if path in _paths_ending("logout"):
             answer: Response = RedirectResponse("/login", 303)
             answer.delete_cookie(LOGIN_COOKIE)
             answer.delete_cookie(NAME_COOKIE)
-        elif scope["type"] == "http" and scope["path"] in _paths_ending("login"):
+        elif path in _paths_ending("login"):
             answer = await self._login(request, users)
         elif self.user(request, users):
             await self._app(scope, receive, send)
             return
         else:
+            await discard_body(scope, receive)
             answer = _require_login(request)
-            answer.headers["Cache-Control"] = "no-store"
-            await refuse_request(answer, scope, receive, send)
-            return
         answer.headers["Cache-Control"] = "no-store"
         await answer(scope, receive, send)
 

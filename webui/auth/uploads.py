@@ -22,12 +22,12 @@ from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui import samples
 from webui.auth import login
-from webui.auth.same_origin import refuse_request
+from webui.auth.same_origin import discard_body
 from webui.i18n.translations import _
 from webui.user_error import UserError
 
@@ -65,7 +65,7 @@ def current_owner() -> str:
 
 def record_upload(path: Path, owner: str) -> None:
     with _lock:
-        folder = _folders.setdefault(path.parent, UploadFolder())
+        folder = _folders.setdefault(path.resolve().parent, UploadFolder())
         folder.owners.add(owner)
         folder.fresh[owner] += 1
 
@@ -149,7 +149,11 @@ def resolve_upload(path: str | Path) -> Path:
 
 def store_upload(name: str, data: bytes) -> Path:
     """Writes `data` where uploads lie, under its own hash."""
-    return _write(hashlib.sha256(data).hexdigest(), name, data)
+    path = upload_folder() / hashlib.sha256(data).hexdigest() / Path(name).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    record_created_file(path)
+    return path
 
 
 def derived_path(path: Path, name: str) -> Path:
@@ -160,15 +164,6 @@ def derived_path(path: Path, name: str) -> Path:
     made.mkdir(parents=True, exist_ok=True)
     record_created_file(made / name)
     return made / name
-
-
-def _write(digest: str, name: str, data: bytes) -> Path:
-    made = upload_folder() / digest
-    made.mkdir(parents=True, exist_ok=True)
-    path = made / Path(name).name
-    path.write_bytes(data)
-    record_created_file(path)
-    return path
 
 
 VISITOR_COOKIE = "manyeyes-visitor"
@@ -198,19 +193,12 @@ class VisitorCookieMiddleware:
             return
         request = Request(scope)
         path = str(scope["path"])
-        if OLD_FILE_PATH in path:
-            await refuse_request(
-                PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404), scope, receive, send
-            )
-        elif FILE_PATH in path:
-            if _is_anothers_upload(path.partition(FILE_PATH)[2], owner_of(request.cookies)):
-                await refuse_request(
-                    PlainTextResponse("This file was not uploaded by you.\n", 403), scope, receive, send
-                )
-                return
-            await self._app(scope, receive, send)
+        owner = owner_of(request.cookies)
+        if refusal := _refused_file(path, owner):
+            await discard_body(scope, receive)
+            await refusal(scope, receive, send)
         elif path.endswith(UPLOAD_PATH) and scope["method"] == "POST":
-            await self._app(scope, receive, _UploadRecorder(send, owner_of(request.cookies)))
+            await self._app(scope, receive, _UploadRecorder(send, owner))
         elif VISITOR_COOKIE not in request.cookies and "text/html" in request.headers.get("accept", ""):
             await self._app(scope, receive, _with_cookie(send, request))
         else:
@@ -232,18 +220,19 @@ class _UploadRecorder:
         elif message["type"] == "http.response.body" and self._good and len(self._body) < MAX_ANSWER_BYTES:
             self._body += message.get("body", b"")
             if not message.get("more_body", False):  # before the browser knows the paths, and could use them
-                _record_uploads(json.loads(self._body), self._owner)
+                for path in json.loads(self._body):
+                    record_upload(Path(path), self._owner)
         await self._send(message)
 
 
-def _record_uploads(paths: list[str], owner: str) -> None:
-    for path in paths:
-        record_upload(Path(path).resolve(), owner)
-
-
-def _is_anothers_upload(path: str, owner: str) -> bool:
-    file = Path(path).resolve()
-    return file.is_relative_to(upload_folder()) and not may_read(file, owner)
+def _refused_file(path: str, owner: str) -> Response | None:
+    if OLD_FILE_PATH in path:
+        return PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404)
+    _, named, name = path.partition(FILE_PATH)
+    file = Path(name).resolve()
+    if named and file.is_relative_to(upload_folder()) and not may_read(file, owner):
+        return PlainTextResponse("This file was not uploaded by you.\n", 403)
+    return None
 
 
 def _with_cookie(send: Send, request: Request) -> Send:

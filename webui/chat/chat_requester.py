@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from manyeyes.config.loader import ConfigError, load
+from manyeyes.config.loader import load
 from manyeyes.config.pools import Media, Pool
 from webui import log
 from webui.chat import message_builder
@@ -21,6 +21,7 @@ from webui.files import attachments
 from webui.files.attachments import AttachmentLimits, PreparedAttachment
 from webui.files.vision_tokens import FRAMES_PER_S
 from webui.i18n.translations import N_, _
+from webui.settings import ReloadedFile
 from webui.user_error import UserError, as_user_error
 
 
@@ -149,29 +150,21 @@ class ModelLimits:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._read_ns = 0
-        self._pools: tuple[Pool, ...] = ()
+        def read() -> tuple[Pool, ...]:
+            return load(path).pools if path else ()
+
+        def refused(error: Exception) -> None:
+            log.log_event("caps_not_read", path=str(path), error=str(error)[:300])
+
+        self._pools = ReloadedFile[tuple[Pool, ...]](path, (), read, refused)
 
     def pool(self, model: str | None) -> Pool | None:
         """The pool that serves `model`; None for a name that no pool has (`auto`, an endpoint elsewhere)."""
-        self._reload()
-        return next((pool for pool in self._pools if model in pool.names), None)
+        return next((pool for pool in self._pools() if model in pool.names), None)
 
     def media(self, model: str | None) -> Media:
         pool = self.pool(model)
         return pool.media if pool else Media()
-
-    def _reload(self) -> None:
-        if self._path is None:
-            return
-        try:
-            written_ns = self._path.stat().st_mtime_ns
-            if written_ns != self._read_ns:
-                self._read_ns = written_ns
-                self._pools = load(self._path).pools
-        except (OSError, ConfigError) as error:  # what was read before stays effective
-            log.log_event("caps_not_read", path=str(self._path), error=str(error)[:300])
 
 
 class ChatRequester:
