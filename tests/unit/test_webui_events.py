@@ -1,6 +1,5 @@
 """Every event of the built page: with nothing filled in it changes nothing, because Gradio empties what a generator leaves unsaid."""
 
-import ast
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
@@ -18,11 +17,9 @@ from webui.app import build_page
 from webui.chat.chat_requester import ModelLimits
 from webui.cluster.gateway_client import GatewayClient
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.translations import ENGLISH, ZH, use_language
+from webui.i18n.translations import ENGLISH, use_language
 from webui.settings import WebuiSettings
 
-ROOT = Path(webui.__file__).parent
-WRITES_EVENTS = (ROOT / "chat/chat_handlers.py", *sorted((ROOT / "tabs").glob("*.py")))
 EVENT = {
     gr.SelectData: {"index": 0, "value": {"text": "", "files": []}},
     gr.RetryData: {"index": 0, "value": ""},
@@ -106,38 +103,6 @@ def test_an_event_with_nothing_filled_in_changes_nothing(blocks: gr.Blocks, word
         if not updates or any(tuple(update) != (gr.skip(),) * len(event.outputs) for update in updates):
             wiped[function(event).__qualname__] = updates
     assert wiped == {}
-
-
-def test_in_both_languages_the_same_events_are_generators(blocks: gr.Blocks) -> None:
-    names = [function(event).__qualname__ for event in generators(built(ZH))]
-    assert names == [function(event).__qualname__ for event in generators(blocks)]
-
-
-def early_ends(tree: ast.Module) -> Iterator[int]:
-    """Lines where a generator returns without having said something right before."""
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
-            continue
-        if not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
-            continue
-        for block in ast.walk(function):
-            for body in (getattr(block, name, None) for name in ("body", "orelse", "finalbody")):
-                for before, statement in zip([None, *body], body, strict=False) if isinstance(body, list) else ():
-                    says = isinstance(before, ast.Expr) and isinstance(before.value, ast.Yield)
-                    if isinstance(statement, ast.Return) and statement.value is None and not says:
-                        yield statement.lineno
-
-
-@pytest.mark.parametrize("file", WRITES_EVENTS, ids=lambda file: file.name)
-def test_no_generator_of_an_event_returns_before_it_said_something(file: Path) -> None:
-    assert list(early_ends(ast.parse(file.read_text()))) == []
-
-
-def test_a_return_without_a_word_is_found() -> None:
-    silent = "async def event():\n    if empty:\n        return\n    yield 1\n"
-    spoken = "async def event():\n    if empty:\n        yield None\n        return\n    yield 1\n"
-    assert list(early_ends(ast.parse(silent))) == [3]
-    assert list(early_ends(ast.parse(spoken))) == []
 
 
 def event_named(blocks: gr.Blocks, name: str) -> BlockFunction:
