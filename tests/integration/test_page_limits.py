@@ -73,12 +73,11 @@ def test_pictures_over_the_limit_cost_nothing_and_are_told(cluster: LocalCluster
 
 def test_a_chat_that_holds_a_component_of_gradio_is_refused(cluster: LocalCluster) -> None:
     with httpx.Client(base_url=cluster.url, timeout=60, trust_env=False) as client:
-        undo = Page(client.get("/config").json()).event("chat", "undo")
+        page = Page(client.get("/config").json())
 
         def undone(content: dict[str, Any]) -> int:
             chat = [{"role": "user", "content": [content], "metadata": None, "options": None}]
-            event = {"index": 0, "value": "x"}
-            body = {"data": [chat], "fn_index": undo["id"], "session_hash": "visit", "event_data": event}
+            body = page.call("chat", "undo", "visit", [chat], {"index": 0, "value": "x"})
             return client.post("/gradio_api/run/predict", json=body).status_code
 
         component = {"component": "textbox", "value": "x", "constructor_args": {}, "props": {}}

@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -43,14 +42,10 @@ class Browser:
     def read(self, path: str) -> int:
         return self.client.get(f"/gradio_api/file={path}").status_code
 
-    def event(self, component: str, kind: str, data: list[Any]) -> httpx.Response:
-        event = self.page.event(component, kind)
-        body = {"data": data, "fn_index": event["id"], "session_hash": self.visit, "event_data": None}
-        return self.client.post("/gradio_api/run/predict", json=body)
-
     def attach(self, *paths: str) -> httpx.Response:
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-        return self.event("question", "change", [{"text": "", "files": files}, "qwen3-vl-8b", 1280, 2, 16])
+        data = [{"text": "", "files": files}, "qwen3-vl-8b", 1280, 2, 16]
+        return self.client.post("/gradio_api/run/predict", json=self.page.call("question", "change", self.visit, data))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

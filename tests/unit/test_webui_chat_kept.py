@@ -13,21 +13,17 @@ from webui.chat.completion_stream import ChatRequest, request_body
 from webui.chat.message_builder import assistant_message, reasoning_message, user_message
 from webui.user_error import UserError
 
+pytestmark = pytest.mark.usefixtures("uploads_folder")
+
+
 PNG = b"\x89PNG not really"
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    (tmp_path / "uploads").mkdir()
-    return tmp_path / "uploads"
-
-
 @pytest.fixture
-def history(folder: Path) -> list[dict[str, Any]]:
-    (folder / "cat.png").write_bytes(PNG)
+def history(uploads_folder: Path) -> list[dict[str, Any]]:
+    (uploads_folder / "cat.png").write_bytes(PNG)
     return [
-        user_message("What is\nthis?", [str(folder / "cat.png")]),
+        user_message("What is\nthis?", [str(uploads_folder / "cat.png")]),
         reasoning_message("It has ears.", 3),
         assistant_message("A cat.", "gpu\\-0 · big"),
     ]
@@ -39,9 +35,9 @@ def test_a_kept_chat_is_shown_again_as_it_was(history: list[dict[str, Any]]) -> 
     assert chat_storage.unpack_chat(kept) == history
 
 
-def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], folder: Path) -> None:
+def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], uploads_folder: Path) -> None:
     kept = chat_storage.pack_chat(history)
-    (folder / "cat.png").unlink()
+    (uploads_folder / "cat.png").unlink()
     [question, *_] = chat_storage.unpack_chat(kept)
     assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer held by the page: cat.png)"}]
 
@@ -56,9 +52,9 @@ def test_a_kept_chat_cannot_name_a_file_of_the_server() -> None:
     assert all(item["type"] == "text" for item in question["content"])
 
 
-def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], folder: Path) -> None:
+def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], uploads_folder: Path) -> None:
     text = chat_storage.export_json(history, "Cats")
-    (folder / "cat.png").unlink()
+    (uploads_folder / "cat.png").unlink()
     question, reasoning, answer = chat_storage.parse_export(text)
     [file, words] = question["content"]
     assert Path(file["path"]).read_bytes() == PNG

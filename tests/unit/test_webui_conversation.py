@@ -20,10 +20,7 @@ from webui.chat.message_builder import (
 from webui.chat.streamed_answer import switch_mark
 from webui.user_error import UserError
 
-
-@pytest.fixture(autouse=True)
-def _uploads_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("uploads_folder")
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from webui.app import build_page
 from webui.chat.chat_requester import ModelLimits
 from webui.cluster.gateway_client import GatewayClient
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.translations import ENGLISH, use_language
 from webui.settings import WebuiSettings
 
 EVENT = {
@@ -28,20 +27,15 @@ EVENT = {
 NOBODY = "http://127.0.0.1:9"
 
 
-def built(language: str) -> gr.Blocks:
+@pytest.fixture(scope="module")
+def blocks() -> gr.Blocks:
     """The page; inside a loop, because Gradio makes one of its own where there is none, and never closes it."""
     settings = WebuiSettings(gateway_url=NOBODY, controller_url=NOBODY, prometheus_url=NOBODY, locust_url=NOBODY)
 
     async def building() -> gr.Blocks:
-        with use_language(language):
-            return build_page(settings, GatewayClient(settings), ModelLimits(None))
+        return build_page(settings, GatewayClient(settings), ModelLimits(None))
 
     return asyncio.run(building())
-
-
-@pytest.fixture(scope="module")
-def blocks() -> gr.Blocks:
-    return built(ENGLISH)
 
 
 def function(event: BlockFunction) -> Callable[..., Any]:
