@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.events import api
 
 from manyeyes.config.users import UsersError
 from webui import log, samples, settings, theme
@@ -31,7 +32,6 @@ from webui.files import decoding
 from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
 from webui.settings import SettingsError, WebuiSettings, current_page_texts
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
-from webui.tabs.chat_actions import mount_model_api
 from webui.user_error import UserError
 
 REFRESH_S = 10
@@ -39,15 +39,6 @@ UPLOADS_CHECK_S = 600
 STOP_S = 5  # answers still coming when the page is told to end
 
 TAGLINE = N_("Many GPUs, one vision endpoint")
-TABS = (
-    N_("Chat"),
-    N_("Documents"),
-    N_("Compare"),
-    N_("Fallback"),
-    N_("Individual"),
-    N_("Agent"),
-    N_("Cluster"),
-)
 
 TAB_TITLE = (
     "() => { const title = document.querySelector('#brand h1'); if (title) document.title = title.textContent; }"
@@ -130,7 +121,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         requester = ChatRequester(gateway, model_limits, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Chat"), id="chat"):
-                chat_tab = chat.build_chat_tab(settings, requester, model_limits)
+                chat_model, chatbot = chat.build_chat_tab(settings, requester, model_limits)
             with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
                 documents_model = documents.build_documents_tab(requester, at_once)
             with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):
@@ -142,25 +133,25 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
                 agent_model = agent.build_agent_tab(requester, at_once)
             with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
-                cluster_tab = cluster.build_cluster_tab(
-                    ControllerClient(settings.controller_url, settings.prometheus_url),
-                    LocustClient(settings.locust_url),
-                    at_once.programs,
+                controller = ControllerClient(settings.controller_url, settings.prometheus_url)
+                cluster_timer = cluster.build_cluster_tab(
+                    controller, LocustClient(settings.locust_url), at_once.programs
                 )
-        tabs.select(_cluster_timer, None, [cluster_tab.timer], **controls.IMMEDIATE_EVENT)
-        mount_model_api(gateway)
+        tabs.select(_cluster_timer, None, [cluster_timer], **controls.IMMEDIATE_EVENT)
+        api(gateway.models, api_name="models")
 
-        one_model = [chat_tab.model, documents_model, agent_model]
+        one_model = [chat_model, documents_model, agent_model]
         in_turn = [*fallback_models, *individual_models]
 
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
-            pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _no_models())
+            pools = await gateway.pools()
+            models = [] if model else await gateway.models()
             banners = cluster_view.pool_states_html(pools), cluster_view.pool_notices_html(pools, gateway.url)
             return *banners, *controls.model_choice_updates(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
-            "inputs": [chat_tab.model],
+            "inputs": [chat_model],
             "outputs": [states, notices, *one_model, compare_models, *in_turn],
             **controls.IMMEDIATE_EVENT,
         }
@@ -171,7 +162,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             current = texts()
             return _brand_html(current.title), gr.update(placeholder=_(current.greeting))
 
-        greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **controls.IMMEDIATE_EVENT)
+        greeted = blocks.load(greet, outputs=[brand, chatbot], **controls.IMMEDIATE_EVENT)
         greeted.then(None, js=TAB_TITLE, **controls.IMMEDIATE_EVENT)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
         blocks.unload(_end_visit)
@@ -247,10 +238,6 @@ def main() -> int:
 def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
     """The cluster is looked at only while somebody sees it."""
     return gr.Timer(active=chosen.value == _("Cluster"))
-
-
-async def _no_models() -> list[str]:
-    return []
 
 
 def _language_link() -> str:

@@ -58,17 +58,14 @@ def _pack_message(message: Message, text: str, pack_file: Callable[[Path], objec
 
 
 def _unpack_message(message: Message) -> Message:
-    text = str(message.get("text", ""))
-    match message.get("role"):
-        case "user":
-            return _unpack_question(text, message.get("files"))
-        case "thinking":
-            found = message_builder.reasoning_message(text, 0)
-            return found | {"metadata": {"title": str(message.get("title") or _("Thinking")), "status": "done"}}
-    return message_builder.assistant_message(text, str(message.get("note", "")))
+    text, files = str(message.get("text", "")), list[str]()
+    if message.get("role") == "user":
+        text, files = _held_files(text, message.get("files"))
+    return _shown_message(str(message.get("role")), text, files, message)
 
 
-def _unpack_question(text: str, files: object) -> Message:
+def _held_files(text: str, files: object) -> tuple[str, list[str]]:
+    """The files that the page still holds, and the text with the names of the others."""
     held, gone = [], []
     for path in files if isinstance(files, list) else []:
         try:
@@ -78,7 +75,16 @@ def _unpack_question(text: str, files: object) -> Message:
     if gone:
         note = _("No longer held by the page: {names}", names=", ".join(gone))
         text = f"{text}\n\n({note})".strip()
-    return message_builder.user_message(text, held)
+    return text, held
+
+
+def _shown_message(role: str, text: str, files: list[str], message: Message) -> Message:
+    if role == "user":
+        return message_builder.user_message(text, files)
+    if role == "thinking":
+        title = str(message.get("title") or _("Thinking"))
+        return message_builder.reasoning_message(text, 0) | {"metadata": {"title": title, "status": "done"}}
+    return message_builder.assistant_message(text, str(message.get("note", "")))
 
 
 def unreadable_chat_error() -> UserError:
@@ -155,17 +161,11 @@ def _export_file(path: Path) -> dict[str, str | None]:
 
 
 def import_message(message: dict[str, Any]) -> Message:
-    text = str(message["text"])
-    match message["role"]:
-        case "user":
-            files = [_import_file(file) for file in message.get("files", []) if file["data"]]
-            return message_builder.user_message(text, files)
-        case "thinking":
-            found = message_builder.reasoning_message(text, 0)
-            return found | {"metadata": {"title": str(message["title"]), "status": "done"}}
-        case "assistant":
-            return message_builder.assistant_message(strip_switch_marks(text), str(message.get("note", "")))
-    raise unreadable_chat_error()
+    role, text = message["role"], strip_switch_marks(str(message["text"]))
+    if role not in ("user", "thinking", "assistant"):
+        raise unreadable_chat_error()
+    files = [_import_file(file) for file in message.get("files", []) if file["data"]]
+    return _shown_message(role, text, files, message)
 
 
 def _import_file(file: dict[str, Any]) -> str:

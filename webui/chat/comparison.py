@@ -1,8 +1,6 @@
 """Several questions at once, each to its own model, and which of them was how fast."""
 
 import asyncio
-import csv
-import io
 import json
 import time
 from collections import Counter
@@ -13,6 +11,7 @@ from typing import Any
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
+from webui.files.batch_report import csv_text
 from webui.i18n.translations import N_, _, ngettext
 
 COMPARISON_UPDATE_S = 0.15
@@ -164,27 +163,23 @@ def comparisons_json(stored: object) -> str:
     return json.dumps({"comparisons": valid_comparisons(stored)}, ensure_ascii=False, indent=1)
 
 
+COMPARISON_COLUMNS = ("question", "vote", "speed_up")
+SPEED_COLUMNS = ("first_token_ms", "total_s", "tokens_per_s", "tokens_in", "tokens_out")
+ANSWER_COLUMNS = ("verdict", "model", "engine", *SPEED_COLUMNS, "error", "text")
+
+
 def comparisons_csv(stored: object) -> str:
     """A row an answer."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    columns = (
-        "model",
-        "engine",
-        "first_token_ms",
-        "total_s",
-        "tokens_per_s",
-        "tokens_in",
-        "tokens_out",
-        "error",
-        "text",
-    )
-    writer.writerow(["comparison", "question", "vote", "speed_up", "verdict", *columns])
-    for number, one in enumerate(valid_comparisons(stored), 1):
-        for answer in one["answers"]:
-            row = [number, one.get("question"), one.get("vote"), one.get("speed_up"), answer.get("verdict")]
-            writer.writerow([_safe(cell) for cell in (*row, *(answer.get(column) for column in columns))])
-    return out.getvalue()
+    rows = [
+        [
+            number,
+            *(one.get(column) for column in COMPARISON_COLUMNS),
+            *(answer.get(column) for column in ANSWER_COLUMNS),
+        ]
+        for number, one in enumerate(valid_comparisons(stored), 1)
+        for answer in one["answers"]
+    ]
+    return csv_text(["comparison", *COMPARISON_COLUMNS, *ANSWER_COLUMNS], rows)
 
 
 def valid_comparisons(stored: object) -> list[SavedComparison]:
@@ -198,8 +193,3 @@ def valid_comparisons(stored: object) -> list[SavedComparison]:
         and isinstance(one.get("answers"), list)
         and all(isinstance(answer, dict) for answer in one["answers"])
     ]
-
-
-def _safe(cell: Any) -> Any:
-    """Sheets run what begins like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -104,15 +104,10 @@ class StreamedAnswer:
     @property
     def tokens_per_s(self) -> float | None:
         """Decoding speed: the tokens after the first over the time they took."""
-        if (
-            not self.completion_tokens
-            or self.completion_tokens < 2
-            or self.first_token_s is None
-            or self.last_token_s is None
-        ):
+        if self.completion_tokens is None or self.first_token_s is None or self.last_token_s is None:
             return None
-        elapsed_s = self.last_token_s - self.first_token_s
-        return (self.completion_tokens - 1) / elapsed_s if elapsed_s > 0 else None
+        elapsed_s, tokens = self.last_token_s - self.first_token_s, self.completion_tokens - 1
+        return tokens / elapsed_s if elapsed_s > 0 and tokens > 0 else None
 
     @property
     def first_token_ms(self) -> float | None:

@@ -56,7 +56,7 @@ class ControllerClient:
             return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
+        """Takes an engine out of rotation; wants the admin key. What came of it, in a sentence. Raises UserError."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
         return _(
             "{engine} gets no new requests; {count} it has in flight goes on.",
@@ -65,13 +65,13 @@ class ControllerClient:
         )
 
     async def resume(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
+        """Lets a drained engine in again; wants the admin key. What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
         return _("{engine} gets requests again as soon as it is up.", engine=engine)
 
-    async def scale(self, pool: str, engines: int | None, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
-        await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
+    async def scale(self, pool: str, engines: int, key: str) -> str:
+        """Sets the engines of a pool, 0: its own policy; wants the admin key. What came of it, in a sentence. Raises UserError."""
+        await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines or None})
         if engines:
             return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
         return _("{pool} decides its engines by itself again.", pool=pool)
@@ -176,8 +176,8 @@ class LocustClient:
         self._url = url
         self._client = httpx.AsyncClient(timeout=LOCUST_TIMEOUT_S, trust_env=False)
 
-    async def start(self, people: int, a_second: float) -> str:
-        """What came of it. Raises UserError."""
+    async def start(self, people: int, a_second: float = 1.0) -> str:
+        """Starts a load run. What came of it, in a sentence. Raises UserError."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
                 _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
@@ -190,7 +190,7 @@ class LocustClient:
         return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
-        """What came of it. Raises UserError."""
+        """Ends the load run. What came of it, in a sentence. Raises UserError."""
         await self._ask("GET", "/stop")
         return _("The run ends.")
 

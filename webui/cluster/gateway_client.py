@@ -53,7 +53,7 @@ class GatewayClient:
         await self._client.close()
 
     async def models(self) -> list[str]:
-        """The model names, `auto` last; empty when the gateway cannot tell."""
+        """The models there are, `auto` last; empty when the gateway cannot tell."""
         try:
             found = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:

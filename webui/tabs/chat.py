@@ -1,6 +1,5 @@
 """The Chat tab: text, pictures, videos and PDFs in, a streamed answer out, and the line that says who answered."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -26,15 +25,10 @@ OPEN_SHEET = "() => { document.getElementById('%s').classList.add('turned'); }"
 CLOSE_SHEET = "() => { document.getElementById('%s').classList.remove('turned'); }"
 
 
-@dataclass(frozen=True)
-class ChatTab:
+def build_chat_tab(
+    settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits
+) -> tuple[gr.Dropdown, gr.Chatbot]:
     """What the page refreshes from outside the tab."""
-
-    model: gr.Dropdown
-    chat: gr.Chatbot
-
-
-def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
             gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
@@ -181,4 +175,4 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
         events.estimate, sizes, [cost], **IMMEDIATE_EVENT
     )  # a box that the page fills does not say that it changed
     chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
-    return ChatTab(model=model, chat=chat)
+    return model, chat

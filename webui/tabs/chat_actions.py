@@ -15,7 +15,6 @@ from webui.chat.chat_requester import ModelLimits, SamplingSettings
 from webui.chat.completion_stream import ChatRequest, Visitor
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import answer_facts
-from webui.cluster.gateway_client import GatewayClient
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.i18n.translations import _
@@ -224,11 +223,3 @@ def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any
         return [chat_storage.import_message(message) for message in messages or []]
     except (UserError, KeyError, TypeError, ValueError):
         raise gr.Error(_("history wants messages as a chat saved as JSON has them.")) from None
-
-
-def mount_model_api(gateway: GatewayClient) -> None:
-    async def models() -> list[str]:
-        """The models there are, `auto` last."""
-        return await gateway.models()
-
-    api(models, api_name="models")

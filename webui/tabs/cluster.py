@@ -1,7 +1,6 @@
 """The Cluster tab: pools and engines live, drain, resume and scale with the admin key, events, and a load run."""
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -21,14 +20,8 @@ LINKS = (
 )
 
 
-@dataclass(frozen=True)
-class ClusterTab:
-    """The page looks only while the tab is open."""
-
-    timer: gr.Timer
-
-
-def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> ClusterTab:
+def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> gr.Timer:
+    """The timer, to be active while the tab is open."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
             pools = gr.HTML(hint_html(_("Looking …")), elem_id="cluster-pools")
@@ -71,7 +64,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
     stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
     events_of.mount_api(calls_at_once)
-    return ClusterTab(timer)
+    return timer
 
 
 class ClusterHandlers:
@@ -104,7 +97,7 @@ class ClusterHandlers:
     async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[Any, ...]:
         if not pool:
             return alert_html(_("Choose a pool first.")), gr.skip(), gr.skip()
-        return await self._changed(self._controller.scale(pool, int(engines) if engines else None, key))
+        return await self._changed(self._controller.scale(pool, int(engines or 0), key))
 
     async def start(self, people: float) -> str:
         return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
@@ -117,32 +110,20 @@ class ClusterHandlers:
             """Pools, engines, events and gauges at the moment."""
             return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))
 
-        async def drain(engine: str, key: str) -> str:
-            """Takes an engine out of rotation; wants the admin key."""
-            return await self._controller.drain(engine, key)
-
-        async def resume(engine: str, key: str) -> str:
-            """Lets a drained engine in again; wants the admin key."""
-            return await self._controller.resume(engine, key)
-
-        async def scale(pool: str, engines: int, key: str) -> str:
-            """Sets the engines of a pool, 0: its own policy; wants the admin key."""
-            return await self._controller.scale(pool, engines or None, key)
-
-        async def load_start(people: int, a_second: float = 1.0) -> str:
-            """Starts a load run."""
-            return await self._run.start(people, a_second)
-
-        async def load_stop() -> str:
-            """Ends it."""
-            return await self._run.stop()
-
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
             return controller_client.load_run_facts(await self._run.stats())
 
-        for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
-            api(function, api_name=function.__name__, concurrency_limit=calls_at_once)
+        for function, name in (
+            (cluster, "cluster"),
+            (self._controller.drain, "drain"),
+            (self._controller.resume, "resume"),
+            (self._controller.scale, "scale"),
+            (self._run.start, "load_start"),
+            (self._run.stop, "load_stop"),
+            (load_stats, "load_stats"),
+        ):
+            api(function, api_name=name, concurrency_limit=calls_at_once)
 
     async def _changed(self, changing: Awaitable[str]) -> tuple[Any, ...]:
         said = await _result_html(changing)
