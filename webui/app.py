@@ -67,7 +67,6 @@ class LocalizedPage(gr.Blocks):
 
 
 def _named_files(value: Any) -> Iterator[Path]:
-    """The files that a browser names in an event."""
     if isinstance(value, dict):
         if isinstance(path := value.get("path"), str):
             yield Path(path).resolve()

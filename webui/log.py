@@ -9,7 +9,6 @@ _logger = logging.getLogger("webui")
 
 
 def configure_logging() -> None:
-    """Sets Python's logging up for the process."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter("webui"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

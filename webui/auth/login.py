@@ -55,8 +55,6 @@ def _log_refused(error: UsersError) -> None:
 
 
 class LoginMiddleware:
-    """ASGI middleware."""
-
     def __init__(
         self, app: ASGIApp, users: Callable[[], Users], valid_h: float, now: Callable[[], float] = time.time
     ) -> None:

@@ -106,7 +106,6 @@ def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
 
 
 def end_visit(visit: str) -> None:
-    """The visit is over: its page was closed."""
     for use in [use for holder, use in list(_needs) if holder == visit]:
         hold_files(visit, use, ())
     with _lock:  # what Gradio deleted for its age
@@ -182,8 +181,6 @@ def owner_of(cookies: Mapping[str, str]) -> str:
 
 
 class VisitorCookieMiddleware:
-    """ASGI middleware."""
-
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 

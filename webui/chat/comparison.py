@@ -21,8 +21,6 @@ EQUAL_SPEED_FACTOR = 1.05
 
 @dataclass
 class ModelRun:
-    """One question to one model."""
-
     text: str
     files: list[str]
     sampling: SamplingSettings
@@ -116,7 +114,6 @@ def run_markdown(run: ModelRun, verdict: str) -> str:
 
 
 def comparison_facts(comparison: Comparison, question: str) -> dict[str, Any]:
-    """For export, and for programs."""
     return {
         "question": question,
         "speed_up": None if comparison.speed_up is None else round(comparison.speed_up, 2),
@@ -169,7 +166,6 @@ ANSWER_COLUMNS = ("verdict", "model", "engine", *SPEED_COLUMNS, "error", "text")
 
 
 def comparisons_csv(stored: object) -> str:
-    """A row an answer."""
     rows = [
         [
             number,

@@ -13,8 +13,6 @@ from webui.chat.streamed_answer import ServedBy, StreamedAnswer
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks."""
-
     page: str = ""
     """One opened page or one call of a program, not a person: the gateway tells conversations apart by it."""
     key: str = ""
@@ -39,7 +37,6 @@ class ChatRequest:
 
 
 def request_body(request: ChatRequest) -> dict[str, Any]:
-    """The request's body."""
     found: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,

@@ -174,7 +174,6 @@ def message_files(message: Message) -> Iterator[Path]:
 
 
 def message_text(message: Message) -> str:
-    """The words of a question."""
     return "\n".join(_texts(message))
 
 

@@ -49,14 +49,11 @@ class GroundingMark:
         return len(self.at) == 4
 
     def pixels(self, width: int, height: int) -> tuple[float, ...]:
-        """On a picture of this size."""
         return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
 
 
 @dataclass
 class AgentStep:
-    """One screenshot and the answer about it."""
-
     file: Path
     answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
 
@@ -99,7 +96,6 @@ def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
 
 
 def describe_step(step: AgentStep) -> str:
-    """What came of a step."""
     if step.answer.failure:
         return str(step.answer.failure)
     if found := step.action:
@@ -137,12 +133,10 @@ def parse_json_values(text: str) -> list[Any]:
 
 
 def find_marks(text: str) -> list[GroundingMark]:
-    """All boxes and points in an answer, in its order."""
     return [mark for value in parse_json_values(text) for mark in _marks(value)][:MAX_MARKS]
 
 
 def find_action(text: str) -> dict[str, Any] | None:
-    """The next action, if the answer names one."""
     for value in parse_json_values(text):
         for found in _objects(value):
             if isinstance(found.get("action"), str):
@@ -151,7 +145,6 @@ def find_action(text: str) -> dict[str, Any] | None:
 
 
 def draw_marks(picture: Image.Image, found: list[GroundingMark]) -> Image.Image:
-    """A copy with boxes, points and their labels."""
     copy = picture.convert("RGB")
     draw = ImageDraw.Draw(copy)
     line = max(2, round(max(copy.size) / 400))

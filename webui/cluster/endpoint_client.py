@@ -34,8 +34,6 @@ UNREACHABLE_URL = "http://127.0.0.1:9/v1"
 
 @dataclass(frozen=True)
 class EndpointStatus:
-    """What an endpoint said when it was looked at."""
-
     up: bool
     models: tuple[str, ...] = ()
     elapsed_ms: float = 0.0

@@ -49,7 +49,6 @@ class GatewayClient:
         self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
 
     async def aclose(self) -> None:
-        """Closes its connections."""
         await self._client.close()
 
     async def models(self) -> list[str]:

@@ -61,7 +61,6 @@ def data_url(path: Path) -> str:
 
 
 def media_part(path: Path) -> dict[str, Any]:
-    """The file as a part of one of OpenAI's messages."""
     kind = "image_url" if mime_type(path).startswith("image/") else "video_url"
     return {"type": kind, kind: {"url": data_url(path)}}
 
@@ -83,8 +82,6 @@ MAX_PDF_PAGES = 200
 
 @dataclass(frozen=True)
 class AttachmentLimits:
-    """What the visitor chose."""
-
     longest: int = 1280
     """Pixels of a picture's longer side."""
     frames_per_s: float = vision_tokens.FRAMES_PER_S

@@ -35,7 +35,6 @@ def table_headers() -> list[str]:
 
 
 def table_rows(batch: PageBatch) -> list[list[Any]]:
-    """For the table on the page."""
     return [
         [
             page.number,

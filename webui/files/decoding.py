@@ -24,8 +24,6 @@ SCALE_DOWN = N_("Scale it down, then attach it again.")
 
 
 class DecodeBudget:
-    """A sum of bytes that threads share."""
-
     def __init__(self, total_bytes: int, wait_s: float = MAX_WAIT_S) -> None:
         self._left = self._total_bytes = total_bytes
         self._wait_s = wait_s

@@ -100,7 +100,6 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
-    """Its pixels, in `mode`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; the picture itself counts

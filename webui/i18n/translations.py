@@ -27,7 +27,6 @@ _language: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
 def read_catalog(language: str) -> Catalog:
-    """The translators' file of `language`."""
     with (LOCALES / language / "LC_MESSAGES" / "webui.po").open("rb") as file:
         return read_po(file, locale=language)
 
