@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from webui.chat import chat_storage, code_view
+from webui.chat import chat_storage
 from webui.chat.completion_stream import ChatRequest, request_body
 from webui.chat.message_builder import assistant_message, reasoning_message, user_message
 from webui.user_error import UserError
@@ -91,7 +91,7 @@ def question(words: str = 'It\'s "this" $HOME `x` \\ 猫') -> ChatRequest:
 
 def test_the_curl_code_sends_the_very_request(tmp_path: Path) -> None:
     (tmp_path / "my cat.png").write_bytes(b"\0\0\0")
-    code = code_view.render_code(question(), ["my cat.png"], "http://host/v1", "curl")
+    code = chat_storage.render_code(question(), ["my cat.png"], "http://host/v1", "curl")
     posted = subprocess.run(
         ["bash", "-c", f"curl() {{ cat; }}\n{code}"], cwd=tmp_path, capture_output=True, check=True, text=True
     )
@@ -101,7 +101,7 @@ def test_the_curl_code_sends_the_very_request(tmp_path: Path) -> None:
 def test_the_python_code_sends_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cat.png").write_bytes(b"\0\0\0")
     monkeypatch.chdir(tmp_path)
-    code = code_view.render_code(question(), ["cat.png"], "http://host/v1", "Python")
+    code = chat_storage.render_code(question(), ["cat.png"], "http://host/v1", "Python")
     ast.parse(code)
     caught: dict[str, Any] = {}
 
@@ -120,7 +120,7 @@ def test_the_python_code_sends_the_very_request(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_javascript_code_names_the_file_and_the_address() -> None:
-    code = code_view.render_code(question("hi"), ["cat.png"], "http://host/v1", "JavaScript")
+    code = chat_storage.render_code(question("hi"), ["cat.png"], "http://host/v1", "JavaScript")
     assert 'dataUrl("cat.png", "image/png")' in code
     assert '"http://host/v1/chat/completions"' in code
     assert "AAAA" not in code

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from webui import samples
-from webui.chat import chat_requester, code_view
+from webui.chat import chat_requester, chat_storage
 from webui.chat.chat_handlers import ReplyHandlers
 from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.files import attachments
@@ -111,7 +111,7 @@ def build_chat_tab(
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
         gr.HTML(SIDE_TOGGLE.format("chat-code", _("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
+            list(chat_storage.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
         )
         code = gr.Code(language=None, label=_("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
         as_request = gr.Button(_("Save the whole request as JSON"), size="sm", elem_classes="tool")

@@ -9,7 +9,7 @@ from gradio.events import api
 
 from manyeyes.config.pools import Pool
 from webui.auth import uploads
-from webui.chat import chat_requester, chat_storage, code_view, message_builder
+from webui.chat import chat_requester, chat_storage, message_builder
 from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
 from webui.chat.chat_requester import ModelLimits, SamplingSettings
 from webui.chat.completion_stream import ChatRequest, Visitor
@@ -94,7 +94,7 @@ class ChatActions:
             question, names = await self._last(typed, history, SamplingSettings(*sampling))
         except UserError as failure:
             return f"# {failure}"
-        return code_view.render_code(question, names, f"{page_origin(request)}/v1", language)
+        return chat_storage.render_code(question, names, f"{page_origin(request)}/v1", language)
 
     async def save_request(
         self, typed: dict[str, Any], history: list[Message], *sampling: Any
@@ -104,7 +104,7 @@ class ChatActions:
         except UserError as failure:
             gr.Warning(str(failure))
             return None
-        return {"name": "request.json", "kind": "application/json", "text": code_view.request_json(question)}
+        return {"name": "request.json", "kind": "application/json", "text": chat_storage.request_json(question)}
 
     def attach_snapshot(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
@@ -202,7 +202,7 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
     ) -> str:
         """The request as code; `language`: curl, Python or JavaScript."""
-        check_choice("language", language, code_view.CODE_LANGUAGES)
+        check_choice("language", language, chat_storage.CODE_LANGUAGES)
         return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
