@@ -29,7 +29,7 @@ from webui.cluster import cluster_view
 from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
 from webui.files import decoding
-from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
+from webui.i18n import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
 from webui.settings import SettingsError, WebuiSettings, current_page_texts
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
 from webui.user_error import UserError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import openai
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 
 RETRY = N_("Press retry.")
 

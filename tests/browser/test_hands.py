@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
 from tests.browser.browser_session import ANSWERS, PHONE, QUESTIONS, TABS, Visit, open_tab, shoot, visiting
-from webui.i18n.translations import ZH, load_translations
+from webui.i18n import ZH, load_translations
 
 NO_COMPLAINTS = True
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")

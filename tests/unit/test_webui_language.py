@@ -10,7 +10,7 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 
 import webui
 from manyeyes.config.webui import WebUi
-from webui.i18n.translations import (
+from webui.i18n import (
     ENGLISH,
     ZH,
     _,

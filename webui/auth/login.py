@@ -18,10 +18,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
-from webui import log
+from webui import i18n, log
 from webui.auth.same_origin import discard_body
-from webui.i18n import translations
-from webui.i18n.translations import ENGLISH, NAMES, _, use_language
+from webui.i18n import ENGLISH, NAMES, _, use_language
 from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
@@ -102,7 +101,7 @@ class LoginMiddleware:
         return user.name if hmac.compare_digest(signature, _sign(user, until)) else None
 
     async def _login(self, request: Request, users: Users) -> Response:
-        with use_language(translations.requested_language(request)):
+        with use_language(i18n.requested_language(request)):
             if request.method != "POST":
                 return _login_page(request, 200)
             address = _client_address(request)
@@ -124,7 +123,7 @@ class LoginMiddleware:
             return self._welcome(request, user)
 
     def _welcome(self, request: Request, user: User) -> Response:
-        to = PATHS[translations.requested_language(request)]
+        to = PATHS[i18n.requested_language(request)]
         answer: Response = RedirectResponse(to, 303) if _accepts_html(request) else JSONResponse({"success": True})
         until = str(int(self._now() + self._valid_s))
         secure = request.headers.get("x-forwarded-proto") == "https"
@@ -139,7 +138,7 @@ class LoginMiddleware:
 def _require_login(request: Request) -> Response:
     if request.method == "GET" and _accepts_html(request):
         return RedirectResponse("/login", 303)
-    with use_language(translations.requested_language(request)):
+    with use_language(i18n.requested_language(request)):
         return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
@@ -153,7 +152,7 @@ def _login_page(request: Request, status: int, message: str = "") -> HTMLRespons
     alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
     title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
-        f'<!doctype html><html lang="{translations.requested_language(request)}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{i18n.requested_language(request)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
         f'<form method="post" action="/login"><h1>{title}</h1>{alert}'

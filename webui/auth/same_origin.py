@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.i18n.translations import ENGLISH, NAMES
+from webui.i18n import ENGLISH, NAMES
 
 POLICY = "; ".join(
     (

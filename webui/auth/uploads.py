@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from webui import samples
 from webui.auth import login
 from webui.auth.same_origin import discard_body
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.user_error import UserError
 
 PROGRAMS = "programs"

@@ -16,7 +16,7 @@ from webui.chat.completion_stream import Visitor
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import StreamedAnswer, answer_note
 from webui.cluster.gateway_client import KEY_HEADER
-from webui.i18n.translations import _
+from webui.i18n import _
 
 ChatUpdate = tuple[Any, Any]  # for the chat and for the box
 IDLE_BUTTONS: dict[str, Any] = {"submit_btn": True, "stop_btn": False}

@@ -20,7 +20,7 @@ from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments
 from webui.files.attachments import AttachmentLimits, PreparedAttachment
 from webui.files.vision_tokens import FRAMES_PER_S
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.settings import ReloadedFile
 from webui.user_error import UserError, as_user_error
 

@@ -17,7 +17,7 @@ from webui.chat.completion_stream import ChatRequest, request_body
 from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import strip_switch_marks
 from webui.files import attachments
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.user_error import UserError
 
 TITLE_LENGTH = 46

@@ -12,7 +12,7 @@ from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
 from webui.files.batch_report import csv_text
-from webui.i18n.translations import N_, _, ngettext
+from webui.i18n import N_, _, ngettext
 
 COMPARISON_UPDATE_S = 0.15
 EQUAL_SPEED_FACTOR = 1.05

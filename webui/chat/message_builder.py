@@ -15,7 +15,7 @@ from typing import Any
 from webui.auth import uploads
 from webui.chat.streamed_answer import strip_switch_marks
 from webui.files import attachments
-from webui.i18n.translations import _, ngettext
+from webui.i18n import _, ngettext
 from webui.user_error import UserError
 
 Message = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts
-from webui.i18n.translations import N_, _, ngettext
+from webui.i18n import N_, _, ngettext
 
 FIND_BOXES = N_("Find (boxes)")
 POINT_AT = N_("Point at")

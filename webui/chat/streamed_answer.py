@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from webui.files.attachments import PreparedAttachment
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.user_error import UserError, answer_cut_error
 
 SERVED_BY_HEADERS = ("engine", "pool", "fallback", "route", "cache")

@@ -6,7 +6,7 @@ from typing import Any
 
 from webui.cluster.controller_client import ClusterStatus
 from webui.cluster.gateway_client import PoolStatus
-from webui.i18n.translations import N_, _, ngettext
+from webui.i18n import N_, _, ngettext
 from webui.theme import hint_html
 from webui.user_error import gateway_unreachable_error
 

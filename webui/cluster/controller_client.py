@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.theme import hint_html
 from webui.user_error import UserError
 

@@ -20,7 +20,7 @@ from manyeyes.netpolicy import Address, AddressKind, classify_address, embedded_
 from webui.chat import completion_stream
 from webui.chat.completion_stream import COMPLETION_TIMEOUT, ChatRequest
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_summary, format_seconds
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.settings import EndpointAddress
 from webui.user_error import UserError, answer_cut_error, explain_error
 

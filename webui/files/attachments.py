@@ -11,7 +11,7 @@ from manyeyes.config.pools import Media, Pool
 from webui.auth import uploads
 from webui.files import images, videos, vision_tokens
 from webui.files.videos import VideoInfo
-from webui.i18n.translations import _, ngettext
+from webui.i18n import _, ngettext
 from webui.user_error import UserError
 
 # What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.

@@ -14,7 +14,7 @@ from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments, images
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 BATCH_UPDATE_S = 0.4

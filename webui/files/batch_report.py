@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.theme import hint_html
 
 MAX_CELL_CHARS = 160

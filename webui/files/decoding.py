@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_PIXELS = 50_000_000

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from pypdfium2 import raw
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_SIDE = 4096

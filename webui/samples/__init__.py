@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gradio.components.chatbot import ExampleMessage
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 
 HERE = Path(__file__).parent.resolve()
 

@@ -17,7 +17,7 @@ from webui.chat.completion_stream import Visitor
 from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
 from webui.files import attachments, images
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.tabs.controls import (
     IMMEDIATE_EVENT,
     check_choice,

@@ -9,7 +9,7 @@ from webui.chat import chat_requester, chat_storage
 from webui.chat.chat_handlers import ReplyHandlers
 from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.files import attachments
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.settings import WebuiSettings
 from webui.tabs import chat_actions
 from webui.tabs.chat_actions import ChatActions

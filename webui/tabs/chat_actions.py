@@ -17,7 +17,7 @@ from webui.chat.message_builder import Message
 from webui.chat.streamed_answer import answer_facts
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.tabs.controls import check_choice, file_paths, own_conversation
 from webui.user_error import UserError
 

@@ -8,7 +8,7 @@ from gradio.events import api
 
 from webui.cluster import cluster_view, controller_client
 from webui.cluster.controller_client import ControllerClient, LocustClient
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.tabs.controls import IMMEDIATE_EVENT
 from webui.theme import alert_html, hint_html, status_html
 from webui.user_error import UserError

@@ -28,7 +28,7 @@ from webui.chat.comparison import (
     valid_comparisons,
 )
 from webui.files import attachments
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.tabs.controls import (
     IMMEDIATE_EVENT,
     SAVE_FILE_JS,

@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.chat.completion_stream import Visitor
 from webui.cluster.gateway_client import KEY_HEADER, PoolStatus
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 
 PRIVATE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
 """For the page itself, and not for programs."""

@@ -13,7 +13,7 @@ from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.files import attachments, batch, batch_report
 from webui.files.batch import PageBatch
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.tabs.controls import (
     IMMEDIATE_EVENT,
     SAVE_FILE_JS,

@@ -15,7 +15,7 @@ from webui.chat.completion_stream import Visitor
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointStatus
 from webui.cluster.gateway_client import visitor_headers
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.settings import EndpointAddress, WebuiSettings
 from webui.tabs.controls import PRIVATE_EVENT, check_choice, own_conversation, queued_event
 from webui.theme import alert_html, hint_html
