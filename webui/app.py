@@ -17,6 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from gradio.events import api
+from starlette.middleware import Middleware
 
 from manyeyes.config.users import UsersError
 from webui import log, samples, settings, theme
@@ -29,7 +30,7 @@ from webui.cluster import cluster_view
 from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
 from webui.files import decoding
-from webui.i18n import ENGLISH, N_, NAMES, ZH, LanguageRedirect, _, current_language, use_language
+from webui.i18n import ENGLISH, N_, NAMES, PATHS, ZH, LanguageRedirect, _, current_language, use_language
 from webui.settings import SettingsError, WebuiSettings, current_page_texts
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
 from webui.user_error import UserError
@@ -172,7 +173,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
     return blocks
 
 
-def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
+def build_app(settings: WebuiSettings) -> FastAPI:
     """The ASGI application: the page in English at /, in Chinese at /zh/."""
 
     @asynccontextmanager
@@ -181,20 +182,25 @@ def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.webui.threads, "files"))
         yield
 
-    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    middleware = [
+        Middleware(SameOriginMiddleware),
+        Middleware(LoginMiddleware, users_file(settings.users_file), settings.webui.login_h),
+        Middleware(VisitorCookieMiddleware),
+        Middleware(LanguageRedirect),
+    ]
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, middleware=middleware)
     gateway, model_limits = GatewayClient(settings), ModelLimits(settings.config)
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with use_language(language):
             _mount(whole, build_page(settings, gateway, model_limits), settings)
-    page = VisitorCookieMiddleware(LanguageRedirect(whole))
-    return SameOriginMiddleware(LoginMiddleware(page, users_file(settings.users_file), settings.webui.login_h))
+    return whole
 
 
 def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
     gr.mount_gradio_app(
         whole,
         blocks,
-        path="/" if current_language() == ENGLISH else f"/{current_language()}",
+        path=PATHS[current_language()].rstrip("/") or "/",
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -242,9 +248,8 @@ def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
 def _language_link() -> str:
     """A link to the page in the other language, which page.js remembers."""
     other = ZH if current_language() == ENGLISH else ENGLISH
-    path = "/" if other == ENGLISH else f"/{other}/"
     return (
-        f'<a class="language" href="{path}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
+        f'<a class="language" href="{PATHS[other]}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
         '<a class="language who" href="/logout" hidden></a>'
     )
 

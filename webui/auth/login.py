@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from manyeyes.config.users import User, Users, UsersError, load_users, verify_password
 from webui import i18n, log
 from webui.auth.same_origin import discard_body
-from webui.i18n import ENGLISH, NAMES, _, use_language
+from webui.i18n import PATHS, _, use_language
 from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
@@ -29,7 +29,6 @@ NAME_COOKIE = "manyeyes-user"
 MAX_FORM_BYTES = 4096
 CONCURRENT_HASHES = 2
 LOGIN_CSS = Path(__file__).parent / "login.css"
-PATHS = {language: "/" if language == ENGLISH else f"/{language}/" for language in NAMES}
 
 
 def users_file(path: Path | None) -> ReloadedFile[Users]:

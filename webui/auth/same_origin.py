@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.i18n import ENGLISH, NAMES
+from webui.i18n import PATHS
 
 POLICY = "; ".join(
     (
@@ -35,8 +35,7 @@ POLICY = "; ".join(
 OWN_SITES = ("same-origin", "none")
 """Of Sec-Fetch-Site: this page's own scripts, and what a person typed or chose from the bookmarks."""
 PORTS = {"http": 80, "https": 443}
-PREFIXES = ("", *(f"/{language}" for language in NAMES if language != ENGLISH))
-LINKABLE_PATHS = {*PREFIXES, *(f"{prefix}/" for prefix in PREFIXES), *(f"{prefix}/login" for prefix in PREFIXES)}
+LINKABLE_PATHS = {linkable for path in PATHS.values() for linkable in (path, path.rstrip("/"), f"{path}login")}
 """Paths that a link on another site may lead to."""
 FOREIGN_ORIGIN_MESSAGE = (
     "This request comes from a page of another origin, and ManyEyes answers its own page only. "

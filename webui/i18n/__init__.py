@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 ENGLISH, ZH = "en", "zh"
 NAMES = {ENGLISH: "English", ZH: "中文"}
+PATHS = {ENGLISH: "/", ZH: "/zh/"}
+"""Where the page in each language is."""
 LOCALES = Path(__file__).parent / "locales"
 
 _language: ContextVar[str] = ContextVar("language", default=ENGLISH)
@@ -90,7 +92,7 @@ class LanguageRedirect:
             language = requested_language(Request(scope))
             if language != ENGLISH:
                 # Relative, because the address that the visitor knows may have another port or scheme.
-                answer = RedirectResponse(f"{language}/", 303, {"Vary": "Cookie, Accept-Language"})
+                answer = RedirectResponse(PATHS[language].lstrip("/"), 303, {"Vary": "Cookie, Accept-Language"})
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)

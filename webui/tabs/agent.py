@@ -18,15 +18,7 @@ from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
 from webui.files import attachments, images
 from webui.i18n import N_, _
-from webui.tabs.controls import (
-    IMMEDIATE_EVENT,
-    check_choice,
-    file_paths,
-    model_dropdown,
-    own_conversation,
-    queued_event,
-    sampling_controls,
-)
+from webui.tabs import controls
 from webui.theme import hint_html
 from webui.user_error import UserError
 
@@ -49,14 +41,14 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
                 height=150,
             )
             sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-            model = model_dropdown()
+            model = controls.model_dropdown()
             mode = gr.Radio(
                 [(_(mode), mode) for mode in screenshot_agent.AGENT_MODES],
                 value=screenshot_agent.NEXT_ACTION,
                 label=_("What to give"),
             )
             what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
-            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
+            sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 step = gr.Button(_("Next step"), variant="primary", size="sm")
@@ -74,12 +66,12 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     session = gr.State(None)
     events = AgentHandlers(requester)
     asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
-    running = queued_event(at_once.agent, "agent")
+    running = controls.queued_event(at_once.agent, "agent")
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
-    again.click(events.over, None, shown, **IMMEDIATE_EVENT)
-    files.change(lambda: None, None, [session], **IMMEDIATE_EVENT)
-    sample.click(events.samples, None, [files, what], **IMMEDIATE_EVENT)
+    again.click(events.over, None, shown, **controls.IMMEDIATE_EVENT)
+    files.change(lambda: None, None, [session], **controls.IMMEDIATE_EVENT)
+    sample.click(events.samples, None, [files, what], **controls.IMMEDIATE_EVENT)
     events.mount_api(at_once)
     return model
 
@@ -125,11 +117,11 @@ class AgentHandlers:
             max_tokens: int = 512,
         ) -> dict[str, Any]:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
-            check_choice("mode", mode, screenshot_agent.AGENT_MODES)
-            session = AgentSession(file_paths([file]))
+            controls.check_choice("mode", mode, screenshot_agent.AGENT_MODES)
+            session = AgentSession(controls.file_paths([file]))
             width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-            made = await self._asked(session, own_conversation(request), mode, instruction, sampling)
+            made = await self._asked(session, controls.own_conversation(request), mode, instruction, sampling)
             return screenshot_agent.step_facts(made) | {"width": width, "height": height}
 
         api(ground, api_name="ground", concurrency_limit=at_once.programs)
@@ -140,7 +132,9 @@ class AgentHandlers:
         uploads.hold_files(request.session_hash or "", "agent", session.files)
         yield session, _steps_html(session, asking=True), gr.skip(), gr.skip()
         try:
-            step = await self._asked(session, own_conversation(request), mode, what, SamplingSettings(model, *sampling))
+            step = await self._asked(
+                session, controls.own_conversation(request), mode, what, SamplingSettings(model, *sampling)
+            )
             picture = await asyncio.to_thread(_marked_screenshot, step)
         except UserError as failure:
             session.broken = True

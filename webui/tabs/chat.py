@@ -11,9 +11,8 @@ from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.files import attachments
 from webui.i18n import N_, _
 from webui.settings import WebuiSettings
-from webui.tabs import chat_actions
+from webui.tabs import chat_actions, controls
 from webui.tabs.chat_actions import ChatActions
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, queued_event
 
 DEFAULT_GREETING = N_("Ask about pictures and videos. Drop them here, paste them, or try one of these.")
 """What `webui.greeting` in cluster.yaml is by default: marked here for translation."""
@@ -133,46 +132,55 @@ def build_chat_tab(
     sampling: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
-    answering: dict[str, Any] = {"outputs": [chat, box], **queued_event(settings.webui.at_once.chat, "answers")}
+    answering: dict[str, Any] = {
+        "outputs": [chat, box],
+        **controls.queued_event(settings.webui.at_once.chat, "answers"),
+    }
     for asked in (
         box.submit(replies.submit, [box, chat, *sampling], **answering),
         chat.retry(replies.retry, [box, chat, *sampling], **answering),
         chat.edit(replies.edit, [chat, *sampling], **answering),
         chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
-        chat.undo(replies.undo, [chat], [chat, box], **IMMEDIATE_EVENT),
+        chat.undo(replies.undo, [chat], [chat, box], **controls.IMMEDIATE_EVENT),
     ):
-        asked.then(events.pack, [chat], [kept], **IMMEDIATE_EVENT).then(
+        asked.then(events.pack, [chat], [kept], **controls.IMMEDIATE_EVENT).then(
             None, [kept], None, js="(chat) => { window.manyeyesChats.keep(chat); }"
         )
-    box.stop(replies.stop, None, None, **IMMEDIATE_EVENT)
+    box.stop(replies.stop, None, None, **controls.IMMEDIATE_EVENT)
     new.click(
-        replies.new_chat, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **IMMEDIATE_EVENT
+        replies.new_chat,
+        None,
+        [chat, box],
+        js="() => { window.manyeyesChats.begin(); return []; }",
+        **controls.IMMEDIATE_EVENT,
     )
-    opener.click(events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **IMMEDIATE_EVENT)
+    opener.click(
+        events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **controls.IMMEDIATE_EVENT
+    )
     bring.upload(
         events.import_chat,
         [bring],
         [chat, box],
         js="(f) => { window.manyeyesChats.begin(); return f; }",
-        **IMMEDIATE_EVENT,
+        **controls.IMMEDIATE_EVENT,
     )
     sizes = [box, model, longest, per_s, frames]
     for changed in (box.change, longest.release, per_s.release, frames.release, model.change):
-        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **IMMEDIATE_EVENT)
-    preset.input(events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **IMMEDIATE_EVENT)
-    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
-        button.click(make, [chat], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
-    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **IMMEDIATE_EVENT)
-    view.click(None, None, None, js=OPEN_SHEET % "chat-code")
-    language.input(events.show_code, [language, box, chat, *sampling], [code], **IMMEDIATE_EVENT)
-    as_request.click(events.save_request, [box, chat, *sampling], [saved], **IMMEDIATE_EVENT).then(
-        None, [saved], None, js=SAVE_FILE_JS
+        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **controls.IMMEDIATE_EVENT)
+    preset.input(
+        events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **controls.IMMEDIATE_EVENT
     )
+    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
+        controls.save_on_click(button, make, [chat], saved)
+    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **controls.IMMEDIATE_EVENT)
+    view.click(None, None, None, js=OPEN_SHEET % "chat-code")
+    language.input(events.show_code, [language, box, chat, *sampling], [code], **controls.IMMEDIATE_EVENT)
+    controls.save_on_click(as_request, events.save_request, [box, chat, *sampling], saved)
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
-    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **IMMEDIATE_EVENT)
+    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **controls.IMMEDIATE_EVENT)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
     snapped.then(
-        events.estimate, sizes, [cost], **IMMEDIATE_EVENT
+        events.estimate, sizes, [cost], **controls.IMMEDIATE_EVENT
     )  # a box that the page fills does not say that it changed
     chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
     return model, chat

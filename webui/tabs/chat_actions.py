@@ -18,7 +18,7 @@ from webui.chat.streamed_answer import answer_facts
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.i18n import _
-from webui.tabs.controls import check_choice, file_paths, own_conversation
+from webui.tabs import controls
 from webui.user_error import UserError
 
 EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
@@ -182,7 +182,9 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
         before = _import_history(history)
-        answer = await replies.answer_once(text, file_paths(files), before, sampling, own_conversation(request))
+        answer = await replies.answer_once(
+            text, controls.file_paths(files), before, sampling, controls.own_conversation(request)
+        )
         reasoning, shown = answer.rendered()
         return {
             "text": shown,
@@ -196,14 +198,14 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
     ) -> dict[str, Any]:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
         sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
-        return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
+        return attachments.estimate_facts(await events.costs(controls.file_paths(files), sampling), events.pool(model))
 
     async def chat_code(
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
     ) -> str:
         """The request as code; `language`: curl, Python or JavaScript."""
-        check_choice("language", language, chat_storage.CODE_LANGUAGES)
-        return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
+        controls.check_choice("language", language, chat_storage.CODE_LANGUAGES)
+        return await events.show_code(request, language, {"text": text, "files": controls.file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
         """A saved chat's messages as Markdown."""

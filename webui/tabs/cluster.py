@@ -9,7 +9,7 @@ from gradio.events import api
 from webui.cluster import cluster_view, controller_client
 from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.i18n import _
-from webui.tabs.controls import IMMEDIATE_EVENT
+from webui.tabs import controls
 from webui.theme import alert_html, hint_html, status_html
 from webui.user_error import UserError
 
@@ -56,13 +56,13 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     timer = gr.Timer(STATUS_INTERVAL_S, active=False)
     events_of = ClusterHandlers(controller, run)
     seen = [pools, events, engine, pool, load]
-    timer.tick(events_of.refresh, [engine, pool], seen, **IMMEDIATE_EVENT)
+    timer.tick(events_of.refresh, [engine, pool], seen, **controls.IMMEDIATE_EVENT)
     changed = [said, pools, events]
-    drain.click(events_of.drain, [engine, key], changed, **IMMEDIATE_EVENT)
-    resume.click(events_of.resume, [engine, key], changed, **IMMEDIATE_EVENT)
-    scale.click(events_of.scale, [pool, engines, key], changed, **IMMEDIATE_EVENT)
-    start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
-    stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
+    drain.click(events_of.drain, [engine, key], changed, **controls.IMMEDIATE_EVENT)
+    resume.click(events_of.resume, [engine, key], changed, **controls.IMMEDIATE_EVENT)
+    scale.click(events_of.scale, [pool, engines, key], changed, **controls.IMMEDIATE_EVENT)
+    start.click(events_of.start, [people], [load], **controls.IMMEDIATE_EVENT)
+    stop.click(events_of.stop, None, [load], **controls.IMMEDIATE_EVENT)
     events_of.mount_api(calls_at_once)
     return timer
 

@@ -29,15 +29,7 @@ from webui.chat.comparison import (
 )
 from webui.files import attachments
 from webui.i18n import N_, _
-from webui.tabs.controls import (
-    IMMEDIATE_EVENT,
-    SAVE_FILE_JS,
-    file_paths,
-    model_dropdown,
-    own_conversation,
-    queued_event,
-    sampling_controls,
-)
+from webui.tabs import controls
 from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
@@ -46,7 +38,7 @@ COMPARE_HINT = N_("Choose two or more models, ask, and see the answers come side
 
 def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_dropdown(_("Models (two to four)"), multiselect=True)
+    models = controls.model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
         label=_("The question to all of them"),
         placeholder=_("Ask all of them; drop or paste pictures here"),
@@ -61,7 +53,7 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         sample = gr.Button(_("Use a sample"), size="sm", elem_classes="tool")
         as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
-    sampling = sampling_controls()
+    sampling = controls.sampling_controls()
     outcome = gr.HTML(hint_html(_(COMPARE_HINT)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
         answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
@@ -74,12 +66,12 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         events.ask,
         [box, stored, models, *sampling],
         [box, outcome, vote, stored, *answers],
-        **queued_event(at_once.compare, "compare"),
+        **controls.queued_event(at_once.compare, "compare"),
     )
-    vote.input(events.vote, [vote, stored], [stored, outcome], **IMMEDIATE_EVENT)
-    sample.click(events.sample, None, [box], **IMMEDIATE_EVENT)
+    vote.input(events.vote, [vote, stored], [stored, outcome], **controls.IMMEDIATE_EVENT)
+    sample.click(events.sample, None, [box], **controls.IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [stored], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
+        controls.save_on_click(button, make, [stored], saved)
     events.mount_api(at_once)
     return models
 
@@ -101,7 +93,7 @@ class CompareHandlers:
             [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
         )
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
-        async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
+        async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
         now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
         ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
@@ -139,8 +131,8 @@ class CompareHandlers:
             """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
-            comparison = Comparison([ModelRun(text, file_paths(files), one) for one in sampling])
-            async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
+            comparison = Comparison([ModelRun(text, controls.file_paths(files), one) for one in sampling])
+            async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
                 pass
             return comparison_facts(comparison, text)
 
@@ -188,20 +180,20 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
     outcome = gr.HTML(hint_html(_(INDIVIDUAL_HINT)), elem_classes="said")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
-    sampling = sampling_controls()
+    sampling = controls.sampling_controls()
     events = IndividualHandlers(requester)
     asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
     go.click(
         events.ask,
         [*asked, *sampling],
         [outcome, *(card.answer for card in cards)],
-        **queued_event(at_once.individual, "individual"),
+        **controls.queued_event(at_once.individual, "individual"),
     )
     sample.click(
         events.samples,
         None,
         [part for card in cards for part in (card.prompt, card.files)],
-        **IMMEDIATE_EVENT,
+        **controls.IMMEDIATE_EVENT,
     )
     events.mount_api(at_once)
     return [card.model for card in cards]
@@ -210,7 +202,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
 def _prompt_card(number: int) -> PromptCard:
     with gr.Column(elem_classes="card", min_width=260):
         return PromptCard(
-            model_dropdown(_("Model {number}", number=number)),
+            controls.model_dropdown(_("Model {number}", number=number)),
             gr.Textbox(label=_("Prompt {number}", number=number), lines=2, max_lines=6),
             gr.File(
                 label=_("Pictures or a video {number}", number=number),
@@ -241,7 +233,7 @@ class IndividualHandlers:
             gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)
             return
-        async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
+        async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
             yield "", *_answer_texts(runs, comparison)
         yield status_html(comparison_summary(comparison)), *_answer_texts(runs, comparison)
 
@@ -254,7 +246,7 @@ class IndividualHandlers:
             runs = [
                 ModelRun(
                     str(question.get("text", "")),
-                    file_paths(question.get("files")),
+                    controls.file_paths(question.get("files")),
                     SamplingSettings(
                         str(question.get("model") or "auto"),
                         temperature=float(question.get("temperature", 0.7)),
@@ -264,7 +256,7 @@ class IndividualHandlers:
                 for question in questions[:16]
             ]
             comparison = Comparison(runs)
-            async for _update in run_comparison(comparison, self._requester, own_conversation(request)):
+            async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
                 pass
             return comparison_facts(comparison, "")
 

@@ -13,7 +13,6 @@ from webui.i18n import N_, _
 PRIVATE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
 """For the page itself, and not for programs."""
 IMMEDIATE_EVENT: dict[str, Any] = PRIVATE_EVENT | {"queue": False}
-SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"
 
 
 def own_conversation(request: gr.Request) -> Visitor:
@@ -30,6 +29,13 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
 def file_paths(files: list[Any] | None) -> list[str]:
     """Where uploads lie, of what gradio_client.handle_file() gives; which of them may be named is checked where they are read."""
     return [str(file["path"]) if isinstance(file, dict) else str(file) for file in files or []]
+
+
+def save_on_click(button: gr.Button, make: Any, inputs: list[Any], saved: gr.JSON) -> None:
+    """A click lets the browser save the file that `make` gives as {"name", "kind", "text"}; None: there is none."""
+    button.click(make, inputs, [saved], **IMMEDIATE_EVENT).then(
+        None, [saved], None, js="(file) => { window.manyeyesSave(file); }"
+    )
 
 
 def queued_event(limit: int, queue: str) -> dict[str, Any]:

@@ -14,15 +14,7 @@ from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.files import attachments, batch, batch_report
 from webui.files.batch import PageBatch
 from webui.i18n import _
-from webui.tabs.controls import (
-    IMMEDIATE_EVENT,
-    SAVE_FILE_JS,
-    file_paths,
-    model_dropdown,
-    own_conversation,
-    queued_event,
-    sampling_controls,
-)
+from webui.tabs import controls
 from webui.user_error import UserError
 
 MAX_CONCURRENT_PAGES = 32
@@ -48,7 +40,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
                 height=150,
             )
             sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-            model = model_dropdown()
+            model = controls.model_dropdown()
             task = gr.Dropdown(
                 label=_("Task"), choices=[(_(name), name) for name in batch.READ_PROMPTS], value="Transcribe"
             )
@@ -60,7 +52,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
                     language="json", label=_("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
             pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages at once"))
-            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
+            sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 go = gr.Button(_("Read"), variant="primary", size="sm")
@@ -86,18 +78,16 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
-    running = queued_event(at_once.documents, "documents")
+    running = controls.queued_event(at_once.documents, "documents")
     asked = [model, prompt, schema, pages_at_once, *sampling]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
-    stop.click(events.stop, [pages], None, **IMMEDIATE_EVENT)
-    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **IMMEDIATE_EVENT)
-    task.input(events.task, [task], [prompt, schema, folded], **IMMEDIATE_EVENT)
-    table.select(events.whole, [pages], [whole], **IMMEDIATE_EVENT)
+    stop.click(events.stop, [pages], None, **controls.IMMEDIATE_EVENT)
+    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **controls.IMMEDIATE_EVENT)
+    task.input(events.task, [task], [prompt, schema, folded], **controls.IMMEDIATE_EVENT)
+    table.select(events.whole, [pages], [whole], **controls.IMMEDIATE_EVENT)
     for name, button in saves.items():
-        button.click(_save_handler(name), [pages], [saved], **IMMEDIATE_EVENT).then(
-            None, [saved], None, js=SAVE_FILE_JS
-        )
+        controls.save_on_click(button, _save_handler(name), [pages], saved)
     events.mount_api(at_once.programs)
     return model
 
@@ -161,10 +151,10 @@ class DocumentsHandlers:
             max_tokens: int = 2048,
         ) -> dict[str, Any]:
             """Reads all pages of all files: {"pages": [{"page", "name", "state", "text", "fields", "error", ...}]}."""
-            found = PageBatch(await asyncio.to_thread(batch.list_pages, file_paths(files)))
+            found = PageBatch(await asyncio.to_thread(batch.list_pages, controls.file_paths(files)))
             form = batch.parse_schema(schema)
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-            reads = batch.make_page_reader(self._requester, prompt, sampling, form, own_conversation(request))
+            reads = batch.make_page_reader(self._requester, prompt, sampling, form, controls.own_conversation(request))
             async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
                 pass
             return {"pages": [batch_report.page_facts(page) for page in found.pages]}
@@ -188,7 +178,7 @@ class DocumentsHandlers:
             yield UNCHANGED
             return
         chosen = SamplingSettings(model, *sampling)
-        reads = batch.make_page_reader(self._requester, prompt, chosen, form, own_conversation(request))
+        reads = batch.make_page_reader(self._requester, prompt, chosen, form, controls.own_conversation(request))
         yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
         async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
             yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)

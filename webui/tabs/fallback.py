@@ -17,7 +17,7 @@ from webui.cluster.endpoint_client import EndpointStatus
 from webui.cluster.gateway_client import visitor_headers
 from webui.i18n import N_, _
 from webui.settings import EndpointAddress, WebuiSettings
-from webui.tabs.controls import PRIVATE_EVENT, check_choice, own_conversation, queued_event
+from webui.tabs import controls
 from webui.theme import alert_html, hint_html
 
 EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
@@ -48,13 +48,13 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
         typed,
         [primary[3], fallback[3]],
         concurrency_limit=settings.webui.at_once.fallback,
-        **PRIVATE_EVENT,
+        **controls.PRIVATE_EVENT,
     )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        **queued_event(settings.webui.at_once.fallback, "fallback"),
+        **controls.queued_event(settings.webui.at_once.fallback, "fallback"),
     )
     events.mount_api()
     return [primary[1], fallback[1]]
@@ -138,7 +138,7 @@ class FallbackHandlers:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            check_choice("way", way, endpoint_client.FALLBACK_MODES)
+            controls.check_choice("way", way, endpoint_client.FALLBACK_MODES)
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
@@ -182,7 +182,7 @@ class FallbackHandlers:
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Only the gateway is told who asks."""
-        return {self._gateway.base_url: visitor_headers(own_conversation(request))}
+        return {self._gateway.base_url: visitor_headers(controls.own_conversation(request))}
 
 
 def _answer_update(found: list[endpoint_client.FallbackAttempt]) -> Any:
