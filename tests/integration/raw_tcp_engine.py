@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ANSWERED = b'{"choices": [{"finish_reason": "stop"}]}'
 
@@ -26,6 +26,8 @@ class RawEngine:
     says: Callable[[str], bytes]
     port: int
     asked: int = 0
+    heads: list[str] = field(default_factory=list)
+    """Of the requests, as they arrived."""
 
 
 @contextlib.contextmanager
@@ -50,6 +52,7 @@ def raw_engine(port: int, says: Callable[[str], bytes] = well, hang_up: bool = F
                         break
                     buffer = rest[length:]
                     made.asked += 1
+                    made.heads.append(head.decode())
                     client.sendall(made.says(head.split()[1].decode()))
                     if hang_up:
                         return

@@ -1,17 +1,14 @@
 """The endpoints of the Fallback tab: those that the operator named, and no other."""
 
 import asyncio
-import contextlib
 import dataclasses
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from tests.integration.raw_tcp_engine import http, raw_engine
 from webui import settings
 from webui.chat.chat_requester import SamplingSettings
 from webui.chat.completion_stream import Visitor
@@ -148,35 +145,12 @@ def test_one_bad_address_of_a_name_refuses_all(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_very_address_that_was_judged_is_asked_and_no_redirect_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     names = resolves_to(monkeypatch, ["127.0.0.2", "127.0.0.1"], ["169.254.169.254"])
-    with redirecting("http://127.0.0.1:{port}/elsewhere") as (port, requests):
-        assert "status 302" in looked_at(f"http://api.example.com:{port}/v1")
-    assert requests == [("/v1/models", f"api.example.com:{port}")]
+    with raw_engine(0, lambda path: http(b"", 302, "Location: /elsewhere")) as engine:
+        assert "status 302" in looked_at(f"http://api.example.com:{engine.port}/v1")
+    [head] = engine.heads
+    assert head.startswith("GET /v1/models ")
+    assert f"Host: api.example.com:{engine.port}" in head
     assert names == ["api.example.com"]
-
-
-@contextlib.contextmanager
-def redirecting(location: str) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """A server on 127.0.0.1 that sends everybody to `location`: its port, and the (path, Host) it was asked for."""
-    requests: list[tuple[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append((self.path, self.headers["Host"]))
-            self.send_response(302)
-            self.send_header("Location", location.format(port=self.server.server_port))  # type: ignore[attr-defined]  # an HTTPServer
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.server_port, requests
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 async def test_another_port_is_another_place() -> None:

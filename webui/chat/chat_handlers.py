@@ -116,14 +116,6 @@ class ReplyHandlers:
         if reply := self._replies.get(request.session_hash or ""):
             reply.stop, reply.replacement = True, shown
 
-    async def answer_once(
-        self, text: str, files: list[str], history: list[Message], sampling: SamplingSettings, by: Visitor
-    ) -> StreamedAnswer:
-        """For programs: one answer, not drawn. An error is in the answer."""
-        answer = StreamedAnswer(started_s=time.monotonic())
-        await self._requester.send(text, files, sampling, by, answer, history)
-        return answer
-
     async def _reply(
         self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
     ) -> AsyncIterator[ChatUpdate]:

@@ -182,5 +182,5 @@ def build_chat_tab(
     snapped.then(
         events.estimate, sizes, [cost], **controls.IMMEDIATE_EVENT
     )  # a box that the page fills does not say that it changed
-    chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
+    chat_actions.mount_chat_api(requester, model_limits, events, settings.webui.at_once.programs)
     return model, chat

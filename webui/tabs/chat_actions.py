@@ -1,20 +1,20 @@
 """What the buttons around the chat do: keep, bring back, estimate, show as code, take a picture."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.pools import Pool
 from webui.auth import uploads
 from webui.chat import chat_requester, chat_storage, message_builder
 from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
-from webui.chat.chat_requester import ModelLimits, SamplingSettings
+from webui.chat.chat_requester import ChatRequester, ModelLimits, SamplingSettings
 from webui.chat.completion_stream import ChatRequest, Visitor
 from webui.chat.message_builder import Message
-from webui.chat.streamed_answer import answer_facts
+from webui.chat.streamed_answer import StreamedAnswer, answer_facts
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.i18n import _
@@ -71,9 +71,6 @@ class ChatActions:
         return await asyncio.to_thread(
             attachments.estimate_costs, files, sampling.limits, self._model_limits.media(sampling.model)
         )
-
-    def pool(self, model: str | None) -> Pool | None:
-        return self._model_limits.pool(model)
 
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
         found = chat_requester.find_preset(name)
@@ -161,7 +158,7 @@ Files = list[Any]
 """What gradio_client.handle_file() gives."""
 
 
-def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) -> None:
+def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: ChatActions, at_once: int) -> None:
     async def chat(
         request: gr.Request,
         text: str,
@@ -181,10 +178,9 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         sampling = SamplingSettings(
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
-        before = _import_history(history)
-        answer = await replies.answer_once(
-            text, controls.file_paths(files), before, sampling, controls.own_conversation(request)
-        )
+        answer = StreamedAnswer(started_s=time.monotonic())
+        by, before = controls.own_conversation(request), _import_history(history)
+        await requester.send(text, controls.file_paths(files), sampling, by, answer, before)
         reasoning, shown = answer.rendered()
         return {
             "text": shown,
@@ -198,7 +194,9 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
     ) -> dict[str, Any]:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
         sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
-        return attachments.estimate_facts(await events.costs(controls.file_paths(files), sampling), events.pool(model))
+        return attachments.estimate_facts(
+            await events.costs(controls.file_paths(files), sampling), model_limits.pool(model)
+        )
 
     async def chat_code(
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
