@@ -156,75 +156,63 @@ _ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 def count_pages(path: Path) -> int:
     """How many pages. Raises UserError where it cannot be opened."""
-    with _ONE_AT_A_TIME:
-        document = _open_pdf(path)
-        try:
-            return len(document)
-        finally:
-            document.close()
+    with _opened_pdf(path) as document:
+        return len(document)
 
 
 def render_page(path: Path, number: int, longest: int) -> Image.Image:
     """Page `number` (from 0), its longer side `longest` pixels, at most 300 dots an inch."""
     side = min(longest, MAX_SIDE)
-    # The lock first: who waits for it would keep the room from others.
-    with _ONE_AT_A_TIME, decoding.SHARED_BUDGET.holding(side * side * decoding.BYTES_A_PIXEL):
-        document = _open_pdf(path)
+    # The document's lock first: who waits for it would keep the room from others.
+    with _opened_pdf(path) as document, decoding.SHARED_BUDGET.holding(side * side * decoding.BYTES_A_PIXEL):
         try:
-            return _render(document, path.name, number, side)
-        finally:
-            document.close()
+            page = document[number]
+            pictures = page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MAX_FORM_DEPTH)
+            for picture in islice(pictures, MAX_IMAGES):
+                decoding.check_pixels(path.name, *picture.get_px_size())
+            width, height = page.get_size()
+            drawn: Image.Image = page.render(scale=_page_scale(width, height, side)).to_pil().convert("RGB")
+        except (pdfium.PdfiumError, ValueError):
+            raise UserError(
+                _("Page {number} of {name} cannot be drawn.", number=number + 1, name=path.name), _(ATTACH_FILE)
+            ) from None
+        wanted = vision_tokens.shrink_size(*drawn.size, side)
+        return drawn if wanted == drawn.size else drawn.resize(wanted)
 
 
 def page_sizes(path: Path, longest: int) -> list[tuple[int, int]]:
     """Width and height that each page will have as a picture."""
-    with _ONE_AT_A_TIME:
-        document = _open_pdf(path)
-        try:
-            return list(_page_sizes(document, longest))
-        finally:
-            document.close()
+    sizes = []
+    with _opened_pdf(path) as document:
+        for number in range(len(document)):
+            width, height = document.get_page_size(number)
+            scale = _page_scale(width, height, longest)
+            sizes.append((max(1, round(width * scale)), max(1, round(height * scale))))
+    return sizes
 
 
-def _page_sizes(document: Any, longest: int) -> Iterator[tuple[int, int]]:
-    for number in range(len(document)):
-        width, height = document.get_page_size(number)
-        scale = _scale(width, height, longest)
-        yield max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _scale(width: float, height: float, longest: int) -> float:
+def _page_scale(width: float, height: float, longest: int) -> float:
     return min(longest / max(width, height, 1), MAX_DPI / POINTS_PER_INCH)
 
 
-def _render(document: Any, name: str, number: int, longest: int) -> Image.Image:
-    try:
-        found = document[number]
-        for image in islice(found.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MAX_FORM_DEPTH), MAX_IMAGES):
-            decoding.check_pixels(name, *image.get_px_size())
-        width, height = found.get_size()
-        picture: Image.Image = found.render(scale=_scale(width, height, longest)).to_pil().convert("RGB")
-    except (pdfium.PdfiumError, ValueError):
-        raise UserError(
-            _("Page {number} of {name} cannot be drawn.", number=number + 1, name=name), _(ATTACH_FILE)
-        ) from None
-    wanted = vision_tokens.shrink_size(*picture.size, longest)
-    return picture if wanted == picture.size else picture.resize(wanted)
-
-
-def _open_pdf(path: Path) -> Any:
+@contextmanager
+def _opened_pdf(path: Path) -> Iterator[Any]:
+    """The document, of which there is one at a time."""
     if path.stat().st_size == 0:
         raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_FILE))
-    try:
-        document = pdfium.PdfDocument(path)
-    except pdfium.PdfiumError as error:
-        if "password" in str(error).lower():
-            raise UserError(
-                _("{name} is locked with a password.", name=path.name),
-                _("Save a copy without a password, then attach it again."),
-            ) from None
-        raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_FILE)) from None
-    if len(document) == 0:
-        document.close()
-        raise UserError(_("{name} has no page.", name=path.name), _(ATTACH_FILE))
-    return document
+    with _ONE_AT_A_TIME:
+        try:
+            document = pdfium.PdfDocument(path)
+        except pdfium.PdfiumError as error:
+            if "password" in str(error).lower():
+                raise UserError(
+                    _("{name} is locked with a password.", name=path.name),
+                    _("Save a copy without a password, then attach it again."),
+                ) from None
+            raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_FILE)) from None
+        try:
+            if len(document) == 0:
+                raise UserError(_("{name} has no page.", name=path.name), _(ATTACH_FILE))
+            yield document
+        finally:
+            document.close()
