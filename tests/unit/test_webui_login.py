@@ -73,6 +73,8 @@ def test_nothing_is_seen_without_a_login_and_everything_with_one(path: Path) -> 
     assert asked.status_code == 200
     assert 'name="password"' in asked.text
     assert (opened.text, config.text) == ("the page at /", "the page at /config")
+    assert [one.headers.get("cache-control") for one in (closed, sent, asked, wrong, right)] == ["no-store"] * 5
+    assert "cache-control" not in opened.headers
 
 
 def test_an_unknown_name_is_told_like_a_wrong_password(path: Path) -> None:

@@ -66,13 +66,11 @@ class LoginMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         users = self._users()
-        request = Request(scope, receive) if scope["type"] != "lifespan" and users.users else None
-        if request is None and path in _paths_ending("login"):  # the last user's link, kept
-            await RedirectResponse("/", 303)(scope, receive, send)
+        if scope["type"] == "lifespan" or not users.users:
+            was_login = path in _paths_ending("login")  # a link that was kept from when there were users
+            await (RedirectResponse("/", 303) if was_login else self._app)(scope, receive, send)
             return
-        if request is None:
-            await self._app(scope, receive, send)
-            return
+        request = Request(scope, receive)
         if path in _paths_ending("logout"):
             answer: Response = RedirectResponse("/login", 303)
             answer.delete_cookie(LOGIN_COOKIE)

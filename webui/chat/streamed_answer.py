@@ -98,8 +98,7 @@ class StreamedAnswer:
         text = self.text
         for switch in reversed(self.switches):
             text = f"{text[: switch.position]}{switch_mark(switch.engine)}{text[switch.position :]}"
-        reasoning, rest = split_reasoning(text)
-        return (self.reasoning.strip() or reasoning, rest) if not self.reasoning else (self.reasoning.strip(), text)
+        return (self.reasoning.strip(), text) if self.reasoning else split_reasoning(text)
 
     @property
     def tokens_per_s(self) -> float | None:
