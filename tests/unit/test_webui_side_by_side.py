@@ -25,28 +25,26 @@ def finished(*elapsed_s: float | None) -> Comparison:
         answer.first_token_s, answer.last_token_s = (0.1, one) if one else (None, None)
         answer.failure = None if one else UserError("Busy.")
         lanes.append(ModelRun("hi", [], SamplingSettings(f"m{number}"), answer))
-    return Comparison(lanes, 0.0, 5.0)
+    return Comparison(lanes, 5.0)
 
 
 def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
-    assert comparison.speed_verdicts(finished(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
-    assert comparison.speed_verdicts(finished(1.0, 1.02)) == ["equally fast"] * 2
-    assert comparison.speed_verdicts(finished(1.0)) == [""]
+    assert finished(1.0, 2.5, None).verdicts() == ["fastest", "2.5 × slower", "failed"]
+    assert finished(1.0, 1.02).verdicts() == ["equally fast"] * 2
+    assert finished(1.0).verdicts() == [""]
 
 
 def test_together_is_compared_with_one_after_the_other() -> None:
     found = finished(1.0, 3.0)
     assert found.speed_up == pytest.approx(4 / 3)
-    assert "together took 3.0 s" in comparison.comparison_summary(found)
+    assert "together took 3.0 s" in found.summary()
     assert finished(1.0, None).speed_up is None
 
 
 def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
     kept: list[dict[str, Any]] = []
     for vote in ("m0", "m0", comparison.EQUALLY_GOOD):
-        kept = comparison.add_vote(
-            comparison.add_comparison(kept, comparison.comparison_facts(finished(1.0, 2.0), "hi")), vote
-        )
+        kept = comparison.add_vote(comparison.add_comparison(kept, finished(1.0, 2.0).facts("hi")), vote)
     assert comparison.tally_votes(kept) == "3 votes: m0 2, equally good 1"
     rows = list(csv.DictReader(io.StringIO(comparison.comparisons_csv(kept))))
     assert [(row["comparison"], row["model"], row["vote"]) for row in rows[:2]] == [

@@ -10,23 +10,9 @@ from gradio.events import api
 from manyeyes.config.webui import AtOnce
 from webui import samples
 from webui.auth import uploads
+from webui.chat import comparison as comparisons
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
-from webui.chat.comparison import (
-    EQUALLY_GOOD,
-    Comparison,
-    ModelRun,
-    add_comparison,
-    add_vote,
-    comparison_facts,
-    comparison_summary,
-    comparisons_csv,
-    comparisons_json,
-    run_comparison,
-    run_markdown,
-    speed_verdicts,
-    tally_votes,
-    valid_comparisons,
-)
+from webui.chat.comparison import EQUALLY_GOOD, Comparison, ModelRun
 from webui.files import attachments
 from webui.i18n import N_, _
 from webui.tabs import controls
@@ -93,30 +79,30 @@ class CompareHandlers:
             [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
         )
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
-        async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
+        async for _update in comparison.run(self._requester, controls.own_conversation(request)):
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
-        now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
+        now = comparisons.add_comparison(stored, comparison.facts(typed["text"]))
         ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
         yield (
             gr.update(submit_btn=True),
-            status_html(comparison_summary(comparison)),
+            status_html(comparison.summary()),
             ballot,
             now,
             *_run_updates(comparison),
         )
 
     def vote(self, vote: str, stored: Any) -> tuple[Any, str]:
-        now = add_vote(stored, vote)
-        return now, status_html(_("Thank you. {tally}.", tally=tally_votes(now)))
+        now = comparisons.add_vote(stored, vote)
+        return now, status_html(_("Thank you. {tally}.", tally=comparisons.tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
         return {"text": _("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
     def json(self, stored: Any) -> dict[str, str] | None:
-        return _saved_file(stored, "comparisons.json", "application/json", comparisons_json)
+        return _saved_file(stored, "comparisons.json", "application/json", comparisons.comparisons_json)
 
     def csv(self, stored: Any) -> dict[str, str] | None:
-        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons_csv)
+        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons.comparisons_csv)
 
     def mount_api(self, at_once: AtOnce) -> None:
         async def compare(
@@ -132,24 +118,24 @@ class CompareHandlers:
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
             comparison = Comparison([ModelRun(text, controls.file_paths(files), one) for one in sampling])
-            async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
+            async for _update in comparison.run(self._requester, controls.own_conversation(request)):
                 pass
-            return comparison_facts(comparison, text)
+            return comparison.facts(text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
 def _run_updates(comparison: Comparison) -> list[Any]:
-    verdicts = speed_verdicts(comparison)
+    verdicts = comparison.verdicts()
     found: list[Any] = [
-        gr.update(value=run_markdown(run, verdict), visible=True)
+        gr.update(value=comparisons.run_markdown(run, verdict), visible=True)
         for run, verdict in zip(comparison.runs, verdicts, strict=True)
     ]
     return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
 def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
-    if not valid_comparisons(stored):
+    if not comparisons.valid_comparisons(stored):
         gr.Info(_("There is nothing to save yet: compare something first."))
         return None
     return {"name": name, "kind": kind, "text": make(stored)}
@@ -233,9 +219,9 @@ class IndividualHandlers:
             gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)
             return
-        async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
+        async for _update in comparison.run(self._requester, controls.own_conversation(request)):
             yield "", *_answer_texts(runs, comparison)
-        yield status_html(comparison_summary(comparison)), *_answer_texts(runs, comparison)
+        yield status_html(comparison.summary()), *_answer_texts(runs, comparison)
 
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
@@ -256,13 +242,13 @@ class IndividualHandlers:
                 for question in questions[:16]
             ]
             comparison = Comparison(runs)
-            async for _update in run_comparison(comparison, self._requester, controls.own_conversation(request)):
+            async for _update in comparison.run(self._requester, controls.own_conversation(request)):
                 pass
-            return comparison_facts(comparison, "")
+            return comparison.facts("")
 
         api(individual, api_name="individual", concurrency_limit=at_once.programs)
 
 
 def _answer_texts(runs: list[ModelRun | None], comparison: Comparison) -> list[Any]:
-    verdicts = iter(speed_verdicts(comparison))
-    return [run_markdown(run, next(verdicts)) if run else "" for run in runs]
+    verdicts = iter(comparison.verdicts())
+    return [comparisons.run_markdown(run, next(verdicts)) if run else "" for run in runs]
