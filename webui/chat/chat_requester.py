@@ -139,10 +139,6 @@ PRESETS = (
 )
 
 
-def find_preset(name: str) -> Preset:
-    return next((preset for preset in PRESETS if preset.name == name), DEFAULT_PRESET)
-
-
 class ModelLimits:
     """What each model takes, from cluster.yaml; read again when the file changes.
 

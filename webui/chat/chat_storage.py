@@ -119,7 +119,9 @@ def export_json(history: list[Message], name: str) -> str:
             "kind": EXPORT_KIND,
             "version": 1,
             "title": name,
-            "messages": [_export_message(message) for message in history],
+            "messages": [
+                _pack_message(message, message_builder.answer_text(message), _export_file) for message in history
+            ],
         },
         ensure_ascii=False,
         indent=1,
@@ -148,10 +150,6 @@ def read_export(path: Path) -> list[Message]:
         return parse_export(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise unreadable_chat_error() from None
-
-
-def _export_message(message: Message) -> dict[str, Any]:
-    return _pack_message(message, message_builder.answer_text(message), _export_file)
 
 
 def _export_file(path: Path) -> dict[str, str | None]:

@@ -74,11 +74,6 @@ def pool_names(status: ClusterStatus) -> list[str]:
     return [str(pool["name"]) for pool in status.pools or [] if pool.get("flavour") != "remote"]
 
 
-def cluster_facts(status: ClusterStatus) -> dict[str, Any]:
-    """For programs."""
-    return {"pools": status.pools, "events": status.events[:MAX_EVENTS], "gauges": status.gauges}
-
-
 def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
     said = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]

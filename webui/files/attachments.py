@@ -192,7 +192,10 @@ def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Pat
 def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int) -> Iterator[PreparedAttachment]:
     count = images.count_pages(path)
     if count > most:
-        raise too_many_pages_error(path.name, count, most)
+        raise UserError(
+            _("{name} has {count} pages; here {most} can be sent at once.", name=path.name, count=count, most=most),
+            _("Send fewer of them, or read the whole file in the Documents tab."),
+        )
     for number in range(count):
         picture = images.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
@@ -201,13 +204,6 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int
             _("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
         yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
-
-
-def too_many_pages_error(name: str, count: int, most: int) -> UserError:
-    return UserError(
-        _("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
-        _("Send fewer of them, or read the whole file in the Documents tab."),
-    )
 
 
 def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:

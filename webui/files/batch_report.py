@@ -30,10 +30,6 @@ STATE_NAMES = {
 }
 
 
-def table_headers() -> list[str]:
-    return [_(name) for name in TABLE_COLUMNS]
-
-
 def table_rows(batch: PageBatch) -> list[list[Any]]:
     return [
         [

@@ -73,7 +73,7 @@ class ChatActions:
         )
 
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
-        found = chat_requester.find_preset(name)
+        found = next(preset for preset in chat_requester.PRESETS if preset.name == name)
         empty = not typed["text"].strip()
         box = {"text": _(found.prompt), "files": typed["files"]} if empty and found.prompt else gr.skip()
         return _(found.system), found.temperature, found.top_p, found.max_tokens, box

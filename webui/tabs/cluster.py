@@ -108,7 +108,9 @@ class ClusterHandlers:
     def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
-            return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))
+            status = await self._controller.fetch_status(fresh=True)
+            events = status.events[: cluster_view.MAX_EVENTS]
+            return {"pools": status.pools, "events": events, "gauges": status.gauges}
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""

@@ -63,7 +63,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
                 }
             how_far = gr.HTML(batch_report.progress_html(None, False))
             table = gr.Dataframe(
-                headers=batch_report.table_headers(),
+                headers=[_(name) for name in batch_report.TABLE_COLUMNS],
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
                 column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
                 interactive=False,
