@@ -1,7 +1,5 @@
 """Builds the page and serves it."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import os
@@ -18,39 +16,30 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.events import api
+from starlette.middleware import Middleware
 
 from manyeyes.config.credentials import UsersError
 from webui import log, samples, settings, theme
-from webui.auth import uploads, visitor_cookie
-from webui.auth.login import LoginMiddleware, UsersFile
+from webui.auth import uploads
+from webui.auth.login import LoginMiddleware, users_file
 from webui.auth.same_origin import SameOriginMiddleware
-from webui.auth.visitor_cookie import VisitorCookieMiddleware
+from webui.auth.uploads import VisitorCookieMiddleware
 from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.cluster import cluster_view
-from webui.cluster.controller_client import ControllerClient
+from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
-from webui.cluster.locust_client import LocustClient
 from webui.files import decoding
-from webui.i18n.language_redirect import LanguageRedirect
-from webui.i18n.translations import ENGLISH, N_, NAMES, ZH, _, current_language, use_language
-from webui.settings import CurrentPageTexts, SettingsError, WebuiSettings
-from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback, individual
-from webui.tabs.chat_actions import mount_model_api
+from webui.i18n import ENGLISH, N_, NAMES, PATHS, ZH, LanguageRedirect, _, current_language, use_language
+from webui.settings import SettingsError, WebuiSettings, current_page_texts
+from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
+from webui.user_error import UserError
 
 REFRESH_S = 10
 UPLOADS_CHECK_S = 600
 STOP_S = 5  # answers still coming when the page is told to end
 
 TAGLINE = N_("Many GPUs, one vision endpoint")
-TABS = (
-    N_("Chat"),
-    N_("Documents"),
-    N_("Compare"),
-    N_("Fallback"),
-    N_("Individual"),
-    N_("Agent"),
-    N_("Cluster"),
-)
 
 TAB_TITLE = (
     "() => { const title = document.querySelector('#brand h1'); if (title) document.title = title.textContent; }"
@@ -66,17 +55,19 @@ class LocalizedPage(gr.Blocks):
 
     async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
         request = named.get("request")
-        who = visitor_cookie.owner_of(request.cookies if request else {})
+        who = uploads.owner_of(request.cookies if request else {})
         with use_language(self.language), uploads.acting_as(who):
             inputs = named.get("inputs") or given[1:2]
             _refuse_components(inputs)
             for path in _named_files(inputs):
                 _refuse_anothers_file(path)
-            return await super().process_api(*given, **named)
+            try:
+                return await super().process_api(*given, **named)
+            except UserError as failure:
+                raise gr.Error(str(failure)) from None
 
 
 def _named_files(value: Any) -> Iterator[Path]:
-    """The files that a browser names in an event."""
     if isinstance(value, dict):
         if isinstance(path := value.get("path"), str):
             yield Path(path).resolve()
@@ -109,7 +100,7 @@ def _end_visit(request: gr.Request) -> None:
 
 
 def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: ModelLimits) -> gr.Blocks:
-    texts = CurrentPageTexts(settings, os.environ)
+    texts = current_page_texts(settings, os.environ)
     blocks: gr.Blocks
     with LocalizedPage(
         title=settings.title,
@@ -130,7 +121,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         requester = ChatRequester(gateway, model_limits, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Chat"), id="chat"):
-                chat_tab = chat.build_chat_tab(settings, requester, model_limits)
+                chat_model, chatbot = chat.build_chat_tab(settings, requester, model_limits)
             with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
                 documents_model = documents.build_documents_tab(requester, at_once)
             with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):
@@ -138,29 +129,29 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             with gr.Tab(_("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.build_fallback_tab(settings)
             with gr.Tab(_("Individual"), id="individual"), gr.Column(elem_classes="page"):
-                individual_models = individual.build_individual_tab(requester, at_once)
+                individual_models = compare.build_individual_tab(requester, at_once)
             with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
                 agent_model = agent.build_agent_tab(requester, at_once)
             with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
-                cluster_tab = cluster.build_cluster_tab(
-                    ControllerClient(settings.controller_url, settings.prometheus_url),
-                    LocustClient(settings.locust_url),
-                    at_once.programs,
+                controller = ControllerClient(settings.controller_url, settings.prometheus_url)
+                cluster_timer = cluster.build_cluster_tab(
+                    controller, LocustClient(settings.locust_url), at_once.programs
                 )
-        tabs.select(_cluster_timer, None, [cluster_tab.timer], **controls.IMMEDIATE_EVENT)
-        mount_model_api(gateway)
+        tabs.select(_cluster_timer, None, [cluster_timer], **controls.IMMEDIATE_EVENT)
+        api(gateway.models, api_name="models")
 
-        one_model = [chat_tab.model, documents_model, agent_model]
+        one_model = [chat_model, documents_model, agent_model]
         in_turn = [*fallback_models, *individual_models]
 
         # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
         async def refresh(model: str | None) -> tuple[object, ...]:
-            pools, models = await asyncio.gather(gateway.pools(), gateway.models() if not model else _no_models())
+            pools = await gateway.pools()
+            models = [] if model else await gateway.models()
             banners = cluster_view.pool_states_html(pools), cluster_view.pool_notices_html(pools, gateway.url)
             return *banners, *controls.model_choice_updates(models, len(one_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
-            "inputs": [chat_tab.model],
+            "inputs": [chat_model],
             "outputs": [states, notices, *one_model, compare_models, *in_turn],
             **controls.IMMEDIATE_EVENT,
         }
@@ -171,7 +162,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             current = texts()
             return _brand_html(current.title), gr.update(placeholder=_(current.greeting))
 
-        greeted = blocks.load(greet, outputs=[brand, chat_tab.chat], **controls.IMMEDIATE_EVENT)
+        greeted = blocks.load(greet, outputs=[brand, chatbot], **controls.IMMEDIATE_EVENT)
         greeted.then(None, js=TAB_TITLE, **controls.IMMEDIATE_EVENT)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
         blocks.unload(_end_visit)
@@ -182,7 +173,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
     return blocks
 
 
-def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
+def build_app(settings: WebuiSettings) -> FastAPI:
     """The ASGI application: the page in English at /, in Chinese at /zh/."""
 
     @asynccontextmanager
@@ -191,22 +182,25 @@ def build_app(settings: WebuiSettings) -> SameOriginMiddleware:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.webui.threads, "files"))
         yield
 
-    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    middleware = [
+        Middleware(SameOriginMiddleware),
+        Middleware(LoginMiddleware, users_file(settings.users_file), settings.webui.login_h),
+        Middleware(VisitorCookieMiddleware),
+        Middleware(LanguageRedirect),
+    ]
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, middleware=middleware)
     gateway, model_limits = GatewayClient(settings), ModelLimits(settings.config)
     for language in (ZH, ENGLISH):  # / takes whatever no path before it took
         with use_language(language):
             _mount(whole, build_page(settings, gateway, model_limits), settings)
-    users = UsersFile(settings.users_file)
-    return SameOriginMiddleware(
-        LoginMiddleware(VisitorCookieMiddleware(LanguageRedirect(whole)), users, settings.webui.login_h)
-    )
+    return whole
 
 
 def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
     gr.mount_gradio_app(
         whole,
         blocks,
-        path="/" if current_language() == ENGLISH else f"/{current_language()}",
+        path=PATHS[current_language()].rstrip("/") or "/",
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -228,7 +222,7 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
 def main() -> int:
     try:
         found = settings.read_settings(os.environ)
-        UsersFile(found.users_file)
+        users_file(found.users_file)
     except (SettingsError, UsersError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -251,16 +245,11 @@ def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
     return gr.Timer(active=chosen.value == _("Cluster"))
 
 
-async def _no_models() -> list[str]:
-    return []
-
-
 def _language_link() -> str:
     """A link to the page in the other language, which page.js remembers."""
     other = ZH if current_language() == ENGLISH else ENGLISH
-    path = "/" if other == ENGLISH else f"/{other}/"
     return (
-        f'<a class="language" href="{path}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
+        f'<a class="language" href="{PATHS[other]}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
         '<a class="language who" href="/logout" hidden></a>'
     )
 

@@ -1,7 +1,5 @@
 """Container health check: exit code 0 when the page answers. python -m webui.healthcheck"""
 
-from __future__ import annotations
-
 import os
 import sys
 import urllib.request

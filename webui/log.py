@@ -1,7 +1,5 @@
 """The page's log: an event and its fields, in the form of all parts (manyeyes/observability/log_format.py). Never a prompt, a picture or a key."""
 
-from __future__ import annotations
-
 import logging
 import sys
 
@@ -11,7 +9,6 @@ _logger = logging.getLogger("webui")
 
 
 def configure_logging() -> None:
-    """Sets Python's logging up for the process."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter("webui"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

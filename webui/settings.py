@@ -1,20 +1,61 @@
 """What the page reads from cluster.yaml and the environment, in one place. The environment wins."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.documents import FileProblems
 from manyeyes.config.gateway import Gateway, WebUi
 from manyeyes.config.loader import ConfigError, load, users_path
-from webui.cluster.endpoint_client import EndpointAddress
+
+Value = TypeVar("Value")
+
+
+class ReloadedFile(Generic[Value]):
+    """What a file holds, read again when the file changes. While it is wrong, what was read before stays."""
+
+    def __init__(
+        self, path: Path | None, value: Value, read: Callable[[], Value], refused: Callable[[Any], None]
+    ) -> None:
+        """`refused` is called with the problem that `read` raised."""
+        self.value = value
+        self._path = path
+        self._read = read
+        self._refused = refused
+        self._seen = (0, 0)
+
+    def __call__(self) -> Value:
+        if (now := self._written()) != self._seen:
+            self._seen = now
+            try:
+                self.value = self._read()
+            except (FileProblems, OSError, ValueError) as error:
+                self._refused(error)
+        return self.value
+
+    def _written(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat() if self._path else None
+        except OSError:
+            return 0, 0
+        return (found.st_mtime_ns, found.st_size) if found else (0, 0)
 
 
 class SettingsError(ValueError):
     """Every problem found in the environment, one a line."""
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where an endpoint of the Fallback tab is. `base_url` ends in /v1 or what stands for it there."""
+
+    name: str
+    base_url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -128,28 +169,11 @@ class PageTexts:
     greeting: str
 
 
-class CurrentPageTexts:
-    """Reads the file at every visit, and parses it when something else stands in it. While it is wrong the last texts stay."""
+def current_page_texts(begin: WebuiSettings, environ: Mapping[str, str]) -> Callable[[], PageTexts]:
+    """The texts for a visit that begins now."""
 
-    def __init__(self, begin: WebuiSettings, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._last = PageTexts(begin.title, begin.greeting)
-        self._path = Path(config) if (config := environ.get("MANYEYES_CONFIG", "").strip()) else None
-        self._seen = self._read()
+    def read() -> PageTexts:
+        current = read_settings(environ)
+        return PageTexts(current.title, current.greeting)
 
-    def __call__(self) -> PageTexts:
-        """The texts for a visit that begins now."""
-        if (found := self._read()) != self._seen:
-            self._seen = found
-            try:
-                current = read_settings(self._environ)
-            except SettingsError:
-                return self._last
-            self._last = PageTexts(current.title, current.greeting)
-        return self._last
-
-    def _read(self) -> bytes:
-        try:
-            return self._path.read_bytes() if self._path else b""
-        except OSError:
-            return b""
+    return ReloadedFile(begin.config, PageTexts(begin.title, begin.greeting), read, lambda _error: None)

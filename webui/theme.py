@@ -1,7 +1,5 @@
 """The theme: colours and the reader's own system fonts, so that nothing is fetched from anywhere."""
 
-from __future__ import annotations
-
 import html
 import json
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-from webui.i18n.translations import N_, ZH, _, current_language
+from webui.i18n import N_, ZH, _, current_language
 
 CSS = Path(__file__).parent / "page.css"
 SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js")

@@ -1,13 +1,11 @@
 """What went wrong, and what to do next, in words for the person at the page."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 
 import openai
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 
 RETRY = N_("Press retry.")
 

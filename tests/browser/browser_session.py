@@ -1,12 +1,11 @@
 """The page in Debian's Chromium, and what the browser saw."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +23,7 @@ ARGS = [
     "--disable-sync",
 ]
 DESK, PHONE = (1280, 800), (390, 844)
+TABS = ("Chat", "Documents", "Compare", "Fallback", "Individual", "Agent", "Cluster")
 ANSWER_MS = 120_000  # vLLM on CPU, on a busy machine
 
 ANSWERS = "#chat .bot.message > .message:nth-child(1)"
@@ -98,10 +98,6 @@ class Visit:
             )
         )
 
-    def shoot(self, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"chat-{name}.png")
-
     def _requested(self, url: str, own: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob") and parts.netloc != own:
@@ -121,10 +117,33 @@ def chromium(*more: str) -> Iterator[Browser]:
         browser.close()
 
 
+def shoot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def open_tab(page: Page, name: str) -> Locator:
+    """The panel of the tab. On a narrow screen the rest of the tabs is behind a button."""
+    shown = page.get_by_role("tab", name=name, exact=True)
+    if shown.count() and shown.is_visible():
+        shown.click()
+    else:
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown").get_by_text(name, exact=True).click()
+    return page.locator("[role=tabpanel]:visible")
+
+
+def download(page: Page, button: Locator) -> Path:
+    """The file that a click on the button saves."""
+    with page.expect_download() as caught:
+        button.click()
+    return Path(caught.value.path())
+
+
 @contextmanager
-def visiting(browser: Browser, url: str) -> Iterator[Visit]:
-    """The opened page at desk size; afterwards it must have asked nobody but its own origin."""
-    context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]})
+def visiting(browser: Browser, url: str, size: tuple[int, int] = DESK, **options: Any) -> Iterator[Visit]:
+    """The opened page; afterwards it must have asked nobody but its own origin. `options`: of Playwright's new_context()."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
     visit = Visit(context.new_page(), url)
     visit.open()
     yield visit

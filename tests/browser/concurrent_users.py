@@ -7,8 +7,6 @@ nginx, against emulated engines; what is timed is what a click costs: the estima
 piece of a drawn answer. Exit code 1 when an answer reached another visit than the one that asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
@@ -25,6 +23,7 @@ import httpx
 from tests.browser.webui_cluster import page_stand
 
 FLAGS = ("--start-seconds=0", "--ttft-ms=120", "--image-ms=30", "--tpot-ms=25")
+SAMPLING = ("qwen3-vl-8b", "", 0.7, 0.8, 1024, "", 1280, 2, 16)
 PAUSE_S = 10.0
 """Between a person's questions; people begin one after the other within it."""
 
@@ -42,6 +41,11 @@ class Page:
         return next(
             dict(one) for one in self.config["dependencies"] if [own, kind] in [list(t) for t in one["targets"]]
         )
+
+    def call(self, elem_id: str, kind: str, visit: str, data: list[Any], event_data: Any = None) -> dict[str, Any]:
+        """The body with which the page's own script calls that event."""
+        index = self.event(elem_id, kind)["id"]
+        return {"data": data, "fn_index": index, "session_hash": visit, "event_data": event_data}
 
 
 async def person(
@@ -63,18 +67,13 @@ async def person(
 
 
 async def estimate(client: httpx.AsyncClient, page: Page, visit: str, text: str) -> None:
-    event = page.event("question", "change")
-    data = [{"text": text, "files": []}, "qwen3-vl-8b", 1280, 2, 16]
-    body = {"data": data, "fn_index": event["id"], "session_hash": visit, "event_data": None}
+    body = page.call("question", "change", visit, [{"text": text, "files": []}, "qwen3-vl-8b", 1280, 2, 16])
     (await client.post("gradio_api/run/predict", json=body)).raise_for_status()
 
 
 async def ask(client: httpx.AsyncClient, page: Page, visit: str, text: str, first: list[float]) -> str:
     """The text that the visit was shown at last."""
-    event = page.event("question", "submit")
-    knobs = ["qwen3-vl-8b", "", 0.7, 0.8, 1024, "", 1280, 2, 16]
-    data = [{"text": text, "files": []}, [], *knobs]
-    body = {"data": data, "fn_index": event["id"], "session_hash": visit, "event_data": None}
+    body = page.call("question", "submit", visit, [{"text": text, "files": []}, [], *SAMPLING])
     begun_s = time.monotonic()
     (await client.post("gradio_api/queue/join", json=body)).raise_for_status()
     pieces: list[str] = []

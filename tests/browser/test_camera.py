@@ -4,19 +4,18 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.browser_session import ANSWERS, DESK, QUESTIONS, Visit, chromium
+from tests.browser.browser_session import ANSWERS, QUESTIONS, chromium, visiting
 from tests.browser.webui_cluster import page_stand
 
 PRETEND = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 def test_a_picture_from_the_camera_is_attached_priced_and_sent(tmp_path: Path) -> None:
-    with page_stand(tmp_path) as running, chromium(*PRETEND) as browser:
-        context = browser.new_context(
-            viewport={"width": DESK[0], "height": DESK[1]}, permissions=["camera"], base_url=running.url
-        )
-        visit = Visit(context.new_page(), running.url)
-        visit.open()
+    with (
+        page_stand(tmp_path) as running,
+        chromium(*PRETEND) as browser,
+        visiting(browser, running.url, permissions=["camera"], base_url=running.url) as visit,
+    ):
         page = visit.page
         page.get_by_role("button", name="Camera", exact=True).click()
         sheet = page.locator("#chat-camera")
@@ -33,4 +32,3 @@ def test_a_picture_from_the_camera_is_attached_priced_and_sent(tmp_path: Path) -
         visit.wait_for_note(0)
         expect(page.locator(f"{QUESTIONS} img")).to_be_visible()
         assert visit.complaints == []
-        context.close()

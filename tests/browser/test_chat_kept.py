@@ -1,34 +1,17 @@
 """What a visitor does with a chat: several files, edit, delete, keep, save, bring back, code; and an engine that dies."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 from playwright.sync_api import Browser, expect
 
 from manyeyes.devcluster.cluster import LocalCluster
-from tests.browser.browser_session import ANSWERS, NOTES, QUESTIONS, Visit, visiting
-from tests.browser.webui_cluster import page_stand
+from tests.browser.browser_session import ANSWERS, NOTES, QUESTIONS, Visit, download, visiting
 from webui import samples
 
-SLOW = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=60", "--faults")
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with page_stand(tmp_path_factory.mktemp("stand"), SLOW) as parts:
-        yield parts
-
-
-@pytest.fixture
-def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
-    with visiting(browser, running.url) as opened:
-        yield opened
+FLAGS = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=60", "--faults")
 
 
 def attach(visit: Visit, *names: str) -> None:
@@ -84,12 +67,9 @@ def test_chats_are_kept_by_the_browser_and_saved_and_brought_back(visit: Visit) 
     visit.wait_for_note(0)
     answer = visit.page.locator(ANSWERS).first.inner_text()
     page = visit.page
-    with page.expect_download() as caught:
-        page.get_by_role("button", name="Save as Markdown").click()
-    assert "What was bought?" in Path(caught.value.path()).read_text()
-    with page.expect_download() as caught:
-        page.get_by_role("button", name="Save as JSON").click()
-    file = Path(caught.value.path())
+    as_markdown = download(page, page.get_by_role("button", name="Save as Markdown"))
+    assert "What was bought?" in as_markdown.read_text()
+    file = download(page, page.get_by_role("button", name="Save as JSON"))
     assert json.loads(file.read_text())["messages"][0]["files"][0]["name"] == "receipt.png"
 
     visit.open()  # another visit of the same browser

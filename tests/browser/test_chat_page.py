@@ -1,27 +1,18 @@
 """The Chat tab in a real browser, against a running page: MANYEYES_URL=http://localhost:8080 pytest tests/browser"""
 
-from __future__ import annotations
-
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from tests.browser.browser_session import DESK, PHONE, QUESTIONS, Visit, visiting
+from tests.browser.browser_session import QUESTIONS, Visit, shoot
 
 URL = os.environ.get("MANYEYES_URL", "")
 
 pytestmark = pytest.mark.skipif(not URL, reason="MANYEYES_URL is not set: no running page to open")
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    with visiting(browser, URL) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def test_a_picture_and_a_question_get_a_streamed_answer_that_names_its_engine(vi
     line = visit.wait_for_note(0).inner_text()
     assert re.fullmatch(r"\S+ · \S+ · (fallback from \S+ · )?first token .+ · .+ in( \(.+\))? / \d+ out.*", line)
     expect(visit.page.locator(f"{QUESTIONS} img")).to_be_visible()
-    visit.shoot("desk")
+    shoot(visit.page, "chat-desk")
 
     visit.ask("And what colour is it?")
     expect(visit.wait_for_note(1)).to_contain_text(" out")
@@ -72,29 +63,3 @@ def test_a_new_chat_is_empty_and_offers_samples(visit: Visit) -> None:
     visit.page.get_by_role("button", name="New chat").click()
     expect(visit.page.locator(QUESTIONS)).to_have_count(0)
     expect(visit.page.locator("#chat .example").first).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("device", "size"), [("desk", DESK), ("phone", PHONE)])
-def test_the_page_fits_the_screen_and_every_control_has_a_name(
-    browser: Browser, device: str, size: tuple[int, int], scheme: str
-) -> None:
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"
-    )
-    visit = Visit(context.new_page(), URL)
-    visit.open()
-    expect(visit.page.locator("#question textarea")).to_have_attribute("aria-label", "Your question")
-    visit.shoot(f"{device}-{scheme}")
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    settings = visit.page.get_by_role("combobox", name="Model")
-    expect(settings).to_be_visible(visible=device == "desk")
-    if device == "phone":
-        visit.page.get_by_role("button", name="Settings").click()
-        expect(settings).to_be_visible()
-        visit.shoot(f"{device}-{scheme}-settings")
-    nameless = visit.nameless()
-    context.close()
-    assert nameless == []
-    assert visit.strangers == []
-    assert visit.complaints == []

@@ -1,17 +1,13 @@
 """The page in Chinese: chosen by the browser's language or by the link on the page, every tab of it, and what it says."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 
 import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
 from manyeyes.devcluster.cluster import LocalCluster
-from tests.browser.browser_session import DESK, PHONE, SCREENSHOTS, Visit, visiting
-from tests.browser.webui_cluster import page_stand
+from tests.browser.browser_session import DESK, PHONE, Visit, open_tab, shoot, visiting
 
 TABS = ("对话", "文档", "对比", "回退", "分别提问", "智能体", "集群")
 
@@ -21,12 +17,6 @@ KEPT = r"""
     | ManyEyes | English | GPU | CPU | KV | JSON | CSV | Markdown | PDF | OCR | API | Grafana | Top-p | token | curl | Python
     | JavaScript | schema | common\.\w+ | (?:make|manyeyes)\ [a-z-]+ | p95 | ms | HTML | CSS | Northlight\ Roasters | kg | Enter | Shift | Esc
 """
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with page_stand(tmp_path_factory.mktemp("stand")) as parts:
-        yield parts
 
 
 def english_left(visit: Visit) -> list[str]:
@@ -55,56 +45,43 @@ def english_left(visit: Visit) -> list[str]:
 def test_no_tab_shows_english_to_a_browser_that_speaks_chinese(
     browser: Browser, running: LocalCluster, device: str, size: tuple[int, int]
 ) -> None:
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, locale="zh-CN")
-    visit = Visit(context.new_page(), running.url)
-    visit.open()
-    assert visit.page.url.endswith("/zh/")
-    left = {}
-    for name in TABS:
-        tab = visit.page.get_by_role("tab", name=name, exact=True)
-        if tab.count() and tab.is_visible():
-            tab.click()
-        else:
-            visit.page.locator(".overflow-menu > button").click()
-            visit.page.locator(".overflow-dropdown").get_by_text(name, exact=True).click()
-        if name == "集群":
-            expect(visit.page.locator("tr").filter(has_text="gpu-1")).to_contain_text("可用", timeout=15_000)
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        visit.page.screenshot(path=SCREENSHOTS / f"zh-{TABS.index(name)}-{device}.png")
-        left[name] = english_left(visit)
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0], name
-    context.close()
-    assert left == {name: [] for name in TABS}
-    assert visit.strangers == []
-    assert visit.complaints == []
+    with visiting(browser, running.url, size, locale="zh-CN") as visit:
+        assert visit.page.url.endswith("/zh/")
+        left = {}
+        for name in TABS:
+            open_tab(visit.page, name)
+            if name == "集群":
+                expect(visit.page.locator("tr").filter(has_text="gpu-1")).to_contain_text("可用", timeout=15_000)
+            shoot(visit.page, f"zh-{TABS.index(name)}-{device}")
+            left[name] = english_left(visit)
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0], name
+        assert left == {name: [] for name in TABS}
+        assert visit.complaints == []
 
 
 def test_an_answer_its_line_and_an_error_are_in_chinese(browser: Browser, running: LocalCluster) -> None:
-    context = browser.new_context(viewport={"width": DESK[0], "height": DESK[1]}, locale="zh-CN")
-    visit = Visit(context.new_page(), running.url)
+    with visiting(browser, running.url, locale="zh-CN") as visit:
+        visit.page.locator("#question textarea").fill("你好")
+        visit.page.locator("#question .submit-button").click()
+        expect(visit.wait_for_note(0)).to_contain_text("首个 token")
+        model = visit.page.get_by_role("combobox", name="模型").first
+        model.fill("no-such-model")
+        model.press("Enter")
+        visit.page.locator("#question textarea").fill("你好")
+        visit.page.locator("#question .submit-button").click()
+        expect(visit.wait_for_note(1)).to_contain_text("请在设置中选择其他模型，然后点击重试。")
+        shoot(visit.page, "zh-answer")
+
+
+def test_the_language_is_switched_on_the_page_and_remembered(visit: Visit) -> None:
+    english, chinese = (visit.page.get_by_role("tab", name=name, exact=True) for name in ("Documents", "文档"))
+    expect(english).to_be_visible()
+    visit.page.get_by_role("link", name="中文").click()
+    expect(chinese).to_be_visible()
     visit.open()
-    visit.page.locator("#question textarea").fill("你好")
-    visit.page.locator("#question .submit-button").click()
-    expect(visit.wait_for_note(0)).to_contain_text("首个 token")
-    model = visit.page.get_by_role("combobox", name="模型").first
-    model.fill("no-such-model")
-    model.press("Enter")
-    visit.page.locator("#question textarea").fill("你好")
-    visit.page.locator("#question .submit-button").click()
-    expect(visit.wait_for_note(1)).to_contain_text("请在设置中选择其他模型，然后点击重试。")
-    visit.page.screenshot(path=SCREENSHOTS / "zh-answer.png")
-    context.close()
-
-
-def test_the_language_is_switched_on_the_page_and_remembered(browser: Browser, running: LocalCluster) -> None:
-    with visiting(browser, running.url) as visit:
-        expect(visit.page.get_by_role("tab", name="Documents", exact=True)).to_be_visible()
-        visit.page.get_by_role("link", name="中文").click()
-        expect(visit.page.get_by_role("tab", name="文档", exact=True)).to_be_visible()
-        visit.open()
-        expect(visit.page.get_by_role("tab", name="文档", exact=True)).to_be_visible()
-        visit.page.get_by_role("link", name="English").click()
-        expect(visit.page.get_by_role("tab", name="Documents", exact=True)).to_be_visible()
+    expect(chinese).to_be_visible()
+    visit.page.get_by_role("link", name="English").click()
+    expect(english).to_be_visible()
 
 
 def test_programs_choose_the_language_by_the_address(running: LocalCluster) -> None:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from manyeyes.monitoring.grafana import build
-from tests.browser.browser_session import SCREENSHOTS
+from tests.browser.browser_session import shoot
 from tests.browser.grafana import GATEWAY, has_gpus
 
 DASHBOARDS = sorted(file for file in build.FOLDER.glob("*.json") if file.stem != "gpu" or has_gpus())
@@ -36,7 +36,6 @@ def test_a_dashboard_has_no_empty_panel_and_no_error(file: Path, page: Page) -> 
         if panel["type"] != "row":
             expect(page.locator(HEADER.format(title=panel["title"]))).to_be_visible(timeout=LOADED_MS)
     expect(page.locator("[aria-label='Panel loading bar']")).to_have_count(0, timeout=LOADED_MS)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"grafana-{file.stem}.png")
+    shoot(page, f"grafana-{file.stem}")
     expect(page.locator(ERROR)).to_have_count(0)
     expect(page.locator(NO_DATA)).to_have_count(0)

@@ -1,7 +1,5 @@
 """What hands do: Enter in an empty box, and taps on a phone, where a thing counts only if it lies on top at the tapped point."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,11 +8,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.browser_session import ANSWERS, QUESTIONS, SCREENSHOTS, Visit, visiting
-from tests.browser.test_tabs import TABS
-from tests.browser.webui_cluster import page_stand
-from webui.i18n.translations import ZH, load_translations
+from tests.browser.browser_session import ANSWERS, PHONE, QUESTIONS, TABS, Visit, open_tab, shoot, visiting
+from webui.i18n import ZH, load_translations
 
+NO_COMPLAINTS = True
 FLAGS = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=30")
 ON_TOP = """(element, [x, y]) => {
     const top = document.elementFromPoint(x, y);
@@ -22,27 +19,11 @@ ON_TOP = """(element, [x, y]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with page_stand(tmp_path_factory.mktemp("stand"), FLAGS) as parts:
-        yield parts
-
-
-@pytest.fixture
-def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
-    with visiting(browser, running.url) as opened:
-        yield opened
-        assert opened.complaints == []
-
-
 @contextmanager
-def on_a_phone(browser: Browser, url: str, width: int = 390, height: int = 844) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
-    visit = Visit(context.new_page(), url)
-    visit.open()
-    yield visit.page
-    context.close()
-    assert visit.complaints == []
+def on_a_phone(browser: Browser, url: str, width: int = PHONE[0]) -> Iterator[Page]:
+    with visiting(browser, url, (width, PHONE[1]), has_touch=True, is_mobile=True) as visit:
+        yield visit.page
+        assert visit.complaints == []
 
 
 def point_on_top(target: Locator) -> tuple[float, float] | None:
@@ -85,11 +66,6 @@ def unchanged(panel: Locator, before: str) -> None:
     eventually(lambda: panel.inner_text() == before, 10, 0.1, f"the tab is as it was: {before}")
 
 
-def shoot(page: Page, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"hands-{name}.png")
-
-
 @pytest.mark.parametrize("width", [390, 360, 600, 700, 800])
 def test_every_tab_is_opened_by_a_tap(browser: Browser, running: LocalCluster, width: int) -> None:
     with on_a_phone(browser, running.url, width) as page:
@@ -101,7 +77,7 @@ def test_every_tab_is_opened_by_a_tap(browser: Browser, running: LocalCluster, w
             ).to_be_attached()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             if width in (390, 360):
-                shoot(page, f"tab-{name.lower()}-{width}")
+                shoot(page, f"hands-tab-{name.lower()}-{width}")
 
 
 def test_every_tab_is_opened_by_a_tap_in_chinese(browser: Browser, running: LocalCluster) -> None:
@@ -120,7 +96,7 @@ def test_the_settings_open_by_a_tap_offer_a_model_and_close(
         tap(page.locator(".tools .side-toggle[data-side=chat-side]"))
         model = page.locator("#model input")
         tap(model)
-        shoot(page, f"settings-{width}")
+        shoot(page, f"hands-settings-{width}")
         tap(page.get_by_role("option", name="qwen3-vl-4b", exact=True))
         expect(model).to_have_value("qwen3-vl-4b")
         for field in page.locator("#chat-side .block:visible").all():
@@ -150,7 +126,7 @@ def test_every_sheet_opens_by_a_tap_shows_what_it_holds_and_closes(
         assert eventually(lambda: point_on_top(page.locator(inner)), 20, 0.1, f"{inner} is seen in {sheet}")
         assert inside(page, shown)
         assert inside(page, page.locator(inner))
-        shoot(page, f"{sheet}-{width}")
+        shoot(page, f"hands-{sheet}-{width}")
         tap(shown.locator(".side-toggle"))
         expect(shown).to_be_hidden()
 
@@ -165,7 +141,7 @@ def test_a_long_title_in_the_list_of_chats_can_be_deleted(browser: Browser, runn
         remove = page.locator("#chat-list-items .remove")
         expect(remove).to_have_count(1, timeout=20_000)
         assert inside(page, remove)
-        shoot(page, "long-title")
+        shoot(page, "hands-long-title")
         tap(remove)
         expect(remove).to_have_count(0)
 
@@ -227,25 +203,17 @@ def test_a_button_pressed_with_nothing_filled_in_changes_nothing_in_any_tab(visi
         ("Individual", "Run all", "Give at least one model"),
         ("Agent", "Next step", "Add a screenshot first"),
         ("Agent", "All steps", "Add a screenshot first"),
+        ("Compare", "", "Choose two or more models and ask something."),
+        ("Fallback", "Run", "Write a prompt first."),
     ):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        panel = page.locator("[role=tabpanel]:visible")
+        panel = open_tab(page, tab)
+        if tab == "Fallback":
+            panel.get_by_label("Prompt", exact=True).fill("  ")
         before = panel.inner_text()
-        panel.get_by_role("button", name=button, exact=True).focus()
+        if button:
+            panel.get_by_role("button", name=button, exact=True).focus()
+        else:
+            panel.locator(".askbox textarea").click()
         page.keyboard.press("Enter")
         expect(page.get_by_text(hint).first).to_be_visible()
         unchanged(panel, before)
-    page.get_by_role("tab", name="Compare", exact=True).click()
-    panel = page.locator("[role=tabpanel]:visible")
-    before = panel.inner_text()
-    panel.locator(".askbox textarea").click()
-    page.keyboard.press("Enter")
-    expect(page.get_by_text("Choose two or more models and ask something.")).to_be_visible()
-    unchanged(panel, before)
-    page.get_by_role("tab", name="Fallback", exact=True).click()
-    panel = page.locator("[role=tabpanel]:visible")
-    panel.get_by_label("Prompt", exact=True).fill("  ")
-    before = panel.inner_text()
-    panel.get_by_role("button", name="Run", exact=True).click()
-    expect(page.get_by_text("Write a prompt first.")).to_be_visible()
-    unchanged(panel, before)

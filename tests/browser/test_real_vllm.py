@@ -3,21 +3,18 @@
 What random weights answer means nothing; that they are asked, stream, obey a schema and go on after a death does.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from gradio_client import Client
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.browser_session import ANSWER_MS, ANSWERS, Visit, visiting
+from tests.browser.browser_session import ANSWER_MS, ANSWERS, Visit, download, open_tab, shoot
 from webui import samples
 
 URL = os.environ.get("MANYEYES_URL", "")
@@ -32,12 +29,6 @@ SCHEMA = {
 }
 
 pytestmark = pytest.mark.skipif(not URL, reason="MANYEYES_URL is not set: no running cluster")
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    with visiting(browser, URL) as opened:
-        yield opened
 
 
 def docker(*arguments: str) -> str:
@@ -59,10 +50,6 @@ def both_up() -> bool:
     return {one["name"] for pool in pools for one in pool["engines"] if one["state"] == "up"} == set(ENGINES)
 
 
-def open_tab(visit: Visit, name: str) -> None:
-    visit.page.get_by_role("tab", name=name, exact=True).click()
-
-
 def test_a_video_is_sent_as_a_clip_and_answered(visit: Visit) -> None:
     visit.page.locator("#question input[type=file]").set_input_files(samples.HERE / "ball.webm")
     expect(visit.page.locator(".estimate")).to_contain_text("frames of 6 s")
@@ -75,7 +62,7 @@ def test_a_video_is_sent_as_a_clip_and_answered(visit: Visit) -> None:
 
 def test_documents_get_the_fields_of_a_schema(visit: Visit) -> None:
     panel = visit.page.locator("[role=tabpanel]:visible")
-    open_tab(visit, "Documents")
+    open_tab(visit.page, "Documents")
     panel.locator("input[type=file]").first.set_input_files([samples.HERE / "receipt.png", samples.HERE / "letter.pdf"])
     expect(panel.get_by_role("row", name="letter.pdf")).to_be_visible()
     panel.get_by_role("button", name="JSON schema").click()
@@ -84,9 +71,7 @@ def test_documents_get_the_fields_of_a_schema(visit: Visit) -> None:
     # Whole JSON of every page in one try: the schema has no text or number without an end, and engines write no blanks.
     expect(panel.get_by_text(re.compile(r"pages/s.*by|failed: press")).first).to_be_visible(timeout=ANSWER_MS)
     expect(panel.get_by_text("3 of 3 pages read")).to_be_visible()
-    with visit.page.expect_download() as caught:
-        panel.get_by_role("button", name="Save JSON").click()
-    pages = json.loads(caught.value.path().read_text())["pages"]
+    pages = json.loads(download(visit.page, panel.get_by_role("button", name="Save JSON")).read_text())["pages"]
     assert len(pages) == 3
     assert all(set(page["fields"]) == {"kind", "paid"} for page in pages)
     assert all(page["fields"]["kind"] in ("receipt", "letter") for page in pages)
@@ -94,21 +79,21 @@ def test_documents_get_the_fields_of_a_schema(visit: Visit) -> None:
 
 def test_the_other_tabs_are_answered(visit: Visit) -> None:
     panel = visit.page.locator("[role=tabpanel]:visible")
-    open_tab(visit, "Fallback")
+    open_tab(visit.page, "Fallback")
     panel.get_by_label("Primary with a wrong address").click()
     panel.get_by_role("button", name="Run", exact=True).click()
     expect(panel.get_by_text("Answered by Fallback.")).to_be_visible(timeout=ANSWER_MS)
-    open_tab(visit, "Individual")
+    open_tab(visit.page, "Individual")
     panel.get_by_role("button", name="Use the samples").click()
     expect(panel.get_by_role("row", name="chart.png")).to_be_visible()
     panel.get_by_role("button", name="Run all").click()
     expect(panel.get_by_text("All 3 together took")).to_be_visible(timeout=ANSWER_MS)
-    open_tab(visit, "Agent")
+    open_tab(visit.page, "Agent")
     panel.get_by_role("button", name="Use the samples").click()
     expect(panel.get_by_role("row", name="screen-2.png")).to_be_visible()
     panel.get_by_role("button", name="Next step").click()
     expect(panel.locator(".attempts li span")).to_contain_text("tokens/s", timeout=ANSWER_MS)
-    open_tab(visit, "Cluster")
+    open_tab(visit.page, "Cluster")
     for engine in ENGINES:
         expect(panel.locator("tr").filter(has_text=engine)).to_contain_text("up", timeout=15_000)
     compared = Client(URL, verbose=False).predict("Hello", [MODEL, "default"], api_name="/compare")
@@ -118,12 +103,11 @@ def test_the_other_tabs_are_answered(visit: Visit) -> None:
 def test_an_answer_goes_on_when_the_container_of_its_engine_is_killed(visit: Visit) -> None:
     """Last in this file: an engine starts again afterwards."""
     eventually(both_up, 90, 0.5, "both engines are up")
-    visit.page.get_by_label("number input for Max tokens").first.fill("2048")
-    visit.page.get_by_label("number input for Max tokens").first.press("Enter")
-    visit.page.get_by_label("number input for Temperature").first.fill(
-        "0"
-    )  # random weights then repeat themselves for long
-    visit.page.get_by_label("number input for Temperature").first.press("Enter")
+    # At temperature 0 random weights repeat themselves for long.
+    for slider, value in (("Max tokens", "2048"), ("Temperature", "0")):
+        number = visit.page.get_by_label(f"number input for {slider}").first
+        number.fill(value)
+        number.press("Enter")
     killed = ""
     for nth in range(8):
         if nth:
@@ -143,6 +127,6 @@ def test_an_answer_goes_on_when_the_container_of_its_engine_is_killed(visit: Vis
         expect(note).to_contain_text(f"went on after {killed} went away")
         expect(note.locator("strong")).to_have_count(0)
         expect(visit.page.locator(ANSWERS).last).to_contain_text(f"another engine goes on, {killed} went away")
-        visit.page.screenshot(path="build/screenshots/went-on.png")
+        shoot(visit.page, "went-on")
     finally:
         docker("start", f"{PROJECT}-{killed}-1")

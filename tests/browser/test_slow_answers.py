@@ -1,7 +1,5 @@
 """Streaming and Stop in a real browser, against a slow emulated engine: a fast one is done before a finger moves."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from playwright.sync_api import expect
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.browser_session import ANSWER_MS, ANSWERS, STOP, Visit, chromium, visiting
+from tests.browser.browser_session import ANSWER_MS, ANSWERS, STOP, Visit
 
 
 @pytest.fixture
@@ -28,10 +26,9 @@ def running(tmp_path: Path) -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def visit(running: LocalCluster) -> Iterator[Visit]:
+def url(running: LocalCluster) -> str:
     running.start_page()
-    with chromium() as browser, visiting(browser, running.page_url) as opened:
-        yield opened
+    return running.page_url
 
 
 def test_an_answer_grows_word_by_word(visit: Visit) -> None:

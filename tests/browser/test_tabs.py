@@ -1,67 +1,34 @@
 """Every tab's main path in a real browser, through the real nginx, against emulated engines as processes."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Download, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.browser_session import DESK, PHONE, SCREENSHOTS, Visit, visiting
-from tests.browser.webui_cluster import page_stand
+from tests.browser.browser_session import DESK, PHONE, TABS, Visit, download, open_tab, shoot, visiting
 
-TABS = ("Chat", "Documents", "Compare", "Fallback", "Individual", "Agent", "Cluster")
+NO_COMPLAINTS = True
 FLAGS = ("--start-seconds=0", "--ttft-ms=60", "--image-ms=10", "--tpot-ms=12", "--faults")
-KEY = "an-admin-key-for-these-tests"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    folder = tmp_path_factory.mktemp("stand")
-    (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text(f"{KEY}\n")
-    with page_stand(folder, FLAGS) as parts:
-        yield parts
-
-
-@pytest.fixture
-def visit(browser: Browser, running: LocalCluster) -> Iterator[Visit]:
-    with visiting(browser, running.url) as opened:
-        yield opened
-        assert opened.complaints == []
-
-
-def tab(page: Page, name: str) -> Locator:
-    shown = page.get_by_role("tab", name=name, exact=True)
-    if shown.count() == 0 or not shown.is_visible():  # on a narrow screen the rest is behind a button
-        page.get_by_role("button", name="More tabs").click()
-        page.locator(".overflow-dropdown").get_by_text(name, exact=True).click()
-    else:
-        shown.click()
-    return page.locator("[role=tabpanel]:visible")
+ADMIN_KEY = "an-admin-key-for-these-tests"
 
 
 def saved(page: Page, panel: Locator, name: str) -> Path:
-    with page.expect_download() as caught:
-        panel.get_by_role("button", name=name, exact=True).click()
-    download: Download = caught.value
-    return Path(download.path())
+    return download(page, panel.get_by_role("button", name=name, exact=True))
 
 
 def test_documents_reads_the_samples_and_saves_them(visit: Visit) -> None:
-    panel = tab(visit.page, "Documents")
+    panel = open_tab(visit.page, "Documents")
     expect(panel.get_by_text("Add pictures or a PDF")).to_be_visible()
     panel.get_by_role("button", name="Use the samples").click()
     expect(panel.get_by_role("row", name="letter.pdf")).to_be_visible()
     panel.get_by_role("button", name="Read", exact=True).click()
     expect(panel.get_by_text("4 of 4 pages read")).to_be_visible(timeout=30_000)
-    visit.page.screenshot(path=_shot("documents"))
+    shoot(visit.page, "tab-documents")
     with saved(visit.page, panel, "Save CSV").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["receipt.png", "chart.png", "letter.pdf, page 1", "letter.pdf, page 2"]
@@ -71,7 +38,7 @@ def test_documents_reads_the_samples_and_saves_them(visit: Visit) -> None:
 
 
 def test_compare_shows_two_answers_and_keeps_the_vote(visit: Visit) -> None:
-    panel = tab(visit.page, "Compare")
+    panel = open_tab(visit.page, "Compare")
     panel.get_by_role("button", name="Use a sample").click()
     expect(panel.locator("textarea").first).to_have_value(re.compile("What was bought"))
     panel.locator(".askbox button[aria-label=Submit]").click()
@@ -79,16 +46,16 @@ def test_compare_shows_two_answers_and_keeps_the_vote(visit: Visit) -> None:
     expect(panel.locator(".lane:visible h4")).to_have_count(2)
     panel.get_by_label("qwen3-vl-4b", exact=True).last.click()
     expect(panel.get_by_text("1 vote: qwen3-vl-4b 1")).to_be_visible()
-    visit.page.screenshot(path=_shot("compare"))
+    shoot(visit.page, "tab-compare")
     kept = json.loads(saved(visit.page, panel, "Save JSON").read_text())["comparisons"]
     assert (len(kept), kept[0]["vote"], len(kept[0]["answers"])) == (1, "qwen3-vl-4b", 2)
     visit.open()
-    panel = tab(visit.page, "Compare")
+    panel = open_tab(visit.page, "Compare")
     assert len(json.loads(saved(visit.page, panel, "Save JSON").read_text())["comparisons"]) == 1
 
 
 def test_fallback_shows_the_failed_attempt_and_who_answered(visit: Visit) -> None:
-    panel = tab(visit.page, "Fallback")
+    panel = open_tab(visit.page, "Fallback")
     panel.get_by_role("button", name="Check both").click()
     expect(panel.locator(".seen.up")).to_have_count(2)
     panel.get_by_label("Primary with a wrong address").click()
@@ -96,22 +63,22 @@ def test_fallback_shows_the_failed_attempt_and_who_answered(visit: Visit) -> Non
     expect(panel.get_by_text("Answered by Fallback.")).to_be_visible(timeout=30_000)
     expect(panel.locator(".attempts li.failed")).to_contain_text("http://127.0.0.1:9/v1 cannot be reached")
     expect(panel.locator(".attempts li.done")).to_contain_text("gpu-2")
-    visit.page.screenshot(path=_shot("fallback"))
+    shoot(visit.page, "tab-fallback")
 
 
 def test_individual_runs_each_prompt_on_its_model(visit: Visit) -> None:
-    panel = tab(visit.page, "Individual")
+    panel = open_tab(visit.page, "Individual")
     panel.get_by_role("button", name="Use the samples").click()
     expect(panel.get_by_role("row", name="chart.png")).to_be_visible()
     panel.get_by_role("button", name="Run all").click()
     expect(panel.get_by_text("All 3 together took")).to_be_visible(timeout=30_000)
     for size in ("420 x 520", "560 x 400"):
         expect(panel.get_by_text(size).first).to_be_visible()
-    visit.page.screenshot(path=_shot("individual"))
+    shoot(visit.page, "tab-individual")
 
 
 def test_agent_walks_through_screenshots_and_draws_what_it_found(visit: Visit) -> None:
-    panel = tab(visit.page, "Agent")
+    panel = open_tab(visit.page, "Agent")
     panel.get_by_role("button", name="Use the samples").click()
     expect(panel.get_by_role("row", name="screen-2.png")).to_be_visible()
     panel.get_by_role("button", name="Next step").click()
@@ -120,11 +87,11 @@ def test_agent_walks_through_screenshots_and_draws_what_it_found(visit: Visit) -
     panel.get_by_role("button", name="Next step").click()
     expect(panel.locator(".attempts li").nth(1)).to_contain_text("click at", timeout=30_000)
     expect(panel.locator("img").last).to_be_visible()
-    visit.page.screenshot(path=_shot("agent"))
+    shoot(visit.page, "tab-agent")
 
 
 def test_cluster_shows_engines_live_and_drains_one_with_the_key(visit: Visit) -> None:
-    panel = tab(visit.page, "Cluster")
+    panel = open_tab(visit.page, "Cluster")
     row = panel.locator("tr").filter(has_text="gpu-1")
     expect(row).to_contain_text("up", timeout=15_000)
     expect(panel.get_by_text("The load test does not run.")).to_be_visible(timeout=15_000)
@@ -134,13 +101,13 @@ def test_cluster_shows_engines_live_and_drains_one_with_the_key(visit: Visit) ->
     engine.press("Enter")
     panel.get_by_role("button", name="Drain").click()
     expect(panel.get_by_text("This wants the admin key.")).to_be_visible()
-    panel.locator("#admin-key input").fill(KEY)
+    panel.locator("#admin-key input").fill(ADMIN_KEY)
     panel.get_by_role("button", name="Drain").click()
     expect(row).to_contain_text("draining", timeout=15_000)
-    visit.page.screenshot(path=_shot("cluster"))
+    shoot(visit.page, "tab-cluster")
     panel.get_by_role("button", name="Resume").click()
     expect(row).to_contain_text("up", timeout=15_000)
-    assert KEY not in visit.page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+    assert ADMIN_KEY not in visit.page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -148,22 +115,16 @@ def test_cluster_shows_engines_live_and_drains_one_with_the_key(visit: Visit) ->
 def test_every_tab_fits_the_screen_and_every_control_has_a_name(
     browser: Browser, running: LocalCluster, device: str, size: tuple[int, int], scheme: str
 ) -> None:
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"
-    )
-    visit = Visit(context.new_page(), running.url)
-    visit.open()
-    for name in TABS:
-        panel = tab(visit.page, name)
-        expect(panel).to_be_visible()
-        if name == "Cluster":
-            expect(panel.locator("tr").filter(has_text="gpu-1")).to_be_visible(timeout=15_000)
-        visit.page.screenshot(path=_shot(f"{name.lower()}-{device}-{scheme}"))
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0], name
-        eventually(lambda: visit.nameless() == [], 5, 0.2, f"every control of {name} has a name")
-    context.close()
-    assert visit.strangers == []
-    assert visit.complaints == []
+    with visiting(browser, running.url, size, color_scheme=scheme) as visit:
+        for name in TABS:
+            panel = open_tab(visit.page, name)
+            expect(panel).to_be_visible()
+            if name == "Cluster":
+                expect(panel.locator("tr").filter(has_text="gpu-1")).to_be_visible(timeout=15_000)
+            shoot(visit.page, f"tab-{name.lower()}-{device}-{scheme}")
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0], name
+            eventually(lambda: visit.nameless() == [], 5, 0.2, f"every control of {name} has a name")
+        assert visit.complaints == []
 
 
 def test_tabs_are_reached_by_keyboard(visit: Visit) -> None:
@@ -171,8 +132,3 @@ def test_tabs_are_reached_by_keyboard(visit: Visit) -> None:
     visit.page.keyboard.press("Tab")
     visit.page.keyboard.press("Enter")
     expect(visit.page.get_by_role("tab", name="Documents", exact=True)).to_have_attribute("aria-selected", "true")
-
-
-def _shot(name: str) -> Path:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    return SCREENSHOTS / f"tab-{name}.png"

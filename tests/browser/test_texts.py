@@ -1,7 +1,5 @@
 """Title and greeting of the page follow cluster.yaml from one visit to the next, without a restart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import yaml
 from playwright.sync_api import expect
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
-from tests.browser.browser_session import Visit, chromium, visiting
+from tests.browser.browser_session import Visit
 
 
 @pytest.fixture
@@ -26,10 +24,9 @@ def running(tmp_path: Path) -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def visit(running: LocalCluster) -> Iterator[Visit]:
+def url(running: LocalCluster) -> str:
     running.start_page()
-    with chromium() as browser, visiting(browser, running.page_url) as opened:
-        yield opened
+    return running.page_url
 
 
 def test_the_next_visit_shows_the_texts_of_the_file(running: LocalCluster, visit: Visit) -> None:

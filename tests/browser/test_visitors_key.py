@@ -1,7 +1,5 @@
 """Who logged in at the gateway is named in the page's own requests; nginx sets the header that this browser sends here."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import httpx
 from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import local_cluster
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.browser_session import Visit, chromium
+from tests.browser.browser_session import chromium, visiting
 
 
 def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> None:
@@ -24,11 +22,8 @@ def test_an_answer_on_the_page_counts_for_the_visitors_key(tmp_path: Path) -> No
         eventually(lambda: httpx.post(question, json=body, headers=headers).status_code == 200, 20, 0.2, "an answer")
         asked = running.log("access").count('"key":"alice"')
         running.start_page()
-        context = browser.new_context(extra_http_headers={"X-ManyEyes-Key": "alice"})
-        visit = Visit(context.new_page(), running.page_url)
-        visit.open()
-        visit.ask("Hello")
-        visit.wait_for_note(0)
-        context.close()
+        with visiting(browser, running.page_url, extra_http_headers={"X-ManyEyes-Key": "alice"}) as visit:
+            visit.ask("Hello")
+            visit.wait_for_note(0)
         counted = f"{asked} requests of alice and one more"
         eventually(lambda: running.log("access").count('"key":"alice"') > asked, 5, 0.1, counted)

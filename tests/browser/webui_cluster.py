@@ -3,8 +3,6 @@
 To try the page by hand: python -m tests.browser.webui_cluster
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import tempfile
@@ -36,8 +34,13 @@ def document() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def page_stand(folder: Path, engine_flags: Sequence[str] = QUICK, **webui: Any) -> Iterator[LocalCluster]:
+def page_stand(
+    folder: Path, engine_flags: Sequence[str] = QUICK, admin_key: str = "", **webui: Any
+) -> Iterator[LocalCluster]:
     """The running parts with the page; `url` is the gateway's, and the page's. `webui`: that section of cluster.yaml."""
+    if admin_key:
+        (folder / "secrets").mkdir()
+        (folder / "secrets/admin.key").write_text(f"{admin_key}\n")
     with local_cluster(folder, document() | {"webui": webui}, engine_flags=engine_flags) as running:
         running.all_up(ENGINES)
         for page in running.pages:

@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.integration.scripted_engine import Asked, Handler, endpoint
 
 TEMPLATE = {
     "model": "{MODEL_NAME}",
@@ -38,62 +39,38 @@ class Foreign:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/generate?v=2"
 
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    foreign: Foreign
-
-    def do_POST(self) -> None:
-        here = self.foreign
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        here.asked.append({"path": self.path} | body)
-        here.headers.append(dict(self.headers))
-        if here.raw is not None or here.status != 200:
-            return self._whole(here.raw or b'{"fault": "as told"}')
-        if body.get("parameters", {}).get("incremental"):
-            return self._stream()
-        document = {"output": {"text": "".join(here.words), "why": "MAX_LENGTH"}, "usage": {"in": 11, "out": 3}}
-        return self._whole(json.dumps(document).encode())
-
-    def _whole(self, body: bytes) -> None:
-        self.send_response(self.foreign.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
+    def answer(self, handler: Handler, asked: Asked) -> None:
+        self.asked.append({"path": asked.path} | asked.json)
+        self.headers.append(asked.headers)
         with contextlib.suppress(OSError):
-            self.wfile.write(body)
+            if self.raw is not None or self.status != 200:
+                handler.answer(self.status, self.raw or b'{"fault": "as told"}')
+            elif asked.json.get("parameters", {}).get("incremental"):
+                self._stream(handler)
+            else:
+                document = {"output": {"text": "".join(self.words), "why": "MAX_LENGTH"}, "usage": {"in": 11, "out": 3}}
+                handler.answer(200, json.dumps(document).encode())
 
-    def _stream(self) -> None:
-        self.close_connection = True
-        self.send_response(200)
-        self.send_header("Connection", "close")
-        self.end_headers()
-        documents: list[dict[str, Any]] = [{"output": {"text": word}} for word in self.foreign.words]
+    def _stream(self, handler: Handler) -> None:
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        documents: list[dict[str, Any]] = [{"output": {"text": word}} for word in self.words]
         documents.append({"output": {"why": "stop"}, "usage": {"in": 11, "out": 3}})
         try:
             for document in documents:
                 text = json.dumps(document)
-                self.wfile.write((f"{text}\n" if self.foreign.lines else f"event: result\ndata: {text}\n\n").encode())
-                self.foreign.sent += 1
-                time.sleep(self.foreign.pause_s)
+                handler.wfile.write((f"{text}\n" if self.lines else f"event: result\ndata: {text}\n\n").encode())
+                self.sent += 1
+                time.sleep(self.pause_s)
         except OSError:
-            self.foreign.cut.set()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+            self.cut.set()
 
 
 @contextlib.contextmanager
 def foreign(port: int) -> Iterator[Foreign]:
     """Listens on 127.0.0.1:`port` until the end."""
     made = Foreign(port)
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), {"foreign": made}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with endpoint(port, made.answer):
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)

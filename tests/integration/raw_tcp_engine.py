@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ANSWERED = b'{"choices": [{"finish_reason": "stop"}]}'
 
@@ -24,17 +24,20 @@ class RawEngine:
     """`says` may be replaced while it runs."""
 
     says: Callable[[str], bytes]
+    port: int
     asked: int = 0
+    heads: list[str] = field(default_factory=list)
+    """Of the requests, as they arrived."""
 
 
 @contextlib.contextmanager
 def raw_engine(port: int, says: Callable[[str], bytes] = well, hang_up: bool = False) -> Iterator[RawEngine]:
-    """Listens on 127.0.0.1:`port` until the end; each request gets the bytes that `says` returns for its path.
+    """Listens on 127.0.0.1:`port` (0: any) until the end; each request gets the bytes that `says` returns for its path.
 
     With `hang_up` it closes each connection after one answer without having said so.
     """
-    made = RawEngine(says)
     server = socket.create_server(("127.0.0.1", port), backlog=256)
+    made = RawEngine(says, server.getsockname()[1])
     open_now: list[socket.socket] = []
 
     def serve(client: socket.socket) -> None:
@@ -49,6 +52,7 @@ def raw_engine(port: int, says: Callable[[str], bytes] = well, hang_up: bool = F
                         break
                     buffer = rest[length:]
                     made.asked += 1
+                    made.heads.append(head.decode())
                     client.sendall(made.says(head.split()[1].decode()))
                     if hang_up:
                         return

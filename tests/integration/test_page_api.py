@@ -21,15 +21,13 @@ ENDPOINTS = {
     "models", "chat", "estimate", "chat_code", "chat_markdown", "documents", "compare", "fallback", "individual", "ground",
     "cluster", "drain", "resume", "scale", "load_start", "load_stop", "load_stats",
 }  # fmt: skip
+ADMIN_KEY = "me-admin-secret-of-these-tests"
 RECEIPT = str(samples.HERE / "receipt.png")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    folder = tmp_path_factory.mktemp("stand")
-    (folder / "secrets").mkdir()
-    (folder / "secrets/admin.key").write_text("me-admin-secret-of-these-tests\n")
-    with page_stand(folder, (*QUICK, "--faults")) as running:
+    with page_stand(tmp_path_factory.mktemp("stand"), (*QUICK, "--faults"), ADMIN_KEY) as running:
         yield running
 
 
@@ -216,16 +214,16 @@ def test_an_engine_is_drained_and_resumed_with_the_key_and_not_without(client: C
         client.predict("gpu-1", "", api_name="/drain")
     with pytest.raises(AppError, match="not the admin key"):
         client.predict("gpu-1", "guess", api_name="/drain")
-    assert "gpu-1" in client.predict("gpu-1", "me-admin-secret-of-these-tests", api_name="/drain")
+    assert "gpu-1" in client.predict("gpu-1", ADMIN_KEY, api_name="/drain")
 
     def states() -> dict[str, str]:
         pools = client.predict(api_name="/cluster")["pools"]
         return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}
 
     eventually(lambda: states()["gpu-1"] == "draining", 10, 0.2, "gpu-1 drains")
-    client.predict("gpu-1", "me-admin-secret-of-these-tests", api_name="/resume")
+    client.predict("gpu-1", ADMIN_KEY, api_name="/resume")
     eventually(lambda: states()["gpu-1"] == "up", 10, 0.2, "gpu-1 is up")
-    assert "me-admin-secret-of-these-tests" not in cluster.log("webui")
+    assert ADMIN_KEY not in cluster.log("webui")
 
 
 def test_a_load_test_that_does_not_run_is_told(client: Client) -> None:

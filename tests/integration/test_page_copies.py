@@ -1,7 +1,5 @@
 """Two copies of the page behind the real nginx: a visit stays with its copy, and goes on with the other one when that is killed."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from gradio_client import Client, handle_file
 
 from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
-from tests.browser.concurrent_users import Page
+from tests.browser.concurrent_users import SAMPLING, Page
 from tests.browser.webui_cluster import page_stand
 from webui import samples
 
@@ -33,10 +31,7 @@ def browser(cluster: LocalCluster) -> httpx.Client:
 def chat(visit: httpx.Client, text: str, history: list[object]) -> list[object]:
     """Asks as the page's own script does; the chat that the visit is shown at last."""
     page = Page(visit.get("/config").json())
-    event = page.event("question", "submit")
-    knobs = ["qwen3-vl-8b", "", 0.7, 0.8, 1024, "", 1280, 2, 16]
-    data = [{"text": text, "files": []}, history, *knobs]
-    body = {"data": data, "fn_index": event["id"], "session_hash": "visit-1", "event_data": None}
+    body = page.call("question", "submit", "visit-1", [{"text": text, "files": []}, history, *SAMPLING])
     visit.post("/gradio_api/queue/join", json=body).raise_for_status()
     shown: list[object] = []
     with visit.stream("GET", "/gradio_api/queue/data", params={"session_hash": "visit-1"}) as stream:

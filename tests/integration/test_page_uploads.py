@@ -1,11 +1,13 @@
-"""Uploads through the real nginx: readable by the browser that sent them alone, and deleted when no open chat needs them."""
+"""Uploads through the real nginx: readable by the browser that sent them alone, deleted when no open chat needs them; and what is refused."""
 
-from __future__ import annotations
-
+import asyncio
 import contextlib
 import io
+import os
 import secrets
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,14 +47,10 @@ class Browser:
     def read(self, path: str) -> int:
         return self.client.get(f"/gradio_api/file={path}").status_code
 
-    def event(self, component: str, kind: str, data: list[Any]) -> httpx.Response:
-        event = self.page.event(component, kind)
-        body = {"data": data, "fn_index": event["id"], "session_hash": self.visit, "event_data": None}
-        return self.client.post("/gradio_api/run/predict", json=body)
-
     def attach(self, *paths: str) -> httpx.Response:
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-        return self.event("question", "change", [{"text": "", "files": files}, "qwen3-vl-8b", 1280, 2, 16])
+        data = [{"text": "", "files": files}, "qwen3-vl-8b", 1280, 2, 16]
+        return self.client.post("/gradio_api/run/predict", json=self.page.call("question", "change", self.visit, data))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -150,3 +148,65 @@ def test_a_page_of_another_origin_reads_nothing_and_asks_nothing(cluster: LocalC
             "Sec-Fetch-Dest": "document",
         }
         assert client.get("/", headers=navigates).status_code == 200
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A transparent PNG of one colour: some kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packed, rows = zlib.compressobj(9), io.BytesIO()
+    for _ in range(height):
+        rows.write(packed.compress(bytes(1 + 4 * width)))
+    rows.write(packed.flush())
+    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    unlike = chunk(b"tEXt", b"Comment\0" + os.urandom(8).hex().encode())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + unlike + chunk(b"IDAT", rows.getvalue()) + chunk(b"IEND", b"")
+
+
+def peak_mb(cluster: LocalCluster) -> float:
+    status = Path(f"/proc/{cluster.processes['webui'].pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+async def called(client: httpx.AsyncClient, name: str, data: list[Any]) -> str:
+    joined = await client.post(f"/gradio_api/call/{name}", json={"data": data})
+    return (await client.get(f"/gradio_api/call/{name}/{joined.json()['event_id']}")).text
+
+
+async def ask_all(url: str, files: list[bytes]) -> list[str]:
+    """Each file in a chat of its own and, at the same time, in one batch of the Documents tab and as a screenshot."""
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+        named = []
+        for number, data in enumerate(files):
+            told = await client.post("/gradio_api/upload", files={"files": (f"{number}.png", data)})
+            named.append({"path": told.json()[0], "meta": {"_type": "gradio.FileData"}})
+        chats = [
+            called(client, "chat", ["x", [one], "qwen3-vl-8b", "", 0.7, 0.8, 8, None, 1280, 2, 16, None])
+            for one in named
+        ]
+        pages = called(client, "documents", [named, "x", "qwen3-vl-8b", "", 8, 8])
+        screen = called(client, "ground", [named[0], "x", "Find (boxes)", "qwen3-vl-8b", 8])
+        return list(await asyncio.gather(*chats, pages, screen))
+
+
+def test_pictures_over_the_limit_cost_nothing_and_are_told(cluster: LocalCluster) -> None:
+    before = peak_mb(cluster)
+    found = asyncio.run(ask_all(cluster.url, [bomb(9990, 9990)]))
+    assert all("too many pixels" in text for text in found)
+    assert peak_mb(cluster) < before + 100
+
+
+def test_a_chat_that_holds_a_component_of_gradio_is_refused(cluster: LocalCluster) -> None:
+    with httpx.Client(base_url=cluster.url, timeout=60, trust_env=False) as client:
+        page = Page(client.get("/config").json())
+
+        def undone(content: dict[str, Any]) -> int:
+            chat = [{"role": "user", "content": [content], "metadata": None, "options": None}]
+            body = page.call("chat", "undo", "visit", [chat], {"index": 0, "value": "x"})
+            return client.post("/gradio_api/run/predict", json=body).status_code
+
+        component = {"component": "textbox", "value": "x", "constructor_args": {}, "props": {}}
+        assert undone({"type": "text", "text": "x"}) == 200
+        assert undone(component | {"type": "component"}) == 500

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 
 from manyeyes.devcluster.cluster import LocalCluster
-from tests.integration.test_page_limits import ask_all, bomb, cluster, peak_mb
+from tests.integration.test_page_uploads import ask_all, bomb, cluster, peak_mb
 
 __all__ = ["cluster"]
 SIDE = 7000

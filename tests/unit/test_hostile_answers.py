@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from manyeyes.openai_adapter.config import ConfigReader
 from manyeyes.openai_adapter.response_mapping import ExtractionError
 from manyeyes.openai_adapter.upstream import EndpointClient
 from manyeyes.openai_error import ApiError
+from tests.integration.raw_tcp_engine import raw_engine
 from tests.placed import placed
 from tests.unit.test_controller_dns import SRV, fleet
 
@@ -216,30 +216,16 @@ ANSWERS = [
 ]  # fmt: skip
 
 
-@contextlib.asynccontextmanager
-async def answering(raw: bytes) -> AsyncIterator[str]:
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(raw)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(reply, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
 @pytest.mark.parametrize("raw", ANSWERS, ids=range(len(ANSWERS)))
 async def test_an_odd_http_answer_is_a_bounded_reply_or_none(raw: bytes) -> None:
-    async with answering(raw) as url, httpx.AsyncClient(trust_env=False) as client:
-        try:
-            reply = await bounded_request(client, "GET", f"{url}/x", 5, most_bytes=64 << 10)
-        except RequestFailed:
-            return
-        assert len(reply.body) <= 64 << 10
-        with contextlib.suppress(ValueError):
-            reply.json()
+    with raw_engine(0, lambda path: raw, hang_up=True) as engine:
+        url = f"http://127.0.0.1:{engine.port}/x"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            with contextlib.suppress(RequestFailed):
+                reply = await bounded_request(client, "GET", url, 5, most_bytes=64 << 10)
+                assert len(reply.body) <= 64 << 10
+                with contextlib.suppress(ValueError):
+                    reply.json()
 
 
 @pytest.mark.parametrize(

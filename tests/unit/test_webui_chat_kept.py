@@ -8,26 +8,22 @@ from typing import Any
 
 import pytest
 
-from webui.chat import chat_storage, code_view
+from webui.chat import chat_storage
 from webui.chat.completion_stream import ChatRequest, request_body
 from webui.chat.message_builder import assistant_message, reasoning_message, user_message
 from webui.user_error import UserError
 
+pytestmark = pytest.mark.usefixtures("uploads_folder")
+
+
 PNG = b"\x89PNG not really"
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    (tmp_path / "uploads").mkdir()
-    return tmp_path / "uploads"
-
-
 @pytest.fixture
-def history(folder: Path) -> list[dict[str, Any]]:
-    (folder / "cat.png").write_bytes(PNG)
+def history(uploads_folder: Path) -> list[dict[str, Any]]:
+    (uploads_folder / "cat.png").write_bytes(PNG)
     return [
-        user_message("What is\nthis?", [str(folder / "cat.png")]),
+        user_message("What is\nthis?", [str(uploads_folder / "cat.png")]),
         reasoning_message("It has ears.", 3),
         assistant_message("A cat.", "gpu\\-0 · big"),
     ]
@@ -39,9 +35,9 @@ def test_a_kept_chat_is_shown_again_as_it_was(history: list[dict[str, Any]]) -> 
     assert chat_storage.unpack_chat(kept) == history
 
 
-def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], folder: Path) -> None:
+def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], uploads_folder: Path) -> None:
     kept = chat_storage.pack_chat(history)
-    (folder / "cat.png").unlink()
+    (uploads_folder / "cat.png").unlink()
     [question, *_] = chat_storage.unpack_chat(kept)
     assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer held by the page: cat.png)"}]
 
@@ -56,9 +52,9 @@ def test_a_kept_chat_cannot_name_a_file_of_the_server() -> None:
     assert all(item["type"] == "text" for item in question["content"])
 
 
-def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], folder: Path) -> None:
+def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], uploads_folder: Path) -> None:
     text = chat_storage.export_json(history, "Cats")
-    (folder / "cat.png").unlink()
+    (uploads_folder / "cat.png").unlink()
     question, reasoning, answer = chat_storage.parse_export(text)
     [file, words] = question["content"]
     assert Path(file["path"]).read_bytes() == PNG
@@ -95,7 +91,7 @@ def question(words: str = 'It\'s "this" $HOME `x` \\ 猫') -> ChatRequest:
 
 def test_the_curl_code_sends_the_very_request(tmp_path: Path) -> None:
     (tmp_path / "my cat.png").write_bytes(b"\0\0\0")
-    code = code_view.render_code(question(), ["my cat.png"], "http://host/v1", "curl")
+    code = chat_storage.render_code(question(), ["my cat.png"], "http://host/v1", "curl")
     posted = subprocess.run(
         ["bash", "-c", f"curl() {{ cat; }}\n{code}"], cwd=tmp_path, capture_output=True, check=True, text=True
     )
@@ -105,7 +101,7 @@ def test_the_curl_code_sends_the_very_request(tmp_path: Path) -> None:
 def test_the_python_code_sends_the_very_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cat.png").write_bytes(b"\0\0\0")
     monkeypatch.chdir(tmp_path)
-    code = code_view.render_code(question(), ["cat.png"], "http://host/v1", "Python")
+    code = chat_storage.render_code(question(), ["cat.png"], "http://host/v1", "Python")
     ast.parse(code)
     caught: dict[str, Any] = {}
 
@@ -124,7 +120,7 @@ def test_the_python_code_sends_the_very_request(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_javascript_code_names_the_file_and_the_address() -> None:
-    code = code_view.render_code(question("hi"), ["cat.png"], "http://host/v1", "JavaScript")
+    code = chat_storage.render_code(question("hi"), ["cat.png"], "http://host/v1", "JavaScript")
     assert 'dataUrl("cat.png", "image/png")' in code
     assert '"http://host/v1/chat/completions"' in code
     assert "AAAA" not in code

@@ -1,4 +1,4 @@
-"""The Cluster tab: what the controller, Prometheus and Locust say, as HTML."""
+"""The Cluster tab and the banner over the page: what the controller, Prometheus, Locust and the gateway say, as HTML."""
 
 import json
 from typing import Any
@@ -8,9 +8,16 @@ import pytest
 
 from manyeyes.config.pools import Media, Pool
 from webui.chat import streamed_answer
-from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import ClusterStatus, ControllerClient, parse_gauges, parse_query_result
-from webui.cluster.locust_client import LocustClient
+from webui.cluster import cluster_view, controller_client
+from webui.cluster.cluster_view import pool_notices_html, pool_states_html
+from webui.cluster.controller_client import (
+    ClusterStatus,
+    ControllerClient,
+    LocustClient,
+    parse_gauges,
+    parse_query_result,
+)
+from webui.cluster.gateway_client import PoolStatus, parse_pools
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
 from webui.user_error import UserError
@@ -114,7 +121,7 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
     run = LocustClient("http://loadtest:8089/locust")
     answering(run, handler)
     assert await run.start(20, 2.0) == "20 people begin, 2 a second."
-    shown = locust_client.load_run_html(await run.stats())
+    shown = controller_client.load_run_html(await run.stats())
     assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
     with pytest.raises(UserError, match="1 to 500"):
         await run.start(5000, 1)
@@ -143,3 +150,55 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
 )
 def test_thinking_is_told_from_the_answer(text: str, reasoning: str, answer: str) -> None:
     assert streamed_answer.split_reasoning(text) == (reasoning, answer)
+
+
+URL = "http://gateway:8080"
+
+
+def test_healthz_is_read() -> None:
+    found: object = {
+        "status": "ok",
+        "pools": [{"name": "a", "up": 1, "total": 2, "notice": "n"}, {"name": "b", "up": 0, "total": 1}],
+    }
+    assert parse_pools(found) == [PoolStatus("a", 1, 2, "n"), PoolStatus("b", 0, 1)]
+
+
+def test_anything_else_is_no_state() -> None:
+    wrong: tuple[object, ...] = (
+        None,
+        "ok",
+        [],
+        {"pools": 3},
+        {"pools": [{"name": "a"}]},
+        {"pools": [{"name": "a", "up": "?", "total": 1}]},
+    )
+    for found in wrong:
+        assert parse_pools(found) is None
+
+
+def test_each_pool_tells_how_many_engines_are_up() -> None:
+    html = pool_states_html([PoolStatus("a", 2, 2), PoolStatus("b", 0, 1)])
+    assert "<b>a</b> 2 of 2 engines up" in html
+    assert "<b>b</b> 0 of 1 engine up" in html
+
+
+def test_a_suspect_engine_counts_as_up_and_is_told() -> None:
+    engines = [{"name": "a-0", "state": "suspect"}, {"name": "a-1", "state": "up"}]
+    found = parse_pools({"pools": [{"name": "a", "up": 2, "total": 2, "engines": engines}]})
+    assert found == [PoolStatus("a", 2, 2, suspect=1)]
+    assert '<span class="pool some">' in pool_states_html(found)
+    assert "<b>a</b> 2 of 2 engines up, 1 suspect" in pool_states_html(found)
+
+
+def test_a_notice_is_shown_and_cannot_bring_html() -> None:
+    html = pool_notices_html([PoolStatus("a", 1, 1, "<b>noise</b>"), PoolStatus("b", 1, 1)], URL)
+    assert "a: &lt;b&gt;noise&lt;/b&gt;" in html
+    assert html.count("notice warning") == 1
+
+
+def test_nothing_to_say_shows_nothing() -> None:
+    assert pool_notices_html([PoolStatus("a", 2, 2)], URL) == ""
+
+
+def test_a_gateway_out_of_reach_is_told() -> None:
+    assert f"The gateway at {URL} cannot be reached." in pool_notices_html(None, URL)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from webui.chat import message_builder
+from webui.chat.chat_handlers import LONGEST_REDRAW_S, SHORTEST_REDRAW_S, next_redraw_pause
 from webui.chat.message_builder import (
     assistant_message,
     box_value,
@@ -19,10 +20,7 @@ from webui.chat.message_builder import (
 from webui.chat.streamed_answer import switch_mark
 from webui.user_error import UserError
 
-
-@pytest.fixture(autouse=True)
-def _uploads_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("uploads_folder")
 
 
 @pytest.fixture
@@ -57,37 +55,42 @@ def test_pictures_and_videos_come_before_the_text(picture: str, video: str) -> N
     assert message["content"][2]["text"] == "What is this?"
 
 
-def test_text_alone_is_a_plain_string() -> None:
-    assert openai_messages([user_message("hi", [])], system="") == [{"role": "user", "content": "hi"}]
-
-
-def test_every_turn_is_resent_with_its_pictures_and_without_the_page_s_notes(picture: str) -> None:
+def test_every_turn_is_resent_with_its_pictures_and_without_what_the_page_put_there(picture: str) -> None:
+    """Thinking, the mark where the engine changed, and the note under the answer are the page's."""
     history = [
         as_gradio_hands_it_back(user_message("first", [picture])),
-        as_gradio_hands_it_back(assistant_message("A cat.", "cpu-0 · 3 in / 4 out")),
+        as_gradio_hands_it_back(message_builder.reasoning_message("hm", 2.0))
+        | {"metadata": {"title": "Thought for 2 s"}},
+        as_gradio_hands_it_back(assistant_message(f"A{switch_mark('gpu-0')}cat.", "cpu-0 · 3 in / 4 out")),
         user_message("second", []),
     ]
     messages = openai_messages(history, system=" Be brief. ")
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[0]["content"] == "Be brief."
     assert messages[1]["content"][0]["image_url"]["url"].endswith("cG5n")
-    assert messages[2]["content"] == "A cat."
+    assert messages[2]["content"] == "Acat."
     assert messages[3]["content"] == "second"
 
 
-def test_a_question_without_any_answer_is_not_resent() -> None:
-    history = [
-        user_message("first", []),
-        assistant_message("Yes.", "line"),
-        user_message("refused", []),
-        assistant_message("", "**busy** Press retry."),
-    ]
-    assert drop_unanswered(history) == history[:2]
+FIRST = [user_message("first", []), assistant_message("Yes.", "line")]
+THINKS = message_builder.reasoning_message("hm", 2.0)
+UNANSWERED = assistant_message("", "**busy** Press retry.")
 
 
-def test_a_cut_answer_stays_in_the_conversation() -> None:
-    history = [user_message("first", []), assistant_message("Half an ans", "**cut**")]
-    assert drop_unanswered(history) == history
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [
+        ([user_message("refused", []), UNANSWERED], []),
+        ([user_message("refused", []), THINKS, UNANSWERED], []),
+        ([user_message("cut", []), assistant_message("Half an ans", "**cut**")], None),
+        ([user_message("thought about", []), THINKS, assistant_message("A cat.", "")], None),
+    ],
+    ids=["no answer", "only thinking", "half an answer", "an answer"],
+)
+def test_a_question_without_any_answer_is_not_resent(
+    after: list[dict[str, Any]], left: list[dict[str, Any]] | None
+) -> None:
+    assert drop_unanswered([*FIRST, *after]) == FIRST + (after if left is None else left)
 
 
 def test_a_question_can_be_put_back_into_the_box(picture: str) -> None:
@@ -121,26 +124,6 @@ def test_a_file_that_is_no_upload_is_never_read(tmp_path: Path) -> None:
         openai_messages([user_message("", ["/etc/hostname.png"])], system="")
 
 
-def test_thinking_is_shown_and_not_sent_again() -> None:
-    history = [
-        user_message("first", []),
-        as_gradio_hands_it_back(message_builder.reasoning_message("hm", 2.0))
-        | {"metadata": {"title": "Thought for 2 s"}},
-        assistant_message("A cat.", ""),
-    ]
-    assert [message["content"] for message in openai_messages(history, "")] == ["first", "A cat."]
-    assert drop_unanswered(history) == history
-
-
-def test_a_question_with_thinking_and_no_answer_is_dropped() -> None:
-    history = [
-        user_message("first", []),
-        message_builder.reasoning_message("hm", 2.0),
-        assistant_message("", "**cut**"),
-    ]
-    assert drop_unanswered(history) == []
-
-
 def test_an_edited_question_keeps_its_files_and_loses_what_followed(picture: str) -> None:
     history = [
         user_message("a", []),
@@ -171,6 +154,17 @@ def test_more_pictures_than_the_model_takes_are_explained(picture: str) -> None:
         message_builder.check_media_count(history, "big", 2, 1)
 
 
-def test_the_mark_of_a_changed_engine_is_not_sent_back() -> None:
-    shown = f"The cat{switch_mark('gpu-0')}sits."
-    assert openai_messages([assistant_message(shown, "")], "")[0]["content"] == "The catsits."
+def test_a_page_that_keeps_up_draws_twenty_times_a_second() -> None:
+    pause = LONGEST_REDRAW_S
+    for _ in range(40):
+        pause = next_redraw_pause(pause, 0.0)
+    assert pause == SHORTEST_REDRAW_S
+
+
+def test_a_page_that_is_late_draws_less_and_never_stops() -> None:
+    pause = SHORTEST_REDRAW_S
+    for _ in range(40):
+        longer = next_redraw_pause(pause, 0.5)
+        assert longer >= pause
+        pause = longer
+    assert pause == LONGEST_REDRAW_S

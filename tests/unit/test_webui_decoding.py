@@ -6,25 +6,17 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pypdfium2
 import pytest
 from PIL import Image
 
-from manyeyes.config.pools import Media
 from manyeyes.devcluster.eventually import eventually
-from webui.chat.sampling_settings import SamplingSettings
-from webui.files import attachments, decoding, images, pdf, videos
-from webui.files.attachments import AttachmentLimits
+from tests.unit.test_webui_files import LIMITS, MEDIA, a_pdf, a_picture, a_video
+from webui.chat.chat_requester import SamplingSettings
+from webui.files import attachments, decoding, images, videos
 from webui.files.decoding import DecodeBudget
 from webui.user_error import UserError
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("uploads_folder")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -68,15 +60,15 @@ def in_threads(count: int, work: Callable[[], None]) -> list[threading.Thread]:
 @pytest.mark.parametrize("make", [png_header, gif_header, gif_of_a_small_canvas, bmp_header])
 @pytest.mark.parametrize("sides", [(9990, 9990), (1, 60_000_000), (65_000, 65_000)])
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
-    folder: Path, make: Callable[[int, int], bytes], sides: tuple[int, int]
+    uploads_folder: Path, make: Callable[[int, int], bytes], sides: tuple[int, int]
 ) -> None:
     if sides[1] > 65_535 and "gif" in make.__name__:
         sides = 65_000, 1000  # a GIF has no longer side
-    path = folder / "bomb.png"
+    path = uploads_folder / "bomb.png"
     path.write_bytes(make(*sides))
     for look in (
-        lambda: attachments.estimate_costs([str(path)], AttachmentLimits(), Media()),
-        lambda: attachments.prepare_attachments([str(path)], AttachmentLimits(), Media()),
+        lambda: attachments.estimate_costs([str(path)], LIMITS, MEDIA),
+        lambda: attachments.prepare_attachments([str(path)], LIMITS, MEDIA),
         lambda: images.read_image(path),
         lambda: images.image_size(path),
     ):
@@ -86,15 +78,15 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM", "TGA"])
-def test_what_only_looks_like_a_picture_that_engines_take_is_not_read(folder: Path, kind: str) -> None:
-    path = folder / "icon.png"
+def test_what_only_looks_like_a_picture_that_engines_take_is_not_read(uploads_folder: Path, kind: str) -> None:
+    path = uploads_folder / "icon.png"
     Image.new("RGB", (64, 64)).save(path, kind)
     with pytest.raises(UserError, match="not a picture that can be read"):
         images.read_image(path)
 
 
-def test_the_first_frame_of_an_animation_is_all_that_is_read(folder: Path) -> None:
-    path = folder / "cat.gif"
+def test_the_first_frame_of_an_animation_is_all_that_is_read(uploads_folder: Path) -> None:
+    path = uploads_folder / "cat.gif"
     frames = [Image.new("P", (40, 30), shade) for shade in range(5)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     assert images.read_image(path).size == (40, 30)
@@ -151,31 +143,23 @@ def test_what_fails_gives_its_room_back_and_what_is_inside_takes_none() -> None:
         pass
 
 
-def used_at_most(monkeypatch: pytest.MonkeyPatch, bytes_needed: int) -> DecodeBudget:
-    budget = DecodeBudget(bytes_needed, wait_s=0.01)
-    monkeypatch.setattr(decoding, "SHARED_BUDGET", budget)
-    return budget
-
-
-def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGBA", (1500, 1500)).save(folder / "cat.png")
-    writer = cv2.VideoWriter(str(folder / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 180))
-    for _ in range(20):
-        writer.write(np.zeros((180, 320, 3), np.uint8))
-    writer.release()
-    document = pypdfium2.PdfDocument.new()
-    document.new_page(595, 842)
-    document.save(folder / "letter.pdf")
-    clip = videos.probe_video(folder / "walk.mp4")
+def test_every_way_to_decode_takes_from_the_same_budget(uploads_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, walk, letter = (
+        a_picture(uploads_folder, 1500, 1500),
+        Path(a_video(uploads_folder, 2)),
+        Path(a_pdf(uploads_folder, 1)),
+    )
+    clip = videos.probe_video(walk)
     ways: list[Callable[[], object]] = [
-        lambda: images.read_image(folder / "cat.png"),
-        lambda: images.shrink_image(folder / "cat.png", 1280),
-        lambda: attachments.prepare_attachments([str(folder / "cat.png")], AttachmentLimits(), Media()),
-        lambda: pdf.render_page(folder / "letter.pdf", 0, 1280),
-        lambda: videos.probe_video(folder / "walk.mp4"),
-        lambda: videos.thin_video(folder / "walk.mp4", folder / "thin.mp4", clip, 4, 320),
+        lambda: images.read_image(Path(picture)),
+        lambda: images.shrink_image(Path(picture), 1280),
+        lambda: attachments.prepare_attachments([picture], LIMITS, MEDIA),
+        lambda: images.render_page(letter, 0, 1280),
+        lambda: videos.probe_video(walk),
+        lambda: videos.thin_video(walk, uploads_folder / "thin.mp4", clip, 4, 320),
     ]
-    used_up = used_at_most(monkeypatch, 1)
+    used_up = DecodeBudget(1, wait_s=0.01)
+    monkeypatch.setattr(decoding, "SHARED_BUDGET", used_up)
     in_use, end = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -194,36 +178,30 @@ def test_every_way_to_decode_takes_from_the_same_budget(folder: Path, monkeypatc
         way()
 
 
-def test_a_program_cannot_have_a_page_drawn_larger_than_the_page_itself_offers(folder: Path) -> None:
-    document = pypdfium2.PdfDocument.new()
-    document.new_page(14_400, 14_400)  # 200 inches
-    document.save(folder / "wall.pdf")
-    [one] = attachments.prepare_attachments(
-        [str(folder / "wall.pdf")], SamplingSettings("m", longest=500_000).limits, Media()
-    )
+def test_a_program_cannot_have_a_page_drawn_larger_than_the_page_itself_offers(uploads_folder: Path) -> None:
+    wall = a_pdf(uploads_folder, 1, 14_400, 14_400)  # 200 inches
+    [one] = attachments.prepare_attachments([wall], SamplingSettings("m", longest=500_000).limits, MEDIA)
     assert images.image_size(one.path) == (images.MAX_SIDE, images.MAX_SIDE)
-    assert max(pdf.render_page(folder / "wall.pdf", 0, 500_000).size) == images.MAX_SIDE
+    assert max(images.render_page(Path(wall), 0, 500_000).size) == images.MAX_SIDE
     assert SamplingSettings("m", most_frames=10**6).limits.most_frames == videos.MAX_FRAMES
 
 
-def test_a_page_that_holds_a_picture_of_too_many_pixels_is_not_drawn(folder: Path) -> None:
-    path = folder / "bomb.pdf"
+def test_a_page_that_holds_a_picture_of_too_many_pixels_is_not_drawn(uploads_folder: Path) -> None:
+    path = uploads_folder / "bomb.pdf"
     path.write_bytes(PDF_BOMB % (30_000, 30_000))
     with pytest.raises(UserError, match="too many pixels"):
-        pdf.render_page(path, 0, 1280)
+        images.render_page(path, 0, 1280)
     path.write_bytes(PDF_BOMB % (30, 30))
-    assert max(pdf.render_page(path, 0, 1280).size) > 0
+    assert max(images.render_page(path, 0, 1280).size) > 0
 
 
 def test_a_video_of_too_large_frames_is_refused_before_a_frame_is_decoded(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    uploads_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = cv2.VideoWriter(str(folder / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 180))
-    writer.write(np.zeros((180, 320, 3), np.uint8))
-    writer.release()
+    walk = Path(a_video(uploads_folder, 1))
     monkeypatch.setattr(decoding, "MAX_PIXELS", 320 * 180 - 1)
     with pytest.raises(UserError, match="too many pixels"):
-        videos.probe_video(folder / "walk.mp4")
+        videos.probe_video(walk)
 
 
 PDF_BOMB = b"""%%PDF-1.4

@@ -10,8 +10,16 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 
 import webui
 from manyeyes.config.gateway import WebUi
-from webui.i18n.language_redirect import negotiate_language
-from webui.i18n.translations import ENGLISH, ZH, _, current_language, ngettext, read_catalog, use_language
+from webui.i18n import (
+    ENGLISH,
+    ZH,
+    _,
+    current_language,
+    negotiate_language,
+    ngettext,
+    read_catalog,
+    use_language,
+)
 from webui.user_error import answer_cut_error
 
 ROOT = Path(webui.__file__).parent
@@ -42,13 +50,27 @@ def test_every_text_has_its_chinese_and_no_chinese_is_left_over() -> None:
     assert WebUi().greeting in CATALOG
 
 
-def test_both_languages_name_the_same_values() -> None:
-    differing = [
+def test_chinese_is_chinese_and_names_the_same_values() -> None:
+    wrong = [
         english
         for english, message in CATALOG.items()
-        if any(names(chinese) != names(forms(english)[0]) for chinese in forms(message.string))
+        for chinese in forms(message.string)
+        if names(chinese) != names(forms(english)[0]) or not any(ord(letter) >= 0x2E80 for letter in chinese)
     ]
-    assert differing == []
+    assert wrong == []
+
+
+def test_no_text_is_marked_inside_an_f_string_where_babel_does_not_see_it() -> None:
+    hidden = [
+        f"{file.name}:{call.lineno}"
+        for file in ROOT.rglob("*.py")
+        for string in ast.walk(ast.parse(file.read_text()))
+        if isinstance(string, ast.JoinedStr)
+        for call in ast.walk(string)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in KEYWORDS
+        if isinstance(call.args[0], ast.Constant)
+    ]
+    assert hidden == []
 
 
 def test_every_value_that_a_text_names_is_given() -> None:
@@ -59,29 +81,6 @@ def test_every_value_that_a_text_names_is_given() -> None:
         if names(str(call.args[0].value)) != {value.arg for value in call.keywords}
     ]
     assert wrong == []
-
-
-# The `what` of "what it has in flight" and product names stand alone in some places.
-def test_chinese_is_chinese() -> None:
-    without = [
-        english
-        for english, message in CATALOG.items()
-        if not all(any(ord(letter) >= 0x2E80 for letter in chinese) for chinese in forms(message.string))
-    ]
-    assert without == []
-
-
-def test_no_text_is_marked_inside_an_f_string_where_babel_does_not_see_it() -> None:
-    hidden = [
-        f"{file.name}:{node.lineno}"
-        for file in ROOT.rglob("*.py")
-        for outer in ast.walk(ast.parse(file.read_text()))
-        if isinstance(outer, ast.JoinedStr)
-        for node in ast.walk(outer)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KEYWORDS
-        if isinstance(node.args[0], ast.Constant)
-    ]
-    assert hidden == []
 
 
 def test_no_text_is_given_to_gradio_or_to_an_error_unmarked() -> None:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from manyeyes.config.credentials import set_password
-from webui.auth.login import FREE_ATTEMPTS, LOGIN_COOKIE, LoginMiddleware, LoginThrottle, UsersFile
+from webui.auth.login import FREE_ATTEMPTS, LOGIN_COOKIE, LoginMiddleware, LoginThrottle, users_file
 
 PASSWORD = "a good password"
 HTML = {"Accept": "text/html"}
@@ -57,7 +57,7 @@ def post(password: str, name: str = "alice", **headers: str) -> Callable[[httpx.
 
 
 def test_nothing_is_seen_without_a_login_and_everything_with_one(path: Path) -> None:
-    login = LoginMiddleware(page, UsersFile(path), 1)
+    login = LoginMiddleware(page, users_file(path), 1)
     closed, sent, asked, wrong, right, opened, config = ask(
         login,
         get("/config"),
@@ -73,21 +73,23 @@ def test_nothing_is_seen_without_a_login_and_everything_with_one(path: Path) -> 
     assert asked.status_code == 200
     assert 'name="password"' in asked.text
     assert (opened.text, config.text) == ("the page at /", "the page at /config")
+    assert [one.headers.get("cache-control") for one in (closed, sent, asked, wrong, right)] == ["no-store"] * 5
+    assert "cache-control" not in opened.headers
 
 
 def test_an_unknown_name_is_told_like_a_wrong_password(path: Path) -> None:
-    one, two = ask(LoginMiddleware(page, UsersFile(path), 1), post("no"), post(PASSWORD, "bob"))
+    one, two = ask(LoginMiddleware(page, users_file(path), 1), post("no"), post(PASSWORD, "bob"))
     assert (one.status_code, one.text) == (two.status_code, two.text)
 
 
 def test_the_login_page_speaks_the_visitors_language(path: Path) -> None:
-    [found] = ask(LoginMiddleware(page, UsersFile(path), 1), get("/login", **HTML, **{"Accept-Language": "zh-CN"}))
+    [found] = ask(LoginMiddleware(page, users_file(path), 1), get("/login", **HTML, **{"Accept-Language": "zh-CN"}))
     assert "密码" in found.text
 
 
 def test_a_login_ends_after_its_time_with_a_new_password_and_when_it_was_forged(path: Path) -> None:
     clock = Clock()
-    login = LoginMiddleware(page, UsersFile(path), 1, clock)
+    login = LoginMiddleware(page, users_file(path), 1, clock)
     [welcome] = ask(login, post(PASSWORD))
     cookie = welcome.cookies[LOGIN_COOKIE]
 
@@ -107,7 +109,7 @@ def test_a_login_ends_after_its_time_with_a_new_password_and_when_it_was_forged(
 
 
 def test_guessing_gets_slow_for_the_address_that_guesses_and_for_no_other(path: Path) -> None:
-    login = LoginMiddleware(page, UsersFile(path), 1, Clock())
+    login = LoginMiddleware(page, users_file(path), 1, Clock())
     guesses = ask(login, *[post("no", **{"X-Forwarded-For": "6.6.6.6, 10.0.0.9"})] * (FREE_ATTEMPTS + 1))
     assert [one.status_code for one in guesses] == [401] * FREE_ATTEMPTS + [429]
     assert int(guesses[-1].headers["Retry-After"]) >= 1
@@ -132,10 +134,10 @@ def test_waiting_doubles_and_is_forgotten() -> None:
 
 
 def test_a_wrong_or_missing_file_leaves_the_users_in_force_and_without_one_nobody_is_asked(path: Path) -> None:
-    users = UsersFile(path)
+    users = users_file(path)
     path.write_text("users: 3")
     assert [user.name for user in users().users] == ["alice"]
     path.unlink()
     assert [user.name for user in users().users] == ["alice"]
-    [opened] = ask(LoginMiddleware(page, UsersFile(path), 1), get("/"))
+    [opened] = ask(LoginMiddleware(page, users_file(path), 1), get("/"))
     assert opened.status_code == 200

@@ -12,12 +12,6 @@ from webui.user_error import UserError
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
 def visit() -> str:
     return uuid.uuid4().hex
 
@@ -30,19 +24,19 @@ def upload(folder: Path, owner: str, name: str = "cat.png", data: bytes = b"a ca
     return path
 
 
-def test_a_file_is_its_owners_and_nobody_elses(folder: Path) -> None:
-    path = upload(folder, "alice")
+def test_a_file_is_its_owners_and_nobody_elses(uploads_folder: Path) -> None:
+    path = upload(uploads_folder, "alice")
     with acting_as("alice"):
         assert uploads.resolve_upload(path) == path
     with acting_as("bob"), pytest.raises(UserError, match="not uploaded to this page"):
         uploads.resolve_upload(path)
 
 
-def test_a_picture_that_two_have_stays_until_neither_needs_it(folder: Path, visit: str) -> None:
-    path = upload(folder, "alice")
+def test_a_picture_that_two_have_stays_until_neither_needs_it(uploads_folder: Path, visit: str) -> None:
+    path = upload(uploads_folder, "alice")
     with acting_as("alice"):
         hold_files(visit, "chat", [path])
-    upload(folder, "bob")  # the same bytes, not used yet
+    upload(uploads_folder, "bob")  # the same bytes, not used yet
     with acting_as("alice"):
         end_visit(visit)
     assert path.exists()
@@ -52,8 +46,8 @@ def test_a_picture_that_two_have_stays_until_neither_needs_it(folder: Path, visi
     assert not path.exists()
 
 
-def test_a_file_goes_with_its_last_use(folder: Path, visit: str) -> None:
-    path = upload(folder, "alice")
+def test_a_file_goes_with_its_last_use(uploads_folder: Path, visit: str) -> None:
+    path = upload(uploads_folder, "alice")
     with acting_as("alice"):
         hold_files(visit, "box", [path])
         hold_files(visit, "chat", [path])
@@ -64,17 +58,17 @@ def test_a_file_goes_with_its_last_use(folder: Path, visit: str) -> None:
     assert not may_read(path, "alice")
 
 
-def test_a_closed_page_leaves_nothing(folder: Path, visit: str) -> None:
-    paths = [upload(folder, "alice", data=bytes([nth])) for nth in range(3)]
+def test_a_closed_page_leaves_nothing(uploads_folder: Path, visit: str) -> None:
+    paths = [upload(uploads_folder, "alice", data=bytes([nth])) for nth in range(3)]
     with acting_as("alice"):
         hold_files(visit, "chat", paths[:2])
         hold_files(visit, "documents", paths[2:])
         end_visit(visit)
-    assert list(folder.iterdir()) == []
+    assert list(uploads_folder.iterdir()) == []
 
 
-def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(folder: Path) -> None:
-    copy = folder / "shared" / "letter.pdf"
+def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(uploads_folder: Path) -> None:
+    copy = uploads_folder / "shared" / "letter.pdf"
     copy.parent.mkdir()
     copy.write_bytes((samples.HERE / "letter.pdf").read_bytes())
     for sample in (samples.HERE / "letter.pdf", copy):
@@ -86,8 +80,8 @@ def test_what_is_made_of_a_sample_or_of_gradios_copy_of_it_is_its_visitors(folde
         assert not may_read(made, "bob")
 
 
-def test_samples_are_everybodys_and_stay(folder: Path, visit: str) -> None:
-    path = upload(folder, "alice", "receipt.png", (samples.HERE / "receipt.png").read_bytes())
+def test_samples_are_everybodys_and_stay(uploads_folder: Path, visit: str) -> None:
+    path = upload(uploads_folder, "alice", "receipt.png", (samples.HERE / "receipt.png").read_bytes())
     assert may_read(path, "bob")
     with acting_as("alice"):
         hold_files(visit, "chat", [path])

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from webui.chat import comparison, fallback_chain
+from webui.chat import comparison
+from webui.chat.chat_requester import SamplingSettings
 from webui.chat.comparison import Comparison, ModelRun
-from webui.chat.fallback_chain import FallbackAttempt
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import UNREACHABLE_URL, EndpointAddress
+from webui.cluster.endpoint_client import UNREACHABLE_URL, FallbackAttempt
+from webui.settings import EndpointAddress
 from webui.user_error import UserError
 
 
@@ -24,28 +25,26 @@ def finished(*elapsed_s: float | None) -> Comparison:
         answer.first_token_s, answer.last_token_s = (0.1, one) if one else (None, None)
         answer.failure = None if one else UserError("Busy.")
         lanes.append(ModelRun("hi", [], SamplingSettings(f"m{number}"), answer))
-    return Comparison(lanes, 0.0, 5.0)
+    return Comparison(lanes, 5.0)
 
 
 def test_the_fastest_is_marked_and_the_others_are_measured_against_it() -> None:
-    assert comparison.speed_verdicts(finished(1.0, 2.5, None)) == ["fastest", "2.5 × slower", "failed"]
-    assert comparison.speed_verdicts(finished(1.0, 1.02)) == ["equally fast"] * 2
-    assert comparison.speed_verdicts(finished(1.0)) == [""]
+    assert finished(1.0, 2.5, None).verdicts() == ["fastest", "2.5 × slower", "failed"]
+    assert finished(1.0, 1.02).verdicts() == ["equally fast"] * 2
+    assert finished(1.0).verdicts() == [""]
 
 
 def test_together_is_compared_with_one_after_the_other() -> None:
     found = finished(1.0, 3.0)
     assert found.speed_up == pytest.approx(4 / 3)
-    assert "together took 3.0 s" in comparison.comparison_summary(found)
+    assert "together took 3.0 s" in found.summary()
     assert finished(1.0, None).speed_up is None
 
 
 def test_a_vote_stays_with_its_comparison_and_is_counted() -> None:
     kept: list[dict[str, Any]] = []
     for vote in ("m0", "m0", comparison.EQUALLY_GOOD):
-        kept = comparison.add_vote(
-            comparison.add_comparison(kept, comparison.comparison_facts(finished(1.0, 2.0), "hi")), vote
-        )
+        kept = comparison.add_vote(comparison.add_comparison(kept, finished(1.0, 2.0).facts("hi")), vote)
     assert comparison.tally_votes(kept) == "3 votes: m0 2, equally good 1"
     rows = list(csv.DictReader(io.StringIO(comparison.comparisons_csv(kept))))
     assert [(row["comparison"], row["model"], row["vote"]) for row in rows[:2]] == [
@@ -66,25 +65,20 @@ GATEWAY = EndpointAddress("Gateway", "http://gateway/v1", "auto")
 
 
 def test_each_way_asks_those_it_names() -> None:
-    assert fallback_chain.plan_attempts(fallback_chain.PRIMARY_AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [PRIMARY, SECOND]
-    wrong, then = fallback_chain.plan_attempts(fallback_chain.PRIMARY_WRONG_ADDRESS, PRIMARY, SECOND, GATEWAY)
+    assert endpoint_client.plan_attempts(endpoint_client.PRIMARY_AS_IT_IS, PRIMARY, SECOND, GATEWAY) == [
+        PRIMARY,
+        SECOND,
+    ]
+    wrong, then = endpoint_client.plan_attempts(endpoint_client.PRIMARY_WRONG_ADDRESS, PRIMARY, SECOND, GATEWAY)
     assert (wrong.base_url, wrong.key, then) == (UNREACHABLE_URL, "", SECOND)
-    [gateway] = fallback_chain.plan_attempts(fallback_chain.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
+    [gateway] = endpoint_client.plan_attempts(endpoint_client.THROUGH_GATEWAY, PRIMARY, SECOND, GATEWAY)
     assert (gateway.base_url, gateway.model) == ("http://gateway/v1", "big")
-
-
-def test_a_key_of_the_server_goes_to_its_own_address_only() -> None:
-    assert PRIMARY.typed("", "", "").key == "secret"
-    assert PRIMARY.typed("http://a/v1/", "", "").key == "secret"
-    assert PRIMARY.typed("http://thief/v1", "", "").key == ""
-    assert PRIMARY.typed("http://thief/v1", "", "mine").key == "mine"
-    assert "secret" not in repr(PRIMARY)
 
 
 def test_the_table_of_attempts_escapes_what_an_endpoint_said() -> None:
     bad = FallbackAttempt(PRIMARY, StreamedAnswer(0.0, failure=UserError("<img src=x>", "Retry.")), 0.0, 1.0)
-    assert "<img" not in fallback_chain.attempts_html([bad])
-    assert fallback_chain.fallback_facts([bad])["answered_by"] is None
+    assert "<img" not in endpoint_client.attempts_html([bad])
+    assert endpoint_client.fallback_facts([bad])["answered_by"] is None
 
 
 async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers(
@@ -97,6 +91,6 @@ async def test_the_next_endpoint_is_asked_when_one_fails_and_not_when_it_answers
             answer.text = "yes"
 
     monkeypatch.setattr(endpoint_client, "stream_from_endpoint", ask)
-    question = SamplingSettings("m").build_request([], "")
-    found = [list(made) async for made in fallback_chain.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
+    question = SamplingSettings("m").build_request([], Visitor())
+    found = [list(made) async for made in endpoint_client.run_fallback([PRIMARY, SECOND, GATEWAY], question, {})]
     assert [one.address for one in found[-1]] == [PRIMARY, SECOND]

@@ -4,8 +4,6 @@ What a visitor carries is a signed cookie, so that every copy of the page knows 
 hash of the user's own password, which nobody but the server has. Programs log in as gradio_client does it: POST /login.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hmac
@@ -20,10 +18,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manyeyes.config.credentials import User, Users, UsersError, load_users, verify_password
-from webui import log
-from webui.auth.same_origin import refuse_request
-from webui.i18n import language_redirect
-from webui.i18n.translations import ENGLISH, NAMES, _, use_language
+from webui import i18n, log
+from webui.auth.same_origin import discard_body
+from webui.i18n import PATHS, _, use_language
+from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
 NAME_COOKIE = "manyeyes-user"
@@ -31,46 +29,33 @@ NAME_COOKIE = "manyeyes-user"
 MAX_FORM_BYTES = 4096
 CONCURRENT_HASHES = 2
 LOGIN_CSS = Path(__file__).parent / "login.css"
-PATHS = {language: "/" if language == ENGLISH else f"/{language}/" for language in NAMES}
 
 
-class UsersFile:
-    """Reads the file again when it changes. One that is wrong, or gone while users were in force, changes nothing."""
+def users_file(path: Path | None) -> ReloadedFile[Users]:
+    """Who may log in. A file that is gone while users were in force changes nothing. Raises UsersError."""
+    if path is None:
+        return ReloadedFile(None, Users(), Users, _log_refused)
+    in_force = load_users(path)
 
-    def __init__(self, path: Path | None) -> None:
-        """Raises UsersError."""
-        self._path = path
-        self._seen = self._written()
-        self._users = load_users(path) if path else Users()
+    def read() -> Users:
+        nonlocal in_force
+        found = load_users(path)
+        if in_force.users and not found.users:
+            raise UsersError(path, ["the file is gone; those in force stay until the page starts anew"])
+        in_force = found
+        return found
 
-    def __call__(self) -> Users:
-        if self._path and (now := self._written()) != self._seen:
-            self._seen = now
-            try:
-                found = load_users(self._path)
-            except UsersError as error:
-                log.log_event("users_refused", problems=error.problems)
-                return self._users
-            if found.users or not self._users.users:
-                self._users = found
-            else:
-                log.log_event(
-                    "users_refused", problems=["the file is gone; those in force stay until the page starts anew"]
-                )
-        return self._users
+    return ReloadedFile(path, in_force, read, _log_refused)
 
-    def _written(self) -> tuple[int, int]:
-        try:
-            found = self._path.stat() if self._path else None
-        except OSError:
-            return 0, 0
-        return (found.st_mtime_ns, found.st_size) if found else (0, 0)
+
+def _log_refused(error: UsersError) -> None:
+    log.log_event("users_refused", problems=error.problems)
 
 
 class LoginMiddleware:
-    """ASGI middleware."""
-
-    def __init__(self, app: ASGIApp, users: UsersFile, valid_h: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, app: ASGIApp, users: Callable[[], Users], valid_h: float, now: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
         self._users = users
         self._valid_s = valid_h * 3600
@@ -79,27 +64,25 @@ class LoginMiddleware:
         self._hashing = asyncio.Semaphore(CONCURRENT_HASHES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not (users := self._users()).users:
-            if scope["type"] != "lifespan" and scope["path"] in _paths_ending("login"):  # the last user's link, kept
-                await RedirectResponse("/", 303)(scope, receive, send)
-                return
-            await self._app(scope, receive, send)
+        path = scope["path"] if scope["type"] == "http" else ""
+        users = self._users()
+        if scope["type"] == "lifespan" or not users.users:
+            was_login = path in _paths_ending("login")  # a link that was kept from when there were users
+            await (RedirectResponse("/", 303) if was_login else self._app)(scope, receive, send)
             return
         request = Request(scope, receive)
-        if scope["type"] == "http" and scope["path"] in _paths_ending("logout"):
+        if path in _paths_ending("logout"):
             answer: Response = RedirectResponse("/login", 303)
             answer.delete_cookie(LOGIN_COOKIE)
             answer.delete_cookie(NAME_COOKIE)
-        elif scope["type"] == "http" and scope["path"] in _paths_ending("login"):
+        elif path in _paths_ending("login"):
             answer = await self._login(request, users)
         elif self.user(request, users):
             await self._app(scope, receive, send)
             return
         else:
+            await discard_body(scope, receive)
             answer = _require_login(request)
-            answer.headers["Cache-Control"] = "no-store"
-            await refuse_request(answer, scope, receive, send)
-            return
         answer.headers["Cache-Control"] = "no-store"
         await answer(scope, receive, send)
 
@@ -115,7 +98,7 @@ class LoginMiddleware:
         return user.name if hmac.compare_digest(signature, _sign(user, until)) else None
 
     async def _login(self, request: Request, users: Users) -> Response:
-        with use_language(language_redirect.requested_language(request)):
+        with use_language(i18n.requested_language(request)):
             if request.method != "POST":
                 return _login_page(request, 200)
             address = _client_address(request)
@@ -137,7 +120,7 @@ class LoginMiddleware:
             return self._welcome(request, user)
 
     def _welcome(self, request: Request, user: User) -> Response:
-        to = PATHS[language_redirect.requested_language(request)]
+        to = PATHS[i18n.requested_language(request)]
         answer: Response = RedirectResponse(to, 303) if _accepts_html(request) else JSONResponse({"success": True})
         until = str(int(self._now() + self._valid_s))
         secure = request.headers.get("x-forwarded-proto") == "https"
@@ -152,7 +135,7 @@ class LoginMiddleware:
 def _require_login(request: Request) -> Response:
     if request.method == "GET" and _accepts_html(request):
         return RedirectResponse("/login", 303)
-    with use_language(language_redirect.requested_language(request)):
+    with use_language(i18n.requested_language(request)):
         return JSONResponse({"detail": "Not authenticated", "message": _("Log in first, at /login.")}, 401)
 
 
@@ -166,7 +149,7 @@ def _login_page(request: Request, status: int, message: str = "") -> HTMLRespons
     alert = f'<p role="alert">{html.escape(message)}</p>' if message else ""
     title, name, password = _("Log in"), _("Name"), _("Password")
     return HTMLResponse(
-        f'<!doctype html><html lang="{language_redirect.requested_language(request)}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{i18n.requested_language(request)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{LOGIN_CSS.read_text(encoding='utf-8')}</style></head><body>"
         f'<form method="post" action="/login"><h1>{title}</h1>{alert}'

@@ -8,15 +8,13 @@ read the answer. A browser says where a request comes from in Sec-Fetch-Site (ov
 programs send neither.
 """
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.i18n.translations import ENGLISH, NAMES
+from webui.i18n import PATHS
 
 POLICY = "; ".join(
     (
@@ -37,8 +35,7 @@ POLICY = "; ".join(
 OWN_SITES = ("same-origin", "none")
 """Of Sec-Fetch-Site: this page's own scripts, and what a person typed or chose from the bookmarks."""
 PORTS = {"http": 80, "https": 443}
-PREFIXES = ("", *(f"/{language}" for language in NAMES if language != ENGLISH))
-LINKABLE_PATHS = {*PREFIXES, *(f"{prefix}/" for prefix in PREFIXES), *(f"{prefix}/login" for prefix in PREFIXES)}
+LINKABLE_PATHS = {linkable for path in PATHS.values() for linkable in (path, path.rstrip("/"), f"{path}login")}
 """Paths that a link on another site may lead to."""
 FOREIGN_ORIGIN_MESSAGE = (
     "This request comes from a page of another origin, and ManyEyes answers its own page only. "
@@ -72,7 +69,8 @@ class SameOriginMiddleware:
         if foreign and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif foreign:
-            await refuse_request(PlainTextResponse(FOREIGN_ORIGIN_MESSAGE, 403), scope, receive, with_policy)
+            await discard_body(scope, receive)
+            await PlainTextResponse(FOREIGN_ORIGIN_MESSAGE, 403)(scope, receive, with_policy)
         else:
             await self._app(scope, receive, with_policy)
 
@@ -119,13 +117,10 @@ MAX_DISCARDED_BYTES = 1 << 20
 """Of a body that nobody wants; a longer one costs its sender the connection."""
 
 
-async def refuse_request(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends the response once the request's body, or the first MiB of it, has been read and dropped."""
+async def discard_body(scope: Scope, receive: Receive) -> None:
+    """Reads and drops a request's body, or its first MiB, so that a refusal leaves the connection usable."""
     read, more = 0, scope["type"] == "http"
     while more and read < MAX_DISCARDED_BYTES:
         message = await receive()
-        if message["type"] != "http.request":
-            return  # the client went away
         read += len(message.get("body", b""))
         more = message.get("more_body", False)
-    await response(scope, receive, send)

@@ -5,23 +5,30 @@ browser (by a cookie; all its tabs are one owner) or, without cookie, whoever ca
 uploads are: a page that starts anew has none.
 """
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
+import json
 import os
+import secrets
 import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from webui import samples
-from webui.i18n.translations import _
+from webui.auth import login
+from webui.auth.same_origin import discard_body
+from webui.i18n import _
 from webui.user_error import UserError
 
 PROGRAMS = "programs"
@@ -58,7 +65,7 @@ def current_owner() -> str:
 
 def record_upload(path: Path, owner: str) -> None:
     with _lock:
-        folder = _folders.setdefault(path.parent, UploadFolder())
+        folder = _folders.setdefault(path.resolve().parent, UploadFolder())
         folder.owners.add(owner)
         folder.fresh[owner] += 1
 
@@ -99,7 +106,6 @@ def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
 
 
 def end_visit(visit: str) -> None:
-    """The visit is over: its page was closed."""
     for use in [use for holder, use in list(_needs) if holder == visit]:
         hold_files(visit, use, ())
     with _lock:  # what Gradio deleted for its age
@@ -142,7 +148,11 @@ def resolve_upload(path: str | Path) -> Path:
 
 def store_upload(name: str, data: bytes) -> Path:
     """Writes `data` where uploads lie, under its own hash."""
-    return _write(hashlib.sha256(data).hexdigest(), name, data)
+    path = upload_folder() / hashlib.sha256(data).hexdigest() / Path(name).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    record_created_file(path)
+    return path
 
 
 def derived_path(path: Path, name: str) -> Path:
@@ -155,10 +165,80 @@ def derived_path(path: Path, name: str) -> Path:
     return made / name
 
 
-def _write(digest: str, name: str, data: bytes) -> Path:
-    made = upload_folder() / digest
-    made.mkdir(parents=True, exist_ok=True)
-    path = made / Path(name).name
-    path.write_bytes(data)
-    record_created_file(path)
-    return path
+VISITOR_COOKIE = "manyeyes-visitor"
+UPLOAD_PATH = "/gradio_api/upload"
+FILE_PATH = "/gradio_api/file="
+OLD_FILE_PATH = "/gradio_api/file/"
+"""Gradio's older spelling of the same, which no browser of this page uses."""
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Of an upload's answer, which is a list of paths."""
+
+
+def owner_of(cookies: Mapping[str, str]) -> str:
+    """Who asks: this browser; else who is logged in; else programs, which are one."""
+    cookie = cookies.get(VISITOR_COOKIE) or cookies.get(login.LOGIN_COOKIE)
+    return hashlib.sha256(cookie.encode()).hexdigest() if cookie else PROGRAMS
+
+
+class VisitorCookieMiddleware:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        path = str(scope["path"])
+        owner = owner_of(request.cookies)
+        if refusal := _refused_file(path, owner):
+            await discard_body(scope, receive)
+            await refusal(scope, receive, send)
+        elif path.endswith(UPLOAD_PATH) and scope["method"] == "POST":
+            await self._app(scope, receive, _UploadRecorder(send, owner))
+        elif VISITOR_COOKIE not in request.cookies and "text/html" in request.headers.get("accept", ""):
+            await self._app(scope, receive, _with_cookie(send, request))
+        else:
+            await self._app(scope, receive, send)
+
+
+class _UploadRecorder:
+    """Passes an upload's answer on and notes the paths in it."""
+
+    def __init__(self, send: Send, owner: str) -> None:
+        self._send = send
+        self._owner = owner
+        self._good = False
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._good = message["status"] == 200
+        elif message["type"] == "http.response.body" and self._good and len(self._body) < MAX_ANSWER_BYTES:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):  # before the browser knows the paths, and could use them
+                for path in json.loads(self._body):
+                    record_upload(Path(path), self._owner)
+        await self._send(message)
+
+
+def _refused_file(path: str, owner: str) -> Response | None:
+    if OLD_FILE_PATH in path:
+        return PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404)
+    _, named, name = path.partition(FILE_PATH)
+    file = Path(name).resolve()
+    if named and file.is_relative_to(upload_folder()) and not may_read(file, owner):
+        return PlainTextResponse("This file was not uploaded by you.\n", 403)
+    return None
+
+
+def _with_cookie(send: Send, request: Request) -> Send:
+    secure = "; Secure" if request.headers.get("x-forwarded-proto") == "https" else ""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            cookie = f"{VISITOR_COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; SameSite=Lax{secure}"
+            MutableHeaders(scope=message).append("set-cookie", cookie)
+        await send(message)
+
+    return sending

@@ -1,7 +1,5 @@
 """What the Chat tab's events do. Holds the answers on their way, by visitor."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time
@@ -13,12 +11,12 @@ import gradio as gr
 
 from webui.auth import uploads
 from webui.chat import message_builder
-from webui.chat.chat_requester import ChatRequester
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.message_builder import Message
-from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer, answer_note
 from webui.cluster.gateway_client import KEY_HEADER
-from webui.i18n.translations import _
+from webui.i18n import _
 
 ChatUpdate = tuple[Any, Any]  # for the chat and for the box
 IDLE_BUTTONS: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
@@ -78,7 +76,7 @@ class ReplyHandlers:
     async def retry(
         self, request: gr.Request, of: gr.RetryData, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
-        index = of.index if isinstance(of.index, int) else of.index[0]
+        index = _message_index(of)
         question = message_builder.box_value(history[index])
         same = typed["text"].strip() == question["text"].strip()
         turn = ChatTurn(message_builder.drop_unanswered(history[:index]), question["text"], question["files"], same)
@@ -89,8 +87,7 @@ class ReplyHandlers:
         self, request: gr.Request, change: gr.EditData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         """Asks again from the question that was edited on; what followed it is gone."""
-        index = change.index if isinstance(change.index, int) else change.index[0]
-        *history, question = message_builder.replace_question(history, index, str(change.value))
+        *history, question = message_builder.replace_question(history, _message_index(change), str(change.value))
         value = message_builder.box_value(question)
         turn = ChatTurn(history, value["text"], value["files"], restore_box=False)
         async for update in self._reply(turn, None, SamplingSettings(*sampling), request):
@@ -98,7 +95,7 @@ class ReplyHandlers:
 
     def undo(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
         """The last question and its answer go; the question is back in the box."""
-        index = of.index if isinstance(of.index, int) else of.index[0]
+        index = _message_index(of)
         gone = next((message for message in history[index:] if message["role"] == "user"), None)
         left = message_builder.remove_question(history, index)
         uploads.hold_files(request.session_hash or "", "box", message_builder.message_files(gone) if gone else ())
@@ -119,14 +116,6 @@ class ReplyHandlers:
         if reply := self._replies.get(request.session_hash or ""):
             reply.stop, reply.replacement = True, shown
 
-    async def answer_once(
-        self, text: str, files: list[str], history: list[Message], sampling: SamplingSettings, page: str, key: str
-    ) -> StreamedAnswer:
-        """For programs: one answer, not drawn. An error is in the answer."""
-        answer = StreamedAnswer(started_s=time.monotonic())
-        await self._requester.send(text, files, sampling, page, key, answer, history)
-        return answer
-
     async def _reply(
         self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
     ) -> AsyncIterator[ChatUpdate]:
@@ -139,10 +128,8 @@ class ReplyHandlers:
         reply = self._replies[page] = ReplyTask()
         hold_chat_files(request, turn.rendered())
         answer = StreamedAnswer(started_s=time.monotonic())
-        key = request.headers.get(KEY_HEADER) or ""
-        asking = asyncio.create_task(
-            self._requester.send(turn.text, turn.files, sampling, page, key, answer, turn.history)
-        )
+        by = Visitor(page, request.headers.get(KEY_HEADER) or "")
+        asking = asyncio.create_task(self._requester.send(turn.text, turn.files, sampling, by, answer, turn.history))
         try:
             yield [*turn.rendered(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
             drawn, pause_s = (0, 0), SHORTEST_REDRAW_S
@@ -173,6 +160,10 @@ class ReplyHandlers:
         note = answer_note(answer, *(attachment.note for attachment in answer.attached))
         shown = [*_shown_question(turn, answer), *_shown_answer(answer, note, ended=True)]
         yield shown, _box_update(restore_box, IDLE_BUTTONS)
+
+
+def _message_index(event: gr.RetryData | gr.EditData | gr.UndoData) -> int:
+    return event.index if isinstance(event.index, int) else event.index[0]
 
 
 def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:

@@ -3,25 +3,140 @@
 The chat, Documents, Compare, Individual and Agent all ask through `ChatRequester`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from manyeyes.config.loader import ConfigError, load
+from manyeyes.config.loader import load
 from manyeyes.config.pools import Media, Pool
 from webui import log
 from webui.chat import message_builder
-from webui.chat.completion_stream import CompletionBackend, stream_with_resume
+from webui.chat.completion_stream import ChatRequest, CompletionBackend, Visitor, stream_with_resume
 from webui.chat.message_builder import Message
-from webui.chat.sampling_settings import SamplingSettings
 from webui.chat.streamed_answer import StreamedAnswer
 from webui.files import attachments
-from webui.files.attachments import PreparedAttachment
-from webui.user_error import as_user_error
+from webui.files.attachments import AttachmentLimits, PreparedAttachment
+from webui.files.vision_tokens import FRAMES_PER_S
+from webui.i18n import N_, _
+from webui.settings import ReloadedFile
+from webui.user_error import UserError, as_user_error
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """In the order in which a tab hands them over."""
+
+    model: str | None
+    system: str = ""
+    temperature: float = 0.7
+    top_p: float = 0.8
+    max_tokens: float = 1024
+    seed: str | int | None = None
+    """Empty: random."""
+    longest: float = 1280
+    frames_per_s: float = FRAMES_PER_S
+    most_frames: float = 16
+
+    def __post_init__(self) -> None:
+        if self.system is None:  # a box in a tab that was never opened
+            object.__setattr__(self, "system", "")
+
+    @property
+    def limits(self) -> AttachmentLimits:
+        return AttachmentLimits(int(self.longest), float(self.frames_per_s), int(self.most_frames))
+
+    def build_request(
+        self, messages: list[dict[str, Any]], by: Visitor, response_format: dict[str, Any] | None = None
+    ) -> ChatRequest:
+        """Raises UserError where no model is chosen."""
+        if not self.model:
+            raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
+        return ChatRequest(
+            self.model,
+            messages,
+            by.page,
+            self.temperature,
+            self.top_p,
+            int(self.max_tokens),
+            by.key,
+            self._seed(),
+            response_format,
+        )
+
+    def _seed(self) -> int | None:
+        found = str(self.seed if self.seed is not None else "").strip()
+        if not found:
+            return None
+        if not found.removeprefix("-").isdecimal():
+            raise UserError(
+                _("The seed is a whole number, found {found}.", found=repr(found[:20])),
+                _("Correct or empty it, then press retry."),
+            )
+        return int(found)
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    system: str
+    temperature: float
+    top_p: float
+    max_tokens: int
+    prompt: str = ""
+    """Put into the box where that is empty."""
+
+
+DEFAULT_PRESET = Preset(N_("Free chat"), "", 0.7, 0.8, 1024)
+
+PRESETS = (
+    DEFAULT_PRESET,
+    Preset(
+        N_("Read text (OCR)"),
+        N_("You transcribe documents exactly. Keep line breaks, write tables as Markdown, add nothing."),
+        0.0,
+        1.0,
+        4096,
+        N_("Transcribe all text in this picture."),
+    ),
+    Preset(
+        N_("Chart or table"),
+        N_(
+            "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say."
+        ),
+        0.0,
+        1.0,
+        2048,
+        N_("What does this chart show?"),
+    ),
+    Preset(N_("Describe"), "", 0.7, 0.8, 1024, N_("Describe this picture in detail.")),
+    Preset(
+        N_("Find and count"),
+        N_("You locate things in pictures. Say how many there are and where each one is."),
+        0.1,
+        0.9,
+        1024,
+        N_("How many people are in this picture, and where?"),
+    ),
+    Preset(
+        N_("Watch a video"),
+        N_("You describe videos in the order of time, with the second at which each thing happens."),
+        0.7,
+        0.8,
+        2048,
+        N_("What happens in this video?"),
+    ),
+    Preset(
+        N_("Code from a screenshot"),
+        N_("Answer with code only."),
+        0.2,
+        0.9,
+        4096,
+        N_("Write HTML and CSS for this screen."),
+    ),
+)
 
 
 class ModelLimits:
@@ -31,29 +146,21 @@ class ModelLimits:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._read_ns = 0
-        self._pools: tuple[Pool, ...] = ()
+        def read() -> tuple[Pool, ...]:
+            return load(path).pools if path else ()
+
+        def refused(error: Exception) -> None:
+            log.log_event("caps_not_read", path=str(path), error=str(error)[:300])
+
+        self._pools = ReloadedFile[tuple[Pool, ...]](path, (), read, refused)
 
     def pool(self, model: str | None) -> Pool | None:
         """The pool that serves `model`; None for a name that no pool has (`auto`, an endpoint elsewhere)."""
-        self._reload()
-        return next((pool for pool in self._pools if model in pool.names), None)
+        return next((pool for pool in self._pools() if model in pool.names), None)
 
     def media(self, model: str | None) -> Media:
         pool = self.pool(model)
         return pool.media if pool else Media()
-
-    def _reload(self) -> None:
-        if self._path is None:
-            return
-        try:
-            written_ns = self._path.stat().st_mtime_ns
-            if written_ns != self._read_ns:
-                self._read_ns = written_ns
-                self._pools = load(self._path).pools
-        except (OSError, ConfigError) as error:  # what was read before stays effective
-            log.log_event("caps_not_read", path=str(self._path), error=str(error)[:300])
 
 
 class ChatRequester:
@@ -69,8 +176,7 @@ class ChatRequester:
         text: str,
         files: list[str],
         sampling: SamplingSettings,
-        page: str,
-        key: str,
+        by: Visitor,
         answer: StreamedAnswer,
         history: Sequence[Message] = (),
         response_format: dict[str, Any] | None = None,
@@ -78,7 +184,7 @@ class ChatRequester:
         """Asks after `history` and fills `answer`; an error is put there too, never raised."""
         try:
             messages, attached = await asyncio.to_thread(self._messages, text, files, sampling, history)
-            request = sampling.build_request(messages, page, key, response_format)
+            request = sampling.build_request(messages, by, response_format)
         except Exception as error:
             answer.failure = as_user_error(error)
             return

@@ -1,21 +1,18 @@
 """Several questions at once, each to its own model, and which of them was how fast."""
 
-from __future__ import annotations
-
 import asyncio
-import csv
-import io
 import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts, answer_note, escape_markdown
-from webui.i18n.translations import N_, _, ngettext
+from webui.files.batch_report import csv_text
+from webui.i18n import N_, _, ngettext
 
 COMPARISON_UPDATE_S = 0.15
 EQUAL_SPEED_FACTOR = 1.05
@@ -24,8 +21,6 @@ EQUAL_SPEED_FACTOR = 1.05
 
 @dataclass
 class ModelRun:
-    """One question to one model."""
-
     text: str
     files: list[str]
     sampling: SamplingSettings
@@ -39,49 +34,69 @@ class ModelRun:
 @dataclass
 class Comparison:
     runs: list[ModelRun]
-    started_s: float = field(default_factory=time.monotonic)
     ended_s: float | None = None
 
     @property
     def speed_up(self) -> float | None:
         """How much longer the same would have taken one after the other."""
-        times = [run.answer.total_s for run in self.runs]
-        if self.ended_s is None or len(times) < 2 or any(one is None for one in times):
+        times = [run.answer.total_s or 0.0 for run in self.runs]
+        if self.ended_s is None or len(times) < 2 or not all(times):
             return None
-        elapsed_s = max(one or 0.0 for one in times)
-        return sum(one or 0.0 for one in times) / elapsed_s if elapsed_s > 0 else None
+        return sum(times) / max(times)
 
+    async def run(self, requester: ChatRequester, by: Visitor) -> AsyncIterator[None]:
+        """Starts all runs together and yields while answers come."""
+        asking = [
+            asyncio.create_task(
+                requester.send(run.text, run.files, run.sampling, replace(by, page=f"{by.page}-{nth}"), run.answer)
+            )
+            for nth, run in enumerate(self.runs)
+        ]
+        try:
+            left: set[asyncio.Task[None]] = set(asking)
+            while left:
+                _, left = await asyncio.wait(left, timeout=COMPARISON_UPDATE_S)
+                yield
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            self.ended_s = time.monotonic()
 
-async def run_comparison(comparison: Comparison, requester: ChatRequester, visit: str, key: str) -> AsyncIterator[None]:
-    """Starts all runs together and yields while answers come."""
-    asking = [
-        asyncio.create_task(
-            requester.send(run.text, run.files, run.sampling, f"{visit}-{nth}", key, run.answer), name=run.model
+    def verdicts(self) -> list[str]:
+        """A few words for each lane: fastest, or how much slower; empty while it is not known."""
+        times = [run.answer.total_s if run.answer.failure is None else None for run in self.runs]
+        known = [one for one in times if one]
+        if self.ended_s is None or len(self.runs) < 2 or not known:
+            return [""] * len(self.runs)
+        best = min(known)
+        if len(known) == len(times) and max(known) / best < EQUAL_SPEED_FACTOR:
+            return [_("equally fast")] * len(times)
+        return [_speed_verdict(one, best) for one in times]
+
+    def summary(self) -> str:
+        """One sentence, empty while it is not known."""
+        if self.speed_up is None:
+            return ""
+        times = [run.answer.total_s or 0.0 for run in self.runs]
+        return _(
+            "All {count} together took {longest} s; one after the other they would have taken {total} s ({times} × longer).",
+            count=len(self.runs),
+            longest=f"{max(times):.1f}",
+            total=f"{sum(times):.1f}",
+            times=f"{self.speed_up:.1f}",
         )
-        for nth, run in enumerate(comparison.runs)
-    ]
-    try:
-        left: set[asyncio.Task[None]] = set(asking)
-        while left:
-            _, left = await asyncio.wait(left, timeout=COMPARISON_UPDATE_S)
-            yield
-    finally:
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-        comparison.ended_s = time.monotonic()
 
-
-def speed_verdicts(comparison: Comparison) -> list[str]:
-    """A few words for each lane: fastest, or how much slower; empty while it is not known."""
-    times = [run.answer.total_s if run.answer.failure is None else None for run in comparison.runs]
-    known = [one for one in times if one]
-    if comparison.ended_s is None or len(comparison.runs) < 2 or not known:
-        return [""] * len(comparison.runs)
-    best = min(known)
-    if len(known) == len(times) and max(known) / best < EQUAL_SPEED_FACTOR:
-        return [_("equally fast")] * len(times)
-    return [_speed_verdict(one, best) for one in times]
+    def facts(self, question: str) -> dict[str, Any]:
+        return {
+            "question": question,
+            "speed_up": None if self.speed_up is None else round(self.speed_up, 2),
+            "answers": [
+                {"model": run.model, "prompt": run.text, "text": run.answer.rendered()[1], "verdict": verdict}
+                | answer_facts(run.answer)
+                for run, verdict in zip(self.runs, self.verdicts(), strict=True)
+            ],
+        }
 
 
 def _speed_verdict(elapsed_s: float | None, best_s: float) -> str:
@@ -90,21 +105,6 @@ def _speed_verdict(elapsed_s: float | None, best_s: float) -> str:
     if elapsed_s / best_s < EQUAL_SPEED_FACTOR:
         return _("fastest")
     return _("{times} × slower", times=f"{elapsed_s / best_s:.1f}")
-
-
-def comparison_summary(comparison: Comparison) -> str:
-    """One sentence, empty while it is not known."""
-    if comparison.speed_up is None:
-        return ""
-    total = sum(run.answer.total_s or 0.0 for run in comparison.runs)
-    longest = max(run.answer.total_s or 0.0 for run in comparison.runs)
-    return _(
-        "All {count} together took {longest} s; one after the other they would have taken {total} s ({times} × longer).",
-        count=len(comparison.runs),
-        longest=f"{longest:.1f}",
-        total=f"{total:.1f}",
-        times=f"{comparison.speed_up:.1f}",
-    )
 
 
 def run_markdown(run: ModelRun, verdict: str) -> str:
@@ -116,19 +116,6 @@ def run_markdown(run: ModelRun, verdict: str) -> str:
     folded = f"<details><summary>{title}</summary>\n\n{escape_markdown(reasoning)}\n\n</details>" if reasoning else ""
     last = answer_note(run.answer) if ended else ""
     return "\n\n".join(part for part in (head, folded, text or ("" if ended else "…"), last) if part)
-
-
-def comparison_facts(comparison: Comparison, question: str) -> dict[str, Any]:
-    """For export, and for programs."""
-    return {
-        "question": question,
-        "speed_up": None if comparison.speed_up is None else round(comparison.speed_up, 2),
-        "answers": [
-            {"model": run.model, "prompt": run.text, "text": run.answer.rendered()[1], "verdict": verdict}
-            | answer_facts(run.answer)
-            for run, verdict in zip(comparison.runs, speed_verdicts(comparison), strict=True)
-        ],
-    }
 
 
 MAX_SAVED_COMPARISONS = 100
@@ -166,27 +153,22 @@ def comparisons_json(stored: object) -> str:
     return json.dumps({"comparisons": valid_comparisons(stored)}, ensure_ascii=False, indent=1)
 
 
+COMPARISON_COLUMNS = ("question", "vote", "speed_up")
+SPEED_COLUMNS = ("first_token_ms", "total_s", "tokens_per_s", "tokens_in", "tokens_out")
+ANSWER_COLUMNS = ("verdict", "model", "engine", *SPEED_COLUMNS, "error", "text")
+
+
 def comparisons_csv(stored: object) -> str:
-    """A row an answer."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    columns = (
-        "model",
-        "engine",
-        "first_token_ms",
-        "total_s",
-        "tokens_per_s",
-        "tokens_in",
-        "tokens_out",
-        "error",
-        "text",
-    )
-    writer.writerow(["comparison", "question", "vote", "speed_up", "verdict", *columns])
-    for number, one in enumerate(valid_comparisons(stored), 1):
-        for answer in one["answers"]:
-            row = [number, one.get("question"), one.get("vote"), one.get("speed_up"), answer.get("verdict")]
-            writer.writerow([_safe(cell) for cell in (*row, *(answer.get(column) for column in columns))])
-    return out.getvalue()
+    rows = [
+        [
+            number,
+            *(one.get(column) for column in COMPARISON_COLUMNS),
+            *(answer.get(column) for column in ANSWER_COLUMNS),
+        ]
+        for number, one in enumerate(valid_comparisons(stored), 1)
+        for answer in one["answers"]
+    ]
+    return csv_text(["comparison", *COMPARISON_COLUMNS, *ANSWER_COLUMNS], rows)
 
 
 def valid_comparisons(stored: object) -> list[SavedComparison]:
@@ -200,8 +182,3 @@ def valid_comparisons(stored: object) -> list[SavedComparison]:
         and isinstance(one.get("answers"), list)
         and all(isinstance(answer, dict) for answer in one["answers"])
     ]
-
-
-def _safe(cell: Any) -> Any:
-    """Sheets run what begins like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,20 +1,27 @@
 """Asks one OpenAI-compatible endpoint for one answer, and fills it in while it comes."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import openai
 from openai import AsyncOpenAI
 
 from webui.chat.streamed_answer import ServedBy, StreamedAnswer
 
 
 @dataclass(frozen=True)
+class Visitor:
+    page: str = ""
+    """One opened page or one call of a program, not a person: the gateway tells conversations apart by it."""
+    key: str = ""
+    """The name of the key that the person logged in with."""
+
+
+@dataclass(frozen=True)
 class ChatRequest:
-    """`page` is one opened page, not a person; `key` the name of its visitor's key."""
+    """`page` and `key` are its visitor's."""
 
     model: str
     messages: list[dict[str, Any]]
@@ -30,7 +37,6 @@ class ChatRequest:
 
 
 def request_body(request: ChatRequest) -> dict[str, Any]:
-    """The request's body."""
     found: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,
@@ -61,6 +67,8 @@ def continuation_request(request: ChatRequest, text: str, tokens: int) -> ChatRe
     return replace(request, messages=[*messages, last], max_tokens=left, continues=True, page=page)
 
 
+COMPLETION_TIMEOUT = openai.Timeout(600, connect=5)
+"""A queued question about a long video may wait minutes for its first byte."""
 CLIENT_FIELDS = ("model", "messages", "stream")
 
 
@@ -70,13 +78,17 @@ async def stream_completion(
     """Streams into `answer`. Raises what the client raises."""
     whole = request_body(request)
     messages: Any = request.messages  # video_url is vLLM's own and not in OpenAI's types
-    raw = await client.chat.completions.with_raw_response.create(
-        model=request.model,
-        messages=messages,
-        stream=True,
-        extra_body={name: value for name, value in whole.items() if name not in CLIENT_FIELDS},
-        extra_headers=headers,
-    )
+    try:
+        raw = await client.chat.completions.with_raw_response.create(
+            model=request.model,
+            messages=messages,
+            stream=True,
+            extra_body={name: value for name, value in whole.items() if name not in CLIENT_FIELDS},
+            extra_headers=headers,
+        )
+    except openai.APIStatusError as error:
+        answer.served = ServedBy.from_headers(error.response.headers)
+        raise
     answer.served = ServedBy.from_headers(raw.headers)
     async with raw.parse() as stream:
         async for chunk in stream:

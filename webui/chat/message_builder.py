@@ -7,8 +7,6 @@ what follows is the page's own note under it.
 The chat lives in the browser, so a restart of the page loses nothing but the files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any
 
 from webui.auth import uploads
 from webui.chat.streamed_answer import strip_switch_marks
-from webui.files import media_parts
-from webui.i18n.translations import _, ngettext
+from webui.files import attachments
+from webui.i18n import _, ngettext
 from webui.user_error import UserError
 
 Message = dict[str, Any]
@@ -115,7 +113,7 @@ def request_bytes(history: list[Message], system: str, sent_as: SentAs = same_pa
             total += 0 if is_reasoning(message) else _text_bytes(answer_text(message))
         else:
             total += sum(_text_bytes(text) for text in _texts(message))
-            total += sum(media_parts.wire_bytes(sent_as(path)) + 64 for path in message_files(message))
+            total += sum(attachments.wire_bytes(sent_as(path)) + 64 for path in message_files(message))
     return total
 
 
@@ -136,7 +134,7 @@ def check_request_size(history: list[Message], system: str, max_bytes: int, sent
 
 def check_media_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
     """Raises UserError when there is more in the chat than `model` takes in one request, all turns together."""
-    kinds = [media_parts.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
+    kinds = [attachments.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
     for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:
             if kind == "image":
@@ -158,7 +156,7 @@ def openai_messages(history: list[Message], system: str, sent_as: SentAs = same_
             if not is_reasoning(message):
                 messages.append({"role": "assistant", "content": answer_text(message)})
             continue
-        files = [media_parts.media_part(sent_as(uploads.resolve_upload(path))) for path in message_files(message)]
+        files = [attachments.media_part(sent_as(uploads.resolve_upload(path))) for path in message_files(message)]
         text = "\n".join(_texts(message))
         if files:
             messages.append({"role": "user", "content": [*files, *([{"type": "text", "text": text}] if text else [])]})
@@ -176,7 +174,6 @@ def message_files(message: Message) -> Iterator[Path]:
 
 
 def message_text(message: Message) -> str:
-    """The words of a question."""
     return "\n".join(_texts(message))
 
 

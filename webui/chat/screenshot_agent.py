@@ -1,7 +1,5 @@
 """A walk through screenshots: what is asked at each step, and what came of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -13,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from webui.chat.streamed_answer import StreamedAnswer, answer_facts
-from webui.i18n.translations import N_, _, ngettext
+from webui.i18n import N_, _, ngettext
 
 FIND_BOXES = N_("Find (boxes)")
 POINT_AT = N_("Point at")
@@ -31,10 +29,31 @@ AGENT_PROMPTS = {
 }
 
 
+COORDINATE_SCALE = 1000
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
+LABEL_KEYS = ("label", "text", "name", "description", "action")
+COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#7c3aed", "#0891b2")
+MAX_MARKS = 200
+
+
+@dataclass(frozen=True)
+class GroundingMark:
+    """A box (four numbers) or a point (two), 0 to 1000."""
+
+    at: tuple[float, ...]
+    label: str = ""
+
+    @property
+    def is_box(self) -> bool:
+        return len(self.at) == 4
+
+    def pixels(self, width: int, height: int) -> tuple[float, ...]:
+        return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
+
+
 @dataclass
 class AgentStep:
-    """One screenshot and the answer about it."""
-
     file: Path
     answer: StreamedAnswer = field(default_factory=lambda: StreamedAnswer(started_s=time.monotonic()))
 
@@ -53,10 +72,20 @@ class AgentSession:
 
     files: list[str]
     steps: list[AgentStep] = field(default_factory=list)
+    broken: bool = False
+    """A screenshot could not be read."""
 
     @property
     def next_file(self) -> str | None:
         return self.files[len(self.steps)] if len(self.steps) < len(self.files) else None
+
+    @property
+    def ended(self) -> bool:
+        """A step failed, or the model says that nothing is left to do."""
+        if self.broken:
+            return True
+        last = self.steps[-1]
+        return last.answer.failure is not None or (last.action or {}).get("action") == "done"
 
 
 def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
@@ -67,7 +96,6 @@ def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
 
 
 def describe_step(step: AgentStep) -> str:
-    """What came of a step."""
     if step.answer.failure:
         return str(step.answer.failure)
     if found := step.action:
@@ -93,30 +121,6 @@ def step_facts(step: AgentStep) -> dict[str, Any]:
     } | answer_facts(step.answer)
 
 
-COORDINATE_SCALE = 1000
-BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
-POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
-LABEL_KEYS = ("label", "text", "name", "description", "action")
-COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#7c3aed", "#0891b2")
-MAX_MARKS = 200
-
-
-@dataclass(frozen=True)
-class GroundingMark:
-    """A box (four numbers) or a point (two), 0 to 1000."""
-
-    at: tuple[float, ...]
-    label: str = ""
-
-    @property
-    def is_box(self) -> bool:
-        return len(self.at) == 4
-
-    def pixels(self, width: int, height: int) -> tuple[float, ...]:
-        """On a picture of this size."""
-        return tuple(value * (height if nth % 2 else width) / COORDINATE_SCALE for nth, value in enumerate(self.at))
-
-
 def parse_json_values(text: str) -> list[Any]:
     """The JSON that an answer holds, in fences, between words, or as a list that was cut at max tokens."""
     fenced = re.findall(r"```(?:json)?\s*(.*?)(?:```|\Z)", text, re.DOTALL)
@@ -129,12 +133,10 @@ def parse_json_values(text: str) -> list[Any]:
 
 
 def find_marks(text: str) -> list[GroundingMark]:
-    """All boxes and points in an answer, in its order."""
     return [mark for value in parse_json_values(text) for mark in _marks(value)][:MAX_MARKS]
 
 
 def find_action(text: str) -> dict[str, Any] | None:
-    """The next action, if the answer names one."""
     for value in parse_json_values(text):
         for found in _objects(value):
             if isinstance(found.get("action"), str):
@@ -143,7 +145,6 @@ def find_action(text: str) -> dict[str, Any] | None:
 
 
 def draw_marks(picture: Image.Image, found: list[GroundingMark]) -> Image.Image:
-    """A copy with boxes, points and their labels."""
     copy = picture.convert("RGB")
     draw = ImageDraw.Draw(copy)
     line = max(2, round(max(copy.size) / 400))

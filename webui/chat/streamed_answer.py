@@ -1,14 +1,15 @@
 """One answer while it comes, and the line under it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from webui.files.attachments import PreparedAttachment
-from webui.i18n.translations import _
+from webui.i18n import _
 from webui.user_error import UserError, answer_cut_error
+
+SERVED_BY_HEADERS = ("engine", "pool", "fallback", "route", "cache")
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,9 @@ class ServedBy:
     cache: str = ""
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> ServedBy:
-        return cls(
-            engine=headers.get("x-manyeyes-engine", ""),
-            pool=headers.get("x-manyeyes-pool", ""),
-            fallback=headers.get("x-manyeyes-fallback", ""),
-            request_id=headers.get("x-request-id", ""),
-            route=headers.get("x-manyeyes-route", ""),
-            cache=headers.get("x-manyeyes-cache", ""),
-        )
+    def from_headers(cls, headers: Mapping[str, str]) -> Self:
+        engine, pool, fallback, route, cache = (headers.get(f"x-manyeyes-{name}", "") for name in SERVED_BY_HEADERS)
+        return cls(engine, pool, fallback, headers.get("x-request-id", ""), route, cache)
 
 
 @dataclass(frozen=True)
@@ -103,21 +98,15 @@ class StreamedAnswer:
         text = self.text
         for switch in reversed(self.switches):
             text = f"{text[: switch.position]}{switch_mark(switch.engine)}{text[switch.position :]}"
-        reasoning, rest = split_reasoning(text)
-        return (self.reasoning.strip() or reasoning, rest) if not self.reasoning else (self.reasoning.strip(), text)
+        return (self.reasoning.strip(), text) if self.reasoning else split_reasoning(text)
 
     @property
     def tokens_per_s(self) -> float | None:
         """Decoding speed: the tokens after the first over the time they took."""
-        if (
-            not self.completion_tokens
-            or self.completion_tokens < 2
-            or self.first_token_s is None
-            or self.last_token_s is None
-        ):
+        if self.completion_tokens is None or self.first_token_s is None or self.last_token_s is None:
             return None
-        elapsed_s = self.last_token_s - self.first_token_s
-        return (self.completion_tokens - 1) / elapsed_s if elapsed_s > 0 else None
+        elapsed_s, tokens = self.last_token_s - self.first_token_s, self.completion_tokens - 1
+        return tokens / elapsed_s if elapsed_s > 0 and tokens > 0 else None
 
     @property
     def first_token_ms(self) -> float | None:

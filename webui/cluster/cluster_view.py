@@ -1,14 +1,12 @@
 """The cluster as HTML: a table of engines for each pool, and the last events."""
 
-from __future__ import annotations
-
 import html
 from datetime import datetime
 from typing import Any
 
 from webui.cluster.controller_client import ClusterStatus
 from webui.cluster.gateway_client import PoolStatus
-from webui.i18n.translations import N_, _, ngettext
+from webui.i18n import N_, _, ngettext
 from webui.theme import hint_html
 from webui.user_error import gateway_unreachable_error
 
@@ -74,11 +72,6 @@ def engine_names(status: ClusterStatus) -> list[str]:
 
 def pool_names(status: ClusterStatus) -> list[str]:
     return [str(pool["name"]) for pool in status.pools or [] if pool.get("flavour") != "remote"]
-
-
-def cluster_facts(status: ClusterStatus) -> dict[str, Any]:
-    """For programs."""
-    return {"pools": status.pools, "events": status.events[:MAX_EVENTS], "gauges": status.gauges}
 
 
 def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:

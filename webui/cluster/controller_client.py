@@ -1,8 +1,7 @@
 """Asks the controller: states, events, counters; and tells it to drain, resume or scale, with the key a person typed."""
 
-from __future__ import annotations
-
 import asyncio
+import html
 import re
 import time
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from urllib.parse import quote
 
 import httpx
 
-from webui.i18n.translations import _
+from webui.i18n import N_, _
+from webui.theme import hint_html
 from webui.user_error import UserError
 
 TIMEOUT_S = 3.0
@@ -56,7 +56,7 @@ class ControllerClient:
             return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
+        """Takes an engine out of rotation; wants the admin key. What came of it, in a sentence. Raises UserError."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
         return _(
             "{engine} gets no new requests; {count} it has in flight goes on.",
@@ -65,13 +65,13 @@ class ControllerClient:
         )
 
     async def resume(self, engine: str, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
+        """Lets a drained engine in again; wants the admin key. What came of it, in a sentence. Raises UserError."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
         return _("{engine} gets requests again as soon as it is up.", engine=engine)
 
-    async def scale(self, pool: str, engines: int | None, key: str) -> str:
-        """What came of it, in a sentence. Raises UserError."""
-        await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines})
+    async def scale(self, pool: str, engines: int, key: str) -> str:
+        """Sets the engines of a pool, 0: its own policy; wants the admin key. What came of it, in a sentence. Raises UserError."""
+        await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines or None})
         if engines:
             return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
         return _("{pool} decides its engines by itself again.", pool=pool)
@@ -151,3 +151,97 @@ def _refusal_error(response: httpx.Response) -> UserError:
             message = _("This controller has no such call; it may be older than the page.")
     nexts = {401: _("Type the right key, then try again."), 403: _("Ask whoever runs the cluster.")}
     return UserError(message, nexts.get(response.status_code, _("Nothing was changed.")))
+
+
+LOCUST_TIMEOUT_S = 5.0
+MAX_USERS = 500
+RUN_STATES = {
+    "ready": N_("ready: no run yet"),
+    "spawning": N_("people come"),
+    "running": N_("running"),
+    "cleanup": N_("tidying up"),
+    "stopping": N_("stopping"),
+    "stopped": N_("stopped"),
+    "missing": N_("no worker"),
+}
+"""Locust's words for the state of a run."""
+
+
+def locust_absent_error() -> UserError:
+    return UserError(_("The load test does not run."), _("`manyeyes locust` starts it; then start a run here."))
+
+
+class LocustClient:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = httpx.AsyncClient(timeout=LOCUST_TIMEOUT_S, trust_env=False)
+
+    async def start(self, people: int, a_second: float = 1.0) -> str:
+        """Starts a load run. What came of it, in a sentence. Raises UserError."""
+        if not 1 <= people <= MAX_USERS:
+            raise UserError(
+                _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
+            )
+        found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
+        if not found.get("success", True):
+            raise UserError(
+                str(found.get("message") or _("The load test refused.")), _("See its own page at /locust/.")
+            )
+        return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
+
+    async def stop(self) -> str:
+        """Ends the load run. What came of it, in a sentence. Raises UserError."""
+        await self._ask("GET", "/stop")
+        return _("The run ends.")
+
+    async def stats(self) -> dict[str, Any] | None:
+        """Locust's own figures; None where it does not run."""
+        try:
+            return await self._ask("GET", "/stats/requests")
+        except UserError:
+            return None
+
+    async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, f"{self._url}{path}", data=form)
+            response.raise_for_status()
+            found = response.json()
+        except (httpx.HTTPError, ValueError):
+            raise locust_absent_error() from None
+        return found if isinstance(found, dict) else {}
+
+
+def load_run_html(stats: dict[str, Any] | None) -> str:
+    """HTML: how the run goes, in one line."""
+    if stats is None:
+        return hint_html(str(locust_absent_error()))
+    state = str(stats.get("state", "unknown"))
+    found = _figures(stats)
+    words = [
+        _(RUN_STATES.get(state, state)),
+        _("{people} people", people=found["people"]),
+        _("{rps} requests/s", rps=f"{found['rps']:.1f}"),
+        f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
+        _("{share} % failed", share=f"{100 * found['failed']:.1f}"),
+    ]
+    return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
+
+
+def load_run_facts(stats: dict[str, Any] | None) -> dict[str, Any]:
+    """For programs."""
+    return {"state": "absent"} if stats is None else {"state": stats.get("state")} | _figures(stats)
+
+
+def _figures(stats: dict[str, Any]) -> dict[str, Any]:
+    percentiles = stats.get("current_response_time_percentiles")
+    p95 = percentiles.get("response_time_percentile_0.95") if isinstance(percentiles, dict) else None
+    return {
+        "people": _number(stats.get("user_count")) or 0,
+        "rps": _number(stats.get("total_rps")) or 0.0,
+        "p95_ms": _number(p95),
+        "failed": _number(stats.get("fail_ratio")) or 0.0,
+    }
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, int | float) and value == value else None

@@ -1,7 +1,5 @@
 """Asks the gateway: which models there are, how the engines are, and for an answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import openai
@@ -11,14 +9,11 @@ from openai._types import RequestOptions
 from manyeyes.config.pools import AUTO
 from webui import log
 from webui.chat import completion_stream
-from webui.chat.completion_stream import ChatRequest
-from webui.chat.streamed_answer import ServedBy, StreamedAnswer
+from webui.chat.completion_stream import COMPLETION_TIMEOUT, ChatRequest, Visitor
+from webui.chat.streamed_answer import StreamedAnswer
 from webui.settings import WebuiSettings
 from webui.user_error import explain_error
 
-COMPLETION_TIMEOUT = openai.Timeout(
-    600, connect=5
-)  # a queued question about a long video may wait minutes for its first byte
 STATUS_TIMEOUT_S = 5.0
 
 # Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
@@ -54,11 +49,10 @@ class GatewayClient:
         self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
 
     async def aclose(self) -> None:
-        """Closes its connections."""
         await self._client.close()
 
     async def models(self) -> list[str]:
-        """The model names, `auto` last; empty when the gateway cannot tell."""
+        """The models there are, `auto` last; empty when the gateway cannot tell."""
         try:
             found = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:
@@ -79,17 +73,17 @@ class GatewayClient:
     async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
         """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
         try:
-            key = {KEY_HEADER: request.key} if request.key else {}
-            await completion_stream.stream_completion(
-                self._client, request, answer, {**self._headers, PAGE_HEADER: request.page, **key}
-            )
+            own = visitor_headers(Visitor(request.page, request.key))
+            await completion_stream.stream_completion(self._client, request, answer, {**self._headers, **own})
         except Exception as error:
-            if isinstance(error, openai.APIStatusError):
-                answer.served = ServedBy.from_headers(error.response.headers)
             answer.failure = explain_error(error, self.url, begun=answer.chunks > 0)
         finally:
             _log_answer(answer)
         answer.end()
+
+
+def visitor_headers(by: Visitor) -> dict[str, str]:
+    return {PAGE_HEADER: by.page} | ({KEY_HEADER: by.key} if by.key else {})
 
 
 def _log_answer(answer: StreamedAnswer) -> None:

@@ -1,18 +1,80 @@
 """Makes of what a visitor attached what is sent: pictures of a bounded size, thinned videos, the pages of PDFs as pictures."""
 
-from __future__ import annotations
-
+import base64
 import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from manyeyes.config.pools import Media, Pool
 from webui.auth import uploads
-from webui.files import images, media_parts, pdf, videos, vision_tokens
+from webui.files import images, videos, vision_tokens
 from webui.files.videos import VideoInfo
-from webui.i18n.translations import _, ngettext
+from webui.i18n import _, ngettext
 from webui.user_error import UserError
+
+# What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.
+IMAGE_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}
+VIDEO_TYPES = {
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/quicktime",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+}
+MEDIA_SUFFIXES = [*IMAGE_TYPES, *VIDEO_TYPES]
+
+
+def mime_type(path: Path) -> str:
+    """`image/...` or `video/...`; UserError for any other file."""
+    suffix = path.suffix.lower()
+    kind = IMAGE_TYPES.get(suffix) or VIDEO_TYPES.get(suffix)
+    if kind is None:
+        raise UserError(
+            _("{name} is neither a picture nor a video that can be sent.", name=path.name),
+            _("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
+        )
+    return kind
+
+
+def wire_bytes(path: Path) -> int:
+    """The length of `data_url(path)`, without reading the file: base64 makes 4 characters of 3 bytes."""
+    return len(f"data:{mime_type(path)};base64,") + 4 * -(-_size(path) // 3)
+
+
+def data_url(path: Path) -> str:
+    kind = mime_type(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise _missing_file_error(path) from None
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def media_part(path: Path) -> dict[str, Any]:
+    kind = "image_url" if mime_type(path).startswith("image/") else "video_url"
+    return {"type": kind, kind: {"url": data_url(path)}}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise _missing_file_error(path) from None
+
+
+def _missing_file_error(path: Path) -> UserError:
+    return UserError(_("The page no longer holds {name}.", name=path.name), _("Begin a new chat and attach it again."))
+
 
 PDF_SUFFIX = ".pdf"
 MAX_PDF_PAGES = 200
@@ -20,8 +82,6 @@ MAX_PDF_PAGES = 200
 
 @dataclass(frozen=True)
 class AttachmentLimits:
-    """What the visitor chose."""
-
     longest: int = 1280
     """Pixels of a picture's longer side."""
     frames_per_s: float = vision_tokens.FRAMES_PER_S
@@ -74,7 +134,7 @@ def sent_file_resolver(limits: AttachmentLimits, media: Media) -> Callable[[Path
     """Which file goes to the engine for a file of the chat."""
 
     def found(path: Path) -> Path:
-        return _thin_video(path, limits, media)[0] if media_parts.mime_type(path).startswith("video/") else path
+        return _thin_video(path, limits, media)[0] if mime_type(path).startswith("video/") else path
 
     return found
 
@@ -86,7 +146,7 @@ def is_pdf(path: Path) -> bool:
 def _prepare(path: Path, limits: AttachmentLimits, media: Media, most_pages: int) -> Iterator[PreparedAttachment]:
     if is_pdf(path):
         yield from _prepare_pages(path, limits, media, most_pages)
-    elif media_parts.mime_type(path).startswith("video/"):
+    elif mime_type(path).startswith("video/"):
         _path, clip, count = _thin_video(path, limits, media)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
         tokens = vision_tokens.video_tokens(*size, count, media)
@@ -130,11 +190,14 @@ def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Pat
 
 
 def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int) -> Iterator[PreparedAttachment]:
-    count = pdf.count_pages(path)
+    count = images.count_pages(path)
     if count > most:
-        raise too_many_pages_error(path.name, count, most)
+        raise UserError(
+            _("{name} has {count} pages; here {most} can be sent at once.", name=path.name, count=count, most=most),
+            _("Send fewer of them, or read the whole file in the Documents tab."),
+        )
     for number in range(count):
-        picture = pdf.render_page(path, number, limits.longest)
+        picture = images.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
         to.write_bytes(images.encode_image(picture, ".png"))
         note = (
@@ -143,19 +206,12 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int
         yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
 
 
-def too_many_pages_error(name: str, count: int, most: int) -> UserError:
-    return UserError(
-        _("{name} has {count} pages; here {most} can be sent at once.", name=name, count=count, most=most),
-        _("Send fewer of them, or read the whole file in the Documents tab."),
-    )
-
-
 def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:
     if is_pdf(path):
-        sizes = pdf.page_sizes(path, limits.longest)
+        sizes = images.page_sizes(path, limits.longest)
         tokens = sum(vision_tokens.image_tokens(*size, media) for size in sizes)
         return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), pictures=len(sizes))
-    if media_parts.mime_type(path).startswith("video/"):
+    if mime_type(path).startswith("video/"):
         clip = videos.probe_video(path)
         most = min(limits.most_frames, media.video_frames)
         count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)

@@ -1,22 +1,20 @@
 """Reads many pages at once: each by itself, so that one that fails costs no other."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from webui.auth import uploads
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
-from webui.files import attachments, images, media_parts, pdf
-from webui.i18n.translations import N_, _
+from webui.files import attachments, images
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 BATCH_UPDATE_S = 0.4
@@ -91,8 +89,8 @@ def list_pages(files: list[str]) -> list[BatchPage]:
     for name in files:
         path = uploads.resolve_upload(name)
         if attachments.is_pdf(path):
-            found += [BatchPage(0, path, number) for number in range(pdf.count_pages(path))]
-        elif media_parts.mime_type(path).startswith("image/"):
+            found += [BatchPage(0, path, number) for number in range(images.count_pages(path))]
+        elif attachments.mime_type(path).startswith("image/"):
             found.append(BatchPage(0, path))
         else:
             raise UserError(
@@ -224,17 +222,15 @@ def make_page_reader(
     prompt: str,
     sampling: SamplingSettings,
     response_format: dict[str, Any] | None,
-    visit: str,
-    key: str,
+    by: Visitor,
 ) -> PageReader:
     """Each page is a conversation of its own, so that they spread over all engines."""
 
     async def read(page: BatchPage) -> StreamedAnswer:
         path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)
         answer = StreamedAnswer(started_s=time.monotonic())
-        await requester.send(
-            prompt, [str(path)], sampling, f"{visit}-{page.number}", key, answer, response_format=response_format
-        )
+        each = replace(by, page=f"{by.page}-{page.number}")
+        await requester.send(prompt, [str(path)], sampling, each, answer, response_format=response_format)
         return answer
 
     return read
@@ -245,5 +241,5 @@ def _page_image(page: BatchPage, longest: int) -> Path:
         return page.file
     to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.pdf_page + 1}-{longest}px.png")
     if not to.exists():
-        to.write_bytes(images.encode_image(pdf.render_page(page.file, page.pdf_page, longest), ".png"))
+        to.write_bytes(images.encode_image(images.render_page(page.file, page.pdf_page, longest), ".png"))
     return to

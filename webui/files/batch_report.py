@@ -1,15 +1,14 @@
 """The results of a batch as a table and as files: CSV for sheets, JSON for programs, Markdown for people."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from webui.files.batch import BatchPage, PageBatch, PageState
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.theme import hint_html
 
 MAX_CELL_CHARS = 160
@@ -31,12 +30,7 @@ STATE_NAMES = {
 }
 
 
-def table_headers() -> list[str]:
-    return [_(name) for name in TABLE_COLUMNS]
-
-
 def table_rows(batch: PageBatch) -> list[list[Any]]:
-    """For the table on the page."""
     return [
         [
             page.number,
@@ -58,18 +52,14 @@ def shorten(text: str) -> str:
 
 def batch_csv(batch: PageBatch) -> str:
     """A row a page. Fields of a schema are columns of their own."""
-    names = _field_names(batch)
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["page", "name", "state", "error", "engine", "seconds", *(names or ["text"])])
+    names = list(dict.fromkeys(name for page in batch.pages for name in page.fields or {}))
+    rows = []
     for page in batch.pages:
         fields = page.fields or {}
-        values = [_cell(fields.get(name)) for name in names] if names else [escape_formula(page.text)]
+        values = [fields.get(name) for name in names] if names else [page.text]
         took = "" if page.elapsed_s is None else f"{page.elapsed_s:.3f}"
-        writer.writerow(
-            [page.number, escape_formula(page.name), page.state.value, page.failure, page.engine, took, *values]
-        )
-    return out.getvalue()
+        rows.append([page.number, page.name, page.state.value, page.failure, page.engine, took, *values])
+    return csv_text(["page", "name", "state", "error", "engine", "seconds", *(names or ["text"])], rows)
 
 
 def batch_json(batch: PageBatch) -> str:
@@ -105,22 +95,19 @@ def page_facts(page: BatchPage) -> dict[str, Any]:
     }
 
 
-def _field_names(batch: PageBatch) -> list[str]:
-    names: dict[str, None] = {}
-    for page in batch.pages:
-        names.update(dict.fromkeys(page.fields or {}))
-    return list(names)
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Sheets run what begins like a formula, and a picture may hold one: it gets a mark before it."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue()
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    return escape_formula(value) if isinstance(value, str) else value
-
-
-def escape_formula(text: str) -> str:
-    """Sheets run what begins like a formula; a picture may hold one."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def progress_html(batch: PageBatch | None, running: bool) -> str:

@@ -4,14 +4,12 @@ Judged from the size that a file says of itself, before anything of it is decode
 when it is used up waits. Files are read in threads, so that waiting here stops nothing else.
 """
 
-from __future__ import annotations
-
 import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_PIXELS = 50_000_000
@@ -26,8 +24,6 @@ SCALE_DOWN = N_("Scale it down, then attach it again.")
 
 
 class DecodeBudget:
-    """A sum of bytes that threads share."""
-
     def __init__(self, total_bytes: int, wait_s: float = MAX_WAIT_S) -> None:
         self._left = self._total_bytes = total_bytes
         self._wait_s = wait_s

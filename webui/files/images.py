@@ -1,17 +1,20 @@
 """Reads a picture, and makes it no larger than the visitor wants it sent."""
 
-from __future__ import annotations
-
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import pypdfium2 as pdfium
 from PIL import Image, UnidentifiedImageError
+from pypdfium2 import raw
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_SIDE = 4096
@@ -20,7 +23,7 @@ ATTACH_ANOTHER = N_("Attach another one.")
 QUALITY = 92
 CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""What media_parts.IMAGE_TYPES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
+"""What attachments.IMAGE_TYPES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,7 +100,6 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
-    """Its pixels, in `mode`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; the picture itself counts
@@ -142,3 +144,75 @@ def _open_image(path: Path) -> Image.Image:
         picture.close()
         raise
     return picture
+
+
+ATTACH_FILE = N_("Attach another file.")
+POINTS_PER_INCH = 72
+MAX_DPI = 300
+MAX_IMAGES, MAX_FORM_DEPTH = 1000, 3
+"""How many pictures of a page are judged by their size, and in how many forms within forms they are looked for."""
+_ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
+
+
+def count_pages(path: Path) -> int:
+    """How many pages. Raises UserError where it cannot be opened."""
+    with _opened_pdf(path) as document:
+        return len(document)
+
+
+def render_page(path: Path, number: int, longest: int) -> Image.Image:
+    """Page `number` (from 0), its longer side `longest` pixels, at most 300 dots an inch."""
+    side = min(longest, MAX_SIDE)
+    # The document's lock first: who waits for it would keep the room from others.
+    with _opened_pdf(path) as document, decoding.SHARED_BUDGET.holding(side * side * decoding.BYTES_A_PIXEL):
+        try:
+            page = document[number]
+            pictures = page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MAX_FORM_DEPTH)
+            for picture in islice(pictures, MAX_IMAGES):
+                decoding.check_pixels(path.name, *picture.get_px_size())
+            width, height = page.get_size()
+            drawn: Image.Image = page.render(scale=_page_scale(width, height, side)).to_pil().convert("RGB")
+        except (pdfium.PdfiumError, ValueError):
+            raise UserError(
+                _("Page {number} of {name} cannot be drawn.", number=number + 1, name=path.name), _(ATTACH_FILE)
+            ) from None
+        wanted = vision_tokens.shrink_size(*drawn.size, side)
+        return drawn if wanted == drawn.size else drawn.resize(wanted)
+
+
+def page_sizes(path: Path, longest: int) -> list[tuple[int, int]]:
+    """Width and height that each page will have as a picture."""
+    sizes = []
+    with _opened_pdf(path) as document:
+        for number in range(len(document)):
+            width, height = document.get_page_size(number)
+            scale = _page_scale(width, height, longest)
+            sizes.append((max(1, round(width * scale)), max(1, round(height * scale))))
+    return sizes
+
+
+def _page_scale(width: float, height: float, longest: int) -> float:
+    return min(longest / max(width, height, 1), MAX_DPI / POINTS_PER_INCH)
+
+
+@contextmanager
+def _opened_pdf(path: Path) -> Iterator[Any]:
+    """The document, of which there is one at a time."""
+    if path.stat().st_size == 0:
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_FILE))
+    with _ONE_AT_A_TIME:
+        try:
+            document = pdfium.PdfDocument(path)
+        except pdfium.PdfiumError as error:
+            if "password" in str(error).lower():
+                raise UserError(
+                    _("{name} is locked with a password.", name=path.name),
+                    _("Save a copy without a password, then attach it again."),
+                ) from None
+            raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_FILE)) from None
+        try:
+            if len(document) == 0:
+                raise UserError(_("{name} has no page.", name=path.name), _(ATTACH_FILE))
+            yield document
+        finally:
+            document.close()

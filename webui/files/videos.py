@@ -3,8 +3,6 @@
 Engines refuse a frame rate or a frame limit in the request, and a clip of 16 frames travels in a hundredth of the bytes.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 from webui.files import decoding, vision_tokens
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 from webui.user_error import UserError
 
 ATTACH_ANOTHER = N_("Attach another one.")

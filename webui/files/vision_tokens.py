@@ -4,8 +4,6 @@ Qwen3-VL turns 32 x 32 pixels into one token (patches of 16, merged 2 by 2) afte
 two frames of a video share their tokens. Follows `smart_resize` of transformers' Qwen2-VL and Qwen3-VL processors.
 """
 
-from __future__ import annotations
-
 from math import ceil, floor, sqrt
 
 from manyeyes.config.pools import Media
@@ -24,7 +22,6 @@ def shrink_size(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def image_tokens(width: int, height: int, media: Media) -> int:
-    """Tokens of one picture of this size."""
     wide, high = _round_side(width), _round_side(height)
     if wide * high > media.max_pixels:
         wide, high = _scale_down(width, height, sqrt(width * height / media.max_pixels))
@@ -35,12 +32,10 @@ def image_tokens(width: int, height: int, media: Media) -> int:
 
 
 def sampled_frames(seconds: float, per_s: float, maximum: int) -> int:
-    """How many frames are taken from a video."""
     return max(1, min(maximum, max(MIN_FRAMES, int(seconds * per_s))))
 
 
 def video_tokens(width: int, height: int, count: int, media: Media) -> int:
-    """Tokens of `count` frames of this size."""
     count = min(count, media.video_frames)
     pairs = max(1, ceil(count / 2))
     maximum = media.video_frames * media.frame_max_pixels

@@ -1,12 +1,10 @@
 """The sample prompts with their files, which lie in this folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gradio.components.chatbot import ExampleMessage
 
-from webui.i18n.translations import N_, _
+from webui.i18n import N_, _
 
 HERE = Path(__file__).parent.resolve()
 

@@ -1,10 +1,7 @@
 """The Agent tab: a screenshot and an instruction in; boxes, points and the next action out, drawn on the picture."""
 
-from __future__ import annotations
-
 import asyncio
 import html
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,15 +12,13 @@ from manyeyes.config.gateway import AtOnce
 from webui import samples
 from webui.auth import uploads
 from webui.chat import screenshot_agent
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
-from webui.cluster.gateway_client import KEY_HEADER
-from webui.files import images, media_parts
-from webui.i18n.translations import N_, _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, model_dropdown, queued_event, sampling_controls
+from webui.files import attachments, images
+from webui.i18n import N_, _
+from webui.tabs import controls
 from webui.theme import hint_html
 from webui.user_error import UserError
 
@@ -41,19 +36,19 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
             files = gr.File(
                 label=_("Screenshots, in order"),
                 file_count="multiple",
-                file_types=list(media_parts.IMAGE_TYPES),
+                file_types=list(attachments.IMAGE_TYPES),
                 type="filepath",
                 height=150,
             )
             sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-            model = model_dropdown()
+            model = controls.model_dropdown()
             mode = gr.Radio(
                 [(_(mode), mode) for mode in screenshot_agent.AGENT_MODES],
                 value=screenshot_agent.NEXT_ACTION,
                 label=_("What to give"),
             )
             what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
-            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
+            sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 step = gr.Button(_("Next step"), variant="primary", size="sm")
@@ -71,19 +66,19 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     session = gr.State(None)
     events = AgentHandlers(requester)
     asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
-    running = queued_event(at_once.agent, "agent")
+    running = controls.queued_event(at_once.agent, "agent")
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
-    again.click(events.over, None, shown, **IMMEDIATE_EVENT)
-    files.change(lambda: None, None, [session], **IMMEDIATE_EVENT)
-    sample.click(events.samples, None, [files, what], **IMMEDIATE_EVENT)
+    again.click(events.over, None, shown, **controls.IMMEDIATE_EVENT)
+    files.change(lambda: None, None, [session], **controls.IMMEDIATE_EVENT)
+    sample.click(events.samples, None, [files, what], **controls.IMMEDIATE_EVENT)
     events.mount_api(at_once)
     return model
 
 
 class AgentHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def step(
         self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
@@ -99,16 +94,12 @@ class AgentHandlers:
     async def every(
         self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
-        if not files:
-            gr.Info(_(NO_SCREENSHOT))
-            yield UNCHANGED
-            return
-        session = AgentSession(list(files))
-        while session.next_file:
+        session = AgentSession(list(files or []))
+        async for update in self.step(request, session, files, *asked):
+            yield update
+        while session.next_file and not session.ended:
             async for update in self._one(request, session, *asked):
                 yield update
-            if session.steps[-1].answer.failure or (session.steps[-1].action or {}).get("action") == "done":
-                break
 
     def over(self) -> tuple[Any, ...]:
         return None, hint_html(_(EMPTY)), None, ""
@@ -126,19 +117,11 @@ class AgentHandlers:
             max_tokens: int = 512,
         ) -> dict[str, Any]:
             """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
-            if mode not in screenshot_agent.AGENT_MODES:
-                raise gr.Error(
-                    _("{name} wants one of: {choices}.", name="mode", choices=", ".join(screenshot_agent.AGENT_MODES))
-                )
-            session = AgentSession(file_paths([file]))
-            visit, key = uuid.uuid4().hex, request.headers.get(KEY_HEADER) or ""
-            try:
-                width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
-                made = await self._asked(
-                    session, visit, key, mode, instruction, SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-                )
-            except UserError as failure:
-                raise gr.Error(str(failure)) from None
+            controls.check_choice("mode", mode, screenshot_agent.AGENT_MODES)
+            session = AgentSession(controls.file_paths([file]))
+            width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
+            sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
+            made = await self._asked(session, controls.own_conversation(request), mode, instruction, sampling)
             return screenshot_agent.step_facts(made) | {"width": width, "height": height}
 
         api(ground, api_name="ground", concurrency_limit=at_once.programs)
@@ -147,29 +130,28 @@ class AgentHandlers:
         self, request: gr.Request, session: AgentSession, model: str | None, mode: str, what: str, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         uploads.hold_files(request.session_hash or "", "agent", session.files)
-        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
         yield session, _steps_html(session, asking=True), gr.skip(), gr.skip()
         try:
             step = await self._asked(
-                session, visit, request.headers.get(KEY_HEADER) or "", mode, what, SamplingSettings(model, *sampling)
+                session, controls.own_conversation(request), mode, what, SamplingSettings(model, *sampling)
             )
             picture = await asyncio.to_thread(_marked_screenshot, step)
         except UserError as failure:
+            session.broken = True
             gr.Warning(str(failure))
             yield session, _steps_html(session), gr.skip(), gr.skip()
             return
         yield session, _steps_html(session), picture, step.answer.rendered()[1]
 
     async def _asked(
-        self, session: AgentSession, visit: str, key: str, mode: str, what: str, sampling: SamplingSettings
+        self, session: AgentSession, by: Visitor, mode: str, what: str, sampling: SamplingSettings
     ) -> AgentStep:
-        """Asks about the next screenshot and puts the step into `walk`. Raises UserError for a file that is no upload."""
+        """Asks about the next screenshot and puts the step into `session`. Raises UserError for a file that is no upload."""
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
-        await self._asker.send(
-            screenshot_agent.agent_prompt(mode, what, session.steps), [file], sampling, visit, key, step.answer
-        )
+        prompt = screenshot_agent.agent_prompt(mode, what, session.steps)
+        await self._requester.send(prompt, [file], sampling, by, step.answer)
         session.steps.append(step)
         return step
 

@@ -1,22 +1,18 @@
 """The Chat tab: text, pictures, videos and PDFs in, a streamed answer out, and the line that says who answered."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from webui import samples
-from webui.chat import code_view, sampling_settings
+from webui.chat import chat_requester, chat_storage
 from webui.chat.chat_handlers import ReplyHandlers
 from webui.chat.chat_requester import ChatRequester, ModelLimits
-from webui.files import attachments, media_parts
-from webui.i18n.translations import N_, _
+from webui.files import attachments
+from webui.i18n import N_, _
 from webui.settings import WebuiSettings
-from webui.tabs import chat_actions
+from webui.tabs import chat_actions, controls
 from webui.tabs.chat_actions import ChatActions
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, queued_event
 
 DEFAULT_GREETING = N_("Ask about pictures and videos. Drop them here, paste them, or try one of these.")
 """What `webui.greeting` in cluster.yaml is by default: marked here for translation."""
@@ -28,15 +24,10 @@ OPEN_SHEET = "() => { document.getElementById('%s').classList.add('turned'); }"
 CLOSE_SHEET = "() => { document.getElementById('%s').classList.remove('turned'); }"
 
 
-@dataclass(frozen=True)
-class ChatTab:
+def build_chat_tab(
+    settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits
+) -> tuple[gr.Dropdown, gr.Chatbot]:
     """What the page refreshes from outside the tab."""
-
-    model: gr.Dropdown
-    chat: gr.Chatbot
-
-
-def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits) -> ChatTab:
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
             gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
@@ -78,7 +69,7 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
                 placeholder=_("Ask something; drop or paste pictures, videos and PDFs here"),
                 sources=["upload"],
                 file_count="multiple",
-                file_types=[*media_parts.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
+                file_types=[*attachments.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
                 max_plain_text_length=1_000_000,  # a long pasted text stays text
                 lines=1,
                 max_lines=8,
@@ -99,8 +90,8 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
             )
             preset = gr.Dropdown(
                 label=_("Task"),
-                choices=[(_(preset.name), preset.name) for preset in sampling_settings.PRESETS],
-                value=sampling_settings.DEFAULT_PRESET.name,
+                choices=[(_(preset.name), preset.name) for preset in chat_requester.PRESETS],
+                value=chat_requester.DEFAULT_PRESET.name,
                 elem_id="preset",
             )
             system = gr.Textbox(
@@ -119,7 +110,7 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
         gr.HTML(SIDE_TOGGLE.format("chat-code", _("Close")), elem_classes="close")
         language = gr.Radio(
-            list(code_view.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
+            list(chat_storage.CODE_LANGUAGES), value="curl", label=_("The last request, as code"), elem_id="language"
         )
         code = gr.Code(language=None, label=_("Code"), interactive=False, elem_id="code", lines=12, max_lines=24)
         as_request = gr.Button(_("Save the whole request as JSON"), size="sm", elem_classes="tool")
@@ -141,46 +132,55 @@ def build_chat_tab(settings: WebuiSettings, requester: ChatRequester, model_limi
     sampling: list[gr.components.Component] = [
         model, system, temperature, top_p, max_tokens, seed, longest, per_s, frames,
     ]  # fmt: skip
-    answering: dict[str, Any] = {"outputs": [chat, box], **queued_event(settings.webui.at_once.chat, "answers")}
+    answering: dict[str, Any] = {
+        "outputs": [chat, box],
+        **controls.queued_event(settings.webui.at_once.chat, "answers"),
+    }
     for asked in (
         box.submit(replies.submit, [box, chat, *sampling], **answering),
         chat.retry(replies.retry, [box, chat, *sampling], **answering),
         chat.edit(replies.edit, [chat, *sampling], **answering),
         chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
-        chat.undo(replies.undo, [chat], [chat, box], **IMMEDIATE_EVENT),
+        chat.undo(replies.undo, [chat], [chat, box], **controls.IMMEDIATE_EVENT),
     ):
-        asked.then(events.pack, [chat], [kept], **IMMEDIATE_EVENT).then(
+        asked.then(events.pack, [chat], [kept], **controls.IMMEDIATE_EVENT).then(
             None, [kept], None, js="(chat) => { window.manyeyesChats.keep(chat); }"
         )
-    box.stop(replies.stop, None, None, **IMMEDIATE_EVENT)
+    box.stop(replies.stop, None, None, **controls.IMMEDIATE_EVENT)
     new.click(
-        replies.new_chat, None, [chat, box], js="() => { window.manyeyesChats.begin(); return []; }", **IMMEDIATE_EVENT
+        replies.new_chat,
+        None,
+        [chat, box],
+        js="() => { window.manyeyesChats.begin(); return []; }",
+        **controls.IMMEDIATE_EVENT,
     )
-    opener.click(events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **IMMEDIATE_EVENT)
+    opener.click(
+        events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **controls.IMMEDIATE_EVENT
+    )
     bring.upload(
         events.import_chat,
         [bring],
         [chat, box],
         js="(f) => { window.manyeyesChats.begin(); return f; }",
-        **IMMEDIATE_EVENT,
+        **controls.IMMEDIATE_EVENT,
     )
     sizes = [box, model, longest, per_s, frames]
     for changed in (box.change, longest.release, per_s.release, frames.release, model.change):
-        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **IMMEDIATE_EVENT)
-    preset.input(events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **IMMEDIATE_EVENT)
-    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
-        button.click(make, [chat], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
-    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **IMMEDIATE_EVENT)
-    view.click(None, None, None, js=OPEN_SHEET % "chat-code")
-    language.input(events.show_code, [language, box, chat, *sampling], [code], **IMMEDIATE_EVENT)
-    as_request.click(events.save_request, [box, chat, *sampling], [saved], **IMMEDIATE_EVENT).then(
-        None, [saved], None, js=SAVE_FILE_JS
+        changed(events.estimate, sizes, [cost], trigger_mode="always_last", **controls.IMMEDIATE_EVENT)
+    preset.input(
+        events.apply_preset, [preset, box], [system, temperature, top_p, max_tokens, box], **controls.IMMEDIATE_EVENT
     )
+    for button, make in ((as_markdown, events.save_markdown), (as_json, events.save_json)):
+        controls.save_on_click(button, make, [chat], saved)
+    view.click(events.show_code, [language, box, chat, *sampling], [code], js=None, **controls.IMMEDIATE_EVENT)
+    view.click(None, None, None, js=OPEN_SHEET % "chat-code")
+    language.input(events.show_code, [language, box, chat, *sampling], [code], **controls.IMMEDIATE_EVENT)
+    controls.save_on_click(as_request, events.save_request, [box, chat, *sampling], saved)
     camera.click(None, None, None, js=OPEN_SHEET % "chat-camera")
-    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **IMMEDIATE_EVENT)
+    snapped = snap.input(events.attach_snapshot, [snap, box], [box, snap], **controls.IMMEDIATE_EVENT)
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
     snapped.then(
-        events.estimate, sizes, [cost], **IMMEDIATE_EVENT
+        events.estimate, sizes, [cost], **controls.IMMEDIATE_EVENT
     )  # a box that the page fills does not say that it changed
-    chat_actions.mount_chat_api(replies, events, settings.webui.at_once.programs)
-    return ChatTab(model=model, chat=chat)
+    chat_actions.mount_chat_api(requester, model_limits, events, settings.webui.at_once.programs)
+    return model, chat

@@ -1,28 +1,24 @@
 """What the buttons around the chat do: keep, bring back, estimate, show as code, take a picture."""
 
-from __future__ import annotations
-
 import asyncio
-import uuid
+import time
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.pools import Pool
 from webui.auth import uploads
-from webui.chat import chat_storage, code_view, message_builder, sampling_settings
+from webui.chat import chat_requester, chat_storage, message_builder
 from webui.chat.chat_handlers import IDLE_BUTTONS, ReplyHandlers, hold_chat_files
-from webui.chat.chat_requester import ModelLimits
-from webui.chat.completion_stream import ChatRequest
+from webui.chat.chat_requester import ChatRequester, ModelLimits, SamplingSettings
+from webui.chat.completion_stream import ChatRequest, Visitor
 from webui.chat.message_builder import Message
-from webui.chat.sampling_settings import SamplingSettings
-from webui.chat.streamed_answer import answer_facts
-from webui.cluster.gateway_client import KEY_HEADER, GatewayClient
+from webui.chat.streamed_answer import StreamedAnswer, answer_facts
 from webui.files import attachments
 from webui.files.attachments import AttachmentCost
-from webui.i18n.translations import _
+from webui.i18n import _
+from webui.tabs import controls
 from webui.user_error import UserError
 
 EXAMPLE_REQUEST = ChatRequest("auto", [{"role": "user", "content": "Hello"}], "", 0.7, 0.8, 1024)
@@ -76,15 +72,11 @@ class ChatActions:
             attachments.estimate_costs, files, sampling.limits, self._model_limits.media(sampling.model)
         )
 
-    def pool(self, model: str | None) -> Pool | None:
-        return self._model_limits.pool(model)
-
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
-        found = sampling_settings.find_preset(name)
-        used = (
-            {"text": _(found.prompt), "files": typed["files"]} if not typed["text"].strip() and found.prompt else None
-        )
-        return _(found.system), found.temperature, found.top_p, found.max_tokens, used or gr.skip()
+        found = next(preset for preset in chat_requester.PRESETS if preset.name == name)
+        empty = not typed["text"].strip()
+        box = {"text": _(found.prompt), "files": typed["files"]} if empty and found.prompt else gr.skip()
+        return _(found.system), found.temperature, found.top_p, found.max_tokens, box
 
     def save_markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
@@ -99,7 +91,7 @@ class ChatActions:
             question, names = await self._last(typed, history, SamplingSettings(*sampling))
         except UserError as failure:
             return f"# {failure}"
-        return code_view.render_code(question, names, f"{page_origin(request)}/v1", language)
+        return chat_storage.render_code(question, names, f"{page_origin(request)}/v1", language)
 
     async def save_request(
         self, typed: dict[str, Any], history: list[Message], *sampling: Any
@@ -109,7 +101,7 @@ class ChatActions:
         except UserError as failure:
             gr.Warning(str(failure))
             return None
-        return {"name": "request.json", "kind": "application/json", "text": code_view.request_json(question)}
+        return {"name": "request.json", "kind": "application/json", "text": chat_storage.request_json(question)}
 
     def attach_snapshot(self, file: str | None, typed: dict[str, Any]) -> tuple[Any, Any]:
         if not file:
@@ -141,12 +133,9 @@ class ChatActions:
         sent = [str(attachment.path) for attachment in attachments.prepare_attachments(files, sampling.limits, media)]
         whole = [*before, message_builder.user_message(message_builder.message_text(last), sent)]
         names = [path.name for message in whole for path in message_builder.message_files(message)]
-        return sampling.build_request(
-            message_builder.openai_messages(
-                whole, sampling.system, attachments.sent_file_resolver(sampling.limits, media)
-            ),
-            "",
-        ), names
+        sent_as = attachments.sent_file_resolver(sampling.limits, media)
+        messages = message_builder.openai_messages(whole, sampling.system, sent_as)
+        return sampling.build_request(messages, Visitor()), names
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
@@ -169,7 +158,7 @@ Files = list[Any]
 """What gradio_client.handle_file() gives."""
 
 
-def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) -> None:
+def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: ChatActions, at_once: int) -> None:
     async def chat(
         request: gr.Request,
         text: str,
@@ -189,9 +178,9 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         sampling = SamplingSettings(
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
-        key = request.headers.get(KEY_HEADER) or ""
-        before = _import_history(history)
-        answer = await replies.answer_once(text, file_paths(files), before, sampling, uuid.uuid4().hex, key)
+        answer = StreamedAnswer(started_s=time.monotonic())
+        by, before = controls.own_conversation(request), _import_history(history)
+        await requester.send(text, controls.file_paths(files), sampling, by, answer, before)
         reasoning, shown = answer.rendered()
         return {
             "text": shown,
@@ -205,20 +194,16 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
     ) -> dict[str, Any]:
         """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
         sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
-        try:
-            return attachments.estimate_facts(await events.costs(file_paths(files), sampling), events.pool(model))
-        except UserError as failure:
-            raise gr.Error(str(failure)) from None
+        return attachments.estimate_facts(
+            await events.costs(controls.file_paths(files), sampling), model_limits.pool(model)
+        )
 
     async def chat_code(
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
     ) -> str:
         """The request as code; `language`: curl, Python or JavaScript."""
-        if language not in code_view.CODE_LANGUAGES:
-            raise gr.Error(
-                _("{name} wants one of: {choices}.", name="language", choices=", ".join(code_view.CODE_LANGUAGES))
-            )
-        return await events.show_code(request, language, {"text": text, "files": file_paths(files)}, [], model)
+        controls.check_choice("language", language, chat_storage.CODE_LANGUAGES)
+        return await events.show_code(request, language, {"text": text, "files": controls.file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
         """A saved chat's messages as Markdown."""
@@ -233,21 +218,8 @@ def mount_chat_api(replies: ReplyHandlers, events: ChatActions, at_once: int) ->
         api(function, api_name=name, concurrency_limit=at_once, concurrency_id="answers-by-api")
 
 
-def file_paths(files: Files | None) -> list[str]:
-    """Where uploads lie; which of them may be named is checked where they are read."""
-    return [str(file["path"]) if isinstance(file, dict) else str(file) for file in files or []]
-
-
 def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     try:
         return [chat_storage.import_message(message) for message in messages or []]
     except (UserError, KeyError, TypeError, ValueError):
         raise gr.Error(_("history wants messages as a chat saved as JSON has them.")) from None
-
-
-def mount_model_api(gateway: GatewayClient) -> None:
-    async def models() -> list[str]:
-        """The models there are, `auto` last."""
-        return await gateway.models()
-
-    api(models, api_name="models")

@@ -1,19 +1,15 @@
 """The Cluster tab: pools and engines live, drain, resume and scale with the admin key, events, and a load run."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from webui.cluster import cluster_view, locust_client
-from webui.cluster.controller_client import ClusterStatus, ControllerClient
-from webui.cluster.locust_client import LocustClient
-from webui.i18n.translations import _
-from webui.tabs.controls import IMMEDIATE_EVENT
+from webui.cluster import cluster_view, controller_client
+from webui.cluster.controller_client import ControllerClient, LocustClient
+from webui.i18n import _
+from webui.tabs import controls
 from webui.theme import alert_html, hint_html, status_html
 from webui.user_error import UserError
 
@@ -24,14 +20,8 @@ LINKS = (
 )
 
 
-@dataclass(frozen=True)
-class ClusterTab:
-    """The page looks only while the tab is open."""
-
-    timer: gr.Timer
-
-
-def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> ClusterTab:
+def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> gr.Timer:
+    """The timer, to be active while the tab is open."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
             pools = gr.HTML(hint_html(_("Looking …")), elem_id="cluster-pools")
@@ -58,7 +48,7 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
             with gr.Row(elem_classes="tools"):
                 scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, locust_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
+            people = gr.Slider(1, controller_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
             with gr.Row(elem_classes="tools"):
                 start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
                 stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
@@ -66,15 +56,15 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     timer = gr.Timer(STATUS_INTERVAL_S, active=False)
     events_of = ClusterHandlers(controller, run)
     seen = [pools, events, engine, pool, load]
-    timer.tick(events_of.refresh, [engine, pool], seen, **IMMEDIATE_EVENT)
+    timer.tick(events_of.refresh, [engine, pool], seen, **controls.IMMEDIATE_EVENT)
     changed = [said, pools, events]
-    drain.click(events_of.drain, [engine, key], changed, **IMMEDIATE_EVENT)
-    resume.click(events_of.resume, [engine, key], changed, **IMMEDIATE_EVENT)
-    scale.click(events_of.scale, [pool, engines, key], changed, **IMMEDIATE_EVENT)
-    start.click(events_of.start, [people], [load], **IMMEDIATE_EVENT)
-    stop.click(events_of.stop, None, [load], **IMMEDIATE_EVENT)
+    drain.click(events_of.drain, [engine, key], changed, **controls.IMMEDIATE_EVENT)
+    resume.click(events_of.resume, [engine, key], changed, **controls.IMMEDIATE_EVENT)
+    scale.click(events_of.scale, [pool, engines, key], changed, **controls.IMMEDIATE_EVENT)
+    start.click(events_of.start, [people], [load], **controls.IMMEDIATE_EVENT)
+    stop.click(events_of.stop, None, [load], **controls.IMMEDIATE_EVENT)
     events_of.mount_api(calls_at_once)
-    return ClusterTab(timer)
+    return timer
 
 
 class ClusterHandlers:
@@ -91,18 +81,23 @@ class ClusterHandlers:
             # Filled once, so that a list the visitor has open never changes under the hand.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
-            locust_client.load_run_html(await self._run.stats()),
+            controller_client.load_run_html(await self._run.stats()),
         )
 
-    async def drain(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.drain(engine or "", key), engine, _("Choose an engine first."))
+    async def drain(self, engine: str | None, key: str) -> tuple[Any, ...]:
+        if not engine:
+            return alert_html(_("Choose an engine first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.drain(engine, key))
 
-    async def resume(self, engine: str | None, key: str) -> tuple[str, str, str]:
-        return await self._changed(self._controller.resume(engine or "", key), engine, _("Choose an engine first."))
+    async def resume(self, engine: str | None, key: str) -> tuple[Any, ...]:
+        if not engine:
+            return alert_html(_("Choose an engine first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.resume(engine, key))
 
-    async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[str, str, str]:
-        wanted = int(engines) if engines else None
-        return await self._changed(self._controller.scale(pool or "", wanted, key), pool, _("Choose a pool first."))
+    async def scale(self, pool: str | None, engines: float | None, key: str) -> tuple[Any, ...]:
+        if not pool:
+            return alert_html(_("Choose a pool first.")), gr.skip(), gr.skip()
+        return await self._changed(self._controller.scale(pool, int(engines or 0), key))
 
     async def start(self, people: float) -> str:
         return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
@@ -113,38 +108,28 @@ class ClusterHandlers:
     def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
             """Pools, engines, events and gauges at the moment."""
-            return cluster_view.cluster_facts(await self._controller.fetch_status(fresh=True))
-
-        async def drain(engine: str, key: str) -> str:
-            """Takes an engine out of rotation; wants the admin key."""
-            return await _or_gradio_error(self._controller.drain(engine, key))
-
-        async def resume(engine: str, key: str) -> str:
-            """Lets a drained engine in again; wants the admin key."""
-            return await _or_gradio_error(self._controller.resume(engine, key))
-
-        async def scale(pool: str, engines: int, key: str) -> str:
-            """Sets the engines of a pool, 0: its own policy; wants the admin key."""
-            return await _or_gradio_error(self._controller.scale(pool, engines or None, key))
-
-        async def load_start(people: int, a_second: float = 1.0) -> str:
-            """Starts a load run."""
-            return await _or_gradio_error(self._run.start(people, a_second))
-
-        async def load_stop() -> str:
-            """Ends it."""
-            return await _or_gradio_error(self._run.stop())
+            status = await self._controller.fetch_status(fresh=True)
+            events = status.events[: cluster_view.MAX_EVENTS]
+            return {"pools": status.pools, "events": events, "gauges": status.gauges}
 
         async def load_stats() -> dict[str, Any]:
             """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
-            return locust_client.load_run_facts(await self._run.stats())
+            return controller_client.load_run_facts(await self._run.stats())
 
-        for function in (cluster, drain, resume, scale, load_start, load_stop, load_stats):
-            api(function, api_name=function.__name__, concurrency_limit=calls_at_once)
+        for function, name in (
+            (cluster, "cluster"),
+            (self._controller.drain, "drain"),
+            (self._controller.resume, "resume"),
+            (self._controller.scale, "scale"),
+            (self._run.start, "load_start"),
+            (self._run.stop, "load_stop"),
+            (load_stats, "load_stats"),
+        ):
+            api(function, api_name=name, concurrency_limit=calls_at_once)
 
-    async def _changed(self, changing: Awaitable[str], name: str | None, unnamed: str) -> tuple[str, str, str]:
-        said = await _result_html(changing) if name else await _refused_html(changing, unnamed)
-        status: ClusterStatus = await self._controller.fetch_status(fresh=True)
+    async def _changed(self, changing: Awaitable[str]) -> tuple[Any, ...]:
+        said = await _result_html(changing)
+        status = await self._controller.fetch_status(fresh=True)
         return said, cluster_view.pools_html(status), cluster_view.events_html(status)
 
 
@@ -153,15 +138,3 @@ async def _result_html(changing: Awaitable[str]) -> str:
         return status_html(await changing)
     except UserError as failure:
         return alert_html(str(failure))
-
-
-async def _refused_html(changing: Any, said: str) -> str:
-    changing.close()
-    return alert_html(said)
-
-
-async def _or_gradio_error(changing: Awaitable[str]) -> str:
-    try:
-        return await changing
-    except UserError as failure:
-        raise gr.Error(str(failure)) from None

@@ -1,9 +1,7 @@
 """The Compare tab: the same question to several models at once, side by side, with times and a vote."""
 
-from __future__ import annotations
-
-import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -12,44 +10,27 @@ from gradio.events import api
 from manyeyes.config.gateway import AtOnce
 from webui import samples
 from webui.auth import uploads
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.comparison import (
-    EQUALLY_GOOD,
-    Comparison,
-    ModelRun,
-    add_comparison,
-    add_vote,
-    comparison_facts,
-    comparison_summary,
-    comparisons_csv,
-    comparisons_json,
-    run_comparison,
-    run_markdown,
-    speed_verdicts,
-    tally_votes,
-    valid_comparisons,
-)
-from webui.chat.sampling_settings import SamplingSettings
-from webui.cluster.gateway_client import KEY_HEADER
-from webui.files import media_parts
-from webui.i18n.translations import N_, _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
+from webui.chat import comparison as comparisons
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.chat.comparison import EQUALLY_GOOD, Comparison, ModelRun
+from webui.files import attachments
+from webui.i18n import N_, _
+from webui.tabs import controls
 from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
-EMPTY = N_("Choose two or more models, ask, and see the answers come side by side.")
+COMPARE_HINT = N_("Choose two or more models, ask, and see the answers come side by side.")
 
 
 def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
-    models = model_dropdown(_("Models (two to four)"), multiselect=True)
+    models = controls.model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
         label=_("The question to all of them"),
         placeholder=_("Ask all of them; drop or paste pictures here"),
         sources=["upload"],
         file_count="multiple",
-        file_types=media_parts.MEDIA_SUFFIXES,
+        file_types=attachments.MEDIA_SUFFIXES,
         elem_classes="askbox",
         lines=1,
         max_lines=6,
@@ -58,8 +39,8 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         sample = gr.Button(_("Use a sample"), size="sm", elem_classes="tool")
         as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
-    sampling = sampling_controls()
-    outcome = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
+    sampling = controls.sampling_controls()
+    outcome = gr.HTML(hint_html(_(COMPARE_HINT)), elem_classes="said")
     with gr.Row(elem_classes="lanes"):
         answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
@@ -71,19 +52,19 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         events.ask,
         [box, stored, models, *sampling],
         [box, outcome, vote, stored, *answers],
-        **queued_event(at_once.compare, "compare"),
+        **controls.queued_event(at_once.compare, "compare"),
     )
-    vote.input(events.vote, [vote, stored], [stored, outcome], **IMMEDIATE_EVENT)
-    sample.click(events.sample, None, [box], **IMMEDIATE_EVENT)
+    vote.input(events.vote, [vote, stored], [stored, outcome], **controls.IMMEDIATE_EVENT)
+    sample.click(events.sample, None, [box], **controls.IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
-        button.click(make, [stored], [saved], **IMMEDIATE_EVENT).then(None, [saved], None, js=SAVE_FILE_JS)
+        controls.save_on_click(button, make, [stored], saved)
     events.mount_api(at_once)
     return models
 
 
 class CompareHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def ask(
         self, request: gr.Request, typed: dict[str, Any], stored: Any, models: list[str] | None, *sampling: Any
@@ -91,44 +72,37 @@ class CompareHandlers:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
             gr.Info(_("Choose two or more models and ask something."))
-            yield (gr.skip(),) * (
-                4 + MAX_MODELS
-            )  # Gradio empties every output of a generator that ends without a yield
+            yield (gr.skip(),) * (4 + MAX_MODELS)
             return
         uploads.hold_files(request.session_hash or "", "compare", typed["files"])
         comparison = Comparison(
             [ModelRun(typed["text"], typed["files"], SamplingSettings(model, *sampling)) for model in chosen]
         )
-        visit, key = f"{request.session_hash}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or ""
         yield gr.update(submit_btn=False), "", gr.update(visible=False), gr.skip(), *_run_updates(comparison)
-        try:
-            async for _update in run_comparison(comparison, self._asker, visit, key):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
-        finally:
-            if comparison.ended_s is None:
-                comparison.ended_s = comparison.started_s
-        now = add_comparison(stored, comparison_facts(comparison, typed["text"]))
+        async for _update in comparison.run(self._requester, controls.own_conversation(request)):
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *_run_updates(comparison)
+        now = comparisons.add_comparison(stored, comparison.facts(typed["text"]))
         ballot = gr.update(choices=[*chosen, (_(EQUALLY_GOOD), EQUALLY_GOOD)], value=None, visible=True)
         yield (
             gr.update(submit_btn=True),
-            status_html(comparison_summary(comparison)),
+            status_html(comparison.summary()),
             ballot,
             now,
             *_run_updates(comparison),
         )
 
     def vote(self, vote: str, stored: Any) -> tuple[Any, str]:
-        now = add_vote(stored, vote)
-        return now, status_html(_("Thank you. {tally}.", tally=tally_votes(now)))
+        now = comparisons.add_vote(stored, vote)
+        return now, status_html(_("Thank you. {tally}.", tally=comparisons.tally_votes(now)))
 
     def sample(self) -> dict[str, Any]:
         return {"text": _("What was bought, and what is the total?"), "files": [str(samples.HERE / "receipt.png")]}
 
     def json(self, stored: Any) -> dict[str, str] | None:
-        return _saved_file(stored, "comparisons.json", "application/json", comparisons_json)
+        return _saved_file(stored, "comparisons.json", "application/json", comparisons.comparisons_json)
 
     def csv(self, stored: Any) -> dict[str, str] | None:
-        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons_csv)
+        return _saved_file(stored, "comparisons.csv", "text/csv", comparisons.comparisons_csv)
 
     def mount_api(self, at_once: AtOnce) -> None:
         async def compare(
@@ -143,26 +117,138 @@ class CompareHandlers:
             """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
-            comparison = Comparison([ModelRun(text, file_paths(files), one) for one in sampling])
-            key = request.headers.get(KEY_HEADER) or ""
-            async for _update in run_comparison(comparison, self._asker, uuid.uuid4().hex, key):
+            comparison = Comparison([ModelRun(text, controls.file_paths(files), one) for one in sampling])
+            async for _update in comparison.run(self._requester, controls.own_conversation(request)):
                 pass
-            return comparison_facts(comparison, text)
+            return comparison.facts(text)
 
         api(compare, api_name="compare", concurrency_limit=at_once.programs)
 
 
 def _run_updates(comparison: Comparison) -> list[Any]:
-    verdicts = speed_verdicts(comparison)
+    verdicts = comparison.verdicts()
     found: list[Any] = [
-        gr.update(value=run_markdown(run, verdict), visible=True)
+        gr.update(value=comparisons.run_markdown(run, verdict), visible=True)
         for run, verdict in zip(comparison.runs, verdicts, strict=True)
     ]
     return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
 
 
 def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
-    if not valid_comparisons(stored):
+    if not comparisons.valid_comparisons(stored):
         gr.Info(_("There is nothing to save yet: compare something first."))
         return None
     return {"name": name, "kind": kind, "text": make(stored)}
+
+
+CARDS = 3
+SAMPLES = (
+    (N_("What was bought, and what is the total?"), "receipt.png"),
+    (N_("What does this chart show?"), "chart.png"),
+    (N_("Where does the cup stand?"), "before.png"),
+)
+INDIVIDUAL_HINT = N_("Give each model its own prompt and picture. What is empty is left out.")
+
+
+@dataclass(frozen=True)
+class PromptCard:
+    model: gr.Dropdown
+    prompt: gr.Textbox
+    files: gr.File
+    answer: gr.Markdown
+
+
+def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
+    """The models' dropdowns, to be filled."""
+    with gr.Row(elem_classes="tools"):
+        go = gr.Button(_("Run all"), variant="primary", size="sm")
+        sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
+    outcome = gr.HTML(hint_html(_(INDIVIDUAL_HINT)), elem_classes="said")
+    with gr.Row(elem_classes="lanes cards"):
+        cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
+    sampling = controls.sampling_controls()
+    events = IndividualHandlers(requester)
+    asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
+    go.click(
+        events.ask,
+        [*asked, *sampling],
+        [outcome, *(card.answer for card in cards)],
+        **controls.queued_event(at_once.individual, "individual"),
+    )
+    sample.click(
+        events.samples,
+        None,
+        [part for card in cards for part in (card.prompt, card.files)],
+        **controls.IMMEDIATE_EVENT,
+    )
+    events.mount_api(at_once)
+    return [card.model for card in cards]
+
+
+def _prompt_card(number: int) -> PromptCard:
+    with gr.Column(elem_classes="card", min_width=260):
+        return PromptCard(
+            controls.model_dropdown(_("Model {number}", number=number)),
+            gr.Textbox(label=_("Prompt {number}", number=number), lines=2, max_lines=6),
+            gr.File(
+                label=_("Pictures or a video {number}", number=number),
+                file_count="multiple",
+                file_types=attachments.MEDIA_SUFFIXES,
+                type="filepath",
+                height=110,
+            ),
+            gr.Markdown(elem_classes="lane"),
+        )
+
+
+class IndividualHandlers:
+    def __init__(self, requester: ChatRequester) -> None:
+        self._requester = requester
+
+    async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
+        cards, sampling = asked[: 3 * CARDS], asked[3 * CARDS :]
+        runs: list[ModelRun | None] = []
+        for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
+            used = model and ((prompt or "").strip() or files)
+            runs.append(ModelRun(prompt or "", files or [], SamplingSettings(model, *sampling)) if used else None)
+        uploads.hold_files(
+            request.session_hash or "", "individual", [file for run in runs if run for file in run.files]
+        )
+        comparison = Comparison([run for run in runs if run])
+        if not comparison.runs:
+            gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
+            yield (gr.skip(),) * (1 + CARDS)
+            return
+        async for _update in comparison.run(self._requester, controls.own_conversation(request)):
+            yield "", *_answer_texts(runs, comparison)
+        yield status_html(comparison.summary()), *_answer_texts(runs, comparison)
+
+    def samples(self) -> list[Any]:
+        return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
+
+    def mount_api(self, at_once: AtOnce) -> None:
+        async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
+            """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
+            runs = [
+                ModelRun(
+                    str(question.get("text", "")),
+                    controls.file_paths(question.get("files")),
+                    SamplingSettings(
+                        str(question.get("model") or "auto"),
+                        temperature=float(question.get("temperature", 0.7)),
+                        max_tokens=int(question.get("max_tokens", 1024)),
+                    ),
+                )
+                for question in questions[:16]
+            ]
+            comparison = Comparison(runs)
+            async for _update in comparison.run(self._requester, controls.own_conversation(request)):
+                pass
+            return comparison.facts("")
+
+        api(individual, api_name="individual", concurrency_limit=at_once.programs)
+
+
+def _answer_texts(runs: list[ModelRun | None], comparison: Comparison) -> list[Any]:
+    verdicts = iter(comparison.verdicts())
+    return [comparisons.run_markdown(run, next(verdicts)) if run else "" for run in runs]

@@ -1,18 +1,41 @@
 """What the tabs share: how their events are wired, the folded sampling settings, and the dropdowns of models."""
 
-from __future__ import annotations
-
+import uuid
+from collections.abc import Collection
 from typing import Any
 
 import gradio as gr
 
-from webui.cluster.gateway_client import PoolStatus
-from webui.i18n.translations import N_, _
+from webui.chat.completion_stream import Visitor
+from webui.cluster.gateway_client import KEY_HEADER, PoolStatus
+from webui.i18n import N_, _
 
 PRIVATE_EVENT: dict[str, Any] = {"show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
 """For the page itself, and not for programs."""
 IMMEDIATE_EVENT: dict[str, Any] = PRIVATE_EVENT | {"queue": False}
-SAVE_FILE_JS = "(file) => { window.manyeyesSave(file); }"
+
+
+def own_conversation(request: gr.Request) -> Visitor:
+    """For what is no chat: each run is another conversation to the gateway, so that runs spread over the engines."""
+    return Visitor(f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}", request.headers.get(KEY_HEADER) or "")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises gr.Error where a program gave the parameter `name` a value that it does not have."""
+    if value not in choices:
+        raise gr.Error(_("{name} wants one of: {choices}.", name=name, choices=", ".join(choices)))
+
+
+def file_paths(files: list[Any] | None) -> list[str]:
+    """Where uploads lie, of what gradio_client.handle_file() gives; which of them may be named is checked where they are read."""
+    return [str(file["path"]) if isinstance(file, dict) else str(file) for file in files or []]
+
+
+def save_on_click(button: gr.Button, make: Any, inputs: list[Any], saved: gr.JSON) -> None:
+    """A click lets the browser save the file that `make` gives as {"name", "kind", "text"}; None: there is none."""
+    button.click(make, inputs, [saved], **IMMEDIATE_EVENT).then(
+        None, [saved], None, js="(file) => { window.manyeyesSave(file); }"
+    )
 
 
 def queued_event(limit: int, queue: str) -> dict[str, Any]:

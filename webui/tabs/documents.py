@@ -1,9 +1,6 @@
 """The Documents tab: many pictures or PDFs read page by page over all engines, as text or as fields of a JSON schema."""
 
-from __future__ import annotations
-
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,14 +10,11 @@ from gradio.events import api
 from manyeyes.config.gateway import AtOnce
 from webui import samples
 from webui.auth import uploads
-from webui.chat.chat_requester import ChatRequester
-from webui.chat.sampling_settings import SamplingSettings
-from webui.cluster.gateway_client import KEY_HEADER
-from webui.files import attachments, batch, batch_report, media_parts
+from webui.chat.chat_requester import ChatRequester, SamplingSettings
+from webui.files import attachments, batch, batch_report
 from webui.files.batch import PageBatch
-from webui.i18n.translations import _
-from webui.tabs.chat_actions import file_paths
-from webui.tabs.controls import IMMEDIATE_EVENT, SAVE_FILE_JS, model_dropdown, queued_event, sampling_controls
+from webui.i18n import _
+from webui.tabs import controls
 from webui.user_error import UserError
 
 MAX_CONCURRENT_PAGES = 32
@@ -41,12 +35,12 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
             files = gr.File(
                 label=_("Pictures and PDFs"),
                 file_count="multiple",
-                file_types=[*media_parts.IMAGE_TYPES, attachments.PDF_SUFFIX],
+                file_types=[*attachments.IMAGE_TYPES, attachments.PDF_SUFFIX],
                 type="filepath",
                 height=150,
             )
             sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-            model = model_dropdown()
+            model = controls.model_dropdown()
             task = gr.Dropdown(
                 label=_("Task"), choices=[(_(name), name) for name in batch.READ_PROMPTS], value="Transcribe"
             )
@@ -58,7 +52,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
                     language="json", label=_("Each page becomes an object of this form"), lines=6, max_lines=14
                 )
             pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages at once"))
-            sampling = sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
+            sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
                 go = gr.Button(_("Read"), variant="primary", size="sm")
@@ -69,7 +63,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
                 }
             how_far = gr.HTML(batch_report.progress_html(None, False))
             table = gr.Dataframe(
-                headers=batch_report.table_headers(),
+                headers=[_(name) for name in batch_report.TABLE_COLUMNS],
                 datatype=["number", "str", "str", "str", "str", "str", "str"],
                 column_widths=["44px", "150px", "84px", "330px", "90px", "76px", "110px"],
                 interactive=False,
@@ -84,25 +78,23 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
-    running = queued_event(at_once.documents, "documents")
+    running = controls.queued_event(at_once.documents, "documents")
     asked = [model, prompt, schema, pages_at_once, *sampling]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
-    stop.click(events.stop, [pages], None, **IMMEDIATE_EVENT)
-    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **IMMEDIATE_EVENT)
-    task.input(events.task, [task], [prompt, schema, folded], **IMMEDIATE_EVENT)
-    table.select(events.whole, [pages], [whole], **IMMEDIATE_EVENT)
+    stop.click(events.stop, [pages], None, **controls.IMMEDIATE_EVENT)
+    sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **controls.IMMEDIATE_EVENT)
+    task.input(events.task, [task], [prompt, schema, folded], **controls.IMMEDIATE_EVENT)
+    table.select(events.whole, [pages], [whole], **controls.IMMEDIATE_EVENT)
     for name, button in saves.items():
-        button.click(_save_handler(name), [pages], [saved], **IMMEDIATE_EVENT).then(
-            None, [saved], None, js=SAVE_FILE_JS
-        )
+        controls.save_on_click(button, _save_handler(name), [pages], saved)
     events.mount_api(at_once.programs)
     return model
 
 
 class DocumentsHandlers:
     def __init__(self, requester: ChatRequester) -> None:
-        self._asker = requester
+        self._requester = requester
 
     async def read(
         self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *asked: Any
@@ -159,14 +151,10 @@ class DocumentsHandlers:
             max_tokens: int = 2048,
         ) -> dict[str, Any]:
             """Reads all pages of all files: {"pages": [{"page", "name", "state", "text", "fields", "error", ...}]}."""
-            try:
-                found = PageBatch(await asyncio.to_thread(batch.list_pages, file_paths(files)))
-                form = batch.parse_schema(schema)
-            except UserError as failure:
-                raise gr.Error(str(failure)) from None
+            found = PageBatch(await asyncio.to_thread(batch.list_pages, controls.file_paths(files)))
+            form = batch.parse_schema(schema)
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-            key = request.headers.get(KEY_HEADER) or ""
-            reads = batch.make_page_reader(self._asker, prompt, sampling, form, uuid.uuid4().hex, key)
+            reads = batch.make_page_reader(self._requester, prompt, sampling, form, controls.own_conversation(request))
             async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
                 pass
             return {"pages": [batch_report.page_facts(page) for page in found.pages]}
@@ -189,9 +177,8 @@ class DocumentsHandlers:
             gr.Warning(str(failure))
             yield UNCHANGED
             return
-        key = request.headers.get(KEY_HEADER) or ""
-        visit = f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"
-        reads = batch.make_page_reader(self._asker, prompt, SamplingSettings(model, *sampling), form, visit, key)
+        chosen = SamplingSettings(model, *sampling)
+        reads = batch.make_page_reader(self._requester, prompt, chosen, form, controls.own_conversation(request))
         yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
         async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
             yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)

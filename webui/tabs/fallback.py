@@ -1,10 +1,7 @@
 """The Fallback tab: a primary and a fallback endpoint, what each attempt came to, and who answered at last."""
 
-from __future__ import annotations
-
 import asyncio
 import html
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,14 +10,14 @@ from urllib.parse import urlsplit
 import gradio as gr
 from gradio.events import api
 
-from webui.chat import fallback_chain
-from webui.chat.sampling_settings import SamplingSettings
+from webui.chat.chat_requester import SamplingSettings
+from webui.chat.completion_stream import Visitor
 from webui.cluster import endpoint_client
-from webui.cluster.endpoint_client import EndpointAddress, EndpointStatus
-from webui.cluster.gateway_client import KEY_HEADER, PAGE_HEADER
-from webui.i18n.translations import N_, _
-from webui.settings import WebuiSettings
-from webui.tabs.controls import PRIVATE_EVENT, queued_event
+from webui.cluster.endpoint_client import EndpointStatus
+from webui.cluster.gateway_client import visitor_headers
+from webui.i18n import N_, _
+from webui.settings import EndpointAddress, WebuiSettings
+from webui.tabs import controls
 from webui.theme import alert_html, hint_html
 
 EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
@@ -37,8 +34,8 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
     with gr.Row(elem_classes="tools"):
         check = gr.Button(_("Check both"), size="sm", elem_classes="tool")
     way = gr.Radio(
-        [(_(one), one) for one in fallback_chain.FALLBACK_MODES],
-        value=fallback_chain.PRIMARY_AS_IT_IS,
+        [(_(one), one) for one in endpoint_client.FALLBACK_MODES],
+        value=endpoint_client.PRIMARY_AS_IT_IS,
         label=_("Run"),
     )
     prompt = gr.Textbox(label=_("Prompt"), value=_(EXAMPLE_PROMPT), lines=2, max_lines=6)
@@ -51,13 +48,13 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
         typed,
         [primary[3], fallback[3]],
         concurrency_limit=settings.webui.at_once.fallback,
-        **PRIVATE_EVENT,
+        **controls.PRIVATE_EVENT,
     )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        **queued_event(settings.webui.at_once.fallback, "fallback"),
+        **controls.queued_event(settings.webui.at_once.fallback, "fallback"),
     )
     events.mount_api()
     return [primary[1], fallback[1]]
@@ -103,7 +100,7 @@ class FallbackHandlers:
         ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
-        primary, fallback = await asyncio.to_thread(self._typed, *typed)
+        primary, fallback = await self._typed(*typed)
         headers = self._headers(request)
         status = await asyncio.gather(
             *(endpoint_client.check_endpoint(one, headers.get(one.base_url, {})) for one in (primary, fallback))
@@ -115,24 +112,24 @@ class FallbackHandlers:
     ) -> AsyncIterator[tuple[Any, Any]]:
         if not prompt.strip():
             gr.Info(_("Write a prompt first."))
-            yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
+            yield gr.skip(), gr.skip()
             return
         yield "", gr.update(value="", visible=False)
-        last: list[fallback_chain.FallbackAttempt] = []
+        last: list[endpoint_client.FallbackAttempt] = []
         async for last in self._attempts(request, way, prompt, *typed):
-            yield fallback_chain.attempts_html(last), _answer_update(last)
+            yield endpoint_client.attempts_html(last), _answer_update(last)
         if last and last[-1].answer.failure is None:
             outcome = _("Answered by {name}.", name=_(last[-1].address.name))
             by = f'<p role="status"><b>{html.escape(outcome)}</b></p>'
         else:
             by = alert_html(_("Nobody answered."))
-        yield fallback_chain.attempts_html(last) + by, _answer_update(last)
+        yield endpoint_client.attempts_html(last) + by, _answer_update(last)
 
     def mount_api(self) -> None:
         async def fallback(
             request: gr.Request,
             prompt: str,
-            way: str = fallback_chain.PRIMARY_AS_IT_IS,
+            way: str = endpoint_client.PRIMARY_AS_IT_IS,
             primary_base_url: str = "",
             primary_model: str = "",
             primary_api_key: str = "",
@@ -141,58 +138,54 @@ class FallbackHandlers:
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
             """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
-            if way not in fallback_chain.FALLBACK_MODES:
-                raise gr.Error(
-                    _("{name} wants one of: {choices}.", name="way", choices=", ".join(fallback_chain.FALLBACK_MODES))
-                )
+            controls.check_choice("way", way, endpoint_client.FALLBACK_MODES)
             typed = (
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
             )  # fmt: skip
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
-            return fallback_chain.fallback_facts(found[-1])
+            return endpoint_client.fallback_facts(found[-1])
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
 
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None
-    ) -> AsyncIterator[list[fallback_chain.FallbackAttempt]]:
-        primary, fallback = await asyncio.to_thread(self._typed, *typed)
-        addresses = fallback_chain.plan_attempts(way, primary, fallback, self._gateway)
-        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], "")
-        async for made in fallback_chain.run_fallback(addresses, question, self._headers(request)):
+    ) -> AsyncIterator[list[endpoint_client.FallbackAttempt]]:
+        primary, fallback = await self._typed(*typed)
+        addresses = endpoint_client.plan_attempts(way, primary, fallback, self._gateway)
+        question = SamplingSettings("as addressed").build_request([{"role": "user", "content": prompt}], Visitor())
+        async for made in endpoint_client.run_fallback(addresses, question, self._headers(request)):
             yield made
 
-    def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
-        """Looks names up: to be called in a thread. Raises gr.Error for an address that the operator did not name."""
+    async def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
+        """Raises gr.Error for an address that the operator did not name."""
         words = [str(one or "") for one in typed]
-        return self._chosen(self._settings.primary, *words[:3]), self._chosen(self._settings.fallback, *words[3:])
+        return (
+            await self._chosen(self._settings.primary, *words[:3]),
+            await self._chosen(self._settings.fallback, *words[3:]),
+        )
 
-    def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
+    async def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
+        """The endpoint with what a visitor typed. A key from the environment goes to its own address only."""
         url = base_url.strip().rstrip("/") or card.base_url
         if url not in self._known:
             choices = ", ".join(self._known)
             raise gr.Error(
                 _("{url} is not among the addresses of this page. Choose one of: {choices}.", url=url, choices=choices)
             )
-        if endpoint_client.is_same_endpoint(
-            url, self._gateway.base_url
-        ):  # written another way it would not be told who asks
-            known = self._gateway
-            key = ""
-        else:
-            known = card if card.base_url == url else self._known[url]
-        default = card.model if url == card.base_url else known.model
-        return replace(known.typed(known.base_url, model or default, key), name=card.name)
+        known = card if card.base_url == url else self._known[url]
+        model = model.strip() or known.model
+        # Written another way, the gateway would not be told who asks.
+        if await endpoint_client.is_same_endpoint(url, self._gateway.base_url):
+            return replace(self._gateway, name=card.name, model=model)
+        return replace(known, name=card.name, model=model, key=key.strip() or known.key)
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Only the gateway is told who asks."""
-        key = request.headers.get(KEY_HEADER) or ""
-        own: dict[str, Any] = {PAGE_HEADER: f"{request.session_hash or ''}-{uuid.uuid4().hex[:8]}"}
-        return {self._gateway.base_url: own | ({KEY_HEADER: key} if key else {})}
+        return {self._gateway.base_url: visitor_headers(controls.own_conversation(request))}
 
 
-def _answer_update(found: list[fallback_chain.FallbackAttempt]) -> Any:
+def _answer_update(found: list[endpoint_client.FallbackAttempt]) -> Any:
     text = found[-1].answer.rendered()[1] if found else ""
     return gr.update(value=text, visible=bool(text))
 
