@@ -12,11 +12,9 @@ from pathlib import Path
 
 from benchmarks import gateways as all_gateways
 from benchmarks import workloads as works
-from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks.gateways.gateway import BUILD, BenchmarkedGateway, NotInstalled
 from benchmarks.gateways.routers import NOT_RUN
-from benchmarks.install_competitors import BUILD, NotInstalled
-from benchmarks.plan import BenchmarkSelection, plan_jobs
-from benchmarks.runner import FULL, QUICK, run_jobs
+from benchmarks.runner import FULL, QUICK, BenchmarkSelection, plan_jobs, run_jobs
 from loadtest.host_info import ROOT, as_json, read_host_info
 
 KINDS = ("work", "cpu", "latency", "stream")

@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
-from loadtest.host_info import ROOT
-from loadtest.process_group import start_process_group
+from loadtest.host_info import ROOT, start_process_group
 from manyeyes.devcluster.cluster import free_port, nginx_binary
 
 

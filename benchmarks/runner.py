@@ -1,22 +1,121 @@
 """Does jobs: starts what stands behind, the gateway in front of it, measures, ends everything."""
 
+import json
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import engines
 from benchmarks import workloads as works
-from benchmarks.gateways import ours
+from benchmarks.gateways import proxies
 from benchmarks.gateways.gateway import BenchmarkedGateway
-from benchmarks.measure.gateway_cost import SIZES, added_latency, cpu_per_request, streaming
-from benchmarks.measure.load import LoadSpec
-from benchmarks.measure.workload_run import run_workload
-from benchmarks.plan import BenchmarkJob, JobResult, append_job_result, read_job_results
+from benchmarks.load import LoadSpec
+from benchmarks.measurements import SIZES, added_latency, cpu_per_request, run_workload, streaming
 from loadtest.host_info import measure_cpu_share
+
+MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """`work`, `users` and `headers` (how many session headers are sent) are set where `kind` is work or best."""
+
+    kind: MeasurementKind
+    gateway: str
+    engines: int
+    repeat: int
+    work: str = ""
+    headers: int = 0
+
+    def __str__(self) -> str:
+        what = f"{self.work} on {self.engines} engines" if self.kind in ("work", "best") else self.kind
+        more = f", {self.headers} session header(s)" if self.headers else ""
+        return f"{self.gateway}: {what}{more}, repeat {self.repeat + 1}"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """`found` is what the measure returned; `failed` is why it could not, and empty when it could."""
+
+    job: BenchmarkJob
+    found: dict[str, Any]
+    failed: str = ""
+    busy_before: float = 0.0
+
+
+def append_job_result(file: Path, finished: JobResult) -> None:
+    with file.open("a") as lines:
+        lines.write(json.dumps(asdict(finished)) + "\n")
+
+
+def read_job_results(file: Path) -> Iterator[JobResult]:
+    if not file.exists():
+        return
+    for line in file.read_text().splitlines():
+        fields = json.loads(line)
+        yield JobResult(BenchmarkJob(**fields.pop("job")), **fields)
+
+
+NO_GATEWAY = "no gateway"
+
+
+@dataclass(frozen=True)
+class BenchmarkSelection:
+    """What the command line asks for."""
+
+    kinds: tuple[str, ...]
+    works: tuple[str, ...]
+    engines: tuple[int, ...]
+    headers: tuple[int, ...]
+    repeats: int
+
+
+def plan_jobs(wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway]) -> list[BenchmarkJob]:
+    """All jobs, in order: each repeat goes once through everything, starting with another gateway each time.
+
+    The first number of engines gets all work; the others get chats and pictures. Gateways that are not their maker's
+    first choice get chats and pictures on the first number of engines.
+    """
+    jobs: list[BenchmarkJob] = []
+    for repeat in range(wanted.repeats):
+        turned = [*gateways[repeat % len(gateways) :], *gateways[: repeat % len(gateways)]] if gateways else []
+        if "work" in wanted.kinds:
+            for engines in wanted.engines:
+                jobs += _works(wanted, turned, engines, repeat)
+        for kind in ("cpu", "latency", "stream"):
+            if kind in wanted.kinds:
+                jobs += _solo(kind, turned, wanted.engines[0], repeat)
+    return jobs
+
+
+def _works(
+    wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
+) -> Iterable[BenchmarkJob]:
+    first = engines == wanted.engines[0]
+    for work in wanted.works:
+        common = work in ("chat", "images")
+        if not (first or common):
+            continue
+        if repeat == 0:
+            yield BenchmarkJob("best", NO_GATEWAY, engines, 0, work)
+        for headers in wanted.headers:
+            if headers and not (work == "chat" and first):
+                continue
+            for gateway in gateways:
+                if headers <= len(gateway.headers) and (headers or gateway.leading or (first and common)):
+                    yield BenchmarkJob("work", gateway.name, engines, repeat, work, headers)
+
+
+def _solo(
+    kind: MeasurementKind, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
+) -> Iterable[BenchmarkJob]:
+    for gateway in gateways:
+        if gateway.leading and gateway.name != NO_GATEWAY:
+            yield BenchmarkJob(kind, gateway.name, engines, repeat)
 
 
 @dataclass(frozen=True)
@@ -91,7 +190,7 @@ def _measure(
 def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str, Any]:
     """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
     flags = [*_speed(20.0), *_endless_cache()]
-    with engines.emulated(folder, 1, flags) as behind, ours.DIRECT.run(folder, behind) as running:
+    with engines.emulated(folder, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
         found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
     return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
 

@@ -13,7 +13,7 @@ from random import Random
 
 from PIL import Image
 
-from benchmarks.install_competitors import BUILD
+from benchmarks.gateways.gateway import BUILD
 from loadtest.content import question, sentence
 
 

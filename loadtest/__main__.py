@@ -14,17 +14,79 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, summary, users
+import orjson
+
+from loadtest import shapes, users
 from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
 from loadtest.gateway_client import EngineLossWatch, GatewayClient, GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info
 from loadtest.http_client import parse_target
-from loadtest.progress import console, progress, publish_textfile
-from loadtest.run import RunFailed, RunResult, read_run, run
+from loadtest.run import (
+    LIMIT_CPU,
+    LIMIT_LAG_S,
+    RunFailed,
+    RunResult,
+    console,
+    progress,
+    publish_textfile,
+    read_run,
+    run,
+)
 from loadtest.run_spec import KEY, RunSpec, parse_duration
-from loadtest.sample import STANDARD_OBJECTIVE, parse_slo
 from loadtest.shapes import SearchPlan, length_s
-from loadtest.statistics import Window, figures
+from loadtest.statistics import STANDARD_OBJECTIVE, RunFigures, Window, figures, parse_slo
+
+GENERATOR_WAS_LIMIT = (
+    "The load generator was the limit: {cpu:.0%} of a core in its busiest process, timers up to {lag:.0f} ms late. "
+    "Give it more processes (PROCESSES=) or a machine of its own; the figures say too little of the engines."
+)
+
+
+def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
+    """`about`: what was done. `more`: what a search found."""
+    return {
+        "about": about,
+        "partial": ran.trouble,
+        "figures": asdict(seen),
+        "generator": {
+            "cpu_p95": ran.cpu_p95,
+            "lag_p95_s": ran.lag_p95_s,
+            "was_limit": ran.generator_was_limit,
+            "limit_cpu": LIMIT_CPU,
+            "limit_lag_s": LIMIT_LAG_S,
+        },
+        **more,
+    }
+
+
+def write(file: Path, what: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_bytes(orjson.dumps(what, option=orjson.OPT_INDENT_2))
+    part.replace(file)
+
+
+def rows(seen: RunFigures) -> list[tuple[str, str]]:
+    """What a person wants to read, with units."""
+    found = [
+        ("Requests a second", f"{seen.rps:.2f}"),
+        ("Goodput (within the objective)", f"{seen.goodput_rps:.2f} a second, {seen.kept_share:.1%} of requests"),
+        ("Answer p50 / p95 / p99", f"{seen.total_p50_s:.2f} / {seen.total_p95_s:.2f} / {seen.total_p99_s:.2f} s"),
+        ("First token p50 / p95 / p99", f"{seen.first_p50_s:.2f} / {seen.first_p95_s:.2f} / {seen.first_p99_s:.2f} s"),
+        ("Per token p50 / p95", f"{1e3 * seen.token_p50_s:.1f} / {1e3 * seen.token_p95_s:.1f} ms"),
+        ("Tokens a second", f"{seen.tokens_per_s:.0f}"),
+        ("Prompt tokens from cache", f"{seen.cached_share:.0%}"),
+        (
+            "Answered, failed",
+            f"{seen.answered}, {seen.failed}" + "".join(f"; {n} x {why}" for why, n in seen.errors.items()),
+        ),
+    ]
+    if seen.video_success is not None:
+        found.append(("Videos answered", f"{seen.video_success:.1%} of {seen.videos}"))
+    if seen.per_engine:
+        found.append(("By engine", ", ".join(f"{name} {count}" for name, count in seen.per_engine.items())))
+    return found
+
 
 DURATION = {"soak": "2h", "diurnal": "24m"}
 
@@ -180,17 +242,17 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
                 f"first token p95 {probe['first_p95_s']:.2f} s, {probe['missed']} of {probe['asked']} missed"
             )
     else:
-        for label, value in summary.rows(found):
+        for label, value in rows(found):
             console.print(f"      {label:32} {value}")
         if gated and found.kept_share < order.slo.share:
             missed = f"the objective was missed: {found.kept_share:.1%} kept it, wanted {order.slo}"
     if ran.generator_was_limit:
-        console.print("  !!  " + summary.GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
+        console.print("  !!  " + GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
     if not found.answered and not ran.trouble:
         why = next(iter(found.errors), "") or next((one.failed for one in ran.samples if one.failed), "nobody asked")
         missed = f"no request was answered: {why}"
     try:
-        summary.write(ran.folder / "summary.json", summary.document(about, ran, found, more))
+        write(ran.folder / "summary.json", document(about, ran, found, more))
     except OSError as error:
         ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
     if ran.trouble:

@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 
-from loadtest.progress import console
+from loadtest.run import console
 
 ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
 TIMEOUT_S = 5.0

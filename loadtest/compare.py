@@ -15,12 +15,10 @@ from typing import Any
 
 import orjson
 
-from loadtest.progress import console
-from loadtest.run import read_run
-from loadtest.sample import LatencyObjective
-from loadtest.scaling_report import phases as lines
+from loadtest.run import console, read_run
+from loadtest.scaling_report import results as lines
 from loadtest.scaling_report.results import summarize
-from loadtest.statistics import RunFigures, Spread, Window, figures, spread
+from loadtest.statistics import LatencyObjective, RunFigures, Spread, Window, figures, spread
 
 PIECES = 6
 MIN_ANSWERS_PER_PIECE = 5  # answers

@@ -19,8 +19,7 @@ from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
 from loadtest import run_spec as orders
 from loadtest import users
 from loadtest.generator import locust_web
-from loadtest.generator.load_shape import build_load_shape
-from loadtest.generator.loops import ArrivalQueue, closed_loop_user, open_loop_user
+from loadtest.generator.loops import ArrivalQueue, build_load_shape, closed_loop_user, open_loop_user
 from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.run_spec import ORDER, RunSpec
 from loadtest.statistics import Window, figures

@@ -10,8 +10,8 @@ from typing import Literal
 import orjson
 
 from loadtest.http_client import parse_target
-from loadtest.sample import STANDARD_OBJECTIVE, LatencyObjective
 from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.statistics import STANDARD_OBJECTIVE, LatencyObjective
 from loadtest.virtual_user import RequestSettings
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import orjson
 
 from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
-from loadtest.sample import Sample
+from loadtest.statistics import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
 from manyeyes.sse import EventStreamParser
 

@@ -17,11 +17,10 @@ from types import FrameType
 import orjson
 
 from benchmarks.chaos import experiment, report
-from benchmarks.chaos.experiment import restored_containers
-from benchmarks.chaos.fault_result import FaultResult
+from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, find_target, restored_containers
 from benchmarks.chaos.faults import Fault, choose_faults, fault_table
 from benchmarks.chaos.load import LoadUsers, RetryingClient
-from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
+from benchmarks.chaos.report import FaultResult
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info

@@ -15,7 +15,7 @@ import orjson
 
 from loadtest.gateway_client import GatewayClient
 from loadtest.http_client import ConnectionBroken, StreamingConnection
-from loadtest.sample import Sample
+from loadtest.statistics import Sample
 from loadtest.users import Mix
 from loadtest.virtual_user import PATH, RequestSettings, VirtualUser
 

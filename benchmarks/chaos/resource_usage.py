@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 
-from benchmarks.chaos.target import ClusterContainers
+from benchmarks.chaos.experiment import ClusterContainers
 from loadtest.statistics import median
 from manyeyes.cli.process import CommandFailed
 

@@ -18,18 +18,16 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.chaos.experiment import inject_fault, restored_containers
-from benchmarks.chaos.fault_result import is_cut
+from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, find_target, inject_fault, restored_containers
 from benchmarks.chaos.faults import Fault, fault_table
 from benchmarks.chaos.load import LoadUsers, PageVisitor
+from benchmarks.chaos.report import is_cut
 from benchmarks.chaos.resource_usage import MIN_DURATION_S, ResourceGrowth, ResourceSampler, measure_growth
-from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info
 from loadtest.run_spec import KEY
-from loadtest.sample import Sample
-from loadtest.statistics import percentile
+from loadtest.statistics import Sample, percentile
 from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import print_error, print_line, print_ok, step

@@ -1,11 +1,22 @@
 """Routers that are one command from PyPI and take their engines with --worker-urls: vllm-project/router, sgl-project's router
 (the package sglang-router), and Shepherd Model Gateway, what that became. All are written in Rust."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.gateways.gateway import BenchmarkedGateway, GatewaySetting, command
-from benchmarks.install_competitors import environment_for, from_pypi, pinned
+import yaml
+
+from benchmarks.gateways.gateway import (
+    KEY,
+    MODEL,
+    BenchmarkedGateway,
+    GatewaySetting,
+    command,
+    environment_for,
+    from_pypi,
+    pinned,
+)
 from manyeyes.devcluster.cluster import free_port
 
 
@@ -166,4 +177,78 @@ SMG_ROUTERS = (
         headers=(),
         leading=False,
     ),
+)
+
+
+LITELLM = "litellm"
+PRODUCTION = "https://docs.litellm.ai/docs/proxy/prod"
+LITELLM_BALANCING = "https://docs.litellm.ai/docs/proxy/load_balancing"
+TUNING = "https://docs.litellm.ai/docs/proxy/server_tuning"
+
+
+def _litellm_version() -> str:
+    from_pypi(LITELLM)
+    return pinned(LITELLM, LITELLM)
+
+
+def _litellm_environment() -> Mapping[str, str]:
+    return {
+        **environment_for(from_pypi(LITELLM)),
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MODE": "PRODUCTION",
+        # It would fetch prices from the network when it starts.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+
+
+def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: bool) -> BenchmarkedGateway:
+    def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
+        document = {
+            "model_list": [
+                {
+                    "model_name": MODEL,
+                    "litellm_params": {"model": f"openai/{MODEL}", "api_base": f"http://{engine}/v1", "api_key": "any"},
+                }
+                for engine in engines
+            ],
+            "router_settings": {
+                "routing_strategy": strategy,
+                "optional_pre_call_checks": ["session_affinity"],
+            },
+            "general_settings": {"master_key": KEY},
+            "litellm_settings": {"request_timeout": 600, "set_verbose": False},
+        }
+        file = folder / "litellm.yaml"
+        file.write_text(yaml.safe_dump(document))
+        program = str(from_pypi(LITELLM) / "bin/litellm")
+        return [program, "--config", str(file), "--host=127.0.0.1", f"--port={port}", f"--num_workers={workers}"]
+
+    return BenchmarkedGateway(
+        name=f"LiteLLM {strategy}",
+        product="LiteLLM",
+        version=_litellm_version,
+        run=command(make, _litellm_environment),
+        headers=("x-litellm-session-id",),
+        leading=leading,
+        settings=(
+            GatewaySetting(f"routing_strategy {strategy}", why, LITELLM_BALANCING),
+            GatewaySetting(
+                "session_affinity", "its stickiness by header; without the header it does nothing", LITELLM_BALANCING
+            ),
+            GatewaySetting(f"--num_workers {workers}", workers_why, TUNING),
+            GatewaySetting(
+                "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600, a master key",
+                "its production page",
+                PRODUCTION,
+            ),
+        ),
+    )
+
+
+CORES = os.cpu_count() or 1
+ONE = "the page's advice, and its counts of requests in flight are each worker's own"
+MANY = "as many as cores: it needs no counts"
+LITELLM_GATEWAYS = (
+    _litellm("least-busy", 1, "its strategy by requests in flight", ONE, leading=True),
+    _litellm("simple-shuffle", CORES, "the page's recommendation", MANY, leading=False),
 )

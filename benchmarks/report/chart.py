@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from benchmarks.plan import NO_GATEWAY
-from benchmarks.report.results import BenchmarkResults, MeasuredSpread, ResultRow
+from benchmarks.report.results import OURS, BenchmarkResults, MeasuredSpread, ResultRow
 from benchmarks.report.tables import fastest_first
-from benchmarks.report.targets import OURS
+from benchmarks.runner import NO_GATEWAY
 
 LABELS, PANEL, GAP, LINE, TOP, EDGE = 250, 205, 36, 27, 104, 20
 INK, SOFT, LINES, BAR, OUR_BAR, BOUND = "#1f2328", "#59636e", "#d1d9e0", "#b4bdc8", "#1a7f5a", "#bc4c00"

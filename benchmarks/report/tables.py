@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from benchmarks.measure.gateway_cost import SIZES
-from benchmarks.measure.load import LIMIT_SHARE
-from benchmarks.plan import NO_GATEWAY
-from benchmarks.report.results import BenchmarkResults, MeasuredSpread, ResultRow
-from benchmarks.report.targets import OURS
+from benchmarks.load import LIMIT_SHARE
+from benchmarks.measurements import SIZES
+from benchmarks.report.results import OURS, BenchmarkResults, MeasuredSpread, ResultRow
+from benchmarks.runner import NO_GATEWAY
 
 MACHINE_LIMIT = 0.9
 NONE = "-"

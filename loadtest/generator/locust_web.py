@@ -14,8 +14,7 @@ from locust.env import Environment
 from loadtest import users
 from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.run_spec import RunSpec
-from loadtest.sample import STANDARD_OBJECTIVE
-from loadtest.statistics import Window, figures
+from loadtest.statistics import STANDARD_OBJECTIVE, Window, figures
 from loadtest.virtual_user import VirtualUser
 
 TABLE = "tokens"

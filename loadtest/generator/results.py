@@ -12,7 +12,7 @@ import gevent
 import orjson
 from locust.env import Environment
 
-from loadtest.sample import Sample
+from loadtest.statistics import Sample
 
 LAG_EVERY_S = 0.05
 

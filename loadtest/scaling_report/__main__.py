@@ -20,16 +20,23 @@ import orjson
 from loadtest.annotations import GrafanaAnnotations
 from loadtest.gateway_client import GatewayClient, GatewayUnusable
 from loadtest.host_info import ROOT, read_host_info
-from loadtest.progress import console
-from loadtest.run import RunFailed
+from loadtest.run import RunFailed, console
 from loadtest.run_spec import KEY
-from loadtest.sample import parse_slo
-from loadtest.scaling_report import phases as lines
 from loadtest.scaling_report import report
+from loadtest.scaling_report import results as lines
 from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend
 from loadtest.scaling_report.measure import ScalingMeasurement
-from loadtest.scaling_report.phases import PHASES, QUICK, ClusterVisit, PhaseResult, PhaseSettings, phases, visits
-from loadtest.scaling_report.results import Thresholds
+from loadtest.scaling_report.results import (
+    PHASES,
+    QUICK,
+    ClusterVisit,
+    PhaseResult,
+    PhaseSettings,
+    Thresholds,
+    phases,
+    visits,
+)
+from loadtest.statistics import parse_slo
 
 LEAST_FREE_MB = 200
 

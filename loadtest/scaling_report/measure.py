@@ -10,14 +10,12 @@ from pathlib import Path
 
 from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
 from loadtest.host_info import read_cpu_time
-from loadtest.progress import progress
-from loadtest.run import RunResult, run
+from loadtest.run import RunResult, progress, run
 from loadtest.run_spec import RunSpec
-from loadtest.sample import Sample
 from loadtest.scaling_report.backends import Backend, BackendError, RunningBackend
-from loadtest.scaling_report.phases import ClusterVisit, Phase, PhaseResult, PhaseSettings
+from loadtest.scaling_report.results import ClusterVisit, Phase, PhaseResult, PhaseSettings
 from loadtest.shapes import LoadStage, SearchPlan
-from loadtest.statistics import RunFigures, Window, figures
+from loadtest.statistics import RunFigures, Sample, Window, figures
 from loadtest.users import ALL
 from loadtest.virtual_user import VirtualUser
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from manyeyes.emulator import answers, media_headers
+from manyeyes.emulator import media_headers, responses
 from manyeyes.emulator.cli import EmulatorOptions
 from manyeyes.emulator.responses import RequestError, invalid, unknown_model, wrong_value
 from manyeyes.simulator import token_counts
@@ -122,13 +122,15 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
     check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
     least, most = answer_length(body, len(prompt.tokens), None, options)
-    begun = answers.begun_answer(body)
+    begun = responses.begun_answer(body)
     question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
-    form = answers.json_answer(body.get("response_format")) or answers.grounding_answer(question, prompt.count("image"))
-    words = form.split(" ") if form else answers.canned_text(question, prompt.sizes, prompt.count("video"))
+    form = responses.json_answer(body.get("response_format")) or responses.grounding_answer(
+        question, prompt.count("image")
+    )
+    words = form.split(" ") if form else responses.canned_text(question, prompt.sizes, prompt.count("video"))
     if begun is not None:
-        words = answers.continue_final_message(words, begun)
-    answer, finish_reason = answers.answer_text(words, least, most)
+        words = responses.continue_final_message(words, begun)
+    answer, finish_reason = responses.answer_text(words, least, most)
     if begun is not None and answer and begun and not begun[-1].isspace():
         answer[0] = f" {answer[0]}"
     return EngineRequest(
@@ -284,7 +286,7 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")
     least, most = answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
-    answer, finish_reason = answers.answer_text(answers.canned_text(prompt, [], 0), least, most)
+    answer, finish_reason = responses.answer_text(responses.canned_text(prompt, [], 0), least, most)
     return EngineRequest(
         model=name,
         prompt=ids,

@@ -15,7 +15,6 @@ from typing import NoReturn
 from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.plan_request import PlanRequest, UnknownGpu, gpu_spec_of, pool_named, profile_of
 from manyeyes.planner.report import (
     caveat,
     html,
@@ -28,7 +27,15 @@ from manyeyes.planner.report import (
     verdict,
 )
 from manyeyes.planner.search import NoSufficientSize, good, plan, span
-from manyeyes.planner.workload import MAX_TURNS, PlannedWorkload
+from manyeyes.planner.workload import (
+    MAX_TURNS,
+    PlannedWorkload,
+    PlanRequest,
+    UnknownGpu,
+    gpu_spec_of,
+    pool_named,
+    profile_of,
+)
 
 
 class WrongValue(Exception):

@@ -27,10 +27,15 @@ from loadtest.scaling_report.process_backend import MODEL, ProcessBackend
 from loadtest.statistics import percentile
 from loadtest.virtual_user import CompletionStream
 from manyeyes.config.pools import Pool
-from manyeyes.planner.plan_request import PlanRequest, gpu_spec_of
-from manyeyes.planner.result import SimulationResult
 from manyeyes.planner.simulation import MeasuredSpan, Simulation
-from manyeyes.planner.workload import PlannedWorkload, SimulatedConversation, arrivals
+from manyeyes.planner.workload import (
+    PlannedWorkload,
+    PlanRequest,
+    SimulatedConversation,
+    SimulationResult,
+    arrivals,
+    gpu_spec_of,
+)
 from manyeyes.simulator import profile
 
 

@@ -13,10 +13,9 @@ from rich.table import Table as Shown
 from loadtest.statistics import percentile
 from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
 from manyeyes.charts.templates import render_page
-from manyeyes.planner.plan_request import PlanRequest
-from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
 from manyeyes.planner.search import Announce, CapacityPlan, good
 from manyeyes.planner.simulation import Progress as ProgressCallback
+from manyeyes.planner.workload import STAGES, PlanRequest, SimulationResult, lost_time_by_resource
 
 TextRow = tuple[str, ...]
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from loadtest.statistics import percentile
-from manyeyes.planner.plan_request import PlanRequest
-from manyeyes.planner.result import SimulationResult, first_bottleneck
 from manyeyes.planner.simulation import MeasuredSpan, Progress, Simulation
+from manyeyes.planner.workload import PlanRequest, SimulationResult, first_bottleneck
 from manyeyes.simulator.core import encoding_s, prefill_s
 from manyeyes.simulator.scheduler import ScheduledBatch
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.sample import Sample, read_samples
+from loadtest.statistics import Sample, read_samples
 from manyeyes.config.keys import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually

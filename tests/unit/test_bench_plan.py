@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks.plan import (
+from benchmarks.report.results import OURS
+from benchmarks.runner import (
     NO_GATEWAY,
     BenchmarkJob,
     BenchmarkSelection,
@@ -12,7 +13,6 @@ from benchmarks.plan import (
     plan_jobs,
     read_job_results,
 )
-from benchmarks.report.targets import OURS
 
 
 def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> BenchmarkSelection:

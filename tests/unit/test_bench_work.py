@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import workloads as works
-from benchmarks.measure.gateway_cost import chat_body
+from benchmarks.measurements import chat_body
 from benchmarks.workloads import jpeg
 
 

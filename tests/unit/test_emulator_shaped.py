@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from manyeyes.emulator import answers
+from manyeyes.emulator import responses
 from manyeyes.emulator.responses import RequestError
 
 
@@ -18,7 +18,7 @@ def test_an_answer_after_a_schema_has_its_keys_and_types() -> None:
             "items": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}}}},
         },
     }
-    answer = answers.json_answer({"type": "json_schema", "json_schema": {"name": "page", "schema": schema}})
+    answer = responses.json_answer({"type": "json_schema", "json_schema": {"name": "page", "schema": schema}})
     assert json.loads(answer or "") == {
         "total": 1.5,
         "paid": True,
@@ -28,27 +28,27 @@ def test_an_answer_after_a_schema_has_its_keys_and_types() -> None:
 
 
 def test_plain_text_has_no_form_and_an_unknown_form_is_refused() -> None:
-    assert answers.json_answer(None) is None
+    assert responses.json_answer(None) is None
     with pytest.raises(RequestError):
-        answers.json_answer({"type": "xml"})
+        responses.json_answer({"type": "xml"})
 
 
 def test_boxes_lie_within_a_thousand() -> None:
-    [box] = json.loads(answers.grounding_answer("Give bbox_2d of the button.", 1) or "")
+    [box] = json.loads(responses.grounding_answer("Give bbox_2d of the button.", 1) or "")
     left, top, right, bottom = box["bbox_2d"]
     assert 0 <= left < right <= 1000
     assert 0 <= top < bottom <= 1000
-    assert answers.grounding_answer("Give bbox_2d of the button.", 0) is None
+    assert responses.grounding_answer("Give bbox_2d of the button.", 0) is None
 
 
 def test_an_answer_goes_on_where_it_broke_off() -> None:
-    assert answers.continue_final_message(["one", "two", "three"], "one two") == ["three"]
-    assert answers.continue_final_message(["one", "two"], "another answer") == ["one", "two"]
+    assert responses.continue_final_message(["one", "two", "three"], "one two") == ["three"]
+    assert responses.continue_final_message(["one", "two"], "another answer") == ["one", "two"]
 
 
 def test_going_on_and_beginning_anew_at_once_is_refused_as_in_vllm() -> None:
     messages = [{"role": "assistant", "content": "one"}]
     body = {"continue_final_message": True, "messages": messages}
     with pytest.raises(RequestError, match="add_generation_prompt"):
-        answers.begun_answer(body)
-    assert answers.begun_answer(body | {"add_generation_prompt": False}) == "one"
+        responses.begun_answer(body)
+    assert responses.begun_answer(body | {"add_generation_prompt": False}) == "one"

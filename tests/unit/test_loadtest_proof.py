@@ -6,20 +6,22 @@ import orjson
 import pytest
 
 from loadtest import compare
-from loadtest.scaling_report import charts, report, wording
+from loadtest.scaling_report import report, wording
 from loadtest.scaling_report.measure import GpuUseSampler
-from loadtest.scaling_report.phases import (
+from loadtest.scaling_report.results import (
     ClusterVisit,
     Phase,
     PhaseResult,
     PhaseSettings,
+    Thresholds,
     append_result,
+    missed_thresholds,
     phases,
     read_good_results,
     read_results,
+    summarize,
     visits,
 )
-from loadtest.scaling_report.results import Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
 from loadtest.statistics import RunFigures, Spread, Window, spread
 from manyeyes.charts.svg import STYLE, round_ticks, spread_apart
@@ -187,7 +189,7 @@ def test_a_partial_run_a_generator_at_its_limit_and_too_few_repeats_are_said_bef
     assert told[2].startswith("Only 1 repeat:")
 
 
-@pytest.mark.parametrize("chart", [charts.throughput, charts.latency, charts.shares])
+@pytest.mark.parametrize("chart", [report.throughput, report.latency, report.shares])
 def test_charts_of_one_number_of_engines_do_not_break(chart: Any) -> None:
     chart(summarize([line for line in whole() if line.visit.count == 1]), True)
     chart(summarize([]), True)

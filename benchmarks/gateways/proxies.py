@@ -1,0 +1,207 @@
+"""Nginx as vLLM's documentation sets it up, on the same nginx binary as this project's gateway."""
+
+import contextlib
+import io
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from benchmarks.gateways.gateway import (
+    MODEL,
+    BenchmarkedGateway,
+    GatewaySetting,
+    NotInstalled,
+    RunningGateway,
+    answers,
+    command,
+    from_debian,
+)
+from manyeyes.devcluster.cluster import local_cluster, nginx_binary
+from manyeyes.render.nginx.access import workers_for
+
+DOCS = "https://docs.vllm.ai/en/latest/deployment/nginx.html"
+IMAGE = "nginx.conf of the nginx:latest image, which the page builds on"
+
+
+@cache
+def nginx_version() -> str:
+    try:
+        done = subprocess.run([nginx_binary(), "-v"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NotInstalled(f"no nginx 1.30: {error}") from error
+    return done.stderr.strip().rpartition("/")[2]
+
+
+def _nginx_configuration(folder: Path, port: int, engines: Sequence[str]) -> str:
+    servers = "\n".join(f"        server {engine} max_fails=3 fail_timeout=10000s;" for engine in engines)
+    temporary = "\n".join(
+        f"    {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""\
+worker_processes auto;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log notice;
+events {{
+    worker_connections 1024;
+}}
+http {{
+    access_log {folder}/access.log;
+    sendfile on;
+    keepalive_timeout 65;
+{temporary}
+    upstream backend {{
+        least_conn;
+{servers}
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 512m;
+        location / {{
+            proxy_pass http://backend;
+            proxy_set_header Host $host;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+        }}
+    }}
+}}
+"""
+
+
+def _nginx_command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
+    file = folder / "nginx.conf"
+    file.write_text(_nginx_configuration(folder, port, engines))
+    # Started by root, nginx's workers take another user, who may not enter the folder.
+    return [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
+
+
+NGINX_DOCS = BenchmarkedGateway(
+    name="Nginx as in vLLM's docs",
+    product="Nginx",
+    version=nginx_version,
+    run=command(_nginx_command),
+    settings=(
+        GatewaySetting(
+            "least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "the page's", DOCS
+        ),
+        GatewaySetting("worker_processes auto, keepalive_timeout 65, sendfile, access log on", "the image's", IMAGE),
+        GatewaySetting("client_max_body_size 512m", "ours: with the default of 1 MB, pictures get 413", DOCS),
+        GatewaySetting(
+            "the nginx binary of manyeyes/devcluster/fetch/nginx",
+            "the same as this gateway's",
+            "manyeyes/devcluster/fetch/nginx",
+        ),
+    ),
+)
+
+
+MANUAL = "https://docs.haproxy.org/3.2/configuration.html"
+
+
+def _haproxy_version() -> str:
+    done = subprocess.run([from_debian("haproxy"), "-v"], capture_output=True, text=True, check=True)
+    found = re.search(r"version (\S+)", done.stdout)
+    return found.group(1) if found else done.stdout.splitlines()[0]
+
+
+def _haproxy_command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
+    servers = "\n".join(f"    server engine{n} {engine} check" for n, engine in enumerate(engines))
+    file = folder / "haproxy.cfg"
+    file.write_text(f"""\
+defaults
+    mode http
+    option http-no-delay
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+frontend gateway
+    bind 127.0.0.1:{port}
+    default_backend engines
+backend engines
+    balance leastconn
+    option httpchk GET /health
+    stick-table type string len 64 size 100k expire 2h
+    stick on req.hdr(X-Session-ID)
+{servers}
+""")
+    return [str(from_debian("haproxy")), "-db", "-f", str(file)]
+
+
+HAPROXY = BenchmarkedGateway(
+    name="HAProxy leastconn",
+    product="HAProxy",
+    version=_haproxy_version,
+    run=command(_haproxy_command),
+    headers=("X-Session-ID",),
+    settings=(
+        GatewaySetting("balance leastconn", "the manual's choice for long requests", f"{MANUAL}#4-balance"),
+        GatewaySetting(
+            "option http-no-delay",
+            "the manual's setting for interactive answers; without it chunks came in bundles, 200 ms late",
+            f"{MANUAL}#4-option%20http-no-delay",
+        ),
+        GatewaySetting("option httpchk GET /health", "vLLM's health path", f"{MANUAL}#4-option%20httpchk"),
+        GatewaySetting(
+            "stick on req.hdr(X-Session-ID), table of 100k for 2 h",
+            "without the header it does nothing; with it, HAProxy has stickiness too",
+            f"{MANUAL}#4-stick%20on",
+        ),
+        GatewaySetting("timeouts 600 s, as many threads as cores (default)", "no long answer is cut", MANUAL),
+    ),
+)
+
+
+@contextlib.contextmanager
+def _run_manyeyes(folder: Path, engines: Sequence[str]) -> Iterator[RunningGateway]:
+    addresses = {f"gpu-{number}": address for number, address in enumerate(engines)}
+    document = {
+        "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct-FP8"}],
+        "engines": [{"name": name, "pool": MODEL} for name in addresses],
+        "controller": {},
+        # As `make up` has it for so many engines; those at an address, as here, count for none.
+        "gateway": {"workers": workers_for(len(engines))},
+    }
+    # The stand prints its logs at the end, for tests; they stay in the folder.
+    with contextlib.redirect_stdout(io.StringIO()), local_cluster(folder, document, addresses=addresses) as running:
+        address = f"127.0.0.1:{running.ports['gateway']}"
+        answers(address, lambda: running.processes["nginx"].poll() is None, folder / "controller.log")
+        running.answers_from(MODEL, set(addresses))
+        yield RunningGateway((address,), {part: running.processes[part].pid for part in ("nginx", "controller")})
+
+
+MANYEYES = BenchmarkedGateway(
+    name="ManyEyes",
+    product="ManyEyes",
+    version=lambda: f"this commit, nginx {nginx_version()}",
+    run=_run_manyeyes,
+    settings=(
+        GatewaySetting("every setting at its default", "what a user gets from `make up`", "config/"),
+        GatewaySetting(
+            "CPU and memory are nginx and the controller together",
+            "the controller is not in the data path, but it reads the access log",
+            "docs/architecture.md",
+        ),
+    ),
+)
+
+
+@contextlib.contextmanager
+def _run_direct(folder: Path, engines: Sequence[str]) -> Iterator[RunningGateway]:
+    yield RunningGateway(tuple(engines))
+
+
+DIRECT = BenchmarkedGateway(
+    name="no gateway",
+    product="none",
+    version=lambda: "-",
+    run=_run_direct,
+    settings=(
+        GatewaySetting(
+            "conversation number modulo the number of engines chooses the engine",
+            "perfect affinity at no cost; what a gateway can come near to",
+            "benchmarks/gateways/proxies.py",
+        ),
+    ),
+)
