@@ -45,7 +45,7 @@ class ClusterContainers:
         return sorted(
             (
                 FaultPart(labels["com.docker.compose.service"], labels.get("manyeyes.pool", ""))
-                for labels in (one["Config"]["Labels"] for one in self._all() if one["ContainerState"]["Running"])
+                for labels in (one["Config"]["Labels"] for one in self._all() if one["State"]["Running"])
             ),
             key=lambda part: part.service,
         )
@@ -108,7 +108,7 @@ class ClusterContainers:
 
 
 def _state(told: dict[str, dict[str, dict[str, str]]]) -> ContainerState:
-    state = told["ContainerState"]
+    state = told["State"]
     health = state.get("Health") or {"Status": "healthy"}
     return ContainerState(
         running=bool(state["Running"]),
