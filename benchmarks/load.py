@@ -1,6 +1,9 @@
-"""A small HTTP/1.1 client on asyncio that costs little and knows when each piece of an answer arrived.
+"""The users: processes of their own that do one kind of work against one gateway and report what they saw.
 
-An HTTP library would be the largest consumer of CPU in a run with thousands of streamed chunks a second.
+`python -m benchmarks.load` reads a `LoadSpec` as one line of JSON, prepares every picture, prints `ready`, waits for a
+line, does the work and prints a `LoadReport` as one line of JSON. `UserProcesses` starts them together and joins their reports.
+They have an HTTP/1.1 client of their own on asyncio that costs little and knows when each piece of an answer arrived: a
+library would be the largest consumer of CPU in a run with thousands of streamed chunks a second.
 """
 
 import asyncio
@@ -8,32 +11,39 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from time import perf_counter
 from typing import Any, cast
 
+import httptools
 import orjson
 import uvloop
 
 from benchmarks import workloads as works
 from benchmarks.gateways.gateway import KEY, MODEL
-from benchmarks.workloads import BenchmarkWorkload, WorkloadConversation, WorkloadTurn, data_url
+from benchmarks.workloads import MAX_TOKENS, THINK_S, BenchmarkWorkload
+from loadtest.content import SeededPicture
 from loadtest.host_info import ROOT
-from loadtest.http_client import ConnectionBroken, ResponseParser
-from loadtest.virtual_user import CompletionStream
+from loadtest.http_client import ConnectionBroken
+from loadtest.users import UserConversation
+from loadtest.virtual_user import CompletionStream, message_content
 
 
 @dataclass
 class HttpAnswer:
-    """Times are perf_counter() seconds. `pieces`: when each read brought bytes of the body, and how many in total then."""
+    """Times are perf_counter() seconds. `pieces`: parts of the body, each with the time of the read that brought it."""
 
     started_s: float
     status: int = 0
-    body: bytearray = field(default_factory=bytearray)
-    pieces: list[tuple[float, int]] = field(default_factory=list)
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
     ended_s: float = 0.0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(piece for _, piece in self.pieces)
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -46,17 +56,17 @@ class AsyncConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._done: asyncio.Future[HttpAnswer] | None = None
         self._answer = HttpAnswer(0)
-        self._parser = ResponseParser()
+        self._now = 0.0
 
     async def send(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
         """Sends a whole request and returns the whole answer. Raises ConnectionBroken, OSError or TimeoutError."""
+        loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             local = (self._source, 0) if self._source else None
-            loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: self, self._host, self._port, local_addr=local)
         assert self._transport is not None
-        self._done = asyncio.get_running_loop().create_future()
-        self._parser = ResponseParser()
+        self._done = loop.create_future()
+        self._parser = httptools.HttpResponseParser(self)
         self._answer = HttpAnswer(perf_counter())
         self._transport.write(request)
         try:
@@ -73,45 +83,37 @@ class AsyncConnection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    # --- what asyncio calls ---------------------------------------------------------------------------------------
+    # --- what asyncio and httptools call --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._done and not self._done.done():
-            try:
-                if error:
-                    raise ConnectionBroken(str(error))
-                self._parser.end()
-                self._end(perf_counter())
-            except ConnectionBroken as broken:
-                self._done.set_exception(broken)
+        self._fail(str(error or "closed in the middle of an answer"))
 
     def data_received(self, data: bytes) -> None:
-        now = perf_counter()
-        if self._done is None or self._done.done():
-            return
+        self._now = perf_counter()
         try:
-            content = self._parser.feed(data)
-        except (ConnectionBroken, ValueError) as error:
-            self._done.set_exception(ConnectionBroken(f"not HTTP: {error}"))
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"not HTTP: {error}")
             self.close()
-            return
-        if content:
-            self._answer.body += content
-            self._answer.pieces.append((now, len(self._answer.body)))
-        if self._parser.is_complete:
-            self._end(now)
 
-    def _end(self, now: float) -> None:
-        self._answer.status = self._parser.status
-        self._answer.ended_s = now
-        if self._done:
+    def on_body(self, content: bytes) -> None:
+        self._answer.pieces.append((self._now, content))
+
+    def on_message_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+        self._answer.ended_s = self._now
+        if self._done and not self._done.done():
             self._done.set_result(self._answer)
-        if self._parser.ends_connection:
+        if not self._parser.should_keep_alive():
             self.close()
+
+    def _fail(self, why: str) -> None:
+        if self._done and not self._done.done():
+            self._done.set_exception(ConnectionBroken(why))
 
 
 def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
@@ -126,10 +128,9 @@ def chat_request(address: str, body: bytes, headers: dict[str, str] | None = Non
 
 def read_streamed_chat(answer: HttpAnswer) -> CompletionStream:
     """The answer's events, each with the time of the read that ended it."""
-    stream, at = CompletionStream(), 0
-    for now, until in answer.pieces:
-        stream.feed(now, bytes(answer.body[at:until]))
-        at = until
+    stream = CompletionStream()
+    for now, piece in answer.pieces:
+        stream.feed(now, piece)
     return stream
 
 
@@ -163,7 +164,7 @@ class LoadReport:
     first_s: list[float] = field(default_factory=list)
     total_s: list[float] = field(default_factory=list)
     gap_s: list[float] = field(default_factory=list)
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=Counter)
     tokens: int = 0
     cpu_s: float = 0.0
 
@@ -172,7 +173,12 @@ class BenchmarkUser:
     """One person with one connection and an address of its own."""
 
     def __init__(
-        self, order: LoadSpec, work: BenchmarkWorkload, number: int, report: LoadReport, pictures: dict[int, str]
+        self,
+        order: LoadSpec,
+        work: BenchmarkWorkload,
+        number: int,
+        report: LoadReport,
+        pictures: dict[SeededPicture, str],
     ) -> None:
         self.order, self.work, self.number, self.report, self.pictures = order, work, number, report, pictures
         self.source = f"127.2.{number // 250}.{number % 250 + 1}"
@@ -188,48 +194,31 @@ class BenchmarkUser:
             for connection in self.connections.values():
                 connection.close()
 
-    async def converse(self, conversation: WorkloadConversation, number: int) -> None:
+    async def converse(self, conversation: UserConversation, number: int) -> None:
         targets = self.order.targets
         address = targets[(self.number + number) % len(targets)]
-        names = zip(self.order.headers, (f"chat-{conversation.name}", f"user-{self.number}"), strict=False)
+        names = zip(self.order.headers, (f"chat-{self.number}-{number}", f"user-{self.number}"), strict=False)
         headers = dict(names)
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
-            messages.append({"role": "user", "content": self.content(turn)})
+            messages.append({"role": "user", "content": message_content(turn, self.pictures.__getitem__)})
             text = await self.send(address, messages, headers)
             if text is None:
                 return
             messages.append({"role": "assistant", "content": text})
-            await asyncio.sleep(self.work.think_s * (0.5 + self.random.random()))
-
-    def content(self, turn: WorkloadTurn) -> Any:
-        if turn.picture is None:
-            return turn.text
-        picture = {"type": "image_url", "image_url": {"url": self.pictures[turn.picture]}}
-        return [picture, {"type": "text", "text": turn.text}]
+            await asyncio.sleep(THINK_S * (0.5 + self.random.random()))
 
     async def send(self, address: str, messages: list[dict[str, Any]], headers: dict[str, str]) -> str | None:
-        body = orjson.dumps(
-            {
-                "messages": messages,
-                "model": MODEL,
-                "max_tokens": self.work.max_tokens,
-                "temperature": 0.7,
-                "stream": True,
-            }
-        )
+        body = {"messages": messages, "model": MODEL, "max_tokens": MAX_TOKENS, "temperature": 0.7, "stream": True}
         connection = self.connections.setdefault(address, AsyncConnection(address, self.source))
         try:
-            answer = await connection.send(chat_request(address, body, headers))
+            answer = await connection.send(chat_request(address, orjson.dumps(body), headers))
         except (ConnectionBroken, OSError, TimeoutError) as error:
-            self.failed(type(error).__name__)
-            return None
-        if answer.status != 200:
-            self.failed(f"status {answer.status}")
+            self.report.errors[type(error).__name__] += 1
             return None
         said = read_streamed_chat(answer)
-        if said.failed:
-            self.failed(said.failed)
+        if why := said.failed if answer.status == 200 else f"status {answer.status}":
+            self.report.errors[why] += 1
             return None
         self.report.first_s.append(said.tokens_s[0] - answer.started_s)
         self.report.total_s.append(answer.ended_s - answer.started_s)
@@ -238,11 +227,8 @@ class BenchmarkUser:
         self.report.tokens += len(said.tokens_s)
         return "".join(said.text)
 
-    def failed(self, why: str) -> None:
-        self.report.errors[why] = self.report.errors.get(why, 0) + 1
 
-
-async def run_users(order: LoadSpec, users: list[BenchmarkUser], report: LoadReport) -> None:
+async def run_users(users: list[BenchmarkUser], report: LoadReport) -> None:
     before = time.process_time()
     report.started_s = time.monotonic()
     await asyncio.gather(*(user.live() for user in users))
@@ -256,18 +242,18 @@ def main() -> int:
     report = LoadReport()
     numbers = range(order.part, order.users, order.parts)
     pictures = {
-        turn.picture: data_url(order.seed, turn.picture)
+        picture: picture.data_url()
         for user in numbers
         for number in range(order.conversations)
         for turn in work.conversation(order.seed, user, number).turns
-        if turn.picture is not None
+        for picture in turn.pictures
     }
     users = [BenchmarkUser(order, work, number, report, pictures) for number in numbers]
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
     sys.stdin.readline()
-    uvloop.run(run_users(order, users, report))
+    uvloop.run(run_users(users, report))
     print(orjson.dumps(asdict(report)).decode(), flush=True)
     return 0
 
@@ -329,20 +315,15 @@ class UserProcesses:
 
 def join_reports(reports: Sequence[LoadReport]) -> LoadReport:
     """One report of several processes' users."""
-
-    def all_of(values: Callable[[LoadReport], list[float]]) -> list[float]:
-        return [value for report in reports for value in values(report)]
-
-    errors: dict[str, int] = {}
+    errors: Counter[str] = Counter()
     for report in reports:
-        for why, count in report.errors.items():
-            errors[why] = errors.get(why, 0) + count
+        errors.update(report.errors)
     return LoadReport(
         started_s=min(report.started_s for report in reports),
         ended_s=max(report.ended_s for report in reports),
-        first_s=all_of(lambda r: r.first_s),
-        total_s=all_of(lambda r: r.total_s),
-        gap_s=all_of(lambda r: r.gap_s),
+        first_s=[value for report in reports for value in report.first_s],
+        total_s=[value for report in reports for value in report.total_s],
+        gap_s=[value for report in reports for value in report.gap_s],
         errors=errors,
         tokens=sum(report.tokens for report in reports),
         cpu_s=sum(report.cpu_s for report in reports),

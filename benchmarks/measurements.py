@@ -22,8 +22,7 @@ from benchmarks.load import (
     join_reports,
     read_streamed_chat,
 )
-from benchmarks.workloads import data_url
-from loadtest.content import question
+from loadtest.content import SeededPicture, question
 from loadtest.host_info import cpu_s, memory_mb, read_cpu_time
 from loadtest.statistics import median, percentile
 
@@ -119,7 +118,7 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
     async def one(number: int) -> None:
         address = targets[number % len(targets)]
         content = [
-            {"type": "image_url", "image_url": {"url": data_url(0, number)}},
+            {"type": "image_url", "image_url": {"url": SeededPicture("photo", f"warm-up {number}").data_url()}},
             {"type": "text", "text": f"Warm up {number}."},
         ]
         body = {"model": MODEL, "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": content}]}
@@ -127,7 +126,7 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
         answer = await connection.send(chat_request(address, orjson.dumps(body)))
         connection.close()
         if answer.status != 200:
-            raise RuntimeError(f"warm-up got {answer.status}: {bytes(answer.body[:300])!r}")
+            raise RuntimeError(f"warm-up got {answer.status}: {answer.body[:300]!r}")
 
     await asyncio.gather(*(one(number) for number in range(count)))
 
@@ -210,7 +209,7 @@ async def _send_for(address: str, requests: list[bytes], seconds: float) -> int:
             while time.monotonic() < until or count < 5:
                 answer = await connection.send(requests[(number + count) % len(requests)], 60)
                 if answer.status != 200:
-                    raise RuntimeError(f"{address} answered {answer.status}: {bytes(answer.body[:300])!r}")
+                    raise RuntimeError(f"{address} answered {answer.status}: {answer.body[:300]!r}")
                 count += 1
         finally:
             connection.close()
@@ -250,7 +249,7 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
         for way in order:
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             if answer.status != 200:
-                raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
+                raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
                 taken[way].append(answer.ended_s - answer.started_s)
         number += 1
@@ -284,13 +283,13 @@ async def _streams(
     ways = (AsyncConnection(direct), AsyncConnection(gateway))
     first: tuple[list[float], list[float]] = ([], [])
     gaps: tuple[list[float], list[float]] = ([], [])
-    body = chat_body(0, 1, stream=True, picture_url=data_url(1, 900_001))
+    body = chat_body(0, 1, stream=True, picture_url=SeededPicture("photo", "stream").data_url())
     for number in range(-2, pairs):
         for way in (0, 1) if number % 2 else (1, 0):
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             said = read_streamed_chat(answer)
             if answer.status != 200 or not said.done:
-                raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
+                raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
                 first[way].append(said.tokens_s[0] - answer.started_s)
                 gaps[way].extend(b - a for a, b in zip(said.tokens_s, said.tokens_s[1:], strict=False))

@@ -97,7 +97,8 @@ class SeededPicture:
 @cache
 def strips(kind: PictureKind, width: int, height: int) -> Strips:
     """Made once per process and size: 20 to 60 ms."""
-    return cut_into_strips({"photo": _photo, "page": _page, "screen": _screen}[kind](width, height), quality=80)
+    draw, quality = {"photo": (_photo, 84), "page": (_page, 80), "screen": (_screen, 80)}[kind]
+    return cut_into_strips(draw(width, height), quality)
 
 
 def _photo(width: int, height: int) -> Image.Image:

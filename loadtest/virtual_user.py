@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import orjson
 
+from loadtest.content import SeededPicture
 from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
 from loadtest.statistics import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
@@ -190,10 +191,12 @@ class VirtualUser:
         )
 
 
-def message_content(turn: UserTurn) -> str | list[dict[str, Any]]:
-    """As the `openai` client sends it."""
+def message_content(
+    turn: UserTurn, data_url: Callable[[SeededPicture], str] = SeededPicture.data_url
+) -> str | list[dict[str, Any]]:
+    """As the `openai` client sends it. `data_url` may know pictures that were made before."""
     media: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures
+        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in turn.pictures
     ]
     if turn.video:
         media.append({"type": "video_url", "video_url": {"url": turn.video.data_url()}})

@@ -78,7 +78,7 @@ async def test_a_connection_serves_one_request_after_another() -> None:
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]
     async with serving(answer, answer) as address:
         connection = AsyncConnection(address)
-        bodies = [bytes((await connection.send(chat_request(address, b"{}"))).body) for _ in range(2)]
+        bodies = [(await connection.send(chat_request(address, b"{}"))).body for _ in range(2)]
         connection.close()
     assert bodies == [b"hello", b"hello"]
 
