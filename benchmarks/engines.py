@@ -4,13 +4,14 @@ import contextlib
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
-from loadtest.host_info import ROOT, start_process_group
+from loadtest.host_info import start_process_group
+from loadtest.http_client import fetch
+from loadtest.result_files import ROOT
 from manyeyes.devcluster.cluster import free_port, nginx_binary
 
 
@@ -97,8 +98,8 @@ def _healthy(addresses: Sequence[str], log: Path) -> None:
     for address in addresses:
         while True:
             try:
-                with urllib.request.urlopen(f"http://{address}/health", timeout=5):
-                    break
+                fetch(f"http://{address}/health", timeout_s=5)
+                break
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{address} is not healthy: {error}\n{log.read_text()[-2000:]}") from error

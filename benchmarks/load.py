@@ -26,8 +26,8 @@ from benchmarks import workloads as works
 from benchmarks.gateways.gateway import KEY, MODEL
 from benchmarks.workloads import MAX_TOKENS, THINK_S, BenchmarkWorkload
 from loadtest.content import SeededPicture
-from loadtest.host_info import ROOT
 from loadtest.http_client import ConnectionBroken
+from loadtest.result_files import ROOT
 from loadtest.users import UserConversation
 from loadtest.virtual_user import CompletionStream, message_content
 

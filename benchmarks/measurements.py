@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import time
-import urllib.request
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -24,6 +23,7 @@ from benchmarks.load import (
 )
 from loadtest.content import SeededPicture, question
 from loadtest.host_info import cpu_s, memory_mb, read_cpu_time
+from loadtest.http_client import fetch
 from loadtest.statistics import median, percentile
 
 COUNTED = (
@@ -50,11 +50,7 @@ def read_counters(text: str) -> dict[str, float]:
 
 def scrape_counters(engines: Sequence[str]) -> list[dict[str, float]]:
     """One dictionary per engine."""
-    found = []
-    for engine in engines:
-        with urllib.request.urlopen(f"http://{engine}/metrics", timeout=20) as reply:
-            found.append(read_counters(reply.read().decode()))
-    return found
+    return [read_counters(fetch(f"http://{engine}/metrics", timeout_s=20).decode()) for engine in engines]
 
 
 def counter_increase(before: Sequence[dict[str, float]], after: Sequence[dict[str, float]]) -> list[dict[str, float]]:

@@ -1,11 +1,10 @@
 """Does jobs: starts what stands behind, the gateway in front of it, measures, ends everything."""
 
-import json
 import shutil
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from benchmarks.gateways.gateway import BenchmarkedGateway
 from benchmarks.load import LoadSpec
 from benchmarks.measurements import SIZES, added_latency, cpu_per_request, run_workload, streaming
 from loadtest.host_info import measure_cpu_share
+from loadtest.result_files import append_line, read_lines
 
 MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
 
@@ -47,16 +47,8 @@ class JobResult:
     busy_before: float = 0.0
 
 
-def append_job_result(file: Path, finished: JobResult) -> None:
-    with file.open("a") as lines:
-        lines.write(json.dumps(asdict(finished)) + "\n")
-
-
 def read_job_results(file: Path) -> Iterator[JobResult]:
-    if not file.exists():
-        return
-    for line in file.read_text().splitlines():
-        fields = json.loads(line)
+    for fields in read_lines(file):
         yield JobResult(BenchmarkJob(**fields.pop("job")), **fields)
 
 
@@ -151,10 +143,10 @@ def run_jobs(
         folder.mkdir(parents=True)
         try:
             found = _measure(job, gateways, extent, folder)
-            append_job_result(file, JobResult(job, found, busy_before=busy_before))
+            append_line(file, JobResult(job, found, busy_before=busy_before))
             print(f"      {_short(found)}", flush=True)
         except Exception as error:  # one gateway that fails must not end hours of the others
-            append_job_result(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
+            append_line(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
             kept = out / f"failed-{number}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True)

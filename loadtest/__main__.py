@@ -14,13 +14,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from loadtest import shapes, users
 from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
 from loadtest.gateway_client import EngineLossWatch, GatewayClient, GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import read_host_info
 from loadtest.http_client import parse_target
+from loadtest.result_files import ROOT, shown, write_document
 from loadtest.run import (
     LIMIT_CPU,
     LIMIT_LAG_S,
@@ -57,13 +56,6 @@ def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict
         },
         **more,
     }
-
-
-def write(file: Path, what: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_bytes(orjson.dumps(what, option=orjson.OPT_INDENT_2))
-    part.replace(file)
 
 
 def rows(seen: RunFigures) -> list[tuple[str, str]]:
@@ -252,25 +244,21 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         why = next(iter(found.errors), "") or next((one.failed for one in ran.samples if one.failed), "nobody asked")
         missed = f"no request was answered: {why}"
     try:
-        write(ran.folder / "summary.json", document(about, ran, found, more))
+        write_document(ran.folder / "summary.json", document(about, ran, found, more))
     except OSError as error:
         ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
     if ran.trouble:
-        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {_shown(ran.folder)}.")
+        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {shown(ran.folder)}.")
     elif missed:
         console.print(f"  no  {missed}")
     console.print(
-        f"      {_shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
+        f"      {shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
     )
     return 1 if ran.trouble or missed else 0
 
 
 def _lowest(ran: RunResult) -> float:
     return min((probe["level"] for probe in ran.probes), default=0.0)
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ The admin key comes from the environment: without one nothing is marked in the c
 """
 
 import contextlib
-import json
 import os
-import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 
+from loadtest.http_client import bearer, fetch
 from loadtest.run import console
 
 ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
@@ -42,15 +39,15 @@ class ControllerAnnotations:
         """After the first failure nobody asks again, and one line says why."""
         if not self._key or self.trouble:
             return
-        data = json.dumps(body).encode() if body else None
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(self._url + path, data, headers, method=method)
-        context = None
-        if self._trusted:  # the gateway's own certificate, whatever name it is for
-            context = ssl.create_default_context(cafile=self._trusted)
-            context.check_hostname = False
         try:
-            urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context).close()
+            fetch(
+                self._url + path,
+                body,
+                bearer(self._key),
+                method=method,
+                trusted=self._trusted,
+                timeout_s=TIMEOUT_S,
+            )
         except (OSError, ValueError) as error:
             self.trouble = f"the run is not marked in the cluster: {error}"
             console.print(f"  !!  {self.trouble}")
@@ -67,18 +64,10 @@ class GrafanaAnnotations:
         """After the first failure nobody asks again, and one line says why."""
         if not self._url or self.trouble:
             return
-        body = {
-            "time": round(1000 * start_s),
-            "timeEnd": round(1000 * end_s),
-            "tags": ["manyeyes-loadtest", *tags],
-            "text": text,
-        }
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        times = {"time": round(1000 * start_s), "timeEnd": round(1000 * end_s)}
+        body = {**times, "tags": ["manyeyes-loadtest", *tags], "text": text}
         try:
-            request = urllib.request.Request(f"{self._url}/api/annotations", json.dumps(body).encode(), headers)
-            urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+            fetch(f"{self._url}/api/annotations", body, bearer(self._token), timeout_s=TIMEOUT_S, uses_proxy=True)
         except (OSError, ValueError) as error:
             self.trouble = f"Grafana takes no marks: {error}. The run goes on without them."
             console.print(f"  !!  {self.trouble}")

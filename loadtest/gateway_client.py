@@ -1,14 +1,12 @@
 """What the gateway says of itself, and whether it can be asked at all: before a run, and who is up during one."""
 
 import json
-import ssl
 import threading
 import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.http_client import parse_target
+from loadtest.http_client import bearer, fetch, parse_target
 
 TIMEOUT_S = 10.0
 FIRST_ANSWER_S = 120.0
@@ -28,8 +26,7 @@ class GatewayClient:
     trusted: str = ""
 
     def __post_init__(self) -> None:
-        to = parse_target(self.url)
-        self.base = f"{to.scheme}://{to.authority}{to.prefix}"
+        self.base = parse_target(self.url).base
 
     def ready(self, model: str) -> str:
         """The model to ask: `model`, or the first one there is. One short answer has been given. Raises Unusable."""
@@ -71,14 +68,9 @@ class GatewayClient:
         return (said.get("pools") or []) if status in (200, 503) else []
 
     def _ask(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.base + path, data, headers)
         try:
-            with self.opener().open(request, timeout=timeout_s) as reply:
-                return reply.status, _parse_json(reply.read())
+            raw = fetch(self.base + path, body, bearer(self.key), trusted=self.trusted, timeout_s=timeout_s)
+            return 200, _parse_json(raw)
         except urllib.error.HTTPError as error:
             return error.code, _parse_json(error.read())
         except (OSError, ValueError) as error:
@@ -86,16 +78,6 @@ class GatewayClient:
             raise GatewayUnusable(
                 f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
             ) from None
-
-    def opener(self) -> urllib.request.OpenerDirector:
-        """Heeds no proxy: what is tested is the gateway."""
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if self.trusted:
-            context = ssl.create_default_context(cafile=self.trusted)
-            context.check_hostname = False
-            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        return urllib.request.build_opener(*handlers)
 
 
 @dataclass

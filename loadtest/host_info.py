@@ -6,11 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from loadtest.result_files import ROOT
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ class HostInfo:
     date: str
     command: str
 
+    def __str__(self) -> str:
+        return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB, {self.system}, commit {self.commit}, {self.date}"
+
 
 def read_host_info(command: str) -> HostInfo:
     cpu = next(
@@ -67,10 +69,6 @@ def read_host_info(command: str) -> HostInfo:
         date=time.strftime("%Y-%m-%d"),
         command=command,
     )
-
-
-def as_json(made: HostInfo) -> dict[str, Any]:
-    return asdict(made)
 
 
 def _lines(path: str) -> list[str]:

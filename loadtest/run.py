@@ -17,7 +17,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtest.host_info import ROOT
+from loadtest.result_files import ROOT, read_lines
 from loadtest.run_spec import KEY, ORDER, RunSpec
 from loadtest.shapes import length_s
 from loadtest.statistics import Sample, read_samples
@@ -51,23 +51,13 @@ class RunResult:
     @property
     def probes(self) -> list[ProgressLine]:
         """Probes of a search, in order."""
-        return lines(self.folder / "probes.jsonl")
+        return list(read_lines(self.folder / "probes.jsonl"))
 
     @property
     def span(self) -> tuple[float, float]:
         """When the stages began and ended, in seconds since 1970."""
-        found = lines(self.folder / "stages.jsonl")
+        found = list(read_lines(self.folder / "stages.jsonl"))
         return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
-
-
-def lines(file: Path) -> list[ProgressLine]:
-    if not file.exists():
-        return []
-    found = []
-    for line in file.read_bytes().splitlines():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            found.append(orjson.loads(line))
-    return found
 
 
 def command(order: RunSpec) -> list[str]:
@@ -166,7 +156,7 @@ def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
 
 def read_run(folder: Path, trouble: str = "") -> RunResult:
     """What a run left in its folder, whole or not."""
-    generator = lines(folder / "generator.jsonl")
+    generator = list(read_lines(folder / "generator.jsonl"))
     # The first second of a process is its start.
     started = min((line["at_s"] for line in generator), default=0.0)
     later = [line for line in generator if line["at_s"] > started + 2] or generator

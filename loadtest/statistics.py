@@ -1,11 +1,14 @@
 """Statistics of a run: percentiles, figures with their spread, and the rates and latencies of a window of samples. Pure."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
+
+from loadtest.result_files import read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,10 @@ class Sample:
 
 
 def read_samples(file: Path) -> Iterator[Sample]:
-    """Samples of a file; a last line that was cut off by a full disk or a kill is left out."""
-    if not file.exists():
-        return
-    for line in file.read_bytes().splitlines():
-        try:
-            yield Sample(**orjson.loads(line))
-        except (orjson.JSONDecodeError, TypeError):
-            continue
+    """Samples of a file; lines that are none are left out."""
+    for fields in read_lines(file):
+        with contextlib.suppress(TypeError):
+            yield Sample(**fields)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import orjson
 
 from loadtest.content import SeededPicture
-from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, bearer
 from loadtest.statistics import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
 from manyeyes.sse import EventStreamParser
@@ -95,7 +95,7 @@ class RequestSettings:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "User-Agent": "manyeyes-loadtest",
-            **({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+            **bearer(self.key),
         }
 
 

@@ -10,11 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-
-import orjson
 
 from benchmarks.chaos import experiment, report
 from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, find_target, restored_containers
@@ -23,7 +20,8 @@ from benchmarks.chaos.load import LoadUsers, RetryingClient
 from benchmarks.chaos.report import FaultResult
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import read_host_info
+from loadtest.result_files import ROOT, shown, write_document
 from loadtest.run_spec import KEY
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import print_error, print_line, print_ok, print_warning, step
@@ -79,19 +77,14 @@ def main(arguments: Sequence[str]) -> int:
         cluster=target.cluster.name,
         emulated=target.emulated,
         load=f"{options.users} users, scenario {options.scenario}, model {target.settings.model}, {len(target.engines)} engines; one run of each fault",
-        machine=_machine(),
+        machine=str(read_host_info("")),
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
     )
     (folder / "chaos.md").write_text(report.markdown(about, outcomes))
     (folder / "chaos.html").write_text(report.page(about, outcomes))
-    (folder / "chaos.json").write_bytes(
-        orjson.dumps(
-            {"about": asdict(about), "outcomes": [asdict(one) for one in outcomes]}, option=orjson.OPT_INDENT_2
-        )
-    )
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    print_line(f"      {shown}: chaos.html, chaos.md, chaos.json")
+    write_document(folder / "chaos.json", {"about": about, "outcomes": outcomes})
+    print_line(f"      {shown(folder)}: chaos.html, chaos.md, chaos.json")
     if partial:
         print_error(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
@@ -128,11 +121,6 @@ def _run(
 
 def _in_short(one: FaultResult) -> str:
     return f"{one.answered} answered, {one.failed} failed, {one.cut} cut, whole again after {one.whole_again_s:.1f} s"
-
-
-def _machine() -> str:
-    it = read_host_info("")
-    return f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}"
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:

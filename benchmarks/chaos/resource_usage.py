@@ -4,18 +4,18 @@ Read in the container from /proc, so that a restart of it cannot hide anything.
 """
 
 import csv
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos.experiment import ClusterContainers
+from benchmarks.chaos.load import Repeating
 from loadtest.statistics import median
 from manyeyes.cli.process import CommandFailed
 
-EVERY_S = 10.0
 # RssAnon: what the processes allocated themselves; files that they map, and nginx's zones of fixed size, are not in it.
 READ = (
     'n=0; m=0; f=0; for p in /proc/[0-9]*; do [ "$p" = "/proc/$$" ] && continue; '
@@ -35,39 +35,32 @@ class ResourceSample:
     files: int
 
 
-@dataclass
-class ResourceSampler:
+class ResourceSampler(Repeating):
     """Looks every ten seconds, and writes each look down as it comes."""
 
-    containers: ClusterContainers
-    services: tuple[str, ...]
-    file: Path
-    points: list[ResourceSample] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    every_s = 10.0
+    ends_within_s = 120.0
+
+    def __init__(self, containers: ClusterContainers, services: tuple[str, ...], file: Path) -> None:
+        super().__init__()
+        self.containers, self.services, self.file = containers, services, file
+        self.points: list[ResourceSample] = []
+        self._began = time.monotonic()
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._began = time.monotonic()
+        self._write([tuple(one.name for one in fields(ResourceSample))])
+        super().start()
 
-    def stop(self) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join(timeout=120)
+    def once(self) -> None:
+        looks = [self._look(service, time.monotonic() - self._began) for service in self.services]
+        found = [one for one in looks if one]
+        self.points += found
+        self._write([astuple(one) for one in found])
 
-    def _run(self) -> None:
-        began = time.monotonic()
-        with self.file.open("w", newline="") as output:
-            lines = csv.writer(output)
-            lines.writerow([one.name for one in fields(ResourceSample)])
-            while True:
-                for service in self.services:
-                    if point := self._look(service, time.monotonic() - began):
-                        self.points.append(point)
-                        lines.writerow(astuple(point))
-                output.flush()
-                if self._over.wait(EVERY_S):
-                    return
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        with self.file.open("a", newline="") as output:
+            csv.writer(output).writerows(rows)
 
     def _look(self, service: str, at_s: float) -> ResourceSample | None:
         try:

@@ -25,7 +25,8 @@ from benchmarks.chaos.report import is_cut
 from benchmarks.chaos.resource_usage import MIN_DURATION_S, ResourceGrowth, ResourceSampler, measure_growth
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import read_host_info
+from loadtest.result_files import ROOT, shown
 from loadtest.run_spec import KEY
 from loadtest.statistics import Sample, percentile
 from manyeyes.charts.svg import draw_panels
@@ -100,8 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     except (CommandFailed, TimeoutError) as error:
         partial = str(error)
     lost = run.write(partial, options.minutes, options.load)
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    print_line(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
+    print_line(f"      {shown(folder)}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
     if partial:
         print_error(f"partial: {partial}; the cluster is as it was")
         return 130 if partial.startswith("interrupted") else 1
@@ -209,7 +209,6 @@ class Soak:
     def _text(
         self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], ResourceGrowth]
     ) -> str:
-        it = read_host_info("")
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
         told = [
@@ -241,7 +240,7 @@ class Soak:
             ]
         told += [
             "",
-            f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}.",
+            f"{read_host_info('')}.",
             "",
         ]
         return "\n".join(told)

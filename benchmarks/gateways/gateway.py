@@ -1,18 +1,18 @@
 """What every gateway of the comparison says of itself, and how one that is a command is run."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.host_info import ROOT, members, start_process_group
+from loadtest.host_info import members, start_process_group
+from loadtest.http_client import bearer, fetch
+from loadtest.result_files import ROOT
 from manyeyes.devcluster.cluster import free_port
 
 BUILD = ROOT / "build/bench"
@@ -143,16 +143,13 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
 
 def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
     """Waits until a chat request is answered. Raises RuntimeError with the log's end when that does not happen."""
-    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     deadline = time.monotonic() + START_S
     said = ""
     while time.monotonic() < deadline and alive():
-        request = urllib.request.Request(f"http://{address}/v1/chat/completions", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                if reply.status == 200:
-                    return
+            fetch(f"http://{address}/v1/chat/completions", body, bearer(KEY))
+            return
         except urllib.error.HTTPError as error:
             said = f"{error.code} {error.read()[:300].decode(errors='replace')}"
         except OSError as error:

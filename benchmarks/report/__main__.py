@@ -11,7 +11,7 @@ from benchmarks.report import tables
 from benchmarks.report.chart import draw_chart
 from benchmarks.report.results import BenchmarkResults, DesignTarget, load, targets
 from benchmarks.runner import NO_GATEWAY
-from loadtest.host_info import ROOT
+from loadtest.result_files import ROOT
 
 PICTURE = "images/benchmarks.svg"
 

@@ -10,15 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import gevent
-import orjson
 from gevent.event import Event
 from locust import LoadTestShape, User, task
 from locust.runners import Runner, WorkerRunner
 
 from loadtest.generator.results import ResultWriter, SampleReporter
+from loadtest.result_files import append_line
 from loadtest.run_spec import RunSpec
 from loadtest.shapes import LevelSearch, arrivals_in, length_s, level_at
 from loadtest.statistics import Sample, Window, figures
@@ -175,7 +174,10 @@ class _StagedLoad:
     def users(self, now_s: float) -> int | None:
         if self._started_s is None:
             self._started_s = self._sent_until_s = now_s + AHEAD_S
-            _append_line(self._order, "stages", {"start_s": now_s, "end_s": now_s + length_s(self._order.stages)})
+            append_line(
+                Path(self._order.folder) / "stages.jsonl",
+                {"start_s": now_s, "end_s": now_s + length_s(self._order.stages)},
+            )
         at_s = now_s - self._started_s
         here = level_at(self._order.stages, max(0.0, at_s))
         if here is None:
@@ -250,9 +252,8 @@ class _SearchingLoad:
         else:
             held = bool(asked) and len(missed) <= (1 - order.slo.share) * len(asked)
         seen = figures(asked, Window(0, now_s + 1e6), order.slo, order.slowdown)
-        _append_line(
-            order,
-            "probes",
+        append_line(
+            Path(order.folder) / "probes.jsonl",
             {
                 "level": self._level,
                 "held": held,
@@ -281,8 +282,3 @@ class _SearchingLoad:
             return False
         self._rest_until_s = None
         return True
-
-
-def _append_line(order: RunSpec, name: str, fields: dict[str, Any]) -> None:
-    with (Path(order.folder) / f"{name}.jsonl").open("ab") as file:
-        file.write(orjson.dumps(fields) + b"\n")

@@ -19,7 +19,8 @@ import orjson
 
 from loadtest.annotations import GrafanaAnnotations
 from loadtest.gateway_client import GatewayClient, GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import read_host_info
+from loadtest.result_files import ROOT, append_line, shown, write_document
 from loadtest.run import RunFailed, console
 from loadtest.run_spec import KEY
 from loadtest.scaling_report import report
@@ -198,7 +199,7 @@ def _begin(
                 )
         about["counts"] = sorted({*earlier["counts"], *counts})
         about["repeats"] = max(repeats, earlier["repeats"])
-    file.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
+    write_document(file, about)
     return about
 
 
@@ -223,7 +224,7 @@ def _measure(
 
     def on_result(one: PhaseResult) -> None:
         nonlocal trouble
-        lines.append_result(file, one)
+        append_line(file, one)
         trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
         console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
 
@@ -232,7 +233,7 @@ def _measure(
     proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
-        f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"
+        f"{len(left)} visits to do, {len(done)} phases there already; results in {shown(out)}"
     )
     for number, (visit, missing) in enumerate(left, 1):
         proof.visit(visit, missing, f"[{number}/{len(left)}]")
@@ -243,7 +244,7 @@ def _report(
     out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {_shown(out)}" + (
+    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {shown(out)}" + (
         " and the other settings as before"
     )
     if not found:
@@ -252,18 +253,14 @@ def _report(
     try:
         missed = report.write(out, about, found, trouble, thresholds)
     except OSError as error:
-        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {_shown(out)}/runs.jsonl.")
+        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {shown(out)}/runs.jsonl.")
         return code or 1
-    console.print(f"      {_shown(out)}: proof.html, proof.md, runs.jsonl")
+    console.print(f"      {shown(out)}: proof.html, proof.md, runs.jsonl")
     if trouble:
         console.print(f"  no  partial: {trouble}. What was measured is kept. {again}")
     for one in missed:
         console.print(f"  no  {one}")
     return code or (1 if trouble or missed else 0)
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from loadtest.gateway_client import GatewayClient
-from loadtest.host_info import ROOT
+from loadtest.result_files import ROOT
 
 
 class BackendError(Exception):

@@ -11,14 +11,14 @@ import re
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from loadtest.host_info import ROOT
+from loadtest.http_client import fetch
+from loadtest.result_files import ROOT
 from loadtest.scaling_report.backends import BackendError, BackendInfo
 from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
 
@@ -85,18 +85,14 @@ class EmulatedEngineProcess:
     def busy_s(self) -> float | None:
         """None while it is being started again."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as reply:
-                found = _BUSY.search(reply.read().decode())
+            found = _BUSY.search(fetch(f"http://127.0.0.1:{self.port}/metrics").decode())
         except OSError:
             return None
         return float(found.group(1)) if found else None
 
     def fault(self, method: str, body: dict[str, object]) -> None:
-        url = f"http://127.0.0.1:{self.port}/emulator/faults"
-        request = urllib.request.Request(url, json.dumps(body).encode() if body else None, method=method)
-        request.add_header("Content-Type", "application/json")
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(request, timeout=10).close()
+            fetch(f"http://127.0.0.1:{self.port}/emulator/faults", body or None, method=method)
 
 
 @dataclass

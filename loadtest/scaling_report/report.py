@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
+from loadtest.result_files import write_text
 from loadtest.scaling_report import results as measured_lines
 from loadtest.scaling_report import wording
 from loadtest.scaling_report.results import (
@@ -249,15 +250,9 @@ def write(
     found = summarize(measured)
     slo = LatencyObjective(**about["work"]["slo"])
     short_of = missed_thresholds(found, thresholds)
-    _put(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
-    _put(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
+    write_text(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
+    write_text(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
     return short_of
-
-
-def _put(file: Path, text: str) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(text)
-    part.replace(file)
 
 
 def short(one: PhaseResult) -> str:

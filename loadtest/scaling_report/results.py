@@ -1,14 +1,13 @@
 """From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread; and whether the
 thresholds that were asked for were reached. Pure."""
 
-import dataclasses
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
+from loadtest.result_files import read_lines
 from loadtest.statistics import LatencyObjective, RunFigures, Spread, spread
 
 Phase = Literal["full", "same", "limit", "video"]
@@ -106,23 +105,12 @@ class PhaseResult:
     trouble: str = ""
 
 
-def append_result(file: Path, measured: PhaseResult) -> None:
-    """Raises OSError when the disk is full."""
-    with file.open("ab") as lines:
-        lines.write(orjson.dumps(dataclasses.asdict(measured)) + b"\n")
-
-
 def read_results(file: Path) -> Iterator[PhaseResult]:
     """All whole lines, in order."""
-    if not file.exists():
-        return
-    for line in file.read_bytes().splitlines():
-        try:
-            fields = orjson.loads(line)
+    for fields in read_lines(file):
+        with contextlib.suppress(TypeError, KeyError):
             visit, figures = ClusterVisit(**fields.pop("visit")), RunFigures(**fields.pop("figures"))
             yield PhaseResult(visit, figures=figures, **fields)
-        except (orjson.JSONDecodeError, TypeError, KeyError):
-            continue
 
 
 def read_good_results(file: Path) -> list[PhaseResult]:

@@ -24,7 +24,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.content import SeededPicture, question
-from loadtest.host_info import ROOT, read_cpu_time, read_host_info
+from loadtest.host_info import read_cpu_time, read_host_info
+from loadtest.result_files import ROOT
 from loadtest.statistics import percentile
 from manyeyes.calibration.__main__ import QUIET, CalibrationParser, console, count
 from manyeyes.calibration.engine import CannotMeasure, Content, MeasuredEngine, TimedAnswer

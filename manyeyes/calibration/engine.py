@@ -3,7 +3,6 @@
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, parse_target
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, bearer, fetch, parse_target
 from loadtest.virtual_user import CompletionStream
 
 PATH = "/v1/chat/completions"
@@ -142,7 +141,7 @@ class MeasuredEngine:
         )
 
     def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
-        headers = {**HEADERS, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
+        headers = {**HEADERS, **bearer(self.key)}
         started = time.perf_counter()
         try:
             reply = connection.post(PATH, body, headers)
@@ -172,12 +171,10 @@ class MeasuredEngine:
         )
 
     def _get(self, path: str) -> bytes:
-        request = urllib.request.Request(f"{self.url.rstrip('/').removesuffix('/v1')}{path}")
-        if self.key:
-            request.add_header("Authorization", f"Bearer {self.key}")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                return bytes(answer.read())
+            return fetch(
+                f"{self.url.rstrip('/').removesuffix('/v1')}{path}", None, bearer(self.key), timeout_s=TIMEOUT_S
+            )
         except urllib.error.HTTPError as error:
             raise CannotMeasure(f"{self.url}{path} said {error.code}.") from None
         except (OSError, ValueError) as error:

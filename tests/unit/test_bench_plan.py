@@ -9,10 +9,10 @@ from benchmarks.runner import (
     BenchmarkJob,
     BenchmarkSelection,
     JobResult,
-    append_job_result,
     plan_jobs,
     read_job_results,
 )
+from loadtest.result_files import append_line
 
 
 def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> BenchmarkSelection:
@@ -58,7 +58,7 @@ def test_a_finished_job_is_read_back_as_it_was(tmp_path: Path) -> None:
     finished = JobResult(
         BenchmarkJob("work", "one", 3, 0, "chat", 1), {"rps": 4.5, "errors": {"status 502": 1}}, busy_before=0.1
     )
-    append_job_result(file, finished)
-    append_job_result(file, JobResult(BenchmarkJob("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
+    append_line(file, finished)
+    append_line(file, JobResult(BenchmarkJob("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
     assert next(iter(read_job_results(file))) == finished
     assert [one.failed for one in read_job_results(file)] == ["", "RuntimeError: no"]

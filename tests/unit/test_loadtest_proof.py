@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from loadtest import compare
+from loadtest.result_files import append_line
 from loadtest.scaling_report import report, wording
 from loadtest.scaling_report.measure import GpuUseSampler
 from loadtest.scaling_report.results import (
@@ -14,7 +15,6 @@ from loadtest.scaling_report.results import (
     PhaseResult,
     PhaseSettings,
     Thresholds,
-    append_result,
     missed_thresholds,
     phases,
     read_good_results,
@@ -206,7 +206,7 @@ def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:
     bad = one(1, 0, "full", 1.0, 9.0, trouble="cut")
     good = one(1, 0, "full", 6.0, 4.6)
     for line in (bad, good):
-        append_result(file, line)
+        append_line(file, line)
     with file.open("ab") as lines:
         lines.write(b'{"visit": {"count"')
     assert list(read_results(file)) == [bad, good]
@@ -218,7 +218,7 @@ def run_of(folder: Path, factor: float) -> Path:
     (folder / "about.json").write_bytes(orjson.dumps(ABOUT))
     for line in whole():
         slower = replace(line.figures, total_p95_s=line.figures.total_p95_s * factor)
-        append_result(folder / "runs.jsonl", replace(line, figures=slower))
+        append_line(folder / "runs.jsonl", replace(line, figures=slower))
     return folder
 
 
