@@ -12,6 +12,7 @@ from benchmarks.report.chart import draw_chart
 from benchmarks.report.results import BenchmarkResults, DesignTarget, load, targets
 from benchmarks.runner import NO_GATEWAY
 from loadtest.result_files import ROOT
+from manyeyes.charts.templates import markdown_table
 
 PICTURE = "images/benchmarks.svg"
 
@@ -92,7 +93,7 @@ Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw 
 
 def _targets(found: list[DesignTarget]) -> str:
     words = {True: "met", False: "**not met**", None: "not measured"}
-    return tables.table(
+    return markdown_table(
         ["what", "wanted", "found", ""], [[one.what, one.wanted, one.found, words[one.met]] for one in found]
     )
 
@@ -142,7 +143,7 @@ def _settings(results: BenchmarkResults) -> str:
                 source = f"<{setting.source}>" if setting.source.startswith("http") else f"`{setting.source}`"
                 title = f"{gateway.name}, {results.about['versions'][gateway.name]}" if number == 0 else ""
                 lines.append([title, setting.what, setting.why, source])
-    return _section("Versions and settings", tables.table(["gateway", "setting", "why", "from"], lines))
+    return _section("Versions and settings", markdown_table(["gateway", "setting", "why", "from"], lines))
 
 
 def _missing(results: BenchmarkResults) -> str:

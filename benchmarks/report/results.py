@@ -1,7 +1,8 @@
 """Raw results read back: the values of all repeats of a measurement, as a median with its spread."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,6 @@ class MeasuredSpread:
         return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def measured_spread(values: Sequence[float]) -> MeasuredSpread | None:
-    """None of no values."""
-    return MeasuredSpread(median(values), min(values), max(values)) if values else None
-
-
 @dataclass(frozen=True)
 class ResultRow:
     """What all repeats of one gateway found at one measurement, and how often it failed altogether."""
@@ -37,7 +33,12 @@ class ResultRow:
     failures: tuple[str, ...]
 
     def spread(self, *keys: str) -> MeasuredSpread | None:
-        return measured_spread(self.each(*keys))
+        """None of no values."""
+        values = self.each(*keys)
+        return MeasuredSpread(median(values), min(values), max(values)) if values else None
+
+    def middle(self, *keys: str) -> float:
+        return median(self.each(*keys))
 
     def each(self, *keys: str) -> list[float]:
         """One value per repeat, `keys` leading to it."""
@@ -64,11 +65,8 @@ class BenchmarkResults:
     @property
     def first_engines(self) -> int:
         """The number of engines that all work ran on: the one with the most measurements."""
-        counts: dict[int, int] = {}
-        for one in self.finished:
-            if one.job.kind == "work":
-                counts[one.job.engines] = counts.get(one.job.engines, 0) + 1
-        return max(counts, key=lambda number: counts[number], default=3)
+        counts = Counter(one.job.engines for one in self.finished if one.job.kind == "work")
+        return counts.most_common(1)[0][0] if counts else 3
 
     def rows(
         self, kind: MeasurementKind, engines: int | None = None, work: str = "", headers: int = 0
@@ -125,69 +123,47 @@ def row_of(rows: Sequence[ResultRow], name: str) -> ResultRow | None:
 def best_other(rows: Sequence[ResultRow]) -> ResultRow | None:
     """Of the other gateways, the one with the highest median of requests a second."""
     others = [row for row in rows if row.found and row.gateway not in (OURS, NO_GATEWAY)]
-    return max(others, key=lambda row: _middle(row, "rps"), default=None)
-
-
-def _middle(row: ResultRow, *keys: str) -> float:
-    found = row.spread(*keys)
-    return found.middle if found else 0.0
+    return max(others, key=lambda row: row.middle("rps"), default=None)
 
 
 def ratios(ours: ResultRow, other: ResultRow, key: str) -> MeasuredSpread:
     """The ratio of the medians; low and high are those of the repeats side by side."""
     each = [a / b for a, b in zip(ours.each(key), other.each(key), strict=False)]
-    return MeasuredSpread(_middle(ours, key) / _middle(other, key), min(each), max(each))
+    return MeasuredSpread(ours.middle(key) / other.middle(key), min(each), max(each))
 
 
 def targets(results: BenchmarkResults) -> list[DesignTarget]:
-    found: list[DesignTarget] = []
     counts = sorted({one.job.engines for one in results.finished if one.job.kind == "work" and one.job.work == "chat"})
-    for engines in counts:
-        found += _chat(results, engines)
-    found += _cpu(results)
-    return found + _streaming(results)
+    chats = [target for engines in counts for target in _chat(results, engines)]
+    return [*chats, *_cpu(results), *_streaming(results)]
+
+
+def _not_measured(what: str, wanted: str) -> DesignTarget:
+    return DesignTarget(what, wanted, "not measured", None)
 
 
 def _chat(results: BenchmarkResults, engines: int) -> list[DesignTarget]:
     rows = results.rows("work", engines, "chat")
     ours, other = row_of(rows, OURS), best_other(rows)
     where = f"chat with pictures, {engines} engines"
-    rps, first = f"{where}: requests a second against the best other", f"{where}: first token p50 against the same one"
-    last = f"{where}: first token p99 against the same one"
+    compared = (
+        ("rps", f"{where}: requests a second against the best other", f"≥ {RPS_RATIO} times"),
+        ("first_p50_s", f"{where}: first token p50 against the same one", f"≤ {FIRST_RATIO} times"),
+        ("first_p99_s", f"{where}: first token p99 against the same one", f"≤ {FIRST_RATIO} times"),
+    )
     if not ours or not other:
-        return [
-            DesignTarget(what, wanted, "not measured", None)
-            for what, wanted in (
-                (rps, f"≥ {RPS_RATIO} times"),
-                (first, f"≤ {FIRST_RATIO} times"),
-                (last, f"≤ {FIRST_RATIO} times"),
-            )
-        ]
-    faster, sooner = ratios(ours, other, "rps"), ratios(ours, other, "first_p50_s")
-    surely = ratios(ours, other, "first_p99_s")
-    cached = ours.spread("prefix_share")
-    best = results.best_share(engines, "chat")
-    share = cached.middle / best if cached and best else None
-    return [
-        DesignTarget(
-            rps, f"≥ {RPS_RATIO} times", f"{faster.shown(2)} times {other.gateway}", faster.middle >= RPS_RATIO
-        ),
-        DesignTarget(
-            first,
-            f"≤ {FIRST_RATIO} times",
-            f"{sooner.shown(2)} times {other.gateway}{_bound(rows, other)}",
-            sooner.middle <= FIRST_RATIO,
-        ),
-        DesignTarget(
-            last, f"≤ {FIRST_RATIO} times", f"{surely.shown(2)} times {other.gateway}", surely.middle <= FIRST_RATIO
-        ),
-        DesignTarget(
-            f"{where}: prompt tokens from cache, of the most possible",
-            f"≥ {CACHE_SHARE}",
-            f"{share:.3f}" if share is not None else "not measured",
-            share >= CACHE_SHARE if share is not None else None,
-        ),
-    ]
+        return [_not_measured(what, wanted) for _, what, wanted in compared]
+    found = []
+    for key, what, wanted in compared:
+        ratio = ratios(ours, other, key)
+        met = ratio.middle >= RPS_RATIO if key == "rps" else ratio.middle <= FIRST_RATIO
+        bound = _bound(rows, other) if key == "first_p50_s" else ""
+        found.append(DesignTarget(what, wanted, f"{ratio.shown(2)} times {other.gateway}{bound}", met))
+    what, wanted = f"{where}: prompt tokens from cache, of the most possible", f"≥ {CACHE_SHARE}"
+    if not (best := results.best_share(engines, "chat")):
+        return [*found, _not_measured(what, wanted)]
+    share = ours.middle("prefix_share") / best
+    return [*found, DesignTarget(what, wanted, f"{share:.3f}", share >= CACHE_SHARE)]
 
 
 def _bound(rows: Sequence[ResultRow], other: ResultRow) -> str:
@@ -196,41 +172,28 @@ def _bound(rows: Sequence[ResultRow], other: ResultRow) -> str:
     return f"; without any gateway {ratios(direct, other, 'first_p50_s').shown(2)}" if direct else ""
 
 
-def _cpu(results: BenchmarkResults) -> list[DesignTarget]:
+def _cpu(results: BenchmarkResults) -> Iterator[DesignTarget]:
     rows = results.rows("cpu")
     ours = row_of(rows, OURS)
     routers = [row for row in rows if row.found and row.gateway.startswith("vllm-router")]
-    found = []
     for size in ("3 KB", "200 KB", "2 MB"):
         what = f"CPU for a request of {size} against vllm-router's cheapest policy"
         if not ours or not routers:
-            found.append(DesignTarget(what, "not more", "not measured", None))
+            yield _not_measured(what, "not more")
             continue
-        cheapest = min(routers, key=_cost(size))
-        mine, theirs = _middle(ours, size, "cpu_us"), _middle(cheapest, size, "cpu_us")
-        found.append(DesignTarget(what, "not more", f"{mine:,.0f} against {theirs:,.0f} µs", mine <= theirs))
-    return found
-
-
-def _cost(size: str) -> Callable[[ResultRow], float]:
-    return lambda row: _middle(row, size, "cpu_us")
+        mine, theirs = ours.middle(size, "cpu_us"), min(row.middle(size, "cpu_us") for row in routers)
+        yield DesignTarget(what, "not more", f"{mine:,.0f} against {theirs:,.0f} µs", mine <= theirs)
 
 
 def _streaming(results: BenchmarkResults) -> list[DesignTarget]:
     ours = row_of(results.rows("stream"), OURS)
-    first, together = (
-        "first token of a stream, later than without a gateway",
-        "chunks that arrive together (within 1 ms)",
-    )
-    wanted = f"≤ {ADDED_FIRST_MS:g} ms", f"≤ {TOGETHER:.0%} more than direct"
+    first = "first token of a stream, later than without a gateway", f"≤ {ADDED_FIRST_MS:g} ms"
+    together = "chunks that arrive together (within 1 ms)", f"≤ {TOGETHER:.0%} more than direct"
     if not ours:
-        return [
-            DesignTarget(first, wanted[0], "not measured", None),
-            DesignTarget(together, wanted[1], "not measured", None),
-        ]
-    added = _middle(ours, "added_first_p50_ms")
-    through, direct = _middle(ours, "through_together"), _middle(ours, "direct_together")
+        return [_not_measured(*first), _not_measured(*together)]
+    added = ours.middle("added_first_p50_ms")
+    through, direct = ours.middle("through_together"), ours.middle("direct_together")
     return [
-        DesignTarget(first, wanted[0], f"{added:.2f} ms", added <= ADDED_FIRST_MS),
-        DesignTarget(together, wanted[1], f"{through:.1%} against {direct:.1%}", through - direct <= TOGETHER),
+        DesignTarget(*first, f"{added:.2f} ms", added <= ADDED_FIRST_MS),
+        DesignTarget(*together, f"{through:.1%} against {direct:.1%}", through - direct <= TOGETHER),
     ]

@@ -1,18 +1,16 @@
 """The tables of docs/benchmarks.md, each from one kind of measurement."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks.load import LIMIT_SHARE
 from benchmarks.measurements import SIZES
 from benchmarks.report.results import OURS, BenchmarkResults, MeasuredSpread, ResultRow
 from benchmarks.runner import NO_GATEWAY
+from manyeyes.charts.templates import markdown_table
 
 MACHINE_LIMIT = 0.9
 NONE = "-"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]) + "\n"
 
 
 def name(gateway: str) -> str:
@@ -26,11 +24,18 @@ def cell(found: MeasuredSpread | None, digits: int = 1, factor: float = 1.0) -> 
 
 
 def fastest_first(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    def rps(row: ResultRow) -> float:
-        found = row.spread("rps")
-        return found.middle if found else -1.0
+    return sorted(rows, key=lambda row: row.middle("rps") if row.found else -1.0, reverse=True)
 
-    return sorted(rows, key=rps, reverse=True)
+
+WORK_COLUMNS = (
+    ("RPS", "rps", 1, 1.0),
+    ("p95 s", "total_p95_s", 2, 1.0),
+    ("first token p50 ms", "first_p50_s", 0, 1e3),
+    ("first token p99 ms", "first_p99_s", 0, 1e3),
+    ("from cache", "prefix_share", 3, 1.0),
+    ("busiest engine", "busiest_engine", 2, 1.0),
+)
+"""Title, key, digits and factor."""
 
 
 def work_table(results: BenchmarkResults, engines: int, work: str, headers: int = 0) -> str:
@@ -42,36 +47,17 @@ def work_table(results: BenchmarkResults, engines: int, work: str, headers: int 
         plain = results.rows("work", engines, work)
         rows += [row for row in plain if row.gateway in (OURS, NO_GATEWAY)]
     rows = fastest_first(rows)
-    head = [
-        "gateway",
-        "RPS",
-        "p95 s",
-        "first token p50 ms",
-        "first token p99 ms",
-        "from cache",
-        "busiest engine",
-        "failed",
-    ]
     lines = []
     for row in rows:
         if not row.found:
-            lines.append([name(row.gateway), *[NONE] * 6, "did not run"])
+            lines.append([name(row.gateway), *[NONE] * len(WORK_COLUMNS), "did not run"])
             continue
         failed = sum(int(n) for n in row.each("failed"))
         of = failed + sum(int(n) for n in row.each("answered"))
-        lines.append(
-            [
-                name(row.gateway),
-                cell(row.spread("rps")),
-                cell(row.spread("total_p95_s"), 2),
-                cell(row.spread("first_p50_s"), 0, 1e3),
-                cell(row.spread("first_p99_s"), 0, 1e3),
-                cell(row.spread("prefix_share"), 3),
-                cell(row.spread("busiest_engine"), 2),
-                f"{failed:,} of {of:,}",
-            ]
-        )
-    return table(head, lines) + _notes(rows)
+        cells = [cell(row.spread(key), digits, factor) for _, key, digits, factor in WORK_COLUMNS]
+        lines.append([name(row.gateway), *cells, f"{failed:,} of {of:,}"])
+    head = ["gateway", *(title for title, *_ in WORK_COLUMNS), "failed"]
+    return markdown_table(head, lines) + _notes(rows)
 
 
 def _notes(rows: Sequence[ResultRow]) -> str:
@@ -81,14 +67,12 @@ def _notes(rows: Sequence[ResultRow]) -> str:
             notes.append(f"{row.gateway}: the generator was the limit (above {LIMIT_SHARE:.0%} of a core).")
         if any(share > MACHINE_LIMIT for share in row.each("machine_share")):
             notes.append(f"{row.gateway}: the machine was the limit (above {MACHINE_LIMIT:.0%} of all cores busy).")
-        errors: dict[str, int] = {}
+        errors: Counter[str] = Counter()
         for found in row.found:
-            for why, count in found["errors"].items():
-                errors[why] = errors.get(why, 0) + count
+            errors.update(found["errors"])
         if errors:
-            notes.append(
-                f"{row.gateway}: failed were " + ", ".join(f"{n} with {why}" for why, n in errors.items()) + "."
-            )
+            said = ", ".join(f"{n} with {why}" for why, n in errors.items())
+            notes.append(f"{row.gateway}: failed were {said}.")
         notes += [f"{row.gateway}: one run did not end: {why.splitlines()[0][:200]}" for why in row.failures]
     return "\n" + "\n".join(f"* {note}" for note in notes) + "\n" if notes else ""
 
@@ -101,7 +85,7 @@ def cost_table(results: BenchmarkResults, engines: int) -> str:
             each = [1e3 * cpu / done for cpu, done in zip(row.each("gateway_cpu_s"), row.each("answered"), strict=True)]
             used = MeasuredSpread(sorted(each)[len(each) // 2], min(each), max(each))
             lines.append([name(row.gateway), cell(used, 2), cell(row.spread("gateway_memory_mb"), 0)])
-    return table(["gateway", "CPU ms for a streamed request", "memory MiB"], lines) if lines else ""
+    return markdown_table(["gateway", "CPU ms for a streamed request", "memory MiB"], lines) if lines else ""
 
 
 def cpu_table(results: BenchmarkResults) -> str:
@@ -116,7 +100,7 @@ def cpu_table(results: BenchmarkResults) -> str:
         for row in rows
     ]
     head = ["gateway", *(f"{size} µs" for size in SIZES), "idle, % of a core", "memory afterwards MiB"]
-    return table(head, lines) + _parts(rows) if lines else ""
+    return markdown_table(head, lines) + _parts(rows) if lines else ""
 
 
 def _parts(rows: Sequence[ResultRow]) -> str:
@@ -138,7 +122,11 @@ def latency_table(results: BenchmarkResults) -> str:
         + [cell(row.spread(size, f"added_{p}_ms"), 2) for size in ("3 KB", "200 KB") for p in ("p50", "p99")]
         for row in rows
     ]
-    return table(["gateway", "3 KB p50 ms", "3 KB p99 ms", "200 KB p50 ms", "200 KB p99 ms"], lines) if lines else ""
+    return (
+        markdown_table(["gateway", "3 KB p50 ms", "3 KB p99 ms", "200 KB p50 ms", "200 KB p99 ms"], lines)
+        if lines
+        else ""
+    )
 
 
 def stream_table(results: BenchmarkResults) -> str:
@@ -151,4 +139,4 @@ def stream_table(results: BenchmarkResults) -> str:
         ]
         lines.append([name(row.gateway), cell(row.spread("added_first_p50_ms"), 2), *both])
     head = ["gateway", "first token later by ms", "gap p50 ms, direct / through", "gap p99 ms", "chunks together %"]
-    return table(head, lines) if lines else ""
+    return markdown_table(head, lines) if lines else ""
