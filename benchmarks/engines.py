@@ -1,50 +1,13 @@
-"""What stands behind the gateways: emulated engines with cold caches, or a backend that costs nothing."""
+"""What stands behind the gateways where only they are to work: a backend that costs nothing."""
 
 import contextlib
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
 from loadtest.host_info import start_process_group
-from loadtest.http_client import fetch
-from loadtest.result_files import ROOT
+from loadtest.scaling_report.process_backend import wait_until_healthy
 from manyeyes.devcluster.cluster import free_port, nginx_binary
-
-
-@contextlib.contextmanager
-def emulated(folder: Path, count: int, flags: Sequence[str] = ()) -> Iterator[list[str]]:
-    """`count` new engines; yields their addresses when all are healthy."""
-    with contextlib.ExitStack() as stack:
-        addresses = []
-        for number in range(count):
-            port = free_port()
-            command = [
-                sys.executable,
-                "-m",
-                "manyeyes.emulator",
-                "--host=127.0.0.1",
-                f"--port={port}",
-                f"--served-model-name={MODEL}",
-                "--start-seconds=0",
-                *flags,
-            ]
-            # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
-            environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
-            stack.enter_context(start_process_group(command, folder / f"engine-{number}.log", environment, ROOT))
-            addresses.append(f"127.0.0.1:{port}")
-        _healthy(addresses, folder / "engine-0.log")
-        yield addresses
-
-
-@cache
-def known_flags() -> str:
-    """The emulator's help: which flags this checkout's has."""
-    command = [sys.executable, "-m", "manyeyes.emulator", "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @contextlib.contextmanager
@@ -89,18 +52,5 @@ http {{
     command = [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
     with start_process_group(command, folder / "fixed.log"):
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        _healthy(addresses, folder / "fixed.log")
+        wait_until_healthy(addresses, folder / "fixed.log")
         yield addresses
-
-
-def _healthy(addresses: Sequence[str], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    for address in addresses:
-        while True:
-            try:
-                fetch(f"http://{address}/health", timeout_s=5)
-                break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{address} is not healthy: {error}\n{log.read_text()[-2000:]}") from error
-                time.sleep(0.05)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from benchmarks import engines
 from benchmarks import workloads as works
 from benchmarks.gateways import proxies
-from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks.gateways.gateway import MODEL, BenchmarkedGateway
 from benchmarks.load import LoadSpec
 from benchmarks.measurements import SIZES, added_latency, cpu_per_request, run_workload, streaming
 from loadtest.host_info import measure_cpu_share
 from loadtest.result_files import append_line, read_lines
+from loadtest.scaling_report.process_backend import emulated_engines
 
 MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
 
@@ -162,13 +163,13 @@ def _measure(
     gateway = gateways[job.gateway]
     if job.kind == "work":
         with (
-            engines.emulated(folder, job.engines, _speed(extent.speed)) as behind,
+            emulated_engines(folder, MODEL, job.engines, [f"--speed={extent.speed:g}"]) as behind,
             gateway.run(folder, behind) as running,
         ):
             order = _order(job, extent, running.targets, list(gateway.headers[: job.headers]))
             return run_workload(order, running, behind, extent.user_processes)
     if job.kind == "stream":
-        with engines.emulated(folder, 1) as behind, gateway.run(folder, behind) as running:
+        with emulated_engines(folder, MODEL) as behind, gateway.run(folder, behind) as running:
             return streaming(behind[0], running.targets[0], extent.stream_pairs)
     with engines.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
         if job.kind == "cpu":
@@ -181,8 +182,8 @@ def _measure(
 
 def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str, Any]:
     """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
-    flags = [*_speed(20.0), *_endless_cache()]
-    with engines.emulated(folder, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
+    flags = ["--speed=20", "--kv-cache-tokens=1000000000", "--mm-processor-cache-gb=1000"]
+    with emulated_engines(folder, MODEL, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
         found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
     return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
 
@@ -197,15 +198,6 @@ def _order(job: BenchmarkJob, extent: BenchmarkExtent, targets: Sequence[str], h
         targets=list(targets),
         headers=headers,
     )
-
-
-def _speed(speed: float) -> list[str]:
-    return [f"--speed={speed:g}"] if speed != 1 and "--speed" in engines.known_flags() else []
-
-
-def _endless_cache() -> list[str]:
-    flags = {"--kv-cache-tokens": "1000000000", "--mm-processor-cache-gb": "1000"}
-    return [f"{flag}={value}" for flag, value in flags.items() if flag in engines.known_flags()]
 
 
 def _short(found: Mapping[str, Any]) -> str:

@@ -88,6 +88,7 @@ class StreamingConnection:
     """One keep-alive connection, one request at a time. `timeout_s` is for each wait, not for the whole answer."""
 
     def __init__(self, to: TargetUrl, timeout_s: float, trusted: str = "") -> None:
+        self.timeout_s = timeout_s
         self._prefix = to.prefix
         self._link = (
             http.client.HTTPSConnection(to.host, to.port, timeout=timeout_s, context=tls_context(trusted))

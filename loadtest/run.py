@@ -8,14 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from loadtest.result_files import ROOT, read_lines
 from loadtest.run_spec import KEY, ORDER, RunSpec
@@ -177,6 +184,7 @@ def _last_line(file: Path) -> str:
 
 console = Console(highlight=False, soft_wrap=True)
 QUIET_EVERY_S = 15.0
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -216,6 +224,17 @@ def format_current(line: dict[str, Any]) -> str:
     if line["failed"]:
         text += f", failing: {next(iter(line['errors']), '')}"
     return text
+
+
+def stepwise(steps: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
+    """Each of them, with a bar on standard error that says which one is under way."""
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bars:
+        bar = bars.add_task("", total=len(steps))
+        for step in steps:
+            bars.update(bar, description=name(step))
+            yield step
+            bars.advance(bar)
 
 
 TEXTFILE = ROOT / "monitoring/textfile/loadtest.prom"

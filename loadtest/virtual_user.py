@@ -1,7 +1,7 @@
 """One person's way through a conversation: each turn asked with all before it, its answer read as it arrives."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -100,6 +100,51 @@ class RequestSettings:
 
 
 @dataclass
+class Exchange:
+    """One question and what came back; perf_counter() times. `broken`: why the connection gave no whole answer."""
+
+    began: float
+    status: int = 0
+    engine: str = ""
+    pool: str = ""
+    stream: CompletionStream = field(default_factory=CompletionStream)
+    raw: bytes = b""
+    """The body of an error."""
+    ended: float = 0.0
+    broken: str = ""
+
+    @property
+    def failed(self) -> str:
+        """Empty when the answer counts."""
+        return self.broken or (self.stream.failed if self.status == 200 else f"status {self.status}")
+
+
+def exchange(connection: StreamingConnection, body: bytes, headers: Mapping[str, str]) -> Exchange:
+    """Asks and reads to the end, whatever it is."""
+    found = Exchange(time.perf_counter())
+    try:
+        reply = connection.post(PATH, body, headers)
+        found.status = reply.status
+        found.engine, found.pool = (reply.headers.get(f"x-manyeyes-{name}", "") for name in ("engine", "pool"))
+        for found.ended, piece in connection.pieces(reply):
+            if found.status == 200:
+                found.stream.feed(found.ended, piece)
+            else:
+                found.raw += piece
+    except ConnectionBroken as error:
+        found.broken = "connection cut" if found.status else str(error)
+    except TimeoutError:
+        found.broken = f"no byte for {connection.timeout_s:g} s"
+    except OSError as error:
+        found.broken = error.strerror or type(error).__name__
+    if found.broken:
+        connection.close()
+    if found.failed or not found.ended:
+        found.ended = time.perf_counter()
+    return found
+
+
+@dataclass
 class VirtualUser:
     """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
 
@@ -147,46 +192,28 @@ class VirtualUser:
         self, scenario: Scenario, number: int, turn: UserTurn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
         body = orjson.dumps(completion_body(self.settings.model, messages, scenario.answer_tokens))
-        began_s, began = time.time(), time.perf_counter()
+        began_s = time.time()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
-        answer, status, failed, engine, pool, ended = CompletionStream(), 0, "", "", "", None
         name = f"lt-{uuid4().hex}"
-        try:
-            reply = self.connection.post(PATH, body, {**self.settings.headers(), "X-Request-Id": name})
-            status = reply.status
-            engine = reply.headers.get("x-manyeyes-engine", "")
-            pool = reply.headers.get("x-manyeyes-pool", "")
-            for ended, piece in self.connection.pieces(reply):
-                if status == 200:
-                    answer.feed(ended, piece)
-            failed = answer.failed if status == 200 else f"status {status}"
-        except ConnectionBroken as error:
-            failed = "connection cut" if status else str(error)
-        except TimeoutError:
-            self.connection.close()
-            failed = f"no byte for {self.settings.timeout_s:g} s"
-        except OSError as error:
-            self.connection.close()
-            failed = error.strerror or type(error).__name__
-        total_s = (time.perf_counter() if failed or ended is None else ended) - began
+        asked = exchange(self.connection, body, {**self.settings.headers(), "X-Request-Id": name})
+        answer = asked.stream
         self._answer_text = "".join(answer.text)
-        first_s = answer.tokens_s[0] - began + late_s if answer.tokens_s else 0.0
         return Sample(
             scenario=scenario.name,
             user=self.number,
             turn=number,
             began_s=began_s - late_s,
             late_s=late_s,
-            first_s=first_s,
-            total_s=total_s + late_s,
+            first_s=answer.tokens_s[0] - asked.began + late_s if answer.tokens_s else 0.0,
+            total_s=asked.ended - asked.began + late_s,
             tokens=answer.tokens,
             prompt_tokens=int(answer.usage.get("prompt_tokens") or 0),
             cached_tokens=int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
             video=turn.video is not None,
-            status=status,
-            failed=failed,
-            engine=engine,
-            pool=pool,
+            status=asked.status,
+            failed=asked.failed,
+            engine=asked.engine,
+            pool=asked.pool,
             id=name,
         )
 

@@ -11,12 +11,14 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from loadtest.host_info import start_process_group
 from loadtest.http_client import fetch
 from loadtest.result_files import ROOT
 from loadtest.scaling_report.backends import BackendError, BackendInfo
@@ -26,6 +28,40 @@ MODEL = "qwen3-vl-4b"
 PROFILE = "rtx4090d-qwen3-vl-4b"
 START_S = 12.0  # of an engine that died, on its own clock: with a warm compile cache; research and docs have 37 to 60 s
 _BUSY = re.compile(r"^emulator:busy_seconds_total\{[^}]*\} ([0-9.eE+-]+)$", re.M)
+
+
+def engine_command(port: int, flags: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "manyeyes.emulator", "--host=127.0.0.1", f"--port={port}", *flags]
+
+
+@contextlib.contextmanager
+def emulated_engines(folder: Path, model: str, count: int = 1, flags: Sequence[str] = ()) -> Iterator[list[str]]:
+    """`count` new engines; yields their addresses when all are healthy. Raises BackendError."""
+    # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
+    environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for number in range(count):
+            command = engine_command(port := free_port(), [f"--served-model-name={model}", "--start-seconds=0", *flags])
+            stack.enter_context(start_process_group(command, folder / f"engine-{number}.log", environment, ROOT))
+            addresses.append(f"127.0.0.1:{port}")
+        wait_until_healthy(addresses, folder / "engine-0.log")
+        yield addresses
+
+
+def wait_until_healthy(addresses: Sequence[str], log: Path, within_s: float = 60.0) -> None:
+    """Raises BackendError with the log's end."""
+    deadline = time.monotonic() + within_s
+    for address in addresses:
+        while True:
+            try:
+                fetch(f"http://{address}/health", timeout_s=5)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    said = log.read_text(errors="replace").strip()[-300:]
+                    raise BackendError(f"{address} did not start: {error}: {said}") from error
+                time.sleep(0.05)
 
 
 @dataclass
@@ -48,18 +84,9 @@ class EmulatedEngineProcess:
         self._thread.start()
 
     def _run(self, *more: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "manyeyes.emulator",
-            "--host=127.0.0.1",
-            f"--port={self.port}",
-            *self.flags,
-            *more,
-        ]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                engine_command(self.port, [*self.flags, *more]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

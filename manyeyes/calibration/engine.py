@@ -11,10 +11,9 @@ from typing import Any
 
 import orjson
 
-from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, bearer, fetch, parse_target
-from loadtest.virtual_user import CompletionStream
+from loadtest.http_client import StreamingConnection, TargetUrl, bearer, fetch, parse_target
+from loadtest.virtual_user import exchange
 
-PATH = "/v1/chat/completions"
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "manyeyes-calibrate"}
 TIMEOUT_S = 120.0
 Content = str | list[dict[str, Any]]
@@ -141,30 +140,20 @@ class MeasuredEngine:
         )
 
     def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
-        headers = {**HEADERS, **bearer(self.key)}
-        started = time.perf_counter()
-        try:
-            reply = connection.post(PATH, body, headers)
-            said, ended, raw = CompletionStream(), started, b""
-            for at, piece in connection.pieces(reply):
-                if reply.status != 200:
-                    raw += piece
-                    continue
-                said.feed(at, piece)
-                ended = at
-        except (OSError, ConnectionBroken) as error:
-            raise CannotMeasure(f"{self.url} broke off: {error}. Look at its log.") from None
-        finally:
-            connection.close()
-        if reply.status != 200:
-            raise CannotMeasure(f"{self.url} said {reply.status}: {_message(raw)}")
+        asked = exchange(connection, body, {**HEADERS, **bearer(self.key)})
+        connection.close()
+        said = asked.stream
+        if asked.broken:
+            raise CannotMeasure(f"{self.url} broke off: {asked.broken}. Look at its log.")
+        if asked.status != 200:
+            raise CannotMeasure(f"{self.url} said {asked.status}: {_message(asked.raw)}")
         if said.failed:
             raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
         details = said.usage.get("prompt_tokens_details") or {}
         return TimedAnswer(
-            started_s=started,
+            started_s=asked.began,
             tokens_s=tuple(said.tokens_s),
-            ended_s=ended,
+            ended_s=asked.ended,
             prompt_tokens=int(said.usage.get("prompt_tokens", 0)),
             answer_tokens=said.tokens,
             cached_tokens=int(details.get("cached_tokens") or 0),

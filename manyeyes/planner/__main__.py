@@ -8,10 +8,9 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from manyeyes.arguments import NumberArgument, OneLineParser
 from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
 from manyeyes.planner.balancing import POLICIES
@@ -42,34 +41,6 @@ class WrongValue(Exception):
     """`str()` is one line: what is wrong, and what is wanted."""
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-
-@dataclass(frozen=True)
-class NumberArgument:
-    """An argparse type: a number within limits."""
-
-    least: float
-    most: float = 1e9
-    whole: bool = False
-
-    def __call__(self, text: str) -> float:
-        try:
-            value = int(text) if self.whole else float(text)
-        except ValueError:
-            value = float("nan")
-        if not self.least <= value <= self.most:
-            kind = "a whole number" if self.whole else "a number"
-            limits = f"of at least {self.least:g}" if self.most == 1e9 else f"from {self.least:g} to {self.most:g}"
-            raise argparse.ArgumentTypeError(f"wants {kind} {limits}, found {text!r}")
-        return value
-
-
 def size(text: str) -> tuple[int, int]:
     """An argparse type: 1280x720."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
@@ -79,7 +50,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def parser() -> OneLineParser:
-    p = OneLineParser(prog="plan", description=__doc__)
+    p = OneLineParser("plan", prog="plan", description=__doc__)
     p.add_argument("action", choices=("plan", "policies"))
     p.add_argument("--rps", type=NumberArgument(0.001), help="requests a second, all users together")
     p.add_argument(
