@@ -71,6 +71,22 @@ def read_host_info(command: str) -> HostInfo:
     )
 
 
+def query_gpus(what: str) -> list[str]:
+    """A line for each GPU, as nvidia-smi has it; none where there is no driver."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    try:
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def resident_mb(pid: int) -> float:
+    """Of one process, shared pages too."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()

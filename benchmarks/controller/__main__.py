@@ -2,11 +2,8 @@
 
 import argparse
 import asyncio
-import os
-import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +18,8 @@ import uvloop
 import yaml
 
 from benchmarks.controller import engines
+from loadtest.host_info import cpu_s, resident_mb, start_process_group
+from loadtest.result_files import ROOT
 from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.http_connection import ProbeConnection
 
@@ -88,10 +87,8 @@ def scanning_us(text: bytes) -> dict[str, float]:
     return found
 
 
-ROOT = Path(__file__).resolve().parents[2]
 FIRST_PORT = 31_000
 HTTP, DNS, SYSLOG = 30_990, 30_991, 30_992
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
@@ -111,51 +108,24 @@ def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, **(environment or {})},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def controller(document: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "cluster.yaml")
-        file.write_text(yaml.safe_dump(document))
-        Path(folder, "inventory.yaml").write_text("flavour: emulated\n")
+def controller(document: dict[str, Any]) -> Iterator[int]:
+    """Yields its process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+        (folder / "inventory.yaml").write_text("flavour: emulated\n")
         environment = {
-            "MANYEYES_CONFIG": str(file),
-            "MANYEYES_INVENTORY": str(Path(folder, "inventory.yaml")),
-            "MANYEYES_STATE": str(Path(folder, "state")),
+            "MANYEYES_CONFIG": f"{folder}/cluster.yaml",
+            "MANYEYES_INVENTORY": f"{folder}/inventory.yaml",
+            "MANYEYES_STATE": f"{folder}/state",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(HTTP),
             "MANYEYES_CONTROLLER_DNS_PORT": str(DNS),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(SYSLOG),
         }
-        with Path(folder, "log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "manyeyes.controller"], cwd=ROOT, stdout=log, env={**os.environ, **environment}
-            )
-            try:
-                yield process  # type: ignore[misc]  # its output goes to a file, so it has no text
-            finally:
-                process.kill()
-                process.wait()
-
-
-def cpu_s(process: subprocess.Popen[str]) -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mb(process: subprocess.Popen[str]) -> float:
-    return int(Path(f"/proc/{process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+        command = [sys.executable, "-m", "manyeyes.controller"]
+        with start_process_group(command, folder / "log", environment, ROOT) as process:
+            yield process
 
 
 def get(path: str) -> httpx.Response:
@@ -174,15 +144,11 @@ def wait_up(count: int) -> None:
     raise SystemExit(f"not {count} engines up within a minute")
 
 
-def idle_share(process: subprocess.Popen[str], seconds: float, meanwhile: Any = None) -> float:
+def cpu_share(process: int, seconds: float, meanwhile: Callable[[float], None] = time.sleep) -> float:
     """CPU seconds per second while nobody asks, or while `meanwhile(seconds)` does."""
-    before = cpu_s(process)
-    began = time.monotonic()
-    if meanwhile:
-        meanwhile(seconds)
-    else:
-        time.sleep(seconds)
-    return (cpu_s(process) - before) / (time.monotonic() - began)
+    before, began = cpu_s([process]), time.monotonic()
+    meanwhile(seconds)
+    return (cpu_s([process]) - before) / (time.monotonic() - began)
 
 
 class AskLikeNginx:
@@ -257,9 +223,7 @@ def main() -> None:
     chosen = options.parse_args()
     many = cluster(20, 10, FIRST_PORT)
     wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
-    with running(["benchmarks.controller.engines", str(FIRST_PORT), "200"]) as serving:
-        assert serving.stdout
-        serving.stdout.readline()
+    with engines.many(FIRST_PORT, 200):
         if "look" in wants:
             for name, us in uvloop.run(clients(FIRST_PORT)).items():
                 say(f"one GET /health by {name}", f"{us:.0f} us of CPU")
@@ -275,21 +239,21 @@ def main() -> None:
                 wait_up(count)
                 time.sleep(5)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, probes alone", per_minute(idle_share(process, chosen.seconds)))
+                    say(f"{what}, probes alone", per_minute(cpu_share(process, chosen.seconds)))
                 gateway = AskLikeNginx(document)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, and a gateway that asks", per_minute(idle_share(process, chosen.seconds, gateway)))
+                    say(f"{what}, and a gateway that asks", per_minute(cpu_share(process, chosen.seconds, gateway)))
                 say(f"{what}, DNS answers as their asker sees them", percentiles(gateway.took_ms))
                 say(f"{what}, memory", f"{resident_mb(process):.0f} MB")
-                before = cpu_s(process)
+                before = cpu_s([process])
                 for _ in range(5):
                     size = len(get("/metrics").content)
-                say(f"{what}, one scrape", f"{(cpu_s(process) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
+                say(f"{what}, one scrape", f"{(cpu_s([process]) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
     if "nobody" in wants:
         with controller(cluster(1, 3, FIRST_PORT)) as process:
             time.sleep(70)  # beyond the minute in which they are looked for more often
             for _ in range(chosen.repeats):
-                say("3 engines that are not there, probes alone", per_minute(idle_share(process, chosen.seconds)))
+                say("3 engines that are not there, probes alone", per_minute(cpu_share(process, chosen.seconds)))
 
 
 if __name__ == "__main__":

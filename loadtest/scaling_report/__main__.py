@@ -19,7 +19,7 @@ import orjson
 
 from loadtest.annotations import GrafanaAnnotations
 from loadtest.gateway_client import GatewayClient, GatewayUnusable
-from loadtest.host_info import read_host_info
+from loadtest.host_info import query_gpus, read_host_info
 from loadtest.result_files import ROOT, append_line, shown, write_document
 from loadtest.run import RunFailed, console
 from loadtest.run_spec import KEY
@@ -141,14 +141,8 @@ def _cluster(options: argparse.Namespace) -> Backend:
 
 
 def _gpu() -> str:
-    import subprocess
-
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return "no GPU"
-    return said.splitlines()[0].strip() if said.strip() else "no GPU"
+    names = query_gpus("name")
+    return names[0].strip() if names else "no GPU"
 
 
 def _work(options: argparse.Namespace) -> PhaseSettings:

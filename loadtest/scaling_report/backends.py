@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from loadtest.gateway_client import GatewayClient
+from loadtest.host_info import query_gpus
 from loadtest.result_files import ROOT
 
 
@@ -56,29 +57,12 @@ UP_S = 600.0
 SETTLED_S = 2.0  # nginx asks for members once a second
 
 
-@dataclass
 class RunningCompose:
-    """Running, as the protocol has it."""
+    """Running, as the protocol has it. Seconds that each GPU worked are from NVIDIA's own counter, read once a second;
+    nothing where there is no driver."""
 
-    url: str
-    key: str
-    trusted: str
-    _gpu: "GpuBusyCounter"
-
-    def busy_s(self) -> dict[str, float]:
-        return self._gpu.busy_s()
-
-    def died(self) -> int:
-        return 0  # Compose starts an engine again by itself; errors and lost answers tell
-
-    def set_memory_limit(self, on: bool) -> None:
-        """Real engines have their own."""
-
-
-class GpuBusyCounter:
-    """Seconds that each GPU worked, from NVIDIA's own counter read once a second; nothing where there is no driver."""
-
-    def __init__(self) -> None:
+    def __init__(self, url: str, key: str, trusted: str) -> None:
+        self.url, self.key, self.trusted = url, key, trusted
         self._busy: dict[str, float] = {}
         self._at = 0.0
         self._read()
@@ -87,15 +71,16 @@ class GpuBusyCounter:
         self._read()
         return dict(self._busy)
 
+    def died(self) -> int:
+        return 0  # Compose starts an engine again by itself; errors and lost answers tell
+
+    def set_memory_limit(self, on: bool) -> None:
+        """Real engines have their own."""
+
     def _read(self) -> None:
-        query = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits"]
-        try:
-            said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            return
         now = time.monotonic()
         passed, self._at = (now - self._at if self._at else 0.0), now
-        for line in said.splitlines():
+        for line in query_gpus("index,utilization.gpu"):
             index, _, use = line.partition(",")
             name = f"GPU {index.strip()}"
             self._busy[name] = self._busy.get(name, 0.0) + passed * float(use) / 100
@@ -143,7 +128,7 @@ class ComposeBackend:
                 )
             time.sleep(0.5)
         time.sleep(SETTLED_S)
-        yield RunningCompose(self.url, self.key, self.trusted, GpuBusyCounter())
+        yield RunningCompose(self.url, self.key, self.trusted)
 
     def _scale(self, count: int, log: IO[bytes] | int, said: Path | None = None) -> None:
         command = self.scale.format(count=count, pool=self.pool)

@@ -7,14 +7,12 @@ asked, 130 Ctrl-C (what was measured is kept).
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest.host_info import read_host_info
+from loadtest.host_info import query_gpus, read_host_info
 from loadtest.run import stepwise
 from manyeyes.arguments import COUNT, OneLineParser
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
@@ -89,12 +87,9 @@ def measure(measurements: MeasurementSeries, quiet: float) -> int:
 
 def found_device() -> str:
     """The GPU's name as nvidia-smi has it, else the CPU's."""
-    with suppress(OSError, subprocess.SubprocessError):
-        options = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        said = subprocess.run(options, capture_output=True, text=True, check=True, timeout=20)
-        if names := said.stdout.strip().splitlines():
-            name, _, memory = names[0].partition(",")
-            return f"{name.strip()} {round(float(memory.split()[0]) / 1024)}GB" if memory else name.strip()
+    if gpus := query_gpus("name,memory.total"):
+        name, _, memory = gpus[0].partition(",")
+        return f"{name.strip()} {round(float(memory) / 1024)}GB" if memory else name.strip()
     here = read_host_info("")
     return f"CPU: {here.cpu}, {here.cores} cores"
 

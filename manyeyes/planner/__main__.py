@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from manyeyes.arguments import NumberArgument, OneLineParser
+from manyeyes.charts.templates import markdown_table
 from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
 from manyeyes.planner.balancing import POLICIES
@@ -180,14 +181,9 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
         left = [name for name in names if name not in found or found[name].partial]
         print(f"Interrupted: {', '.join(left)} not finished.")
     command = f"python -m manyeyes.planner {shlex.join(arguments)}"
-    lines = [shown.head, ("---",) * len(shown.head), *shown.rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    _write(
-        a.out,
-        {
-            "policies.md": f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\n\nMade by `{command}`.\n"
-        },
-    )
+    body = markdown_table(shown.head, shown.rows)
+    text = f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\nMade by `{command}`.\n"
+    _write(a.out, {"policies.md": text})
     return code
 
 

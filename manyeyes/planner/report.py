@@ -12,7 +12,7 @@ from rich.table import Table as Shown
 
 from loadtest.statistics import percentile
 from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
-from manyeyes.charts.templates import render_page
+from manyeyes.charts.templates import markdown_table, render_page
 from manyeyes.planner.search import Announce, CapacityPlan, good
 from manyeyes.planner.simulation import Progress as ProgressCallback
 from manyeyes.planner.workload import STAGES, PlanRequest, SimulationResult, lost_time_by_resource
@@ -161,9 +161,9 @@ def seconds(value: float) -> str:
 def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
     """The whole page."""
     parts = [f"# How many GPUs\n\n{request_line(plan.ask)}.\n\n**{verdict(plan)}**\n\n{caveat(plan.ask)}"]
-    parts += [f"## {table.title}\n\n{_markdown_table(table)}" for table in tables(plan, price)]
+    parts += [f"## {table.title}\n\n{markdown_table(table.head, table.rows)}" for table in tables(plan, price)]
     parts.append(f"Made by `{command}`.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def html(plan: CapacityPlan, price: float | None, command: str) -> str:
@@ -177,11 +177,6 @@ def html(plan: CapacityPlan, price: float | None, command: str) -> str:
         tables=tables(plan, price),
         command=command,
     )
-
-
-def _markdown_table(table: ReportTable) -> str:
-    lines = [table.head, ("---",) * len(table.head), *table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) -> str:
