@@ -314,7 +314,6 @@ class UserProcesses:
 
 
 def join_reports(reports: Sequence[LoadReport]) -> LoadReport:
-    """One report of several processes' users."""
     errors: Counter[str] = Counter()
     for report in reports:
         errors.update(report.errors)

@@ -49,7 +49,6 @@ def read_counters(text: str) -> dict[str, float]:
 
 
 def scrape_counters(engines: Sequence[str]) -> list[dict[str, float]]:
-    """One dictionary per engine."""
     return [read_counters(fetch(f"http://{engine}/metrics", timeout_s=20).decode()) for engine in engines]
 
 

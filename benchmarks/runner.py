@@ -58,8 +58,6 @@ NO_GATEWAY = "no gateway"
 
 @dataclass(frozen=True)
 class BenchmarkSelection:
-    """What the command line asks for."""
-
     kinds: tuple[str, ...]
     works: tuple[str, ...]
     engines: tuple[int, ...]

@@ -59,7 +59,6 @@ def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict
 
 
 def rows(seen: RunFigures) -> list[tuple[str, str]]:
-    """What a person wants to read, with units."""
     found = [
         ("Requests a second", f"{seen.rps:.2f}"),
         ("Goodput (within the objective)", f"{seen.goodput_rps:.2f} a second, {seen.kept_share:.1%} of requests"),
@@ -208,7 +207,6 @@ def _expected_s(order: RunSpec) -> float:
 
 
 def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:
-    """Prints, writes, and returns the exit code."""
     start_s, end_s = ran.span
     if ran.samples and not start_s:
         start_s, end_s = min(one.began_s for one in ran.samples), max(one.ended_s for one in ran.samples)

@@ -18,8 +18,6 @@ SPARE_S = 60.0
 
 
 class ControllerAnnotations:
-    """The marks of one cluster, at its gateway's `url`."""
-
     def __init__(self, url: str, trusted: str = "") -> None:
         self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/marks", trusted
         self._key = os.environ.get(ADMIN_KEY_VARIABLE, "")

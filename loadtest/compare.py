@@ -57,7 +57,6 @@ Named = dict[str, tuple[Spread, int]]
 
 
 def differences(a: Named, b: Named) -> Iterator[Difference]:
-    """What both have."""
     for what, (one, better) in a.items():
         if what in b:
             yield Difference(what, one, b[what][0], better)

@@ -63,7 +63,6 @@ _MARKERS = tuple(bytes((0xFF, 0xD0 + number)) for number in range(8))
 
 
 def cut_into_strips(picture: Image.Image, quality: int) -> Strips:
-    """Encodes a picture once."""
     made = io.BytesIO()
     picture.save(made, "JPEG", quality=quality, restart_marker_rows=1)
     whole = made.getvalue()
@@ -121,7 +120,6 @@ def _page(width: int, height: int) -> Image.Image:
 
 
 def _screen(width: int, height: int) -> Image.Image:
-    """Rows of buttons and labels."""
     random = Random("screen")
     screen = Image.new("RGB", (width, height), (238, 240, 244))
     draw, font = ImageDraw.Draw(screen), ImageFont.load_default(12)

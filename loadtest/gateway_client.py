@@ -57,7 +57,6 @@ class GatewayClient:
         return {name for pool in self._pools() for name in _engines_up(pool)}
 
     def up_in(self, pool: str) -> set[str]:
-        """As `up`, of one pool."""
         return {name for one in self._pools() if one.get("name") == pool for name in _engines_up(one)}
 
     def _pools(self) -> list[dict[str, Any]]:

@@ -57,7 +57,6 @@ class RunResult:
 
     @property
     def probes(self) -> list[ProgressLine]:
-        """Probes of a search, in order."""
         return list(read_lines(self.folder / "probes.jsonl"))
 
     @property
@@ -219,7 +218,6 @@ def progress(title: str, seconds: float) -> Iterator[Callable[[dict[str, Any]], 
 
 
 def format_current(line: dict[str, Any]) -> str:
-    """What Locust's line says, in a few words."""
     text = f"{line['under_way']} under way, {line['rps']:.1f} RPS, p95 {line['p95_s']:.2f} s"
     if line["failed"]:
         text += f", failing: {next(iter(line['errors']), '')}"

@@ -12,8 +12,6 @@ from loadtest.content import SeededPicture, SeededVideo, question, sentence
 
 @dataclass(frozen=True)
 class UserTurn:
-    """One question with what it is about."""
-
     text: str
     pictures: tuple[SeededPicture, ...] = ()
     video: SeededVideo | None = None

@@ -32,7 +32,6 @@ class CompletionStream:
     _parser: EventStreamParser = field(default_factory=EventStreamParser)
 
     def feed(self, at_s: float, piece: bytes) -> None:
-        """`piece` arrived at `at_s`."""
         for data in self._parser.feed(piece):
             if data.strip() == _DONE:
                 self.done = True
@@ -61,7 +60,6 @@ class CompletionStream:
 
     @property
     def failed(self) -> str:
-        """Empty when the answer counts: its end came, a token came, and it was not broken off."""
         if self.error:
             return self.error
         if self.finish_reason and self.finish_reason not in GOOD_FINISH_REASONS:
@@ -115,7 +113,6 @@ class Exchange:
 
     @property
     def failed(self) -> str:
-        """Empty when the answer counts."""
         return self.broken or (self.stream.failed if self.status == 200 else f"status {self.status}")
 
 

@@ -51,7 +51,6 @@ class ClusterContainers:
         )
 
     def flavours(self) -> set[str]:
-        """Of the engines."""
         return {one["Config"]["Labels"].get("manyeyes.flavour", "") for one in self._all()} - {""}
 
     def states(self) -> dict[str, ContainerState]:

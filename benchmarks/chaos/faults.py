@@ -49,7 +49,6 @@ SHORT_S = 3.0
 
 
 def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
-    """Every fault that these parts can have, engines first."""
     engines = [part for part in parts if part.pool]
     running = [part.service for part in parts]
     found: list[Fault] = []

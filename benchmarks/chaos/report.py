@@ -171,8 +171,6 @@ GATEWAY = (
 
 @dataclass(frozen=True)
 class ChaosRun:
-    """What was done, in words for people."""
-
     cluster: str
     emulated: bool
     load: str
@@ -219,7 +217,6 @@ def cells(one: FaultResult) -> list[str]:
 
 
 def remarks(outcomes: Sequence[FaultResult]) -> list[str]:
-    """What else is to be known of single faults."""
     found = [f"{one.name}: {note}" for one in outcomes for note in one.notes]
     found += [f"{one.name}: " + ", ".join(f"{n} x {why}" for why, n in one.why.items()) for one in outcomes if one.why]
     struck = [one for one in outcomes if "gateway" in one.name]
@@ -253,7 +250,6 @@ def page(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
 
 
 def _bold(line: str) -> Markup:
-    """**word** as in Markdown."""
     parts = html.escape(line).split("**")
     return Markup("").join(Markup(f"<b>{part}</b>" if at % 2 else part) for at, part in enumerate(parts))
 

@@ -121,7 +121,6 @@ class Soak:
         self.visitor = PageVisitor(target.gateway)
 
     def find_full(self) -> None:
-        """Requests a second when everybody asks again at once."""
         count = USERS_PER_ENGINE * len(self.target.engines)
         with step(f"how much is full? {count} users without a pause") as current:
             users = LoadUsers(dataclasses.replace(self.target.settings, pause=0.0), self.mix)

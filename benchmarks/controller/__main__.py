@@ -27,7 +27,6 @@ LOOKS = 3000
 
 
 async def cost_us(ask: Callable[[], Awaitable[object]]) -> float:
-    """CPU µs per call, one after the other."""
     for _ in range(100):
         await ask()
     began = time.process_time()
@@ -37,7 +36,6 @@ async def cost_us(ask: Callable[[], Awaitable[object]]) -> float:
 
 
 async def clients(port: int) -> dict[str, float]:
-    """Three ways to ask, against the same engine."""
     connection = await ProbeConnection.open("127.0.0.1", port, 5, lambda: None)
 
     async def by_protocol() -> None:
@@ -109,7 +107,6 @@ def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
 
 @contextmanager
 def controller(document: dict[str, Any]) -> Iterator[int]:
-    """Yields its process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "cluster.yaml").write_text(yaml.safe_dump(document))

@@ -65,7 +65,6 @@ async def serve(first_port: int, count: int) -> None:
 
 @contextlib.contextmanager
 def many(first_port: int, count: int) -> Iterator[None]:
-    """They run in a process of their own meanwhile."""
     command = [sys.executable, "-m", "benchmarks.controller.engines", str(first_port), str(count)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:

@@ -44,7 +44,6 @@ def from_pypi(name: str) -> Path:
 
 
 def pinned(name: str, package: str) -> str:
-    """The version of `package` in bench/gateways/pins/<name>.txt."""
     for line in (PINS / f"{name}.txt").read_text().splitlines():
         if line.startswith(f"{package}=="):
             return line.split("==")[1].split()[0]

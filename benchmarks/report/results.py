@@ -108,8 +108,6 @@ RPS_RATIO, FIRST_RATIO, CACHE_SHARE, ADDED_FIRST_MS, TOGETHER = 1.25, 0.5, 0.98,
 
 @dataclass(frozen=True)
 class DesignTarget:
-    """`met` is None where it was not measured."""
-
     what: str
     wanted: str
     found: str

@@ -78,7 +78,6 @@ def _notes(rows: Sequence[ResultRow]) -> str:
 
 
 def cost_table(results: BenchmarkResults, engines: int) -> str:
-    """What gateways used during the chats."""
     lines = []
     for row in fastest_first(results.rows("work", engines, "chat")):
         if row.found and row.gateway != NO_GATEWAY:

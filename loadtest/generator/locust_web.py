@@ -92,7 +92,6 @@ def extend_web_ui(environment: Environment, kept: ResultWriter) -> None:
 
 
 def rows(kept: ResultWriter) -> list[dict[str, Any]]:
-    """One per scenario."""
     now, found = time.time(), []
     for scenario in sorted({one.scenario for one in kept.samples}):
         samples = [one for one in kept.samples if one.scenario == scenario]

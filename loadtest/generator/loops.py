@@ -113,8 +113,6 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
             free.append(user)
 
     class Arrivals(User):
-        """One per process."""
-
         @task
         def arrive(self) -> None:
             first, step = user_numbers(self.environment.runner, order.processes)
@@ -148,8 +146,6 @@ def build_load_shape(order: RunSpec, writer: ResultWriter, send: Send) -> type[L
 
 
 class _ArrivalSender:
-    """Numbers who arrive, and tells the processes."""
-
     def __init__(self, order: RunSpec, send: Send) -> None:
         self._order, self._send, self._count = order, send, 0
 

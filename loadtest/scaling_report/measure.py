@@ -136,7 +136,6 @@ class ScalingMeasurement:
         )
 
     def _people(self, count: int, phase: Phase) -> tuple[int, str, float, float]:
-        """(users, scenario, settle_s, measure_s)"""
         work = self.work
         if phase == "full":
             return work.users_per_engine * count, work.scenario, work.full_settle_s, work.full_s
@@ -176,8 +175,6 @@ def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object
 
 
 class GpuUseSampler:
-    """How long GPUs had worked, once a second."""
-
     def __init__(self) -> None:
         self.seen: list[tuple[float, dict[str, float]]] = []
 

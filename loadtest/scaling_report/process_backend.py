@@ -124,8 +124,6 @@ class EmulatedEngineProcess:
 
 @dataclass
 class RunningProcesses:
-    """Running, as the protocol has it."""
-
     url: str
     engines: list[EmulatedEngineProcess]
     slowdown: float

@@ -180,7 +180,6 @@ def page(
 
 
 def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> list[tuple[str, str, Markup]]:
-    """(name, what it shows, SVG or nothing)"""
     return [
         (
             "What more engines do",
@@ -256,7 +255,6 @@ def write(
 
 
 def short(one: PhaseResult) -> str:
-    """A phase in one line."""
     if one.trouble:
         return f"{one.phase}: {one.trouble}"
     if one.phase == "limit":

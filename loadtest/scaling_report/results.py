@@ -106,7 +106,6 @@ class PhaseResult:
 
 
 def read_results(file: Path) -> Iterator[PhaseResult]:
-    """All whole lines, in order."""
     for fields in read_lines(file):
         with contextlib.suppress(TypeError, KeyError):
             visit, figures = ClusterVisit(**fields.pop("visit")), RunFigures(**fields.pop("figures"))

@@ -24,7 +24,6 @@ Change = Callable[[Spread, Spread], str]
 
 
 def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
-    """Those for which anything was measured."""
     at = list(results.counts.values())
     made = []
     for what, note, name, factor, form, change in ROWS:
@@ -225,7 +224,6 @@ def warnings(about: dict[str, Any], results: ScalingResults, trouble: str) -> li
 
 
 def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
-    """How it was measured, a sentence a line."""
     work, kind = about["work"], about["kind"]
     people = work["users_per_engine"]
     speed = about["kind"]["about"].get("speed", 1.0)

@@ -95,7 +95,6 @@ def found_device() -> str:
 
 
 def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
-    """What was found, on standard output."""
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
     for name, measured_s, said_s in found.checks:

@@ -204,7 +204,6 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine) -> int:
 
 
 def read(file: Path) -> list[EngineTimes]:
-    """The answers in a file that a run left."""
     return [EngineTimes(**fields) for fields in read_lines(file) if "machine" not in fields]
 
 

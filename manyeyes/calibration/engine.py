@@ -87,7 +87,6 @@ class MeasuredEngine:
         return "\n".join(line for line in text.splitlines() if line.startswith("vllm:"))
 
     def metric(self, name: str) -> float:
-        """The sum of all series of that name."""
         found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", self.metric_text(), re.MULTILINE)
         return sum(map(float, found))
 
@@ -98,7 +97,6 @@ class MeasuredEngine:
         return int(blocks[1]) * int(size[1]) if blocks and size else None
 
     def health_s(self) -> float:
-        """How long /health takes just now."""
         began = time.perf_counter()
         self._get("/health")
         return time.perf_counter() - began

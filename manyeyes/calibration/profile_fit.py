@@ -193,7 +193,6 @@ def _rounded(profile: TimingProfile) -> TimingProfile:
 
 
 def profile_yaml(found: FittedProfile, device: str, engine: str, date: str, command: str) -> str:
-    """The whole file."""
     lines = [
         f"# Timing of {found.profile.model} on {device}, measured on {date} under {engine} by",
         f"#   {command}",

@@ -45,7 +45,6 @@ def nginx_binary() -> str:
 
 
 def modules_folder() -> str:
-    """Where that nginx finds its modules."""
     fetched = ROOT / "build/nginx/root/usr/lib/nginx/modules"
     return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "/usr/lib/nginx/modules"
 
@@ -202,7 +201,6 @@ class LocalCluster:
         return self.log("nginx").count('"event":"configuration_taken_over"') - 1
 
     def restart_nginx(self) -> None:
-        """After a kill, as its container does it."""
         etc = self.folder / "nginx"
         environment = {
             "NGINX_BINARY": nginx_binary(),

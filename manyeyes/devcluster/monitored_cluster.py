@@ -50,8 +50,6 @@ PARTS = ("gateway", "node", "alertmanager", "prometheus")
 
 @dataclass
 class AlertReceiver:
-    """Takes what Alertmanager sends, or refuses it."""
-
     port: int
     got: list[dict[str, Any]] = field(default_factory=list)
     refuses: bool = False
@@ -65,8 +63,6 @@ class AlertReceiver:
 
 @dataclass
 class MonitoredCluster:
-    """A stand with its Prometheus."""
-
     stand: LocalCluster
     ports: dict[str, int]
     pager: AlertReceiver
@@ -94,7 +90,6 @@ class MonitoredCluster:
         return list(self.ask("alerts")["alerts"])
 
     def wrong_rules(self) -> list[str]:
-        """Rules that Prometheus could not work out."""
         groups = self.ask("rules")["groups"]
         return [
             f"{rule['name']}: {rule['lastError']}"
@@ -199,7 +194,6 @@ def _alert_receiver() -> Iterator[AlertReceiver]:
 
 
 def seconds_until(check: Any, within_s: float, what: str) -> float:
-    """How long it took to come true."""
     began_s = time.monotonic()
     eventually(check, within_s, 0.2, what)
     return time.monotonic() - began_s

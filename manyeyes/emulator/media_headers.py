@@ -55,7 +55,6 @@ def decode(text: str) -> bytes:
 
 
 def known_format(data: bytes) -> bool:
-    """Whether this begins like one of the four formats."""
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     return is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\xff\xd8\xff"))
 
@@ -121,14 +120,11 @@ BOXES = 1_000  # of one parent; a file with more is not read on
 
 @dataclass(frozen=True)
 class VideoClip:
-    """Length and size of a video."""
-
     seconds: float
     width: int  # pixels
     height: int  # pixels
 
     def sampled_frames(self, most: int) -> int:
-        """How many frames the model sees."""
         return min(most, max(MIN_FRAMES, int(self.seconds * FRAMES_PER_SECOND)))
 
 

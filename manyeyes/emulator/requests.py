@@ -97,8 +97,6 @@ def answer_length(
 
 @dataclass
 class Prompt:
-    """What all messages hold together."""
-
     tokens: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)

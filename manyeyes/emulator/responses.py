@@ -27,7 +27,6 @@ class RequestError(Exception):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The JSON to answer with."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 
@@ -42,43 +41,30 @@ def wrong_value(message: str, param: str, value: object) -> RequestError:
 
 
 def unknown_model(name: str, served: tuple[str, ...]) -> RequestError:
-    """A model that this engine does not serve."""
     message = f"The model `{name}` does not exist. Valid aliases: {', '.join(served)}."
     return RequestError(message, status=404, kind="NotFoundError", param="model")
 
 
-def shutting_down() -> RequestError:
-    """What vLLM says between SIGTERM and its end."""
-    return RequestError("cannot schedule new futures after shutdown", status=500, kind="InternalServerError")
+def internal_error(message: str, status: int = 500) -> RequestError:
+    return RequestError(message, status=status, kind="InternalServerError")
 
 
-def engine_dead() -> RequestError:
-    """What every request gets from the death of the engine core to the end of the process."""
-    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
-    return RequestError(message, status=500, kind="InternalServerError")
+# What vLLM says between SIGTERM and its end; and what every request gets from the death of the engine core to that of the process.
+SHUTTING_DOWN = "cannot schedule new futures after shutdown"
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+ON_COMMAND = "This engine is emulated and fails on command."
+# vLLM would answer 200 with noise; this can be tested.
+WEIGHTLESS = "This engine is emulated: after sleep level 2 its weights were not read again."
 
 
-def on_command(status: int) -> RequestError:
-    """A fault that somebody switched on."""
-    return RequestError("This engine is emulated and fails on command.", status=status, kind="InternalServerError")
+def unavailable(why: str) -> RequestError:
+    """A limit of the queue; vLLM sends no Retry-After."""
+    return RequestError(f"{why} {ELSEWHERE}", status=503, kind="Service Unavailable")
 
 
-def busy() -> RequestError:
-    """More requests than --max-num-queued-reqs; vLLM sends no Retry-After."""
-    message = "The engine is currently busy and cannot accept new requests."
-    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
-
-
-def backlog() -> RequestError:
-    """More prompt tokens than --max-num-queued-tokens."""
-    message = "The engine has reached its prefill token backlog limit."
-    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
-
-
-def weightless() -> RequestError:
-    """It slept at level 2, and its weights were not read again. vLLM would answer 200 with noise; this can be tested."""
-    message = "This engine is emulated: after sleep level 2 its weights were not read again."
-    return RequestError(message, status=500, kind="InternalServerError")
+# More requests than --max-num-queued-reqs; more prompt tokens than --max-num-queued-tokens.
+BUSY = "The engine is currently busy and cannot accept new requests."
+BACKLOG = "The engine has reached its prefill token backlog limit."
 
 
 DONE = b"data: [DONE]\n\n"
@@ -95,7 +81,6 @@ class CompletionResponse:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, tokens: Sequence[str], finish_reason: str, cached_tokens: int) -> bytes:
-        """The answer in one piece."""
         text = "".join(tokens)
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
@@ -108,7 +93,6 @@ class CompletionResponse:
         return self._event([self._choice({"role": "assistant", "content": ""}, None)]) if self.chat else b""
 
     def chunk(self, token: str, finish_reason: str | None) -> bytes:
-        """One token; the last one carries the finish reason."""
         return self._event([self._choice({"content": token}, finish_reason)])
 
     def closing(self, completion_tokens: int, cached_tokens: int) -> bytes:
@@ -149,7 +133,6 @@ class CompletionResponse:
 
 
 def models_body(options: EmulatorOptions) -> bytes:
-    """The body of /v1/models."""
     root = options.served_model_name[0]
     created = int(time.time())
     card = {"object": "model", "created": created, "owned_by": "vllm", "root": root, "parent": None}

@@ -5,7 +5,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -74,9 +74,6 @@ class SleepMode:
         self.engine.resume()
         self.engine.metrics.show_sleep(None)
         return True
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes(engine: EmulatedEngine) -> list[Route]:
@@ -169,16 +166,7 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def run(options: EmulatorOptions, make_app: Callable[[EmulatedEngine], Starlette]) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
-    libraries_too()
-    uvloop_factory = uvicorn.Config("", loop="uvloop").get_loop_factory()
-    with asyncio.Runner(loop_factory=uvloop_factory) as runner:
-        return runner.run(serve(options, make_app))
-
-
-async def serve(options: EmulatorOptions, make_app: Callable[[EmulatedEngine], Starlette]) -> int:
-    """Start, serve, drain, end."""
+async def serve(options: EmulatorOptions) -> int:
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -197,7 +185,7 @@ async def serve(options: EmulatorOptions, make_app: Callable[[EmulatedEngine], S
     engine = EmulatedEngine(options)
     http = HttpServer(
         uvicorn.Config(
-            make_app(engine),
+            EmulatorServer(engine).app(),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -283,8 +271,6 @@ def json_response(content: bytes, status: int = 200) -> Response:
 
 
 class EmulatorServer:
-    """The handlers of one engine."""
-
     def __init__(self, engine: EmulatedEngine) -> None:
         self.engine = engine
 
@@ -347,6 +333,9 @@ async def not_found(request: Request, error: Exception) -> Response:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one engine until it is told to stop. Returns the exit code."""
-    chosen = cli.parse(arguments)
-    return run(chosen, lambda engine: EmulatorServer(engine).app())
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    options = cli.parse(arguments)
+    libraries_too()
+    uvloop_factory = uvicorn.Config("", loop="uvloop").get_loop_factory()
+    with asyncio.Runner(loop_factory=uvloop_factory) as runner:
+        return runner.run(serve(options))

@@ -289,7 +289,6 @@ def seed_of(repeat: int, number: int) -> int:
 
 
 def _compare(held: ValidationCase, seed: int, speed: float) -> dict[str, Any]:
-    """A line of the file."""
     before = read_cpu_time()
     users = emulated(held, seed, speed)
     told = sorted(users.told, key=lambda one: one.arrived)

@@ -74,8 +74,6 @@ def _take_shares(shares: Any) -> None:
 
 
 def simulate(ask: PlanRequest, engines: int, span: MeasuredSpan, number: int) -> SimulationResult:
-    """One policy; ends with what is known at Ctrl-C."""
-
     def progress(share: float) -> None:
         _shares[number] = share
 

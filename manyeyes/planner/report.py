@@ -28,7 +28,6 @@ class ReportTable:
 
 
 def request_line(ask: PlanRequest) -> str:
-    """The question in a sentence."""
     work = ask.work
     pictures = (
         f"{work.images} picture{'s' * (work.images != 1)} of {work.width} x {work.height}"
@@ -53,7 +52,6 @@ def caveat(ask: PlanRequest) -> str:
 
 
 def verdict(plan: CapacityPlan) -> str:
-    """The answer in a sentence."""
     outcome = plan.outcome
     if plan.partial or outcome is None:
         return f"Interrupted: {plan.engines} GPUs were looked at last, which need not be the fewest that are enough."
@@ -159,7 +157,6 @@ def seconds(value: float) -> str:
 
 
 def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
-    """The whole page."""
     parts = [f"# How many GPUs\n\n{request_line(plan.ask)}.\n\n**{verdict(plan)}**\n\n{caveat(plan.ask)}"]
     parts += [f"## {table.title}\n\n{markdown_table(table.head, table.rows)}" for table in tables(plan, price)]
     parts.append(f"Made by `{command}`.")
@@ -167,7 +164,6 @@ def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
 
 
 def html(plan: CapacityPlan, price: float | None, command: str) -> str:
-    """The whole page, with a picture of where it breaks."""
     return render_page(
         Path(__file__).with_name("report.html.j2"),
         request=request_line(plan.ask),
@@ -202,7 +198,6 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.perc
 
 @contextmanager
 def progress_bar() -> Iterator[Announce]:
-    """A bar for the simulation under way."""
     with Progress(*COLUMNS, console=console, transient=True) as bars:
         task = bars.add_task("an idle engine", total=1.0)
 
@@ -222,7 +217,6 @@ def progress_bars(names: Sequence[str]) -> Iterator[Callable[[str, float], None]
 
 
 def print_table(table: ReportTable) -> None:
-    """On standard output."""
     shown = Shown(title=table.title, title_justify="left")
     for number, name in enumerate(table.head):
         shown.add_column(name, justify="left" if number == 0 else "right")

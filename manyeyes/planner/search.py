@@ -45,7 +45,6 @@ class CapacityPlan:
 
 
 def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
-    """Whether the outcome is what was asked for."""
     return (
         outcome.keeps_up
         and outcome.goodput >= ask.goodput

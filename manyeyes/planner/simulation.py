@@ -81,8 +81,6 @@ class MeasuredSpan:
 
 
 class SimulatedRequest:
-    """One turn on its way."""
-
     __slots__ = (
         "asked",
         "conversation",

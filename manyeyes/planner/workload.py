@@ -41,7 +41,6 @@ class PlannedWorkload:
 
     @property
     def fitted(self) -> tuple[int, int]:
-        """The size that a picture has for the model."""
         return token_counts.fitted(self.width, self.height, self.min_pixels, self.max_pixels)
 
     @property
@@ -51,7 +50,6 @@ class PlannedWorkload:
 
     @property
     def question_tokens(self) -> int:
-        """Of the words of one question."""
         return token_counts.words_tokens(self.words, self.tokens_per_word)
 
     @property
@@ -69,7 +67,6 @@ class PlannedWorkload:
         )
 
     def answer_tokens(self, seed: int, conversation: int, turn: int) -> int:
-        """How long the model's answer is."""
         return max(1, round(self.output_tokens * (1 + self.vary * (2 * draw(seed, conversation, 2 * turn) - 1))))
 
     def pause_s(self, seed: int, conversation: int, turn: int) -> float:
@@ -87,7 +84,6 @@ def draw(seed: int, conversation: int, number: int) -> float:
 
 
 def arrivals(seed: int, per_s: float, until_s: float) -> Iterator[float]:
-    """When conversations begin."""
     random, at = Random(seed), 0.0
     while (at := at + random.expovariate(per_s)) < until_s:
         yield at
@@ -122,7 +118,6 @@ class SimulatedConversation:
         return self.turn >= self.work.turns
 
     def next_job(self) -> EngineRequest:
-        """The next turn, with everything before it."""
         answer = self.work.answer_tokens(self.seed, self.number, self.turn)
         # Only the lengths of prompt and answer matter here: kv_chains.py knows a conversation by its number.
         job = EngineRequest(

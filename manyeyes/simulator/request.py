@@ -8,8 +8,6 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class MediaItem:
-    """One image or video of a prompt."""
-
     kind: Literal["image", "video"]
     key: int  # stands for its bytes: equal pictures have equal keys, in this process
     offset: int  # prompt tokens before its first vision token
@@ -73,6 +71,5 @@ class RunningSequence:
         return self.generated >= len(self.job.answer)
 
     def wake(self) -> None:
-        """Tell whoever waits."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)

@@ -32,7 +32,6 @@ def text_tokens(text: str, per_word: float = 1.0) -> list[int]:
 
 
 def words_tokens(words: int, per_word: float) -> int:
-    """Tokens of a text of so many words."""
     return int(words * per_word + 1e-9)
 
 
