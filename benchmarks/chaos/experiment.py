@@ -18,6 +18,7 @@ from loadtest.virtual_user import RequestSettings
 from manyeyes.cli import certificate, host_info
 from manyeyes.cli import gateway_client as own_gateway
 from manyeyes.cli.process import CommandFailed, run
+from manyeyes.cli.terminal import print_error
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
 
@@ -177,6 +178,31 @@ def restored_containers(containers: ClusterContainers) -> Iterator[None]:
         for service in ran:
             with contextlib.suppress(CommandFailed, TimeoutError):
                 containers.put_back(service)
+
+
+def run_restored(containers: ClusterContainers, work: Callable[[], None]) -> str:
+    """Does `work` and puts everything back; why it is partial, or nothing. SIGTERM counts as Ctrl-C."""
+
+    def as_ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, as_ctrl_c)
+    try:
+        with restored_containers(containers):
+            work()
+    except KeyboardInterrupt:
+        return "interrupted by Ctrl-C"
+    except (CommandFailed, TimeoutError) as error:
+        return str(error)
+    return ""
+
+
+def exit_code(partial: str, bad: bool) -> int:
+    """Of both programs; says where a run is partial."""
+    if partial:
+        print_error(f"partial: {partial}; the cluster is as it was")
+        return 130 if partial.startswith("interrupted") else 1
+    return 1 if bad else 0
 
 
 BY_ITSELF_S = 90.0

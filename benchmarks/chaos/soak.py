@@ -10,15 +10,13 @@ import csv
 import dataclasses
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from types import FrameType
 
-from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, find_target, inject_fault, restored_containers
+from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, exit_code, find_target, inject_fault, run_restored
 from benchmarks.chaos.faults import Fault, fault_table
 from benchmarks.chaos.load import LoadUsers, PageVisitor
 from benchmarks.chaos.report import is_cut
@@ -30,7 +28,7 @@ from loadtest.result_files import ROOT, shown
 from loadtest.run_spec import KEY
 from loadtest.statistics import Sample, percentile
 from manyeyes.charts.svg import draw_panels
-from manyeyes.cli.process import CommandFailed
+from manyeyes.charts.templates import markdown_table
 from manyeyes.cli.terminal import print_error, print_line, print_ok, step
 from manyeyes.config.loader import ConfigError
 
@@ -39,7 +37,8 @@ EVERY_S = 60.0
 FULL_S = 30.0
 FULL_WARM_S = 10.0
 USERS_PER_ENGINE = 12
-MIN_MB, MIN_FILES = 5.0, 20.0
+GAUGED = (("memory_mb", "memory, MB", 5.0), ("files", "open files", 20.0))
+"""What is looked at, its name, and the least that counts as growth."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +88,16 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     folder = (options.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
     run = Soak(target, mix, folder, faults)
-    partial = ""
-    try:
-        with restored_containers(target.containers):
-            run.find_full()
-            run.soak(options.minutes, options.load)
-    except KeyboardInterrupt:
-        partial = "interrupted by Ctrl-C"
-    except (CommandFailed, TimeoutError) as error:
-        partial = str(error)
+
+    def work() -> None:
+        run.find_full()
+        run.soak(options.minutes, options.load)
+
+    partial = run_restored(target.containers, work)
     lost = run.write(partial, options.minutes, options.load)
     print_line(f"      {shown(folder)}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
-    if partial:
-        print_error(f"partial: {partial}; the cluster is as it was")
-        return 130 if partial.startswith("interrupted") else 1
-    return 1 if lost else 0
+    return exit_code(partial, lost)
 
 
 class Soak:
@@ -179,28 +171,21 @@ class Soak:
         with (self.folder / "failures.jsonl").open("wb") as file:
             file.writelines(one.line() for one in self.samples if one.failed)
         grown = {
-            (service, what): self._growth(service, what, least)
+            (service, what): measure_growth(self._line(service, what), least)
             for service in WATCHED
-            for what, least in (("memory_mb", MIN_MB), ("files", MIN_FILES))
+            for what, _, least in GAUGED
         }
         panels = {
-            "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
-            "Open files": {service: self._line(service, "files") for service in WATCHED},
+            title[0].upper() + title[1:]: {service: self._line(service, what) for service in WATCHED}
+            for what, title, _ in GAUGED
         }
         (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
-        bad = bool(failed) or any(one.grows for one in grown.values())
-        (print_error if bad else print_ok)(
-            f"{len(self.samples)} requests, {len(failed)} lost; "
-            + (
-                ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
-                or "nothing grows"
-            )
-        )
+        growing = ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
+        bad = bool(failed or growing)
+        say = print_error if bad else print_ok
+        say(f"{len(self.samples)} requests, {len(failed)} lost; {growing or 'nothing grows'}")
         return bad
-
-    def _growth(self, service: str, what: str, least: float) -> ResourceGrowth:
-        return measure_growth(self._line(service, what), least)
 
     def _line(self, service: str, what: str) -> list[tuple[float, float]]:
         return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
@@ -208,51 +193,44 @@ class Soak:
     def _text(
         self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], ResourceGrowth]
     ) -> str:
+        engines = len(self.target.engines)
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
+        titles = {what: title for what, title, _ in GAUGED}
+        rows = [
+            (
+                service,
+                titles[what],
+                f"{one.early:.1f}",
+                f"{one.late:.1f}",
+                f"{one.an_hour:+.1f}",
+                "yes" if one.grows else "no",
+            )
+            for (service, what), one in grown.items()
+        ]
         told = [
-            "# Soak",
-            "",
-            f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {len(self.target.engines)} engines, "
+            "# Soak\n",
+            f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {engines} engines, "
             f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
-            f"{USERS_PER_ENGINE * len(self.target.engines)} users without a pause got), people arriving at random, one fault a minute.",
-            *([f"Partial: {partial}."] if partial else []),
-            "",
+            f"{USERS_PER_ENGINE * engines} users without a pause got), people arriving at random, one fault a minute.",
+            f"Partial: {partial}.\n" if partial else "",
             f"* **{len(self.samples)}** requests, **{lost}** lost (no first byte, or an error), **{cut}** cut after their first byte on an engine that was struck",
             f"* P95 of the whole answer {percentile(good, 0.95):.2f} s; the page was opened {self.visitor.opened} times, {self.visitor.failed} times in vain",
-            "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn",
-            "",
-            "![Memory and open files over time](soak.svg)",
-            "",
-            "| part | | early | late | slope, an hour | grows |",
-            "|---|---|---|---|---|---|",
+            "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn\n",
+            "![Memory and open files over time](soak.svg)\n",
+            markdown_table(("part", "", "early", "late", "slope, an hour", "grows"), rows),
         ]
-        for (service, what), one in grown.items():
-            unit = "memory, MB" if what == "memory_mb" else "open files"
-            told.append(
-                f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
-            )
         if minutes * 60 < MIN_DURATION_S:
-            told += [
-                "",
-                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.",
-            ]
-        told += [
-            "",
-            f"{read_host_info('')}.",
-            "",
-        ]
-        return "\n".join(told)
+            told.append(
+                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.\n"
+            )
+        return "\n".join([*told, f"{read_host_info('')}.\n"])
 
 
 def _turns(mix: users.Mix) -> float:
     """Requests of one conversation, on average."""
     parts = [(len(scenario.conversation(0, 0, 0).turns), share) for scenario, share in mix.parts]
     return sum(turns * share for turns, share in parts) / sum(share for _, share in parts)
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

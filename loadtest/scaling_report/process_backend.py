@@ -73,7 +73,6 @@ class EmulatedEngineProcess:
     flags: list[str]
     log: Path
     died: int = 0
-    busy_before_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
     _ending: bool = False
     _thread: threading.Thread | None = None

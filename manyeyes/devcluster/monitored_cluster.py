@@ -5,7 +5,6 @@ import dataclasses
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,12 +34,6 @@ def prometheus_program(name: str) -> str:
 def shipped_cluster() -> PlacedCluster:
     """config/cluster.yaml on a host with two GPUs."""
     return place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)
-
-
-def write_rules(folder: Path, cluster: PlacedCluster) -> Path:
-    file = folder / "rules.yml"
-    file.write_text(rules_yml(cluster))
-    return file
 
 
 DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
@@ -191,9 +184,3 @@ def _alert_receiver() -> Iterator[AlertReceiver]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def seconds_until(check: Any, within_s: float, what: str) -> float:
-    began_s = time.monotonic()
-    eventually(check, within_s, 0.2, what)
-    return time.monotonic() - began_s
