@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks import workloads as works
+from benchmarks import load as works
 from benchmarks.gateways.gateway import BUILD, BenchmarkedGateway, NotInstalled
 from benchmarks.gateways.routers import NOT_RUN
 from benchmarks.runner import FULL, QUICK, BenchmarkSelection, plan_jobs, run_jobs

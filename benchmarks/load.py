@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from time import perf_counter
@@ -22,14 +22,46 @@ import httptools
 import orjson
 import uvloop
 
-from benchmarks import workloads as works
 from benchmarks.gateways.gateway import KEY, MODEL
-from benchmarks.workloads import MAX_TOKENS, THINK_S, BenchmarkWorkload
-from loadtest.content import SeededPicture
+from loadtest import users
+from loadtest.content import SeededPicture, question
 from loadtest.http_client import ConnectionBroken
 from loadtest.result_files import ROOT
-from loadtest.users import UserConversation
+from loadtest.users import UserConversation, UserTurn
 from loadtest.virtual_user import CompletionStream, message_content
+
+THINK_S = 0.1
+"""The pause before a user's next turn lies between half of that and one and a half."""
+MAX_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class BenchmarkWorkload:
+    """A user has one conversation at a time, and starts the next when the last one is answered (a closed loop): every gateway
+    gets exactly the same requests, and a slow one takes longer. `conversation(seed, user, number)` is the n-th of a user."""
+
+    name: str
+    title: str
+    users_per_engine: int
+    conversations_per_user: int
+    conversation: Callable[[int, int, int], UserConversation]
+
+
+def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
+    """As large as the other pictures."""
+    text = question(Random(f"document {seed} {user} {number}"), 16)
+    return UserConversation((UserTurn(text, (SeededPicture("photo", f"document {seed}"),)),))
+
+
+ALL = {
+    work.name: work
+    for work in (
+        BenchmarkWorkload("chat", "Six turns about one picture", 12, 3, users.chat_about_image),
+        BenchmarkWorkload("images", "Single pictures, all different", 16, 8, users.ask_about_image),
+        BenchmarkWorkload("document", "One document, asked by everybody", 16, 12, ask_about_document),
+        BenchmarkWorkload("text", "Chats without pictures", 16, 4, users.chat_in_text),
+    )
+}
 
 
 @dataclass
@@ -238,7 +270,7 @@ async def run_users(users: list[BenchmarkUser], report: LoadReport) -> None:
 
 def main() -> int:
     order = LoadSpec(**orjson.loads(sys.stdin.readline()))
-    work = works.ALL[order.work]
+    work = ALL[order.work]
     report = LoadReport()
     numbers = range(order.part, order.users, order.parts)
     pictures = {

@@ -1,6 +1,6 @@
 """What Prometheus costs: `python -m benchmarks.monitoring`. Eight emulated engines under load, scraped every 15 s, all rules on.
 
-Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/controller/engines.py), and the six hours before are
+Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/many_engines.py), and the six hours before are
 filled in for the rules that look back on them, so that it costs what it costs after a day.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.controller import engines
+from benchmarks import many_engines
 from loadtest.host_info import cpu_s, resident_mb
 from manyeyes.devcluster.chat_load import chat_load
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
@@ -123,7 +123,7 @@ def main() -> None:
     chosen = options.parse_args()
     for repeat in range(chosen.repeats):
         with (
-            engines.many(FIRST_PORT, ENGINES),
+            many_engines.many(FIRST_PORT, ENGINES),
             tempfile.TemporaryDirectory() as folder,
             contextlib.redirect_stdout(io.StringIO()),
             local_cluster(Path(folder), document()) as running,

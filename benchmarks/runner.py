@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import engines
-from benchmarks import workloads as works
+from benchmarks import load as works
 from benchmarks.gateways import proxies
 from benchmarks.gateways.gateway import MODEL, BenchmarkedGateway
 from benchmarks.load import LoadSpec

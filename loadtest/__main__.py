@@ -14,9 +14,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, users
-from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
-from loadtest.gateway_client import EngineLossWatch, GatewayClient, GatewayUnusable
+from loadtest import run_spec, users
+from loadtest.gateway_client import (
+    ControllerAnnotations,
+    EngineLossWatch,
+    GatewayClient,
+    GatewayUnusable,
+    GrafanaAnnotations,
+)
 from loadtest.host_info import read_host_info
 from loadtest.http_client import parse_target
 from loadtest.result_files import ROOT, shown, write_document
@@ -31,8 +36,7 @@ from loadtest.run import (
     read_run,
     run,
 )
-from loadtest.run_spec import KEY, RunSpec, parse_duration
-from loadtest.shapes import SearchPlan, length_s
+from loadtest.run_spec import KEY, RunSpec, SearchPlan, length_s, parse_duration
 from loadtest.statistics import STANDARD_OBJECTIVE, RunFigures, Window, figures, parse_slo
 
 GENERATOR_WAS_LIMIT = (
@@ -87,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--users", type=float, help="people at the same time (closed loop)")
     p.add_argument("--rate", type=float, help="people who arrive in a second, on average (open loop)")
     p.add_argument("--scenario", default="image", help=f"{', '.join(users.ALL)}, or a mix such as image:3,video:1")
-    p.add_argument("--shape", default="steady", help=f"{', '.join(shapes.NAMES)}; default steady")
+    p.add_argument("--shape", default="steady", help=f"{', '.join(run_spec.NAMES)}; default steady")
     p.add_argument("--duration", default="", help="90s, 10m, 2h; default 60s, soak 2h, diurnal 24m")
     p.add_argument("--url", default="http://localhost:8080", help="default http://localhost:8080")
     p.add_argument("--model", default="", help="default: the first the gateway names")
@@ -119,8 +123,8 @@ def run_spec_of(options: argparse.Namespace) -> RunSpec:
         raise LoadTestUsageError(
             f"{'RATE' if options.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
         )
-    if options.shape not in shapes.NAMES:
-        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(shapes.NAMES)}")
+    if options.shape not in run_spec.NAMES:
+        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(run_spec.NAMES)}")
     if options.processes < 1:
         raise LoadTestUsageError("PROCESSES= wants 1 or more")
     if options.pause < 0 or options.timeout <= 0:
@@ -132,14 +136,14 @@ def run_spec_of(options: argparse.Namespace) -> RunSpec:
         duration_s = parse_duration(options.duration or DURATION.get(options.shape, "60s"))
     except ValueError as error:
         raise LoadTestUsageError(str(error)) from None
-    search = options.shape == shapes.SATURATE
+    search = options.shape == run_spec.SATURATE
     return RunSpec(
         url=options.url,
         model="",
         scenario=options.scenario,
         folder="",
         loop="open" if options.users is None else "closed",
-        stages=() if search else shapes.STAGED[options.shape](level, duration_s),
+        stages=() if search else run_spec.STAGED[options.shape](level, duration_s),
         search=SearchPlan(start=level, settle_s=duration_s / 6, measure_s=duration_s / 2) if search else None,
         slo=objective,
         seed=options.seed,

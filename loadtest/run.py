@@ -25,8 +25,7 @@ from rich.progress import (
 )
 
 from loadtest.result_files import ROOT, read_lines
-from loadtest.run_spec import KEY, ORDER, RunSpec
-from loadtest.shapes import length_s
+from loadtest.run_spec import KEY, ORDER, RunSpec, length_s
 from loadtest.statistics import Sample, read_samples
 
 ProgressLine = dict[str, Any]

@@ -17,7 +17,7 @@ import httpx
 import uvloop
 import yaml
 
-from benchmarks.controller import engines
+from benchmarks import many_engines
 from loadtest.host_info import cpu_s, resident_mb, start_process_group
 from loadtest.result_files import ROOT
 from manyeyes.controller.health import vllm_metrics
@@ -220,11 +220,11 @@ def main() -> None:
     chosen = options.parse_args()
     many = cluster(20, 10, FIRST_PORT)
     wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
-    with engines.many(FIRST_PORT, 200):
+    with many_engines.many(FIRST_PORT, 200):
         if "look" in wants:
             for name, us in uvloop.run(clients(FIRST_PORT)).items():
                 say(f"one GET /health by {name}", f"{us:.0f} us of CPU")
-            text = engines.metrics()
+            text = many_engines.metrics()
             for name, us in scanning_us(text).items():
                 say(f"metrics of {len(text) // 1000} KB, {name}", f"{us:.0f} us of CPU")
             say("an SRV answer about 10 engines, made anew", percentiles(cold_ms(many)))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks import workloads as works
+from benchmarks import load as works
 from benchmarks.report import tables
-from benchmarks.report.chart import draw_chart
 from benchmarks.report.results import BenchmarkResults, DesignTarget, load, targets
+from benchmarks.report.tables import draw_chart
 from benchmarks.runner import NO_GATEWAY
 from loadtest.result_files import ROOT
 from manyeyes.charts.templates import markdown_table

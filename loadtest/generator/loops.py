@@ -18,8 +18,7 @@ from locust.runners import Runner, WorkerRunner
 
 from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.result_files import append_line
-from loadtest.run_spec import RunSpec
-from loadtest.shapes import LevelSearch, arrivals_in, length_s, level_at
+from loadtest.run_spec import LevelSearch, RunSpec, arrivals_in, length_s, level_at
 from loadtest.statistics import Sample, Window, figures
 from loadtest.users import Mix
 from loadtest.virtual_user import VirtualUser

@@ -17,8 +17,7 @@ from typing import Any
 
 import orjson
 
-from loadtest.annotations import GrafanaAnnotations
-from loadtest.gateway_client import GatewayClient, GatewayUnusable
+from loadtest.gateway_client import GatewayClient, GatewayUnusable, GrafanaAnnotations
 from loadtest.host_info import query_gpus, read_host_info
 from loadtest.result_files import ROOT, append_line, shown, write_document
 from loadtest.run import RunFailed, console

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
+from loadtest.gateway_client import ControllerAnnotations, GrafanaAnnotations
 from loadtest.host_info import read_cpu_time
 from loadtest.run import RunResult, progress, run
-from loadtest.run_spec import RunSpec
+from loadtest.run_spec import LoadStage, RunSpec, SearchPlan
 from loadtest.scaling_report.backends import Backend, BackendError, RunningBackend
 from loadtest.scaling_report.results import ClusterVisit, Phase, PhaseResult, PhaseSettings
-from loadtest.shapes import LoadStage, SearchPlan
 from loadtest.statistics import RunFigures, Sample, Window, figures
 from loadtest.users import ALL
 from loadtest.virtual_user import VirtualUser

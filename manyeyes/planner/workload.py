@@ -15,7 +15,7 @@ from manyeyes.config.capacity import DEFAULT_GPU_MEMORY_GB, in_flight, max_num_b
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.engines import Engine
 from manyeyes.config.pools import Pool
-from manyeyes.simulator import profile, token_counts
+from manyeyes.simulator import profile, request
 from manyeyes.simulator.profile import TimingProfile
 from manyeyes.simulator.request import EngineRequest, MediaItem
 
@@ -41,16 +41,16 @@ class PlannedWorkload:
 
     @property
     def fitted(self) -> tuple[int, int]:
-        return token_counts.fitted(self.width, self.height, self.min_pixels, self.max_pixels)
+        return request.fitted(self.width, self.height, self.min_pixels, self.max_pixels)
 
     @property
     def vision_tokens(self) -> int:
         """Of one picture."""
-        return token_counts.image_tokens(*self.fitted)
+        return request.image_tokens(*self.fitted)
 
     @property
     def question_tokens(self) -> int:
-        return token_counts.words_tokens(self.words, self.tokens_per_word)
+        return request.words_tokens(self.words, self.tokens_per_word)
 
     @property
     def longest_prompt(self) -> int:
@@ -60,11 +60,9 @@ class PlannedWorkload:
 
     def prompt_tokens(self, answers: list[int]) -> int:
         """Of the turn after so many answers of these lengths."""
-        pictures = self.images * (self.vision_tokens + token_counts.AROUND_VISION)
-        questions = (len(answers) + 1) * (token_counts.PER_MESSAGE + self.question_tokens)
-        return (
-            pictures + questions + sum(token_counts.PER_MESSAGE + answer for answer in answers) + token_counts.OPENING
-        )
+        pictures = self.images * (self.vision_tokens + request.AROUND_VISION)
+        questions = (len(answers) + 1) * (request.PER_MESSAGE + self.question_tokens)
+        return pictures + questions + sum(request.PER_MESSAGE + answer for answer in answers) + request.OPENING
 
     def answer_tokens(self, seed: int, conversation: int, turn: int) -> int:
         return max(1, round(self.output_tokens * (1 + self.vary * (2 * draw(seed, conversation, 2 * turn) - 1))))
@@ -103,7 +101,7 @@ class SimulatedConversation:
             MediaItem(
                 kind="image",
                 key=number * work.images + place,
-                offset=4 + place * (each + token_counts.AROUND_VISION),  # 3 tokens open the message, 1 the picture
+                offset=4 + place * (each + request.AROUND_VISION),  # 3 tokens open the message, 1 the picture
                 tokens=each,
                 frames=1,
                 source_pixels=work.width * work.height,
@@ -123,7 +121,7 @@ class SimulatedConversation:
         job = EngineRequest(
             "", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False
         )
-        self._prompt += answer + 2 * token_counts.PER_MESSAGE + self.work.question_tokens
+        self._prompt += answer + 2 * request.PER_MESSAGE + self.work.question_tokens
         self.turn += 1
         return job
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks.report.__main__ import page
-from benchmarks.report.chart import draw_chart
 from benchmarks.report.results import OURS, BenchmarkResults, targets
+from benchmarks.report.tables import draw_chart
 from benchmarks.runner import NO_GATEWAY, BenchmarkJob, JobResult
 
 

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from benchmarks import workloads as works
+from benchmarks import load as works
 from benchmarks.measurements import chat_body
 
 

@@ -10,7 +10,7 @@ from benchmarks.chaos import experiment
 from benchmarks.chaos.faults import Fault, FaultPart, choose_faults, fault_table
 from benchmarks.chaos.load import RetriedRequest
 from benchmarks.chaos.report import ChaosRun, FaultResult, FaultTimes, fault_result, log_lines_by_id, markdown, page
-from benchmarks.chaos.resource_usage import measure_growth
+from benchmarks.chaos.soak import measure_growth
 from loadtest.statistics import Sample
 from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.host_info import Docker

@@ -5,8 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtest.run_spec import RunSpec
-from loadtest.shapes import SearchPlan
+from loadtest.run_spec import RunSpec, SearchPlan
 from loadtest.statistics import Sample
 
 

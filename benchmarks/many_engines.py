@@ -1,4 +1,4 @@
-"""Many engines in one process that cost next to nothing: `python -m benchmarks.controller.engines FIRST_PORT COUNT`.
+"""Many engines in one process that cost next to nothing: `python -m benchmarks.many_engines FIRST_PORT COUNT`.
 
 Each answers /health, /load, a warm-up picture, and /metrics with about 100 KB, as much as vLLM 0.32 tells of one model.
 """
@@ -65,7 +65,7 @@ async def serve(first_port: int, count: int) -> None:
 
 @contextlib.contextmanager
 def many(first_port: int, count: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "benchmarks.controller.engines", str(first_port), str(count)]
+    command = [sys.executable, "-m", "benchmarks.many_engines", str(first_port), str(count)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout
