@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -94,7 +95,9 @@ class EmulatedResult:
 
 def picture(work_number: int, width: int, height: int) -> str:
     """A PNG that is a header and eight bytes of its own: the emulator reads no more of a picture."""
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height) + struct.pack(">Q", work_number)
+    head = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    data += struct.pack(">I4sQ", 8, b"IDAT", work_number)
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 

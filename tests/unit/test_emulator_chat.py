@@ -1,7 +1,9 @@
+import io
 from base64 import b64encode
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from manyeyes.emulator import cli, requests
 from manyeyes.emulator.responses import RequestError
@@ -128,8 +130,9 @@ def with_limits(monkeypatch: pytest.MonkeyPatch) -> cli.EmulatorOptions:
 
 
 def png(width: int, height: int) -> dict[str, Any]:
-    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
-    return image("data:image/png;base64," + b64encode(head).decode())
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return image("data:image/png;base64," + b64encode(file.getvalue()).decode())
 
 
 def test_a_picture_of_too_many_pixels_is_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:
