@@ -5,12 +5,9 @@ filled in for the rules that look back on them, so that it costs what it costs a
 """
 
 import argparse
-import contextlib
-import io
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -99,20 +96,15 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
     for part, pid in pids.items():
         share = (cpu_s([pid]) - before[part]) / passed
         name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
-        say(
+        print(
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
             f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB"
         )
-    say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
-    say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
-    say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
-    say(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
-    say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
-
-
-def say(line: str) -> None:
-    """Past the logs of the parts, which are told when a stand ends."""
-    print(line, file=sys.__stdout__, flush=True)
+    print(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
+    print(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
+    print(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
+    print(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
+    print(f"rules that could not be worked out: {len(beside.wrong_rules())}")
 
 
 def main() -> None:
@@ -125,14 +117,13 @@ def main() -> None:
         with (
             many_engines.many(FIRST_PORT, ENGINES),
             tempfile.TemporaryDirectory() as folder,
-            contextlib.redirect_stdout(io.StringIO()),
-            local_cluster(Path(folder), document()) as running,
+            local_cluster(Path(folder), document(), prints_logs=False) as running,
         ):
             running.all_up({f"gpu-{number}" for number in range(ENGINES)})
             with monitored_cluster(running) as beside:
                 restart_with(beside)
                 with chat_load(running.url, "big", users=chosen.users):
-                    say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+                    print(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                     measure(beside, chosen.seconds)
 
 

@@ -3,19 +3,18 @@
 import contextlib
 import json
 import os
-import threading
 import urllib.error
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from loadtest.host_info import Repeating
 from loadtest.http_client import bearer, fetch, parse_target
 from loadtest.run import console
 
 TIMEOUT_S = 10.0
 FIRST_ANSWER_S = 120.0
-WATCH_EVERY_S = 1.0
 
 
 class GatewayUnusable(Exception):
@@ -84,29 +83,21 @@ class GatewayClient:
             ) from None
 
 
-@dataclass
-class EngineLossWatch:
+class EngineLossWatch(Repeating):
     """Engines that were up when the watch began and were not once during it."""
 
-    gateway: GatewayClient
-    names: set[str] = field(default_factory=set)
-    _done: threading.Event = field(default_factory=threading.Event)
+    every_s = 1.0
 
-    def __enter__(self) -> "EngineLossWatch":
-        self._before = self.gateway.up()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
+    def __init__(self, gateway: GatewayClient) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.names: set[str] = set()
+        self._before = gateway.up()
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join(timeout=2 * TIMEOUT_S)
-
-    def _watch(self) -> None:
-        while self._before and not self._done.wait(WATCH_EVERY_S):
-            # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
-            if up := self.gateway.up():
-                self.names |= self._before - up
+    def once(self) -> None:
+        # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
+        if up := self.gateway.up():
+            self.names |= self._before - up
 
 
 def _engines_up(pool: dict[str, Any]) -> set[str]:

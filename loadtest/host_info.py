@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from loadtest.result_files import ROOT
 
@@ -176,3 +178,35 @@ def memory_mb(sessions: Sequence[int]) -> float:
                     if line.startswith("Pss:"):
                         total += int(line.split()[1])
     return total / 1024
+
+
+class Repeating:
+    """Does `once` again and again in a thread of its own, with a pause before each time, until `stop`."""
+
+    every_s: float
+    ends_within_s = 20.0
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=self.ends_within_s)
+
+    def once(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._over.wait(self.every_s):
+            self.once()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from loadtest.gateway_client import GatewayClient
+from loadtest.host_info import Repeating
 from loadtest.http_client import ConnectionBroken, StreamingConnection, fetch
 from loadtest.statistics import Sample
 from loadtest.users import Mix
@@ -91,31 +92,6 @@ class LoadUsers:
     def _sleep(self, seconds: float) -> None:
         if self._over.wait(max(0.0, seconds)):
             raise _LoadOver
-
-
-class Repeating:
-    """Does `once` again and again in a thread of its own, with a pause before each time, until `stop`."""
-
-    every_s: float
-    ends_within_s: float
-
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join(timeout=self.ends_within_s)
-
-    def once(self) -> None:
-        raise NotImplementedError
-
-    def _run(self) -> None:
-        while not self._over.wait(self.every_s):
-            self.once()
 
 
 class PageVisitor(Repeating):

@@ -28,11 +28,11 @@ from benchmarks.chaos.experiment import (
     run_restored,
 )
 from benchmarks.chaos.faults import Fault, fault_table
-from benchmarks.chaos.load import LoadUsers, PageVisitor, Repeating
+from benchmarks.chaos.load import LoadUsers, PageVisitor
 from benchmarks.chaos.report import is_cut
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
-from loadtest.host_info import read_host_info
+from loadtest.host_info import Repeating, read_host_info
 from loadtest.result_files import ROOT, shown
 from loadtest.run_spec import KEY
 from loadtest.statistics import Sample, median, percentile

@@ -1,7 +1,6 @@
 """Nginx as vLLM's documentation sets it up, on the same nginx binary as this project's gateway."""
 
 import contextlib
-import io
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -163,8 +162,7 @@ def _run_manyeyes(folder: Path, engines: Sequence[str]) -> Iterator[RunningGatew
         # As `make up` has it for so many engines; those at an address, as here, count for none.
         "gateway": {"workers": workers_for(len(engines))},
     }
-    # The stand prints its logs at the end, for tests; they stay in the folder.
-    with contextlib.redirect_stdout(io.StringIO()), local_cluster(folder, document, addresses=addresses) as running:
+    with local_cluster(folder, document, addresses=addresses, prints_logs=False) as running:
         address = f"127.0.0.1:{running.ports['gateway']}"
         answers(address, lambda: running.processes["nginx"].poll() is None, folder / "controller.log")
         running.answers_from(MODEL, set(addresses))

@@ -5,7 +5,6 @@ controller and nginx are started; it is the one thing outside this room that the
 """
 
 import contextlib
-import io
 import json
 import re
 import subprocess
@@ -22,7 +21,7 @@ from loadtest.host_info import start_process_group
 from loadtest.http_client import fetch
 from loadtest.result_files import ROOT
 from loadtest.scaling_report.backends import BackendError, BackendInfo
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import free_port, local_cluster
 
 MODEL = "qwen3-vl-4b"
 PROFILE = "rtx4090d-qwen3-vl-4b"
@@ -73,19 +72,20 @@ class EmulatedEngineProcess:
     flags: list[str]
     log: Path
     died: int = 0
+    more_flags: list[str] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
     _ending: bool = False
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._run("--start-seconds=0")
+        self._run(0.0)
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
-    def _run(self, *more: str) -> None:
+    def _run(self, start_s: float) -> None:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                engine_command(self.port, [*self.flags, *more]),
+                engine_command(self.port, [*self.flags, *self.more_flags, f"--start-seconds={start_s:g}"]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -99,7 +99,7 @@ class EmulatedEngineProcess:
             self._process.wait()
             if not self._ending:
                 self.died += 1
-                self._run(f"--start-seconds={START_S}")
+                self._run(START_S)
 
     def end(self) -> None:
         self._ending = True
@@ -138,21 +138,15 @@ class RunningProcesses:
         return sum(engine.died for engine in self.engines)
 
     def set_memory_limit(self, on: bool) -> None:
+        limit = {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together}
         for engine in self.engines:
             if on:
-                engine.fault("POST", {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together})
+                engine.fault("POST", limit)
                 # An engine that died comes back with the same limit.
-                engine.flags = [*_without_fault(engine.flags), f"--fault={json.dumps(self._limit())}"]
+                engine.more_flags = [f"--fault={json.dumps(limit)}"]
             else:
                 engine.fault("DELETE", {})
-                engine.flags = _without_fault(engine.flags)
-
-    def _limit(self) -> dict[str, object]:
-        return {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together}
-
-
-def _without_fault(flags: list[str]) -> list[str]:
-    return [flag for flag in flags if not flag.startswith("--fault=")]
+                engine.more_flags = []
 
 
 @dataclass
@@ -203,7 +197,7 @@ class ProcessBackend:
             for engine in engines:
                 stack.callback(engine.end)
                 engine.start()
-            running = stack.enter_context(_quietly(local_cluster(folder, document, addresses=addresses)))
+            running = stack.enter_context(local_cluster(folder, document, addresses=addresses, prints_logs=False))
             try:
                 running.all_up(set(addresses), within_s=60)
                 running.answers_from(MODEL, set(addresses), within_s=60)
@@ -212,14 +206,3 @@ class ProcessBackend:
                     f"{count} emulated engines did not come up: {error}. Their logs are in {folder}."
                 ) from None
             yield RunningProcesses(running.url, engines, 1 / self.speed, self.frames_together)
-
-
-@contextlib.contextmanager
-def _quietly(standing: contextlib.AbstractContextManager[LocalCluster]) -> Iterator[LocalCluster]:
-    """The stand prints its logs at the end, for tests; here they stay in the folder."""
-    running = standing.__enter__()
-    try:
-        yield running
-    finally:
-        with contextlib.redirect_stdout(io.StringIO()):
-            standing.__exit__(None, None, None)

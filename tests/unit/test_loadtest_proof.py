@@ -238,7 +238,7 @@ def test_a_spread_of_nothing_is_none() -> None:
 
 
 def test_use_is_told_of_the_window_alone_and_not_of_an_engine_that_began_anew_in_it() -> None:
-    use = GpuUseSampler()
+    use = GpuUseSampler(dict)
     use.seen = [(float(at), {"gpu-0": 0.5 * at, "gpu-1": 9.0 if at < 14 else 1.0}) for at in range(10, 21)]
     assert use.share(Window(12, 18)) == {"gpu-0": 0.5}
     assert use.share(Window(30, 40)) == {}
