@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gateways.gateway import MODEL
+from benchmarks.gateways.proxies import nginx_command, temporary_paths
 from loadtest.host_info import start_process_group
 from loadtest.scaling_report.process_backend import wait_until_healthy
-from manyeyes.devcluster.cluster import free_port, nginx_binary
+from manyeyes.devcluster.cluster import free_port
 
 
 @contextlib.contextmanager
@@ -15,9 +16,6 @@ def fixed(folder: Path, count: int) -> Iterator[list[str]]:
     """An nginx that answers every chat request with the same 200, on `count` ports: only the gateway in front works."""
     ports = [free_port() for _ in range(count)]
     listens = "\n".join(f"        listen 127.0.0.1:{port};" for port in ports)
-    temporary = "\n".join(
-        f"    {kind}_temp_path {folder}/fixed-{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
     answer = (
         '{"id":"chatcmpl-fixed","object":"chat.completion","created":1,"model":"MODEL","choices":[{"index":0,"message":'
         '{"role":"assistant","content":"This is always the same answer."},"finish_reason":"stop"}],'
@@ -37,7 +35,7 @@ http {{
     keepalive_requests 10000000;
     keepalive_timeout 600;
     client_max_body_size 512m;
-{temporary}
+{temporary_paths(folder, "fixed-")}
     default_type application/json;
     server {{
 {listens}
@@ -49,8 +47,7 @@ http {{
     }}
 }}
 """)
-    command = [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
-    with start_process_group(command, folder / "fixed.log"):
+    with start_process_group(nginx_command(folder, file), folder / "fixed.log"):
         addresses = [f"127.0.0.1:{port}" for port in ports]
         wait_until_healthy(addresses, folder / "fixed.log")
         yield addresses

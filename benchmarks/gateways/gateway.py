@@ -30,15 +30,9 @@ def from_pypi(name: str) -> Path:
     mark = folder / "pins.txt"
     if mark.exists() and mark.read_bytes() == pins.read_bytes():
         return folder
-    log = BUILD / f"install-{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     print(f"  ..  {name} is installed into {folder.relative_to(ROOT)}", flush=True)
-    pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--require-hashes", "-r", str(pins)]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], pip):
-        with log.open("ab") as output:
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-        if done.returncode != 0:
-            raise NotInstalled(f"{_last(log)} ({log.relative_to(ROOT)})")
+    _install(name, sys.executable, "-m", "venv", "--clear", folder)
+    _install(name, folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", pins)
     mark.write_bytes(pins.read_bytes())
     return folder
 
@@ -55,15 +49,19 @@ def from_debian(name: str) -> Path:
     folder = BUILD / "debian" / name
     program = folder / name
     if not program.exists():
-        log = BUILD / f"install-{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         print(f"  ..  {name} is fetched into {folder.relative_to(ROOT)}", flush=True)
-        with log.open("wb") as output:
-            command = [str(ROOT / "benchmarks/gateways/fetch-debian"), name, str(folder)]
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-        if done.returncode != 0:
-            raise NotInstalled(f"{_last(log)} ({log.relative_to(ROOT)})")
+        _install(name, ROOT / "benchmarks/gateways/fetch-debian", name, folder)
     return program
+
+
+def _install(name: str, *command: str | Path) -> None:
+    """Raises NotInstalled with the last error of its log."""
+    log = BUILD / f"install-{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise NotInstalled(f"{_last(log)} ({log.relative_to(ROOT)})")
 
 
 def environment_for(folder: Path) -> dict[str, str]:

@@ -33,11 +33,18 @@ def nginx_version() -> str:
     return done.stderr.strip().rpartition("/")[2]
 
 
+def temporary_paths(folder: Path, prefix: str = "") -> str:
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return "\n".join(f"    {kind}_temp_path {folder}/{prefix}{kind};" for kind in kinds)
+
+
+def nginx_command(folder: Path, file: Path) -> list[str]:
+    # Started by root, nginx's workers take another user, who may not enter the folder.
+    return [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
+
+
 def _nginx_configuration(folder: Path, port: int, engines: Sequence[str]) -> str:
     servers = "\n".join(f"        server {engine} max_fails=3 fail_timeout=10000s;" for engine in engines)
-    temporary = "\n".join(
-        f"    {kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
     return f"""\
 worker_processes auto;
 pid {folder}/nginx.pid;
@@ -49,7 +56,7 @@ http {{
     access_log {folder}/access.log;
     sendfile on;
     keepalive_timeout 65;
-{temporary}
+{temporary_paths(folder)}
     upstream backend {{
         least_conn;
 {servers}
@@ -72,8 +79,7 @@ http {{
 def _nginx_command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
     file = folder / "nginx.conf"
     file.write_text(_nginx_configuration(folder, port, engines))
-    # Started by root, nginx's workers take another user, who may not enter the folder.
-    return [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
+    return nginx_command(folder, file)
 
 
 NGINX_DOCS = BenchmarkedGateway(
