@@ -76,7 +76,7 @@ class Engine:
         command = [
             shutil.which("dockerd") or "/usr/sbin/dockerd", f"--host=unix://{self.folder}/d.sock", f"--data-root={self.data}",
             f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid", "--default-address-pool=base=10.214.0.0/16,size=24",
-            f"--add-runtime=clamp={ROOT}/host/docker/runc-clamp", "--default-runtime=clamp", "--log-level=warn",
+            f"--add-runtime=clamp={ROOT}/manyeyes/cli/docker/runc-clamp", "--default-runtime=clamp", "--log-level=warn",
             *(["--live-restore"] if live_restore else []),
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:

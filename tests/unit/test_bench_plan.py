@@ -47,12 +47,6 @@ def test_the_names_that_the_report_compares_exist() -> None:
     assert (all_gateways.OURS, all_gateways.BOUND) == (OURS, NO_GATEWAY)
 
 
-def test_every_setting_has_a_reason_and_a_source() -> None:
-    for gateway in all_gateways.ALL:
-        assert gateway.settings, gateway.name
-        assert all(setting.what and setting.why and setting.source for setting in gateway.settings), gateway.name
-
-
 def test_a_finished_job_is_read_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
     finished = JobResult(

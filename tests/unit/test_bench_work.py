@@ -7,13 +7,6 @@ from benchmarks import load as works
 from benchmarks.measurements import chat_body
 
 
-@pytest.mark.parametrize("name", works.ALL)
-def test_the_same_seed_makes_the_same_work_and_another_one_other_work(name: str) -> None:
-    make = works.ALL[name].conversation
-    assert make(1, 2, 3) == make(1, 2, 3)
-    assert make(1, 2, 3) != make(2, 2, 3)
-
-
 @pytest.mark.parametrize("name", ["chat", "images"])
 def test_no_two_conversations_share_a_picture(name: str) -> None:
     work = works.ALL[name]
@@ -27,11 +20,6 @@ def test_everybody_asks_something_else_about_the_same_document() -> None:
     turns = [works.ALL["document"].conversation(1, user, 0).turns[0] for user in range(20)]
     assert len({turn.pictures for turn in turns}) == 1
     assert len({turn.text for turn in turns}) == 20
-
-
-def test_half_of_the_text_chats_open_with_the_same_words() -> None:
-    first = [works.ALL["text"].conversation(1, user, 0).turns[0].text for user in range(20)]
-    assert len(set(first)) == 11
 
 
 @pytest.mark.parametrize("size", [3_000, 200_000, 2_000_000])

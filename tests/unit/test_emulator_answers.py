@@ -1,4 +1,4 @@
-"""The emulator's answers that must have a form."""
+"""What the emulator answers: canned words, and those that must have a form."""
 
 import json
 
@@ -6,6 +6,27 @@ import pytest
 
 from manyeyes.emulator import responses
 from manyeyes.emulator.responses import RequestError
+
+
+def test_an_answer_says_that_it_is_emulated_and_names_the_pictures() -> None:
+    words = " ".join(responses.canned_text("What is this?", [(640, 480), (31, 7)], 0))
+    assert words.startswith("This answer is emulated: no model looked at your pictures.")
+    assert "You sent 2 pictures of 640 x 480, 31 x 7 pixels." in words
+
+
+def test_the_same_request_gets_the_same_words_and_another_text_may_get_others() -> None:
+    assert responses.canned_text("hello", [(9, 9)], 1) == responses.canned_text("hello", [(9, 9)], 1)
+    assert len({tuple(responses.canned_text(f"question {n}", [], 0)) for n in range(20)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "words", "reason"),
+    [(0, 2, "a b", "length"), (0, 9, "a b c", "stop"), (5, 5, "a b c a b", "length")],
+    ids=["cut", "fits", "said again"],
+)
+def test_an_answer_is_as_long_as_it_may_and_must_be(least: int, most: int, words: str, reason: str) -> None:
+    tokens, why = responses.answer_text(["a", "b", "c"], least, most)
+    assert ("".join(tokens), why) == (words, reason)
 
 
 def test_an_answer_after_a_schema_has_its_keys_and_types() -> None:
