@@ -2,7 +2,7 @@
 
 import html
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from loadtest.result_files import write_text
 from loadtest.scaling_report import results as measured_lines
 from loadtest.scaling_report import wording
 from loadtest.scaling_report.results import (
-    EngineCountResult,
     PhaseResult,
     ScalingResults,
     Thresholds,
@@ -31,51 +30,39 @@ NAME_WIDTH = 64
 
 def throughput(results: ScalingResults, emulated: bool) -> str:
     """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
-    counts = [at for at in results.counts.values() if at.full_rps]
-    if not counts or not counts[0].full_rps:
+    found = [(count, at.figures["full_rps"]) for count, at in results.counts.items() if at["full_rps"]]
+    if not found:
         return ""
-    one = counts[0].full_rps.median / counts[0].count
-    most = max(at.count for at in counts)
-    high = max(one * most, *(at.full_rps.high for at in counts if at.full_rps)) * 1.12
+    one = found[0][1].median / found[0][0]
+    most = found[-1][0]
+    high = max(one * most, *(rps.high for _, rps in found)) * 1.12
     plot = Plot(0, most + 0.6, high, "requests a second", "engines", "Requests a second by number of engines")
     plot.line([(0, 0), (most + 0.6, one * (most + 0.6))], "ideal")
     wide = min(46.0, 0.55 * (plot.x(1) - plot.x(0)))
-    for at in counts:
-        assert at.full_rps
-        left, top = plot.x(at.count) - wide / 2, plot.y(at.full_rps.median)
+    for count, rps in found:
+        left, top = plot.x(count) - wide / 2, plot.y(rps.median)
         plot.parts.append(
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{HEIGHT - BOTTOM - top:.1f}" rx="3" class="bar"/>'
         )
-        for value in at.full_rps.values:
-            plot.dot(at.count, value, "repeat", 2.4, f"{value:.2f} a second")
-        plot.text(plot.x(at.count), top - 8, f"{at.full_rps.median:.1f}", "value")
-        plot.text(plot.x(at.count), HEIGHT - BOTTOM + 15, str(at.count))
+        for value in rps.values:
+            plot.dot(count, value, "repeat", 2.4, f"{value:.2f} a second")
+        plot.text(plot.x(count), top - 8, f"{rps.median:.1f}", "value")
+        plot.tick(count)
     return plot.svg(emulated)
 
 
 def latency(results: ScalingResults, emulated: bool) -> str:
     """P50, P95, P99 of the same people's answers, by engines."""
-    counts = [at for at in results.counts.values() if at.same_p95_s]
+    counts = [at for at in results.counts.values() if at["same_p95_s"]]
     if len(counts) < 2:
         return ""
     most = max(at.count for at in counts)
-    high = max(at.same_p99_s.median for at in counts if at.same_p99_s) * 1.15
-    plot = Plot(
-        0.7,
-        most + 0.3 * (most - 0.7),  # room for the names of the lines
-        high,
-        "seconds",
-        "engines",
-        "Time to the whole answer, by number of engines",
-    )
-    values: tuple[tuple[str, Callable[[EngineCountResult], float | None], str], ...] = (
-        ("p99", lambda at: at.same_p99_s.median if at.same_p99_s else None, "third"),
-        ("p95", lambda at: at.same_p95_s.median if at.same_p95_s else None, "first"),
-        ("p50", lambda at: at.same_p50_s.median if at.same_p50_s else None, "second"),
-    )
+    right = most + 0.3 * (most - 0.7)  # room for the names of the lines
+    high = max(at.figures["same_p99_s"].median for at in counts) * 1.15
+    plot = Plot(0.7, right, high, "seconds", "engines", "Time to the whole answer, by number of engines")
     ends: list[tuple[float, str, str]] = []
-    for name, value, style in values:
-        points = [(float(at.count), found) for at in counts if (found := value(at)) is not None]
+    for name, style in (("p99", "third"), ("p95", "first"), ("p50", "second")):
+        points = [(float(at.count), at.figures[f"same_{name}_s"].median) for at in counts]
         plot.line(points, f"line {style}")
         for x, y in points:
             plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
@@ -83,7 +70,7 @@ def latency(results: ScalingResults, emulated: bool) -> str:
     for at_y, (_, text, style) in zip(spread_apart([end[0] for end in ends], 15), ends, strict=True):
         plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
     for at in counts:
-        plot.text(plot.x(at.count), HEIGHT - BOTTOM + 15, str(at.count))
+        plot.tick(at.count)
     return plot.svg(emulated)
 
 
@@ -94,34 +81,23 @@ def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
         return ""
     right = max(rate for at in counts for rate, _, _ in at.probes) * 1.08
     plot = Plot(0, right, slo_s * 1.6, "p95, seconds", "arrivals a second", "P95 by rate of arrivals")
-    plot.parts.append(
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{plot.y(slo_s):.1f}" y2="{plot.y(slo_s):.1f}" class="slo"/>'
-    )
+    plot.line([(0, slo_s), (right, slo_s)], "slo")
     plot.text(WIDTH - RIGHT, plot.y(slo_s) + 15, f"objective {slo_s:g} s", "label", "end")
     names: list[tuple[float, str, str]] = []
     for number, at in enumerate(counts):
         style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
         for rate, p95_s, held in sorted(at.probes):
-            plot.dot(
-                rate,
-                p95_s or slo_s * 1.6,
-                f"dot {style}" if held else f"ring {style}",
-                3.6,
-                f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'held' if held else 'missed'}",
-            )
-        if at.limit_rps and at.limit_rps.median:
-            x = plot.x(at.limit_rps.median)
-            plot.parts.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="limit l-{style}"/>'
-            )
-            names.append((x, f"{at.count}: {at.limit_rps.median:.1f}/s", style))
+            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'held' if held else 'missed'}"
+            plot.dot(rate, p95_s or slo_s * 1.6, f"dot {style}" if held else f"ring {style}", 3.6, title)
+        if (limit := at["limit_rps"]) and limit.median:
+            plot.line([(limit.median, 0), (limit.median, plot.y_high)], f"limit l-{style}")
+            names.append((plot.x(limit.median), f"{at.count}: {limit.median:.1f}/s", style))
     names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
-    for left, (_, name, style) in zip(
-        spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH), names, strict=True
-    ):
+    places = spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH)
+    for left, (_, name, style) in zip(places, names, strict=True):
         plot.text(-left, TOP - 3, name, f"value t-{style}")
     for value in round_ticks(right):
-        plot.text(plot.x(value), HEIGHT - BOTTOM + 15, f"{value:g}")
+        plot.tick(value)
     return plot.svg(emulated)
 
 

@@ -37,7 +37,7 @@ def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
 
 
 def _figure(at: EngineCountResult, name: str, factor: float = 1) -> Spread | None:
-    spread = getattr(at, name)
+    spread = at[name]
     return Spread(tuple(factor * value for value in spread.values)) if spread else None
 
 
@@ -156,26 +156,25 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
     """Big figure and what it says. Videos are not among them where the limit of memory is set and not measured."""
     counts = list(results.counts.values())
     first, last = counts[0], counts[-1]
-    found = []
+    rps, p95, limit, video = (
+        (first[name], last[name]) for name in ("full_rps", "same_p95_s", "limit_rps", "video_success")
+    )
     if len(counts) < 2:
-        return [(f"{first.full_rps.median:.1f}", "requests a second from one engine")] if first.full_rps else []
-    if first.full_rps and last.full_rps:
-        found.append(
-            (format_ratio(first.full_rps, last.full_rps), f"the requests, from {last.count} engines instead of one")
-        )
-    if last.efficiency:
-        found.append(
-            (f"{100 * last.efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency")
-        )
-    if first.same_p95_s and last.same_p95_s:
-        felt = f"p95 for the same people: {first.same_p95_s.median:.1f} s to {last.same_p95_s.median:.1f} s"
-        found.append((format_percent_change(first.same_p95_s, last.same_p95_s), felt))
-    if first.limit_rps and last.limit_rps and first.limit_rps.median:
-        arrivals = f"{first.limit_rps.median:.1f} to {last.limit_rps.median:.1f} arrivals a second"
-        found.append((format_ratio(first.limit_rps, last.limit_rps), f"under the objective: {arrivals}"))
-    if first.video_success and last.video_success and not emulated:
-        one = f"{100 * first.video_success.median:.1f} % on one engine"
-        found.append((f"{100 * last.video_success.median:.1f} %", f"of videos answered, {one}"))
+        return [(f"{rps[0].median:.1f}", "requests a second from one engine")] if rps[0] else []
+    found = []
+    if rps[0] and rps[1]:
+        found.append((format_ratio(rps[0], rps[1]), f"the requests, from {last.count} engines instead of one"))
+    if efficiency := last["efficiency"]:
+        found.append((f"{100 * efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency"))
+    if p95[0] and p95[1]:
+        felt = f"p95 for the same people: {p95[0].median:.1f} s to {p95[1].median:.1f} s"
+        found.append((format_percent_change(p95[0], p95[1]), felt))
+    if limit[0] and limit[1] and limit[0].median:
+        arrivals = f"{limit[0].median:.1f} to {limit[1].median:.1f} arrivals a second"
+        found.append((format_ratio(limit[0], limit[1]), f"under the objective: {arrivals}"))
+    if video[0] and video[1] and not emulated:
+        one = f"{100 * video[0].median:.1f} % on one engine"
+        found.append((f"{100 * video[1].median:.1f} %", f"of videos answered, {one}"))
     return found
 
 
@@ -244,7 +243,7 @@ def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
         f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile of its seconds); "
         f"the machine was {results.machine_share:.0%} busy in its busiest phase.",
     ]
-    searched = min((len(at.limit_rps.values) for at in results.counts.values() if at.limit_rps), default=0)
+    searched = min((len(limit.values) for at in results.counts.values() if (limit := at["limit_rps"])), default=0)
     if 0 < searched < min(at.repeats for at in results.counts.values()):
         found.append(f"The search was done in {searched} of the repeats: its row has no spread.")
     if kind["emulated"] and "frames_together" in kind["about"]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Shown
 
 from loadtest.statistics import percentile
-from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
+from manyeyes.charts.svg import LEFT, Plot
 from manyeyes.charts.templates import markdown_table, render_page
 from manyeyes.planner.search import Announce, CapacityPlan, good
 from manyeyes.planner.simulation import Progress as ProgressCallback
@@ -187,8 +187,8 @@ def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) 
     plot.line(points, "line first")
     for rps, total_s in points:
         plot.dot(rps, total_s, "dot first", title=f"{rps:.3g} a second: {total_s:.2f} s")
-    plot.text(plot.x(asked_rps), HEIGHT - BOTTOM + 15, f"{asked_rps:g} asked for")
-    plot.text(plot.x(points[-1][0]), HEIGHT - BOTTOM + 15, f"{points[-1][0]:.3g}")
+    plot.tick(asked_rps, f"{asked_rps:g} asked for")
+    plot.tick(points[-1][0], f"{points[-1][0]:.3g}")
     return plot.svg(emulated=False)
 
 
