@@ -11,16 +11,8 @@ import orjson
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.gateways.gateway import MODEL, RunningGateway
-from benchmarks.load import (
-    AsyncConnection,
-    LoadSpec,
-    UserProcesses,
-    busiest_core_share,
-    chat_request,
-    join_reports,
-    read_streamed_chat,
-)
+from benchmarks.gateways.gateway import MODEL, AsyncConnection, RunningGateway, chat_request, read_streamed_chat
+from benchmarks.load import LoadSpec, UserProcesses, busiest_core_share, join_reports
 from loadtest.content import SeededPicture, question
 from loadtest.host_info import cpu_s, memory_mb, read_cpu_time
 from loadtest.http_client import fetch

@@ -1,5 +1,6 @@
 """What every gateway of the comparison says of itself, and how one that is a command is run."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -9,10 +10,15 @@ import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
+from typing import cast
+
+import httptools
 
 from loadtest.host_info import members, start_process_group
-from loadtest.http_client import bearer, fetch
+from loadtest.http_client import ConnectionBroken, bearer, fetch
 from loadtest.result_files import ROOT
+from loadtest.virtual_user import CompletionStream
 from manyeyes.devcluster.cluster import free_port
 
 BUILD = ROOT / "build/bench"
@@ -153,3 +159,106 @@ def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
             said = str(error)
         time.sleep(0.1)
     raise RuntimeError(f"no answer from {address}: {said}\n{log.read_text(errors='replace')[-3000:]}")
+
+
+@dataclass
+class HttpAnswer:
+    """Times are perf_counter() seconds. `pieces`: parts of the body, each with the time of the read that brought it."""
+
+    started_s: float
+    status: int = 0
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    ended_s: float = 0.0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(piece for _, piece in self.pieces)
+
+
+class AsyncConnection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time; knows when each piece of an answer arrived, and costs little: a library
+    would be the largest consumer of CPU in a run with thousands of streamed chunks a second."""
+
+    def __init__(self, address: str, source: str | None = None) -> None:
+        self._host, _, port = address.partition(":")
+        self._port = int(port)
+        self._source = source
+        self._transport: asyncio.Transport | None = None
+        self._done: asyncio.Future[HttpAnswer] | None = None
+        self._answer = HttpAnswer(0)
+        self._now = 0.0
+
+    async def send(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
+        """Sends a whole request and returns the whole answer. Raises ConnectionBroken, OSError or TimeoutError."""
+        loop = asyncio.get_running_loop()
+        if self._transport is None or self._transport.is_closing():
+            local = (self._source, 0) if self._source else None
+            await loop.create_connection(lambda: self, self._host, self._port, local_addr=local)
+        assert self._transport is not None
+        self._done = loop.create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = HttpAnswer(perf_counter())
+        self._transport.write(request)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._done
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._done = None
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.abort()
+            self._transport = None
+
+    # --- what asyncio and httptools call --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._fail(str(error or "closed in the middle of an answer"))
+
+    def data_received(self, data: bytes) -> None:
+        self._now = perf_counter()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"not HTTP: {error}")
+            self.close()
+
+    def on_body(self, content: bytes) -> None:
+        self._answer.pieces.append((self._now, content))
+
+    def on_message_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+        self._answer.ended_s = self._now
+        if self._done and not self._done.done():
+            self._done.set_result(self._answer)
+        if not self._parser.should_keep_alive():
+            self.close()
+
+    def _fail(self, why: str) -> None:
+        if self._done and not self._done.done():
+            self._done.set_exception(ConnectionBroken(why))
+
+
+def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+    """A chat request as OpenAI's client sends it, with its key."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    )
+    return head.encode() + body
+
+
+def read_streamed_chat(answer: HttpAnswer) -> CompletionStream:
+    """The answer's events, each with the time of the read that ended it."""
+    stream = CompletionStream()
+    for now, piece in answer.pieces:
+        stream.feed(now, piece)
+    return stream

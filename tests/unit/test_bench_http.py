@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from benchmarks.load import AsyncConnection, chat_request, read_streamed_chat
+from benchmarks.gateways.gateway import AsyncConnection, chat_request, read_streamed_chat
 from loadtest.http_client import ConnectionBroken
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
