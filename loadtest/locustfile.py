@@ -1,4 +1,4 @@
-"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (order.py) it does that and ends; without one it
+"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (run_spec.py) it does that and ends; without one it
 serves Locust's page, where people choose the number of users and the scenario."""
 
 import csv

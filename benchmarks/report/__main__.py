@@ -19,7 +19,7 @@ PICTURE = "images/benchmarks.svg"
 HOW = """\
 ## How it is measured
 
-* Every gateway gets exactly the same requests, made from a seed (`benchmarks/workloads/`): byte-unique JPEGs of about 150 KB (200 KB as
+* Every gateway gets exactly the same requests, made from a seed (`benchmarks/load.py`): byte-unique JPEGs of about 150 KB (200 KB as
   base64), streamed answers, at most 32 tokens. A user waits for an answer before the next question (a closed loop), and pauses
   0.05 to 0.15 s; RPS is all answered requests over the time from the first one to the last one. Users arrive over 2 s.
 * Users are OpenAI clients as they are: the whole conversation is sent again each turn, one keep-alive connection each, the same

@@ -1,7 +1,7 @@
 """`python -m manyeyes.calibration.emulator_validation --url URL --profile P`: how far the emulator is from the engine that P was measured on.
 
 The same seeded requests go to the real engine and to an emulated one with that profile, in turn, at one user and at a few;
-each answer is a line of a .jsonl file, from which the tables are made. Exit codes as of loadtest.calibrate.
+each answer is a line of a .jsonl file, from which the tables are made. Exit codes as of manyeyes.calibration.
 """
 
 import argparse

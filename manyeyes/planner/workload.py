@@ -117,7 +117,7 @@ class SimulatedConversation:
 
     def next_job(self) -> EngineRequest:
         answer = self.work.answer_tokens(self.seed, self.number, self.turn)
-        # Only the lengths of prompt and answer matter here: kv_chains.py knows a conversation by its number.
+        # Only the lengths of prompt and answer matter here: ConversationKvCache knows a conversation by its number.
         job = EngineRequest(
             "", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False
         )

@@ -132,8 +132,8 @@ class RunningSequence:
     cached: int = 0  # prompt tokens found in the prefix cache at first
     preemptions: int = 0
     ended: bool = False  # answered, aborted or given up: nothing comes any more
-    hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see blocks.py
-    chain: int = 0  # the conversation whose blocks it continues, where kv_chains.py counts instead of hashes
+    hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see kv_cache.py
+    chain: int = 0  # the conversation whose blocks it continues, where ConversationKvCache counts instead of hashes
     full: int = 0  # blocks that were full when last looked at
     held: list[int] = field(default_factory=list)  # hashes of blocks in the prefix cache that it holds
     private: int = 0  # other blocks that it holds
