@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import engines
 from benchmarks import load as works
 from benchmarks.gateways import proxies
 from benchmarks.gateways.gateway import MODEL, BenchmarkedGateway
@@ -16,7 +15,7 @@ from benchmarks.load import LoadSpec
 from benchmarks.measurements import SIZES, added_latency, cpu_per_request, run_workload, streaming
 from loadtest.host_info import measure_cpu_share
 from loadtest.result_files import append_line, read_lines
-from loadtest.scaling_report.process_backend import emulated_engines
+from loadtest.scaling_report.backends import emulated_engines
 
 MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
 
@@ -169,7 +168,7 @@ def _measure(
     if job.kind == "stream":
         with emulated_engines(folder, MODEL) as behind, gateway.run(folder, behind) as running:
             return streaming(behind[0], running.targets[0], extent.stream_pairs)
-    with engines.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
+    with proxies.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
         if job.kind == "cpu":
             return {name: cpu_per_request(running, size, extent.seconds) for name, size in SIZES.items()}
         sizes = {name: size for name, size in SIZES.items() if size < 1_000_000}

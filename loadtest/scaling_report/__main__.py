@@ -24,7 +24,7 @@ from loadtest.run import RunFailed, console
 from loadtest.run_spec import KEY
 from loadtest.scaling_report import report
 from loadtest.scaling_report import results as lines
-from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend
+from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend, ProcessBackend
 from loadtest.scaling_report.measure import ScalingMeasurement
 from loadtest.scaling_report.results import (
     PHASES,
@@ -128,9 +128,6 @@ def _cluster(options: argparse.Namespace) -> Backend:
     if not 0 < options.speed <= 100:
         raise ScalingUsageError(f"--speed wants a number above 0, found {options.speed:g}")
     if options.on == "processes":
-        # Only here: it needs the emulator, the controller and the tests' stand.
-        from loadtest.scaling_report.process_backend import ProcessBackend
-
         return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
     pool = GatewayClient(options.url, key, options.trusted).ready(options.pool)

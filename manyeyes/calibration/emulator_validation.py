@@ -20,8 +20,7 @@ from loadtest.content import SeededPicture, question
 from loadtest.host_info import read_cpu_time, read_host_info
 from loadtest.result_files import append_line, read_lines
 from loadtest.run import stepwise
-from loadtest.scaling_report.backends import BackendError
-from loadtest.scaling_report.process_backend import emulated_engines
+from loadtest.scaling_report.backends import BackendError, emulated_engines
 from loadtest.statistics import percentile
 from manyeyes.arguments import COUNT, OneLineParser
 from manyeyes.calibration.__main__ import QUIET

@@ -25,7 +25,7 @@ from loadtest.host_info import read_cpu_time, read_host_info
 from loadtest.http_client import StreamingConnection, parse_target
 from loadtest.result_files import append_line, read_lines, write_text
 from loadtest.run import stepwise
-from loadtest.scaling_report.process_backend import MODEL, ProcessBackend
+from loadtest.scaling_report.backends import MODEL, ProcessBackend
 from loadtest.statistics import percentile
 from loadtest.virtual_user import exchange
 from manyeyes.charts.templates import markdown_table
@@ -59,7 +59,7 @@ class ValidationCase:
         return MeasuredSpan(self.warm_s, self.measured_s)
 
     def ask(self, seed: int) -> PlanRequest:
-        """As loadtest/scaling_report/process_backend.py starts engines: a pool with every setting at its default."""
+        """As loadtest/scaling_report/backends.py starts engines: a pool with every setting at its default."""
         pool = Pool(name="qwen3-vl-4b", model="Qwen/Qwen3-VL-4B-Instruct")
         card = gpu_spec_of(profile.load_profile(self.profile), pool)
         return PlanRequest(self.work, card, self.rps, 5.0, None, 0.99, seed=seed)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks.report.results import OURS
+from benchmarks.results import OURS
 from benchmarks.runner import (
     NO_GATEWAY,
     BenchmarkJob,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report.__main__ import page
-from benchmarks.report.results import OURS, BenchmarkResults, targets
-from benchmarks.report.tables import draw_chart
+from benchmarks.report import page
+from benchmarks.results import OURS, BenchmarkResults, targets
 from benchmarks.runner import NO_GATEWAY, BenchmarkJob, JobResult
+from benchmarks.tables import draw_chart
 
 
 def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, Any]:

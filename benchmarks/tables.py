@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from benchmarks.load import LIMIT_SHARE
 from benchmarks.measurements import SIZES
-from benchmarks.report.results import OURS, BenchmarkResults, MeasuredSpread, ResultRow
+from benchmarks.results import OURS, BenchmarkResults, MeasuredSpread, ResultRow
 from benchmarks.runner import NO_GATEWAY
 from manyeyes.charts.templates import markdown_table
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks import gateways as all_gateways
 from benchmarks import load as works
-from benchmarks.report import tables
-from benchmarks.report.results import BenchmarkResults, DesignTarget, load, targets
-from benchmarks.report.tables import draw_chart
+from benchmarks import tables
+from benchmarks.results import BenchmarkResults, DesignTarget, load, targets
 from benchmarks.runner import NO_GATEWAY
+from benchmarks.tables import draw_chart
 from loadtest.result_files import ROOT
 from manyeyes.charts.templates import markdown_table
 
