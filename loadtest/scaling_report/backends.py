@@ -164,13 +164,13 @@ def emulated_engines(folder: Path, model: str, count: int = 1, flags: Sequence[s
     # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
     environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
     with contextlib.ExitStack() as stack:
-        addresses = []
+        addresses, sessions = [], []
         for number in range(count):
             log = folder / f"engine-{number}.log"
             command = engine_command(port := free_port(), [f"--served-model-name={model}", "--start-seconds=0", *flags])
-            session = stack.enter_context(start_process_group(command, log, environment, ROOT))
+            sessions.append(stack.enter_context(start_process_group(command, log, environment, ROOT)))
             addresses.append(f"127.0.0.1:{port}")
-            wait_until_healthy(addresses[-1:], log, lambda session=session: bool(members(session)))  # type: ignore[misc]
+        wait_until_healthy(addresses, folder / "engine-0.log", lambda: all(map(members, sessions)))
         yield addresses
 
 
