@@ -226,9 +226,8 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         best = max(held, default=0.0)
         unit = "users" if order.loop == "closed" else "requests a second"
         more = {"search": {"best": best, "unit": unit, "probes": ran.probes}}
-        missed = (
-            "" if held else f"no level met the objective ({order.slo}); the lowest tried was {_lowest(ran):g} {unit}"
-        )
+        lowest = min((probe["level"] for probe in ran.probes), default=0.0)
+        missed = "" if held else f"no level met the objective ({order.slo}); the lowest tried was {lowest:g} {unit}"
         console.print(f"  ok  most under the objective: {best:g} {unit} ({order.slo})" if held else "")
         for probe in ran.probes:
             console.print(
@@ -257,10 +256,6 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         f"      {shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
     )
     return 1 if ran.trouble or missed else 0
-
-
-def _lowest(ran: RunResult) -> float:
-    return min((probe["level"] for probe in ran.probes), default=0.0)
 
 
 if __name__ == "__main__":

