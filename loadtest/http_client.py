@@ -98,31 +98,30 @@ class StreamingConnection:
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """Sends a request and waits for status and headers. Raises ConnectionBroken or OSError (TimeoutError among them)."""
-        is_fresh = self._link.sock is None
         try:
+            if self._link.sock is not None:
+                # The other side may close an idle connection just as it is used again; no byte of an answer has come.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    return self._exchange(path, body, headers)
             return self._exchange(path, body, headers)
-        except (BrokenPipeError, ConnectionResetError, ConnectionBroken):
-            # The other side may close an idle connection just as it is used again; no byte of an answer has come.
-            if is_fresh:
-                raise
-            return self._exchange(path, body, headers)
+        except http.client.RemoteDisconnected:
+            raise ConnectionBroken("closed before an answer") from None
 
     def _exchange(self, path: str, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         try:
             self._link.request("POST", f"{self._prefix}{path}", body, headers)
             reply = self._link.getresponse()
+            if not reply.chunked and reply.length is None:
+                raise ConnectionBroken("an answer of unknown length")
         except http.client.RemoteDisconnected:
             self.close()
-            raise ConnectionBroken("closed before an answer") from None
+            raise
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionBroken(f"not HTTP/1.1: {error}") from None
         except BaseException:
             self.close()
             raise
-        if not reply.chunked and reply.length is None:
-            self.close()
-            raise ConnectionBroken("an answer of unknown length")
         return reply
 
     def pieces(self, reply: http.client.HTTPResponse) -> Iterator[tuple[float, bytes]]:
@@ -135,6 +134,7 @@ class StreamingConnection:
                 yield time.perf_counter(), piece
             if reply.length:
                 raise http.client.IncompleteRead(b"", reply.length)
+            reply.close()  # the connection is free for the next request
         except http.client.HTTPException:
             self.close()
             raise ConnectionBroken("closed in the middle of an answer") from None

@@ -68,19 +68,21 @@ def test_a_connection_is_used_again_and_opened_anew_when_the_server_closed_it_me
         link.sendall(HEAD + b"1\r\na\r\n0\r\n\r\n")
         asked(link)
         link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb")
+        asked(link)
+        link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc")
 
     def again(link: socket.socket) -> None:
         asked(link)
-        link.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 1\r\n\r\nc")
+        link.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 1\r\n\r\nd")
 
     with served(once, again) as to:
         connection = StreamingConnection(to, 10)
         got = []
-        for _ in range(3):
+        for _ in range(4):
             reply = connection.post("/v1/x", b"{}", {})
             got.append((reply.status, b"".join(piece for _, piece in connection.pieces(reply))))
         connection.close()
-    assert got == [(200, b"a"), (200, b"b"), (503, b"c")]
+    assert got == [(200, b"a"), (200, b"b"), (200, b"c"), (503, b"d")]
 
 
 @pytest.mark.parametrize(
