@@ -5,6 +5,7 @@ filled in for the rules that look back on them, so that it costs what it costs a
 """
 
 import argparse
+import functools
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ ENGINES = 8
 FIRST_PORT = 32_000
 EVERY_S = 15
 HOURS = 6
+say = functools.partial(print, flush=True)
 
 
 def document() -> dict[str, Any]:
@@ -96,15 +98,15 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
     for part, pid in pids.items():
         share = (cpu_s([pid]) - before[part]) / passed
         name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
-        print(
+        say(
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
             f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB"
         )
-    print(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
-    print(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
-    print(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
-    print(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
-    print(f"rules that could not be worked out: {len(beside.wrong_rules())}")
+    say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
+    say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
+    say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
+    say(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
+    say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
 
 
 def main() -> None:
@@ -123,7 +125,7 @@ def main() -> None:
             with monitored_cluster(running) as beside:
                 restart_with(beside)
                 with chat_load(running.url, "big", users=chosen.users):
-                    print(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+                    say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                     measure(beside, chosen.seconds)
 
 
