@@ -12,7 +12,7 @@ from markupsafe import Markup
 from benchmarks.chaos.faults import Fault
 from benchmarks.chaos.load import RetriedRequest
 from loadtest.statistics import Sample, percentile
-from manyeyes.charts.templates import render_page
+from manyeyes.charts.templates import markdown_table, render_page
 
 REQUEST_ID = "lt-"
 """How ids of the load test's users begin."""
@@ -181,18 +181,15 @@ class ChaosRun:
 
 def headline(outcomes: Sequence[FaultResult]) -> list[tuple[str, str]]:
     free = [one for one in outcomes if one.costs != "in flight"]
-    lost = sum(one.failed for one in free)
     kept = sum(not one.broken for one in outcomes)
+    answered = sum(one.answered for one in outcomes)
+    spared = (
+        f"requests failed before their first byte in the {len(free)} faults that spare the gateway and lone engines"
+    )
     found = [
         (f"{kept} of {len(outcomes)}", "faults cost no more than they may"),
-        (
-            f"{lost}",
-            f"requests failed before their first byte in the {len(free)} faults that spare the gateway and lone engines",
-        ),
-        (
-            f"{sum(one.twice for one in outcomes)}",
-            f"of {sum(one.answered for one in outcomes)} requests answered twice",
-        ),
+        (f"{sum(one.failed for one in free)}", spared),
+        (f"{sum(one.twice for one in outcomes)}", f"of {answered} requests answered twice"),
     ]
     if outcomes:
         found.append((f"{max(one.whole_again_s for one in outcomes):.1f} s", "until everything was as before, at most"))
@@ -224,14 +221,18 @@ def remarks(outcomes: Sequence[FaultResult]) -> list[str]:
 
 
 def markdown(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
-    parts = [f"# Chaos report: {about.cluster}{' (emulated)' if about.emulated else ''}", ""]
-    parts += [f"**{EMULATED}**", ""] if about.emulated else []
-    parts += [f"> Partial: {about.partial}", ""] if about.partial else []
-    parts += [f"* **{figure}** {what}" for figure, what in headline(outcomes)]
-    parts += ["", "| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
-    parts += ["| " + " | ".join(cells(one)) + " |" for one in outcomes]
-    parts += ["", *[f"* {line}" for line in (*NOTES, *remarks(outcomes))]]
-    return "\n".join([*parts, "", f"{about.load}. {about.machine}.", "", f"    {about.command}", ""])
+    parts = [
+        f"# Chaos report: {about.cluster}{' (emulated)' if about.emulated else ''}\n",
+        *([f"**{EMULATED}**\n"] if about.emulated else []),
+        *([f"> Partial: {about.partial}\n"] if about.partial else []),
+        *(f"* **{figure}** {what}" for figure, what in headline(outcomes)),
+        "",
+        markdown_table(HEADS, map(cells, outcomes)),
+        *(f"* {line}" for line in (*NOTES, *remarks(outcomes))),
+        f"\n{about.load}. {about.machine}.\n",
+        f"    {about.command}\n",
+    ]
+    return "\n".join(parts)
 
 
 def page(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:

@@ -22,7 +22,7 @@ from loadtest.scaling_report.results import (
 from loadtest.scaling_report.wording import report_rows
 from loadtest.statistics import LatencyObjective
 from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks, spread_apart
-from manyeyes.charts.templates import render_page
+from manyeyes.charts.templates import markdown_table, render_page
 
 NAME_WIDTH = 64
 """Of a limit's name: `8: 56.5/s`."""
@@ -188,33 +188,35 @@ def _split_cell(text: str) -> tuple[str, str]:
 
 def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: str, missed: list[str]) -> str:
     emulated = about["kind"]["emulated"]
-    parts = [f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}", ""]
-    parts += [f"**{wording.EMULATED_NOTICE}**", ""] if emulated else []
-    parts += [f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]]
-    parts += [f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)]
-    heads = [*wording.counts_line(results), "change"]
-    parts += ["", "| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    parts += [f"| {row.what} | " + " | ".join([*row.cells, row.change]) + " |" for row in report_rows(results, slo)]
-    parts += ["", "What the rows are:", ""]
-    parts += [f"* {row.what}: {row.note}." for row in report_rows(results, slo)]
-    parts += ["", "## Share of the answers by engine", ""]
-    for at in results.counts.values():
-        parts.append(f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items()))
-    parts += [
-        "",
-        "## Beside a published case",
-        "",
-        "Published, **not measured here**: " + wording.BASELINE_SETUP + ".",
+    rows = report_rows(results, slo)
+    shares = [
+        f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items())
+        for at in results.counts.values()
     ]
-    parts += [
-        f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}",
+    source = f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN}"
+    here = "measured here" + (" (emulated)" if emulated else "")
+    parts = [
+        f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}\n",
+        *([f"**{wording.EMULATED_NOTICE}**\n"] if emulated else []),
+        *(f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]),
+        *(f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)),
         "",
+        markdown_table(
+            ["", *wording.counts_line(results), "change"], [(row.what, *row.cells, row.change) for row in rows]
+        ),
+        "What the rows are:\n",
+        *(f"* {row.what}: {row.note}." for row in rows),
+        "\n## Share of the answers by engine\n",
+        *shares,
+        "\n## Beside a published case\n",
+        f"Published, **not measured here**: {wording.BASELINE_SETUP}.",
+        f"{source} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}\n",
+        markdown_table(["", "published, 1 to 3", here], wording.baseline_comparison(results, emulated)),
+        "## How\n",
+        *(f"* {line}" for line in wording.method_lines(about, results)),
+        f"\n{wording.machine_line(about)}.\n",
+        f"    {about['machine']['command']}\n",
     ]
-    parts += ["| | published, 1 to 3 | measured here" + (" (emulated)" if emulated else "") + " |", "|---|---|---|"]
-    parts += [f"| {what} | {there} | {here} |" for what, there, here in wording.baseline_comparison(results, emulated)]
-    parts += ["", "## How", ""]
-    parts += [f"* {line}" for line in wording.method_lines(about, results)]
-    parts += ["", wording.machine_line(about) + ".", "", f"    {about['machine']['command']}", ""]
     return "\n".join(parts)
 
 
