@@ -126,6 +126,7 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
 
 AHEAD_S = 0.3  # arrivals are told to the processes so long before they are due
 DRAIN_S = 30.0  # the longest wait for what a missed probe left behind, on the engines' clock
+PROBE_FIGURES = ("total_p50_s", "total_p95_s", "first_p95_s", "late_p99_s", "failed")
 HOPELESS = 4  # so many times the misses that are allowed end a probe early
 
 Send = Callable[[list[tuple[float, int]], bool], None]
@@ -257,11 +258,7 @@ class _SearchingLoad:
                 "end_s": min(window.end_s, now_s),
                 "asked": len(asked),
                 "missed": len(missed),
-                "total_p50_s": seen.total_p50_s,
-                "total_p95_s": seen.total_p95_s,
-                "first_p95_s": seen.first_p95_s,
-                "late_p99_s": seen.late_p99_s,
-                "failed": seen.failed,
+                **{name: getattr(seen, name) for name in PROBE_FIGURES},
             },
         )
         self._search.record(self._level, held)
