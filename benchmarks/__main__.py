@@ -11,13 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks import workloads as works
-from benchmarks.gateways.gateway import BenchmarkedGateway
+from benchmarks import load as works
+from benchmarks.gateways.gateway import BUILD, BenchmarkedGateway, NotInstalled
 from benchmarks.gateways.routers import NOT_RUN
-from benchmarks.install_competitors import BUILD, NotInstalled
-from benchmarks.plan import BenchmarkSelection, plan_jobs
-from benchmarks.runner import FULL, QUICK, run_jobs
-from loadtest.host_info import ROOT, as_json, read_host_info
+from benchmarks.runner import FULL, QUICK, BenchmarkSelection, plan_jobs, run_jobs
+from loadtest.host_info import read_host_info
+from loadtest.result_files import shown, write_document
 
 KINDS = ("work", "cpu", "latency", "stream")
 
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     out = (options.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     about = {
-        "machine": as_json(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
+        "machine": asdict(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
         "extent": asdict(extent),
         "quick": options.quick,
         "versions": versions,
@@ -104,10 +103,9 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         about["versions"] = earlier["versions"] | versions
         about["missing"] = earlier["missing"] | missing
-    file.write_text(json.dumps(about, indent=1))
+    write_document(file, about)
     run_jobs(jobs, {gateway.name: gateway for gateway in found}, extent, out)
-    shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
-    print(f"raw results: {shown}/runs.jsonl; the report: python -m benchmarks.report {shown}")
+    print(f"raw results: {shown(out)}/runs.jsonl; the report: python -m benchmarks.report {shown(out)}")
     return 0
 
 

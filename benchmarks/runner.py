@@ -3,20 +3,109 @@
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks import engines
-from benchmarks import workloads as works
-from benchmarks.gateways import ours
-from benchmarks.gateways.gateway import BenchmarkedGateway
-from benchmarks.measure.gateway_cost import SIZES, added_latency, cpu_per_request, streaming
-from benchmarks.measure.load import LoadSpec
-from benchmarks.measure.workload_run import run_workload
-from benchmarks.plan import BenchmarkJob, JobResult, append_job_result, read_job_results
+from benchmarks import load as works
+from benchmarks.gateways import proxies
+from benchmarks.gateways.gateway import MODEL, BenchmarkedGateway
+from benchmarks.load import LoadSpec
+from benchmarks.measurements import SIZES, added_latency, cpu_per_request, run_workload, streaming
 from loadtest.host_info import measure_cpu_share
+from loadtest.result_files import append_line, read_lines
+from loadtest.scaling_report.backends import emulated_engines
+
+MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """`work`, `users` and `headers` (how many session headers are sent) are set where `kind` is work or best."""
+
+    kind: MeasurementKind
+    gateway: str
+    engines: int
+    repeat: int
+    work: str = ""
+    headers: int = 0
+
+    def __str__(self) -> str:
+        what = f"{self.work} on {self.engines} engines" if self.kind in ("work", "best") else self.kind
+        more = f", {self.headers} session header(s)" if self.headers else ""
+        return f"{self.gateway}: {what}{more}, repeat {self.repeat + 1}"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """`found` is what the measure returned; `failed` is why it could not, and empty when it could."""
+
+    job: BenchmarkJob
+    found: dict[str, Any]
+    failed: str = ""
+    busy_before: float = 0.0
+
+
+def read_job_results(file: Path) -> Iterator[JobResult]:
+    for fields in read_lines(file):
+        yield JobResult(BenchmarkJob(**fields.pop("job")), **fields)
+
+
+NO_GATEWAY = "no gateway"
+
+
+@dataclass(frozen=True)
+class BenchmarkSelection:
+    kinds: tuple[str, ...]
+    works: tuple[str, ...]
+    engines: tuple[int, ...]
+    headers: tuple[int, ...]
+    repeats: int
+
+
+def plan_jobs(wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway]) -> list[BenchmarkJob]:
+    """All jobs, in order: each repeat goes once through everything, starting with another gateway each time.
+
+    The first number of engines gets all work; the others get chats and pictures. Gateways that are not their maker's
+    first choice get chats and pictures on the first number of engines.
+    """
+    jobs: list[BenchmarkJob] = []
+    for repeat in range(wanted.repeats):
+        turned = [*gateways[repeat % len(gateways) :], *gateways[: repeat % len(gateways)]] if gateways else []
+        if "work" in wanted.kinds:
+            for engines in wanted.engines:
+                jobs += _works(wanted, turned, engines, repeat)
+        for kind in ("cpu", "latency", "stream"):
+            if kind in wanted.kinds:
+                jobs += _solo(kind, turned, wanted.engines[0], repeat)
+    return jobs
+
+
+def _works(
+    wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
+) -> Iterable[BenchmarkJob]:
+    first = engines == wanted.engines[0]
+    for work in wanted.works:
+        common = work in ("chat", "images")
+        if not (first or common):
+            continue
+        if repeat == 0:
+            yield BenchmarkJob("best", NO_GATEWAY, engines, 0, work)
+        for headers in wanted.headers:
+            if headers and not (work == "chat" and first):
+                continue
+            for gateway in gateways:
+                if headers <= len(gateway.headers) and (headers or gateway.leading or (first and common)):
+                    yield BenchmarkJob("work", gateway.name, engines, repeat, work, headers)
+
+
+def _solo(
+    kind: MeasurementKind, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
+) -> Iterable[BenchmarkJob]:
+    for gateway in gateways:
+        if gateway.leading and gateway.name != NO_GATEWAY:
+            yield BenchmarkJob(kind, gateway.name, engines, repeat)
 
 
 @dataclass(frozen=True)
@@ -52,10 +141,10 @@ def run_jobs(
         folder.mkdir(parents=True)
         try:
             found = _measure(job, gateways, extent, folder)
-            append_job_result(file, JobResult(job, found, busy_before=busy_before))
+            append_line(file, JobResult(job, found, busy_before=busy_before))
             print(f"      {_short(found)}", flush=True)
         except Exception as error:  # one gateway that fails must not end hours of the others
-            append_job_result(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
+            append_line(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
             kept = out / f"failed-{number}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
@@ -71,15 +160,15 @@ def _measure(
     gateway = gateways[job.gateway]
     if job.kind == "work":
         with (
-            engines.emulated(folder, job.engines, _speed(extent.speed)) as behind,
+            emulated_engines(folder, MODEL, job.engines, [f"--speed={extent.speed:g}"]) as behind,
             gateway.run(folder, behind) as running,
         ):
             order = _order(job, extent, running.targets, list(gateway.headers[: job.headers]))
             return run_workload(order, running, behind, extent.user_processes)
     if job.kind == "stream":
-        with engines.emulated(folder, 1) as behind, gateway.run(folder, behind) as running:
+        with emulated_engines(folder, MODEL) as behind, gateway.run(folder, behind) as running:
             return streaming(behind[0], running.targets[0], extent.stream_pairs)
-    with engines.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
+    with proxies.fixed(folder, job.engines) as behind, gateway.run(folder, behind) as running:
         if job.kind == "cpu":
             return {name: cpu_per_request(running, size, extent.seconds) for name, size in SIZES.items()}
         sizes = {name: size for name, size in SIZES.items() if size < 1_000_000}
@@ -90,8 +179,8 @@ def _measure(
 
 def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str, Any]:
     """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
-    flags = [*_speed(20.0), *_endless_cache()]
-    with engines.emulated(folder, 1, flags) as behind, ours.DIRECT.run(folder, behind) as running:
+    flags = ["--speed=20", "--kv-cache-tokens=1000000000", "--mm-processor-cache-gb=1000"]
+    with emulated_engines(folder, MODEL, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
         found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
     return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
 
@@ -106,15 +195,6 @@ def _order(job: BenchmarkJob, extent: BenchmarkExtent, targets: Sequence[str], h
         targets=list(targets),
         headers=headers,
     )
-
-
-def _speed(speed: float) -> list[str]:
-    return [f"--speed={speed:g}"] if speed != 1 and "--speed" in engines.known_flags() else []
-
-
-def _endless_cache() -> list[str]:
-    flags = {"--kv-cache-tokens": "1000000000", "--mm-processor-cache-gb": "1000"}
-    return [f"{flag}={value}" for flag, value in flags.items() if flag in engines.known_flags()]
 
 
 def _short(found: Mapping[str, Any]) -> str:

@@ -14,17 +14,74 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest import shapes, summary, users
-from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
-from loadtest.gateway_client import EngineLossWatch, GatewayClient, GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest import run_spec, users
+from loadtest.gateway_client import (
+    ControllerAnnotations,
+    EngineLossWatch,
+    GatewayClient,
+    GatewayUnusable,
+    GrafanaAnnotations,
+)
+from loadtest.host_info import read_host_info
 from loadtest.http_client import parse_target
-from loadtest.progress import console, progress, publish_textfile
-from loadtest.run import RunFailed, RunResult, read_run, run
-from loadtest.run_spec import KEY, RunSpec, parse_duration
-from loadtest.sample import STANDARD_OBJECTIVE, parse_slo
-from loadtest.shapes import SearchPlan, length_s
-from loadtest.statistics import Window, figures
+from loadtest.result_files import ROOT, shown, write_document
+from loadtest.run import (
+    LIMIT_CPU,
+    LIMIT_LAG_S,
+    RunFailed,
+    RunResult,
+    console,
+    progress,
+    publish_textfile,
+    read_run,
+    run,
+)
+from loadtest.run_spec import KEY, RunSpec, SearchPlan, length_s, parse_duration
+from loadtest.statistics import STANDARD_OBJECTIVE, RunFigures, Window, figures, parse_slo
+
+GENERATOR_WAS_LIMIT = (
+    "The load generator was the limit: {cpu:.0%} of a core in its busiest process, timers up to {lag:.0f} ms late. "
+    "Give it more processes (PROCESSES=) or a machine of its own; the figures say too little of the engines."
+)
+
+
+def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
+    """`about`: what was done. `more`: what a search found."""
+    return {
+        "about": about,
+        "partial": ran.trouble,
+        "figures": asdict(seen),
+        "generator": {
+            "cpu_p95": ran.cpu_p95,
+            "lag_p95_s": ran.lag_p95_s,
+            "was_limit": ran.generator_was_limit,
+            "limit_cpu": LIMIT_CPU,
+            "limit_lag_s": LIMIT_LAG_S,
+        },
+        **more,
+    }
+
+
+def rows(seen: RunFigures) -> list[tuple[str, str]]:
+    found = [
+        ("Requests a second", f"{seen.rps:.2f}"),
+        ("Goodput (within the objective)", f"{seen.goodput_rps:.2f} a second, {seen.kept_share:.1%} of requests"),
+        ("Answer p50 / p95 / p99", f"{seen.total_p50_s:.2f} / {seen.total_p95_s:.2f} / {seen.total_p99_s:.2f} s"),
+        ("First token p50 / p95 / p99", f"{seen.first_p50_s:.2f} / {seen.first_p95_s:.2f} / {seen.first_p99_s:.2f} s"),
+        ("Per token p50 / p95", f"{1e3 * seen.token_p50_s:.1f} / {1e3 * seen.token_p95_s:.1f} ms"),
+        ("Tokens a second", f"{seen.tokens_per_s:.0f}"),
+        ("Prompt tokens from cache", f"{seen.cached_share:.0%}"),
+        (
+            "Answered, failed",
+            f"{seen.answered}, {seen.failed}" + "".join(f"; {n} x {why}" for why, n in seen.errors.items()),
+        ),
+    ]
+    if seen.video_success is not None:
+        found.append(("Videos answered", f"{seen.video_success:.1%} of {seen.videos}"))
+    if seen.per_engine:
+        found.append(("By engine", ", ".join(f"{name} {count}" for name, count in seen.per_engine.items())))
+    return found
+
 
 DURATION = {"soak": "2h", "diurnal": "24m"}
 
@@ -34,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--users", type=float, help="people at the same time (closed loop)")
     p.add_argument("--rate", type=float, help="people who arrive in a second, on average (open loop)")
     p.add_argument("--scenario", default="image", help=f"{', '.join(users.ALL)}, or a mix such as image:3,video:1")
-    p.add_argument("--shape", default="steady", help=f"{', '.join(shapes.NAMES)}; default steady")
+    p.add_argument("--shape", default="steady", help=f"{', '.join(run_spec.NAMES)}; default steady")
     p.add_argument("--duration", default="", help="90s, 10m, 2h; default 60s, soak 2h, diurnal 24m")
     p.add_argument("--url", default="http://localhost:8080", help="default http://localhost:8080")
     p.add_argument("--model", default="", help="default: the first the gateway names")
@@ -66,8 +123,8 @@ def run_spec_of(options: argparse.Namespace) -> RunSpec:
         raise LoadTestUsageError(
             f"{'RATE' if options.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
         )
-    if options.shape not in shapes.NAMES:
-        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(shapes.NAMES)}")
+    if options.shape not in run_spec.NAMES:
+        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(run_spec.NAMES)}")
     if options.processes < 1:
         raise LoadTestUsageError("PROCESSES= wants 1 or more")
     if options.pause < 0 or options.timeout <= 0:
@@ -79,14 +136,14 @@ def run_spec_of(options: argparse.Namespace) -> RunSpec:
         duration_s = parse_duration(options.duration or DURATION.get(options.shape, "60s"))
     except ValueError as error:
         raise LoadTestUsageError(str(error)) from None
-    search = options.shape == shapes.SATURATE
+    search = options.shape == run_spec.SATURATE
     return RunSpec(
         url=options.url,
         model="",
         scenario=options.scenario,
         folder="",
         loop="open" if options.users is None else "closed",
-        stages=() if search else shapes.STAGED[options.shape](level, duration_s),
+        stages=() if search else run_spec.STAGED[options.shape](level, duration_s),
         search=SearchPlan(start=level, settle_s=duration_s / 6, measure_s=duration_s / 2) if search else None,
         slo=objective,
         seed=options.seed,
@@ -154,7 +211,6 @@ def _expected_s(order: RunSpec) -> float:
 
 
 def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:
-    """Prints, writes, and returns the exit code."""
     start_s, end_s = ran.span
     if ran.samples and not start_s:
         start_s, end_s = min(one.began_s for one in ran.samples), max(one.ended_s for one in ran.samples)
@@ -170,9 +226,8 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         best = max(held, default=0.0)
         unit = "users" if order.loop == "closed" else "requests a second"
         more = {"search": {"best": best, "unit": unit, "probes": ran.probes}}
-        missed = (
-            "" if held else f"no level met the objective ({order.slo}); the lowest tried was {_lowest(ran):g} {unit}"
-        )
+        lowest = min((probe["level"] for probe in ran.probes), default=0.0)
+        missed = "" if held else f"no level met the objective ({order.slo}); the lowest tried was {lowest:g} {unit}"
         console.print(f"  ok  most under the objective: {best:g} {unit} ({order.slo})" if held else "")
         for probe in ran.probes:
             console.print(
@@ -180,35 +235,27 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
                 f"first token p95 {probe['first_p95_s']:.2f} s, {probe['missed']} of {probe['asked']} missed"
             )
     else:
-        for label, value in summary.rows(found):
+        for label, value in rows(found):
             console.print(f"      {label:32} {value}")
         if gated and found.kept_share < order.slo.share:
             missed = f"the objective was missed: {found.kept_share:.1%} kept it, wanted {order.slo}"
     if ran.generator_was_limit:
-        console.print("  !!  " + summary.GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
+        console.print("  !!  " + GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
     if not found.answered and not ran.trouble:
         why = next(iter(found.errors), "") or next((one.failed for one in ran.samples if one.failed), "nobody asked")
         missed = f"no request was answered: {why}"
     try:
-        summary.write(ran.folder / "summary.json", summary.document(about, ran, found, more))
+        write_document(ran.folder / "summary.json", document(about, ran, found, more))
     except OSError as error:
         ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
     if ran.trouble:
-        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {_shown(ran.folder)}.")
+        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {shown(ran.folder)}.")
     elif missed:
         console.print(f"  no  {missed}")
     console.print(
-        f"      {_shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
+        f"      {shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
     )
     return 1 if ran.trouble or missed else 0
-
-
-def _lowest(ran: RunResult) -> float:
-    return min((probe["level"] for probe in ran.probes), default=0.0)
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 if __name__ == "__main__":

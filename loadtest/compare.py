@@ -15,12 +15,10 @@ from typing import Any
 
 import orjson
 
-from loadtest.progress import console
-from loadtest.run import read_run
-from loadtest.sample import LatencyObjective
-from loadtest.scaling_report import phases as lines
+from loadtest.run import console, read_run
+from loadtest.scaling_report import results as lines
 from loadtest.scaling_report.results import summarize
-from loadtest.statistics import RunFigures, Spread, Window, figures, spread
+from loadtest.statistics import LatencyObjective, RunFigures, Spread, Window, figures, spread
 
 PIECES = 6
 MIN_ANSWERS_PER_PIECE = 5  # answers
@@ -59,7 +57,6 @@ Named = dict[str, tuple[Spread, int]]
 
 
 def differences(a: Named, b: Named) -> Iterator[Difference]:
-    """What both have."""
     for what, (one, better) in a.items():
         if what in b:
             yield Difference(what, one, b[what][0], better)
@@ -84,16 +81,16 @@ def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
     named: Named = {}
     for count, at in found.counts.items():
         values: tuple[tuple[str, Spread | None, int], ...] = (
-            ("requests a second, all busy", at.full_rps, 1),
-            ("efficiency", at.efficiency if count > 1 else None, 1),
-            ("requests a second under the objective", at.limit_rps, 1),
-            ("p50, s", at.same_p50_s, -1),
-            ("p95, s", at.same_p95_s, -1),
-            ("p99, s", at.same_p99_s, -1),
-            ("first token p50, s", at.first_p50_s, -1),
-            ("first token p95, s", at.first_p95_s, -1),
-            ("per token p50, s", at.token_p50_s, -1),
-            ("videos answered, share", at.video_success, 1),
+            ("requests a second, all busy", at["full_rps"], 1),
+            ("efficiency", at["efficiency"] if count > 1 else None, 1),
+            ("requests a second under the objective", at["limit_rps"], 1),
+            ("p50, s", at["same_p50_s"], -1),
+            ("p95, s", at["same_p95_s"], -1),
+            ("p99, s", at["same_p99_s"], -1),
+            ("first token p50, s", at["first_p50_s"], -1),
+            ("first token p95, s", at["first_p95_s"], -1),
+            ("per token p50, s", at["token_p50_s"], -1),
+            ("videos answered, share", at["video_success"], 1),
         )
         named |= {f"{count}: {what}": (value, better) for what, value, better in values if value}
     kind = about["kind"]

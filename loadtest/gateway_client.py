@@ -1,18 +1,20 @@
 """What the gateway says of itself, and whether it can be asked at all: before a run, and who is up during one."""
 
+import contextlib
 import json
-import ssl
-import threading
+import os
 import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from loadtest.http_client import parse_target
+from loadtest.host_info import Repeating
+from loadtest.http_client import bearer, fetch, parse_target
+from loadtest.run import console
 
 TIMEOUT_S = 10.0
 FIRST_ANSWER_S = 120.0
-WATCH_EVERY_S = 1.0
 
 
 class GatewayUnusable(Exception):
@@ -28,8 +30,7 @@ class GatewayClient:
     trusted: str = ""
 
     def __post_init__(self) -> None:
-        to = parse_target(self.url)
-        self.base = f"{to.scheme}://{to.authority}{to.prefix}"
+        self.base = parse_target(self.url).base
 
     def ready(self, model: str) -> str:
         """The model to ask: `model`, or the first one there is. One short answer has been given. Raises Unusable."""
@@ -60,7 +61,6 @@ class GatewayClient:
         return {name for pool in self._pools() for name in _engines_up(pool)}
 
     def up_in(self, pool: str) -> set[str]:
-        """As `up`, of one pool."""
         return {name for one in self._pools() if one.get("name") == pool for name in _engines_up(one)}
 
     def _pools(self) -> list[dict[str, Any]]:
@@ -71,14 +71,9 @@ class GatewayClient:
         return (said.get("pools") or []) if status in (200, 503) else []
 
     def _ask(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.base + path, data, headers)
         try:
-            with self.opener().open(request, timeout=timeout_s) as reply:
-                return reply.status, _parse_json(reply.read())
+            raw = fetch(self.base + path, body, bearer(self.key), trusted=self.trusted, timeout_s=timeout_s)
+            return 200, _parse_json(raw)
         except urllib.error.HTTPError as error:
             return error.code, _parse_json(error.read())
         except (OSError, ValueError) as error:
@@ -87,40 +82,22 @@ class GatewayClient:
                 f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
             ) from None
 
-    def opener(self) -> urllib.request.OpenerDirector:
-        """Heeds no proxy: what is tested is the gateway."""
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if self.trusted:
-            context = ssl.create_default_context(cafile=self.trusted)
-            context.check_hostname = False
-            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        return urllib.request.build_opener(*handlers)
 
-
-@dataclass
-class EngineLossWatch:
+class EngineLossWatch(Repeating):
     """Engines that were up when the watch began and were not once during it."""
 
-    gateway: GatewayClient
-    names: set[str] = field(default_factory=set)
-    _done: threading.Event = field(default_factory=threading.Event)
+    every_s = 1.0
 
-    def __enter__(self) -> "EngineLossWatch":
-        self._before = self.gateway.up()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
+    def __init__(self, gateway: GatewayClient) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.names: set[str] = set()
+        self._before = gateway.up()
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join(timeout=2 * TIMEOUT_S)
-
-    def _watch(self) -> None:
-        while self._before and not self._done.wait(WATCH_EVERY_S):
-            # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
-            if up := self.gateway.up():
-                self.names |= self._before - up
+    def once(self) -> None:
+        # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
+        if up := self.gateway.up():
+            self.names |= self._before - up
 
 
 def _engines_up(pool: dict[str, Any]) -> set[str]:
@@ -138,3 +115,63 @@ def _parse_json(raw: bytes) -> dict[str, Any]:
 def _error_message(said: dict[str, Any]) -> str:
     error = said.get("error")
     return str(error.get("message", "no reason given") if isinstance(error, dict) else error or "no reason given")
+
+
+ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
+MARK_TIMEOUT_S = 5.0
+SPARE_S = 60.0
+"""A run that is killed does not end its mark; the mark then ends so much later than planned."""
+
+
+class ControllerAnnotations:
+    def __init__(self, url: str, trusted: str = "") -> None:
+        self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/marks", trusted
+        self._key = os.environ.get(ADMIN_KEY_VARIABLE, "")
+        self.trouble = ""
+
+    @contextlib.contextmanager
+    def during(self, text: str, seconds: float) -> Iterator[None]:
+        """A mark around the body, which should take `seconds`."""
+        text = text.replace("/", " of ")[:120]
+        self._ask("POST", "", {"text": text, "seconds": min(86_400, seconds + SPARE_S)})
+        try:
+            yield
+        finally:
+            self._ask("DELETE", "/" + urllib.parse.quote(text, safe=""))
+
+    def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> None:
+        """After the first failure nobody asks again, and one line says why."""
+        if not self._key or self.trouble:
+            return
+        try:
+            fetch(
+                self._url + path,
+                body,
+                bearer(self._key),
+                method=method,
+                trusted=self._trusted,
+                timeout_s=MARK_TIMEOUT_S,
+            )
+        except (OSError, ValueError) as error:
+            self.trouble = f"the run is not marked in the cluster: {error}"
+            console.print(f"  !!  {self.trouble}")
+
+
+class GrafanaAnnotations:
+    """Grafana's HTTP API (`POST /api/annotations`), at `url` with a service account's `token`; without a URL nothing is done."""
+
+    def __init__(self, url: str = "", token: str = "") -> None:
+        self._url, self._token = url.rstrip("/"), token
+        self.trouble = ""
+
+    def mark(self, text: str, start_s: float, end_s: float, tags: Sequence[str] = ()) -> None:
+        """After the first failure nobody asks again, and one line says why."""
+        if not self._url or self.trouble:
+            return
+        times = {"time": round(1000 * start_s), "timeEnd": round(1000 * end_s)}
+        body = {**times, "tags": ["manyeyes-loadtest", *tags], "text": text}
+        try:
+            fetch(f"{self._url}/api/annotations", body, bearer(self._token), timeout_s=MARK_TIMEOUT_S, uses_proxy=True)
+        except (OSError, ValueError) as error:
+            self.trouble = f"Grafana takes no marks: {error}. The run goes on without them."
+            console.print(f"  !!  {self.trouble}")

@@ -1,13 +1,17 @@
 """What a figure needs beside it: the machine, the commit, and how busy the machine was."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-ROOT = Path(__file__).resolve().parents[1]
+from loadtest.result_files import ROOT
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class HostInfo:
     date: str
     command: str
 
+    def __str__(self) -> str:
+        return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB, {self.system}, commit {self.commit}, {self.date}"
+
 
 def read_host_info(command: str) -> HostInfo:
     cpu = next(
@@ -66,8 +73,20 @@ def read_host_info(command: str) -> HostInfo:
     )
 
 
-def as_json(made: HostInfo) -> dict[str, Any]:
-    return asdict(made)
+def query_gpus(what: str) -> list[str]:
+    """A line for each GPU, as nvidia-smi has it; none where there is no driver."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    try:
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def resident_mb(pid: int) -> float:
+    """Of one process, shared pages too."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
 
 
 def _lines(path: str) -> list[str]:
@@ -83,3 +102,111 @@ def _commit() -> str:
 
     changed = " with changes not committed" if git("status", "--porcelain", "--untracked-files=no") else ""
     return git("rev-parse", "--short=10", "HEAD") + changed
+
+
+@contextlib.contextmanager
+def start_process_group(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[int]:
+    """Runs `command` with its output in `log`; yields the id of its session. Ends the whole session, in 5 s at most."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    try:
+        yield process.pid
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for number, patience_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 3.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            process.poll()
+            left = members(process.pid)
+            if not left:
+                process.wait(timeout=patience_s)
+                return
+            time.sleep(0.02)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def members(session: int) -> list[int]:
+    """Ids of the living processes of a session, whoever their parents are."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] not in "ZX":
+                    found.append(int(entry.name))
+    return found
+
+
+def cpu_s(sessions: Sequence[int]) -> float:
+    """CPU time of all processes of these sessions so far, in seconds, with all their threads, to the nanosecond.
+
+    /proc/<pid>/stat counts in steps of 10 ms, which is too coarse for what costs 20 µs. Linux has a clock for each
+    process (clock_getcpuclockid(3)): the id with its bits turned, and 2 for time on the scheduler's books.
+    """
+    total = 0.0
+    for session in sessions:
+        for pid in members(session):
+            with contextlib.suppress(OSError):
+                total += time.clock_gettime((~pid << 3) | 2)
+    return total
+
+
+def memory_mb(sessions: Sequence[int]) -> float:
+    """Resident memory of all processes of these sessions in MiB; pages they share are counted once (PSS)."""
+    total = 0
+    for session in sessions:
+        for pid in members(session):
+            with contextlib.suppress(OSError):
+                for line in (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1])
+    return total / 1024
+
+
+class Repeating:
+    """Does `once` again and again in a thread of its own, with a pause before each time, until `stop`."""
+
+    every_s: float
+    ends_within_s = 20.0
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=self.ends_within_s)
+
+    def once(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._over.wait(self.every_s):
+            self.once()

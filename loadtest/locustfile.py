@@ -1,4 +1,4 @@
-"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (order.py) it does that and ends; without one it
+"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (run_spec.py) it does that and ends; without one it
 serves Locust's page, where people choose the number of users and the scenario."""
 
 import csv
@@ -18,9 +18,8 @@ from locust.stats import PERCENTILES_TO_REPORT, StatsCSV
 
 from loadtest import run_spec as orders
 from loadtest import users
-from loadtest.generator import locust_web
-from loadtest.generator.load_shape import build_load_shape
-from loadtest.generator.loops import ArrivalQueue, closed_loop_user, open_loop_user
+from loadtest.generator import results
+from loadtest.generator.loops import ArrivalQueue, build_load_shape, closed_loop_user, open_loop_user
 from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.run_spec import ORDER, RunSpec
 from loadtest.statistics import Window, figures
@@ -74,13 +73,13 @@ if ordered:
     )
     TheShape = build_load_shape(order, writer, _send)
 else:
-    TheUser = locust_web.web_user(order, reporter)
+    TheUser = results.web_user(order, reporter)
 
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
     if not ordered:
-        locust_web.add_arguments(parser, order)
+        results.add_arguments(parser, order)
 
 
 @events.init.add_listener
@@ -93,7 +92,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     elif runner is not None:
         gevent.spawn(_report, runner)
     if environment.web_ui and not isinstance(runner, WorkerRunner):
-        locust_web.extend_web_ui(environment, writer)
+        results.extend_web_ui(environment, writer)
 
 
 def _arrive(msg: Any, **_: Any) -> None:

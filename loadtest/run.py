@@ -8,17 +8,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from loadtest.host_info import ROOT
-from loadtest.run_spec import KEY, ORDER, RunSpec
-from loadtest.sample import Sample, read_samples
-from loadtest.shapes import length_s
+from loadtest.result_files import ROOT, read_lines
+from loadtest.run_spec import KEY, ORDER, RunSpec, length_s
+from loadtest.statistics import Sample, read_samples
 
 ProgressLine = dict[str, Any]
 Watch = Callable[[ProgressLine], None]
@@ -48,24 +56,13 @@ class RunResult:
 
     @property
     def probes(self) -> list[ProgressLine]:
-        """Probes of a search, in order."""
-        return lines(self.folder / "probes.jsonl")
+        return list(read_lines(self.folder / "probes.jsonl"))
 
     @property
     def span(self) -> tuple[float, float]:
         """When the stages began and ended, in seconds since 1970."""
-        found = lines(self.folder / "stages.jsonl")
+        found = list(read_lines(self.folder / "stages.jsonl"))
         return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
-
-
-def lines(file: Path) -> list[ProgressLine]:
-    if not file.exists():
-        return []
-    found = []
-    for line in file.read_bytes().splitlines():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            found.append(orjson.loads(line))
-    return found
 
 
 def command(order: RunSpec) -> list[str]:
@@ -164,7 +161,7 @@ def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
 
 def read_run(folder: Path, trouble: str = "") -> RunResult:
     """What a run left in its folder, whole or not."""
-    generator = lines(folder / "generator.jsonl")
+    generator = list(read_lines(folder / "generator.jsonl"))
     # The first second of a process is its start.
     started = min((line["at_s"] for line in generator), default=0.0)
     later = [line for line in generator if line["at_s"] > started + 2] or generator
@@ -181,3 +178,87 @@ def read_run(folder: Path, trouble: str = "") -> RunResult:
 def _last_line(file: Path) -> str:
     text = file.read_text(errors="replace").strip() if file.exists() else ""
     return text.splitlines()[-1] if text else "it said nothing"
+
+
+console = Console(highlight=False, soft_wrap=True)
+QUIET_EVERY_S = 15.0
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def progress(title: str, seconds: float) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """`seconds` is how long it should take; yields what is to be called with each line that Locust says."""
+    started = time.monotonic()
+    if not sys.stdout.isatty():
+        last = started
+        console.print(f"  ..  {title}, about {seconds:.0f} s")
+
+        def say(line: dict[str, Any]) -> None:
+            nonlocal last
+            if time.monotonic() - last >= QUIET_EVERY_S:
+                last = time.monotonic()
+                console.print(f"      {last - started:.0f} s: {format_current(line)}")
+
+        yield say
+        return
+    columns = (
+        TextColumn("  ..  {task.description}"),
+        BarColumn(24),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task(title, total=seconds, now="")
+
+        def show(line: dict[str, Any]) -> None:
+            bars.update(bar, completed=min(seconds, time.monotonic() - started), now=format_current(line))
+
+        yield show
+
+
+def format_current(line: dict[str, Any]) -> str:
+    text = f"{line['under_way']} under way, {line['rps']:.1f} RPS, p95 {line['p95_s']:.2f} s"
+    if line["failed"]:
+        text += f", failing: {next(iter(line['errors']), '')}"
+    return text
+
+
+def stepwise(steps: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
+    """Each of them, with a bar on standard error that says which one is under way."""
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as bars:
+        bar = bars.add_task("", total=len(steps))
+        for step in steps:
+            bars.update(bar, description=name(step))
+            yield step
+            bars.advance(bar)
+
+
+TEXTFILE = ROOT / "monitoring/textfile/loadtest.prom"
+TEXTFILE_FORMAT = """\
+# HELP manyeyes_loadtest_generator_cpu_share Share of a core that the busiest process of the load generator takes.
+# TYPE manyeyes_loadtest_generator_cpu_share gauge
+manyeyes_loadtest_generator_cpu_share {cpu:.3f}
+# HELP manyeyes_loadtest_limit 1 while that is so much that the run measures its generator.
+# TYPE manyeyes_loadtest_limit gauge
+manyeyes_loadtest_limit {limit:d}
+"""
+
+
+@contextlib.contextmanager
+def publish_textfile(watch: Watch, file: Path = TEXTFILE) -> Iterator[Watch]:
+    """`watch`, with each line also told to Prometheus. Never a reason to fail: elsewhere there is no such folder."""
+
+    def both(line: dict[str, Any]) -> None:
+        watch(line)
+        with contextlib.suppress(OSError):
+            fresh = file.with_suffix(".new")
+            fresh.write_text(TEXTFILE_FORMAT.format(cpu=line["cpu"], limit=line["cpu"] > LIMIT_CPU), encoding="utf-8")
+            fresh.chmod(0o644)  # node-exporter is another user
+            fresh.replace(file)
+
+    try:
+        yield both
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)

@@ -1,18 +1,144 @@
 """What one run of Locust is to do; a file that its processes read. The key is not in it: it stays in the environment."""
 
 import dataclasses
+import itertools
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import orjson
 
 from loadtest.http_client import parse_target
-from loadtest.sample import STANDARD_OBJECTIVE, LatencyObjective
-from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.statistics import STANDARD_OBJECTIVE, LatencyObjective
 from loadtest.virtual_user import RequestSettings
+
+
+@dataclass(frozen=True)
+class LoadStage:
+    """The level moves evenly from `start` to `end`."""
+
+    seconds: float
+    start: float
+    end: float
+
+
+def length_s(stages: Sequence[LoadStage]) -> float:
+    return sum(stage.seconds for stage in stages)
+
+
+def level_at(stages: Sequence[LoadStage], at_s: float) -> float | None:
+    """The level after `at_s` seconds; None when all stages are over."""
+    for stage in stages:
+        if at_s < stage.seconds:
+            return stage.start + (stage.end - stage.start) * at_s / stage.seconds
+        at_s -= stage.seconds
+    return None
+
+
+def steady(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    return (LoadStage(duration_s, level, level),)
+
+
+STEPS = 5
+
+
+def steps(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    heights = (level * step / STEPS for step in range(1, STEPS + 1))
+    return tuple(LoadStage(duration_s / STEPS, height, height) for height in heights)
+
+
+def spike(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    low = level / 5
+    return (
+        LoadStage(duration_s * 0.4, low, low),
+        LoadStage(duration_s * 0.2, level, level),
+        LoadStage(duration_s * 0.4, low, low),
+    )
+
+
+def soak(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    start_s = min(300.0, duration_s / 10)
+    return (LoadStage(start_s, level / 10, level), LoadStage(duration_s - start_s, level, level))
+
+
+# Hour -> share of the level, by eye from public traces of office work; between two the level moves evenly.
+DAY = ((0, 0.1), (6, 0.1), (9, 0.8), (12, 1.0), (13, 0.7), (16, 1.0), (19, 0.5), (24, 0.1))
+
+
+def diurnal(level: float, duration_s: float) -> tuple[LoadStage, ...]:
+    hour_s = duration_s / 24
+    pairs = itertools.pairwise(DAY)
+    return tuple(LoadStage((late - early) * hour_s, level * low, level * high) for (early, low), (late, high) in pairs)
+
+
+SATURATE = "saturate"
+STAGED: dict[str, Callable[[float, float], tuple[LoadStage, ...]]] = {
+    "steady": steady,
+    "steps": steps,
+    "spike": spike,
+    "soak": soak,
+    "diurnal": diurnal,
+}
+NAMES = (*STAGED, SATURATE)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Times are wall seconds. A probe lets the load settle, then looks. `precision`: how near to each other the highest level
+    that held and the lowest that did not have to come, as a share."""
+
+    start: float
+    settle_s: float = 5.0
+    measure_s: float = 20.0
+    precision: float = 0.05
+    max_probes: int = 9
+    growth: float = 1.5
+
+
+@dataclass
+class LevelSearch:
+    """Ask `level`, measure there, `tell` whether it held; `level` is None when the search is over."""
+
+    plan: SearchPlan
+    highest_held: float = 0.0
+    lowest_missed: float | None = None
+    probes: int = 0
+
+    @property
+    def level(self) -> float | None:
+        if self.probes >= self.plan.max_probes:
+            return None
+        held, missed = self.highest_held, self.lowest_missed
+        if missed is None:
+            return held * self.plan.growth or self.plan.start
+        if not held:
+            # Nothing held so far: down in steps until something does, or until it is plain that nothing will.
+            return missed / 2 if missed > self.plan.start / 20 else None
+        return None if missed / held <= 1 + self.plan.precision else (held + missed) / 2
+
+    def record(self, level: float, held: bool) -> None:
+        self.probes += 1
+        if held:
+            self.highest_held = max(self.highest_held, level)
+        elif self.lowest_missed is None or level < self.lowest_missed:
+            self.lowest_missed = level
+
+
+def arrivals_in(random: Random, rate: float, start_s: float, seconds: float) -> list[float]:
+    """Sorted: a Poisson process of `rate` from `start_s` on, given that exactly rate x seconds people come.
+
+    Given their number, arrivals of a Poisson process are independent and uniform. Fixing the number to what is expected
+    keeps the bursts, and takes away that one probe happens to get 5 % more work than the next. A fraction of a person is
+    drawn.
+    """
+    whole, part = divmod(rate * seconds, 1)
+    count = int(whole) + (random.random() < part)
+    return sorted(start_s + random.random() * seconds for _ in range(count))
+
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}

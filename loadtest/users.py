@@ -12,8 +12,6 @@ from loadtest.content import SeededPicture, SeededVideo, question, sentence
 
 @dataclass(frozen=True)
 class UserTurn:
-    """One question with what it is about."""
-
     text: str
     pictures: tuple[SeededPicture, ...] = ()
     video: SeededVideo | None = None
@@ -48,17 +46,11 @@ def ask_about_image(seed: int, user: int, number: int) -> UserConversation:
     return UserConversation((UserTurn(text, (SeededPicture("photo", name),)),))
 
 
-SINGLE_IMAGE = Scenario("image", "One question about one picture", 1.0, 64, ask_about_image)
-
-
 OCR_INSTRUCTION = "Write down all text on this page, line by line, as it is. Do not add anything."
 
 
 def read_page(seed: int, user: int, number: int) -> UserConversation:
     return UserConversation((UserTurn(OCR_INSTRUCTION, (SeededPicture("page", f"pages {seed} {user} {number}"),)),))
-
-
-OCR_BATCH = Scenario("pages", "Document pages, one after the other (OCR)", 0.0, 256, read_page)
 
 
 CHAT_TURNS = 6
@@ -69,9 +61,6 @@ def chat_about_image(seed: int, user: int, number: int) -> UserConversation:
     random = Random(name)
     first = UserTurn(f"Look at this picture. {question(random, 12)}", (SeededPicture("photo", name),))
     return UserConversation((first, *(UserTurn(question(random, 16)) for _ in range(CHAT_TURNS - 1))))
-
-
-CHAT = Scenario("chat", "Six turns about one picture", 2.0, 48, chat_about_image)
 
 
 PICTURES = 4
@@ -85,17 +74,11 @@ def compare_images(seed: int, user: int, number: int) -> UserConversation:
     )
 
 
-MULTI_IMAGE = Scenario("images", "One question about four pictures", 1.0, 64, compare_images)
-
-
 def ask_about_video(seed: int, user: int, number: int) -> UserConversation:
     name = f"video {seed} {user} {number}"
     random = Random(name)
     text = f"What happens in this video? {question(random, 12)}"
     return UserConversation((UserTurn(text, video=SeededVideo(name, seconds=random.randint(4, 12))),))
-
-
-VIDEO = Scenario("video", "One question about one video", 1.0, 64, ask_about_video)
 
 
 AGENT_STEPS = 4  # as many pictures as an engine takes in one request with the shipped configuration
@@ -113,15 +96,9 @@ def operate_screen(seed: int, user: int, number: int) -> UserConversation:
     return UserConversation((first, *later))
 
 
-AGENT = Scenario("agent", "A chain of screenshots and actions", 0.2, 24, operate_screen)
-
-
 def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
     text = question(Random(f"document {seed} {user} {number}"), 16)
     return UserConversation((UserTurn(text, (SeededPicture("page", f"document {seed}"),)),))
-
-
-SHARED_DOCUMENT = Scenario("document", "One document, asked by everybody", 1.0, 48, ask_about_document)
 
 
 TEXT_TURNS = 4
@@ -133,12 +110,18 @@ def chat_in_text(seed: int, user: int, number: int) -> UserConversation:
     return UserConversation((UserTurn(first), *(UserTurn(question(random, 30)) for _ in range(TEXT_TURNS - 1))))
 
 
-TEXT = Scenario("text", "Chats without pictures", 2.0, 64, chat_in_text)
-
-
 ALL = {
     scenario.name: scenario
-    for scenario in (SINGLE_IMAGE, OCR_BATCH, CHAT, MULTI_IMAGE, VIDEO, AGENT, SHARED_DOCUMENT, TEXT)
+    for scenario in (
+        Scenario("image", "One question about one picture", 1.0, 64, ask_about_image),
+        Scenario("pages", "Document pages, one after the other (OCR)", 0.0, 256, read_page),
+        Scenario("chat", "Six turns about one picture", 2.0, 48, chat_about_image),
+        Scenario("images", "One question about four pictures", 1.0, 64, compare_images),
+        Scenario("video", "One question about one video", 1.0, 64, ask_about_video),
+        Scenario("agent", "A chain of screenshots and actions", 0.2, 24, operate_screen),
+        Scenario("document", "One document, asked by everybody", 1.0, 48, ask_about_document),
+        Scenario("text", "Chats without pictures", 2.0, 64, chat_in_text),
+    )
 }
 
 

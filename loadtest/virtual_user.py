@@ -1,7 +1,7 @@
 """One person's way through a conversation: each turn asked with all before it, its answer read as it arrives."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl
-from loadtest.sample import Sample
+from loadtest.content import SeededPicture
+from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, bearer
+from loadtest.statistics import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
 from manyeyes.sse import EventStreamParser
 
@@ -31,7 +32,6 @@ class CompletionStream:
     _parser: EventStreamParser = field(default_factory=EventStreamParser)
 
     def feed(self, at_s: float, piece: bytes) -> None:
-        """`piece` arrived at `at_s`."""
         for data in self._parser.feed(piece):
             if data.strip() == _DONE:
                 self.done = True
@@ -60,7 +60,6 @@ class CompletionStream:
 
     @property
     def failed(self) -> str:
-        """Empty when the answer counts: its end came, a token came, and it was not broken off."""
         if self.error:
             return self.error
         if self.finish_reason and self.finish_reason not in GOOD_FINISH_REASONS:
@@ -94,8 +93,52 @@ class RequestSettings:
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "User-Agent": "manyeyes-loadtest",
-            **({"Authorization": f"Bearer {self.key}"} if self.key else {}),
+            **bearer(self.key),
         }
+
+
+@dataclass
+class Exchange:
+    """One question and what came back; perf_counter() times. `broken`: why the connection gave no whole answer."""
+
+    began: float
+    status: int = 0
+    engine: str = ""
+    pool: str = ""
+    stream: CompletionStream = field(default_factory=CompletionStream)
+    raw: bytes = b""
+    """The body of an error."""
+    ended: float = 0.0
+    broken: str = ""
+
+    @property
+    def failed(self) -> str:
+        return self.broken or (self.stream.failed if self.status == 200 else f"status {self.status}")
+
+
+def exchange(connection: StreamingConnection, body: bytes, headers: Mapping[str, str]) -> Exchange:
+    """Asks and reads to the end, whatever it is."""
+    found = Exchange(time.perf_counter())
+    try:
+        reply = connection.post(PATH, body, headers)
+        found.status = reply.status
+        found.engine, found.pool = (reply.headers.get(f"x-manyeyes-{name}", "") for name in ("engine", "pool"))
+        for found.ended, piece in connection.pieces(reply):
+            if found.status == 200:
+                found.stream.feed(found.ended, piece)
+            else:
+                found.raw += piece
+    except ConnectionBroken as error:
+        found.broken = "connection cut" if found.status else str(error)
+    except TimeoutError:
+        found.broken = f"no byte for {connection.timeout_s:g} s"
+    except OSError as error:
+        found.broken = error.strerror or type(error).__name__
+    if found.broken:
+        connection.close()
+    if found.failed or not found.ended:
+        found.ended = time.perf_counter()
+    return found
 
 
 @dataclass
@@ -146,54 +189,38 @@ class VirtualUser:
         self, scenario: Scenario, number: int, turn: UserTurn, messages: list[dict[str, Any]], due_s: float | None
     ) -> Sample:
         body = orjson.dumps(completion_body(self.settings.model, messages, scenario.answer_tokens))
-        began_s, began = time.time(), time.perf_counter()
+        began_s = time.time()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
-        answer, status, failed, engine, pool, ended = CompletionStream(), 0, "", "", "", None
         name = f"lt-{uuid4().hex}"
-        try:
-            reply = self.connection.post(PATH, body, {**self.settings.headers(), "X-Request-Id": name})
-            status = reply.status
-            engine = reply.headers.get("x-manyeyes-engine", "")
-            pool = reply.headers.get("x-manyeyes-pool", "")
-            for ended, piece in self.connection.pieces(reply):
-                if status == 200:
-                    answer.feed(ended, piece)
-            failed = answer.failed if status == 200 else f"status {status}"
-        except ConnectionBroken as error:
-            failed = "connection cut" if status else str(error)
-        except TimeoutError:
-            self.connection.close()
-            failed = f"no byte for {self.settings.timeout_s:g} s"
-        except OSError as error:
-            self.connection.close()
-            failed = error.strerror or type(error).__name__
-        total_s = (time.perf_counter() if failed or ended is None else ended) - began
+        asked = exchange(self.connection, body, {**self.settings.headers(), "X-Request-Id": name})
+        answer = asked.stream
         self._answer_text = "".join(answer.text)
-        first_s = answer.tokens_s[0] - began + late_s if answer.tokens_s else 0.0
         return Sample(
             scenario=scenario.name,
             user=self.number,
             turn=number,
             began_s=began_s - late_s,
             late_s=late_s,
-            first_s=first_s,
-            total_s=total_s + late_s,
+            first_s=answer.tokens_s[0] - asked.began + late_s if answer.tokens_s else 0.0,
+            total_s=asked.ended - asked.began + late_s,
             tokens=answer.tokens,
             prompt_tokens=int(answer.usage.get("prompt_tokens") or 0),
             cached_tokens=int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
             video=turn.video is not None,
-            status=status,
-            failed=failed,
-            engine=engine,
-            pool=pool,
+            status=asked.status,
+            failed=asked.failed,
+            engine=asked.engine,
+            pool=asked.pool,
             id=name,
         )
 
 
-def message_content(turn: UserTurn) -> str | list[dict[str, Any]]:
-    """As the `openai` client sends it."""
+def message_content(
+    turn: UserTurn, data_url: Callable[[SeededPicture], str] = SeededPicture.data_url
+) -> str | list[dict[str, Any]]:
+    """As the `openai` client sends it. `data_url` may know pictures that were made before."""
     media: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": picture.data_url()}} for picture in turn.pictures
+        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in turn.pictures
     ]
     if turn.video:
         media.append({"type": "video_url", "video_url": {"url": turn.video.data_url()}})

@@ -6,27 +6,21 @@ Exit codes: 0 every fault cost no more than it may; 1 one did, or the run is par
 import argparse
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-
-import orjson
 
 from benchmarks.chaos import experiment, report
-from benchmarks.chaos.experiment import restored_containers
-from benchmarks.chaos.fault_result import FaultResult
+from benchmarks.chaos.experiment import ChaosTarget, UnfitTarget, exit_code, find_target, run_restored
 from benchmarks.chaos.faults import Fault, choose_faults, fault_table
 from benchmarks.chaos.load import LoadUsers, RetryingClient
-from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
+from benchmarks.chaos.report import FaultResult
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import read_host_info
+from loadtest.result_files import ROOT, shown, write_document
 from loadtest.run_spec import KEY
-from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import print_error, print_line, print_ok, print_warning, step
 from manyeyes.config.loader import ConfigError
 
@@ -68,35 +62,20 @@ def main(arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     load_users = LoadUsers(target.settings, mix)
     outcomes: list[FaultResult] = []
-    partial = ""
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
-    try:
-        _run(target, load_users, options, faults, outcomes)
-    except KeyboardInterrupt:
-        partial = "interrupted by Ctrl-C"
-    except (CommandFailed, TimeoutError) as error:
-        partial = str(error)
+    partial = run_restored(target.containers, lambda: _run(target, load_users, options, faults, outcomes))
     about = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
         load=f"{options.users} users, scenario {options.scenario}, model {target.settings.model}, {len(target.engines)} engines; one run of each fault",
-        machine=_machine(),
+        machine=str(read_host_info("")),
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
     )
     (folder / "chaos.md").write_text(report.markdown(about, outcomes))
     (folder / "chaos.html").write_text(report.page(about, outcomes))
-    (folder / "chaos.json").write_bytes(
-        orjson.dumps(
-            {"about": asdict(about), "outcomes": [asdict(one) for one in outcomes]}, option=orjson.OPT_INDENT_2
-        )
-    )
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    print_line(f"      {shown}: chaos.html, chaos.md, chaos.json")
-    if partial:
-        print_error(f"partial: {partial}; the cluster is as it was")
-        return 130 if partial.startswith("interrupted") else 1
-    return 1 if any(one.broken for one in outcomes) else 0
+    write_document(folder / "chaos.json", {"about": about, "outcomes": outcomes})
+    print_line(f"      {shown(folder)}: chaos.html, chaos.md, chaos.json")
+    return exit_code(partial, any(one.broken for one in outcomes))
 
 
 def _run(
@@ -110,34 +89,23 @@ def _run(
     load = experiment.FaultExperiment(
         target.containers, target.gateway, users, retrying_client, target.engines, options.watch
     )
-    with restored_containers(target.containers):
-        users.start(options.users)
-        retrying_client.start()
-        try:
-            for number, fault in enumerate(faults, start=1):
-                with step(f"{number} of {len(faults)}: {fault.title}") as current:
-                    one = load.measure(fault, lambda note, current=current: setattr(current, "note", note))  # type: ignore[misc]
-                    outcomes.append(one)
-                    current.outcome = f"{fault.name}: {_in_short(one)}"
-                if one.broken:
-                    print_warning(f"{fault.name} {one.broken}")
-        finally:
-            users.stop()
-            retrying_client.stop()
+    users.start(options.users)
+    retrying_client.start()
+    try:
+        for number, fault in enumerate(faults, start=1):
+            with step(f"{number} of {len(faults)}: {fault.title}") as current:
+                one = load.measure(fault, lambda note, current=current: setattr(current, "note", note))  # type: ignore[misc]
+                outcomes.append(one)
+                current.outcome = (
+                    f"{fault.name}: {one.answered} answered, {one.failed} failed, {one.cut} cut, "
+                    f"whole again after {one.whole_again_s:.1f} s"
+                )
+            if one.broken:
+                print_warning(f"{fault.name} {one.broken}")
+    finally:
+        users.stop()
+        retrying_client.stop()
     print_ok("everything runs as before")
-
-
-def _in_short(one: FaultResult) -> str:
-    return f"{one.answered} answered, {one.failed} failed, {one.cut} cut, whole again after {one.whole_again_s:.1f} s"
-
-
-def _machine() -> str:
-    it = read_host_info("")
-    return f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}"
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

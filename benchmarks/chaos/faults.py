@@ -8,12 +8,6 @@ Action = Literal["kill", "pause", "stop"]
 FaultCosts = Literal["nothing", "begun", "in flight"]
 """What a fault may cost: nothing; answers that had begun on the struck engine; everything in flight, and requests until it is back."""
 
-SAYS: dict[FaultCosts, str] = {
-    "nothing": "nothing",
-    "begun": "answers already begun on it",
-    "in flight": "what is in flight, and requests until it is back",
-}
-
 
 @dataclass(frozen=True)
 class FaultPart:
@@ -55,83 +49,42 @@ SHORT_S = 3.0
 
 
 def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
-    """Every fault that these parts can have, engines first."""
     engines = [part for part in parts if part.pool]
     running = [part.service for part in parts]
     found: list[Fault] = []
+
+    def kill(service: str, costs: FaultCosts) -> None:
+        found.append(Fault(f"kill-{service}", f"{service}: {KILLED}", "kill", (service,), costs))
+
+    def hold(name: str, title: str, action: Action, service: str, costs: FaultCosts, hold_s: float) -> None:
+        found.append(Fault(name, title.format(f"for {hold_s:.0f} s"), action, (service,), costs, hold_s))
+
     for part in engines:
         alone = sum(other.pool == part.pool for other in engines) == 1
-        costs: FaultCosts = "in flight" if alone else "begun"
-        found.append(Fault(f"kill-{part.service}", f"{part.service}: {KILLED}", "kill", (part.service,), costs))
+        kill(part.service, "in flight" if alone else "begun")
     if engines:
         of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
         # Not the same one again and again: who goes down three times in ten minutes has to stay good for longer.
-        costs = "in flight" if len(of_pool) == 1 else "begun"
+        costs: FaultCosts = "in flight" if len(of_pool) == 1 else "begun"
         one, other = of_pool[0], of_pool[-1]
-        found += [
-            Fault(f"hang-{one}", f"{one} hangs for {HUNG_S:.0f} s (docker pause)", "pause", (one,), costs, HUNG_S),
-            Fault(
-                f"stop-{other}", f"{other} is stopped for {AWAY_S:.0f} s (docker stop)", "stop", (other,), costs, AWAY_S
-            ),
-        ]
+        hold(f"hang-{one}", f"{one} hangs {{}} (docker pause)", "pause", one, costs, HUNG_S)
+        hold(f"stop-{other}", f"{other} is stopped {{}} (docker stop)", "stop", other, costs, AWAY_S)
         if len(of_pool) > 2:
-            found.append(
-                Fault("kill-all-but-one", f"all of {engines[0].pool} but one: {KILLED}", "kill", of_pool[:-1], "begun")
-            )
+            title = f"all of {engines[0].pool} but one: {KILLED}"
+            found.append(Fault("kill-all-but-one", title, "kill", of_pool[:-1], "begun"))
     if "controller" in running:
-        found += [
-            Fault("kill-controller", f"controller: {KILLED}", "kill", ("controller",), "nothing"),
-            Fault(
-                "dns-silent",
-                f"DNS gives no answer for {AWAY_S:.0f} s (controller paused)",
-                "pause",
-                ("controller",),
-                "nothing",
-                AWAY_S,
-            ),
-            Fault(
-                "dns-away",
-                f"DNS is away for {AWAY_S:.0f} s (controller stopped)",
-                "stop",
-                ("controller",),
-                "nothing",
-                AWAY_S,
-            ),
-        ]
-    found += [
-        Fault(f"kill-{name}", f"{name}: {KILLED}", "kill", (name,), "nothing") for name in QUIET if name in running
-    ]
+        kill("controller", "nothing")
+        hold("dns-silent", "DNS gives no answer {} (controller paused)", "pause", "controller", "nothing", AWAY_S)
+        hold("dns-away", "DNS is away {} (controller stopped)", "stop", "controller", "nothing", AWAY_S)
+    for name in QUIET:
+        if name in running:
+            kill(name, "nothing")
     if "prometheus" in running:
-        found.append(
-            Fault(
-                "stop-prometheus",
-                f"prometheus is stopped for {SHORT_S:.0f} s",
-                "stop",
-                ("prometheus",),
-                "nothing",
-                SHORT_S,
-            )
-        )
+        hold("stop-prometheus", "prometheus is stopped {}", "stop", "prometheus", "nothing", SHORT_S)
     if "gateway" in running:
-        found += [
-            Fault("kill-gateway", f"gateway: {KILLED}", "kill", ("gateway",), "in flight"),
-            Fault(
-                "hang-gateway",
-                f"gateway hangs for {SHORT_S:.0f} s (docker pause)",
-                "pause",
-                ("gateway",),
-                "nothing",
-                SHORT_S,
-            ),
-            Fault(
-                "stop-gateway",
-                f"gateway is stopped for {SHORT_S:.0f} s (docker stop)",
-                "stop",
-                ("gateway",),
-                "in flight",
-                SHORT_S,
-            ),
-        ]
+        kill("gateway", "in flight")
+        hold("hang-gateway", "gateway hangs {} (docker pause)", "pause", "gateway", "nothing", SHORT_S)
+        hold("stop-gateway", "gateway is stopped {} (docker stop)", "stop", "gateway", "in flight", SHORT_S)
     return found
 
 

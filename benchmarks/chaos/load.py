@@ -7,15 +7,15 @@ import itertools
 import random
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
 
 from loadtest.gateway_client import GatewayClient
-from loadtest.http_client import ConnectionBroken, StreamingConnection
-from loadtest.sample import Sample
+from loadtest.host_info import Repeating
+from loadtest.http_client import ConnectionBroken, StreamingConnection, fetch
+from loadtest.statistics import Sample
 from loadtest.users import Mix
 from loadtest.virtual_user import PATH, RequestSettings, VirtualUser
 
@@ -40,7 +40,7 @@ class LoadUsers:
 
     def start(self, users: int) -> None:
         """A closed loop: each asks, reads, thinks, asks again."""
-        self._spawn(users, self._live)
+        self._spawn(users, lambda: None)
 
     def start_arrivals(self, a_second: float, at_once: int = 200) -> None:
         """An open loop: people arrive at random (Poisson), have one conversation and go; at most `at_once` of them."""
@@ -54,7 +54,7 @@ class LoadUsers:
                 due += gaps.expovariate(a_second)
                 return due
 
-        self._spawn(at_once, lambda user: self._arrive(user, next_due))
+        self._spawn(at_once, next_due)
 
     def stop(self) -> None:
         self._over.set()
@@ -62,31 +62,26 @@ class LoadUsers:
         for thread in self._threads:
             thread.join(timeout=max(0.1, deadline - time.monotonic()))
 
-    def _spawn(self, users: int, live: Callable[[VirtualUser], None]) -> None:
+    def _spawn(self, users: int, next_due: Callable[[], float | None]) -> None:
         for number in range(users):
             user = VirtualUser(number, self.settings, self._record, self._sleep)
-            thread = threading.Thread(target=self._until_over, args=(live, user), daemon=True)
+            thread = threading.Thread(target=self._live, args=(user, next_due), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _until_over(self, live: Callable[[VirtualUser], None], user: VirtualUser) -> None:
+    def _live(self, user: VirtualUser, next_due: Callable[[], float | None]) -> None:
+        """`next_due`: when the next one arrives; none where the same user asks again."""
+        scenario = self.mix.of(user.number)
         try:
-            live(user)
+            for had in itertools.count():
+                due_s = next_due()
+                if due_s is not None:
+                    self._sleep(due_s - time.time())
+                elif not had:
+                    self._sleep(user.pauses.uniform(0, 3))
+                user.converse(scenario, scenario.conversation(SEED, user.number, had), due_s)
         except _LoadOver:
             user.connection.close()
-
-    def _live(self, user: VirtualUser) -> None:
-        scenario = self.mix.of(user.number)
-        self._sleep(user.pauses.uniform(0, 3))
-        for had in itertools.count():
-            user.converse(scenario, scenario.conversation(SEED, user.number, had))
-
-    def _arrive(self, user: VirtualUser, next_due: Callable[[], float]) -> None:
-        scenario = self.mix.of(user.number)
-        for had in itertools.count():
-            due_s = next_due()
-            self._sleep(due_s - time.time())
-            user.converse(scenario, scenario.conversation(SEED, user.number, had), due_s)
 
     def _record(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -99,42 +94,27 @@ class LoadUsers:
             raise _LoadOver
 
 
-VISIT_EVERY_S = 0.5
-VISIT_TIMEOUT_S = 10.0
+class PageVisitor(Repeating):
+    """Opens the page twice a second."""
 
+    every_s = 0.5
+    ends_within_s = 20.0
 
-@dataclass
-class PageVisitor:
-    gateway: GatewayClient
-    opened: int = 0
-    failed: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    def __init__(self, gateway: GatewayClient) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.opened = self.failed = 0
 
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join(timeout=2 * VISIT_TIMEOUT_S)
-
-    def _run(self) -> None:
+    def once(self) -> None:
         name = base64.b64encode(f"visitor:{self.gateway.key}".encode()).decode()
         headers = {"Authorization": f"Basic {name}"} if self.gateway.key else {}
-        opener = self.gateway.opener()
-        while not self._over.wait(VISIT_EVERY_S):
-            self.failed += 1
-            with contextlib.suppress(OSError):
-                request = urllib.request.Request(f"{self.gateway.base}/", headers=headers)
-                with opener.open(request, timeout=VISIT_TIMEOUT_S) as reply:
-                    reply.read()
-                self.opened += 1
-                self.failed -= 1
+        self.failed += 1
+        with contextlib.suppress(OSError):
+            fetch(f"{self.gateway.base}/", None, headers, trusted=self.gateway.trusted)
+            self.opened += 1
+            self.failed -= 1
 
 
-EVERY_S = 0.25
 TIMEOUT_S = 30.0
 RETRIES = 2
 FIRST_PAUSE_S = 0.5
@@ -154,32 +134,29 @@ class RetriedRequest:
         return self.tries > 1 or not self.answered
 
 
-@dataclass
-class RetryingClient:
+class RetryingClient(Repeating):
     """Asks a short question four times a second, each over a connection of its own."""
 
-    settings: RequestSettings
-    requests: list[RetriedRequest] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    every_s = 0.25
+    ends_within_s = (RETRIES + 1) * TIMEOUT_S
 
-    def start(self) -> None:
-        clock = threading.Thread(target=self._run, daemon=True)
-        clock.start()
-        self._threads.append(clock)
+    def __init__(self, settings: RequestSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.requests: list[RetriedRequest] = []
+        self._questions: list[threading.Thread] = []
 
     def stop(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(timeout=(RETRIES + 1) * TIMEOUT_S)
+        super().stop()
+        for question in self._questions:
+            question.join(timeout=self.ends_within_s)
 
-    def _run(self) -> None:
-        while not self._over.wait(EVERY_S):
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
-            # Not one after the other: a question that waits must not hide what happens to the next.
-            question = threading.Thread(target=self._question, daemon=True)
-            question.start()
-            self._threads.append(question)
+    def once(self) -> None:
+        self._questions = [question for question in self._questions if question.is_alive()]
+        # Not one after the other: a question that waits must not hide what happens to the next.
+        question = threading.Thread(target=self._question, daemon=True)
+        question.start()
+        self._questions.append(question)
 
     def _question(self) -> None:
         began_s = time.time()

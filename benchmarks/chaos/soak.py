@@ -10,37 +10,134 @@ import csv
 import dataclasses
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import combinations
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-from benchmarks.chaos.experiment import inject_fault, restored_containers
-from benchmarks.chaos.fault_result import is_cut
+from benchmarks.chaos.experiment import (
+    ChaosTarget,
+    ClusterContainers,
+    UnfitTarget,
+    exit_code,
+    find_target,
+    inject_fault,
+    run_restored,
+)
 from benchmarks.chaos.faults import Fault, fault_table
 from benchmarks.chaos.load import LoadUsers, PageVisitor
-from benchmarks.chaos.resource_usage import MIN_DURATION_S, ResourceGrowth, ResourceSampler, measure_growth
-from benchmarks.chaos.target import ChaosTarget, UnfitTarget, find_target
+from benchmarks.chaos.report import is_cut
 from loadtest import users
 from loadtest.gateway_client import GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
+from loadtest.host_info import Repeating, read_host_info
+from loadtest.result_files import ROOT, shown
 from loadtest.run_spec import KEY
-from loadtest.sample import Sample
-from loadtest.statistics import percentile
+from loadtest.statistics import Sample, median, percentile
 from manyeyes.charts.svg import draw_panels
+from manyeyes.charts.templates import markdown_table
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import print_error, print_line, print_ok, step
 from manyeyes.config.loader import ConfigError
+
+# RssAnon: what the processes allocated themselves; files that they map, and nginx's zones of fixed size, are not in it.
+READ = (
+    'n=0; m=0; f=0; for p in /proc/[0-9]*; do [ "$p" = "/proc/$$" ] && continue; '
+    'r=$(grep RssAnon "$p/status" 2>/dev/null) || continue; set -- $r; m=$((m + $2)); '
+    'f=$((f + $(ls "$p/fd" 2>/dev/null | wc -l))); n=$((n + 1)); done; echo $n $m $f'
+)
+
+
+@dataclass(frozen=True)
+class ResourceSample:
+    """One look at one part. `at_s`: since the run began."""
+
+    at_s: float
+    service: str
+    processes: int
+    memory_mb: float
+    files: int
+
+
+class ResourceSampler(Repeating):
+    """Looks every ten seconds, and writes each look down as it comes."""
+
+    every_s = 10.0
+    ends_within_s = 120.0
+
+    def __init__(self, containers: ClusterContainers, services: tuple[str, ...], file: Path) -> None:
+        super().__init__()
+        self.containers, self.services, self.file = containers, services, file
+        self.points: list[ResourceSample] = []
+        self._began = time.monotonic()
+
+    def start(self) -> None:
+        self._began = time.monotonic()
+        self._write([tuple(one.name for one in fields(ResourceSample))])
+        super().start()
+
+    def once(self) -> None:
+        looks = [self._look(service, time.monotonic() - self._began) for service in self.services]
+        found = [one for one in looks if one]
+        self.points += found
+        self._write([astuple(one) for one in found])
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        with self.file.open("a", newline="") as output:
+            csv.writer(output).writerows(rows)
+
+    def _look(self, service: str, at_s: float) -> ResourceSample | None:
+        try:
+            count, kilobytes, files = (int(n) for n in self.containers.inside(service, ["sh", "-c", READ]).split())
+        except (CommandFailed, TimeoutError, ValueError):
+            return None  # it is being restarted, or paused
+        return ResourceSample(round(at_s, 1), service, count, round(kilobytes / 1024, 1), files)
+
+
+WARM_SHARE = 0.1
+"""The first tenth is left out: caches and pools fill."""
+THIRD = 0.3
+GROWS_SHARE = 0.10
+MAX_POINTS = 300
+MIN_DURATION_S = 900.0
+"""In a shorter run nothing has settled: pools of connections and of memory still fill, so it is no evidence of growth."""
+
+
+@dataclass(frozen=True)
+class ResourceGrowth:
+    """Medians of an early and of the last third, and the usual slope between any two points (Theil-Sen), for an hour."""
+
+    early: float
+    late: float
+    an_hour: float
+    grows: bool
+
+
+def measure_growth(points: Sequence[tuple[float, float]], least: float) -> ResourceGrowth:
+    """`points`: (seconds, value). It grows when it gained more than a tenth, and more than `least`, between early and late; never in less than 15 minutes."""
+    if not points:
+        return ResourceGrowth(0, 0, 0, False)
+    start_s, end_s = points[0][0], points[-1][0]
+    length_s = max(1e-9, end_s - start_s)
+    warm = [(at_s, value) for at_s, value in points if at_s >= start_s + WARM_SHARE * length_s] or list(points)
+    early = [value for at_s, value in warm if at_s <= start_s + (WARM_SHARE + THIRD) * length_s] or [warm[0][1]]
+    late = [value for at_s, value in warm if at_s >= end_s - THIRD * length_s] or [warm[-1][1]]
+    thinned = warm[:: max(1, len(warm) // MAX_POINTS)]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(thinned, 2) if b[0] > a[0]]
+    first, last = median(early), median(late)
+    grows = length_s >= MIN_DURATION_S and last - first > max(least, GROWS_SHARE * first)
+    return ResourceGrowth(first, last, 3600 * median(slopes), grows)
+
 
 WATCHED = ("gateway", "controller", "webui")
 EVERY_S = 60.0
 FULL_S = 30.0
 FULL_WARM_S = 10.0
 USERS_PER_ENGINE = 12
-MIN_MB, MIN_FILES = 5.0, 20.0
+GAUGED = (("memory_mb", "memory, MB", 5.0), ("files", "open files", 20.0))
+"""What is looked at, its name, and the least that counts as growth."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +187,16 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     folder = (options.out or ROOT / "build/soak" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
     run = Soak(target, mix, folder, faults)
-    partial = ""
-    try:
-        with restored_containers(target.containers):
-            run.find_full()
-            run.soak(options.minutes, options.load)
-    except KeyboardInterrupt:
-        partial = "interrupted by Ctrl-C"
-    except (CommandFailed, TimeoutError) as error:
-        partial = str(error)
+
+    def work() -> None:
+        run.find_full()
+        run.soak(options.minutes, options.load)
+
+    partial = run_restored(target.containers, work)
     lost = run.write(partial, options.minutes, options.load)
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    print_line(f"      {shown}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
-    if partial:
-        print_error(f"partial: {partial}; the cluster is as it was")
-        return 130 if partial.startswith("interrupted") else 1
-    return 1 if lost else 0
+    print_line(f"      {shown(folder)}: soak.md, soak.svg, parts.csv, minutes.csv, failures.jsonl")
+    return exit_code(partial, lost)
 
 
 class Soak:
@@ -123,7 +212,6 @@ class Soak:
         self.visitor = PageVisitor(target.gateway)
 
     def find_full(self) -> None:
-        """Requests a second when everybody asks again at once."""
         count = USERS_PER_ENGINE * len(self.target.engines)
         with step(f"how much is full? {count} users without a pause") as current:
             users = LoadUsers(dataclasses.replace(self.target.settings, pause=0.0), self.mix)
@@ -182,28 +270,21 @@ class Soak:
         with (self.folder / "failures.jsonl").open("wb") as file:
             file.writelines(one.line() for one in self.samples if one.failed)
         grown = {
-            (service, what): self._growth(service, what, least)
+            (service, what): measure_growth(self._line(service, what), least)
             for service in WATCHED
-            for what, least in (("memory_mb", MIN_MB), ("files", MIN_FILES))
+            for what, _, least in GAUGED
         }
         panels = {
-            "Memory, MB": {service: self._line(service, "memory_mb") for service in WATCHED},
-            "Open files": {service: self._line(service, "files") for service in WATCHED},
+            title[0].upper() + title[1:]: {service: self._line(service, what) for service in WATCHED}
+            for what, title, _ in GAUGED
         }
         (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
-        bad = bool(failed) or any(one.grows for one in grown.values())
-        (print_error if bad else print_ok)(
-            f"{len(self.samples)} requests, {len(failed)} lost; "
-            + (
-                ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
-                or "nothing grows"
-            )
-        )
+        growing = ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
+        bad = bool(failed or growing)
+        say = print_error if bad else print_ok
+        say(f"{len(self.samples)} requests, {len(failed)} lost; {growing or 'nothing grows'}")
         return bad
-
-    def _growth(self, service: str, what: str, least: float) -> ResourceGrowth:
-        return measure_growth(self._line(service, what), least)
 
     def _line(self, service: str, what: str) -> list[tuple[float, float]]:
         return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
@@ -211,52 +292,44 @@ class Soak:
     def _text(
         self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], ResourceGrowth]
     ) -> str:
-        it = read_host_info("")
+        engines = len(self.target.engines)
         cut = sum(is_cut(one) for one in self.samples)
         good = [one.total_s for one in self.samples if not one.failed]
+        titles = {what: title for what, title, _ in GAUGED}
+        rows = [
+            (
+                service,
+                titles[what],
+                f"{one.early:.1f}",
+                f"{one.late:.1f}",
+                f"{one.an_hour:+.1f}",
+                "yes" if one.grows else "no",
+            )
+            for (service, what), one in grown.items()
+        ]
         told = [
-            "# Soak",
-            "",
-            f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {len(self.target.engines)} engines, "
+            "# Soak\n",
+            f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {engines} engines, "
             f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
-            f"{USERS_PER_ENGINE * len(self.target.engines)} users without a pause got), people arriving at random, one fault a minute.",
-            *([f"Partial: {partial}."] if partial else []),
-            "",
+            f"{USERS_PER_ENGINE * engines} users without a pause got), people arriving at random, one fault a minute.",
+            f"Partial: {partial}.\n" if partial else "",
             f"* **{len(self.samples)}** requests, **{lost}** lost (no first byte, or an error), **{cut}** cut after their first byte on an engine that was struck",
             f"* P95 of the whole answer {percentile(good, 0.95):.2f} s; the page was opened {self.visitor.opened} times, {self.visitor.failed} times in vain",
-            "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn",
-            "",
-            "![Memory and open files over time](soak.svg)",
-            "",
-            "| part | | early | late | slope, an hour | grows |",
-            "|---|---|---|---|---|---|",
+            "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn\n",
+            "![Memory and open files over time](soak.svg)\n",
+            markdown_table(("part", "", "early", "late", "slope, an hour", "grows"), rows),
         ]
-        for (service, what), one in grown.items():
-            unit = "memory, MB" if what == "memory_mb" else "open files"
-            told.append(
-                f"| {service} | {unit} | {one.early:.1f} | {one.late:.1f} | {one.an_hour:+.1f} | {'yes' if one.grows else 'no'} |"
-            )
         if minutes * 60 < MIN_DURATION_S:
-            told += [
-                "",
-                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.",
-            ]
-        told += [
-            "",
-            f"{it.cpu}, {it.cores} cores, {it.memory_gib:.0f} GiB, {it.system}, commit {it.commit}, {it.date}.",
-            "",
-        ]
-        return "\n".join(told)
+            told.append(
+                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.\n"
+            )
+        return "\n".join([*told, f"{read_host_info('')}.\n"])
 
 
 def _turns(mix: users.Mix) -> float:
     """Requests of one conversation, on average."""
     parts = [(len(scenario.conversation(0, 0, 0).turns), share) for scenario, share in mix.parts]
     return sum(turns * share for turns, share in parts) / sum(share for _, share in parts)
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

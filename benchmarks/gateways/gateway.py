@@ -1,16 +1,85 @@
 """What every gateway of the comparison says of itself, and how one that is a command is run."""
 
+import asyncio
 import contextlib
-import json
+import os
+import subprocess
+import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
+from typing import cast
 
-from loadtest.process_group import members, start_process_group
+import httptools
+
+from loadtest.host_info import members, start_process_group
+from loadtest.http_client import ConnectionBroken, bearer, fetch
+from loadtest.result_files import ROOT
+from loadtest.virtual_user import CompletionStream
 from manyeyes.devcluster.cluster import free_port
+
+BUILD = ROOT / "build/bench"
+PINS = ROOT / "benchmarks/gateways/pins"
+
+
+class NotInstalled(Exception):
+    """A gateway cannot be had here; the message says why, and the report repeats it."""
+
+
+def from_pypi(name: str) -> Path:
+    """The folder of a virtual environment with benchmarks/gateways/pins/<name>.txt, made when it is missing or outdated."""
+    pins = PINS / f"{name}.txt"
+    folder = BUILD / "environments" / name
+    mark = folder / "pins.txt"
+    if mark.exists() and mark.read_bytes() == pins.read_bytes():
+        return folder
+    print(f"  ..  {name} is installed into {folder.relative_to(ROOT)}", flush=True)
+    _install(name, sys.executable, "-m", "venv", "--clear", folder)
+    _install(name, folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", pins)
+    mark.write_bytes(pins.read_bytes())
+    return folder
+
+
+def pinned(name: str, package: str) -> str:
+    for line in (PINS / f"{name}.txt").read_text().splitlines():
+        if line.startswith(f"{package}=="):
+            return line.split("==")[1].split()[0]
+    raise LookupError(f"{PINS / name}.txt does not pin {package}")
+
+
+def from_debian(name: str) -> Path:
+    """The wrapper of a program from Debian unstable, unpacked by benchmarks/gateways/fetch-debian."""
+    folder = BUILD / "debian" / name
+    program = folder / name
+    if not program.exists():
+        print(f"  ..  {name} is fetched into {folder.relative_to(ROOT)}", flush=True)
+        _install(name, ROOT / "benchmarks/gateways/fetch-debian", name, folder)
+    return program
+
+
+def _install(name: str, *command: str | Path) -> None:
+    """Raises NotInstalled with the last error of its log."""
+    log = BUILD / f"install-{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise NotInstalled(f"{_last(log)} ({log.relative_to(ROOT)})")
+
+
+def environment_for(folder: Path) -> dict[str, str]:
+    """For a program of a virtual environment: nothing of this project's own Python."""
+    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": "", "VIRTUAL_ENV": str(folder)}
+
+
+def _last(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["no word of why"])[-1][:300]
+
 
 MODEL = "qwen3-vl-4b"
 # What every client sends as its key, the same for all of them; LiteLLM does not start without one.
@@ -77,19 +146,119 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
 
 def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
     """Waits until a chat request is answered. Raises RuntimeError with the log's end when that does not happen."""
-    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}).encode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     deadline = time.monotonic() + START_S
     said = ""
     while time.monotonic() < deadline and alive():
-        request = urllib.request.Request(f"http://{address}/v1/chat/completions", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                if reply.status == 200:
-                    return
+            fetch(f"http://{address}/v1/chat/completions", body, bearer(KEY))
+            return
         except urllib.error.HTTPError as error:
             said = f"{error.code} {error.read()[:300].decode(errors='replace')}"
         except OSError as error:
             said = str(error)
         time.sleep(0.1)
     raise RuntimeError(f"no answer from {address}: {said}\n{log.read_text(errors='replace')[-3000:]}")
+
+
+@dataclass
+class HttpAnswer:
+    """Times are perf_counter() seconds. `pieces`: parts of the body, each with the time of the read that brought it."""
+
+    started_s: float
+    status: int = 0
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    ended_s: float = 0.0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(piece for _, piece in self.pieces)
+
+
+class AsyncConnection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time; knows when each piece of an answer arrived, and costs little: a library
+    would be the largest consumer of CPU in a run with thousands of streamed chunks a second."""
+
+    def __init__(self, address: str, source: str | None = None) -> None:
+        self._host, _, port = address.partition(":")
+        self._port = int(port)
+        self._source = source
+        self._transport: asyncio.Transport | None = None
+        self._done: asyncio.Future[HttpAnswer] | None = None
+        self._answer = HttpAnswer(0)
+        self._now = 0.0
+
+    async def send(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
+        """Sends a whole request and returns the whole answer. Raises ConnectionBroken, OSError or TimeoutError."""
+        loop = asyncio.get_running_loop()
+        if self._transport is None or self._transport.is_closing():
+            local = (self._source, 0) if self._source else None
+            await loop.create_connection(lambda: self, self._host, self._port, local_addr=local)
+        assert self._transport is not None
+        self._done = loop.create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = HttpAnswer(perf_counter())
+        self._transport.write(request)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._done
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._done = None
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.abort()
+            self._transport = None
+
+    # --- what asyncio and httptools call --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._fail(str(error or "closed in the middle of an answer"))
+
+    def data_received(self, data: bytes) -> None:
+        self._now = perf_counter()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"not HTTP: {error}")
+            self.close()
+
+    def on_body(self, content: bytes) -> None:
+        self._answer.pieces.append((self._now, content))
+
+    def on_message_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+        self._answer.ended_s = self._now
+        if self._done and not self._done.done():
+            self._done.set_result(self._answer)
+        if not self._parser.should_keep_alive():
+            self.close()
+
+    def _fail(self, why: str) -> None:
+        if self._done and not self._done.done():
+            self._done.set_exception(ConnectionBroken(why))
+
+
+def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+    """A chat request as OpenAI's client sends it, with its key."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    )
+    return head.encode() + body
+
+
+def read_streamed_chat(answer: HttpAnswer) -> CompletionStream:
+    """The answer's events, each with the time of the read that ended it."""
+    stream = CompletionStream()
+    for now, piece in answer.pieces:
+        stream.feed(now, piece)
+    return stream

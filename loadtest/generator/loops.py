@@ -7,17 +7,19 @@ not earlier ones were answered; each has one conversation, and leaves.
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
 
 import gevent
 from gevent.event import Event
-from locust import User, task
+from locust import LoadTestShape, User, task
 from locust.runners import Runner, WorkerRunner
 
-from loadtest.generator.results import SampleReporter
-from loadtest.run_spec import RunSpec
-from loadtest.sample import Sample
-from loadtest.shapes import length_s
+from loadtest.generator.results import ResultWriter, SampleReporter
+from loadtest.result_files import append_line
+from loadtest.run_spec import LevelSearch, RunSpec, arrivals_in, length_s, level_at
+from loadtest.statistics import Sample, Window, figures
 from loadtest.users import Mix
 from loadtest.virtual_user import VirtualUser
 
@@ -110,8 +112,6 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
             free.append(user)
 
     class Arrivals(User):
-        """One per process."""
-
         @task
         def arrive(self) -> None:
             first, step = user_numbers(self.environment.runner, order.processes)
@@ -122,3 +122,155 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
                     gevent.spawn(visit, due[1], due[0])
 
     return Arrivals
+
+
+AHEAD_S = 0.3  # arrivals are told to the processes so long before they are due
+DRAIN_S = 30.0  # the longest wait for what a missed probe left behind, on the engines' clock
+PROBE_FIGURES = ("total_p50_s", "total_p95_s", "first_p95_s", "late_p99_s", "failed")
+HOPELESS = 4  # so many times the misses that are allowed end a probe early
+
+Send = Callable[[list[tuple[float, int]], bool], None]
+
+
+def build_load_shape(order: RunSpec, writer: ResultWriter, send: Send) -> type[LoadTestShape]:
+    """`send` tells all processes who arrives when; not used in a closed loop."""
+    step = _StagedLoad(order, send) if order.search is None else _SearchingLoad(order, writer, send)
+
+    class Course(LoadTestShape):
+        def tick(self) -> tuple[int, float] | None:
+            users = step.users(time.time())
+            # Locust's own users: people, or one who receives arrivals in each process.
+            return None if users is None else (max(1, users), max(1.0, float(users)))
+
+    return Course
+
+
+class _ArrivalSender:
+    def __init__(self, order: RunSpec, send: Send) -> None:
+        self._order, self._send, self._count = order, send, 0
+
+    def send(self, rate: float, start_s: float, seconds: float, forget: bool = False) -> int:
+        """How many come."""
+        random = Random(f"arrivals {self._order.seed} {self._count} {rate:.6f}")
+        dues = arrivals_in(random, rate, start_s, seconds)
+        self._send([(due, self._count + number) for number, due in enumerate(dues)], forget)
+        self._count += len(dues)
+        return len(dues)
+
+    def cancel(self) -> None:
+        self._send([], True)
+
+
+class _StagedLoad:
+    def __init__(self, order: RunSpec, send: Send) -> None:
+        self._order, self._arrivals = order, _ArrivalSender(order, send)
+        self._started_s: float | None = None
+        self._sent_until_s = 0.0
+
+    def users(self, now_s: float) -> int | None:
+        if self._started_s is None:
+            self._started_s = self._sent_until_s = now_s + AHEAD_S
+            append_line(
+                Path(self._order.folder) / "stages.jsonl",
+                {"start_s": now_s, "end_s": now_s + length_s(self._order.stages)},
+            )
+        at_s = now_s - self._started_s
+        here = level_at(self._order.stages, max(0.0, at_s))
+        if here is None:
+            self._arrivals.cancel()
+            return None
+        if self._order.loop == "closed":
+            return max(1, round(here))
+        until_s = now_s + 1.0 + 2 * AHEAD_S
+        self._arrivals.send(here, self._sent_until_s, until_s - self._sent_until_s)
+        self._sent_until_s = until_s
+        return self._order.processes
+
+
+class _SearchingLoad:
+    """Level after level: settle, look, say whether the objective was kept; after a miss wait until nobody is left."""
+
+    def __init__(self, order: RunSpec, writer: ResultWriter, send: Send) -> None:
+        assert order.search is not None
+        self._order, self._plan, self._writer = order, order.search, writer
+        self._arrivals = _ArrivalSender(order, send)
+        self._search = LevelSearch(order.search)
+        self._level: float | None = None
+        self._window = Window(0, 0)
+        self._due = 0
+        self._first_sample = 0
+        self._rest_until_s: float | None = None
+
+    def users(self, now_s: float) -> int | None:
+        if self._rest_until_s is not None and not self._is_drained(now_s):
+            return self._users()
+        if self._level is not None:
+            if not self._judge_probe(now_s):
+                return self._users()
+            if self._rest_until_s is not None:
+                return self._users()
+        if (next_level := self._search.level) is None:
+            return None
+        self._begin(next_level, now_s)
+        return self._users()
+
+    def _users(self) -> int:
+        closed = self._order.loop == "closed"
+        return max(1, round(self._level or 0)) if closed else self._order.processes
+
+    def _begin(self, level: float, now_s: float) -> None:
+        self._level = max(1.0, float(round(level))) if self._order.loop == "closed" else level
+        start_s = now_s + AHEAD_S
+        self._window = Window(start_s + self._plan.settle_s, start_s + self._plan.settle_s + self._plan.measure_s)
+        self._first_sample = len(self._writer.samples)
+        if self._order.loop == "open":
+            window = self._window
+            self._arrivals.send(self._level, start_s, window.start_s - start_s, forget=True)
+            # Drawn apart: of all people of a probe, how many fall into its window would be luck, and it is judged by them.
+            self._due = self._arrivals.send(self._level, window.start_s, window.seconds)
+
+    def _judge_probe(self, now_s: float) -> bool:
+        """Whether this probe is over; then it is judged and the search has been told."""
+        assert self._level is not None
+        order, window = self._order, self._window
+        samples = self._writer.samples[self._first_sample :]
+        asked = [one for one in samples if window.start_s <= one.began_s < window.end_s]
+        missed = [one for one in asked if not order.slo.is_met_by(one, order.slowdown)]
+        expected = self._due if order.loop == "open" else max(len(asked), 20)
+        allowed = (1 - order.slo.share) * expected
+        is_hopeless = len(missed) > HOPELESS * allowed + 5
+        # Who was still waiting at the window's end has missed once the objective's time has passed.
+        wait_s = order.slo.total_s * order.slowdown if order.loop == "open" else 0.0
+        if now_s < window.end_s + wait_s and not is_hopeless:
+            return False
+        if order.loop == "open":
+            held = bool(expected) and not is_hopeless and expected - (len(asked) - len(missed)) <= allowed + 1e-9
+        else:
+            held = bool(asked) and len(missed) <= (1 - order.slo.share) * len(asked)
+        seen = figures(asked, Window(0, now_s + 1e6), order.slo, order.slowdown)
+        append_line(
+            Path(order.folder) / "probes.jsonl",
+            {
+                "level": self._level,
+                "held": held,
+                "cut_short": is_hopeless,
+                "start_s": window.start_s,
+                "end_s": min(window.end_s, now_s),
+                "asked": len(asked),
+                "missed": len(missed),
+                **{name: getattr(seen, name) for name in PROBE_FIGURES},
+            },
+        )
+        self._search.record(self._level, held)
+        if not held and order.loop == "open":
+            self._arrivals.cancel()
+            self._rest_until_s = now_s + DRAIN_S * order.slowdown
+        self._level = None
+        return True
+
+    def _is_drained(self, now_s: float) -> bool:
+        assert self._rest_until_s is not None
+        if now_s < self._rest_until_s and any(self._writer.under_way.values()):
+            return False
+        self._rest_until_s = None
+        return True

@@ -17,19 +17,26 @@ from typing import Any
 
 import orjson
 
-from loadtest.annotations import GrafanaAnnotations
-from loadtest.gateway_client import GatewayClient, GatewayUnusable
-from loadtest.host_info import ROOT, read_host_info
-from loadtest.progress import console
-from loadtest.run import RunFailed
+from loadtest.gateway_client import GatewayClient, GatewayUnusable, GrafanaAnnotations
+from loadtest.host_info import query_gpus, read_host_info
+from loadtest.result_files import ROOT, append_line, shown, write_document
+from loadtest.run import RunFailed, console
 from loadtest.run_spec import KEY
-from loadtest.sample import parse_slo
-from loadtest.scaling_report import phases as lines
 from loadtest.scaling_report import report
-from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend
+from loadtest.scaling_report import results as lines
+from loadtest.scaling_report.backends import SCALE, Backend, BackendError, ComposeBackend, ProcessBackend
 from loadtest.scaling_report.measure import ScalingMeasurement
-from loadtest.scaling_report.phases import PHASES, QUICK, ClusterVisit, PhaseResult, PhaseSettings, phases, visits
-from loadtest.scaling_report.results import Thresholds
+from loadtest.scaling_report.results import (
+    PHASES,
+    QUICK,
+    ClusterVisit,
+    PhaseResult,
+    PhaseSettings,
+    Thresholds,
+    phases,
+    visits,
+)
+from loadtest.statistics import parse_slo
 
 LEAST_FREE_MB = 200
 
@@ -121,9 +128,6 @@ def _cluster(options: argparse.Namespace) -> Backend:
     if not 0 < options.speed <= 100:
         raise ScalingUsageError(f"--speed wants a number above 0, found {options.speed:g}")
     if options.on == "processes":
-        # Only here: it needs the emulator, the controller and the tests' stand.
-        from loadtest.scaling_report.process_backend import ProcessBackend
-
         return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
     pool = GatewayClient(options.url, key, options.trusted).ready(options.pool)
@@ -133,14 +137,8 @@ def _cluster(options: argparse.Namespace) -> Backend:
 
 
 def _gpu() -> str:
-    import subprocess
-
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return "no GPU"
-    return said.splitlines()[0].strip() if said.strip() else "no GPU"
+    names = query_gpus("name")
+    return names[0].strip() if names else "no GPU"
 
 
 def _work(options: argparse.Namespace) -> PhaseSettings:
@@ -191,7 +189,7 @@ def _begin(
                 )
         about["counts"] = sorted({*earlier["counts"], *counts})
         about["repeats"] = max(repeats, earlier["repeats"])
-    file.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
+    write_document(file, about)
     return about
 
 
@@ -216,7 +214,7 @@ def _measure(
 
     def on_result(one: PhaseResult) -> None:
         nonlocal trouble
-        lines.append_result(file, one)
+        append_line(file, one)
         trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
         console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
 
@@ -225,7 +223,7 @@ def _measure(
     proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
-        f"{len(left)} visits to do, {len(done)} phases there already; results in {_shown(out)}"
+        f"{len(left)} visits to do, {len(done)} phases there already; results in {shown(out)}"
     )
     for number, (visit, missing) in enumerate(left, 1):
         proof.visit(visit, missing, f"[{number}/{len(left)}]")
@@ -236,7 +234,7 @@ def _report(
     out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {_shown(out)}" + (
+    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {shown(out)}" + (
         " and the other settings as before"
     )
     if not found:
@@ -245,18 +243,14 @@ def _report(
     try:
         missed = report.write(out, about, found, trouble, thresholds)
     except OSError as error:
-        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {_shown(out)}/runs.jsonl.")
+        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {shown(out)}/runs.jsonl.")
         return code or 1
-    console.print(f"      {_shown(out)}: proof.html, proof.md, runs.jsonl")
+    console.print(f"      {shown(out)}: proof.html, proof.md, runs.jsonl")
     if trouble:
         console.print(f"  no  partial: {trouble}. What was measured is kept. {again}")
     for one in missed:
         console.print(f"  no  {one}")
     return code or (1 if trouble or missed else 0)
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 if __name__ == "__main__":

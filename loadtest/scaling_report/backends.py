@@ -1,17 +1,28 @@
-"""What the scaling report measures on: something that can be brought to a number of engines. A protocol, and the running
-Compose cluster, scaled by `make scale`; process_backend.py has the other one."""
+"""What the scaling report measures on: something that can be brought to a number of engines. A protocol; the running Compose
+cluster, scaled by `make scale`; and a cluster of processes on the loopback address (emulated engines, the controller, the real
+nginx: no Docker, no GPU), started anew for each visit, so that no cache is warm from the visit before.
+"""
 
 import contextlib
+import json
+import re
 import shlex
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import yaml
+
 from loadtest.gateway_client import GatewayClient
-from loadtest.host_info import ROOT
+from loadtest.host_info import members, query_gpus, start_process_group
+from loadtest.http_client import fetch
+from loadtest.result_files import ROOT
+from manyeyes.devcluster.cluster import free_port, local_cluster
 
 
 class BackendError(Exception):
@@ -56,29 +67,12 @@ UP_S = 600.0
 SETTLED_S = 2.0  # nginx asks for members once a second
 
 
-@dataclass
 class RunningCompose:
-    """Running, as the protocol has it."""
+    """Running, as the protocol has it. Seconds that each GPU worked are from NVIDIA's own counter, read once a second;
+    nothing where there is no driver."""
 
-    url: str
-    key: str
-    trusted: str
-    _gpu: "GpuBusyCounter"
-
-    def busy_s(self) -> dict[str, float]:
-        return self._gpu.busy_s()
-
-    def died(self) -> int:
-        return 0  # Compose starts an engine again by itself; errors and lost answers tell
-
-    def set_memory_limit(self, on: bool) -> None:
-        """Real engines have their own."""
-
-
-class GpuBusyCounter:
-    """Seconds that each GPU worked, from NVIDIA's own counter read once a second; nothing where there is no driver."""
-
-    def __init__(self) -> None:
+    def __init__(self, url: str, key: str, trusted: str) -> None:
+        self.url, self.key, self.trusted = url, key, trusted
         self._busy: dict[str, float] = {}
         self._at = 0.0
         self._read()
@@ -87,15 +81,16 @@ class GpuBusyCounter:
         self._read()
         return dict(self._busy)
 
+    def died(self) -> int:
+        return 0  # Compose starts an engine again by itself; errors and lost answers tell
+
+    def set_memory_limit(self, on: bool) -> None:
+        """Real engines have their own."""
+
     def _read(self) -> None:
-        query = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits"]
-        try:
-            said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            return
         now = time.monotonic()
         passed, self._at = (now - self._at if self._at else 0.0), now
-        for line in said.splitlines():
+        for line in query_gpus("index,utilization.gpu"):
             index, _, use = line.partition(",")
             name = f"GPU {index.strip()}"
             self._busy[name] = self._busy.get(name, 0.0) + passed * float(use) / 100
@@ -143,7 +138,7 @@ class ComposeBackend:
                 )
             time.sleep(0.5)
         time.sleep(SETTLED_S)
-        yield RunningCompose(self.url, self.key, self.trusted, GpuBusyCounter())
+        yield RunningCompose(self.url, self.key, self.trusted)
 
     def _scale(self, count: int, log: IO[bytes] | int, said: Path | None = None) -> None:
         command = self.scale.format(count=count, pool=self.pool)
@@ -151,3 +146,191 @@ class ComposeBackend:
         if ended.returncode:
             last = said.read_text(errors="replace").strip().splitlines()[-1:] if said else []
             raise BackendError(f"`{command}` ended with {ended.returncode}: {' '.join(last)}")
+
+
+MODEL = "qwen3-vl-4b"
+PROFILE = "rtx4090d-qwen3-vl-4b"
+START_S = 12.0  # of an engine that died, on its own clock: with a warm compile cache; research and docs have 37 to 60 s
+_BUSY = re.compile(r"^emulator:busy_seconds_total\{[^}]*\} ([0-9.eE+-]+)$", re.M)
+
+
+def engine_command(port: int, flags: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "manyeyes.emulator", "--host=127.0.0.1", f"--port={port}", *flags]
+
+
+@contextlib.contextmanager
+def emulated_engines(folder: Path, model: str, count: int = 1, flags: Sequence[str] = ()) -> Iterator[list[str]]:
+    """`count` new engines; yields their addresses when all are healthy. Raises BackendError."""
+    # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
+    environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
+    with contextlib.ExitStack() as stack:
+        addresses, sessions = [], []
+        for number in range(count):
+            log = folder / f"engine-{number}.log"
+            command = engine_command(port := free_port(), [f"--served-model-name={model}", "--start-seconds=0", *flags])
+            sessions.append(stack.enter_context(start_process_group(command, log, environment, ROOT)))
+            addresses.append(f"127.0.0.1:{port}")
+        wait_until_healthy(addresses, folder / "engine-0.log", lambda: all(map(members, sessions)))
+        yield addresses
+
+
+def wait_until_healthy(
+    addresses: Sequence[str], log: Path, is_alive: Callable[[], bool] = lambda: True, within_s: float = 60.0
+) -> None:
+    """Raises BackendError with the log's end."""
+    deadline = time.monotonic() + within_s
+    for address in addresses:
+        while True:
+            try:
+                fetch(f"http://{address}/health", timeout_s=5)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline or not is_alive():
+                    said = log.read_text(errors="replace").strip()[-300:]
+                    raise BackendError(f"{address} did not start: {error}: {said}") from error
+                time.sleep(0.05)
+
+
+@dataclass
+class EmulatedEngineProcess:
+    """One emulated engine, started again when it ends by itself, as Compose's restart policy does."""
+
+    name: str
+    port: int
+    flags: list[str]
+    log: Path
+    died: int = 0
+    more_flags: list[str] = field(default_factory=list)
+    _process: subprocess.Popen[bytes] | None = None
+    _ending: bool = False
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._run(0.0)
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def _run(self, start_s: float) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                engine_command(self.port, [*self.flags, *self.more_flags, f"--start-seconds={start_s:g}"]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        while not self._ending:
+            assert self._process is not None
+            self._process.wait()
+            if not self._ending:
+                self.died += 1
+                self._run(START_S)
+
+    def end(self) -> None:
+        self._ending = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def busy_s(self) -> float | None:
+        """None while it is being started again."""
+        try:
+            found = _BUSY.search(fetch(f"http://127.0.0.1:{self.port}/metrics").decode())
+        except OSError:
+            return None
+        return float(found.group(1)) if found else None
+
+    def fault(self, method: str, body: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            fetch(f"http://127.0.0.1:{self.port}/emulator/faults", body or None, method=method)
+
+
+@dataclass
+class RunningProcesses:
+    url: str
+    engines: list[EmulatedEngineProcess]
+    slowdown: float
+    frames_together: int
+    key: str = ""
+    trusted: str = ""
+
+    def busy_s(self) -> dict[str, float]:
+        found = {engine.name: engine.busy_s() for engine in self.engines}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def died(self) -> int:
+        return sum(engine.died for engine in self.engines)
+
+    def set_memory_limit(self, on: bool) -> None:
+        limit = {"kind": "out_of_memory", "frames": 10_000, "together": self.frames_together}
+        for engine in self.engines:
+            if on:
+                engine.fault("POST", limit)
+                # An engine that died comes back with the same limit.
+                engine.more_flags = [f"--fault={json.dumps(limit)}"]
+            else:
+                engine.fault("DELETE", {})
+                engine.more_flags = []
+
+
+@dataclass
+class ProcessBackend:
+    """`speed`: the engines' clock against the wall's. `frames_together`: how many frames of videos an emulated engine holds
+    before it runs out of memory, in the phase with videos."""
+
+    speed: float = 1.0
+    profile: str = PROFILE
+    frames_together: int = 128
+    kind: BackendInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = ROOT / f"manyeyes/simulator/profiles/{self.profile}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+            raise BackendError(f"no profile {self.profile!r}; there are {known}")
+        profile = yaml.safe_load(path.read_text())
+        self.kind = BackendInfo(
+            name="processes",
+            gpu=profile["gpu"],
+            model=profile["model"],
+            emulated=True,
+            slowdown=1 / self.speed,
+            about={"profile": self.profile, "speed": self.speed, "frames_together": self.frames_together},
+        )
+
+    def leave(self) -> str:
+        """Nothing is left of a visit when it is over."""
+        return ""
+
+    @contextlib.contextmanager
+    def at(self, count: int, folder: Path) -> Iterator[RunningProcesses]:
+        flags = [
+            *("--served-model-name", MODEL, f"--profile={self.profile}", f"--speed={self.speed:g}", "--faults"),
+            *("--max-num-seqs=48", "--max-num-queued-reqs=96", '--limit-mm-per-prompt={"image":4,"video":1}'),
+        ]
+        engines = [
+            EmulatedEngineProcess(f"gpu-{n}", free_port(), flags, folder / f"engine-{n}.log") for n in range(count)
+        ]
+        addresses = {engine.name: f"127.0.0.1:{engine.port}" for engine in engines}
+        document = {
+            "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct"}],
+            "engines": [{"name": name, "pool": MODEL} for name in addresses],
+            "controller": {},
+        }
+        with contextlib.ExitStack() as stack:
+            for engine in engines:
+                stack.callback(engine.end)
+                engine.start()
+            running = stack.enter_context(local_cluster(folder, document, addresses=addresses, prints_logs=False))
+            try:
+                running.all_up(set(addresses), within_s=60)
+                running.answers_from(MODEL, set(addresses), within_s=60)
+            except AssertionError as error:
+                raise BackendError(
+                    f"{count} emulated engines did not come up: {error}. Their logs are in {folder}."
+                ) from None
+            yield RunningProcesses(running.url, engines, 1 / self.speed, self.frames_together)

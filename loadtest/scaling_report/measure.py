@@ -1,22 +1,18 @@
 """Measures one visit: brings the cluster to its number of engines, warms it up, and does what is left of the phases."""
 
-import contextlib
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from loadtest.annotations import ControllerAnnotations, GrafanaAnnotations
-from loadtest.host_info import read_cpu_time
-from loadtest.progress import progress
-from loadtest.run import RunResult, run
-from loadtest.run_spec import RunSpec
-from loadtest.sample import Sample
+from loadtest.gateway_client import ControllerAnnotations, GrafanaAnnotations
+from loadtest.host_info import Repeating, read_cpu_time
+from loadtest.run import RunResult, progress, run
+from loadtest.run_spec import LoadStage, RunSpec, SearchPlan
 from loadtest.scaling_report.backends import Backend, BackendError, RunningBackend
-from loadtest.scaling_report.phases import ClusterVisit, Phase, PhaseResult, PhaseSettings
-from loadtest.shapes import LoadStage, SearchPlan
+from loadtest.scaling_report.results import ClusterVisit, Phase, PhaseResult, PhaseSettings
 from loadtest.statistics import RunFigures, Window, figures
 from loadtest.users import ALL
 from loadtest.virtual_user import VirtualUser
@@ -50,26 +46,22 @@ class ScalingMeasurement:
 
     def _warm_up(self, running: RunningBackend, count: int) -> None:
         """Pictures that the work does not use, all at once: the first answer of an engine is several times slower."""
-        kind, image = self.cluster.kind, ALL["image"]
+        image = ALL["image"]
         settings = self._order(running, Path()).request_settings()
         settings = replace(settings, key=running.key)
         failed: list[str] = []
 
         def one(number: int) -> None:
-            def tell(sample: Sample) -> None:
-                failed.extend([sample.failed] if sample.failed else [])
-
-            user = VirtualUser(10_000_000 + number, settings, tell, lambda s: None)
+            user = VirtualUser(
+                10_000_000 + number, settings, lambda sample: failed.append(sample.failed), lambda s: None
+            )
             user.converse(image, image.conversation(self.work.seed - 1, user.number, 0), time.time())
             user.connection.close()
 
-        threads = [threading.Thread(target=one, args=(n,)) for n in range(self.work.warm_up_per_engine * count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=2 * TIMEOUT_S * kind.slowdown)
-        if len(failed) == len(threads) and failed:
-            raise BackendError(f"none of {len(threads)} warm-up questions was answered: {failed[0]}")
+        with ThreadPoolExecutor(self.work.warm_up_per_engine * count) as threads:
+            list(threads.map(one, range(self.work.warm_up_per_engine * count)))
+        if failed and all(failed):
+            raise BackendError(f"none of {len(failed)} warm-up questions was answered: {failed[0]}")
 
     def _order(self, running: RunningBackend, folder: Path) -> RunSpec:
         kind = self.cluster.kind
@@ -108,7 +100,11 @@ class ScalingMeasurement:
         in_cluster = ControllerAnnotations(running.url, running.trusted).during(
             f"scale-proof: {visit}, {phase}", length_s
         )
-        with in_cluster, progress(f"{title} {visit}: {phase}", length_s + 4) as watch, _sample_gpu_use(running) as use:
+        with (
+            in_cluster,
+            progress(f"{title} {visit}: {phase}", length_s + 4) as watch,
+            GpuUseSampler(running.busy_s) as use,
+        ):
             ran = run(order, running.key, watch)
         if limited:
             running.set_memory_limit(False)
@@ -138,7 +134,6 @@ class ScalingMeasurement:
         )
 
     def _people(self, count: int, phase: Phase) -> tuple[int, str, float, float]:
-        """(users, scenario, settle_s, measure_s)"""
         work = self.work
         if phase == "full":
             return work.users_per_engine * count, work.scenario, work.full_settle_s, work.full_s
@@ -177,11 +172,16 @@ def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object
     return {**probe, "level": float(str(probe["level"])) * slow}
 
 
-class GpuUseSampler:
-    """How long GPUs had worked, once a second."""
+class GpuUseSampler(Repeating):
+    every_s = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, busy_s: Callable[[], dict[str, float]]) -> None:
+        super().__init__()
+        self.busy_s = busy_s
         self.seen: list[tuple[float, dict[str, float]]] = []
+
+    def once(self) -> None:
+        self.seen.append((time.time(), self.busy_s()))
 
     def share(self, window: Window) -> dict[str, float]:
         """0 to 1 by engine, between the first and the last look inside the window."""
@@ -193,20 +193,3 @@ class GpuUseSampler:
         return {
             name: min(1.0, (last[name] - first[name]) / passed) for name in last if last[name] >= first.get(name, 1e99)
         }
-
-
-@contextlib.contextmanager
-def _sample_gpu_use(running: RunningBackend) -> Iterator[GpuUseSampler]:
-    use, done = GpuUseSampler(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            use.seen.append((time.time(), running.busy_s()))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield use
-    finally:
-        done.set()
-        thread.join(timeout=15)

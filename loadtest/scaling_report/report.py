@@ -1,5 +1,6 @@
 """Writes proof.html and proof.md from runs.jsonl: whole or not at all. `python -m loadtest.scaling_report.report FOLDER` does it anew."""
 
+import html
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,125 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
-from loadtest.sample import LatencyObjective
-from loadtest.scaling_report import charts, wording
-from loadtest.scaling_report import phases as measured_lines
-from loadtest.scaling_report.phases import PhaseResult
-from loadtest.scaling_report.results import ScalingResults, Thresholds, missed_thresholds, summarize
+from loadtest.result_files import write_text
+from loadtest.scaling_report import results as measured_lines
+from loadtest.scaling_report import wording
+from loadtest.scaling_report.results import (
+    PhaseResult,
+    ScalingResults,
+    Thresholds,
+    missed_thresholds,
+    summarize,
+)
 from loadtest.scaling_report.wording import report_rows
-from manyeyes.charts.templates import render_page
+from loadtest.statistics import LatencyObjective
+from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, round_ticks, spread_apart
+from manyeyes.charts.templates import markdown_table, render_page
+
+NAME_WIDTH = 64
+"""Of a limit's name: `8: 56.5/s`."""
+
+
+def throughput(results: ScalingResults, emulated: bool) -> str:
+    """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
+    found = [(count, at.figures["full_rps"]) for count, at in results.counts.items() if at["full_rps"]]
+    if not found:
+        return ""
+    one = found[0][1].median / found[0][0]
+    most = found[-1][0]
+    high = max(one * most, *(rps.high for _, rps in found)) * 1.12
+    plot = Plot(0, most + 0.6, high, "requests a second", "engines", "Requests a second by number of engines")
+    plot.line([(0, 0), (most + 0.6, one * (most + 0.6))], "ideal")
+    wide = min(46.0, 0.55 * (plot.x(1) - plot.x(0)))
+    for count, rps in found:
+        left, top = plot.x(count) - wide / 2, plot.y(rps.median)
+        plot.parts.append(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{HEIGHT - BOTTOM - top:.1f}" rx="3" class="bar"/>'
+        )
+        for value in rps.values:
+            plot.dot(count, value, "repeat", 2.4, f"{value:.2f} a second")
+        plot.text(plot.x(count), top - 8, f"{rps.median:.1f}", "value")
+        plot.tick(count)
+    return plot.svg(emulated)
+
+
+def latency(results: ScalingResults, emulated: bool) -> str:
+    """P50, P95, P99 of the same people's answers, by engines."""
+    counts = [at for at in results.counts.values() if at["same_p95_s"]]
+    if len(counts) < 2:
+        return ""
+    most = max(at.count for at in counts)
+    right = most + 0.3 * (most - 0.7)  # room for the names of the lines
+    high = max(at.figures["same_p99_s"].median for at in counts) * 1.15
+    plot = Plot(0.7, right, high, "seconds", "engines", "Time to the whole answer, by number of engines")
+    ends: list[tuple[float, str, str]] = []
+    for name, style in (("p99", "third"), ("p95", "first"), ("p50", "second")):
+        points = [(float(at.count), at.figures[f"same_{name}_s"].median) for at in counts]
+        plot.line(points, f"line {style}")
+        for x, y in points:
+            plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
+        ends.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
+    for at_y, (_, text, style) in zip(spread_apart([end[0] for end in ends], 15), ends, strict=True):
+        plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
+    for at in counts:
+        plot.tick(at.count)
+    return plot.svg(emulated)
+
+
+def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
+    """P95 against the rate of arrivals, one line for each number of engines: where each of them bends."""
+    counts = [at for at in results.counts.values() if at.probes]
+    if not counts:
+        return ""
+    right = max(rate for at in counts for rate, _, _ in at.probes) * 1.08
+    plot = Plot(0, right, slo_s * 1.6, "p95, seconds", "arrivals a second", "P95 by rate of arrivals")
+    plot.line([(0, slo_s), (right, slo_s)], "slo")
+    plot.text(WIDTH - RIGHT, plot.y(slo_s) + 15, f"objective {slo_s:g} s", "label", "end")
+    names: list[tuple[float, str, str]] = []
+    for number, at in enumerate(counts):
+        style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
+        for rate, p95_s, held in sorted(at.probes):
+            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'held' if held else 'missed'}"
+            plot.dot(rate, p95_s or slo_s * 1.6, f"dot {style}" if held else f"ring {style}", 3.6, title)
+        if (limit := at["limit_rps"]) and limit.median:
+            plot.line([(limit.median, 0), (limit.median, plot.y_high)], f"limit l-{style}")
+            names.append((plot.x(limit.median), f"{at.count}: {limit.median:.1f}/s", style))
+    names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
+    places = spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH)
+    for left, (_, name, style) in zip(places, names, strict=True):
+        plot.text(-left, TOP - 3, name, f"value t-{style}")
+    for value in round_ticks(right):
+        plot.tick(value)
+    return plot.svg(emulated)
+
+
+def shares(results: ScalingResults, emulated: bool) -> str:
+    """Which share of the answers each engine gave: a bar for each number of engines."""
+    counts = [at for at in results.counts.values() if at.share]
+    if not counts:
+        return ""
+    row, top = 44, 30
+    height = top + row * len(counts) + 6
+    parts = []
+    for number, at in enumerate(counts):
+        y, x = top + number * row, float(LEFT)
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 19}" class="label" text-anchor="end">{at.count}</text>')
+        for index, (name, share) in enumerate(at.share.items()):
+            wide = (WIDTH - LEFT - RIGHT) * share
+            parts.append(
+                f'<rect x="{x + 1:.1f}" y="{y}" width="{max(1.0, wide - 2):.1f}" height="28" rx="3" class="share s{index % 2}">'
+                f"<title>{html.escape(name)}: {share:.1%}</title></rect>"
+            )
+            if wide > 34:
+                parts.append(
+                    f'<text x="{x + wide / 2:.1f}" y="{y + 19}" class="inside" text-anchor="middle">{share:.1%}</text>'
+                )
+            x += wide
+    mark = f'<text x="{WIDTH - RIGHT}" y="12" class="mark" text-anchor="end">emulated</text>' if emulated else ""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Share of the answers by engine">{"".join(parts)}{mark}'
+        f'<text x="8" y="12" class="axis">engines</text></svg>'
+    )
 
 
 def page(
@@ -43,27 +156,26 @@ def page(
 
 
 def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> list[tuple[str, str, Markup]]:
-    """(name, what it shows, SVG or nothing)"""
     return [
         (
             "What more engines do",
             "Requests a second with all engines busy; the line is one engine's, times their number. Dots are repeats.",
-            Markup(charts.throughput(results, emulated)),
+            Markup(throughput(results, emulated)),
         ),
         (
             "What the same people feel",
             "Time to the whole answer for as many people as one engine had.",
-            Markup(charts.latency(results, emulated)),
+            Markup(latency(results, emulated)),
         ),
         (
             "Where each of them bends",
             "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
-            Markup(charts.knees(results, slo_s, emulated)),
+            Markup(knees(results, slo_s, emulated)),
         ),
         (
             "Who did the work",
             "Share of the answers by engine, for each number of engines.",
-            Markup(charts.shares(results, emulated)),
+            Markup(shares(results, emulated)),
         ),
     ]
 
@@ -76,33 +188,35 @@ def _split_cell(text: str) -> tuple[str, str]:
 
 def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: str, missed: list[str]) -> str:
     emulated = about["kind"]["emulated"]
-    parts = [f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}", ""]
-    parts += [f"**{wording.EMULATED_NOTICE}**", ""] if emulated else []
-    parts += [f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]]
-    parts += [f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)]
-    heads = [*wording.counts_line(results), "change"]
-    parts += ["", "| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    parts += [f"| {row.what} | " + " | ".join([*row.cells, row.change]) + " |" for row in report_rows(results, slo)]
-    parts += ["", "What the rows are:", ""]
-    parts += [f"* {row.what}: {row.note}." for row in report_rows(results, slo)]
-    parts += ["", "## Share of the answers by engine", ""]
-    for at in results.counts.values():
-        parts.append(f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items()))
-    parts += [
-        "",
-        "## Beside a published case",
-        "",
-        "Published, **not measured here**: " + wording.BASELINE_SETUP + ".",
+    rows = report_rows(results, slo)
+    shares = [
+        f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items())
+        for at in results.counts.values()
     ]
-    parts += [
-        f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}",
+    source = f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN}"
+    here = "measured here" + (" (emulated)" if emulated else "")
+    parts = [
+        f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}\n",
+        *([f"**{wording.EMULATED_NOTICE}**\n"] if emulated else []),
+        *(f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]),
+        *(f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)),
         "",
+        markdown_table(
+            ["", *wording.counts_line(results), "change"], [(row.what, *row.cells, row.change) for row in rows]
+        ),
+        "What the rows are:\n",
+        *(f"* {row.what}: {row.note}." for row in rows),
+        "\n## Share of the answers by engine\n",
+        *shares,
+        "\n## Beside a published case\n",
+        f"Published, **not measured here**: {wording.BASELINE_SETUP}.",
+        f"{source} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}\n",
+        markdown_table(["", "published, 1 to 3", here], wording.baseline_comparison(results, emulated)),
+        "## How\n",
+        *(f"* {line}" for line in wording.method_lines(about, results)),
+        f"\n{wording.machine_line(about)}.\n",
+        f"    {about['machine']['command']}\n",
     ]
-    parts += ["| | published, 1 to 3 | measured here" + (" (emulated)" if emulated else "") + " |", "|---|---|---|"]
-    parts += [f"| {what} | {there} | {here} |" for what, there, here in wording.baseline_comparison(results, emulated)]
-    parts += ["", "## How", ""]
-    parts += [f"* {line}" for line in wording.method_lines(about, results)]
-    parts += ["", wording.machine_line(about) + ".", "", f"    {about['machine']['command']}", ""]
     return "\n".join(parts)
 
 
@@ -113,19 +227,12 @@ def write(
     found = summarize(measured)
     slo = LatencyObjective(**about["work"]["slo"])
     short_of = missed_thresholds(found, thresholds)
-    _put(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
-    _put(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
+    write_text(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
+    write_text(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
     return short_of
 
 
-def _put(file: Path, text: str) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(text)
-    part.replace(file)
-
-
 def short(one: PhaseResult) -> str:
-    """A phase in one line."""
     if one.trouble:
         return f"{one.phase}: {one.trouble}"
     if one.phase == "limit":

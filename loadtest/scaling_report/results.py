@@ -1,41 +1,157 @@
 """From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread; and whether the
 thresholds that were asked for were reached. Pure."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from loadtest.scaling_report.phases import Phase, PhaseResult
-from loadtest.statistics import Spread, spread
+from loadtest.result_files import read_lines
+from loadtest.statistics import LatencyObjective, RunFigures, Spread, spread
+
+Phase = Literal["full", "same", "limit", "video"]
+PHASES: tuple[Phase, ...] = ("full", "same", "limit", "video")
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """Seconds are on the engines' clock. The same for every number of engines, and kept beside what was measured.
+
+    `full`: so many people for each engine, who keep all of them busy: how much they can do.
+    `same`: as many people as one engine had in `full`, whatever the number of engines: what the same people feel.
+    `limit`: a search by the rate of arrivals: the most under the objective.
+    `video`: the same people again, some of them with videos.
+    """
+
+    scenario: str = "image"
+    users_per_engine: int = 32
+    full_settle_s: float = 6.0
+    full_s: float = 20.0
+    same_settle_s: float = 4.0
+    same_s: float = 12.0
+    probe_settle_s: float = 3.0
+    probe_s: float = 10.0
+    probe_precision: float = 0.05
+    most_probes: int = 6
+    video_scenario: str = "image:1,video:1"
+    video_users: int = 24
+    video_settle_s: float = 4.0
+    video_s: float = 40.0
+    slo: LatencyObjective = LatencyObjective(first_s=2.0, total_s=5.0, share=0.95)  # noqa: RUF009, frozen
+    seed: int = 20261121
+    warm_up_per_engine: int = 4
+
+
+QUICK = PhaseSettings(
+    users_per_engine=16,
+    full_settle_s=2.0,
+    full_s=4.0,
+    same_settle_s=1.0,
+    same_s=3.0,
+    probe_settle_s=1.0,
+    probe_s=3.0,
+    probe_precision=0.2,
+    most_probes=3,
+    video_users=8,
+    video_settle_s=1.0,
+    video_s=4.0,
+)
+"""Shows that all of it works; its figures mean nothing."""
+
+
+@dataclass(frozen=True)
+class ClusterVisit:
+    """One number of engines, brought up once and measured in all phases."""
+
+    count: int
+    repeat: int
+
+    def __str__(self) -> str:
+        return f"{self.count} engine{'s' if self.count > 1 else ''}, repeat {self.repeat + 1}"
+
+
+def visits(counts: Sequence[int], repeats: int) -> Iterator[ClusterVisit]:
+    """Interleaved: each repeat goes once through all counts, beginning with another one each time, so that a machine that
+    becomes slower or faster does so for all of them."""
+    for repeat in range(repeats):
+        at = repeat % len(counts)
+        for count in (*counts[at:], *counts[:at]):
+            yield ClusterVisit(count, repeat)
+
+
+def phases(count: int, wanted: Sequence[Phase]) -> list[Phase]:
+    """One engine's `same` is its `full`."""
+    return [phase for phase in PHASES if phase in wanted and not (phase == "same" and count == 1)]
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """`used`: share of the time that each engine's GPU worked, by name. `died`: engines that ended by themselves meanwhile.
+    `limit_rps`: what a search found. `trouble`: why this is partial; such a line does not count and is measured again."""
+
+    visit: ClusterVisit
+    phase: Phase
+    figures: RunFigures
+    seconds: float = 0.0
+    used: dict[str, float] = field(default_factory=dict)
+    died: int = 0
+    limit_rps: float | None = None
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    cpu_p95: float = 0.0
+    lag_p95_s: float = 0.0
+    generator_was_limit: bool = False
+    machine_share: float = 0.0
+    trouble: str = ""
+
+
+def read_results(file: Path) -> Iterator[PhaseResult]:
+    for fields in read_lines(file):
+        with contextlib.suppress(TypeError, KeyError):
+            visit, figures = ClusterVisit(**fields.pop("visit")), RunFigures(**fields.pop("figures"))
+            yield PhaseResult(visit, figures=figures, **fields)
+
+
+def read_good_results(file: Path) -> list[PhaseResult]:
+    """Those that count, the last one of each where one was measured again."""
+    found = {(one.visit, one.phase): one for one in read_results(file) if not one.trouble}
+    return list(found.values())
+
+
+FIGURES: dict[str, tuple[Phase, Callable[[PhaseResult], float | None]]] = {
+    "full_rps": ("full", lambda one: one.figures.rps),
+    "limit_rps": ("limit", lambda one: one.limit_rps),
+    "goodput_rps": ("full", lambda one: one.figures.goodput_rps),
+    "tokens_per_s": ("full", lambda one: one.figures.tokens_per_s),
+    "same_p50_s": ("same", lambda one: one.figures.total_p50_s),
+    "same_p95_s": ("same", lambda one: one.figures.total_p95_s),
+    "same_p99_s": ("same", lambda one: one.figures.total_p99_s),
+    "first_p50_s": ("same", lambda one: one.figures.first_p50_s),
+    "first_p95_s": ("same", lambda one: one.figures.first_p95_s),
+    "token_p50_s": ("same", lambda one: one.figures.token_p50_s),
+    "used": ("full", lambda one: sum(one.used.values()) / len(one.used) if one.used else None),
+    "balance": ("full", lambda one: one.figures.balance or None),
+    "video_success": ("video", lambda one: one.figures.video_success),
+    "oom_per_hour": ("video", lambda one: 3600 * one.died / one.seconds if one.seconds else None),
+}
+"""By name: the phase it is of, and how it is read. `efficiency` and `limit_efficiency` are beside them, against one engine."""
 
 
 @dataclass(frozen=True)
 class EngineCountResult:
-    """One number of engines. None: not measured."""
+    """One number of engines. `result[name]`: the spread of a figure; None where it was not measured."""
 
     count: int
     repeats: int
-    full_rps: Spread | None = None
-    efficiency: Spread | None = None
-    limit_rps: Spread | None = None
-    limit_efficiency: Spread | None = None
-    goodput_rps: Spread | None = None
-    tokens_per_s: Spread | None = None
-    same_rps: Spread | None = None
-    same_p50_s: Spread | None = None
-    same_p95_s: Spread | None = None
-    same_p99_s: Spread | None = None
-    first_p50_s: Spread | None = None
-    first_p95_s: Spread | None = None
-    token_p50_s: Spread | None = None
-    used: Spread | None = None
-    balance: Spread | None = None
-    share: dict[str, float] = field(default_factory=dict)
-    video_success: Spread | None = None
-    videos: int = 0
-    oom_per_hour: Spread | None = None
-    errors: int = 0
-    asked: int = 0
-    probes: tuple[tuple[float, float, bool], ...] = ()  # rate, p95 of the answers, held
+    figures: dict[str, Spread]
+    share: dict[str, float]
+    errors: int
+    asked: int
+    probes: tuple[tuple[float, float, bool], ...]  # rate, p95 of the answers, held
+
+    def __getitem__(self, name: str) -> Spread | None:
+        return self.figures.get(name)
 
 
 @dataclass(frozen=True)
@@ -58,46 +174,26 @@ def summarize(measured: Sequence[PhaseResult]) -> ScalingResults:
 
 def _at(count: int, measured: Sequence[PhaseResult]) -> EngineCountResult:
     here = [one for one in measured if one.visit.count == count]
-    full, video = _of(here, "full"), _of(here, "video")
-    # One engine's people are the same people.
-    same = full if count == 1 else _of(here, "same")
-    limit = _of(here, "limit")
-    answered: dict[str, int] = {}
-    for one in full:
-        for name, number in one.figures.per_engine.items():
-            answered[name] = answered.get(name, 0) + number
-    together = max(1, sum(answered.values()))
-
-    def at(ones: Sequence[PhaseResult], value: Callable[[PhaseResult], float | None]) -> Spread | None:
-        return spread([value(one) for one in ones])
-
+    by_phase = {phase: _of(here, phase) for phase in PHASES}
+    asked = [*by_phase["full"], *by_phase["same"]]
+    if count == 1:
+        by_phase["same"] = by_phase["full"]  # one engine's people are the same people
+    spreads = {name: spread([value(one) for one in by_phase[phase]]) for name, (phase, value) in FIGURES.items()}
+    spreads["efficiency"] = _efficiency(measured, count, "full", lambda one: one.figures.rps)
+    spreads["limit_efficiency"] = _efficiency(measured, count, "limit", lambda one: one.limit_rps or 0.0)
+    answered: Counter[str] = Counter()
+    for one in by_phase["full"]:
+        answered.update(one.figures.per_engine)
     return EngineCountResult(
         count=count,
         repeats=len({one.visit.repeat for one in here}),
-        full_rps=at(full, lambda one: one.figures.rps),
-        efficiency=_efficiency(measured, count, "full", lambda one: one.figures.rps),
-        limit_rps=at(limit, lambda one: one.limit_rps),
-        limit_efficiency=_efficiency(measured, count, "limit", lambda one: one.limit_rps or 0.0),
-        goodput_rps=at(full, lambda one: one.figures.goodput_rps),
-        tokens_per_s=at(full, lambda one: one.figures.tokens_per_s),
-        same_rps=at(same, lambda one: one.figures.rps),
-        same_p50_s=at(same, lambda one: one.figures.total_p50_s),
-        same_p95_s=at(same, lambda one: one.figures.total_p95_s),
-        same_p99_s=at(same, lambda one: one.figures.total_p99_s),
-        first_p50_s=at(same, lambda one: one.figures.first_p50_s),
-        first_p95_s=at(same, lambda one: one.figures.first_p95_s),
-        token_p50_s=at(same, lambda one: one.figures.token_p50_s),
-        used=at(full, lambda one: sum(one.used.values()) / len(one.used) if one.used else None),
-        balance=at(full, lambda one: one.figures.balance or None),
-        share={name: number / together for name, number in sorted(answered.items())},
-        video_success=at(video, lambda one: one.figures.video_success),
-        videos=sum(one.figures.videos for one in video),
-        oom_per_hour=at(video, lambda one: 3600 * one.died / one.seconds if one.seconds else None),
-        errors=sum(one.figures.failed for one in (*full, *(same if count > 1 else ()))),
-        asked=sum(one.figures.answered + one.figures.failed for one in (*full, *(same if count > 1 else ()))),
+        figures={name: found for name, found in spreads.items() if found},
+        share={name: number / max(1, answered.total()) for name, number in sorted(answered.items())},
+        errors=sum(one.figures.failed for one in asked),
+        asked=sum(one.figures.answered + one.figures.failed for one in asked),
         probes=tuple(
             (float(probe["level"]), float(probe["total_p95_s"]), bool(probe["held"]))
-            for one in limit
+            for one in by_phase["limit"]
             for probe in one.probes
         ),
     )
@@ -127,7 +223,7 @@ def missed_thresholds(results: ScalingResults, thresholds: Thresholds) -> list[s
     found = []
     least, most = thresholds.min_efficiency, thresholds.max_p95_s
     if least is not None:
-        efficiencies = {count: at.efficiency.median for count, at in results.counts.items() if at.efficiency}
+        efficiencies = {count: value.median for count, at in results.counts.items() if (value := at["efficiency"])}
         if not any(count > 1 for count in efficiencies):
             found.append(f"efficiency was not measured, wanted at least {least:g}")
         found += [
@@ -137,11 +233,11 @@ def missed_thresholds(results: ScalingResults, thresholds: Thresholds) -> list[s
         ]
     if most is not None:
         last = results.counts[max(results.counts)]
-        if last.same_p95_s is None:
+        if (p95 := last["same_p95_s"]) is None:
             found.append(f"p95 was not measured, wanted at most {most:g} s")
-        elif last.same_p95_s.median > most:
-            found.append(f"p95 on {last.count} engines is {last.same_p95_s.median:.2f} s, wanted at most {most:g} s")
+        elif p95.median > most:
+            found.append(f"p95 on {last.count} engines is {p95.median:.2f} s, wanted at most {most:g} s")
     for at in results.counts.values():
-        if at.limit_rps is not None and at.limit_rps.median == 0:
+        if (limit := at["limit_rps"]) and limit.median == 0:
             found.append(f"the objective was never met on {at.count} engine(s), at no rate that was tried")
     return found

@@ -18,109 +18,27 @@ class ReportRow:
     change: str = ""
 
 
-def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
-    """Those for which anything was measured."""
-    at = list(results.counts.values())
-    made = [
-        _row(
-            at,
-            "Requests a second, all engines busy",
-            "closed loop, so many people per engine",
-            lambda a: a.full_rps,
-            "{:.2f}",
-            format_ratio,
-        ),
-        _row(at, "Efficiency", "T(n) / (n T(1)), each repeat against its own T(1)", lambda a: a.efficiency, "{:.3f}"),
-        _row(
-            at,
-            "Most requests a second under the objective",
-            f"open loop, found by search: {slo}",
-            lambda a: a.limit_rps,
-            "{:.2f}",
-            format_ratio,
-        ),
-        _row(
-            at,
-            "Efficiency under the objective",
-            "the same of the row above; as coarse as the search",
-            lambda a: a.limit_efficiency,
-            "{:.2f}",
-        ),
-        _row(
-            at,
-            "Goodput",
-            "requests a second that kept the objective, all engines busy",
-            lambda a: a.goodput_rps,
-            "{:.2f}",
-            format_ratio,
-        ),
-        _row(at, "Tokens a second", "of answers, all engines busy", lambda a: a.tokens_per_s, "{:.0f}", format_ratio),
-        _row(
-            at,
-            "P50, seconds",
-            "whole answer; the same people on any number of engines",
-            lambda a: a.same_p50_s,
-            "{:.2f}",
-            format_percent_change,
-        ),
-        _row(at, "P95, seconds", "as above", lambda a: a.same_p95_s, "{:.2f}", format_percent_change),
-        _row(at, "P99, seconds", "as above", lambda a: a.same_p99_s, "{:.2f}", format_percent_change),
-        _row(
-            at, "First token p50, seconds", "the same people", lambda a: a.first_p50_s, "{:.3f}", format_percent_change
-        ),
-        _row(
-            at, "First token p95, seconds", "the same people", lambda a: a.first_p95_s, "{:.3f}", format_percent_change
-        ),
-        _row(
-            at,
-            "Per token p50, ms",
-            "the same people",
-            lambda a: _scaled(a.token_p50_s, 1e3),
-            "{:.1f}",
-            format_percent_change,
-        ),
-        _row(
-            at,
-            "Videos answered, %",
-            "the same people, some with videos",
-            lambda a: _scaled(a.video_success, 100),
-            "{:.1f}",
-            format_point_change,
-        ),
-        _row(
-            at,
-            "Out of memory, an hour",
-            "engines that died, in that phase",
-            lambda a: a.oom_per_hour,
-            "{:.0f}",
-            format_percent_change,
-        ),
-        ReportRow(
-            "Failed requests", "of all, without the phase with videos", tuple(f"{a.errors} of {a.asked}" for a in at)
-        ),
-        _row(at, "GPU use, %", "all engines busy", lambda a: _scaled(a.used, 100), "{:.0f}"),
-        _row(at, "Balance", "busiest engine's answers over the quietest's; 1 is even", lambda a: a.balance, "{:.2f}"),
-    ]
-    return [row for row in made if any(cell != "" for cell in row.cells)]
-
-
 MINUS = "\N{MINUS SIGN}"
 
 Change = Callable[[Spread, Spread], str]
 
 
-def _row(
-    at: list[EngineCountResult],
-    what: str,
-    note: str,
-    value: Callable[[EngineCountResult], Spread | None],
-    form: str,
-    change: Change | None = None,
-) -> ReportRow:
-    found = [value(one) for one in at]
-    first, last = found[0], found[-1]
-    on_result = change(first, last) if change and first and last and len(at) > 1 else ""
-    return ReportRow(what, note, tuple(format_cell(one, form) for one in found), on_result)
+def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
+    at = list(results.counts.values())
+    made = []
+    for what, note, name, factor, form, change in ROWS:
+        found = [_figure(one, name, factor) for one in at]
+        first, last = found[0], found[-1]
+        changed = change(first, last) if change and first and last and len(at) > 1 else ""
+        made.append(ReportRow(what, note.format(slo=slo), tuple(format_cell(one, form) for one in found), changed))
+    failed = tuple(f"{a.errors} of {a.asked}" for a in at)
+    made.insert(-2, ReportRow("Failed requests", "of all, without the phase with videos", failed))
+    return [row for row in made if any(cell != "" for cell in row.cells)]
+
+
+def _figure(at: EngineCountResult, name: str, factor: float = 1) -> Spread | None:
+    spread = at[name]
+    return Spread(tuple(factor * value for value in spread.values)) if spread else None
 
 
 def format_cell(spread: Spread | None, form: str) -> str:
@@ -145,8 +63,41 @@ def format_point_change(first: Spread, last: Spread) -> str:
     return f"{last.median - first.median:+.1f} points".replace("-", MINUS)
 
 
-def _scaled(spread: Spread | None, factor: float) -> Spread | None:
-    return Spread(tuple(factor * value for value in spread.values)) if spread else None
+SAME = "the same people"
+RATIO, PERCENT, POINTS = format_ratio, format_percent_change, format_point_change
+ROWS: tuple[tuple[str, str, str, float, str, Change | None], ...] = (
+    ("Requests a second, all engines busy", "closed loop, so many people per engine", "full_rps", 1, "{:.2f}", RATIO),
+    ("Efficiency", "T(n) / (n T(1)), each repeat against its own T(1)", "efficiency", 1, "{:.3f}", None),
+    (
+        "Most requests a second under the objective",
+        "open loop, found by search: {slo}",
+        "limit_rps",
+        1,
+        "{:.2f}",
+        RATIO,
+    ),
+    (
+        "Efficiency under the objective",
+        "the same of the row above; as coarse as the search",
+        "limit_efficiency",
+        1,
+        "{:.2f}",
+        None,
+    ),
+    ("Goodput", "requests a second that kept the objective, all engines busy", "goodput_rps", 1, "{:.2f}", RATIO),
+    ("Tokens a second", "of answers, all engines busy", "tokens_per_s", 1, "{:.0f}", RATIO),
+    ("P50, seconds", "whole answer; the same people on any number of engines", "same_p50_s", 1, "{:.2f}", PERCENT),
+    ("P95, seconds", "as above", "same_p95_s", 1, "{:.2f}", PERCENT),
+    ("P99, seconds", "as above", "same_p99_s", 1, "{:.2f}", PERCENT),
+    ("First token p50, seconds", SAME, "first_p50_s", 1, "{:.3f}", PERCENT),
+    ("First token p95, seconds", SAME, "first_p95_s", 1, "{:.3f}", PERCENT),
+    ("Per token p50, ms", SAME, "token_p50_s", 1e3, "{:.1f}", PERCENT),
+    ("Videos answered, %", "the same people, some with videos", "video_success", 100, "{:.1f}", POINTS),
+    ("Out of memory, an hour", "engines that died, in that phase", "oom_per_hour", 1, "{:.0f}", PERCENT),
+    ("GPU use, %", "all engines busy", "used", 100, "{:.0f}", None),
+    ("Balance", "busiest engine's answers over the quietest's; 1 is even", "balance", 1, "{:.2f}", None),
+)
+"""What the row is, how it came about; its figure and what that is multiplied by; how it and its change are written."""
 
 
 BASELINE_TITLE = "Load balancing Qwen3-VL-WEBUI: several instances, a practical case"
@@ -163,19 +114,28 @@ BASELINE_CAVEATS = (
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """Before and after, as published."""
+    """Before and after, as published; and the figure here, as of `ROWS`."""
 
     what: str
     one: str
     three: str
     change: str
+    name: str
+    form: str
+    format_change: Change | None
+    factor: float = 1
+    is_of_videos: bool = False
 
 
 BASELINE_ROWS = (
-    BaselineRow("Most requests a second", "3.2", "11.8", "3.69 ×"),
-    BaselineRow("P95 of the answers", "4.8 s", "1.9 s", "−60 %"),
-    BaselineRow("Videos answered", "82 %", "98.7 %", "+16.7 points"),
-    BaselineRow("Out of memory", "12 an hour", "0", "−100 %"),
+    BaselineRow("Most requests a second", "3.2", "11.8", "3.69 ×", "limit_rps", "{:.1f} to {:.1f}", RATIO),
+    BaselineRow("P95 of the answers", "4.8 s", "1.9 s", "−60 %", "same_p95_s", "{:.1f} s to {:.1f} s", PERCENT),
+    BaselineRow(
+        "Videos answered", "82 %", "98.7 %", "+16.7 points", "video_success", "{:.1f} % to {:.1f} %", POINTS, 100, True
+    ),
+    BaselineRow(
+        "Out of memory", "12 an hour", "0", "−100 %", "oom_per_hour", "{:.0f} an hour to {:.0f}", None, 1, True
+    ),
 )
 
 
@@ -196,62 +156,43 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
     """Big figure and what it says. Videos are not among them where the limit of memory is set and not measured."""
     counts = list(results.counts.values())
     first, last = counts[0], counts[-1]
-    found = []
+    rps, p95, limit, video = (
+        (first[name], last[name]) for name in ("full_rps", "same_p95_s", "limit_rps", "video_success")
+    )
     if len(counts) < 2:
-        return [(f"{first.full_rps.median:.1f}", "requests a second from one engine")] if first.full_rps else []
-    if first.full_rps and last.full_rps:
-        found.append(
-            (format_ratio(first.full_rps, last.full_rps), f"the requests, from {last.count} engines instead of one")
-        )
-    if last.efficiency:
-        found.append(
-            (f"{100 * last.efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency")
-        )
-    if first.same_p95_s and last.same_p95_s:
-        found.append((format_percent_change(first.same_p95_s, last.same_p95_s), _latency_headline(first, last)))
-    if first.limit_rps and last.limit_rps and first.limit_rps.median:
-        arrivals = f"{first.limit_rps.median:.1f} to {last.limit_rps.median:.1f} arrivals a second"
-        found.append((format_ratio(first.limit_rps, last.limit_rps), f"under the objective: {arrivals}"))
-    if first.video_success and last.video_success and not emulated:
-        one = f"{100 * first.video_success.median:.1f} % on one engine"
-        found.append((f"{100 * last.video_success.median:.1f} %", f"of videos answered, {one}"))
+        return [(f"{rps[0].median:.1f}", "requests a second from one engine")] if rps[0] else []
+    found = []
+    if rps[0] and rps[1]:
+        found.append((format_ratio(rps[0], rps[1]), f"the requests, from {last.count} engines instead of one"))
+    if efficiency := last["efficiency"]:
+        found.append((f"{100 * efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency"))
+    if p95[0] and p95[1]:
+        felt = f"p95 for the same people: {p95[0].median:.1f} s to {p95[1].median:.1f} s"
+        found.append((format_percent_change(p95[0], p95[1]), felt))
+    if limit[0] and limit[1] and limit[0].median:
+        arrivals = f"{limit[0].median:.1f} to {limit[1].median:.1f} arrivals a second"
+        found.append((format_ratio(limit[0], limit[1]), f"under the objective: {arrivals}"))
+    if video[0] and video[1] and not emulated:
+        one = f"{100 * video[0].median:.1f} % on one engine"
+        found.append((f"{100 * video[1].median:.1f} %", f"of videos answered, {one}"))
     return found
-
-
-def _latency_headline(first: EngineCountResult, last: EngineCountResult) -> str:
-    assert first.same_p95_s
-    assert last.same_p95_s
-    return f"p95 for the same people: {first.same_p95_s.median:.1f} s to {last.same_p95_s.median:.1f} s"
 
 
 def baseline_comparison(results: ScalingResults, emulated: bool) -> list[tuple[str, str, str]]:
     """(what, published, measured here) for the reference's table; here from one engine to three, or to the most."""
-    counts = results.counts
-    first = counts.get(1)
-    last = counts.get(3) or counts[max(counts)]
-    here = {row.what: "not measured" for row in BASELINE_ROWS}
+    first, last = results.counts.get(1), results.counts.get(3) or results.counts[max(results.counts)]
     limit = "; at a limit that is set" if emulated else ""
-    if first and first.count != last.count:
-        rps = (first.limit_rps, last.limit_rps)
-        if rps[0] and rps[1] and rps[0].median:
-            here["Most requests a second"] = (
-                f"{rps[0].median:.1f} to {rps[1].median:.1f}, {format_ratio(rps[0], rps[1])}"
-            )
-        if first.same_p95_s and last.same_p95_s:
-            change = format_percent_change(first.same_p95_s, last.same_p95_s)
-            here["P95 of the answers"] = f"{first.same_p95_s.median:.1f} s to {last.same_p95_s.median:.1f} s, {change}"
-        video = (first.video_success, last.video_success)
-        if video[0] and video[1]:
-            change = format_point_change(_hundred(video[0]), _hundred(video[1]))
-            here["Videos answered"] = f"{100 * video[0].median:.1f} % to {100 * video[1].median:.1f} %, {change}{limit}"
-        oom = (first.oom_per_hour, last.oom_per_hour)
-        if oom[0] and oom[1]:
-            here["Out of memory"] = f"{oom[0].median:.0f} an hour to {oom[1].median:.0f}{limit}"
-    return [(row.what, f"{row.one} to {row.three}, {row.change}", here[row.what]) for row in BASELINE_ROWS]
-
-
-def _hundred(spread: Any) -> Any:
-    return type(spread)(tuple(100 * value for value in spread.values))
+    found = []
+    for row in BASELINE_ROWS:
+        here = "not measured"
+        if first and first.count != last.count:
+            one, other = _figure(first, row.name, row.factor), _figure(last, row.name, row.factor)
+            change = row.format_change(one, other) if one and other and row.format_change else ""
+            if one and other and (change or not row.format_change):
+                here = row.form.format(one.median, other.median) + (f", {change}" if change else "")
+                here += limit if row.is_of_videos else ""
+        found.append((row.what, f"{row.one} to {row.three}, {row.change}", here))
+    return found
 
 
 def warnings(about: dict[str, Any], results: ScalingResults, trouble: str) -> list[str]:
@@ -282,7 +223,6 @@ def warnings(about: dict[str, Any], results: ScalingResults, trouble: str) -> li
 
 
 def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
-    """How it was measured, a sentence a line."""
     work, kind = about["work"], about["kind"]
     people = work["users_per_engine"]
     speed = about["kind"]["about"].get("speed", 1.0)
@@ -303,7 +243,7 @@ def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
         f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile of its seconds); "
         f"the machine was {results.machine_share:.0%} busy in its busiest phase.",
     ]
-    searched = min((len(at.limit_rps.values) for at in results.counts.values() if at.limit_rps), default=0)
+    searched = min((len(limit.values) for at in results.counts.values() if (limit := at["limit_rps"])), default=0)
     if 0 < searched < min(at.repeats for at in results.counts.values()):
         found.append(f"The search was done in {searched} of the repeats: its row has no spread.")
     if kind["emulated"] and "frames_together" in kind["about"]:

@@ -4,59 +4,38 @@ Exit codes: 0 written, 1 the engine broke off or too little could be measured, 2
 asked, 130 Ctrl-C (what was measured is kept).
 """
 
-import argparse
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from loadtest.host_info import read_host_info
+from loadtest.host_info import query_gpus, read_host_info
+from loadtest.run import stepwise
+from manyeyes.arguments import COUNT, OneLineParser
 from manyeyes.calibration.engine import CannotMeasure, MeasuredEngine
 from manyeyes.calibration.measure import BATCHES, Measurement, MeasurementSeries, wait_until_idle
 from manyeyes.calibration.profile_fit import FittedProfile, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 
-console = Console(stderr=True, highlight=False)
 QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"
 
 
-class CalibrationParser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"calibrate: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def count(text: str) -> int:
-    """An argparse type: 1 or more."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
-
-
-def parser() -> CalibrationParser:
-    p = CalibrationParser(prog="python -m manyeyes.calibration", description=__doc__)
+def parser() -> OneLineParser:
+    p = OneLineParser("calibrate", prog="python -m manyeyes.calibration", description=__doc__)
     p.add_argument("--url", default="http://127.0.0.1:8000", help="one engine's own address, not the gateway's")
     p.add_argument("--model", default="", help="as it is served; without it, the first one")
     p.add_argument(
         "--out", type=Path, default=Path("build/calibrate/profile.yaml"), help="the profile; measurements go beside it"
     )
     p.add_argument("--device", default="", help="what it runs on; without it, as nvidia-smi or /proc/cpuinfo say")
-    p.add_argument("--repeats", type=count, default=7, help="of each measurement; the quicker quarter counts")
+    p.add_argument("--repeats", type=COUNT, default=7, help="of each measurement; the quicker quarter counts")
     p.add_argument(
-        "--together", type=count, default=BATCHES[-1], help="most requests at once: the engine's --max-num-seqs or less"
+        "--together", type=COUNT, default=BATCHES[-1], help="most requests at once: the engine's --max-num-seqs or less"
     )
-    p.add_argument("--batched-tokens", type=count, default=4096, help="the engine's --max-num-batched-tokens")
+    p.add_argument("--batched-tokens", type=COUNT, default=4096, help="the engine's --max-num-batched-tokens")
     p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
     p.add_argument("--base", default="rtx4090-qwen3-vl-4b-fp8", help="the profile that gives what is not measured")
     return p
@@ -94,38 +73,28 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(measurements: MeasurementSeries, quiet: float) -> int:
     """0, or the exit code of what went wrong, which is told."""
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    steps = measurements.steps()
-    with Progress(*columns, console=console) as bars:
-        bar = bars.add_task("", total=len(steps))
-        try:
-            for name, step in steps:
-                bars.update(bar, description=name)
-                wait_until_idle(quiet)
-                step()
-                bars.advance(bar)
-        except CannotMeasure as error:
-            print(f"calibrate: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+    try:
+        for _, step in stepwise(measurements.steps(), lambda one: one[0]):
+            wait_until_idle(quiet)
+            step()
+    except CannotMeasure as error:
+        print(f"calibrate: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 def found_device() -> str:
     """The GPU's name as nvidia-smi has it, else the CPU's."""
-    with suppress(OSError, subprocess.SubprocessError):
-        options = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        said = subprocess.run(options, capture_output=True, text=True, check=True, timeout=20)
-        if names := said.stdout.strip().splitlines():
-            name, _, memory = names[0].partition(",")
-            return f"{name.strip()} {round(float(memory.split()[0]) / 1024)}GB" if memory else name.strip()
+    if gpus := query_gpus("name,memory.total"):
+        name, _, memory = gpus[0].partition(",")
+        return f"{name.strip()} {round(float(memory) / 1024)}GB" if memory else name.strip()
     here = read_host_info("")
     return f"CPU: {here.cpu}, {here.cores} cores"
 
 
 def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
-    """What was found, on standard output."""
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
     for name, measured_s, said_s in found.checks:

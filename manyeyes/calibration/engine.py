@@ -3,7 +3,6 @@
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,10 +11,9 @@ from typing import Any
 
 import orjson
 
-from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, parse_target
-from loadtest.virtual_user import CompletionStream
+from loadtest.http_client import StreamingConnection, TargetUrl, bearer, fetch, parse_target
+from loadtest.virtual_user import exchange
 
-PATH = "/v1/chat/completions"
 HEADERS = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "manyeyes-calibrate"}
 TIMEOUT_S = 120.0
 Content = str | list[dict[str, Any]]
@@ -89,7 +87,6 @@ class MeasuredEngine:
         return "\n".join(line for line in text.splitlines() if line.startswith("vllm:"))
 
     def metric(self, name: str) -> float:
-        """The sum of all series of that name."""
         found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", self.metric_text(), re.MULTILINE)
         return sum(map(float, found))
 
@@ -100,7 +97,6 @@ class MeasuredEngine:
         return int(blocks[1]) * int(size[1]) if blocks and size else None
 
     def health_s(self) -> float:
-        """How long /health takes just now."""
         began = time.perf_counter()
         self._get("/health")
         return time.perf_counter() - began
@@ -142,42 +138,30 @@ class MeasuredEngine:
         )
 
     def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
-        headers = {**HEADERS, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
-        started = time.perf_counter()
-        try:
-            reply = connection.post(PATH, body, headers)
-            said, ended, raw = CompletionStream(), started, b""
-            for at, piece in connection.pieces(reply):
-                if reply.status != 200:
-                    raw += piece
-                    continue
-                said.feed(at, piece)
-                ended = at
-        except (OSError, ConnectionBroken) as error:
-            raise CannotMeasure(f"{self.url} broke off: {error}. Look at its log.") from None
-        finally:
-            connection.close()
-        if reply.status != 200:
-            raise CannotMeasure(f"{self.url} said {reply.status}: {_message(raw)}")
+        asked = exchange(connection, body, {**HEADERS, **bearer(self.key)})
+        connection.close()
+        said = asked.stream
+        if asked.broken:
+            raise CannotMeasure(f"{self.url} broke off: {asked.broken}. Look at its log.")
+        if asked.status != 200:
+            raise CannotMeasure(f"{self.url} said {asked.status}: {_message(asked.raw)}")
         if said.failed:
             raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
         details = said.usage.get("prompt_tokens_details") or {}
         return TimedAnswer(
-            started_s=started,
+            started_s=asked.began,
             tokens_s=tuple(said.tokens_s),
-            ended_s=ended,
+            ended_s=asked.ended,
             prompt_tokens=int(said.usage.get("prompt_tokens", 0)),
             answer_tokens=said.tokens,
             cached_tokens=int(details.get("cached_tokens") or 0),
         )
 
     def _get(self, path: str) -> bytes:
-        request = urllib.request.Request(f"{self.url.rstrip('/').removesuffix('/v1')}{path}")
-        if self.key:
-            request.add_header("Authorization", f"Bearer {self.key}")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                return bytes(answer.read())
+            return fetch(
+                f"{self.url.rstrip('/').removesuffix('/v1')}{path}", None, bearer(self.key), timeout_s=TIMEOUT_S
+            )
         except urllib.error.HTTPError as error:
             raise CannotMeasure(f"{self.url}{path} said {error.code}.") from None
         except (OSError, ValueError) as error:

@@ -73,7 +73,6 @@ class MeasurementSeries:
     _number: int = 0
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        """Names for people, and what to do."""
         return [
             ("warming up", self.warm_up),
             ("first tokens of texts", self.texts),

@@ -52,6 +52,10 @@ class Plot:
             f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{html.escape(text)}</text>'
         )
 
+    def tick(self, value: float, text: str = "") -> None:
+        """Under the axis; the value itself unless there is a text."""
+        self.text(self.x(value), HEIGHT - BOTTOM + 15, text or f"{value:g}")
+
     def svg(self, emulated: bool) -> str:
         ticks = []
         for value in round_ticks(self.y_high):

@@ -3,6 +3,7 @@
 `base.html.j2` has what all pages share: the style, the header, and the macros for cards and tables.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,3 +25,7 @@ def render_page(template: Path, **values: object) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template.name).render(style=Markup(STYLE), **values)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))

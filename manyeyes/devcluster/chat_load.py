@@ -13,8 +13,6 @@ import httpx
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """How one request ended for its user."""
-
     end: str
     """answered: the stream ended with its marker; cut: broken after its first byte (vLLM sends the headers of a stream before
     its first token), and the client saw it; failed: an error before the first byte; pretended: broken, but it looked whole."""
@@ -24,8 +22,6 @@ class ChatAnswer:
 
 @dataclass
 class ChatLoad:
-    """What all users saw so far."""
-
     seen: list[ChatAnswer] = field(default_factory=list)
     going: bool = True
 

@@ -45,7 +45,6 @@ def nginx_binary() -> str:
 
 
 def modules_folder() -> str:
-    """Where that nginx finds its modules."""
     fetched = ROOT / "build/nginx/root/usr/lib/nginx/modules"
     return str(fetched) if fetched.exists() and "NGINX" not in os.environ else "/usr/lib/nginx/modules"
 
@@ -120,12 +119,12 @@ class LocalCluster:
         cluster = place_engines(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
         names = served_names(cluster, cluster.pool(engine["pool"]))
         flags = ["--host=127.0.0.1", f"--port={self.ports[name]}", "--served-model-name", *names]
-        limits = [
+        flags += [
             "--enable-log-requests",
             '--limit-mm-per-prompt={"image":4,"video":1}',
             "--enable-server-load-tracking",
         ]
-        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *limits, *QUICK, *self.engine_flags, *more]
+        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *QUICK, *self.engine_flags, *more]
         self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
 
     @property
@@ -202,7 +201,6 @@ class LocalCluster:
         return self.log("nginx").count('"event":"configuration_taken_over"') - 1
 
     def restart_nginx(self) -> None:
-        """After a kill, as its container does it."""
         etc = self.folder / "nginx"
         environment = {
             "NGINX_BINARY": nginx_binary(),
@@ -235,15 +233,13 @@ class LocalCluster:
     def healthz(self) -> dict[str, Any]:
         return dict(self.client.get(f"{self.url}/healthz").json())
 
-    def all_up(self, engines: set[str], within_s: float = 30) -> None:
-        """Waits until the gateway may send requests to each of `engines`."""
-        self._settled(engines, True, within_s)
-
     def all_down(self, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests to none of `engines`."""
-        self._settled(engines, False, within_s)
+        self.all_up(engines, within_s, up=False)
 
-    def _settled(self, engines: set[str], up: bool, within_s: float) -> None:
+    def all_up(self, engines: set[str], within_s: float = 30, *, up: bool = True) -> None:
+        """Waits until the gateway may send requests to each of `engines`."""
+
         def check() -> bool:
             states = {one["name"]: one["state"] for pool in self.healthz()["pools"] for one in pool["engines"]}
             assert all((states.get(name) == "up") is up for name in engines), states
@@ -289,8 +285,9 @@ def local_cluster(
     keys: ApiKeys | None = None,
     engine_flags: Sequence[str] = QUICK,
     addresses: Mapping[str, str] | None = None,
+    prints_logs: bool = True,
 ) -> Iterator[LocalCluster]:
-    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end.
+    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end, for tests.
 
     With `addresses` (engine's name -> host:port) the engines run already, and none is started here.
     """
@@ -320,7 +317,7 @@ def local_cluster(
         running.client.close()
         for part in list(running.processes):
             running.kill(part)
-        for log in sorted(folder.glob("*.log")):
+        for log in sorted(folder.glob("*.log")) if prints_logs else ():
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
 

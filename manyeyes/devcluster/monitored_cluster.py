@@ -5,7 +5,6 @@ import dataclasses
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,12 +36,6 @@ def shipped_cluster() -> PlacedCluster:
     return place_engines(load(ROOT / "config/cluster.yaml"), DEFAULT_INVENTORY)
 
 
-def write_rules(folder: Path, cluster: PlacedCluster) -> Path:
-    file = folder / "rules.yml"
-    file.write_text(rules_yml(cluster))
-    return file
-
-
 DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
 """Two minutes are two seconds."""
 PARTS = ("gateway", "node", "alertmanager", "prometheus")
@@ -50,8 +43,6 @@ PARTS = ("gateway", "node", "alertmanager", "prometheus")
 
 @dataclass
 class AlertReceiver:
-    """Takes what Alertmanager sends, or refuses it."""
-
     port: int
     got: list[dict[str, Any]] = field(default_factory=list)
     refuses: bool = False
@@ -65,8 +56,6 @@ class AlertReceiver:
 
 @dataclass
 class MonitoredCluster:
-    """A stand with its Prometheus."""
-
     stand: LocalCluster
     ports: dict[str, int]
     pager: AlertReceiver
@@ -94,7 +83,6 @@ class MonitoredCluster:
         return list(self.ask("alerts")["alerts"])
 
     def wrong_rules(self) -> list[str]:
-        """Rules that Prometheus could not work out."""
         groups = self.ask("rules")["groups"]
         return [
             f"{rule['name']}: {rule['lastError']}"
@@ -196,10 +184,3 @@ def _alert_receiver() -> Iterator[AlertReceiver]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def seconds_until(check: Any, within_s: float, what: str) -> float:
-    """How long it took to come true."""
-    began_s = time.monotonic()
-    eventually(check, within_s, 0.2, what)
-    return time.monotonic() - began_s

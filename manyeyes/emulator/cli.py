@@ -73,7 +73,6 @@ def at_least(least: float) -> type[float]:
 
 
 def count(text: str) -> int:
-    """An argparse type: 1 or more."""
     if (value := int(text)) < 1:
         raise ValueError
     return value
@@ -88,7 +87,6 @@ def limits(text: str) -> dict[str, int]:
 
 
 def above_zero(text: str) -> float:
-    """An argparse type."""
     if not 0 < (value := float(text)) < float("inf"):
         raise ValueError
     return value
@@ -115,7 +113,6 @@ def known_profiles() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m manyeyes.emulator", description="A stand-in for vLLM with a GPU's timing."
     )

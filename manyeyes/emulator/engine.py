@@ -9,7 +9,7 @@ from manyeyes.emulator.cli import EmulatorOptions
 from manyeyes.emulator.constant_latency_core import ConstantLatencyCore
 from manyeyes.emulator.faults import Faults, video_frames
 from manyeyes.emulator.metrics import Metrics
-from manyeyes.emulator.responses import backlog, busy, engine_dead, weightless
+from manyeyes.emulator.responses import BACKLOG, BUSY, ENGINE_DEAD, WEIGHTLESS, internal_error, unavailable
 from manyeyes.simulator import kv_cache
 from manyeyes.simulator.core import BatchedCore, EngineCore, EngineStep
 from manyeyes.simulator.kv_cache import KvCache
@@ -117,12 +117,10 @@ class EmulatedEngine:
 
     @property
     def under_way(self) -> int:
-        """Requests from their body's end to their answer's."""
         return self._requests
 
     @contextmanager
     def busy(self) -> Generator[None, None, None]:
-        """A request is under way."""
         self._requests += 1
         self.idle.clear()
         try:
@@ -149,10 +147,10 @@ class EmulatedEngine:
         """Raises RequestError when the queue is full. Requests in rendering do not count, as in vLLM."""
         if self.running + self.waiting >= self.options.max_num_queued_reqs:
             self.metrics.rejections["max_num_queued_reqs"].inc()
-            raise busy()
+            raise unavailable(BUSY)
         if self._backlog >= self.options.max_num_queued_tokens:
             self.metrics.rejections["max_num_queued_tokens"].inc()
-            raise backlog()
+            raise unavailable(BACKLOG)
 
     async def render(self, job: EngineRequest) -> None:
         """Let the API server's time pass; there is none where times are constant."""
@@ -168,12 +166,10 @@ class EmulatedEngine:
         self.died.set()
 
     def resume(self) -> None:
-        """Go on after a pause."""
         self.core.resume(monotonic())
         self._arm()
 
     def abort_all(self) -> None:
-        """End every job where it is."""
         for sequence in self.core.sequences:
             self._end(sequence)
             self.metrics.finished["abort"].inc()
@@ -193,9 +189,9 @@ class EmulatedEngine:
         Ends early, with tokens missing, when the engine aborts. Closing it (the client went away) gives the job up.
         """
         if self.dead:
-            raise engine_dead()
+            raise internal_error(ENGINE_DEAD)
         if self.weightless:
-            raise weightless()
+            raise internal_error(WEIGHTLESS)
         if self.draining:  # it was in rendering when the engine was told to stop
             sequence.ended = True
             return
@@ -211,7 +207,7 @@ class EmulatedEngine:
             while told < len(sequence.job.answer):
                 if sequence.generated == told or not (sequence.job.stream or sequence.ended):
                     if sequence.ended and self.dead:
-                        raise engine_dead()
+                        raise internal_error(ENGINE_DEAD)
                     if sequence.ended:
                         return
                     sequence.waiter = loop.create_future()

@@ -86,7 +86,6 @@ class Faults:
         return int(cut["after_tokens"]) if cut and random() < cut["rate"] else None
 
     def poisons(self, job: EngineRequest) -> bool:
-        """Whether this request kills the process."""
         poison = self.on.get("poison")
         return poison is not None and poison["marker"] in job.text
 
@@ -101,5 +100,4 @@ class Faults:
 
 
 def video_frames(job: EngineRequest) -> int:
-    """Of all its videos together."""
     return sum(medium.frames for medium in job.media if medium.kind == "video")

@@ -1,36 +1,39 @@
 """The size of a picture or a video, from its header: no pixel and no frame is decoded, and only the parts that tell are read.
 
-Formats: PNG (https://www.w3.org/TR/png-3/#11IHDR), GIF (its logical screen), JPEG (the first frame header, ITU T.81
-B.2.2), WEBP (https://developers.google.com/speed/webp/docs/riff_container: VP8, VP8L and VP8X); AVI and MP4.
+Pictures are Pillow's (PNG, GIF, JPEG, WEBP); of videos AVI and MP4 are read here.
 """
 
 import binascii
+import io
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from PIL import Image
 
 from manyeyes.emulator.responses import RequestError
 
 # A header is nearly always within the first part; a JPEG may carry a large colour profile or thumbnail before it.
 BASE64_PARTS = (4_096, 262_144, 1 << 62)  # base64 characters, each a multiple of 4
+FORMATS = ("PNG", "GIF", "JPEG", "WEBP")
 MAX_ASPECT_RATIO = 200  # Qwen3-VL's image processor takes no longer image
-
-JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+Image.MAX_IMAGE_PIXELS = None  # whoever counts them: requests.check_pixels, as vLLM
 
 
 def image_size(text: str) -> tuple[int, int]:
     """Width and height in pixels of the picture in a base64 text. Raises RequestError when it cannot be read."""
     for part in BASE64_PARTS:
         data = decode(text[:part])
-        if (found := header_size(data)) is not None:
-            if min(found) < 1:
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                width, height = picture.size
+        except (OSError, ValueError, EOFError):
+            if part >= len(text):
                 break
-            if max(found) > MAX_ASPECT_RATIO * min(found):
-                raise RequestError(f"absolute aspect ratio must be smaller than {MAX_ASPECT_RATIO}")
-            return found
-        if not known_format(data) or part >= len(text):
-            break
+            continue
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise RequestError(f"absolute aspect ratio must be smaller than {MAX_ASPECT_RATIO}")
+        return width, height
     raise RequestError("Failed to load image: cannot identify image file")
 
 
@@ -54,58 +57,6 @@ def decode(text: str) -> bytes:
         raise RequestError("Non-base64 digit found") from None
 
 
-def known_format(data: bytes) -> bool:
-    """Whether this begins like one of the four formats."""
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return is_webp or data.startswith((b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\xff\xd8\xff"))
-
-
-def header_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height, or None when the format is another or the header goes on beyond `data`."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return (big_endian(data[16:20]), big_endian(data[20:24])) if len(data) >= 24 else None
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return (little_endian(data[6:8]), little_endian(data[8:10])) if len(data) >= 10 else None
-    if data.startswith(b"\xff\xd8\xff"):
-        return jpeg_size(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp_size(data)
-    return None
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Walk the segments to the first frame header."""
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding before a marker
-            at += 1
-        elif marker in JPEG_WITHOUT_LENGTH:
-            at += 2
-        elif marker in JPEG_FRAMES:
-            return big_endian(data[at + 7 : at + 9]), big_endian(data[at + 5 : at + 7])
-        else:
-            at += 2 + big_endian(data[at + 2 : at + 4])
-    return None
-
-
-def webp_size(data: bytes) -> tuple[int, int] | None:
-    """The first chunk tells: lossy (VP8), lossless (VP8L) or extended (VP8X)."""
-    if len(data) < 30:
-        return None
-    chunk = data[12:16]
-    if chunk == b"VP8 ":
-        return little_endian(data[26:28]) & 0x3FFF, little_endian(data[28:30]) & 0x3FFF
-    if chunk == b"VP8L":
-        packed = little_endian(data[21:25])
-        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-    if chunk == b"VP8X":
-        return little_endian(data[24:27]) + 1, little_endian(data[27:30]) + 1
-    return None
-
-
 def big_endian(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
@@ -121,14 +72,11 @@ BOXES = 1_000  # of one parent; a file with more is not read on
 
 @dataclass(frozen=True)
 class VideoClip:
-    """Length and size of a video."""
-
     seconds: float
     width: int  # pixels
     height: int  # pixels
 
     def sampled_frames(self, most: int) -> int:
-        """How many frames the model sees."""
         return min(most, max(MIN_FRAMES, int(self.seconds * FRAMES_PER_SECOND)))
 
 

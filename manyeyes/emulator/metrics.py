@@ -31,8 +31,6 @@ ITERATION_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 163
 
 
 class Metrics:
-    """One engine's counters, in a registry of their own."""
-
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -96,7 +94,6 @@ class Metrics:
         self._kv_usage.set_function(kv_usage)
 
     def show_sleep(self, level: int | None) -> None:
-        """None: awake."""
         shown = {"awake": level is None, "weights_offloaded": level == 1, "discard_all": level == 2}
         for state, gauge in self._sleep_states.items():
             gauge.set(shown[state])
@@ -111,7 +108,6 @@ class Metrics:
         self.first_token_s.observe(sequence.first_token - sequence.arrived)
 
     def count_finished(self, sequence: RunningSequence) -> None:
-        """An answer is whole."""
         self.finished[sequence.job.finish_reason].inc()
         self.latency_s.observe(sequence.last_token - sequence.arrived)
         self.queue_s.observe(sequence.scheduled - sequence.queued)
@@ -120,7 +116,6 @@ class Metrics:
         self.inference_s.observe(sequence.last_token - sequence.scheduled)
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, documentation: str) -> Gauge:

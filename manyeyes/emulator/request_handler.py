@@ -16,7 +16,14 @@ from manyeyes.emulator import requests
 from manyeyes.emulator.cli import EmulatorOptions
 from manyeyes.emulator.engine import EmulatedEngine
 from manyeyes.emulator.log import log
-from manyeyes.emulator.responses import CompletionResponse, RequestError, engine_dead, on_command, shutting_down
+from manyeyes.emulator.responses import (
+    ENGINE_DEAD,
+    ON_COMMAND,
+    SHUTTING_DOWN,
+    CompletionResponse,
+    RequestError,
+    internal_error,
+)
 from manyeyes.simulator.request import EngineRequest
 
 ReadJob = Callable[[dict[str, Any], EmulatorOptions], EngineRequest]
@@ -66,17 +73,16 @@ class CompletionHandler:
         """What is checked before anything takes time. Raises RequestError."""
         engine = self.engine
         if (status := engine.faults.refused_status()) is not None:
-            raise on_command(status)
+            raise internal_error(ON_COMMAND, status)
         job = self.read_job(requests.parse_body(raw, content_type), engine.options)
         if engine.dead:
-            raise engine_dead()
+            raise internal_error(ENGINE_DEAD)
         if engine.draining:
-            raise shutting_down()
+            raise internal_error(SHUTTING_DOWN)
         engine.check_admission()
         return job
 
     async def answer(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
-        """Render, generate, send."""
         engine, job = self.engine, reply.job
         await engine.render(job)
         if engine.faults.poisons(job):
@@ -115,7 +121,6 @@ class CompletionHandler:
         await send(body(ending + reply.closing(sent, sequence.cached)))
 
     async def whole(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
-        """The answer in one piece."""
         job, sent = reply.job, 0
         cut = self.engine.faults.tokens_until_cut() is not None
         try:
@@ -146,7 +151,6 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 async def disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
-from manyeyes.emulator import answers, media_headers
+from manyeyes.emulator import media_headers, responses
 from manyeyes.emulator.cli import EmulatorOptions
 from manyeyes.emulator.responses import RequestError, invalid, unknown_model, wrong_value
-from manyeyes.simulator import token_counts
+from manyeyes.simulator import request
 from manyeyes.simulator.request import EngineRequest, MediaItem
 
 
@@ -97,8 +97,6 @@ def answer_length(
 
 @dataclass
 class Prompt:
-    """What all messages hold together."""
-
     tokens: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
@@ -109,11 +107,11 @@ class Prompt:
 
     def add_text(self, words: str, per_word: float) -> None:
         self.texts.append(words)
-        self.tokens += token_counts.text_tokens(words, per_word)
+        self.tokens += request.text_tokens(words, per_word)
 
     def add_medium(self, medium: MediaItem) -> None:
         self.media.append(medium)
-        self.tokens += [token_counts.VISION_START, *[medium.key] * medium.tokens, token_counts.VISION_END]
+        self.tokens += [request.VISION_START, *[medium.key] * medium.tokens, request.VISION_END]
 
 
 def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
@@ -122,13 +120,15 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
     check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
     least, most = answer_length(body, len(prompt.tokens), None, options)
-    begun = answers.begun_answer(body)
+    begun = responses.begun_answer(body)
     question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
-    form = answers.json_answer(body.get("response_format")) or answers.grounding_answer(question, prompt.count("image"))
-    words = form.split(" ") if form else answers.canned_text(question, prompt.sizes, prompt.count("video"))
+    form = responses.json_answer(body.get("response_format")) or responses.grounding_answer(
+        question, prompt.count("image")
+    )
+    words = form.split(" ") if form else responses.canned_text(question, prompt.sizes, prompt.count("video"))
     if begun is not None:
-        words = answers.continue_final_message(words, begun)
-    answer, finish_reason = answers.answer_text(words, least, most)
+        words = responses.continue_final_message(words, begun)
+    answer, finish_reason = responses.answer_text(words, least, most)
     if begun is not None and answer and begun and not begun[-1].isspace():
         answer[0] = f" {answer[0]}"
     return EngineRequest(
@@ -155,7 +155,7 @@ def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise invalid("Input should be a message with a role", f"body.messages.{number}")
-        prompt.tokens += token_counts.before_message(message["role"])
+        prompt.tokens += request.before_message(message["role"])
         content = message.get("content")
         # What an engine here has said is one token a word, however many a tokenizer would make of it.
         per_word = 1.0 if message["role"] == "assistant" else options.profile.tokens_per_word
@@ -166,8 +166,8 @@ def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
                 read_part(part, prompt, options, per_word)
         elif content is not None:  # an assistant's turn that only called tools has no content
             raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
-        prompt.tokens += token_counts.after_message()
-    prompt.tokens += token_counts.before_message("assistant")
+        prompt.tokens += request.after_message()
+    prompt.tokens += request.before_message("assistant")
     return prompt
 
 
@@ -222,14 +222,14 @@ def check_pixels(what: str, width: int, height: int, options: EmulatorOptions) -
 def read_image(base64: str, prompt: Prompt, options: EmulatorOptions) -> None:
     width, height = media_headers.image_size(base64)
     check_pixels("Image", width, height, options)
-    wide, high = token_counts.fitted(width, height, options.min_pixels, options.max_pixels)
+    wide, high = request.fitted(width, height, options.min_pixels, options.max_pixels)
     prompt.sizes.append((width, height))
     prompt.add_medium(
         MediaItem(
             kind="image",
             key=hash(base64),  # the whole text once, at some GB/s: the picture itself stays encoded
             offset=len(prompt.tokens) + 1,
-            tokens=token_counts.image_tokens(wide, high),
+            tokens=request.image_tokens(wide, high),
             frames=1,
             source_pixels=width * height,
             fitted_pixels=wide * high,
@@ -241,13 +241,13 @@ def read_video(base64: str, prompt: Prompt, options: EmulatorOptions) -> None:
     clip = media_headers.read_clip(base64)
     check_pixels("Video frame", clip.width, clip.height, options)
     frames = clip.sampled_frames(options.video_frames)
-    wide, high = token_counts.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
+    wide, high = request.fitted_frame(clip.width, clip.height, frames, options.video_max_pixels)
     prompt.add_medium(
         MediaItem(
             kind="video",
             key=hash(base64),
             offset=len(prompt.tokens) + 1,
-            tokens=token_counts.video_tokens(wide, high, frames),
+            tokens=request.video_tokens(wide, high, frames),
             frames=frames,
             source_pixels=frames * clip.width * clip.height,
             fitted_pixels=frames * wide * high,
@@ -269,7 +269,7 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
     check_n(body, options)
     match body.get("prompt"):
         case str(prompt) | [str(prompt)] if prompt:
-            ids = token_counts.text_tokens(prompt, options.profile.tokens_per_word) or [0]
+            ids = request.text_tokens(prompt, options.profile.tokens_per_word) or [0]
         case [int(), *_] as ids:
             prompt = " ".join(map(str, ids))
         case [str() | [*_], *_] as prompts if len(prompts) > options.max_completion_prompts:
@@ -284,7 +284,7 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")
     least, most = answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
-    answer, finish_reason = answers.answer_text(answers.canned_text(prompt, [], 0), least, most)
+    answer, finish_reason = responses.answer_text(responses.canned_text(prompt, [], 0), least, most)
     return EngineRequest(
         model=name,
         prompt=ids,

@@ -1,9 +1,12 @@
 """Bodies of answers and errors in OpenAI's form, with vLLM 0.32's fields, words, statuses and types."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
+from zlib import crc32
 
 import orjson
 
@@ -24,7 +27,6 @@ class RequestError(Exception):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The JSON to answer with."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 
@@ -39,43 +41,30 @@ def wrong_value(message: str, param: str, value: object) -> RequestError:
 
 
 def unknown_model(name: str, served: tuple[str, ...]) -> RequestError:
-    """A model that this engine does not serve."""
     message = f"The model `{name}` does not exist. Valid aliases: {', '.join(served)}."
     return RequestError(message, status=404, kind="NotFoundError", param="model")
 
 
-def shutting_down() -> RequestError:
-    """What vLLM says between SIGTERM and its end."""
-    return RequestError("cannot schedule new futures after shutdown", status=500, kind="InternalServerError")
+def internal_error(message: str, status: int = 500) -> RequestError:
+    return RequestError(message, status=status, kind="InternalServerError")
 
 
-def engine_dead() -> RequestError:
-    """What every request gets from the death of the engine core to the end of the process."""
-    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
-    return RequestError(message, status=500, kind="InternalServerError")
+# What vLLM says between SIGTERM and its end; and what every request gets from the death of the engine core to that of the process.
+SHUTTING_DOWN = "cannot schedule new futures after shutdown"
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+ON_COMMAND = "This engine is emulated and fails on command."
+# vLLM would answer 200 with noise; this can be tested.
+WEIGHTLESS = "This engine is emulated: after sleep level 2 its weights were not read again."
 
 
-def on_command(status: int) -> RequestError:
-    """A fault that somebody switched on."""
-    return RequestError("This engine is emulated and fails on command.", status=status, kind="InternalServerError")
+def unavailable(why: str) -> RequestError:
+    """A limit of the queue; vLLM sends no Retry-After."""
+    return RequestError(f"{why} {ELSEWHERE}", status=503, kind="Service Unavailable")
 
 
-def busy() -> RequestError:
-    """More requests than --max-num-queued-reqs; vLLM sends no Retry-After."""
-    message = "The engine is currently busy and cannot accept new requests."
-    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
-
-
-def backlog() -> RequestError:
-    """More prompt tokens than --max-num-queued-tokens."""
-    message = "The engine has reached its prefill token backlog limit."
-    return RequestError(f"{message} {ELSEWHERE}", status=503, kind="Service Unavailable")
-
-
-def weightless() -> RequestError:
-    """It slept at level 2, and its weights were not read again. vLLM would answer 200 with noise; this can be tested."""
-    message = "This engine is emulated: after sleep level 2 its weights were not read again."
-    return RequestError(message, status=500, kind="InternalServerError")
+# More requests than --max-num-queued-reqs; more prompt tokens than --max-num-queued-tokens.
+BUSY = "The engine is currently busy and cannot accept new requests."
+BACKLOG = "The engine has reached its prefill token backlog limit."
 
 
 DONE = b"data: [DONE]\n\n"
@@ -92,7 +81,6 @@ class CompletionResponse:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, tokens: Sequence[str], finish_reason: str, cached_tokens: int) -> bytes:
-        """The answer in one piece."""
         text = "".join(tokens)
         said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
         choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
@@ -105,7 +93,6 @@ class CompletionResponse:
         return self._event([self._choice({"role": "assistant", "content": ""}, None)]) if self.chat else b""
 
     def chunk(self, token: str, finish_reason: str | None) -> bytes:
-        """One token; the last one carries the finish reason."""
         return self._event([self._choice({"content": token}, finish_reason)])
 
     def closing(self, completion_tokens: int, cached_tokens: int) -> bytes:
@@ -146,9 +133,143 @@ class CompletionResponse:
 
 
 def models_body(options: EmulatorOptions) -> bytes:
-    """The body of /v1/models."""
     root = options.served_model_name[0]
     created = int(time.time())
     card = {"object": "model", "created": created, "owned_by": "vllm", "root": root, "parent": None}
     names = [{"id": name, **card, "max_model_len": options.max_model_len} for name in options.served_model_name]
     return orjson.dumps({"object": "list", "data": names})
+
+
+OPENING = "This answer is emulated: no model looked at your {what}."
+FILLERS = (
+    "Only the time it took is meant to resemble that of a real engine.",
+    "Start an engine with a real model to read a real answer here.",
+    "Every word of it was written before you asked.",
+    "Ask as often as you like: the same question gets the same words.",
+    "The numbers of tokens are estimates from lengths and sizes.",
+)
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def describe_request(images: int, videos: int) -> str:
+    """What the question was about: its picture, pictures, video or, without any of them, the question."""
+    media = ["picture" if images == 1 else "pictures"] * bool(images) + ["video" if videos == 1 else "videos"] * bool(
+        videos
+    )
+    return " or ".join(media) or "question"
+
+
+def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> list[str]:
+    """The words of the whole answer. `images` are widths and heights in pixels."""
+    sentences = [OPENING.format(what=describe_request(len(images), videos))]
+    if images:
+        sizes = ", ".join(f"{width} x {height}" for width, height in images)
+        sentences.append(f"You sent {plural(len(images), 'picture')} of {sizes} pixels.")
+    if videos:
+        sentences.append(f"You sent {plural(videos, 'video')}.")
+    sentences.append(f"Your text has {plural(len(question.split()), 'word')}.")
+    start = crc32(question.encode(errors="replace")) % len(FILLERS)
+    sentences += [FILLERS[(start + n) % len(FILLERS)] for n in range(2)]
+    return " ".join(sentences).split()
+
+
+def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str]:
+    """The tokens to send, each with its leading blank, and the finish reason.
+
+    Between `least` and `most` tokens: a short answer is said again from its beginning, a long one is cut.
+    """
+    length = min(max(len(words), least), most)
+    tokens = [(" " if n else "") + word for n, word in enumerate(islice(cycle(words), length))]
+    return tokens, "length" if length == most else "stop"
+
+
+DEPTH = 8
+"""Schemas that are nested deeper get null."""
+
+
+def json_answer(response_format: object) -> str | None:
+    """What `response_format` asks for; None for plain text. Raises RequestError."""
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return '{"emulated": true}'
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return json.dumps(_instance(schema, "answer", DEPTH))
+    raise invalid(
+        "response_format: Input should be text, json_object or json_schema with its schema", "body.response_format"
+    )
+
+
+def grounding_answer(question: str, pictures: int) -> str | None:
+    """Boxes or points in Qwen3-VL's form, in thousandths of the picture, where the question names that form."""
+    if not pictures or not any(word in question for word in ("bbox_2d", "point_2d", "coordinate")):
+        return None
+    seed = crc32(question.encode(errors="replace"))
+    left, top = 80 + seed % 300, 120 + seed // 300 % 400
+    found: list[dict[str, Any]] = []
+    if "bbox_2d" in question:
+        found.append({"bbox_2d": [left, top, left + 340, top + 180], "label": "emulated box"})
+    if "point_2d" in question:
+        found.append({"point_2d": [left + 170, top + 90], "label": "emulated point"})
+    if "coordinate" in question and "action" in question:
+        return json.dumps({"action": "click", "coordinate": [left + 170, top + 90], "reason": "emulated"})
+    return json.dumps(found)
+
+
+def continue_final_message(words: list[str], begun: str) -> list[str]:
+    """The words that follow those which a broken-off answer has already; all of them where it is another answer."""
+    given = begun.split()
+    return words[len(given) :] or ["(The", "end.)"] if words[: len(given)] == given else words
+
+
+def begun_answer(body: dict[str, Any]) -> str | None:
+    """The answer to go on with; None where a new one is asked for. Raises RequestError as vLLM does."""
+    if body.get("continue_final_message") is not True:
+        return None
+    if body.get("add_generation_prompt", True) is not False:
+        raise invalid(
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
+            "body.continue_final_message",
+        )
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
+        return str(last["content"])
+    raise invalid("continue_final_message wants an assistant's text as the last message", "body.messages")
+
+
+def _instance(schema: dict[str, Any], name: str, depth: int) -> Any:
+    """A value that fits the common keywords of JSON Schema."""
+    if depth == 0:
+        return None
+    if "const" in schema:
+        return schema["const"]
+    if isinstance(schema.get("enum"), list) and schema["enum"]:
+        return schema["enum"][0]
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    match kind:
+        case "object":
+            properties = schema.get("properties")
+            properties = properties if isinstance(properties, dict) else {}
+            return {
+                key: _instance(value if isinstance(value, dict) else {}, key, depth - 1)
+                for key, value in properties.items()
+            }
+        case "array":
+            items = schema.get("items")
+            count = max(1, schema["minItems"] if isinstance(schema.get("minItems"), int) else 1)
+            return [_instance(items if isinstance(items, dict) else {}, name, depth - 1) for _ in range(min(count, 8))]
+        case "integer":
+            return 1
+        case "number":
+            return 1.5
+        case "boolean":
+            return True
+        case "null":
+            return None
+    return f"emulated {name}"

@@ -8,14 +8,13 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from manyeyes.arguments import NumberArgument, OneLineParser
+from manyeyes.charts.templates import markdown_table
 from manyeyes.config.loader import ConfigError, load
 from manyeyes.planner import policies
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.plan_request import PlanRequest, UnknownGpu, gpu_spec_of, pool_named, profile_of
 from manyeyes.planner.report import (
     caveat,
     html,
@@ -28,39 +27,19 @@ from manyeyes.planner.report import (
     verdict,
 )
 from manyeyes.planner.search import NoSufficientSize, good, plan, span
-from manyeyes.planner.workload import MAX_TURNS, PlannedWorkload
+from manyeyes.planner.workload import (
+    MAX_TURNS,
+    PlannedWorkload,
+    PlanRequest,
+    UnknownGpu,
+    gpu_spec_of,
+    pool_named,
+    profile_of,
+)
 
 
 class WrongValue(Exception):
     """`str()` is one line: what is wrong, and what is wanted."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-
-@dataclass(frozen=True)
-class NumberArgument:
-    """An argparse type: a number within limits."""
-
-    least: float
-    most: float = 1e9
-    whole: bool = False
-
-    def __call__(self, text: str) -> float:
-        try:
-            value = int(text) if self.whole else float(text)
-        except ValueError:
-            value = float("nan")
-        if not self.least <= value <= self.most:
-            kind = "a whole number" if self.whole else "a number"
-            limits = f"of at least {self.least:g}" if self.most == 1e9 else f"from {self.least:g} to {self.most:g}"
-            raise argparse.ArgumentTypeError(f"wants {kind} {limits}, found {text!r}")
-        return value
 
 
 def size(text: str) -> tuple[int, int]:
@@ -72,7 +51,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def parser() -> OneLineParser:
-    p = OneLineParser(prog="plan", description=__doc__)
+    p = OneLineParser("plan", prog="plan", description=__doc__)
     p.add_argument("action", choices=("plan", "policies"))
     p.add_argument("--rps", type=NumberArgument(0.001), help="requests a second, all users together")
     p.add_argument(
@@ -202,14 +181,9 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
         left = [name for name in names if name not in found or found[name].partial]
         print(f"Interrupted: {', '.join(left)} not finished.")
     command = f"python -m manyeyes.planner {shlex.join(arguments)}"
-    lines = [shown.head, ("---",) * len(shown.head), *shown.rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    _write(
-        a.out,
-        {
-            "policies.md": f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\n\nMade by `{command}`.\n"
-        },
-    )
+    body = markdown_table(shown.head, shown.rows)
+    text = f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\nMade by `{command}`.\n"
+    _write(a.out, {"policies.md": text})
     return code
 
 

@@ -53,8 +53,6 @@ class Balancer:
 
 
 class RandomChoice(Balancer):
-    """Any engine, with equal chances."""
-
     def _choose(self, conversation: int, known: bool, without: Container[int]) -> int | None:
         engine = 0
         for _ in range(LOOKS):
@@ -65,8 +63,6 @@ class RandomChoice(Balancer):
 
 
 class RoundRobin(Balancer):
-    """In turn."""
-
     _last = -1
 
     def _choose(self, conversation: int, known: bool, without: Container[int]) -> int | None:

@@ -6,31 +6,39 @@ one leaves a busy machine less to spoil. Every answer is kept in a .jsonl file; 
 
 import argparse
 import base64
-import json
 import struct
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence, Set
+import zlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from statistics import mean
+from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.host_info import read_cpu_time, read_host_info
-from loadtest.http_client import ConnectionBroken, StreamingConnection, parse_target
-from loadtest.scaling_report.process_backend import MODEL, ProcessBackend
+from loadtest.http_client import StreamingConnection, parse_target
+from loadtest.result_files import append_line, read_lines, write_text
+from loadtest.run import stepwise
+from loadtest.scaling_report.backends import MODEL, ProcessBackend
 from loadtest.statistics import percentile
-from loadtest.virtual_user import CompletionStream
+from loadtest.virtual_user import exchange
+from manyeyes.charts.templates import markdown_table
 from manyeyes.config.pools import Pool
-from manyeyes.planner.plan_request import PlanRequest, gpu_spec_of
-from manyeyes.planner.result import SimulationResult
 from manyeyes.planner.simulation import MeasuredSpan, Simulation
-from manyeyes.planner.workload import PlannedWorkload, SimulatedConversation, arrivals
+from manyeyes.planner.workload import (
+    PlannedWorkload,
+    PlanRequest,
+    SimulatedConversation,
+    SimulationResult,
+    arrivals,
+    gpu_spec_of,
+)
 from manyeyes.simulator import profile
 
 
@@ -51,37 +59,24 @@ class ValidationCase:
         return MeasuredSpan(self.warm_s, self.measured_s)
 
     def ask(self, seed: int) -> PlanRequest:
-        """As loadtest/scaling_report/process_backend.py starts engines: a pool with every setting at its default."""
+        """As loadtest/scaling_report/backends.py starts engines: a pool with every setting at its default."""
         pool = Pool(name="qwen3-vl-4b", model="Qwen/Qwen3-VL-4B-Instruct")
-        return PlanRequest(
-            self.work, gpu_spec_of(profile.load_profile(self.profile), pool), self.rps, 5.0, None, 0.99, seed=seed
-        )
+        card = gpu_spec_of(profile.load_profile(self.profile), pool)
+        return PlanRequest(self.work, card, self.rps, 5.0, None, 0.99, seed=seed)
 
 
 FOUR_B, EIGHT_B = "rtx4090-qwen3-vl-4b-fp8", "rtx4090-qwen3-vl-8b-fp8"
+ONE_PICTURE = PlannedWorkload(1280, 720, output_tokens=80)
+SMALLER_PICTURE = PlannedWorkload(896, 672, output_tokens=80)
+CHAT = PlannedWorkload(1024, 768, turns=5, think_s=4.0, output_tokens=60)
+TWO_PICTURES = PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60)
+LARGE_PICTURE = PlannedWorkload(1920, 1080, output_tokens=12)
 VALIDATION_CASES = (
-    ValidationCase("one engine, single pictures, calm", FOUR_B, 1, 2.5, PlannedWorkload(1280, 720, output_tokens=80)),
-    ValidationCase(
-        "three engines, single pictures, busy", FOUR_B, 3, 15.0, PlannedWorkload(896, 672, output_tokens=80)
-    ),
-    ValidationCase(
-        "three engines, chats of five turns about a picture",
-        FOUR_B,
-        3,
-        12.0,
-        PlannedWorkload(1024, 768, turns=5, think_s=4.0, output_tokens=60),
-        warm_s=35.0,
-    ),
-    ValidationCase(
-        "two engines, 8B, two pictures, long questions",
-        EIGHT_B,
-        2,
-        2.4,
-        PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60),
-    ),
-    ValidationCase(
-        "two engines, large pictures, few words said", FOUR_B, 2, 8.0, PlannedWorkload(1920, 1080, output_tokens=12)
-    ),
+    ValidationCase("one engine, single pictures, calm", FOUR_B, 1, 2.5, ONE_PICTURE),
+    ValidationCase("three engines, single pictures, busy", FOUR_B, 3, 15.0, SMALLER_PICTURE),
+    ValidationCase("three engines, chats of five turns about a picture", FOUR_B, 3, 12.0, CHAT, warm_s=35.0),
+    ValidationCase("two engines, 8B, two pictures, long questions", EIGHT_B, 2, 2.4, TWO_PICTURES),
+    ValidationCase("two engines, large pictures, few words said", FOUR_B, 2, 8.0, LARGE_PICTURE),
 )
 
 
@@ -100,7 +95,9 @@ class EmulatedResult:
 
 def picture(work_number: int, width: int, height: int) -> str:
     """A PNG that is a header and eight bytes of its own: the emulator reads no more of a picture."""
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height) + struct.pack(">Q", work_number)
+    head = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    data += struct.pack(">I4sQ", 8, b"IDAT", work_number)
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
@@ -111,7 +108,7 @@ class ValidationUsers:
         self.held, self.seed, self.slowdown = held, seed, slowdown
         self.to = parse_target(url)
         self.told: list[EmulatedResult] = []
-        self.failures: dict[str, int] = {}
+        self.failures: Counter[str] = Counter()
         self.latest_s = 0.0  # the longest that a conversation began after it was due
 
     def run(self) -> None:
@@ -127,8 +124,9 @@ class ValidationUsers:
         for thread in threads:
             thread.join()
 
-    def now(self) -> float:
-        return (time.perf_counter() - self.began) / self.slowdown
+    def engines_s(self, at: float) -> float:
+        """Seconds of the engines' clock since the run began."""
+        return (at - self.began) / self.slowdown
 
     def talk(self, number: int, until: float) -> None:
         work, conversation = self.held.work, SimulatedConversation(self.held.work, self.seed, number)
@@ -138,7 +136,7 @@ class ValidationUsers:
             for turn in range(work.turns):
                 if turn:
                     time.sleep(work.pause_s(self.seed, number, turn - 1) * self.slowdown)
-                    if self.now() >= until:
+                    if self.engines_s(time.perf_counter()) >= until:
                         return
                 answer = len(conversation.next_job().answer)
                 messages.append({"role": "user", "content": self.content(number, turn)})
@@ -157,23 +155,15 @@ class ValidationUsers:
 
     def ask(self, connection: StreamingConnection, messages: list[dict[str, Any]], tokens: int) -> str | None:
         body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-        at = self.now()
-        said, why = CompletionStream(), ""
-        try:
-            reply = connection.post("/v1/chat/completions", orjson.dumps(body), HEADERS)
-            for seen, piece in connection.pieces(reply):
-                said.feed(seen, piece)
-            why = said.failed if reply.status == 200 else f"status {reply.status}"
-        except (OSError, ConnectionBroken) as error:
-            why = type(error).__name__
-        ended = self.now()
-        if why:
-            self.failures[why] = self.failures.get(why, 0) + 1
+        asked = exchange(connection, orjson.dumps(body), HEADERS)
+        at = self.engines_s(asked.began)
+        if asked.failed:
+            self.failures[asked.failed] += 1
             self.told.append(EmulatedResult(at, 0.0, 0.0))
             return None
-        first = (said.tokens_s[0] - self.began) / self.slowdown
+        first, ended = self.engines_s(asked.stream.tokens_s[0]), self.engines_s(asked.ended)
         self.told.append(EmulatedResult(round(at, 4), round(first - at, 4), round(ended - at, 4)))
-        return "".join(said.text)
+        return "".join(asked.stream.text)
 
 
 def emulated(held: ValidationCase, seed: int, speed: float) -> ValidationUsers:
@@ -218,23 +208,18 @@ COMPARED = ("requests/s", "P50", "P95", "P99", "first token P50", "first token P
 
 def tables(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown: emulated, planned, and the planner's error; then the error of each repeat."""
-    head = ("configuration", "requests", *COMPARED)
-    rows = [head, ("---",) * len(head)]
+    rows = []
     for held in VALIDATION_CASES:
-        mine = [line for line in lines if line["name"] == held.name]
-        if not mine:
-            continue
-        cells = []
-        for what in COMPARED:
-            seen, said = (_mean([line[side][what] for line in mine]) for side in ("emulated", "planned"))
-            each = ", ".join(f"{line['planned'][what] / line['emulated'][what] - 1:+.1%}" for line in mine)
-            cells.append(f"{seen:.3g} / {said:.3g}<br>{each}")
-        rows.append((held.name, " + ".join(f"{line['emulated']['requests']:.0f}" for line in mine), *cells))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        if mine := [line for line in lines if line["name"] == held.name]:
+            requests = " + ".join(f"{line['emulated']['requests']:.0f}" for line in mine)
+            rows.append((held.name, requests, *(_cell(mine, what) for what in COMPARED)))
+    return markdown_table(("configuration", "requests", *COMPARED), rows)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _cell(mine: Sequence[dict[str, Any]], what: str) -> str:
+    seen, said = (mean(line[side][what] for line in mine) for side in ("emulated", "planned"))
+    each = ", ".join(f"{line['planned'][what] / line['emulated'][what] - 1:+.1%}" for line in mine)
+    return f"{seen:.3g} / {said:.3g}<br>{each}"
 
 
 def worst(lines: Sequence[dict[str, Any]]) -> float:
@@ -244,7 +229,7 @@ def worst(lines: Sequence[dict[str, Any]]) -> float:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    return [line for line in map(json.loads, file.read_text().splitlines()) if "name" in line]
+    return [line for line in read_lines(file) if "name" in line]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -262,8 +247,9 @@ def main(arguments: Sequence[str]) -> int:
         _replan(a.out)
     elif not a.show:
         a.out.parent.mkdir(parents=True, exist_ok=True)
-        with a.out.open("a" if a.resume else "w") as file:
-            code = _run(a, file, {(line["name"], line["seed"]) for line in read(a.out)})
+        if not a.resume:
+            a.out.write_bytes(b"")
+        code = _run(a)
     lines = read(a.out)
     print(tables(lines))
     if lines:
@@ -271,40 +257,34 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
-def _run(a: argparse.Namespace, file: TextIO, done: Set[tuple[str, int]]) -> int:
+def _run(a: argparse.Namespace) -> int:
     """0, or 130 at Ctrl-C: finished runs are kept, `--resume` does the others."""
+    done = {(line["name"], line["seed"]) for line in read(a.out)}
     wanted = [
         (repeat, number, held)
         for repeat in range(a.repeats)
         for number, held in enumerate(VALIDATION_CASES)
         if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
     ]
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-    here = asdict(read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}"))
-    file.write(json.dumps({"machine": here}) + "\n")
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        bar = bars.add_task("", total=len(wanted))
-        try:
-            for repeat, number, held in wanted:
-                bars.update(bar, description=f"{held.name}, repeat {repeat + 1}")
-                line = _compare(held, seed_of(repeat, number), a.speed)
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                bars.advance(bar)
-        except KeyboardInterrupt:
-            return 130
+    here = read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}")
+    append_line(a.out, {"machine": asdict(here)})
+    try:
+        for repeat, number, held in stepwise(wanted, lambda it: f"{it[2].name}, repeat {it[0] + 1}"):
+            append_line(a.out, _compare(held, seed_of(repeat, number), a.speed))
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 def _replan(file: Path) -> None:
     """After a change of the planner."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = list(read_lines(file))
     by_name = {held.name: held for held in VALIDATION_CASES}
     for line in lines:
         if "name" in line:
             outcome, line["planned"] = planned(by_name[line["name"]], line["seed"])
             line["planned_failures"] = outcome.refused + outcome.failed
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_text(file, "".join(f"{orjson.dumps(line).decode()}\n" for line in lines))
 
 
 def seed_of(repeat: int, number: int) -> int:
@@ -312,7 +292,6 @@ def seed_of(repeat: int, number: int) -> int:
 
 
 def _compare(held: ValidationCase, seed: int, speed: float) -> dict[str, Any]:
-    """A line of the file."""
     before = read_cpu_time()
     users = emulated(held, seed, speed)
     told = sorted(users.told, key=lambda one: one.arrived)

@@ -7,10 +7,9 @@ from multiprocessing import get_context
 from typing import Any
 
 from loadtest.statistics import percentile
-from manyeyes.planner.plan_request import PlanRequest
 from manyeyes.planner.report import ReportTable, TextRow, seconds
-from manyeyes.planner.result import SimulationResult
 from manyeyes.planner.simulation import MeasuredSpan, Simulation
+from manyeyes.planner.workload import PlanRequest, SimulationResult
 
 LOOK_EVERY_S = 0.5
 GIVE_UP_S = 10.0  # after Ctrl-C, for simulations that build their thousands of engines just then
@@ -75,8 +74,6 @@ def _take_shares(shares: Any) -> None:
 
 
 def simulate(ask: PlanRequest, engines: int, span: MeasuredSpan, number: int) -> SimulationResult:
-    """One policy; ends with what is known at Ctrl-C."""
-
     def progress(share: float) -> None:
         _shares[number] = share
 

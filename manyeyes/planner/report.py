@@ -11,12 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Shown
 
 from loadtest.statistics import percentile
-from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, Plot
-from manyeyes.charts.templates import render_page
-from manyeyes.planner.plan_request import PlanRequest
-from manyeyes.planner.result import STAGES, SimulationResult, lost_time_by_resource
+from manyeyes.charts.svg import LEFT, Plot
+from manyeyes.charts.templates import markdown_table, render_page
 from manyeyes.planner.search import Announce, CapacityPlan, good
 from manyeyes.planner.simulation import Progress as ProgressCallback
+from manyeyes.planner.workload import STAGES, PlanRequest, SimulationResult, lost_time_by_resource
 
 TextRow = tuple[str, ...]
 
@@ -29,7 +28,6 @@ class ReportTable:
 
 
 def request_line(ask: PlanRequest) -> str:
-    """The question in a sentence."""
     work = ask.work
     pictures = (
         f"{work.images} picture{'s' * (work.images != 1)} of {work.width} x {work.height}"
@@ -54,7 +52,6 @@ def caveat(ask: PlanRequest) -> str:
 
 
 def verdict(plan: CapacityPlan) -> str:
-    """The answer in a sentence."""
     outcome = plan.outcome
     if plan.partial or outcome is None:
         return f"Interrupted: {plan.engines} GPUs were looked at last, which need not be the fewest that are enough."
@@ -160,15 +157,13 @@ def seconds(value: float) -> str:
 
 
 def markdown(plan: CapacityPlan, price: float | None, command: str) -> str:
-    """The whole page."""
     parts = [f"# How many GPUs\n\n{request_line(plan.ask)}.\n\n**{verdict(plan)}**\n\n{caveat(plan.ask)}"]
-    parts += [f"## {table.title}\n\n{_markdown_table(table)}" for table in tables(plan, price)]
+    parts += [f"## {table.title}\n\n{markdown_table(table.head, table.rows)}" for table in tables(plan, price)]
     parts.append(f"Made by `{command}`.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def html(plan: CapacityPlan, price: float | None, command: str) -> str:
-    """The whole page, with a picture of where it breaks."""
     return render_page(
         Path(__file__).with_name("report.html.j2"),
         request=request_line(plan.ask),
@@ -178,11 +173,6 @@ def html(plan: CapacityPlan, price: float | None, command: str) -> str:
         tables=tables(plan, price),
         command=command,
     )
-
-
-def _markdown_table(table: ReportTable) -> str:
-    lines = [table.head, ("---",) * len(table.head), *table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) -> str:
@@ -197,8 +187,8 @@ def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) 
     plot.line(points, "line first")
     for rps, total_s in points:
         plot.dot(rps, total_s, "dot first", title=f"{rps:.3g} a second: {total_s:.2f} s")
-    plot.text(plot.x(asked_rps), HEIGHT - BOTTOM + 15, f"{asked_rps:g} asked for")
-    plot.text(plot.x(points[-1][0]), HEIGHT - BOTTOM + 15, f"{points[-1][0]:.3g}")
+    plot.tick(asked_rps, f"{asked_rps:g} asked for")
+    plot.tick(points[-1][0], f"{points[-1][0]:.3g}")
     return plot.svg(emulated=False)
 
 
@@ -208,7 +198,6 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.perc
 
 @contextmanager
 def progress_bar() -> Iterator[Announce]:
-    """A bar for the simulation under way."""
     with Progress(*COLUMNS, console=console, transient=True) as bars:
         task = bars.add_task("an idle engine", total=1.0)
 
@@ -228,7 +217,6 @@ def progress_bars(names: Sequence[str]) -> Iterator[Callable[[str, float], None]
 
 
 def print_table(table: ReportTable) -> None:
-    """On standard output."""
     shown = Shown(title=table.title, title_justify="left")
     for number, name in enumerate(table.head):
         shown.add_column(name, justify="left" if number == 0 else "right")

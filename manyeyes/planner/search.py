@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from loadtest.statistics import percentile
-from manyeyes.planner.plan_request import PlanRequest
-from manyeyes.planner.result import SimulationResult, first_bottleneck
 from manyeyes.planner.simulation import MeasuredSpan, Progress, Simulation
+from manyeyes.planner.workload import PlanRequest, SimulationResult, first_bottleneck
 from manyeyes.simulator.core import encoding_s, prefill_s
 from manyeyes.simulator.scheduler import ScheduledBatch
 
@@ -46,7 +45,6 @@ class CapacityPlan:
 
 
 def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
-    """Whether the outcome is what was asked for."""
     return (
         outcome.keeps_up
         and outcome.goodput >= ask.goodput
@@ -81,24 +79,46 @@ def fewest(ask: PlanRequest) -> int:
     return max(1, ceil(ask.rps / work.turns * max(preprocessing_s, gpu_s)))
 
 
+Look = Callable[[int, float, float], SimulationResult]
+"""So many engines at so many requests a second, so many times as long as usual."""
+
+
 def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
     """Raises NeverGood. With `engines` only their number is looked at, good or not. Ctrl-C: what is known, marked partial."""
     found = CapacityPlan(ask, idle(ask))
     if engines is None and not good(ask, replace(found.idle, backlog=(0, 0))):
         raise NoSufficientSize(_never(ask, found.idle))
+
+    def look(engines: int, rps: float, times: float) -> SimulationResult:
+        asked = replace(ask, rps=rps)
+        once = span(asked, requests)
+        progress = announce(f"{engines} GPUs at {rps:.4g} requests/s" + (", for twice as long" if times > 1 else ""))
+        outcome = Simulation(asked, engines, MeasuredSpan(once.warm_s, times * once.measured_s)).run(progress)
+        if outcome.partial:
+            raise KeyboardInterrupt
+        return outcome
+
     try:
-        found.engines = engines or _enough(found, announce, requests)
-        _refine(found, announce, requests)
-        _break(found, announce, requests)
+        found.engines = engines or _enough(found, look)
+        found.outcome = look(found.engines, ask.rps, 2)
+        found.tried[found.engines] = found.rates[ask.rps] = found.outcome
+        _break(found, found.outcome, look)
     except KeyboardInterrupt:
         found.partial = True
     return found
 
 
-def _enough(found: CapacityPlan, announce: Announce, requests: int | None) -> int:
-    low = fewest(found.ask) - 1
+def _enough(found: CapacityPlan, look: Look) -> int:
+    ask = found.ask
+
+    def is_enough(engines: int) -> bool:
+        found.engines = engines
+        found.tried[engines] = found.outcome = look(engines, ask.rps, 1)
+        return good(ask, found.outcome)
+
+    low = fewest(ask) - 1
     high = low + 1
-    while not _is_good(found, high, announce, requests):
+    while not is_enough(high):
         low, high = high, ceil(high * 1.4)
         if high > MAX_ENGINES:
             raise NoSufficientSize(
@@ -106,44 +126,19 @@ def _enough(found: CapacityPlan, announce: Announce, requests: int | None) -> in
             )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _is_good(found, middle, announce, requests) else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
 
 
-def _is_good(found: CapacityPlan, engines: int, announce: Announce, requests: int | None) -> bool:
-    found.engines = engines
-    progress = announce(f"{engines} GPUs at {found.ask.rps:g} requests/s")
-    outcome = _run(found.ask, engines, span(found.ask, requests), progress)
-    found.tried[engines] = found.outcome = outcome
-    return good(found.ask, outcome)
-
-
-def _run(ask: PlanRequest, engines: int, over: MeasuredSpan, progress: Progress) -> SimulationResult:
-    outcome = Simulation(ask, engines, over).run(progress)
-    if outcome.partial:
-        raise KeyboardInterrupt
-    return outcome
-
-
-def _refine(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
-    once = span(found.ask, requests)
-    progress = announce(f"{found.engines} GPUs at {found.ask.rps:g} requests/s, for twice as long")
-    found.outcome = _run(found.ask, found.engines, MeasuredSpan(once.warm_s, 2 * once.measured_s), progress)
-    found.tried[found.engines] = found.rates[found.ask.rps] = found.outcome
-
-
-def _break(found: CapacityPlan, announce: Announce, requests: int | None) -> None:
+def _break(found: CapacityPlan, outcome: SimulationResult, look: Look) -> None:
     ask = found.ask
 
     def holds(rps: float) -> bool:
-        faster = replace(ask, rps=rps)
-        progress = announce(f"{found.engines} GPUs at {rps:.3g} requests/s")
-        found.rates[rps] = _run(faster, found.engines, span(faster, requests), progress)
-        return good(faster, found.rates[rps])
+        found.rates[rps] = look(found.engines, rps, 1)
+        return good(ask, found.rates[rps])
 
-    assert found.outcome
     rate = ask.rps
-    if good(ask, found.outcome):
+    if good(ask, outcome):
         while holds(rate * STEP):
             rate *= STEP
         low, high = rate, rate * STEP

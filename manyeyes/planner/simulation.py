@@ -10,9 +10,7 @@ from time import process_time
 from typing import Any
 
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.plan_request import GpuSpec, PlanRequest
-from manyeyes.planner.result import SimulationResult
-from manyeyes.planner.workload import SimulatedConversation, arrivals
+from manyeyes.planner.workload import GpuSpec, PlanRequest, SimulatedConversation, SimulationResult, arrivals
 from manyeyes.simulator.core import FastForwardCore
 from manyeyes.simulator.kv_cache import ConversationKvCache
 from manyeyes.simulator.multimodal import DECODING_THREADS, EncoderCache, ProcessorCache, decoding_s, preprocessing_s
@@ -83,8 +81,6 @@ class MeasuredSpan:
 
 
 class SimulatedRequest:
-    """One turn on its way."""
-
     __slots__ = (
         "asked",
         "conversation",

@@ -40,8 +40,6 @@ def encoding_s(encoded: list[int], profile: TimingProfile) -> float:
 
 @dataclass
 class EngineStep:
-    """What one iteration brought."""
-
     at: float  # seconds of the monotonic clock
     produced: list[tuple[RunningSequence, int]] = field(default_factory=list)  # one token more, and how many that makes
     queried: int = 0  # tokens looked up in the prefix cache
@@ -51,8 +49,6 @@ class EngineStep:
 
 
 class EngineCore(Protocol):
-    """What the engine drives."""
-
     next_at: float | None  # when to call `advance` again; None while there is nothing to do
     slowness: float  # what every time is multiplied by
 

@@ -24,7 +24,6 @@ def block_hashes(tokens: list[int]) -> list[int]:
 
 
 def blocks_needed(tokens: int) -> int:
-    """Blocks that hold so many tokens."""
     return -(-tokens // BLOCK)
 
 

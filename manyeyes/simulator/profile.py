@@ -38,7 +38,6 @@ class TimingProfile:
     tokens_per_word: float = 1.0  # of what users write; an answer's token is always one word of the canned text
 
     def faster(self, speed: float) -> "TimingProfile":
-        """Every time divided by `speed`."""
         times = (field.name for field in fields(self) if field.name.endswith(TIME_UNITS))
         return replace(self, **{name: getattr(self, name) / speed for name in times})
 

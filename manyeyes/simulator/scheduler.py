@@ -18,8 +18,6 @@ Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]
 
 @dataclass
 class ScheduledBatch:
-    """What one iteration computes."""
-
     sequences: list[RunningSequence] = field(default_factory=list)
     prefilled: list[RunningSequence] = field(
         default_factory=list
@@ -35,8 +33,6 @@ class ScheduledBatch:
 
 
 class Scheduler:
-    """The queue, the running sequences and the caches."""
-
     def __init__(
         self, kv: KvCache | ConversationKvCache, encoder: EncoderCache, max_num_seqs: int, max_num_batched_tokens: int
     ) -> None:
@@ -63,7 +59,6 @@ class Scheduler:
             self._put_back()
 
     def schedule(self, now: float) -> ScheduledBatch:
-        """Plan one iteration, and count its tokens as computed."""
         batch = ScheduledBatch()
         budget = self._schedule_running(batch, self.max_num_batched_tokens)
         if not batch.preempted and self.admits:

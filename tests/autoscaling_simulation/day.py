@@ -1,13 +1,19 @@
 """A simulated day: people come as the hour has it, with noise and spikes from a seed, and scaling follows them.
 
 Discrete events: an arrival, an end, a look every few seconds with the decision that the controller would make of it. The decisions
-are the controller's own code (manyeyes/controller/autoscaling); engines are tests/autoscaling_simulation/engine.py.
+are the controller's own code (manyeyes/controller/autoscaling).
+
+A GPU answers many requests at once, as in the emulator's profile, without its tokens. One request costs it some time for itself (its
+picture and prompt), and a part of every iteration of its decoding. With n requests in the batch an iteration takes iteration_ms +
+n x (decode_us + context), and each of them moves by one token; prefill of others stands in between. So all requests in a batch progress
+at the same speed, which depends on n alone, and one clock per engine that runs at this speed tells when each of them is done: two heap
+operations a request.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import cos, exp, pi
 from operator import attrgetter
 from random import Random
@@ -17,7 +23,84 @@ from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ReplicaChange
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage, ScaledEngine, plan_moves
 from manyeyes.simulator import profile
-from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine, Work
+from manyeyes.simulator.profile import TimingProfile
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an average request is."""
+
+    picture_megapixels: float = 1.0
+    prompt_tokens: int = 250
+    answer_tokens: int = 200
+
+    def alone_s(self, profile: TimingProfile) -> float:
+        """GPU time of its picture and prompt."""
+        vision_tokens = self.picture_megapixels * 1e6 / 1024
+        return (
+            profile.encode_item_ms / 1e3
+            + vision_tokens * profile.encode_us / 1e6
+            + (self.prompt_tokens + vision_tokens) * profile.prefill_us / 1e6
+        )
+
+    def batch_s(self, profile: TimingProfile, running: int) -> float:
+        """From a request's start to its end, while `running` requests are always in the batch."""
+        vision_tokens = self.picture_megapixels * 1e6 / 1024
+        context = self.prompt_tokens + vision_tokens + self.answer_tokens / 2
+        token_s = profile.decode_us / 1e6 + context * profile.context_ns / 1e9
+        return running * self.alone_s(profile) + self.answer_tokens * (profile.iteration_ms / 1e3 + running * token_s)
+
+
+AVERAGE = Work()
+
+
+@dataclass
+class SimulatedEngine:
+    """Requests in a batch of at most `most_running`, the others in a queue. Time is passed in."""
+
+    name: str
+    batch_s: list[float]
+    """By the number that run: how long an average request takes."""
+    in_flight: int = 0
+    _clock: float = 0.0
+    """Average requests that a request has completed since the beginning; each arrival gets an end on it."""
+    _at_s: float = 0.0
+    _running: list[tuple[float, float]] = field(default_factory=list)
+    """(end on the engine's clock, arrival), a heap."""
+    _waiting: deque[tuple[float, float]] = field(default_factory=deque)
+    """(size, arrival)."""
+
+    def take(self, now_s: float, size: float) -> None:
+        """A request of `size` average requests."""
+        self._advance(now_s)
+        self.in_flight += 1
+        if len(self._running) < len(self.batch_s) - 1:
+            heapq.heappush(self._running, (self._clock + size, now_s))
+        else:
+            self._waiting.append((size, now_s))
+
+    def next_end_s(self) -> float:
+        """When the next request ends if none comes; infinite while there is none."""
+        if not self._running:
+            return float("inf")
+        return self._at_s + (self._running[0][0] - self._clock) * self.batch_s[len(self._running)]
+
+    def end_one(self, now_s: float) -> float:
+        """The request that ends now. Returns when it came."""
+        self._advance(now_s)
+        self.in_flight -= 1
+        end, arrival = heapq.heappop(self._running)
+        self._clock = max(self._clock, end)
+        if self._waiting:
+            size, arrived = self._waiting.popleft()
+            heapq.heappush(self._running, (self._clock + size, arrived))
+        return arrival
+
+    def _advance(self, now_s: float) -> None:
+        if self._running:
+            self._clock += (now_s - self._at_s) / self.batch_s[len(self._running)]
+        self._at_s = now_s
+
 
 DAY_S = 86_400
 MINUTE_S = 60
@@ -73,16 +156,12 @@ class Setting:
     """More than this an engine is not given; the gateway answers 429."""
     traffic: Traffic = Traffic()
     work: Work = AVERAGE
-    start_all: bool = True
-    """As `make up` does: scaling then takes out what is not needed."""
 
 
 @dataclass
 class Outcome:
     """What the day came to."""
 
-    requests: int
-    refused: int
     minutes: int
     """With any request."""
     minutes_held: int
@@ -91,7 +170,6 @@ class Outcome:
     """Of engines that were started, those that start and those that drain included."""
     always_on_hours: float
     changes: tuple[ReplicaChange, ...]
-    slowest_minute_s: float
 
     @property
     def held(self) -> float:
@@ -131,18 +209,13 @@ class _Day:
         times = profile.load_profile(setting.profile)
         batch_s = [setting.work.batch_s(times, running) for running in range(setting.batch + 1)]
         self.engines = {f"gpu-{number}": SimulatedEngine(f"gpu-{number}", batch_s) for number in range(setting.engines)}
-        first = LifecycleStage.SERVING if setting.start_all else LifecycleStage.STOPPED
-        self.stages = dict.fromkeys(self.engines, (first, 0.0))
-        if not setting.start_all:
-            self.stages["gpu-0"] = (LifecycleStage.SERVING, 0.0)
-        self.serving = [
-            engine for name, engine in self.engines.items() if self.stages[name][0] is LifecycleStage.SERVING
-        ]
+        # All at first, as `make up` does: scaling then takes out what is not needed.
+        self.stages = dict.fromkeys(self.engines, (LifecycleStage.SERVING, 0.0))
+        self.serving = list(self.engines.values())
         self.scaler = PoolAutoscaler(setting.scaling, len(self.serving))
         self.recent: deque[tuple[float, float]] = deque()
         self.changes: list[ReplicaChange] = []
         self.engine_s = 0.0
-        self.refused = 0
         self.by_minute: list[list[float]] = [[] for _ in range(DAY_S // MINUTE_S + 30)]
         self.refused_in: set[int] = set()
 
@@ -151,14 +224,12 @@ class _Day:
         arrivals = self._arrivals()
         arrival = next(arrivals, float("inf"))
         look = LOOK_S
-        requests = 0
         due: dict[str, float] = {}
         while look < DAY_S:
             while ends and due.get(ends[0][1]) != ends[0][0]:
                 heapq.heappop(ends)
             end_s = ends[0][0] if ends else float("inf")
             if arrival <= end_s and arrival <= look:
-                requests += 1
                 if (engine := self._place(arrival)) is not None:
                     self._expect(engine, ends, due)
                 arrival = next(arrivals, float("inf"))
@@ -169,7 +240,7 @@ class _Day:
             else:
                 self._look(look)
                 look += LOOK_S
-        return self._outcome(requests)
+        return self._outcome()
 
     def _arrivals(self) -> Iterator[float]:
         rates = self.setting.traffic.rates(self.random)
@@ -185,7 +256,6 @@ class _Day:
         """To the least busy one, as the gateway does; None when all are full."""
         engine = min(self.serving, key=_BUSY)
         if engine.in_flight >= self.setting.most_in_flight:
-            self.refused += 1
             self.refused_in.add(int(now_s / MINUTE_S))
             return None
         engine.take(now_s, self.random.uniform(0.5, 1.5))
@@ -237,23 +307,18 @@ class _Day:
             engine for name, engine in self.engines.items() if self.stages[name][0] is LifecycleStage.SERVING
         ]
 
-    def _outcome(self, requests: int) -> Outcome:
+    def _outcome(self) -> Outcome:
         minutes = held = 0
-        slowest_s = 0.0
         for number, taken in enumerate(self.by_minute[: DAY_S // MINUTE_S]):
             if not taken and number not in self.refused_in:
                 continue
             minutes += 1
             p95_s = sorted(taken)[int(0.95 * (len(taken) - 1))] if taken else 0.0
-            slowest_s = max(slowest_s, p95_s)
             held += p95_s <= self.setting.slo_p95_s and number not in self.refused_in
         return Outcome(
-            requests=requests,
-            refused=self.refused,
             minutes=minutes,
             minutes_held=held,
             engine_hours=self.engine_s / 3600,
             always_on_hours=len(self.engines) * DAY_S / 3600,
             changes=tuple(self.changes),
-            slowest_minute_s=slowest_s,
         )

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from loadtest.annotations import ADMIN_KEY_VARIABLE, ControllerAnnotations
+from loadtest.gateway_client import ADMIN_KEY_VARIABLE, ControllerAnnotations
 from manyeyes.cli import secrets
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.monitoring.grafana import build

@@ -52,16 +52,7 @@ def emulator(folder: Path, *more: str, wait: bool = True, constant: bool = True)
     Its times are constant, or else a profile's.
     """
     log = folder / "emulator.log"
-    command = [
-        sys.executable,
-        "-m",
-        "manyeyes.emulator",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        *(QUICK if constant else ()),
-    ]
+    command = [sys.executable, "-m", "manyeyes.emulator", "--host=127.0.0.1", "--port=0", *(QUICK if constant else ())]
     command += ["--served-model-name", "qwen3-vl-4b", "alias", *more]
     with (
         log.open("w") as output,
@@ -185,32 +176,21 @@ def test_probes_are_answered(engine: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "kind"),
+    ("content", "status", "kind"),
     [
-        ({"model": "other", "messages": about()}, 404, "NotFoundError"),
-        ({"messages": about({"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}})}, 400, None),
-        ({"messages": about(*[picture()] * 5)}, 400, None),
-        ({"messages": about({"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}})}, 400, None),
-        ({"messages": about(text="word " * 9000), "stream": True}, 400, None),
-        ({"messages": about(), "n": 2}, 400, None),
-        ({}, 400, "Bad Request"),
+        (json.dumps({"model": "other", "messages": about()}), 404, "NotFoundError"),
+        (json.dumps({"messages": about(text="word " * 9000), "stream": True}), 400, "BadRequestError"),
+        ("{}", 400, "Bad Request"),
+        ('{"model":', 400, "Bad Request"),
     ],
-    ids=["unknown model", "not an image", "too many images", "a link", "too long", "n", "no messages"],
+    ids=["unknown model", "too long", "no messages", "no JSON"],
 )
-def test_a_bad_request_gets_an_error_object(
-    engine: Emulator, body: dict[str, Any], status: int, kind: str | None
-) -> None:
-    answer = engine.post(body)
-    assert answer.status_code == status
+def test_a_bad_request_gets_an_error_object(engine: Emulator, content: str, status: int, kind: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"{engine.url}/v1/chat/completions", content=content, headers=headers)
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == (kind or "BadRequestError", status)
-
-
-def test_malformed_json_gets_an_error_object(engine: Emulator) -> None:
-    headers = {"Content-Type": "application/json"}
-    answer = httpx.post(f"{engine.url}/v1/chat/completions", content=b'{"model":', headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
+    assert (answer.status_code, error["type"], error["code"]) == (status, kind, status)
 
 
 def test_metrics_count_requests_and_tokens_under_vllms_names(engine: Emulator) -> None:

@@ -109,12 +109,6 @@ def test_a_closed_port_opens_again(engine: Emulator, begin: Begin) -> None:
     eventually(lambda: healthy(engine.url), 10, 0.05, what="the port that opens again")
 
 
-def test_a_port_that_is_closed_from_the_start_opens_in_time(tmp_path: Path) -> None:
-    with emulator(tmp_path, "--fault", '{"kind":"refuse","for_s":2}') as engine:
-        assert not healthy(engine.url)
-        eventually(lambda: healthy(engine.url), 10, 0.05, what="the port that opens")
-
-
 def video(seconds: int) -> dict[str, Any]:
     """An MP4 that is nothing but a header of 640 x 480 pixels."""
     movie = struct.pack(">IIIII12x", 0, 0, 0, 1000, seconds * 1000)

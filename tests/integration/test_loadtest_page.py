@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -92,9 +91,3 @@ def test_the_gateway_wants_a_key_for_it_and_says_when_it_does_not_run(page: Page
     assert "manyeyes locust" in known.text
     moved = page.client.get(f"{page.cluster.url}/locust")
     assert (moved.status_code, moved.headers["location"]) == (301, "/locust/")
-
-
-def test_the_compose_service_is_off_unless_asked_for() -> None:
-    text = (Path(ROOT) / "compose/loadtest.yaml").read_text()
-    assert "profiles: [loadtest]" in text
-    assert "ports:" not in text

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.scaling_report import phases
+from loadtest.scaling_report import results
 from manyeyes.devcluster.cluster import ROOT, local_cluster
 from manyeyes.devcluster.eventually import eventually
 
@@ -25,7 +25,7 @@ def done(out: Path, *arguments: str, timeout_s: float = 180) -> subprocess.Compl
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = command(tmp_path, *SMALL, "--phases=full,same")
     running = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True)
-    eventually(lambda: phases.read_good_results(tmp_path / "runs.jsonl"), 90, 0.2, "a first phase is done")
+    eventually(lambda: results.read_good_results(tmp_path / "runs.jsonl"), 90, 0.2, "a first phase is done")
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 130, said

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.chaos.experiment import ClusterContainers
 from benchmarks.chaos.load import LoadUsers
-from benchmarks.chaos.target import ClusterContainers
 from loadtest.gateway_client import GatewayClient
 from loadtest.http_client import parse_target
 from loadtest.users import mix

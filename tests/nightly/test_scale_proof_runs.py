@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 
-from loadtest.scaling_report import phases
+from loadtest.scaling_report import results
 from manyeyes.devcluster.cluster import local_cluster
 from tests.integration.test_scale_proof import SMALL, done
 
@@ -14,7 +14,7 @@ from tests.integration.test_scale_proof import SMALL, done
 def test_one_and_two_engines_are_measured_judged_and_shown_and_nothing_is_measured_twice(tmp_path: Path) -> None:
     ended = done(tmp_path, *SMALL)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = phases.read_good_results(tmp_path / "runs.jsonl")
+    lines = results.read_good_results(tmp_path / "runs.jsonl")
     assert {(one.visit.count, one.phase) for one in lines} == {
         *((1, phase) for phase in ("full", "limit", "video")),
         *((2, phase) for phase in ("full", "same", "limit", "video")),
@@ -29,7 +29,7 @@ def test_one_and_two_engines_are_measured_judged_and_shown_and_nothing_is_measur
     assert again.returncode == 1
     assert "0 visits to do" in again.stdout
     assert "wanted at least 1.9" in again.stdout
-    assert len(phases.read_good_results(tmp_path / "runs.jsonl")) == len(lines)
+    assert len(results.read_good_results(tmp_path / "runs.jsonl")) == len(lines)
 
     other = done(tmp_path, *SMALL, "--scenario=text", timeout_s=30)
     assert other.returncode == 2
@@ -81,7 +81,7 @@ def test_a_running_cluster_is_brought_to_each_number_by_a_command(tmp_path: Path
             ended.set()
             thread.join(timeout=20)
     assert told.returncode == 0, told.stdout + told.stderr
-    lines = phases.read_good_results(out / "runs.jsonl")
+    lines = results.read_good_results(out / "runs.jsonl")
     assert {one.visit.count: set(one.figures.per_engine) for one in lines} == {1: {"gpu-0"}, 2: {"gpu-0", "late-1"}}
     assert wanted.read_text().strip() == "2", "it was brought back to as many as there were"
     assert orjson.loads((out / "about.json").read_bytes())["kind"]["emulated"] is True

@@ -5,8 +5,7 @@ import pytest
 from manyeyes.config.scaling import Scaling, Target
 from manyeyes.controller.autoscaling.policy import with_default_target
 from manyeyes.simulator import profile
-from tests.autoscaling_simulation.day import Outcome, Setting, Traffic, play
-from tests.autoscaling_simulation.engine import AVERAGE, SimulatedEngine
+from tests.autoscaling_simulation.day import AVERAGE, Outcome, Setting, SimulatedEngine, Traffic, play
 from tests.placed import placed
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.progress import TEXTFILE_FORMAT
+from loadtest.run import TEXTFILE_FORMAT
 from manyeyes.controller import metrics
 
 Ask = Callable[..., Any]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from benchmarks.measure.http import AsyncConnection, chat_request, read_streamed_chat
+from benchmarks.gateways.gateway import AsyncConnection, chat_request, read_streamed_chat
 from loadtest.http_client import ConnectionBroken
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -63,22 +63,11 @@ async def test_a_streamed_answer_keeps_the_time_of_each_word() -> None:
     assert answer.started_s < said.tokens_s[0] < said.tokens_s[1] <= answer.ended_s
 
 
-async def test_words_of_one_piece_have_one_time_and_a_word_in_two_pieces_has_the_later_one() -> None:
-    split = word("three")
-    together = chunk(word("one ") + word("two ") + split[:9])
-    async with serving([HEAD, together, chunk(split[9:]), chunk(END) + b"0\r\n\r\n"]) as address:
-        connection = AsyncConnection(address)
-        said = read_streamed_chat(await connection.send(chat_request(address, b"{}")))
-        connection.close()
-    assert "".join(said.text) == "one two three"
-    assert said.tokens_s[0] == said.tokens_s[1] < said.tokens_s[2]
-
-
 async def test_a_connection_serves_one_request_after_another() -> None:
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]
     async with serving(answer, answer) as address:
         connection = AsyncConnection(address)
-        bodies = [bytes((await connection.send(chat_request(address, b"{}"))).body) for _ in range(2)]
+        bodies = [(await connection.send(chat_request(address, b"{}"))).body for _ in range(2)]
         connection.close()
     assert bodies == [b"hello", b"hello"]
 
@@ -88,11 +77,3 @@ async def test_an_answer_cut_short_is_no_answer(pieces: list[bytes]) -> None:
     async with serving(pieces, close=True) as address:
         with pytest.raises(ConnectionBroken):
             await AsyncConnection(address).send(chat_request(address, b"{}"))
-
-
-async def test_a_stream_without_done_is_not_complete() -> None:
-    async with serving([HEAD, chunk(word("one")) + b"0\r\n\r\n"]) as address:
-        connection = AsyncConnection(address)
-        said = read_streamed_chat(await connection.send(chat_request(address, b"{}")))
-        connection.close()
-    assert ("".join(said.text), said.done) == ("one", False)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure.load import LoadReport, busiest_core_share, join_reports
-from benchmarks.measure.workload_run import counter_increase, hit_ratio, read_counters
-from loadtest.host_info import CpuTime, read_cpu_time
-from loadtest.process_group import cpu_s, members, memory_mb, start_process_group
+from benchmarks.load import LoadReport, busiest_core_share, join_reports
+from benchmarks.measurements import counter_increase, hit_ratio, read_counters
+from loadtest.host_info import CpuTime, cpu_s, members, memory_mb, read_cpu_time, start_process_group
 from loadtest.statistics import median, percentile
 from manyeyes.devcluster.eventually import eventually
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks.plan import (
+from benchmarks.results import OURS
+from benchmarks.runner import (
     NO_GATEWAY,
     BenchmarkJob,
     BenchmarkSelection,
     JobResult,
-    append_job_result,
     plan_jobs,
     read_job_results,
 )
-from benchmarks.report.targets import OURS
+from loadtest.result_files import append_line
 
 
 def wanted(repeats: int = 3, headers: tuple[int, ...] = (0, 1, 2)) -> BenchmarkSelection:
@@ -47,18 +47,12 @@ def test_the_names_that_the_report_compares_exist() -> None:
     assert (all_gateways.OURS, all_gateways.BOUND) == (OURS, NO_GATEWAY)
 
 
-def test_every_setting_has_a_reason_and_a_source() -> None:
-    for gateway in all_gateways.ALL:
-        assert gateway.settings, gateway.name
-        assert all(setting.what and setting.why and setting.source for setting in gateway.settings), gateway.name
-
-
 def test_a_finished_job_is_read_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
     finished = JobResult(
         BenchmarkJob("work", "one", 3, 0, "chat", 1), {"rps": 4.5, "errors": {"status 502": 1}}, busy_before=0.1
     )
-    append_job_result(file, finished)
-    append_job_result(file, JobResult(BenchmarkJob("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
+    append_line(file, finished)
+    append_line(file, JobResult(BenchmarkJob("cpu", "two", 3, 1), {}, failed="RuntimeError: no"))
     assert next(iter(read_job_results(file))) == finished
     assert [one.failed for one in read_job_results(file)] == ["", "RuntimeError: no"]

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.plan import NO_GATEWAY, BenchmarkJob, JobResult
-from benchmarks.report.chart import draw_chart
-from benchmarks.report.page import page
-from benchmarks.report.results import BenchmarkResults
-from benchmarks.report.targets import OURS, targets
+from benchmarks.report import page
+from benchmarks.results import OURS, BenchmarkResults, targets
+from benchmarks.runner import NO_GATEWAY, BenchmarkJob, JobResult
+from benchmarks.tables import draw_chart
 
 
 def worked(rps: float, first_s: float, share: float, **more: Any) -> dict[str, Any]:

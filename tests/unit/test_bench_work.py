@@ -1,50 +1,25 @@
 """Work from a seed: the same for every gateway, different for every user."""
 
-import io
-
 import orjson
 import pytest
-from PIL import Image
 
-from benchmarks import workloads as works
-from benchmarks.measure.gateway_cost import chat_body
-from benchmarks.workloads import jpeg
-
-
-@pytest.mark.parametrize("name", works.ALL)
-def test_the_same_seed_makes_the_same_work_and_another_one_other_work(name: str) -> None:
-    make = works.ALL[name].conversation
-    assert make(1, 2, 3) == make(1, 2, 3)
-    assert make(1, 2, 3) != make(2, 2, 3)
+from benchmarks import load as works
+from benchmarks.measurements import chat_body
 
 
 @pytest.mark.parametrize("name", ["chat", "images"])
 def test_no_two_conversations_share_a_picture(name: str) -> None:
     work = works.ALL[name]
     users, each = 8 * work.users_per_engine, range(work.conversations_per_user)
-    first = [work.conversation(1, user, number).turns[0].picture for user in range(users) for number in each]
+    first = [work.conversation(1, user, number).turns[0].pictures for user in range(users) for number in each]
     assert len(set(first)) == len(first)
-    assert None not in first
+    assert () not in first
 
 
 def test_everybody_asks_something_else_about_the_same_document() -> None:
     turns = [works.ALL["document"].conversation(1, user, 0).turns[0] for user in range(20)]
-    assert len({turn.picture for turn in turns}) == 1
+    assert len({turn.pictures for turn in turns}) == 1
     assert len({turn.text for turn in turns}) == 20
-
-
-def test_half_of_the_text_chats_open_with_the_same_words() -> None:
-    first = [works.ALL["text"].conversation(1, user, 0).turns[0].text for user in range(20)]
-    assert len(set(first)) == 11
-
-
-def test_pictures_are_unique_jpegs_of_about_150_kb() -> None:
-    made = [jpeg(1, number) for number in range(3)]
-    assert len(set(made)) == 3
-    assert made[0] == jpeg(1, 0)
-    for picture in made:
-        assert 140_000 <= len(picture) <= 165_000
-        Image.open(io.BytesIO(picture)).load()
 
 
 @pytest.mark.parametrize("size", [3_000, 200_000, 2_000_000])

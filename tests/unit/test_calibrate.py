@@ -113,14 +113,13 @@ def test_a_slope_that_would_be_negative_is_left_out() -> None:
     assert found.coefficients[0] == pytest.approx(2.9, rel=0.01)
 
 
-def test_fewer_measurements_than_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 measurements cannot tell 2 numbers"):
-        fit_non_negative([[1, 1]], [3.0])
-
-
-def test_measurements_that_are_all_alike_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not tell these numbers apart"):
-        fit_non_negative([[1, 2], [1, 2], [1, 2]], [3.0, 3.0, 3.0])
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [([[1, 1]], "1 measurements cannot tell 2 numbers"), ([[1, 2]] * 3, "do not tell these numbers apart")],
+)
+def test_measurements_that_tell_too_little_are_refused(rows: list[list[float]], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        fit_non_negative(rows, [3.0] * len(rows))
 
 
 def test_the_time_between_tokens_counts_only_while_all_are_answered() -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos import target
-from benchmarks.chaos.fault_result import FaultResult, FaultTimes, fault_result, log_lines_by_id
+from benchmarks.chaos import experiment
 from benchmarks.chaos.faults import Fault, FaultPart, choose_faults, fault_table
 from benchmarks.chaos.load import RetriedRequest
-from benchmarks.chaos.report import ChaosRun, markdown, page
-from benchmarks.chaos.resource_usage import measure_growth
-from loadtest.sample import Sample
+from benchmarks.chaos.report import ChaosRun, FaultResult, FaultTimes, fault_result, log_lines_by_id, markdown, page
+from benchmarks.chaos.soak import measure_growth
+from loadtest.statistics import Sample
 from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.host_info import Docker
 
@@ -169,21 +168,19 @@ def test_memory_that_leaks_grows_and_memory_that_settles_does_not() -> None:
     assert not measure_growth([], 5).grows
 
 
-@pytest.mark.parametrize(("confirmed", "refused"), [(False, True), (True, False)])
 def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, confirmed: bool, refused: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "cluster.yaml").write_text("pools: [{name: a, model: org/A}]\n")
     monkeypatch.setattr("manyeyes.cli.host_info.docker", lambda: Docker(server="28.0"))
-    monkeypatch.setattr("benchmarks.chaos.target.ClusterContainers.parts", lambda self: parts(("a", "p")))
-    monkeypatch.setattr("benchmarks.chaos.target.ClusterContainers.flavours", lambda self: {"cuda"})
-    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.ready", lambda self, model: "a")
-    monkeypatch.setattr("benchmarks.chaos.target.GatewayClient.up", lambda self: {"a"})
-    if refused:
-        with pytest.raises(target.UnfitTarget, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
-            target.find_target(tmp_path / "cluster.yaml", "", "", confirmed)
-    else:
-        assert target.find_target(tmp_path / "cluster.yaml", "", "", confirmed).engines == {"a"}
+    monkeypatch.setattr("benchmarks.chaos.experiment.ClusterContainers.parts", lambda self: parts(("a", "p")))
+    monkeypatch.setattr("benchmarks.chaos.experiment.ClusterContainers.flavours", lambda self: {"cuda"})
+    monkeypatch.setattr("benchmarks.chaos.experiment.GatewayClient.ready", lambda self, model: "a")
+    monkeypatch.setattr("benchmarks.chaos.experiment.GatewayClient.up", lambda self: {"a"})
+    config = tmp_path / "cluster.yaml"
+    assert experiment.find_target(config, "", "", confirmed=True).engines == {"a"}
+    with pytest.raises(experiment.UnfitTarget, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
+        experiment.find_target(config, "", "", confirmed=False)
 
 
 def test_figures_over_time_are_drawn_with_their_names_also_when_there_are_none() -> None:

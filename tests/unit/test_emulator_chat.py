@@ -1,11 +1,13 @@
+import io
 from base64 import b64encode
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from manyeyes.emulator import cli, requests
 from manyeyes.emulator.responses import RequestError
-from manyeyes.simulator import token_counts
+from manyeyes.simulator import request
 
 GIF = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # 1 x 1 pixel
 OPTIONS = cli.parse(
@@ -40,11 +42,8 @@ def test_prompt_tokens_count_texts_images_and_the_marks_of_every_turn() -> None:
         OPTIONS,
     )
     words = 2 + 3 + 2 + 1
-    assert job.media[0].offset == token_counts.PER_MESSAGE + 2 + 3 + 1  # after a whole message, a role and a mark
-    assert (
-        job.prompt_tokens
-        == words + 64 + token_counts.AROUND_VISION + 4 * token_counts.PER_MESSAGE + token_counts.OPENING
-    )
+    assert job.media[0].offset == request.PER_MESSAGE + 2 + 3 + 1  # after a whole message, a role and a mark
+    assert job.prompt_tokens == words + 64 + request.AROUND_VISION + 4 * request.PER_MESSAGE + request.OPENING
     assert len(job.media) == 1
     assert job.model == "m"
 
@@ -115,7 +114,7 @@ def test_a_second_turn_begins_with_the_tokens_of_the_first_and_of_its_answer() -
     answer = {"role": "assistant", "content": "".join(first.answer)}
     again = {"role": "user", "content": "Are you sure?"}
     second = requests.read_chat({"messages": [question, answer, again]}, OPTIONS)
-    so_far = [*first.prompt, *token_counts.text_tokens(" ".join(first.answer))]
+    so_far = [*first.prompt, *request.text_tokens(" ".join(first.answer))]
     assert second.prompt[: len(so_far)] == so_far
 
 
@@ -131,8 +130,9 @@ def with_limits(monkeypatch: pytest.MonkeyPatch) -> cli.EmulatorOptions:
 
 
 def png(width: int, height: int) -> dict[str, Any]:
-    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
-    return image("data:image/png;base64," + b64encode(head).decode())
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return image("data:image/png;base64," + b64encode(file.getvalue()).decode())
 
 
 def test_a_picture_of_too_many_pixels_is_refused_in_vllms_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ def test_another_name_is_another_picture_in_bytes_and_in_pixels_and_the_same_nam
     assert one != other
     assert Image.open(io.BytesIO(one)).tobytes() != Image.open(io.BytesIO(other)).tobytes()
     assert SeededPicture("photo", "1").jpeg() == one
+    assert 140_000 <= len(one) <= 165_000, "what a photograph weighs"
 
 
 def test_strips_change_places_and_none_is_lost() -> None:

@@ -5,10 +5,8 @@ from random import Random
 
 import pytest
 
-from loadtest.run_spec import parse_duration
-from loadtest.sample import LatencyObjective, Sample, parse_slo, read_samples
-from loadtest.shapes import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at
-from loadtest.statistics import Window, figures
+from loadtest.run_spec import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at, parse_duration
+from loadtest.statistics import LatencyObjective, Sample, Window, figures, parse_slo, read_samples
 from loadtest.users import ALL, mix
 from manyeyes.config.pools import Slo as PromisedSlo
 

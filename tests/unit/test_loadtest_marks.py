@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtest import annotations as in_cluster
-from loadtest.annotations import GrafanaAnnotations
+from loadtest import gateway_client as in_cluster
+from loadtest.gateway_client import GrafanaAnnotations
 
 
 class Grafana(BaseHTTPRequestHandler):

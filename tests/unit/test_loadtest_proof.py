@@ -6,44 +6,37 @@ import orjson
 import pytest
 
 from loadtest import compare
-from loadtest.scaling_report import charts, report, wording
+from loadtest.result_files import append_line
+from loadtest.scaling_report import report, wording
 from loadtest.scaling_report.measure import GpuUseSampler
-from loadtest.scaling_report.phases import (
+from loadtest.scaling_report.results import (
     ClusterVisit,
     Phase,
     PhaseResult,
     PhaseSettings,
-    append_result,
+    Thresholds,
+    missed_thresholds,
     phases,
     read_good_results,
     read_results,
+    summarize,
     visits,
 )
-from loadtest.scaling_report.results import Thresholds, missed_thresholds, summarize
 from loadtest.scaling_report.wording import report_rows
 from loadtest.statistics import RunFigures, Spread, Window, spread
 from manyeyes.charts.svg import STYLE, round_ticks, spread_apart
 
 ABOUT: dict[str, Any] = {
     "kind": {
-        "name": "processes",
-        "gpu": "RTX 4090 D",
-        "model": "Qwen3-VL-4B",
-        "emulated": True,
-        "slowdown": 2.0,
+        **{"name": "processes", "gpu": "RTX 4090 D", "model": "Qwen3-VL-4B", "emulated": True, "slowdown": 2.0},
         "about": {"speed": 0.5, "frames_together": 64},
     },
     "work": asdict(PhaseSettings()),
     "counts": [1, 2, 3],
     "repeats": 3,
     "machine": {
-        "cpu": "a <CPU>",
-        "cores": 2,
-        "memory_gib": 4,
-        "system": "s",
-        "commit": "c",
-        "date": "2026-11-21",
-        "command": "make it",
+        **{"cpu": "a <CPU>", "cores": 2, "memory_gib": 4, "system": "s"},
+        **{"commit": "c", "date": "2026-11-21", "command": "make it"},
     },
 }
 
@@ -92,24 +85,22 @@ def test_one_engine_is_not_measured_twice_with_the_same_people() -> None:
 
 def test_efficiency_is_of_the_same_repeat_so_that_a_slower_machine_does_not_show() -> None:
     at = summarize(whole()).counts[3]
-    assert at.efficiency is not None
-    assert at.efficiency.values == pytest.approx((0.99, 0.99, 0.99))
-    assert at.full_rps is not None
-    assert at.full_rps.low < at.full_rps.median < at.full_rps.high
+    assert at.figures["efficiency"].values == pytest.approx((0.99, 0.99, 0.99))
+    rps = at.figures["full_rps"]
+    assert rps.low < rps.median < rps.high
 
 
 def test_one_engines_people_are_the_same_people() -> None:
     found = summarize(whole()).counts
-    assert found[1].same_p95_s == Spread((4.6, 4.6, 4.6))
-    assert found[3].same_p95_s is not None
-    assert found[3].same_p95_s.median == pytest.approx(4.6 / 3)
+    assert found[1]["same_p95_s"] == Spread((4.6, 4.6, 4.6))
+    assert found[3].figures["same_p95_s"].median == pytest.approx(4.6 / 3)
 
 
 def test_out_of_memory_and_videos_are_counted() -> None:
     found = summarize(whole()).counts
-    assert found[1].oom_per_hour == Spread((120.0, 120.0, 120.0))
-    assert found[1].video_success == Spread((0.8, 0.8, 0.8))
-    assert found[3].oom_per_hour == Spread((0.0, 0.0, 0.0))
+    assert found[1]["oom_per_hour"] == Spread((120.0, 120.0, 120.0))
+    assert found[1]["video_success"] == Spread((0.8, 0.8, 0.8))
+    assert found[3]["oom_per_hour"] == Spread((0.0, 0.0, 0.0))
 
 
 def test_thresholds_that_are_missed_are_said_and_others_are_not() -> None:
@@ -133,20 +124,8 @@ def test_an_objective_that_no_rate_met_is_said() -> None:
     )
 
 
-def test_the_table_has_every_row_of_the_design_and_the_change_to_the_most_engines() -> None:
+def test_a_row_has_a_cell_for_each_number_of_engines_and_the_change_to_the_most() -> None:
     made = {row.what: row for row in report_rows(summarize(whole()), "x")}
-    wanted = (
-        *("Most requests a second under the objective", "P50, seconds", "P95, seconds", "P99, seconds", "Goodput"),
-        *(
-            "First token p50, seconds",
-            "Per token p50, ms",
-            "Videos answered, %",
-            "Out of memory, an hour",
-            "GPU use, %",
-        ),
-        *("Failed requests", "Balance", "Efficiency"),
-    )
-    assert set(wanted) <= set(made)
     assert made["Most requests a second under the objective"].change == "3.00 ×"
     assert made["P95, seconds"].change == "−67 %"
     assert made["Videos answered, %"].cells == ("80.0", "100.0", "100.0")
@@ -187,7 +166,7 @@ def test_a_partial_run_a_generator_at_its_limit_and_too_few_repeats_are_said_bef
     assert told[2].startswith("Only 1 repeat:")
 
 
-@pytest.mark.parametrize("chart", [charts.throughput, charts.latency, charts.shares])
+@pytest.mark.parametrize("chart", [report.throughput, report.latency, report.shares])
 def test_charts_of_one_number_of_engines_do_not_break(chart: Any) -> None:
     chart(summarize([line for line in whole() if line.visit.count == 1]), True)
     chart(summarize([]), True)
@@ -204,7 +183,7 @@ def test_lines_come_back_and_only_whole_ones_count(tmp_path: Path) -> None:
     bad = one(1, 0, "full", 1.0, 9.0, trouble="cut")
     good = one(1, 0, "full", 6.0, 4.6)
     for line in (bad, good):
-        append_result(file, line)
+        append_line(file, line)
     with file.open("ab") as lines:
         lines.write(b'{"visit": {"count"')
     assert list(read_results(file)) == [bad, good]
@@ -216,7 +195,7 @@ def run_of(folder: Path, factor: float) -> Path:
     (folder / "about.json").write_bytes(orjson.dumps(ABOUT))
     for line in whole():
         slower = replace(line.figures, total_p95_s=line.figures.total_p95_s * factor)
-        append_result(folder / "runs.jsonl", replace(line, figures=slower))
+        append_line(folder / "runs.jsonl", replace(line, figures=slower))
     return folder
 
 
@@ -236,7 +215,7 @@ def test_a_spread_of_nothing_is_none() -> None:
 
 
 def test_use_is_told_of_the_window_alone_and_not_of_an_engine_that_began_anew_in_it() -> None:
-    use = GpuUseSampler()
+    use = GpuUseSampler(dict)
     use.seen = [(float(at), {"gpu-0": 0.5 * at, "gpu-1": 9.0 if at < 14 else 1.0}) for at in range(10, 21)]
     assert use.share(Window(12, 18)) == {"gpu-0": 0.5}
     assert use.share(Window(30, 40)) == {}

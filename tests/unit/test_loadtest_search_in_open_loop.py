@@ -5,9 +5,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtest.run_spec import RunSpec
-from loadtest.sample import Sample
-from loadtest.shapes import SearchPlan
+from loadtest.run_spec import RunSpec, SearchPlan
+from loadtest.statistics import Sample
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +17,7 @@ def _sockets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_cluster_that_answers_everybody_holds_every_level_however_few_people_come(tmp_path: Path, seed: int) -> None:
-    from loadtest.generator.load_shape import _SearchingLoad
+    from loadtest.generator.loops import _SearchingLoad
     from loadtest.generator.results import ResultWriter
 
     plan = SearchPlan(start=6.5, settle_s=0.5, measure_s=1.25, max_probes=3)

@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from loadtest.progress import publish_textfile
-from loadtest.run import ProgressLine
+from loadtest.run import ProgressLine, publish_textfile
 
 
 def test_the_generators_limit_is_told_while_a_run_lasts(tmp_path: Path) -> None:

@@ -94,19 +94,11 @@ def test_time_spent_adds_up_to_the_time_there_was_work() -> None:
     assert core.spent.encode_s == 0
 
 
-def test_who_waits_for_a_seat_is_said_to() -> None:
-    core = FastForwardCore(scheduler(seats=1), PROFILE)
-    core.add(sequence(50, answer=30), 0.0)
-    core.add(sequence(50, answer=30, start=900), 0.0)
-    while core.next_at is not None:
-        core.advance()
-    assert set(core.spent.waited_s) == {"seats"}
-
-
-def test_who_waits_for_room_in_the_kv_cache_is_said_to() -> None:
-    core = FastForwardCore(scheduler(kv_tokens=160), PROFILE)
+@pytest.mark.parametrize(("room", "reason"), [({"seats": 1}, "seats"), ({"kv_tokens": 160}, "kv")])
+def test_what_is_waited_for_is_said(room: dict[str, int], reason: str) -> None:
+    core = FastForwardCore(scheduler(**room), PROFILE)
     core.add(sequence(100, answer=30), 0.0)
     core.add(sequence(100, answer=30, start=900), 0.0)
     while core.next_at is not None:
         core.advance()
-    assert set(core.spent.waited_s) == {"kv"}
+    assert set(core.spent.waited_s) == {reason}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manyeyes.planner.__main__ import main
-from manyeyes.planner.result import PREFILL, PREPROCESSING, STAGES, SimulationResult, lost_time_by_resource
+from manyeyes.planner.workload import PREFILL, PREPROCESSING, STAGES, SimulationResult, lost_time_by_resource
 
 QUICK = ["--requests", "400", "--output-tokens", "40", "--pool", "qwen3-vl-4b"]
 

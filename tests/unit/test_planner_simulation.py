@@ -7,10 +7,16 @@ import pytest
 from loadtest.statistics import percentile
 from manyeyes.config.pools import Pool
 from manyeyes.planner.balancing import POLICIES
-from manyeyes.planner.plan_request import PlanRequest, gpu_spec_of
-from manyeyes.planner.result import STAGES, SimulationResult
 from manyeyes.planner.simulation import MeasuredSpan, Simulation
-from manyeyes.planner.workload import PlannedWorkload, SimulatedConversation, arrivals
+from manyeyes.planner.workload import (
+    STAGES,
+    PlannedWorkload,
+    PlanRequest,
+    SimulatedConversation,
+    SimulationResult,
+    arrivals,
+    gpu_spec_of,
+)
 from manyeyes.simulator import profile
 
 FOUR_B = profile.load_profile("rtx4090-qwen3-vl-4b-fp8")

@@ -1,34 +1,32 @@
 """What Prometheus costs: `python -m benchmarks.monitoring`. Eight emulated engines under load, scraped every 15 s, all rules on.
 
-Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/controller/engines.py), and the six hours before are
+Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/many_engines.py), and the six hours before are
 filled in for the rules that look back on them, so that it costs what it costs after a day.
 """
 
 import argparse
-import contextlib
-import io
+import functools
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks import many_engines
+from loadtest.host_info import cpu_s, resident_mb
 from manyeyes.devcluster.chat_load import chat_load
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.monitored_cluster import PARTS, MonitoredCluster, monitored_cluster, prometheus_program
 
 ENGINES = 8
 FIRST_PORT = 32_000
 EVERY_S = 15
 HOURS = 6
-TICKS = os.sysconf("SC_CLK_TCK")
+say = functools.partial(print, flush=True)
 
 
 def document() -> dict[str, Any]:
@@ -38,23 +36,6 @@ def document() -> dict[str, Any]:
         "controller": {"containers": False},
         "monitoring": {"scrape_interval_s": EVERY_S, "gpu_exporter": True},
     }
-
-
-@contextmanager
-def as_many_series_as_vllm() -> Iterator[list[str]]:
-    """host:port of stand-ins."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.controller.engines", str(FIRST_PORT), str(ENGINES)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout
-        process.stdout.readline()
-        yield [f"127.0.0.1:{FIRST_PORT + number}" for number in range(ENGINES)]
-    finally:
-        process.kill()
-        process.wait()
 
 
 def history(running: LocalCluster) -> str:
@@ -75,16 +56,7 @@ def history(running: LocalCluster) -> str:
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
-
-
-def restart_with(beside: MonitoredCluster, targets: list[str]) -> None:
+def restart_with(beside: MonitoredCluster) -> None:
     """The stand-ins are scraped too, and there is a past."""
     beside.kill("prometheus")
     folder = beside.stand.folder / "monitoring"
@@ -93,7 +65,7 @@ def restart_with(beside: MonitoredCluster, targets: list[str]) -> None:
     configuration["scrape_configs"].append(
         {
             "job_name": "stand-ins",
-            "static_configs": [{"targets": targets}],
+            "static_configs": [{"targets": [f"127.0.0.1:{FIRST_PORT + number}" for number in range(ENGINES)]}],
             "fallback_scrape_protocol": "PrometheusText0.0.4",
         }
     )
@@ -116,7 +88,7 @@ def one(beside: MonitoredCluster, query: str) -> float:
 def measure(beside: MonitoredCluster, seconds: float) -> None:
     pids = {part: beside.stand.processes[f"watch-{part}"].pid for part in PARTS}
     time.sleep(60)  # it reads its files and compacts them once
-    before, began = {part: cpu_s(pid) for part, pid in pids.items()}, time.monotonic()
+    before, began = {part: cpu_s([pid]) for part, pid in pids.items()}, time.monotonic()
     memory: dict[str, list[float]] = {part: [] for part in pids}
     while time.monotonic() - began < seconds:
         time.sleep(5)
@@ -124,7 +96,7 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
             memory[part].append(resident_mb(pid))
     passed = time.monotonic() - began
     for part, pid in pids.items():
-        share = (cpu_s(pid) - before[part]) / passed
+        share = (cpu_s([pid]) - before[part]) / passed
         name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
         say(
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
@@ -137,11 +109,6 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
     say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
 
 
-def say(line: str) -> None:
-    """Past the logs of the parts, which are told when a stand ends."""
-    print(line, file=sys.__stdout__, flush=True)
-
-
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
     options.add_argument("--seconds", type=float, default=300, help="of each measurement")
@@ -150,14 +117,13 @@ def main() -> None:
     chosen = options.parse_args()
     for repeat in range(chosen.repeats):
         with (
-            as_many_series_as_vllm() as targets,
+            many_engines.many(FIRST_PORT, ENGINES),
             tempfile.TemporaryDirectory() as folder,
-            contextlib.redirect_stdout(io.StringIO()),
-            local_cluster(Path(folder), document()) as running,
+            local_cluster(Path(folder), document(), prints_logs=False) as running,
         ):
             running.all_up({f"gpu-{number}" for number in range(ENGINES)})
             with monitored_cluster(running) as beside:
-                restart_with(beside, targets)
+                restart_with(beside)
                 with chat_load(running.url, "big", users=chosen.users):
                     say(f"run {repeat + 1}, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                     measure(beside, chosen.seconds)

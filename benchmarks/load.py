@@ -1,6 +1,6 @@
 """The users: processes of their own that do one kind of work against one gateway and report what they saw.
 
-`python -m benchmarks.measure.load` reads a `LoadSpec` as one line of JSON, prepares every picture, prints `ready`, waits for a
+`python -m benchmarks.load` reads a `LoadSpec` as one line of JSON, prepares every picture, prints `ready`, waits for a
 line, does the work and prints a `LoadReport` as one line of JSON. `UserProcesses` starts them together and joins their reports.
 """
 
@@ -9,6 +9,7 @@ import gc
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
@@ -17,12 +18,47 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks import workloads as works
-from benchmarks.gateways.gateway import MODEL
-from benchmarks.measure.http import AsyncConnection, chat_request, read_streamed_chat
-from benchmarks.workloads import BenchmarkWorkload, WorkloadConversation, WorkloadTurn, data_url
-from loadtest.host_info import ROOT
+from benchmarks.gateways.gateway import MODEL, AsyncConnection, chat_request, read_streamed_chat
+from loadtest import users
+from loadtest.content import SeededPicture, question
 from loadtest.http_client import ConnectionBroken
+from loadtest.result_files import ROOT
+from loadtest.users import UserConversation, UserTurn
+from loadtest.virtual_user import message_content
+
+THINK_S = 0.1
+"""The pause before a user's next turn lies between half of that and one and a half."""
+MAX_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class BenchmarkWorkload:
+    """A user has one conversation at a time, and starts the next when the last one is answered (a closed loop): every gateway
+    gets exactly the same requests, and a slow one takes longer. `conversation(seed, user, number)` is the n-th of a user."""
+
+    name: str
+    title: str
+    users_per_engine: int
+    conversations_per_user: int
+    conversation: Callable[[int, int, int], UserConversation]
+
+
+def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
+    """As large as the other pictures."""
+    text = question(Random(f"document {seed} {user} {number}"), 16)
+    return UserConversation((UserTurn(text, (SeededPicture("photo", f"document {seed}"),)),))
+
+
+ALL = {
+    work.name: work
+    for work in (
+        BenchmarkWorkload("chat", "Six turns about one picture", 12, 3, users.chat_about_image),
+        BenchmarkWorkload("images", "Single pictures, all different", 16, 8, users.ask_about_image),
+        BenchmarkWorkload("document", "One document, asked by everybody", 16, 12, ask_about_document),
+        BenchmarkWorkload("text", "Chats without pictures", 16, 4, users.chat_in_text),
+    )
+}
+
 
 ARRIVE_S = 2.0
 
@@ -54,7 +90,7 @@ class LoadReport:
     first_s: list[float] = field(default_factory=list)
     total_s: list[float] = field(default_factory=list)
     gap_s: list[float] = field(default_factory=list)
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=Counter)
     tokens: int = 0
     cpu_s: float = 0.0
 
@@ -63,7 +99,12 @@ class BenchmarkUser:
     """One person with one connection and an address of its own."""
 
     def __init__(
-        self, order: LoadSpec, work: BenchmarkWorkload, number: int, report: LoadReport, pictures: dict[int, str]
+        self,
+        order: LoadSpec,
+        work: BenchmarkWorkload,
+        number: int,
+        report: LoadReport,
+        pictures: dict[SeededPicture, str],
     ) -> None:
         self.order, self.work, self.number, self.report, self.pictures = order, work, number, report, pictures
         self.source = f"127.2.{number // 250}.{number % 250 + 1}"
@@ -79,48 +120,31 @@ class BenchmarkUser:
             for connection in self.connections.values():
                 connection.close()
 
-    async def converse(self, conversation: WorkloadConversation, number: int) -> None:
+    async def converse(self, conversation: UserConversation, number: int) -> None:
         targets = self.order.targets
         address = targets[(self.number + number) % len(targets)]
-        names = zip(self.order.headers, (f"chat-{conversation.name}", f"user-{self.number}"), strict=False)
+        names = zip(self.order.headers, (f"chat-{self.number}-{number}", f"user-{self.number}"), strict=False)
         headers = dict(names)
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
-            messages.append({"role": "user", "content": self.content(turn)})
+            messages.append({"role": "user", "content": message_content(turn, self.pictures.__getitem__)})
             text = await self.send(address, messages, headers)
             if text is None:
                 return
             messages.append({"role": "assistant", "content": text})
-            await asyncio.sleep(self.work.think_s * (0.5 + self.random.random()))
-
-    def content(self, turn: WorkloadTurn) -> Any:
-        if turn.picture is None:
-            return turn.text
-        picture = {"type": "image_url", "image_url": {"url": self.pictures[turn.picture]}}
-        return [picture, {"type": "text", "text": turn.text}]
+            await asyncio.sleep(THINK_S * (0.5 + self.random.random()))
 
     async def send(self, address: str, messages: list[dict[str, Any]], headers: dict[str, str]) -> str | None:
-        body = orjson.dumps(
-            {
-                "messages": messages,
-                "model": MODEL,
-                "max_tokens": self.work.max_tokens,
-                "temperature": 0.7,
-                "stream": True,
-            }
-        )
+        body = {"messages": messages, "model": MODEL, "max_tokens": MAX_TOKENS, "temperature": 0.7, "stream": True}
         connection = self.connections.setdefault(address, AsyncConnection(address, self.source))
         try:
-            answer = await connection.send(chat_request(address, body, headers))
+            answer = await connection.send(chat_request(address, orjson.dumps(body), headers))
         except (ConnectionBroken, OSError, TimeoutError) as error:
-            self.failed(type(error).__name__)
-            return None
-        if answer.status != 200:
-            self.failed(f"status {answer.status}")
+            self.report.errors[type(error).__name__] += 1
             return None
         said = read_streamed_chat(answer)
-        if said.failed:
-            self.failed(said.failed)
+        if why := said.failed if answer.status == 200 else f"status {answer.status}":
+            self.report.errors[why] += 1
             return None
         self.report.first_s.append(said.tokens_s[0] - answer.started_s)
         self.report.total_s.append(answer.ended_s - answer.started_s)
@@ -129,11 +153,8 @@ class BenchmarkUser:
         self.report.tokens += len(said.tokens_s)
         return "".join(said.text)
 
-    def failed(self, why: str) -> None:
-        self.report.errors[why] = self.report.errors.get(why, 0) + 1
 
-
-async def run_users(order: LoadSpec, users: list[BenchmarkUser], report: LoadReport) -> None:
+async def run_users(users: list[BenchmarkUser], report: LoadReport) -> None:
     before = time.process_time()
     report.started_s = time.monotonic()
     await asyncio.gather(*(user.live() for user in users))
@@ -143,22 +164,22 @@ async def run_users(order: LoadSpec, users: list[BenchmarkUser], report: LoadRep
 
 def main() -> int:
     order = LoadSpec(**orjson.loads(sys.stdin.readline()))
-    work = works.ALL[order.work]
+    work = ALL[order.work]
     report = LoadReport()
     numbers = range(order.part, order.users, order.parts)
     pictures = {
-        turn.picture: data_url(order.seed, turn.picture)
+        picture: picture.data_url()
         for user in numbers
         for number in range(order.conversations)
         for turn in work.conversation(order.seed, user, number).turns
-        if turn.picture is not None
+        for picture in turn.pictures
     }
     users = [BenchmarkUser(order, work, number, report, pictures) for number in numbers]
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
     sys.stdin.readline()
-    uvloop.run(run_users(order, users, report))
+    uvloop.run(run_users(users, report))
     print(orjson.dumps(asdict(report)).decode(), flush=True)
     return 0
 
@@ -174,7 +195,7 @@ class UserProcesses:
         self._processes = []
         for part in range(processes):
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.measure.load"],
+                [sys.executable, "-m", "benchmarks.load"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=ROOT,
@@ -219,21 +240,15 @@ class UserProcesses:
 
 
 def join_reports(reports: Sequence[LoadReport]) -> LoadReport:
-    """One report of several processes' users."""
-
-    def all_of(values: Callable[[LoadReport], list[float]]) -> list[float]:
-        return [value for report in reports for value in values(report)]
-
-    errors: dict[str, int] = {}
+    errors: Counter[str] = Counter()
     for report in reports:
-        for why, count in report.errors.items():
-            errors[why] = errors.get(why, 0) + count
+        errors.update(report.errors)
     return LoadReport(
         started_s=min(report.started_s for report in reports),
         ended_s=max(report.ended_s for report in reports),
-        first_s=all_of(lambda r: r.first_s),
-        total_s=all_of(lambda r: r.total_s),
-        gap_s=all_of(lambda r: r.gap_s),
+        first_s=[value for report in reports for value in report.first_s],
+        total_s=[value for report in reports for value in report.total_s],
+        gap_s=[value for report in reports for value in report.gap_s],
         errors=errors,
         tokens=sum(report.tokens for report in reports),
         cpu_s=sum(report.cpu_s for report in reports),

@@ -1,15 +1,13 @@
 """What the controller itself costs: `manyeyes bench controller`. Prints one line per figure; README.md says what they mean."""
 
 import argparse
-import os
-import signal
+import asyncio
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,76 @@ import httpx
 import uvloop
 import yaml
 
-from benchmarks.controller import engines, probe_cost
+from benchmarks import many_engines
+from loadtest.host_info import cpu_s, resident_mb, start_process_group
+from loadtest.result_files import ROOT
+from manyeyes.controller.health import vllm_metrics
+from manyeyes.controller.health.http_connection import ProbeConnection
 
-ROOT = Path(__file__).resolve().parents[2]
+LOOKS = 3000
+
+
+async def cost_us(ask: Callable[[], Awaitable[object]]) -> float:
+    for _ in range(100):
+        await ask()
+    began = time.process_time()
+    for _ in range(LOOKS):
+        await ask()
+    return (time.process_time() - began) / LOOKS * 1e6
+
+
+async def clients(port: int) -> dict[str, float]:
+    connection = await ProbeConnection.open("127.0.0.1", port, 5, lambda: None)
+
+    async def by_protocol() -> None:
+        asked = connection.ask("/health", 1 << 16)
+        await asyncio.wait([asked], timeout=1)
+        asked.result()
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def by_streams() -> None:
+        async with asyncio.timeout(1):
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+
+        async def by_httpx() -> None:
+            (await client.get(f"http://127.0.0.1:{port}/health")).raise_for_status()
+
+        found = {
+            "httpx": await cost_us(by_httpx),
+            "asyncio streams, no HTTP parser": await cost_us(by_streams),
+            "manyeyes/controller/health/http_connection.py (Protocol, httptools)": await cost_us(by_protocol),
+        }
+    connection.close()
+    writer.close()
+    return found
+
+
+def scanning_us(text: bytes) -> dict[str, float]:
+    """CPU µs to read the needed numbers of one engine's metrics."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found = {}
+    places: dict[str, int] = {}
+    for name, times in (("scan, first look", 1), ("scan, later looks", 2000)):
+        began = time.process_time()
+        for _ in range(times):
+            counters = vllm_metrics.read(text, places)
+        assert counters
+        found[name] = (time.process_time() - began) / times * 1e6
+        places = counters.places
+    began = time.process_time()
+    list(text_string_to_metric_families(text.decode()))
+    found["prometheus_client's parser"] = (time.process_time() - began) * 1e6
+    return found
+
+
 FIRST_PORT = 31_000
 HTTP, DNS, SYSLOG = 30_990, 30_991, 30_992
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
@@ -44,51 +106,23 @@ def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, **(environment or {})},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def controller(document: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "cluster.yaml")
-        file.write_text(yaml.safe_dump(document))
-        Path(folder, "inventory.yaml").write_text("flavour: emulated\n")
+def controller(document: dict[str, Any]) -> Iterator[int]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+        (folder / "inventory.yaml").write_text("flavour: emulated\n")
         environment = {
-            "MANYEYES_CONFIG": str(file),
-            "MANYEYES_INVENTORY": str(Path(folder, "inventory.yaml")),
-            "MANYEYES_STATE": str(Path(folder, "state")),
+            "MANYEYES_CONFIG": f"{folder}/cluster.yaml",
+            "MANYEYES_INVENTORY": f"{folder}/inventory.yaml",
+            "MANYEYES_STATE": f"{folder}/state",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
             "MANYEYES_CONTROLLER_HTTP_PORT": str(HTTP),
             "MANYEYES_CONTROLLER_DNS_PORT": str(DNS),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(SYSLOG),
         }
-        with Path(folder, "log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "manyeyes.controller"], cwd=ROOT, stdout=log, env={**os.environ, **environment}
-            )
-            try:
-                yield process  # type: ignore[misc]  # its output goes to a file, so it has no text
-            finally:
-                process.kill()
-                process.wait()
-
-
-def cpu_s(process: subprocess.Popen[str]) -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_mb(process: subprocess.Popen[str]) -> float:
-    return int(Path(f"/proc/{process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
+        command = [sys.executable, "-m", "manyeyes.controller"]
+        with start_process_group(command, folder / "log", environment, ROOT) as process:
+            yield process
 
 
 def get(path: str) -> httpx.Response:
@@ -107,15 +141,11 @@ def wait_up(count: int) -> None:
     raise SystemExit(f"not {count} engines up within a minute")
 
 
-def idle_share(process: subprocess.Popen[str], seconds: float, meanwhile: Any = None) -> float:
+def cpu_share(process: int, seconds: float, meanwhile: Callable[[float], None] = time.sleep) -> float:
     """CPU seconds per second while nobody asks, or while `meanwhile(seconds)` does."""
-    before = cpu_s(process)
-    began = time.monotonic()
-    if meanwhile:
-        meanwhile(seconds)
-    else:
-        time.sleep(seconds)
-    return (cpu_s(process) - before) / (time.monotonic() - began)
+    before, began = cpu_s([process]), time.monotonic()
+    meanwhile(seconds)
+    return (cpu_s([process]) - before) / (time.monotonic() - began)
 
 
 class AskLikeNginx:
@@ -190,14 +220,12 @@ def main() -> None:
     chosen = options.parse_args()
     many = cluster(20, 10, FIRST_PORT)
     wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
-    with running(["benchmarks.controller.engines", str(FIRST_PORT), "200"]) as serving:
-        assert serving.stdout
-        serving.stdout.readline()
+    with many_engines.many(FIRST_PORT, 200):
         if "look" in wants:
-            for name, us in uvloop.run(probe_cost.clients(FIRST_PORT)).items():
+            for name, us in uvloop.run(clients(FIRST_PORT)).items():
                 say(f"one GET /health by {name}", f"{us:.0f} us of CPU")
-            text = engines.metrics()
-            for name, us in probe_cost.scanning_us(text).items():
+            text = many_engines.metrics()
+            for name, us in scanning_us(text).items():
                 say(f"metrics of {len(text) // 1000} KB, {name}", f"{us:.0f} us of CPU")
             say("an SRV answer about 10 engines, made anew", percentiles(cold_ms(many)))
         for name, document, count in (("many", many, 200), ("few", cluster(1, 3, FIRST_PORT), 3)):
@@ -208,21 +236,21 @@ def main() -> None:
                 wait_up(count)
                 time.sleep(5)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, probes alone", per_minute(idle_share(process, chosen.seconds)))
+                    say(f"{what}, probes alone", per_minute(cpu_share(process, chosen.seconds)))
                 gateway = AskLikeNginx(document)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, and a gateway that asks", per_minute(idle_share(process, chosen.seconds, gateway)))
+                    say(f"{what}, and a gateway that asks", per_minute(cpu_share(process, chosen.seconds, gateway)))
                 say(f"{what}, DNS answers as their asker sees them", percentiles(gateway.took_ms))
                 say(f"{what}, memory", f"{resident_mb(process):.0f} MB")
-                before = cpu_s(process)
+                before = cpu_s([process])
                 for _ in range(5):
                     size = len(get("/metrics").content)
-                say(f"{what}, one scrape", f"{(cpu_s(process) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
+                say(f"{what}, one scrape", f"{(cpu_s([process]) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
     if "nobody" in wants:
         with controller(cluster(1, 3, FIRST_PORT)) as process:
             time.sleep(70)  # beyond the minute in which they are looked for more often
             for _ in range(chosen.repeats):
-                say("3 engines that are not there, probes alone", per_minute(idle_share(process, chosen.seconds)))
+                say("3 engines that are not there, probes alone", per_minute(cpu_share(process, chosen.seconds)))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,121 @@
-"""What a gateway costs for one request of an exact size: CPU when what stands behind it answers immediately, and the time it
-adds for one client, whose requests are sent twice, past the gateway and through it, in turns."""
+"""One kind of work through one gateway: what users saw, what engines counted in their /metrics, what it cost."""
 
 import asyncio
 import base64
 import time
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import orjson
 import uvloop
+from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.gateways.gateway import MODEL, RunningGateway
-from benchmarks.measure.http import AsyncConnection, chat_request, read_streamed_chat
-from benchmarks.workloads import data_url
-from loadtest.content import question
-from loadtest.process_group import cpu_s, memory_mb
+from benchmarks.gateways.gateway import MODEL, AsyncConnection, RunningGateway, chat_request, read_streamed_chat
+from benchmarks.load import LoadSpec, UserProcesses, busiest_core_share, join_reports
+from loadtest.content import SeededPicture, question
+from loadtest.host_info import cpu_s, memory_mb, read_cpu_time
+from loadtest.http_client import fetch
 from loadtest.statistics import median, percentile
+
+COUNTED = (
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:mm_cache_queries_total",
+    "vllm:mm_cache_hits_total",
+    "vllm:request_success_total",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:num_preemptions_total",
+)
+
+
+def read_counters(text: str) -> dict[str, float]:
+    """Sums over all labels, by name, of those in COUNTED."""
+    sums = dict.fromkeys(COUNTED, 0.0)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in sums:
+                sums[sample.name] += sample.value
+    return sums
+
+
+def scrape_counters(engines: Sequence[str]) -> list[dict[str, float]]:
+    return [read_counters(fetch(f"http://{engine}/metrics", timeout_s=20).decode()) for engine in engines]
+
+
+def counter_increase(before: Sequence[dict[str, float]], after: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: late[name] - early[name] for name in late} for early, late in zip(before, after, strict=True)]
+
+
+def hit_ratio(counted: Sequence[dict[str, float]], hits: str, queries: str) -> float:
+    """0 to 1 over all engines; 0 where nothing was asked."""
+    asked = sum(one[queries] for one in counted)
+    return sum(one[hits] for one in counted) / asked if asked else 0.0
+
+
+WARM_UP_PER_ENGINE = 4
+
+
+def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str], processes: int) -> dict[str, Any]:
+    """Warms up, lets the users go, and returns figures; times in seconds, memory in MiB."""
+    users = UserProcesses(order, processes)
+    try:
+        uvloop.run(_warm_up_gateway(running.targets, WARM_UP_PER_ENGINE * len(engines)))
+        sessions = list(running.parts.values())
+        before, cpu, machine = scrape_counters(engines), cpu_s(sessions), read_cpu_time()
+    except BaseException:
+        users.end()
+        raise
+    reports = users.go()
+    used, share = cpu_s(sessions) - cpu, read_cpu_time().share_since(machine)
+    counted = counter_increase(before, scrape_counters(engines))
+    report = join_reports(reports)
+    answered = len(report.total_s)
+    passed = report.ended_s - report.started_s
+    per_engine = [one["vllm:request_success_total"] for one in counted]
+    return {
+        "answered": answered,
+        "failed": sum(report.errors.values()),
+        "errors": report.errors,
+        "seconds": passed,
+        "rps": answered / passed,
+        "first_p50_s": median(report.first_s),
+        "first_p95_s": percentile(report.first_s, 0.95),
+        "first_p99_s": percentile(report.first_s, 0.99),
+        "total_p50_s": median(report.total_s),
+        "total_p95_s": percentile(report.total_s, 0.95),
+        "total_p99_s": percentile(report.total_s, 0.99),
+        "gap_p50_s": median(report.gap_s),
+        "prefix_share": hit_ratio(counted, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
+        "picture_share": hit_ratio(counted, "vllm:mm_cache_hits_total", "vllm:mm_cache_queries_total"),
+        "preemptions": sum(one["vllm:num_preemptions_total"] for one in counted),
+        "per_engine": per_engine,
+        "busiest_engine": max(per_engine) / max(1.0, sum(per_engine)),
+        "gateway_cpu_s": used,
+        "gateway_memory_mb": memory_mb(sessions),
+        "users_core_share": busiest_core_share(reports),
+        "machine_share": share,
+    }
+
+
+async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
+    """Requests about a picture that the work does not use: connections are made, code is loaded."""
+
+    async def one(number: int) -> None:
+        address = targets[number % len(targets)]
+        content = [
+            {"type": "image_url", "image_url": {"url": SeededPicture("photo", f"warm-up {number}").data_url()}},
+            {"type": "text", "text": f"Warm up {number}."},
+        ]
+        body = {"model": MODEL, "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": content}]}
+        connection = AsyncConnection(address, f"127.2.100.{number + 1}")
+        answer = await connection.send(chat_request(address, orjson.dumps(body)))
+        connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"warm-up got {answer.status}: {answer.body[:300]!r}")
+
+    await asyncio.gather(*(one(number) for number in range(count)))
 
 
 def chat_body(size: int, number: int, stream: bool = False, picture_url: str | None = None) -> bytes:
@@ -96,7 +196,7 @@ async def _send_for(address: str, requests: list[bytes], seconds: float) -> int:
             while time.monotonic() < until or count < 5:
                 answer = await connection.send(requests[(number + count) % len(requests)], 60)
                 if answer.status != 200:
-                    raise RuntimeError(f"{address} answered {answer.status}: {bytes(answer.body[:300])!r}")
+                    raise RuntimeError(f"{address} answered {answer.status}: {answer.body[:300]!r}")
                 count += 1
         finally:
             connection.close()
@@ -136,7 +236,7 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
         for way in order:
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             if answer.status != 200:
-                raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
+                raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
                 taken[way].append(answer.ended_s - answer.started_s)
         number += 1
@@ -170,13 +270,13 @@ async def _streams(
     ways = (AsyncConnection(direct), AsyncConnection(gateway))
     first: tuple[list[float], list[float]] = ([], [])
     gaps: tuple[list[float], list[float]] = ([], [])
-    body = chat_body(0, 1, stream=True, picture_url=data_url(1, 900_001))
+    body = chat_body(0, 1, stream=True, picture_url=SeededPicture("photo", "stream").data_url())
     for number in range(-2, pairs):
         for way in (0, 1) if number % 2 else (1, 0):
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
             said = read_streamed_chat(answer)
             if answer.status != 200 or not said.done:
-                raise RuntimeError(f"status {answer.status}: {bytes(answer.body[:300])!r}")
+                raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
                 first[way].append(said.tokens_s[0] - answer.started_s)
                 gaps[way].extend(b - a for a, b in zip(said.tokens_s, said.tokens_s[1:], strict=False))

@@ -1,18 +1,25 @@
-"""docs/benchmarks.md as a whole."""
+"""`python -m benchmarks.report FOLDER`: writes docs/benchmarks.md and docs/images/benchmarks.svg from raw results."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks import gateways as all_gateways
-from benchmarks import workloads as works
-from benchmarks.plan import NO_GATEWAY
-from benchmarks.report import tables
-from benchmarks.report.results import BenchmarkResults
-from benchmarks.report.targets import DesignTarget, targets
+from benchmarks import load as works
+from benchmarks import tables
+from benchmarks.results import BenchmarkResults, DesignTarget, load, targets
+from benchmarks.runner import NO_GATEWAY
+from benchmarks.tables import draw_chart
+from loadtest.result_files import ROOT
+from manyeyes.charts.templates import markdown_table
 
 PICTURE = "images/benchmarks.svg"
 
 HOW = """\
 ## How it is measured
 
-* Every gateway gets exactly the same requests, made from a seed (`benchmarks/workloads/`): byte-unique JPEGs of about 150 KB (200 KB as
+* Every gateway gets exactly the same requests, made from a seed (`benchmarks/load.py`): byte-unique JPEGs of about 150 KB (200 KB as
   base64), streamed answers, at most 32 tokens. A user waits for an answer before the next question (a closed loop), and pauses
   0.05 to 0.15 s; RPS is all answered requests over the time from the first one to the last one. Users arrive over 2 s.
 * Users are OpenAI clients as they are: the whole conversation is sent again each turn, one keep-alive connection each, the same
@@ -86,7 +93,7 @@ Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw 
 
 def _targets(found: list[DesignTarget]) -> str:
     words = {True: "met", False: "**not met**", None: "not measured"}
-    return tables.table(
+    return markdown_table(
         ["what", "wanted", "found", ""], [[one.what, one.wanted, one.found, words[one.met]] for one in found]
     )
 
@@ -136,7 +143,7 @@ def _settings(results: BenchmarkResults) -> str:
                 source = f"<{setting.source}>" if setting.source.startswith("http") else f"`{setting.source}`"
                 title = f"{gateway.name}, {results.about['versions'][gateway.name]}" if number == 0 else ""
                 lines.append([title, setting.what, setting.why, source])
-    return _section("Versions and settings", tables.table(["gateway", "setting", "why", "from"], lines))
+    return _section("Versions and settings", markdown_table(["gateway", "setting", "why", "from"], lines))
 
 
 def _missing(results: BenchmarkResults) -> str:
@@ -149,3 +156,28 @@ def _missing(results: BenchmarkResults) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}" if body else ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="of raw results, as `python -m benchmarks` names it")
+    parser.add_argument("--docs", type=Path, help="where to write; default docs/, and FOLDER for a quick run")
+    asked = parser.parse_args(arguments)
+    if not (asked.folder / "about.json").exists():
+        print(
+            f"{asked.folder} holds no results: about.json is missing. Run `python -m benchmarks --out {asked.folder}` first."
+        )
+        return 2
+    results = load(asked.folder)
+    docs = asked.docs or (asked.folder if results.about["quick"] else ROOT / "docs")
+    folder = asked.folder.resolve()
+    raw = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder.name
+    (docs / PICTURE).parent.mkdir(parents=True, exist_ok=True)
+    (docs / PICTURE).write_text(draw_chart(results, results.first_engines))
+    (docs / "benchmarks.md").write_text(page(results, f"{raw}/runs.jsonl"))
+    print(f"{docs / 'benchmarks.md'} and {PICTURE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,13 +1,18 @@
-"""Many engines in one process that cost next to nothing: `python -m benchmarks.controller.engines FIRST_PORT COUNT`.
+"""Many engines in one process that cost next to nothing: `python -m benchmarks.many_engines FIRST_PORT COUNT`.
 
 Each answers /health, /load, a warm-up picture, and /metrics with about 100 KB, as much as vLLM 0.32 tells of one model.
 """
 
 import asyncio
+import contextlib
+import subprocess
 import sys
+from collections.abc import Iterator
 from typing import cast
 
 import uvloop
+
+from loadtest.result_files import ROOT
 
 LINES = 900
 """Of histograms that nobody needs, around those that the controller reads."""
@@ -39,6 +44,7 @@ ANSWERS = {
     b"/metrics": http(metrics()),
     b"/v1/chat/completions": http(b'{"choices":[{"finish_reason":"length"}]}'),
 }
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 class OneEngine(asyncio.Protocol):
@@ -46,7 +52,7 @@ class OneEngine(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(ANSWERS[data.split(b" ", 2)[1]])
+        self.transport.write(ANSWERS.get(data.split(b" ", 2)[1], NOT_FOUND))
 
 
 async def serve(first_port: int, count: int) -> None:
@@ -55,6 +61,18 @@ async def serve(first_port: int, count: int) -> None:
         await loop.create_server(OneEngine, "127.0.0.1", port)
     print("listening", flush=True)
     await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def many(first_port: int, count: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "benchmarks.many_engines", str(first_port), str(count)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,0 @@
-"""What Prometheus and its neighbours cost."""

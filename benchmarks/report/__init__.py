@@ -1,1 +1,0 @@
-"""docs/benchmarks.md and its picture, made from raw results; nothing in them is written by hand."""
