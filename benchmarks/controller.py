@@ -94,7 +94,7 @@ def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
     return {
         "flavour": "emulated",
         # No gateway runs here that could take its files over: what the controller does until it has is not what is measured.
-        "controller": {"takeover_deadline_s": 1},
+        "controller": {"reload_timeout_s": 1},
         "pools": [{"name": name, "model": f"org/{name}", "max_in_flight": 96} for name in names],
         "engines": [
             {"name": f"{name}-e{number}", "pool": name, "address": f"127.0.0.1:{first_port + index * each + number}",

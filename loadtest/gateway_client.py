@@ -125,7 +125,7 @@ SPARE_S = 60.0
 
 class ControllerAnnotations:
     def __init__(self, url: str, trusted: str = "") -> None:
-        self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/marks", trusted
+        self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/annotations", trusted
         self._key = os.environ.get(ADMIN_KEY_VARIABLE, "")
         self.trouble = ""
 

@@ -2,14 +2,14 @@
 # Starts nginx on the newest rendered files that it accepts, then looks once a second for others and takes those over by one
 # reload. nginx never reads a file that is being replaced: it is given a copy, and only one whose sums are right.
 #
-# $OFFERED/current  the files as the controller wants them in force; a Kubernetes ConfigMap can be mounted there instead
-# $OFFERED/proven   those that it last saw in force, for a start while `current` is refused
-# $TAKEN/current    what nginx runs on: a link to one folder with the hand-written files (links) and a copy of rendered ones
-# $TAKEN/refused    the offered generation that nginx does not accept, and nginx's reason
+# $NGINX_CONFIG_DIR/current  the files as the controller wants them in force; a Kubernetes ConfigMap can be mounted there instead
+# $NGINX_CONFIG_DIR/proven   those that it last saw in force, for a start while `current` is refused
+# $NGINX_ACTIVE_DIR/current    what nginx runs on: a link to one folder with the hand-written files (links) and a copy of rendered ones
+# $NGINX_ACTIVE_DIR/refused    the offered generation that nginx does not accept, and nginx's reason
 FILES=${NGINX_FILES:-/etc/nginx}
-OFFERED=${OFFERED:-/etc/nginx/offered}
+NGINX_CONFIG_DIR=${NGINX_CONFIG_DIR:-/etc/nginx/offered}
 SECRETS=${SECRETS:-/run/secrets/manyeyes}
-TAKEN=${TAKEN:-/tmp/gateway}
+NGINX_ACTIVE_DIR=${NGINX_ACTIVE_DIR:-/tmp/gateway}
 NGINX_BINARY=${NGINX_BINARY:-nginx}
 GLOBALS=${NGINX_GLOBALS:-daemon off;}
 WATCHED_NAME=${WATCHED_NAME:-}  # a name in the files whose address may become another one (Swarm): nginx resolves it when it reads them
@@ -32,31 +32,31 @@ say() {
 
 secrets_sum() { cat "$SECRETS"/* 2>/dev/null | cksum; }
 
-# Copies what is offered under $1 to $TAKEN/next. Fails while it is missing or being replaced.
+# Copies what is offered under $1 to $NGINX_ACTIVE_DIR/next. Fails while it is missing or being replaced.
 copied() {
-    rm -rf "$TAKEN/next"
-    mkdir -p "$TAKEN/next/rendered" || return 1
-    cp -L "$OFFERED/$1"/* "$TAKEN/next/rendered/" 2>/dev/null || return 1
-    (cd "$TAKEN/next/rendered" && sha256sum -c generation.sha256 >/dev/null 2>&1) || return 1
+    rm -rf "$NGINX_ACTIVE_DIR/next"
+    mkdir -p "$NGINX_ACTIVE_DIR/next/rendered" || return 1
+    cp -L "$NGINX_CONFIG_DIR/$1"/* "$NGINX_ACTIVE_DIR/next/rendered/" 2>/dev/null || return 1
+    (cd "$NGINX_ACTIVE_DIR/next/rendered" && sha256sum -c generation.sha256 >/dev/null 2>&1) || return 1
     for part in nginx.conf conf.d njs; do
-        ln -s "$FILES/$part" "$TAKEN/next/$part" || return 1
+        ln -s "$FILES/$part" "$NGINX_ACTIVE_DIR/next/$part" || return 1
     done
 }
 
-# Makes $TAKEN/next what nginx reads when it starts or reloads. Fails, with a reason, when nginx does not accept it.
+# Makes $NGINX_ACTIVE_DIR/next what nginx reads when it starts or reloads. Fails, with a reason, when nginx does not accept it.
 taken() {
-    read -r generation <"$TAKEN/next/rendered/generation"
-    if ! found=$("$NGINX_BINARY" -t -q -p "$TAKEN/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
+    read -r generation <"$NGINX_ACTIVE_DIR/next/rendered/generation"
+    if ! found=$("$NGINX_BINARY" -t -q -p "$NGINX_ACTIVE_DIR/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
         refused="$generation $secrets"
-        printf '%s\n%s\n' "$generation" "$found" >"$TAKEN/refused.new" && mv "$TAKEN/refused.new" "$TAKEN/refused"
+        printf '%s\n%s\n' "$generation" "$found" >"$NGINX_ACTIVE_DIR/refused.new" && mv "$NGINX_ACTIVE_DIR/refused.new" "$NGINX_ACTIVE_DIR/refused"
         say configuration_refused "$generation" "$found" error
         return 1
     fi
     count=$((count + 1))
-    old=$(readlink "$TAKEN/current")
-    mv "$TAKEN/next" "$TAKEN/$count-$generation"
-    ln -s "$count-$generation" "$TAKEN/link" && mv -T "$TAKEN/link" "$TAKEN/current"
-    [ -z "$old" ] || rm -rf "${TAKEN:?}/$old"
+    old=$(readlink "$NGINX_ACTIVE_DIR/current")
+    mv "$NGINX_ACTIVE_DIR/next" "$NGINX_ACTIVE_DIR/$count-$generation"
+    ln -s "$count-$generation" "$NGINX_ACTIVE_DIR/link" && mv -T "$NGINX_ACTIVE_DIR/link" "$NGINX_ACTIVE_DIR/current"
+    [ -z "$old" ] || rm -rf "${NGINX_ACTIVE_DIR:?}/$old"
     running=$generation
 }
 
@@ -76,32 +76,32 @@ look() {
         why="another address of $WATCHED_NAME"
     else
         why="another configuration"
-        { read -r offered <"$OFFERED/current/generation"; } 2>/dev/null || return
+        { read -r offered <"$NGINX_CONFIG_DIR/current/generation"; } 2>/dev/null || return
         if [ "$offered" = "$running" ]; then
-            [ ! -e "$TAKEN/refused" ] || rm -f "$TAKEN/refused"
+            [ ! -e "$NGINX_ACTIVE_DIR/refused" ] || rm -f "$NGINX_ACTIVE_DIR/refused"
             return
         fi
         [ "$offered $secrets" != "$refused" ] || return
         copied current && taken || return
     fi
-    kill -HUP $$ && say configuration_taken_over "$running" "$why"
+    kill -HUP $$ && say configuration_applied "$running" "$why"
 }
 
 trap 'exit 0' TERM INT QUIT
-rm -rf "$TAKEN"
-mkdir -p "$TAKEN"
+rm -rf "$NGINX_ACTIVE_DIR"
+mkdir -p "$NGINX_ACTIVE_DIR"
 secrets=$(secrets_sum)
 until { copied current && taken; } || { copied proven && taken; }; do
-    before=$(cat "$OFFERED"/*/generation 2>/dev/null)
+    before=$(cat "$NGINX_CONFIG_DIR"/*/generation 2>/dev/null)
     waited=0
-    while [ $waited -lt 30 ] && [ "$(cat "$OFFERED"/*/generation 2>/dev/null)" = "$before" ]; do
+    while [ $waited -lt 30 ] && [ "$(cat "$NGINX_CONFIG_DIR"/*/generation 2>/dev/null)" = "$before" ]; do
         sleep 1
         waited=$((waited + 1))
     done
     secrets=$(secrets_sum)
 done
 moved
-say configuration_taken_over "$running" start
+say configuration_applied "$running" start
 
 (
     looks=0
@@ -109,4 +109,4 @@ say configuration_taken_over "$running" start
         look
     done
 ) &
-exec "$NGINX_BINARY" -p "$TAKEN/current/" -c nginx.conf -g "$GLOBALS"
+exec "$NGINX_BINARY" -p "$NGINX_ACTIVE_DIR/current/" -c nginx.conf -g "$GLOBALS"

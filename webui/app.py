@@ -106,7 +106,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         title=settings.title,
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(UPLOADS_CHECK_S, round(settings.webui.uploads_kept_h * 3600)),
+        delete_cache=(UPLOADS_CHECK_S, round(settings.webui.upload_retention_h * 3600)),
     ) as blocks:
         with gr.Row(elem_id="header"):
             brand = gr.HTML(_brand_html(settings.title), elem_id="brand")
@@ -117,25 +117,25 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
                 elem_id="theme",
             )
         notices = gr.HTML(elem_id="notices")
-        at_once = settings.webui.at_once
+        concurrency = settings.webui.concurrency
         requester = ChatRequester(gateway, model_limits, settings.max_body_bytes)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Chat"), id="chat"):
                 chat_model, chatbot = chat.build_chat_tab(settings, requester, model_limits)
             with gr.Tab(_("Documents"), id="documents"), gr.Column(elem_classes="page"):
-                documents_model = documents.build_documents_tab(requester, at_once)
+                documents_model = documents.build_documents_tab(requester, concurrency)
             with gr.Tab(_("Compare"), id="compare"), gr.Column(elem_classes="page"):
-                compare_models = compare.build_compare_tab(requester, at_once)
+                compare_models = compare.build_compare_tab(requester, concurrency)
             with gr.Tab(_("Fallback"), id="fallback"), gr.Column(elem_classes="page"):
                 fallback_models = fallback.build_fallback_tab(settings)
             with gr.Tab(_("Individual"), id="individual"), gr.Column(elem_classes="page"):
-                individual_models = compare.build_individual_tab(requester, at_once)
+                individual_models = compare.build_individual_tab(requester, concurrency)
             with gr.Tab(_("Agent"), id="agent"), gr.Column(elem_classes="page"):
-                agent_model = agent.build_agent_tab(requester, at_once)
+                agent_model = agent.build_agent_tab(requester, concurrency)
             with gr.Tab(_("Cluster"), id="cluster"), gr.Column(elem_classes="page"):
                 controller = ControllerClient(settings.controller_url, settings.prometheus_url)
                 cluster_timer = cluster.build_cluster_tab(
-                    controller, LocustClient(settings.locust_url), at_once.programs
+                    controller, LocustClient(settings.locust_url), concurrency.api_clients
                 )
         tabs.select(_cluster_timer, None, [cluster_timer], **controls.IMMEDIATE_EVENT)
         api(gateway.models, api_name="models")
@@ -166,7 +166,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         greeted.then(None, js=TAB_TITLE, **controls.IMMEDIATE_EVENT)
         gr.Timer(REFRESH_S).tick(refresh, **refreshing)
         blocks.unload(_end_visit)
-    blocks.queue(default_concurrency_limit=settings.webui.at_once.programs, api_open=False)
+    blocks.queue(default_concurrency_limit=settings.webui.concurrency.api_clients, api_open=False)
     blocks.max_threads = settings.webui.threads
     # Gradio looks for work a thousand times a second, which costs 4 % of a core all day; 20 ms are not felt.
     blocks._queue.sleep_when_free = 0.02
@@ -184,7 +184,7 @@ def build_app(settings: WebuiSettings) -> FastAPI:
 
     middleware = [
         Middleware(SameOriginMiddleware),
-        Middleware(LoginMiddleware, users_file(settings.users_file), settings.webui.login_h),
+        Middleware(LoginMiddleware, users_file(settings.users_file), settings.webui.session_lifetime_h),
         Middleware(VisitorCookieMiddleware),
         Middleware(LanguageRedirect),
     ]

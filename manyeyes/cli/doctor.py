@@ -168,7 +168,7 @@ def _memory(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
     per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
     needed = 1.0
     for one in cluster.started_engines:
-        if one.instead_of:
+        if one.time_shares_with:
             continue  # it runs only while another one does not
         big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
         needed += 9.0 if big_cpu else per_engine[one.flavour]

@@ -28,10 +28,12 @@ def discover(cluster: Cluster, docker: Docker, forced: str, project: str, enviro
     missing: list[str] = []
     if cluster.engines == "auto" and flavour != "emulated":
         for pool in cluster.pools:
-            wanted = pool.otherwise and flavour in pool.flavours and not pool.is_tiny
+            wanted = pool.if_weights_unavailable and flavour in pool.flavours and not pool.is_tiny
             if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
                 missing.append(pool.model)
-                print_warning(f"the weights of {pool.model} cannot be had here: {pool.otherwise} is served instead")
+                print_warning(
+                    f"the weights of {pool.model} cannot be had here: {pool.if_weights_unavailable} is served instead"
+                )
     return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
 
 

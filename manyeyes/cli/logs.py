@@ -71,7 +71,7 @@ def show_request(compose: Compose, request: str, raw: bool) -> None:
     between = search_window(naming, request)
     if between is None:
         raise CliError(
-            f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.keep_mb` says how much is kept."
+            f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.retention_mb` says how much is kept."
         )
     if raw:
         for line in sorted(naming, key=lambda one: one.at_s):

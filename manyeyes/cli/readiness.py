@@ -138,7 +138,7 @@ def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafan
     print_line(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted, config)})")
     for pool in cluster.served_pools:
         print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
-    if cluster.controller.published:
+    if cluster.controller.expose_api:
         print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password:")
         print_line(f"                {next_command('admin-key', config=config)})")
     if cluster.monitoring.enabled:

@@ -154,7 +154,7 @@ def _start(
             with readiness.show_downloads(compose, current):
                 orphans = [] if old else ["--remove-orphans"]
                 compose("up", *orphans, *AS_IT_IS, *_services(cluster, missing_images, at_once))
-                if stand_ins := [one.name for one in cluster.started_engines if one.instead_of]:
+                if stand_ins := [one.name for one in cluster.started_engines if one.time_shares_with]:
                     # Scaling starts them when it hands them their GPU.
                     compose("create", "--no-build", "--pull", "never", *stand_ins)
         except CommandFailed as error:
@@ -198,8 +198,8 @@ def _remove_orphans(compose: Compose) -> None:
 
 def engines_to_start(cluster: PlacedCluster, running: set[str]) -> list[str]:
     """All but those that run instead of another one, and those whose GPU such a one has just now."""
-    taken = {one.instead_of for one in cluster.started_engines if one.name in running}
-    return [one.name for one in cluster.started_engines if one.instead_of is None and one.name not in taken]
+    taken = {one.time_shares_with for one in cluster.started_engines if one.name in running}
+    return [one.name for one in cluster.started_engines if one.time_shares_with is None and one.name not in taken]
 
 
 def _services(cluster: PlacedCluster, missing_images: set[str], engines: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ class Kubernetes(Section):
     """Suffix of the cluster's own names."""
     dns: DomainName = "kube-dns.kube-system.svc.cluster.local"
     """The cluster's DNS, which nginx asks who is in a pool; CoreDNS has this name nearly everywhere."""
-    resolve_every_s: int = Field(2, ge=1, le=60)
+    resolve_interval_s: int = Field(2, ge=1, le=60)
     """How often a gateway asks who is in a pool."""
     dns_cache_s: int = Field(30, ge=0, le=300)
     """How long the cluster's DNS may go on naming a pod that is gone. 30 s is what CoreDNS keeps answers in older clusters; where it
@@ -101,7 +101,7 @@ class Cluster(Section):
     """Where `model: auto` goes, by rule; a client's X-Latency-Budget-Ms passes over pools that are slower. Empty: the pools in
     this file's order."""
     gpu_sharing: GpuSharing = "time_slicing"
-    """How engines with a `share` below 1 use one GPU: in turns, or at once through NVIDIA's MPS."""
+    """How engines with a `gpu_fraction` below 1 use one GPU: in turns, or at once through NVIDIA's MPS."""
     gateway: Gateway = Gateway()
     """Nginx."""
     controller: Controller = Controller()

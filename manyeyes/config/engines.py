@@ -47,7 +47,7 @@ class Engine(Section):
     """Requests that the gateway gives it at a time. null: the pool's max_in_flight, else as many as it runs and queues."""
     endpoint: Endpoint | None = None
     """Its `address` is the adapter's, which asks this endpoint. null: it speaks OpenAI's API itself."""
-    share: float = Field(1.0, gt=0, le=1)
+    gpu_fraction: float = Field(1.0, gt=0, le=1)
     """The part of each of its GPUs' memory that it may take; below 1 when engines share a GPU."""
     tensor_parallel: int | None = Field(None, ge=1, le=16)
     """GPUs that work on one request together. null: all of `gpus`."""
@@ -57,7 +57,7 @@ class Engine(Section):
     """Limit of host memory for the container, in GiB. null: by flavour and model."""
     shm_gb: float | None = Field(None, gt=0)
     """Size of /dev/shm in GiB. null: by flavour and tensor parallelism (vLLM hangs or crashes at Docker's 64 MB)."""
-    instead_of: Name | None = None
+    time_shares_with: Name | None = None
     """An engine of another pool on the same GPUs: only one of the two runs at a time, and scaling hands the GPUs over."""
     vllm_flags: tuple[str, ...] = ()
     """Further flags for this engine, one string each: `--flag=value`. They come last, so they win."""
@@ -88,7 +88,7 @@ def max_num_seqs(pool: Pool, engine: Engine) -> int:
         return pool.max_num_seqs
     if engine.flavour == "cpu":
         return 16
-    memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.share * engine.parallel
+    memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.gpu_fraction * engine.parallel
     for at_least, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
         if memory >= at_least:
             return sequences

@@ -115,11 +115,11 @@ class Controller(Section):
         | None
     ) = None
     """Where NVIDIA's DCGM exporter tells DCGM_FI_DEV_GPU_UTIL, such as http://dcgm-exporter:9400/metrics. For `target.gpu` only."""
-    config_interval_s: float = Field(1, ge=0.1, le=60)
+    config_poll_interval_s: float = Field(1, ge=0.1, le=60)
     """Pause between two looks at this file and the API keys; a change is taken over once two looks saw the same."""
-    takeover_deadline_s: float = Field(20, gt=0, le=600)
+    reload_timeout_s: float = Field(20, gt=0, le=600)
     """Time for the gateway to take over new files, before it is told that it did not."""
-    published: bool = True
+    expose_api: bool = True
     """Whether the gateway passes /api/ on to it, where every call wants the admin key. false: only inside the cluster's network."""
     register_private: bool = True
     """Whether engines at private addresses (10/8, 172.16/12, 192.168/16 and the like) may be registered by API. Loopback and
@@ -212,7 +212,7 @@ class Images(Section):
 GpuSharing = Literal["time_slicing", "mps"]
 
 
-class AtOnce(Section):
+class Concurrency(Section):
     """How many visitors' events of one kind run at the same time in each copy of the page; the others wait in Gradio's queue.
     Kinds do not wait for one another. A running answer is one idle coroutine."""
 
@@ -228,7 +228,7 @@ class AtOnce(Section):
     """Runs in the Individual tab."""
     agent: int = Field(32, ge=1, le=1000)
     """Steps in the Agent tab."""
-    programs: int = Field(64, ge=1, le=1000)
+    api_clients: int = Field(64, ge=1, le=1000)
     """Calls by gradio_client, of each named endpoint."""
 
 
@@ -244,13 +244,13 @@ class WebUi(Section):
     users_file: FileName = "users.yaml"
     """Who may open the page, with hashed passwords, beside this file; `manyeyes user NAME` adds one. While it does not exist nobody
     logs in."""
-    login_h: float = Field(12, gt=0, le=24 * 90)
+    session_lifetime_h: float = Field(12, gt=0, le=24 * 90)
     """Hours until who logged in has to do it again."""
-    copies: int = Field(1, ge=1, le=16)
+    replicas: int = Field(1, ge=1, le=16)
     """Processes that serve the page, each with a core at most. A visit stays with its copy, by a cookie."""
-    at_once: AtOnce = AtOnce()
+    concurrency: Concurrency = Concurrency()
     """Sizes of the page's queues."""
     threads: int = Field(32, ge=1, le=256)
     """Threads of each copy for reading pictures, videos and PDFs."""
-    uploads_kept_h: float = Field(6, gt=0, le=24 * 7)
+    upload_retention_h: float = Field(6, gt=0, le=24 * 7)
     """Hours after which an uploaded file is deleted in any case. Before that it goes with the chat or the visit that it belongs to."""

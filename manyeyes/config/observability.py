@@ -15,14 +15,14 @@ class Loki(Section):
 
     enabled: bool = False
     """true starts both, and Grafana gets Loki as a data source."""
-    keep_days: int = Field(7, ge=1, le=366)
+    retention_days: int = Field(7, ge=1, le=366)
     """How long Loki keeps lines."""
 
 
 class Logs(Section):
     """What parts write about themselves and about requests; never prompts, pictures or keys. docs/logs.md"""
 
-    keep_mb: int = Field(60, ge=3, le=100_000)
+    retention_mb: int = Field(60, ge=3, le=100_000)
     """Most disk that the log of one container may take, in MB, in three files of which the oldest goes first."""
     engine_requests: bool = True
     """Whether engines write a line for each request, with its id and without its content. The gateway always does."""
@@ -92,7 +92,7 @@ class Alerting(Section):
     """Things that take alerts by HTTP."""
     emails: tuple[Email, ...] = ()
     """People who get mail."""
-    repeat_h: float = Field(4, gt=0, le=168)
+    repeat_interval_h: float = Field(4, gt=0, le=168)
     """An alert that lasts is told again after so many hours."""
 
 

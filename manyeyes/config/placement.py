@@ -137,12 +137,12 @@ def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
 
 def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
     chosen: list[Pool] = []
-    stand_ins = {pool.otherwise for pool in cluster.pools}
+    stand_ins = {pool.if_weights_unavailable for pool in cluster.pools}
     for pool in cluster.pools:
         if pool.remote or inventory.flavour not in pool.flavours or pool.gpu_weight == 0 or pool.name in stand_ins:
             continue
-        while pool.model in inventory.missing_models and pool.otherwise:
-            pool = cluster.pool(pool.otherwise)
+        while pool.model in inventory.missing_models and pool.if_weights_unavailable:
+            pool = cluster.pool(pool.if_weights_unavailable)
         if pool not in chosen:
             chosen.append(pool)
     if not chosen:

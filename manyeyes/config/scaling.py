@@ -40,7 +40,7 @@ class Target(Section):
     in_flight: float | None = Field(None, gt=0)
     """Requests per engine, those that run and those that wait. The one that is proportional to the number of engines, so
     the one to prefer. null with all the others null too: a fifth of what an engine runs at once."""
-    queue_s: float | None = Field(None, gt=0)
+    queue_time_s: float | None = Field(None, gt=0)
     """Seconds that requests wait in the engines' queues on average (vLLM's own figure). Says nothing before a queue is there."""
     p95_s: float | None = Field(None, gt=0)
     """Seconds that 95 % of requests take at most, over the last minute. Follows the length of answers as well as the load. Alone,
@@ -50,10 +50,10 @@ class Target(Section):
 
     @property
     def is_unset(self) -> bool:
-        return self.in_flight is self.queue_s is self.p95_s is self.gpu is None
+        return self.in_flight is self.queue_time_s is self.p95_s is self.gpu is None
 
 
-class Up(Section):
+class ScaleUp(Section):
     """Adding engines: soon, because users wait meanwhile."""
 
     window_s: float = Field(15, ge=0, le=3600)
@@ -64,7 +64,7 @@ class Up(Section):
     """Pause between two additions."""
 
 
-class Down(Section):
+class ScaleDown(Section):
     """Taking engines out: late, because starting one again takes long and its caches are lost."""
 
     window_s: float = Field(600, ge=0, le=86_400)
@@ -78,7 +78,7 @@ class Down(Section):
     """An engine that is taken out may finish its answers for so long before it is stopped or put to sleep."""
 
 
-class Keep(Section):
+class ScheduledEngines(Section):
     """At least so many engines at certain hours, for a load that is known to come."""
 
     engines: int = Field(ge=1)
@@ -102,14 +102,14 @@ class Scaling(Section):
     """What one engine should have to do."""
     tolerance: float = Field(0.1, ge=0, le=0.5)
     """Part of the target by which the load may differ before anything changes (0.1 is what Kubernetes takes)."""
-    up: Up = Up()
+    scale_up: ScaleUp = ScaleUp()
     """Adding engines."""
-    down: Down = Down()
+    scale_down: ScaleDown = ScaleDown()
     """Taking engines out."""
-    keep: tuple[Keep, ...] = ()
+    schedule: tuple[ScheduledEngines, ...] = ()
     """Hours with more engines than `min`. Where two overlap, the larger number counts."""
     time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
-    """Time zone of `keep`, such as Europe/Berlin."""
+    """Time zone of `schedule`, such as Europe/Berlin."""
     actuator: Literal["containers", "sleep"] = "containers"
     """How an engine rests. containers: stopped; it frees its GPU and takes about a minute to start. sleep: vLLM's sleep mode;
     seconds, but the process and (level 1) its weights in host memory stay."""

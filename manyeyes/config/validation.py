@@ -54,7 +54,7 @@ def pools_exist(cluster: Cluster) -> Iterator[str]:
         if engine.pool not in names:
             yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {', '.join(names)}"
     for pool in cluster.pools:
-        for field in ("fallback", "otherwise"):
+        for field in ("fallback", "if_weights_unavailable"):
             target = getattr(pool, field)
             if target is not None and target not in names:
                 yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {', '.join(names)}"
@@ -82,7 +82,7 @@ def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
 
 
 def fallbacks_end(cluster: Cluster) -> Iterator[str]:
-    for field in ("fallback", "otherwise"):
+    for field in ("fallback", "if_weights_unavailable"):
         following = {pool.name: getattr(pool, field) for pool in cluster.pools}
         reported: set[str] = set()
         for start in following:
@@ -116,16 +116,16 @@ def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
 def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
     takers: dict[str, list[Engine]] = defaultdict(list)
     for engine in cluster.listed_engines:
-        if engine.instead_of is not None:
+        if engine.time_shares_with is not None:
             continue  # it runs only while the other one does not
         for gpu in set(engine.gpus):
             takers[gpu].append(engine)
     for gpu, engines in takers.items():
-        shares = sum(engine.share for engine in engines)
+        shares = sum(engine.gpu_fraction for engine in engines)
         if shares <= 1 + 1e-9:
             continue
         names = " and ".join(f"engines[{engine.name}]" for engine in engines)
-        if all(engine.share == 1 for engine in engines):
+        if all(engine.gpu_fraction == 1 for engine in engines):
             both = "both" if len(engines) == 2 else "all"
             yield f"{names} {both} take all of GPU {gpu}"
         else:
@@ -254,23 +254,23 @@ OWN_FLAGS = {
 
 
 def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
-    """`instead_of`: two engines of two scaled pools, the one on GPUs of the other."""
+    """`time_shares_with`: two engines of two scaled pools, the one on GPUs of the other."""
     by_name = {engine.name: engine for engine in cluster.listed_engines}
     pools = {pool.name: pool for pool in cluster.pools}
     taken: dict[str, str] = {}
     for engine in cluster.listed_engines:
-        if engine.instead_of is None:
+        if engine.time_shares_with is None:
             continue
-        place = f"engines[{engine.name}].instead_of"
-        other = by_name.get(engine.instead_of)
+        place = f"engines[{engine.name}].time_shares_with"
+        other = by_name.get(engine.time_shares_with)
         if other is None or other is engine:
-            yield f"{place} is '{engine.instead_of}', which is not another engine"
+            yield f"{place} is '{engine.time_shares_with}', which is not another engine"
             continue
-        if other.instead_of is not None:
-            yield f"{place} is '{other.name}', which itself runs instead of '{other.instead_of}'; pairs only"
+        if other.time_shares_with is not None:
+            yield f"{place} is '{other.name}', which itself runs instead of '{other.time_shares_with}'; pairs only"
         if other.pool == engine.pool:
             yield f"{place} is '{other.name}' of the same pool; GPUs are handed from one pool to another"
-        if not set(engine.gpus) <= set(other.gpus) or engine.share > other.share:
+        if not set(engine.gpus) <= set(other.gpus) or engine.gpu_fraction > other.gpu_fraction:
             yield f"{place} is '{other.name}', so it may only take GPUs of that one, and no larger share"
         if other.name in taken:
             yield f"{place} is '{other.name}', which engines[{taken[other.name]}] already stands in for"
@@ -303,8 +303,8 @@ def scaling_fits_the_engines(cluster: Cluster) -> Iterator[str]:
 def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterator[str]:
     place = f"pools[{pool}].scaling"
     engines = [engine for engine in cluster.listed_engines if engine.pool == pool]
-    handed = {engine.instead_of for engine in cluster.listed_engines}
-    own = [engine for engine in engines if engine.instead_of is None and engine.name not in handed]
+    handed = {engine.time_shares_with for engine in cluster.listed_engines}
+    own = [engine for engine in engines if engine.time_shares_with is None and engine.name not in handed]
     if scaling.max is not None and scaling.max > len(engines):
         yield f"{place}.max is {scaling.max}, but the pool has {_counted(len(engines))}"
     if scaling.min > len(own):
@@ -318,7 +318,7 @@ def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterato
 
 
 def _keeps_fit(place: str, scaling: Scaling, most: int) -> Iterator[str]:
-    for keep in scaling.keep:
+    for keep in scaling.schedule:
         if keep.engines > most:
             yield f"{place}.keep wants {_counted(keep.engines)}, more than the {most} there may be"
 

@@ -89,7 +89,7 @@ async def run(settings: ControllerSettings) -> None:
     fleet = Fleet(cluster, state_store)
     effective.listen(fleet.apply)
     kind = ReadOnlyPublisher if settings.services else NginxPublisher
-    gateway = kind(GenerationStore(settings.offered), settings.places, settings.gateway, fleet.emit_event)
+    gateway = kind(GenerationStore(settings.nginx_config_dir), settings.nginx_paths, settings.gateway, fleet.emit_event)
     # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
     gateway.naming = lambda cluster: pool_renames.pool_naming(
         cluster, fleet.lineage, {**fleet.accepted, **configuration.plan.accepted}
@@ -125,15 +125,15 @@ async def run(settings: ControllerSettings) -> None:
     async with (
         _or_cannot_listen(
             "DNS",
-            settings.closed_host,
+            settings.internal_host,
             settings.dns_port,
-            dns.serve_dns(fleet, settings.closed_host, settings.dns_port),
+            dns.serve_dns(fleet, settings.internal_host, settings.dns_port),
         ),
         _or_cannot_listen(
             "the gateway's log",
-            settings.closed_host,
+            settings.internal_host,
             settings.syslog_port,
-            access_log_receiver.receive_access_log(requests, settings.closed_host, settings.syslog_port),
+            access_log_receiver.receive_access_log(requests, settings.internal_host, settings.syslog_port),
         ),
         collect_container_stats(effective, settings.containers),
         run_autoscaler(fleet, effective, requests, state_store, settings.containers, settings.state / "load") as scaler,

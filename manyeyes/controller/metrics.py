@@ -28,12 +28,14 @@ ENGINE_STATE = Gauge(
     ["engine", "pool", "flavour", "state"],
 )
 TRANSITIONS = Counter("manyeyes_engine_transitions_total", "Changes of state.", ["engine", "pool", "state"])
-PROBES = Counter("manyeyes_probes_total", "Looks at /health by what was seen.", ["engine", "seen"])
+PROBES = Counter("manyeyes_probes_total", "Looks at /health by result.", ["engine", "result"])
 PROBE_SECONDS = Gauge(
-    "manyeyes_probe_seconds", "How long the last answer to /health took, or is awaited.", ["engine", "pool"]
+    "manyeyes_probe_duration_seconds", "How long the last answer to /health took, or is awaited.", ["engine", "pool"]
 )
 CANARIES = Counter(
-    "manyeyes_canaries_total", "Pictures that engines were asked about, by what came of it.", ["engine", "pool", "seen"]
+    "manyeyes_canary_requests_total",
+    "Pictures that engines were asked about, by what came of it.",
+    ["engine", "pool", "result"],
 )
 IN_FLIGHT = Gauge("manyeyes_engine_in_flight", "Requests inside an engine, as it says.", ["engine", "pool"])
 RUNNING = Gauge("manyeyes_engine_running", "Requests in the batch its GPU works on.", ["engine", "pool"])
@@ -43,7 +45,7 @@ HIDDEN_QUEUE = Gauge(
     "Requests inside an engine that neither run nor wait: their pictures are being prepared on its CPU.",
     ["engine", "pool"],
 )
-KV_CACHE = Gauge("manyeyes_engine_kv_cache_share", "Used part of its KV cache, 0 to 1.", ["engine", "pool"])
+KV_CACHE = Gauge("manyeyes_engine_kv_cache_usage_ratio", "Used part of its KV cache, 0 to 1.", ["engine", "pool"])
 TOKENS_PER_SECOND = Gauge(
     "manyeyes_engine_tokens_per_second", "Tokens it answered per second between the last two looks.", ["engine", "pool"]
 )
@@ -63,11 +65,13 @@ CONFIG_APPLIED = Gauge(
     "manyeyes_config_applied_timestamp_seconds", "When a configuration came into force last, as Unix time."
 )
 CONFIG_NEEDS = Gauge(
-    "manyeyes_config_needs", "Things that the configuration in force needs a person for, such as a restart."
+    "manyeyes_config_pending_restarts", "Things that the configuration in force needs a person for, such as a restart."
 )
-GATEWAY_BEHIND = Gauge("manyeyes_gateway_behind", "1 while the gateway does not run on the files that it should.")
+GATEWAY_BEHIND = Gauge(
+    "manyeyes_gateway_config_outdated", "1 while the gateway does not run on the files that it should."
+)
 GATEWAY_REFUSALS = Counter(
-    "manyeyes_gateway_refusals_total", "Sets of files that the gateway refused or did not take over in time."
+    "manyeyes_gateway_config_refusals_total", "Sets of files that the gateway refused or did not take over in time."
 )
 
 TASK_FAILURES = Counter(
@@ -112,7 +116,7 @@ REQUESTS = Counter(
     ["pool", "engine", "status", "fallback", "cache"],
 )
 SECONDS = Histogram(
-    "manyeyes_request_seconds",
+    "manyeyes_request_duration_seconds",
     "Successful requests, from the first byte read from the client to the last byte sent; engine is empty for the cache.",
     ["pool", "engine"],
     buckets=BUCKETS_S,
@@ -136,10 +140,12 @@ ATTEMPTS = Counter(
 RETRIES = Counter("manyeyes_retries_total", "Requests for which a second engine of the pool was asked.", ["pool"])
 FALLBACKS = Counter("manyeyes_fallbacks_total", "Requests for one pool that another one answered.", ["pool", "to"])
 REFUSED = Counter(
-    "manyeyes_refused_total", "Requests that the gateway refused without asking an engine, by status.", ["status"]
+    "manyeyes_requests_refused_total",
+    "Requests that the gateway refused without asking an engine, by status.",
+    ["status"],
 )
-BYTES_IN = Counter("manyeyes_bytes_in_total", "Bytes of requests, with their headers.", ["pool"])
-BYTES_OUT = Counter("manyeyes_bytes_out_total", "Bytes of answers, with their headers.", ["pool"])
+BYTES_IN = Counter("manyeyes_request_bytes_total", "Bytes of requests, with their headers.", ["pool"])
+BYTES_OUT = Counter("manyeyes_response_bytes_total", "Bytes of answers, with their headers.", ["pool"])
 KEY_REQUESTS = Counter(
     "manyeyes_key_requests_total", "Requests by the name of the client's API key.", ["key", "status_class"]
 )
@@ -152,22 +158,22 @@ SPANS = Counter("manyeyes_spans_total", "Spans of the gateway, by what came of t
 
 # What people may expect: pools[].slo, for rules and alerts
 
-SLO_SUCCESS = Gauge("manyeyes_slo_success_share", "Share of requests that have to be answered, 0 to 1.", ["pool"])
+SLO_SUCCESS = Gauge("manyeyes_slo_availability_ratio", "Share of requests that have to be answered, 0 to 1.", ["pool"])
 SLO_WITHIN = Gauge(
-    "manyeyes_slo_within_share", "Share of answered requests that have to keep both times, 0 to 1.", ["pool"]
+    "manyeyes_slo_latency_objective_ratio", "Share of answered requests that have to keep both times, 0 to 1.", ["pool"]
 )
-SLO_TOTAL_S = Gauge("manyeyes_slo_request_seconds", "Longest wait for a whole answer.", ["pool"])
-SLO_FIRST_S = Gauge(
-    "manyeyes_slo_first_byte_seconds", "Longest wait for the first byte of a streamed answer.", ["pool"]
-)
+SLO_TOTAL_S = Gauge("manyeyes_slo_latency_seconds", "Longest wait for a whole answer.", ["pool"])
+SLO_FIRST_S = Gauge("manyeyes_slo_ttft_seconds", "Longest wait for the first byte of a streamed answer.", ["pool"])
 
 # Scaling
 
-SCALING_WANTED = Gauge("manyeyes_scaling_wanted", "Engines that the pool should have.", ["pool"])
+SCALING_WANTED = Gauge("manyeyes_scaling_desired_replicas", "Engines that the pool should have.", ["pool"])
 SCALING_STARTED = Gauge(
-    "manyeyes_scaling_started", "Engines of the pool that are not at rest, whether they serve or not.", ["pool"]
+    "manyeyes_scaling_started_replicas",
+    "Engines of the pool that are not at rest, whether they serve or not.",
+    ["pool"],
 )
-SCALING_FIXED = Gauge("manyeyes_scaling_fixed", "1 while the count is set by hand.", ["pool"])
+SCALING_FIXED = Gauge("manyeyes_scaling_pinned", "1 while the count is set by hand.", ["pool"])
 SCALING_REASON = Gauge(
     "manyeyes_scaling_reason", "1 for what the last decision rests on, 0 for the rest.", ["pool", "reason"]
 )
@@ -183,13 +189,13 @@ HUNG_RESTARTS = Counter(
 )
 SCALING_LOAD = Gauge(
     "manyeyes_scaling_load",
-    "What decisions rest on: in_flight (requests), serving (engines), queue_s, p95_s (seconds), gpu (0 to 1). No sample: not known.",
+    "What decisions rest on: in_flight (requests), serving (engines), queue_time_s, p95_s (seconds), gpu (0 to 1). No sample: not known.",
     ["pool", "kind"],
 )
 
 # Times that somebody marked
 
-MARK = Gauge("manyeyes_mark", "1 while a mark lasts (docs/api.md), such as a load test.", ["text"])
+MARK = Gauge("manyeyes_annotation", "1 while a mark lasts (docs/api.md), such as a load test.", ["text"])
 
 OneMetric = Counter | Gauge | Histogram
 ALL: tuple[OneMetric, ...] = tuple(

@@ -19,11 +19,11 @@ class ControllerSettings(BaseSettings):
     """What the host has, as `make up` found it."""
     state: Path = Path("build/state")
     """What outlives a restart: see manyeyes/controller/state_store.py."""
-    offered: Path = Path("build/offered")
+    nginx_config_dir: Path = Path("build/offered")
     """Where nginx's files are written: see manyeyes/controller/config_sync/nginx_publisher.py."""
-    places: NginxPaths = NginxPaths()
+    nginx_paths: NginxPaths = NginxPaths()
     """What those files name, in JSON."""
-    gateway: str = Field("http://gateway:8088", validation_alias="MANYEYES_GATEWAY_INSIDE")
+    gateway: str = Field("http://gateway:8088", validation_alias="MANYEYES_GATEWAY_INTERNAL_URL")
     """The port of the gateway that tells which files it runs on."""
     secrets: Path = Path("secrets")
     """The secrets folder, read only."""
@@ -35,8 +35,8 @@ class ControllerSettings(BaseSettings):
     resolver: str = ""
     """Who is asked for them, as address:port; empty: whom the system asks."""
     host: str = Field("0.0.0.0", validation_alias="MANYEYES_CONTROLLER_HOST")
-    closed_host: str = Field(
-        default_factory=lambda data: str(data["host"]), validation_alias="MANYEYES_CONTROLLER_CLOSED_HOST"
+    internal_host: str = Field(
+        default_factory=lambda data: str(data["host"]), validation_alias="MANYEYES_CONTROLLER_INTERNAL_HOST"
     )
     """Where DNS and the gateway's log are taken: in a network that only engines, gateway and Prometheus are in."""
     http_port: int = Field(8081, validation_alias="MANYEYES_CONTROLLER_HTTP_PORT")

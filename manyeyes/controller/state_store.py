@@ -56,7 +56,7 @@ class StateStore:
             text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
             atomic_write(path, text, mode=0o644, fsync=True)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            log.error("state_not_kept", document=name, error=str(error))
+            log.error("state_write_failed", document=name, error=str(error))
             return False
         return True
 
@@ -68,7 +68,7 @@ class StateStore:
             if path.parent.exists():
                 sync_folder(path.parent)
         except OSError as error:
-            log.error("state_not_kept", document=name, error=str(error))
+            log.error("state_write_failed", document=name, error=str(error))
             return False
         return True
 

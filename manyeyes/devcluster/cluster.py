@@ -32,7 +32,7 @@ from manyeyes.render.renderer import render
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
-SHORT_INTERVALS = {"probe_interval_s": 0.25, "config_interval_s": 0.2}
+SHORT_INTERVALS = {"probe_interval_s": 0.25, "config_poll_interval_s": 0.2}
 """Settings of the controller for clusters that are about something else than the intervals that ship."""
 
 
@@ -135,7 +135,7 @@ class LocalCluster:
     @property
     def pages(self) -> list[str]:
         """The copies of the page: webui, webui-2 and so on."""
-        copies = int(self.document.get("webui", {}).get("copies", 1))
+        copies = int(self.document.get("webui", {}).get("replicas", 1))
         return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
 
     @property
@@ -158,9 +158,9 @@ class LocalCluster:
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
-            "MANYEYES_OFFERED": str(self.folder / "offered"),
-            "MANYEYES_PLACES": json.dumps(dataclasses.asdict(self.places)),
-            "MANYEYES_GATEWAY_INSIDE": f"http://127.0.0.1:{self.ports['inside']}",
+            "MANYEYES_NGINX_CONFIG_DIR": str(self.folder / "offered"),
+            "MANYEYES_NGINX_PATHS": json.dumps(dataclasses.asdict(self.places)),
+            "MANYEYES_GATEWAY_INTERNAL_URL": f"http://127.0.0.1:{self.ports['inside']}",
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
             "MANYEYES_ADAPTER_NAME": "127.0.0.1",
             "MANYEYES_CONTROLLER_HOST": "127.0.0.1",
@@ -198,7 +198,7 @@ class LocalCluster:
 
     def reloads(self) -> int:
         """How often nginx took over other files since it started."""
-        return self.log("nginx").count('"event":"configuration_taken_over"') - 1
+        return self.log("nginx").count('"event":"configuration_applied"') - 1
 
     def restart_nginx(self) -> None:
         etc = self.folder / "nginx"
@@ -206,9 +206,9 @@ class LocalCluster:
             "NGINX_BINARY": nginx_binary(),
             "NGINX_FILES": str(etc),
             "NGINX_GLOBALS": f"daemon off; {own_user()}",
-            "OFFERED": str(self.folder / "offered"),
+            "NGINX_CONFIG_DIR": str(self.folder / "offered"),
             "SECRETS": self.places.secrets,
-            "TAKEN": str(etc / "tmp/gateway"),
+            "NGINX_ACTIVE_DIR": str(etc / "tmp/gateway"),
         }
         malloc = env_file.read(ROOT / "nginx/malloc.env")
         self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)

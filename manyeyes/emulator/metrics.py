@@ -81,7 +81,7 @@ class Metrics:
         self.first_token_s = self._histogram("time_to_first_token_seconds", "Time to first token.", FIRST_TOKEN_S)
         self.inter_token_s = self._histogram("inter_token_latency_seconds", "Inter-token latency.", INTER_TOKEN_S)
         self.latency_s = self._histogram("e2e_request_latency_seconds", "End-to-end request latency.", LATENCY_S)
-        self.queue_s = self._histogram("request_queue_time_seconds", "Time in the WAITING phase.", LATENCY_S)
+        self.queue_time_s = self._histogram("request_queue_time_seconds", "Time in the WAITING phase.", LATENCY_S)
         self.prefill_s = self._histogram("request_prefill_time_seconds", "Time in the PREFILL phase.", LATENCY_S)
         self.decode_s = self._histogram("request_decode_time_seconds", "Time in the DECODE phase.", LATENCY_S)
         self.inference_s = self._histogram("request_inference_time_seconds", "Time in the RUNNING phase.", LATENCY_S)
@@ -110,7 +110,7 @@ class Metrics:
     def count_finished(self, sequence: RunningSequence) -> None:
         self.finished[sequence.job.finish_reason].inc()
         self.latency_s.observe(sequence.last_token - sequence.arrived)
-        self.queue_s.observe(sequence.scheduled - sequence.queued)
+        self.queue_time_s.observe(sequence.scheduled - sequence.queued)
         self.prefill_s.observe(sequence.first_token - sequence.scheduled)
         self.decode_s.observe(sequence.last_token - sequence.first_token)
         self.inference_s.observe(sequence.last_token - sequence.scheduled)

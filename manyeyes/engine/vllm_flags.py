@@ -161,7 +161,7 @@ def _sets(pool: Pool, engine: Engine, *names: str) -> bool:
 def _cuda(pool: Pool, engine: Engine) -> list[str]:
     sequences = max_num_seqs(pool, engine)
     flags = [
-        f"--gpu-memory-utilization={round(GPU_MEMORY_UTILIZATION * engine.share, 3)}",
+        f"--gpu-memory-utilization={round(GPU_MEMORY_UTILIZATION * engine.gpu_fraction, 3)}",
         f"--max-num-seqs={sequences}",
         f"--max-num-batched-tokens={max_num_batched_tokens(pool, engine)}",
         f"--max-num-queued-reqs={in_flight(pool, engine)}",

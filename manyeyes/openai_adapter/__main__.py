@@ -66,7 +66,7 @@ class EndpointListeners:
                 complete = False
                 continue
             self.open[port] = OpenListener(speaker, server, task)
-            log.info("speaks_for", engine=spoken.name, port=port, endpoint=spoken.endpoint.url.partition("?")[0])
+            log.info("endpoint_started", engine=spoken.name, port=port, endpoint=spoken.endpoint.url.partition("?")[0])
         return complete
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class EndpointListeners:
         closing = asyncio.create_task(_end(one))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        log.info("speaks_no_more_for", engine=one.speaker.spoken.name, port=port)
+        log.info("endpoint_stopped", engine=one.speaker.spoken.name, port=port)
 
 
 async def _end(one: OpenListener) -> None:

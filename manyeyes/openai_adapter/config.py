@@ -71,7 +71,7 @@ class ConfigReader:
             if seen == self._seen and reason == self._told:
                 return None
             self._seen, self._told = seen, reason
-            log.error("book_unusable", file=str(self.file), reason=reason)
+            log.error("adapter_config_invalid", file=str(self.file), reason=reason)
             return None
         self._seen = seen
         return book

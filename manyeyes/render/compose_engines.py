@@ -79,7 +79,7 @@ def _networks_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str
 def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
     """Folders of this host belong to its users; an MPS server serves processes of its own user, and its volume is root's."""
     on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
-    return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.share < 1))
+    return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.gpu_fraction < 1))
 
 
 def _addresses(cluster: PlacedCluster) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "logging": logging_options(cluster),
     }
-    if engine.instead_of is not None:
+    if engine.time_shares_with is not None:
         # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
         service["profiles"] = [STAND_INS]
     if emulated:
@@ -140,7 +140,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         service["entrypoint"] = ["python3", f"{POD_DIR}/one_at_a_time.py", *locks, "--", "vllm", "serve"]
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
-        if uses_mps(cluster) and engine.share < 1:
+        if uses_mps(cluster) and engine.gpu_fraction < 1:
             service["ipc"] = "service:mps"
             del service["shm_size"]  # it is the mps service's
             service["depends_on"]["mps"] = {"condition": "service_healthy"}
@@ -194,7 +194,7 @@ def _engine_mounts(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[d
     ]
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))
-    if uses_mps(cluster) and engine.share < 1:
+    if uses_mps(cluster) and engine.gpu_fraction < 1:
         mounts.append(_mount("mps", MPS_DIR))
     return mounts
 
@@ -274,7 +274,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
 
 def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
     """NVIDIA's Multi-Process Service: engines that share a GPU compute at once instead of in turns."""
-    shared = [engine for engine in cluster.started_engines if engine.share < 1]
+    shared = [engine for engine in cluster.started_engines if engine.gpu_fraction < 1]
     gpus = list(dict.fromkeys(gpu for engine in shared for gpu in engine.gpus))
     return {
         "image": cluster.images.vllm_cuda,

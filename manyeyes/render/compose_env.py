@@ -12,7 +12,7 @@ FILES = 3
 
 def log_file_size(cluster: PlacedCluster) -> str:
     """Of one of them, as Docker spells sizes."""
-    return f"{cluster.logs.keep_mb * 1000 // FILES}k"
+    return f"{cluster.logs.retention_mb * 1000 // FILES}k"
 
 
 def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
@@ -56,10 +56,10 @@ def compose_settings(cluster: PlacedCluster) -> dict[str, str]:
         "PROMETHEUS_RETENTION_SIZE": f"{cluster.monitoring.retention_gb}GB",
         "CONTAINERS_REPLICAS": "1" if cluster.controller.containers else "0",
         "ADAPTER_REPLICAS": "1" if cluster.starts_adapter else "0",
-        "WEBUI_COPIES": str(cluster.webui.copies),
+        "WEBUI_REPLICAS": str(cluster.webui.replicas),
         "LOG_FILE_SIZE": log_file_size(cluster),
         "LOKI_REPLICAS": "1" if cluster.logs.loki.enabled else "0",
-        "LOKI_KEEP": f"{24 * cluster.logs.loki.keep_days}h",
+        "LOKI_KEEP": f"{24 * cluster.logs.loki.retention_days}h",
         "JAEGER_REPLICAS": "1" if cluster.tracing.starts_jaeger else "0",
         "JAEGER_PORT": str(cluster.tracing.jaeger_port),
         "MONITORING_REPLICAS": "1" if cluster.monitoring.enabled else "0",

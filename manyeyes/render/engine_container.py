@@ -71,10 +71,10 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
         # With --enforce-eager: no C++ compilation on the first request that asks for logprobs.
         environment |= {"TORCHDYNAMO_DISABLE": "1"}
-    if uses_mps(cluster) and engine.share < 1:
+    if uses_mps(cluster) and engine.gpu_fraction < 1:
         environment |= {
             "CUDA_MPS_PIPE_DIRECTORY": f"{MPS_DIR}/pipe",
-            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(engine.share * 100)),
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(engine.gpu_fraction * 100)),
         }
     return environment
 
@@ -86,7 +86,7 @@ def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
         "VLLM_MEDIA_CONNECTOR": "bounded",
         # One decoded pixel takes up to 8 bytes while it is converted, 400 MB for a picture of 50 million.
         "VLLM_MEDIA_LOADING_THREAD_COUNT": str(max(1, min(8, int(memory / 4)))),
-        "MANYEYES_MEDIA_ROOM_MB": str(round(memory * 1024 / 8)),
+        "MANYEYES_MEDIA_MEMORY_MB": str(round(memory * 1024 / 8)),
         "MANYEYES_MEDIA_PIXELS": str(pool.media.max_pixels),
         "MANYEYES_FRAME_PIXELS": str(pool.media.max_decoded_pixels // FRAME_PART),
     }
@@ -164,7 +164,7 @@ def runs_vllm(cluster: PlacedCluster) -> bool:
 
 
 def uses_mps(cluster: PlacedCluster) -> bool:
-    return cluster.gpu_sharing == "mps" and any(engine.share < 1 for engine in cluster.started_engines)
+    return cluster.gpu_sharing == "mps" and any(engine.gpu_fraction < 1 for engine in cluster.started_engines)
 
 
 MEDIA_PORT = 3128

@@ -66,7 +66,7 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
             "group_by": ["alertname", "pool"],
             "group_wait": "10s",
             "group_interval": "1m",
-            "repeat_interval": f"{round(alerting.repeat_h * 60)}m",
+            "repeat_interval": f"{round(alerting.repeat_interval_h * 60)}m",
             "routes": [{"matchers": ['severity="page"'], "receiver": "page"}],
         },
         "receivers": [_receiver(cluster, severity) for severity in SEVERITIES],
@@ -74,7 +74,7 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
             _silences("ErrorBurnFast", "ErrorBurnSlow", "pool"),
             _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
             # Nobody reaches a pool: what its users see says nothing new.
-            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayBehind"),
+            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayConfigOutdated"),
             # What it is asked while it goes down fails.
             _silences("EngineFlapping", "EngineFailing", "pool", "engine"),
             _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),

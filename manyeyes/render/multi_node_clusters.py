@@ -47,14 +47,14 @@ def _fit(cluster: PlacedCluster) -> PlacedCluster:
     """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
     if problems := _refused(cluster):
         raise PlacementError("\n".join(problems))
-    engines = tuple(engine for engine in cluster.engines if engine.instead_of is None)
+    engines = tuple(engine for engine in cluster.engines if engine.time_shares_with is None)
     return cluster.model_copy(
         update={
             "engines": engines,
             # A share of a GPU is the device plugin's to arrange, MPS included.
             "gpu_sharing": "time_slicing",
             # Engines are added and drained by the orchestrator: membership is its Services'.
-            "controller": cluster.controller.model_copy(update={"containers": False, "published": False}),
+            "controller": cluster.controller.model_copy(update={"containers": False, "expose_api": False}),
         }
     )
 

@@ -3,14 +3,14 @@
 
 import fs from 'fs';
 
-import attempts from 'attempts.js';
-import auto from 'auto.js';
+import retryPolicy from 'retry_policy.js';
+import autoRouting from 'auto_routing.js';
 import cluster from 'cluster.js';
 import controller from 'controller_status.js';
-import conversation from 'conversation.js';
-import keys from 'keys.js';
-import links from 'links.js';
-import request from 'request.js';
+import sessionAffinity from 'session_affinity.js';
+import apiKeys from 'api_keys.js';
+import mediaUrls from 'media_urls.js';
+import bodyScanner from 'body_scanner.js';
 
 const SECRETS = '/run/secrets/manyeyes/';
 
@@ -18,7 +18,7 @@ const SECRETS = '/run/secrets/manyeyes/';
 
 // Before a byte of the body is read. Only where a key is asked for (rendered/access.inc).
 function authorize(r) {
-    if (!keys.known(r)) {
+    if (!apiKeys.known(r)) {
         r.headersOut['WWW-Authenticate'] = 'Bearer';
         refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'This gateway wants a known API key, as `Authorization: Bearer KEY`.');
     }
@@ -26,7 +26,7 @@ function authorize(r) {
 
 // The page asks in the browser's own words, and takes a key as the password.
 function authorizePage(r) {
-    if (!keys.known(r)) {
+    if (!apiKeys.known(r)) {
         r.headersOut['WWW-Authenticate'] = 'Basic realm="ManyEyes: any name, and your API key as the password", charset="UTF-8"';
         r.headersOut['Content-Type'] = 'text/plain';
         r.return(401, 'This page wants an API key as the password.\n');
@@ -42,14 +42,14 @@ function route(r) {
     }
     // All of them give the whole body; the first two need no promise; the last copies large ones once less.
     const length = Number(r.headersIn['Content-Length']);
-    if (length <= request.MOST_SHORT) {
-        return routeBody(r, request.readShort, r.requestText);
+    if (length <= bodyScanner.MOST_SHORT) {
+        return routeBody(r, bodyScanner.readShort, r.requestText);
     }
-    return length < 65_536 ? routeBody(r, request.read, r.requestBuffer.buffer) : routeLarge(r);
+    return length < 65_536 ? routeBody(r, bodyScanner.read, r.requestBuffer.buffer) : routeLarge(r);
 }
 
 async function routeLarge(r) {
-    routeBody(r, request.read, await r.readRequestArrayBuffer());
+    routeBody(r, bodyScanner.read, await r.readRequestArrayBuffer());
 }
 
 function routeBody(r, read, body) {
@@ -58,7 +58,7 @@ function routeBody(r, read, body) {
     try {
         facts = read(body, (model) => model === 'auto' || poolOf(r, model));
     } catch (e) {
-        if (!(e instanceof request.Refusal)) {
+        if (!(e instanceof bodyScanner.Refusal)) {
             throw e;
         }
         return refuse(r, 400, 'invalid_request_error', e.code, e.message);
@@ -66,7 +66,7 @@ function routeBody(r, read, body) {
     if (!facts.model) {
         return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request names no model. ${known()}`);
     }
-    v.manyeyes_model = facts.model.slice(0, request.MAX_MODEL_BYTES);
+    v.manyeyes_model = facts.model.slice(0, bodyScanner.MAX_MODEL_BYTES);
     if (facts.stream) {
         v.manyeyes_stream = '1';
     }
@@ -75,19 +75,19 @@ function routeBody(r, read, body) {
         return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${facts.model.slice(0, 128)}'. ${known()}`);
     }
     const here = cluster.pools[pool];
-    const link = facts.links.length ? links.refused(facts.links, here.domains) : undefined;
+    const link = facts.links.length ? mediaUrls.refused(facts.links, here.domains) : undefined;
     if (link !== undefined) {
         return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
             `Pictures and videos come as data: URLs${here.domains.length ? `, or from ${here.domains.join(', ')}` : ''}; '${link.slice(0, 128)}' is neither.`);
     }
     const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
-    const found = conversation.identify(facts, keys.asker(r), explicit, ngx.shared.conversations);
+    const found = sessionAffinity.identify(facts, apiKeys.asker(r), explicit, ngx.shared.conversations);
     v.manyeyes_conversation = found.id;
     if (found.known) {
         v.manyeyes_known_conversation = found.known;
     }
     if (cluster.hash_pictures) {
-        v.manyeyes_picture = conversation.picture(facts);
+        v.manyeyes_picture = sessionAffinity.picture(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
     if (facts.marked) {
@@ -108,7 +108,7 @@ function chosenPool(r, facts) {
         return poolOf(r, facts.model);
     }
     const budget = Number(r.headersIn['X-Latency-Budget-Ms']) || 0;
-    const choice = auto.choose(cluster.auto, facts, budget, controller.p95Ms);
+    const choice = autoRouting.choose(cluster.auto, facts, budget, controller.p95Ms);
     if (choice) {
         r.variables.manyeyes_route = choice.reason;
     }
@@ -121,7 +121,7 @@ function cached(r, pool, facts, body) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
         return '';
     }
-    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : keys.asker(r)}\0${r.uri}\0${conversation.whole(typeof body === 'string' ? r.requestBuffer.buffer : body)}`;
+    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : apiKeys.asker(r)}\0${r.uri}\0${sessionAffinity.whole(typeof body === 'string' ? r.requestBuffer.buffer : body)}`;
     return '.cached';
 }
 
@@ -136,7 +136,7 @@ function known() {
 function next(r) {
     const v = r.variables;
     const inTime = Number(v.request_time) < Number(v.manyeyes_total_timeout_s);
-    const hop = inTime ? attempts.next(soFar(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
+    const hop = inTime ? retryPolicy.next(soFar(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
     if (!hop) {
         return '@no_engine';
     }
@@ -148,14 +148,14 @@ function next(r) {
 }
 
 function soFar(v) {
-    return attempts.read(v.upstream_addr, v.upstream_status, v.upstream_connect_time, v.upstream_header_time);
+    return retryPolicy.read(v.upstream_addr, v.upstream_status, v.upstream_connect_time, v.upstream_header_time);
 }
 
 // No pool of the chain gave an answer.
 function noEngine(r) {
     const v = r.variables;
     const pool = v.manyeyes_asked_pool;
-    const outcome = attempts.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
+    const outcome = retryPolicy.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
     switch (outcome) {
     case 'busy':
         return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
@@ -187,17 +187,17 @@ function remoteAuthorization(r) {
 
 // $manyeyes_remote_body: the request with the model's name as the endpoint knows it.
 function remoteBody(r) {
-    return request.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
+    return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
 // $manyeyes_renamed_body: the request under a name that the pool's engines accept: they were started before it got another one.
 function renamedBody(r) {
-    return request.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
+    return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
 }
 
 // $manyeyes_rewritten_body: the request without the `uuid` of its media.
 function rewrittenBody(r) {
-    return request.rewritten(r.requestBuffer.buffer);
+    return bodyScanner.rewritten(r.requestBuffer.buffer);
 }
 
 function remoteRefusesKey(r) {
@@ -317,6 +317,6 @@ function engine(r) {
 }
 
 export default {
-    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: keys.hash, models, next, noEngine, refresh: controller.refresh,
+    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: apiKeys.hash, models, next, noEngine, refresh: controller.refresh,
     remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route,
 };

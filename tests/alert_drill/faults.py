@@ -168,7 +168,7 @@ def elsewhere_gone(watched: MonitoredCluster) -> None:
     server.close()
 
 
-TAKING_OVER = frozenset({"GatewayBehind"})
+TAKING_OVER = frozenset({"GatewayConfigOutdated"})
 """nginx takes over other files in seconds, which are minutes at this pace."""
 
 FAULTS: tuple[Fault, ...] = (
@@ -218,7 +218,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "gateway-behind", "TLS is switched on and its certificate is missing",
         configured(lambda changed: changed.update(gateway={"tls": {}})), as_before,
-        frozenset({("GatewayBehind", "controller")}), 60,
+        frozenset({("GatewayConfigOutdated", "controller")}), 60,
     ),
     Fault(
         "controller-killed", "the controller is killed", lambda watched: watched.stand.kill("controller"),

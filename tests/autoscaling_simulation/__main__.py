@@ -3,7 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from manyeyes.config.scaling import Down, Keep, Scaling, Target
+from manyeyes.config.scaling import ScaleDown, Scaling, ScheduledEngines, Target
 from tests.autoscaling_simulation.day import Outcome, Setting, play
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/scaling.md"
@@ -19,9 +19,9 @@ SETTINGS = {
     "default (9 in flight), containers": Setting(Scaling(target=DEFAULT)),
     "default, sleep": Setting(Scaling(target=DEFAULT, actuator="sleep")),
     "default, 2 kept from 07:00 to 20:00": Setting(
-        Scaling(target=DEFAULT, keep=(Keep(engines=2, begin="07:00", end="20:00"),))
+        Scaling(target=DEFAULT, schedule=(ScheduledEngines(engines=2, begin="07:00", end="20:00"),))
     ),
-    "default, down window 300 s": Setting(Scaling(target=DEFAULT, down=Down(window_s=300))),
+    "default, down window 300 s": Setting(Scaling(target=DEFAULT, scale_down=ScaleDown(window_s=300))),
     "12 in flight": Setting(Scaling(target=Target(in_flight=12))),
     "16 in flight": Setting(Scaling(target=Target(in_flight=16))),
     "p95 9 s": Setting(Scaling(target=Target(p95_s=9))),

@@ -294,7 +294,7 @@ class _Day:
             ScaledEngine(name, stage, self.engines[name].in_flight, since_s)
             for name, (stage, since_s) in self.stages.items()
         ]
-        todo = plan_moves(seen, decision.wanted, now_s, scaling.down.drain_s, SETTLE_S)
+        todo = plan_moves(seen, decision.wanted, now_s, scaling.scale_down.drain_s, SETTLE_S)
         for names, stage in (
             (todo.take_back, LifecycleStage.SERVING),
             (todo.start, LifecycleStage.STARTING),

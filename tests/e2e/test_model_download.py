@@ -20,7 +20,7 @@ name: manyeyes-hub
 flavour: cpu
 cpu_engines: 1
 pools:
-  - {{name: qwen3-vl-2b, model: {MODEL}, flavours: [cpu], max_model_len: 2048, otherwise: qwen3-vl-tiny}}
+  - {{name: qwen3-vl-2b, model: {MODEL}, flavours: [cpu], max_model_len: 2048, if_weights_unavailable: qwen3-vl-tiny}}
   - {{name: qwen3-vl-tiny, model: tiny, flavours: [cpu], max_model_len: 2048}}
 gateway: {{host: 127.0.0.1, port: {PORT}}}
 monitoring: {{enabled: false}}

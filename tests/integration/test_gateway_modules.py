@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.scan.server import Modules
 
-# --- auto.js ----------------------------------------------------------------------------------------------------
+# --- auto_routing.js ----------------------------------------------------------------------------------------------------
 
 
 def rule(pool: str, **more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_without_a_rule_that_fits_there_is_no_pool(njs: Modules) -> None:
     assert njs.ask("/choices", [asked]) == [None]
 
 
-# --- attempts.js ------------------------------------------------------------------------------------------------
+# --- retry_policy.js ------------------------------------------------------------------------------------------------
 
 A, B, C = "10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"
 CHAIN = {"one": "two", "two": "three"}
@@ -114,7 +114,7 @@ def test_a_circle_of_fallbacks_ends(njs: Modules) -> None:
     assert njs.ask("/hops", [given])[0]["next"] == ""
 
 
-# --- conversation.js --------------------------------------------------------------------------------------------
+# --- session_affinity.js --------------------------------------------------------------------------------------------
 
 
 def chat(*texts: str, system: str = "") -> str:

@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     document = {
         "pools": [{"name": "big", "model": "org/Big-VL"}],
         "engines": [{"name": name, "pool": "big"} for name in sorted(BOTH)],
-        "controller": {"probe_interval_s": 0.5, "config_interval_s": 0.1, "register_loopback": True},
+        "controller": {"probe_interval_s": 0.5, "config_poll_interval_s": 0.1, "register_loopback": True},
     }
     with local_cluster(tmp_path_factory.mktemp("local_cluster"), document) as running:
         eventually(lambda: rotation(running) == BOTH and (running.folder / "state/members.yaml").exists(), 60)
@@ -124,7 +124,7 @@ def test_what_make_up_wrote_may_be_damaged_while_the_controller_runs(cluster: Lo
 
 
 def told(running: LocalCluster) -> int:
-    return running.log("controller").count("started_engines_not_known")
+    return running.log("controller").count("compose_state_unreadable")
 
 
 def told_again(running: LocalCluster, before: int) -> bool:

@@ -233,7 +233,7 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     assert any(line.startswith("the gateway does not run on its new files") for line in sentences(cluster))
     assert '"event":"configuration_refused"' in cluster.log("nginx")
     assert cluster.configuration()["gateway"]["in_force"] == before
-    assert metric(cluster, "manyeyes_gateway_behind") == 1
+    assert metric(cluster, "manyeyes_gateway_config_outdated") == 1
     assert cluster.ask("big").status_code == 200
     # Started in this state, it starts on what it ran on.
     cluster.kill("nginx")
@@ -244,7 +244,7 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     crt, _ = certificate(cluster.folder / "secrets")
     crt.rename(cluster.folder / "secrets/far.crt")
     in_force(cluster)
-    assert metric(cluster, "manyeyes_gateway_behind") == 0
+    assert metric(cluster, "manyeyes_gateway_config_outdated") == 0
     assert "the gateway runs on the configuration in force again" in sentences(cluster)
 
 

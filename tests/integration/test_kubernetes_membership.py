@@ -20,7 +20,7 @@ def document() -> dict[str, Any]:
             {"name": "big", "model": "org/Big-VL", "flavours": ["emulated"], "fallback": "small"},
             {"name": "small", "model": "org/Small-VL", "flavours": ["emulated"]},
         ],
-        "kubernetes": {"resolve_every_s": 1, "dns_cache_s": 0},
+        "kubernetes": {"resolve_interval_s": 1, "dns_cache_s": 0},
         "controller": {"probe_interval_s": 1},
     }
 

@@ -1,4 +1,4 @@
-"""The queues of the page are sized by webui.at_once, and one that is full keeps nobody waiting in another."""
+"""The queues of the page are sized by webui.concurrency, and one that is full keeps nobody waiting in another."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SLOW = (*QUICK, "--tpot-ms=150")  # some seconds an answer
 
 
 def test_a_slow_answer_keeps_only_its_own_queue_waiting(tmp_path: Path) -> None:
-    with page_stand(tmp_path, SLOW, at_once={"programs": 1}, threads=1) as running:
+    with page_stand(tmp_path, SLOW, concurrency={"api_clients": 1}, threads=1) as running:
         client = Client(running.url, verbose=False)
         first = client.submit("Tell a long story", [], "qwen3-vl-8b", api_name="/chat")
         eventually(lambda: first.status().code.name == "PROCESSING", 20, 0.05, "the first answer comes")

@@ -268,7 +268,7 @@ def test_a_disk_that_takes_nothing_costs_the_call_and_changes_nothing(cluster: L
     folder.mkdir(parents=True, exist_ok=True)
     with full_disk(folder):
         reply = call(cluster, "POST", "/engines", json=GOOD | {"name": "unlucky"})
-        assert refusal(reply) == (507, "not_kept")
+        assert refusal(reply) == (507, "not_persisted")
         assert "unlucky" not in registered_engines(cluster)
         assert [path.name for path in folder.iterdir()] == ["full"], "no half-written file is left behind"
     assert call(cluster, "POST", "/engines", json=GOOD | {"name": "unlucky"}).status_code == 201
@@ -288,7 +288,7 @@ def test_the_openapi_page_tells_every_call_with_examples(cluster: LocalCluster) 
 def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster) -> None:
     def series() -> str:
         text = cluster.client.get(f"http://127.0.0.1:{cluster.ports['controller']}/metrics").text
-        return "".join(line for line in text.splitlines() if line.startswith("manyeyes_mark"))
+        return "".join(line for line in text.splitlines() if line.startswith("manyeyes_annotation"))
 
     def sentences() -> list[str]:
         return [event["sentence"] for event in call(cluster, "GET", "/events").json()]
@@ -297,7 +297,7 @@ def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster)
     assert refusal(call(cluster, "POST", "/marks", headers={}, json=new)) == (401, "missing_admin_key")
     assert call(cluster, "POST", "/marks", json=new).status_code == 201
     assert call(cluster, "POST", "/marks", json=new).status_code == 201, "twice is as good as once"
-    assert series() == 'manyeyes_mark{text="another driver"} 1.0'
+    assert series() == 'manyeyes_annotation{text="another driver"} 1.0'
     assert [mark["text"] for mark in call(cluster, "GET", "/marks").json()] == ["another driver"]
     assert call(cluster, "DELETE", "/marks/another%20driver").status_code == 200
     assert series() == ""

@@ -98,7 +98,7 @@ def test_while_the_controller_is_away_that_is_said_and_models_answer(cluster: Lo
 
 
 def test_where_it_is_not_published_nothing_of_it_is_there(tmp_path: Path) -> None:
-    closed = {"published": False, "probe_interval_s": 0.5}
+    closed = {"expose_api": False, "probe_interval_s": 0.5}
     with local_cluster(with_admin_key(tmp_path), POOLS | {"controller": closed}) as running:
         running.all_up({"big-0", "big-1"})
         for method, path in (("GET", "/api/engines"), ("POST", "/api/engines/big-0/drain"), ("GET", "/api/docs")):

@@ -102,7 +102,7 @@ class Judge:
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("judge")
     judge = Judge(folder)
-    for file in ("inside.conf", "gateway.conf"):
+    for file in ("internal.conf", "gateway.conf"):
         path = folder / "conf.d" / file
         number = iter(range(9))
         lines = [

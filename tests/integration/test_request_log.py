@@ -58,7 +58,7 @@ def test_requests_show_in_metrics_and_status(tmp_path: Path) -> None:
             attempt_status="502, 502 : 200", connect_s="0.000, - : 0.000", response_s="0.200, 0.000 : 1.000",
         )  # fmt: skip
         send(running, fallen_back, line(running, "big-0", status=429, pool="", **NOBODY))
-        eventually(lambda: metrics(running)['manyeyes_refused_total{status="429"}'] == 1, 10)
+        eventually(lambda: metrics(running)['manyeyes_requests_refused_total{status="429"}'] == 1, 10)
         told = metrics(running)
         assert told[big] == 40
         assert told['manyeyes_attempts_total{engine="big-0",outcome="lost",pool="big"}'] == 1

@@ -23,8 +23,8 @@ from tests.placed import placed
 
 QUICK_CONTROLLER = {"probe_interval_s": 0.5, "load_interval_s": 0.5, "scaling_interval_s": 0.5}
 QUICK = {
-    "up": {"window_s": 1, "cool_down_s": 1, "step": 1},
-    "down": {"window_s": 4, "cool_down_s": 1, "drain_s": 60},
+    "scale_up": {"window_s": 1, "cool_down_s": 1, "step": 1},
+    "scale_down": {"window_s": 4, "cool_down_s": 1, "drain_s": 60},
     "start_s": 5,
     "wake_s": 2,
 }
@@ -188,7 +188,7 @@ def test_a_count_set_by_hand_is_reached_told_and_outlives_the_controller(tmp_pat
 
 
 def test_a_broken_engine_is_replaced_and_one_that_somebody_started_stays_for_a_while(tmp_path: Path) -> None:
-    doc = document({"target": {"in_flight": 50}, "down": {"window_s": 15, "cool_down_s": 1}})
+    doc = document({"target": {"in_flight": 50}, "scale_down": {"window_s": 15, "cool_down_s": 1}})
     with with_docker(tmp_path, doc) as (running, docker):
         settle(running, {"big-0": "serving", "big-1": "off", "big-2": "off"})
         running.kill("big-0")
@@ -220,7 +220,7 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
     doc["pools"].append({"name": "small", "model": "org/Small-VL", "scaling": QUICK | {"target": {"in_flight": 4}}})
     doc["engines"] += [
         {"name": "small-0", "pool": "small"},
-        {"name": "late-small-1", "pool": "small", "instead_of": "big-1"},
+        {"name": "late-small-1", "pool": "small", "time_shares_with": "big-1"},
     ]
     with with_docker(tmp_path, doc, engine_flags=SLOW_ANSWERS) as (running, docker):
         both = ("manyeyes-big-1-1", "manyeyes-late-small-1-1")

@@ -54,7 +54,7 @@ class Seen:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Two pools under a little load, marked as a load test marks itself."""
     pools = document(
-        {"big": ["big-0", "big-1"], "small": ["small-0"]}, {"big": {"fallback": "small", "slo": {"total_s": 7}}}
+        {"big": ["big-0", "big-1"], "small": ["small-0"]}, {"big": {"fallback": "small", "slo": {"latency_s": 7}}}
     )
     with local_cluster(with_admin_key(tmp_path_factory.mktemp("local_cluster")), pools) as running:
         running.all_up({"big-0", "big-1", "small-0"})

@@ -17,7 +17,7 @@ from manyeyes.config.loader import parse
 from manyeyes.render.kubernetes.kustomize import tree
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = "pools: [{name: qwen3-vl-tiny, model: tiny, flavours: [cpu]}]\ncpu_engines: 1\nkubernetes: {dns_cache_s: 0, resolve_every_s: 1}\n"
+TEXT = "pools: [{name: qwen3-vl-tiny, model: tiny, flavours: [cpu]}]\ncpu_engines: 1\nkubernetes: {dns_cache_s: 0, resolve_interval_s: 1}\n"
 Json = dict[str, Any]
 MODELS = "manyeyes-pod-proof"
 

@@ -27,7 +27,7 @@ def promised(day: Outcome, scaling: Scaling) -> None:
     assert day.held >= 0.99, day
     assert day.hours_share <= 0.60, day
     assert day.most_changes_an_hour <= 12, day.changes
-    assert day.swings(scaling.down.window_s) == 0, day.changes
+    assert day.swings(scaling.scale_down.window_s) == 0, day.changes
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -16,10 +16,10 @@ RARE = {
     "manyeyes_fallbacks_total": "the cluster has no pool with a fallback",
     "manyeyes_remote_reachable": "no pool is served elsewhere",
     "manyeyes_certificate_expires_timestamp_seconds": "the gateway speaks HTTP",
-    "manyeyes_scaling_wanted": "no pool is scaled",
+    "manyeyes_scaling_desired_replicas": "no pool is scaled",
     "manyeyes_key_requests_total": "nobody has a key",
     "manyeyes_engine_transitions_total": "only the first change makes it",
-    "manyeyes_mark": "no load test has marked its time yet",
+    "manyeyes_annotation": "no load test has marked its time yet",
 }
 """The controller's that this cluster has no series of: their labels are held against manyeyes/controller/metrics.py instead."""
 OF_GPUS = {

@@ -27,7 +27,7 @@ monitoring:
       - {url_file: pager.url}
     emails:
       - {to: ops@example.com, sender: manyeyes@example.com, server: "mail.example.com:587", user: manyeyes, password_file: mail.password}
-    repeat_h: 0.5
+    repeat_interval_h: 0.5
 """
 )
 

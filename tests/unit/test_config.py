@@ -9,7 +9,7 @@ import pytest
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import ConfigError, load, parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, HostGpu, Inventory, PlacementError, distribute, place_engines
-from manyeyes.config.scaling import Keep
+from manyeyes.config.scaling import ScheduledEngines
 from manyeyes.render.compose_env import compose_env
 from tests.placed import placed
 
@@ -56,7 +56,7 @@ def test_every_shipped_configuration_is_right(path: Path) -> None:
         ("pools: [{name: a, model: m}, {name: a, model: n}]", "pools has 2 entries named 'a'"),
         ("pools: [{name: a, model: m, aliases: [b]}, {name: b, model: n}]", "pools[a] and pools[b] both answer to 'b'"),
         (TWO + "engines: [{name: e, pool: a, gpus: [1]}, {name: f, pool: b, gpus: [1]}]", "engines[e] and engines[f] both take all of GPU 1"),
-        (TWO + "engines: [{name: e, pool: a, gpus: [1], share: 0.6}, {name: f, pool: b, gpus: ['1'], share: 0.6}]", "engines[e] and engines[f] together take 1.20 of GPU 1"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [1], gpu_fraction: 0.6}, {name: f, pool: b, gpus: ['1'], gpu_fraction: 0.6}]", "engines[e] and engines[f] together take 1.20 of GPU 1"),
         (TWO + "engines: [{name: e, pool: a}]", "engines[e].gpus wants at least one GPU for flavour cuda"),
         (TWO + "engines: [{name: e, pool: a, flavour: cpu, gpus: [0]}]", "engines[e].gpus must be empty for flavour cpu"),
         (TWO + "engines: [{name: e, pool: a, gpus: [0, 1], tensor_parallel: 4}]", "engines[e].tensor_parallel is 4 but it has 2 GPU(s)"),
@@ -213,13 +213,13 @@ def test_rules_for_auto_that_lead_to_a_pool_nobody_serves_are_left_out_and_witho
 SCALING = [
     (
         """
-        pools: [{name: a, model: m, scaling: {min: 3, max: 5, keep: [{engines: 4}]}}]
+        pools: [{name: a, model: m, scaling: {min: 3, max: 5, schedule: [{engines: 4}]}}]
         engines: [{name: a-0, pool: a, gpus: [0]}, {name: a-1, pool: a, gpus: [1]}]
         """,
         [
             "pools[a].scaling.max is 5, but the pool has 2 engines",
             "pools[a].scaling.min is 3, but the pool has 2 engines",
-            "pools[a].scaling.keep wants 4 engines, more than the 2 there may be",
+            "pools[a].scaling.schedule wants 4 engines, more than the 2 there may be",
         ],
     ),
     ("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]", ["pools[a].scaling.min 3 exceeds max 2"]),
@@ -246,9 +246,9 @@ SCALING = [
         ],
     ),
     (
-        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, keep: [{engines: 1, begin: '8:00'}]}}]",
+        "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, schedule: [{engines: 1, begin: '8:00'}]}}]",
         [
-            "pools[a].scaling.keep[0].begin wants a time such as 08:00, found '8:00'",
+            "pools[a].scaling.schedule[0].begin wants a time such as 08:00, found '8:00'",
             "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
         ],
     ),
@@ -261,10 +261,10 @@ def test_scaling_that_cannot_be_is_told_with_every_reason(text: str, said: list[
 
 
 def test_a_time_without_quotes_is_what_it_looks_like() -> None:
-    cluster = parse("pools: [{name: a, model: m, scaling: {keep: [{engines: 1, begin: 08:00, end: 18:30}]}}]")
+    cluster = parse("pools: [{name: a, model: m, scaling: {schedule: [{engines: 1, begin: 08:00, end: 18:30}]}}]")
     scaling = cluster.pools[0].scaling
     assert scaling is not None
-    assert scaling.keep == (Keep(engines=1, begin="08:00", end="18:30"),)
+    assert scaling.schedule == (ScheduledEngines(engines=1, begin="08:00", end="18:30"),)
 
 
 PAIR = """
@@ -275,7 +275,7 @@ engines:
   - {{name: a-0, pool: a, gpus: [0]}}
   - {{name: a-1, pool: a, gpus: [1]}}
   - {{name: b-0, pool: b, gpus: [2]}}
-  - {{name: b-1, pool: b, gpus: [{gpu}], instead_of: {other}}}
+  - {{name: b-1, pool: b, gpus: [{gpu}], time_shares_with: {other}}}
 """
 
 
@@ -300,7 +300,7 @@ def test_a_pair_that_cannot_work_is_refused(a: str, b: str, gpu: int, other: str
 
 
 def test_without_instead_of_the_gpu_is_taken_twice() -> None:
-    text = PAIR.format(a="{}", b="{}", gpu=1, other="a-1").replace(", instead_of: a-1", "")
+    text = PAIR.format(a="{}", b="{}", gpu=1, other="a-1").replace(", time_shares_with: a-1", "")
     assert problems(text) == ["engines[a-1] and engines[b-1] both take all of GPU 1"]
 
 

@@ -73,7 +73,7 @@ def files(tmp_path: Path, told: list[str]) -> NginxPublisher:
 def cluster(name: str, deadline_s: float = 60) -> PlacedCluster:
     return placed(
         f"pools: [{{name: {name}, model: m}}]\nengines: [{{name: e, pool: {name}, flavour: emulated}}]\n"
-        f"controller: {{takeover_deadline_s: {deadline_s}}}"
+        f"controller: {{reload_timeout_s: {deadline_s}}}"
     )
 
 

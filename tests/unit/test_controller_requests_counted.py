@@ -60,10 +60,10 @@ def test_an_answer_is_counted_and_timed(log: AccessLog) -> None:
     take(log)
     assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 1
     assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="ok") == 1
-    assert value("manyeyes_request_seconds_sum", pool="big", engine="big-0") == 1.21
+    assert value("manyeyes_request_duration_seconds_sum", pool="big", engine="big-0") == 1.21
     assert value("manyeyes_first_byte_seconds_sum", pool="big", engine="big-0") == 0.08
-    assert value("manyeyes_bytes_in_total", pool="big") == 1000
-    assert value("manyeyes_bytes_out_total", pool="big") == 500
+    assert value("manyeyes_request_bytes_total", pool="big") == 1000
+    assert value("manyeyes_response_bytes_total", pool="big") == 500
     assert value("manyeyes_retries_total", pool="big") == 0
 
 
@@ -100,8 +100,8 @@ def test_what_was_gathered_is_told_when_it_is_settled(log: AccessLog) -> None:
     log.flush()
     log.flush()
     assert value("manyeyes_requests_total", pool="big", engine="big-0", status="200", fallback="", cache="") == 3
-    assert value("manyeyes_request_seconds_count", pool="big", engine="big-0") == 3
-    assert value("manyeyes_bytes_in_total", pool="big") == 3000
+    assert value("manyeyes_request_duration_seconds_count", pool="big", engine="big-0") == 3
+    assert value("manyeyes_request_bytes_total", pool="big") == 3000
     assert "big-0" in log.last_success
 
 
@@ -116,22 +116,22 @@ def test_a_success_before_a_failure_does_not_excuse_it(log: AccessLog) -> None:
 
 def test_a_refusal_counts_for_the_pool_that_was_asked_for(log: AccessLog) -> None:
     take(log, status=429, pool="", **NOBODY)
-    assert value("manyeyes_refused_total", status="429") == 1
+    assert value("manyeyes_requests_refused_total", status="429") == 1
     assert value("manyeyes_requests_total", pool="big", engine="", status="429", fallback="", cache="") == 1
-    assert value("manyeyes_request_seconds_count", pool="big", engine="") is None
+    assert value("manyeyes_request_duration_seconds_count", pool="big", engine="") is None
 
 
 def test_an_engines_own_error_is_no_refusal_and_not_timed(log: AccessLog) -> None:
     before = {sample for sample in series() if sample[0].startswith("manyeyes_refused")}
     take(log, status=400, attempt_status="400")
     assert all(value(name, **dict(labels)) == 0 for name, labels in before)
-    assert value("manyeyes_request_seconds_count", pool="big", engine="big-0") == 0
+    assert value("manyeyes_request_duration_seconds_count", pool="big", engine="big-0") == 0
     assert "big-0" not in log.last_success
 
 
 def test_a_client_that_left_before_an_engine_was_asked_was_not_refused(log: AccessLog) -> None:
     take(log, status=499, pool="", **NOBODY)
-    assert value("manyeyes_refused_total", status="499") is None
+    assert value("manyeyes_requests_refused_total", status="499") is None
 
 
 def test_the_cache_is_timed_apart_and_says_nothing_of_the_engines(log: AccessLog) -> None:
@@ -156,7 +156,7 @@ def test_a_stream_that_was_given_up_is_no_sign_of_life_at_its_end(log: AccessLog
 
 def test_an_engine_is_found_by_its_address_before_its_name_is_known_to_the_gateway(log: AccessLog) -> None:
     take(log, engine="10.0.0.3:8000", attempts="10.0.0.3:8000")
-    assert value("manyeyes_request_seconds_count", pool="big", engine="big-1") == 1
+    assert value("manyeyes_request_duration_seconds_count", pool="big", engine="big-1") == 1
 
 
 def test_names_that_nobody_configured_are_other(log: AccessLog) -> None:
@@ -194,12 +194,12 @@ def test_keys_are_counted_by_name_and_their_number_is_bounded(log: AccessLog) ->
 def test_configured_pools_and_engines_start_at_zero(log: AccessLog) -> None:
     for engine, pool in (("big-0", "big"), ("big-1", "big"), ("small-0", "small")):
         assert value("manyeyes_requests_total", pool=pool, engine=engine, status="200", fallback="", cache="") == 0
-        assert value("manyeyes_request_seconds_count", pool=pool, engine=engine) == 0
+        assert value("manyeyes_request_duration_seconds_count", pool=pool, engine=engine) == 0
         assert value("manyeyes_attempts_total", pool=pool, engine=engine, outcome="lost") == 0
         assert value("manyeyes_requests_total", pool=pool, engine=engine, status="500", fallback="", cache="") == 0
     assert value("manyeyes_requests_total", pool="big", engine="", status="503", fallback="", cache="") == 0
     assert value("manyeyes_fallbacks_total", pool="big", to="small") == 0
-    assert value("manyeyes_refused_total", status="429") == 0
+    assert value("manyeyes_requests_refused_total", status="429") == 0
 
 
 def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forgiven(log: AccessLog) -> None:
@@ -232,8 +232,8 @@ def test_an_answer_keeps_the_pools_objective_or_does_not(log: AccessLog) -> None
 
 
 def test_another_objective_counts_from_then_on(log: AccessLog) -> None:
-    longer = CLUSTER.pools[0].model_copy(update={"slo": Slo(total_s=60)})
+    longer = CLUSTER.pools[0].model_copy(update={"slo": Slo(latency_s=60)})
     log.apply(CLUSTER.model_copy(update={"pools": (longer, *CLUSTER.pools[1:])}))
-    assert value("manyeyes_slo_request_seconds", pool="big") == 60
-    assert value("manyeyes_slo_request_seconds", pool="small") == 5
+    assert value("manyeyes_slo_latency_seconds", pool="big") == 60
+    assert value("manyeyes_slo_latency_seconds", pool="small") == 5
     assert within(log, total_s=30) == 1

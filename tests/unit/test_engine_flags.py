@@ -34,7 +34,7 @@ def test_more_gpu_memory_runs_more_requests_at_once(memory: float, sequences: in
 
 def test_a_share_of_a_gpu_takes_that_share_of_its_memory() -> None:
     assert value(flags(), "--gpu-memory-utilization") == "0.92"
-    assert value(flags(engine="gpus: [0], share: 0.5"), "--gpu-memory-utilization") == "0.46"
+    assert value(flags(engine="gpus: [0], gpu_fraction: 0.5"), "--gpu-memory-utilization") == "0.46"
 
 
 def test_several_gpus_make_a_tensor_parallel_group() -> None:
@@ -120,7 +120,7 @@ def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) 
     limit = memory_gb(found, pool) * 1024
     given = media_environment(pool, found)
     decoding = int(given["VLLM_MEDIA_LOADING_THREAD_COUNT"]) * pool.media.max_decoded_pixels * 8 / 1024**2
-    assert decoding + int(given["MANYEYES_MEDIA_ROOM_MB"]) < limit / 2
+    assert decoding + int(given["MANYEYES_MEDIA_MEMORY_MB"]) < limit / 2
     assert given["VLLM_MEDIA_CONNECTOR"] == "bounded"
     assert "--middleware=media_memory.MediaRoom" in serve_flags(cluster, found)
 

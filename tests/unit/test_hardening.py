@@ -21,7 +21,7 @@ SHARED = """
 gpu_sharing: mps
 models: {volume: /srv/models}
 pools: [{name: a, model: org/A, flavours: [cuda]}]
-engines: [{name: e, pool: a, gpus: [0], share: 0.5}, {name: f, pool: a, gpus: [0], share: 0.5}]
+engines: [{name: e, pool: a, gpus: [0], gpu_fraction: 0.5}, {name: f, pool: a, gpus: [0], gpu_fraction: 0.5}]
 """
 
 

@@ -12,7 +12,7 @@ from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from tests.placed import placed
 
-AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], otherwise: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
+AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], if_weights_unavailable: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 

@@ -139,7 +139,7 @@ def test_scaling_of_a_pool_is_kedas() -> None:
     pools:
       - name: big
         model: org/Big
-        scaling: {min: 2, max: 9, target: {in_flight: 7, p95_s: 3}, down: {window_s: 900, step: 2}}
+        scaling: {min: 2, max: 9, target: {in_flight: 7, p95_s: 3}, scale_down: {window_s: 900, step: 2}}
     """
     (scaled,) = yaml.safe_load_all(tree(parse(text))["keda/scaled-objects.yaml"])
     spec = scaled["spec"]

@@ -153,4 +153,6 @@ def test_durations() -> None:
 
 def test_the_load_test_and_the_alerts_go_by_the_same_objective_unless_told_otherwise() -> None:
     pool = PromisedSlo()
-    assert LatencyObjective() == LatencyObjective(first_s=pool.first_s, total_s=pool.total_s, share=pool.share)
+    assert LatencyObjective() == LatencyObjective(
+        first_s=pool.ttft_s, total_s=pool.latency_s, share=pool.latency_objective
+    )

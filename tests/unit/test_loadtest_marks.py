@@ -67,9 +67,9 @@ def test_a_run_is_a_mark_of_the_cluster_for_as_long_as_it_lasts(grafana: str, mo
     monkeypatch.setenv(in_cluster.ADMIN_KEY_VARIABLE, "an-admin-key")
     with in_cluster.ControllerAnnotations(grafana.removesuffix("/grafana/") + "/v1").during("chat/image, 20 users", 60):
         ((path, key, body),) = Grafana.asked
-        assert (path, key) == ("/api/marks", "Bearer an-admin-key")
+        assert (path, key) == ("/api/annotations", "Bearer an-admin-key")
         assert body == {"text": "chat of image, 20 users", "seconds": 120}
-    assert Grafana.asked[1][0] == "/api/marks/chat%20of%20image%2C%2020%20users"
+    assert Grafana.asked[1][0] == "/api/annotations/chat%20of%20image%2C%2020%20users"
 
 
 def test_a_cluster_that_takes_no_mark_is_said_once_and_the_run_goes_on(

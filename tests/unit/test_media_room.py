@@ -57,7 +57,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
         made = ModuleType(name)
         vars(made).update(members)
         monkeypatch.setitem(sys.modules, name, made)
-    monkeypatch.setenv("MANYEYES_MEDIA_ROOM_MB", "100")
+    monkeypatch.setenv("MANYEYES_MEDIA_MEMORY_MB", "100")
     monkeypatch.setenv("MANYEYES_MEDIA_PIXELS", str(PIXELS))
     monkeypatch.setenv("MANYEYES_FRAME_PIXELS", "10000000")
     spec = importlib.util.spec_from_file_location("media_room_under_test", SOURCE)

@@ -16,7 +16,7 @@ def services(engines: str) -> dict[str, Any]:
 
 def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
     found = services(
-        "{name: x, pool: a, gpus: [0], share: 0.6}, {name: y, pool: b, gpus: [0], share: 0.4}, {name: z, pool: a, gpus: [1]}"
+        "{name: x, pool: a, gpus: [0], gpu_fraction: 0.6}, {name: y, pool: b, gpus: [0], gpu_fraction: 0.4}, {name: z, pool: a, gpus: [1]}"
     )
     for name in ("x", "y"):
         assert found[name]["entrypoint"] == [
@@ -33,7 +33,9 @@ def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
 
 
 def test_engines_that_overlap_in_one_gpu_only_wait_for_that_one_too() -> None:
-    found = services("{name: x, pool: a, gpus: [1, 0], share: 0.5}, {name: y, pool: b, gpus: [1], share: 0.5}")
+    found = services(
+        "{name: x, pool: a, gpus: [1, 0], gpu_fraction: 0.5}, {name: y, pool: b, gpus: [1], gpu_fraction: 0.5}"
+    )
     assert found["x"]["entrypoint"][2:4] == ["/cache/starting/0.lock", "/cache/starting/1.lock"]
     assert found["y"]["entrypoint"][2:4] == ["/cache/starting/1.lock", "--"]
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from manyeyes.config.scaling import Down, Keep, Scaling, Target, Up
+from manyeyes.config.scaling import ScaleDown, ScaleUp, Scaling, ScheduledEngines, Target
 from manyeyes.controller.autoscaling import demand, policy
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.autoscaling.policy import (
@@ -51,7 +51,7 @@ def test_more_engines_come_when_the_load_lasts_and_a_sentence_says_why() -> None
 
 
 def test_a_spike_shorter_than_the_window_starts_nothing() -> None:
-    played = Played(Scaling(target=TEN, up=Up(window_s=30)))
+    played = Played(Scaling(target=TEN, scale_up=ScaleUp(window_s=30)))
     played.goes_on(60, 5)
     assert played.goes_on(25, 50).reason is DecisionReason.WINDOW
     played.goes_on(60, 5)
@@ -66,14 +66,14 @@ def test_within_the_tolerance_nothing_changes() -> None:
 
 
 def test_a_step_is_limited_and_the_next_one_waits() -> None:
-    played = Played(Scaling(target=TEN, up=Up(window_s=0, step=2, cool_down_s=60)))
+    played = Played(Scaling(target=TEN, scale_up=ScaleUp(window_s=0, step=2, cool_down_s=60)))
     assert played.goes_on(5, 60).wanted == 3
     assert played.goes_on(55, 60).reason is DecisionReason.COOL_DOWN
     assert played.goes_on(5, 60).wanted == 5
 
 
 def test_fewer_engines_only_after_the_whole_window_and_one_at_a_time() -> None:
-    played = Played(Scaling(target=TEN, down=Down(window_s=600, cool_down_s=120)), wanted=4)
+    played = Played(Scaling(target=TEN, scale_down=ScaleDown(window_s=600, cool_down_s=120)), wanted=4)
     assert played.goes_on(595, 5).wanted == 4
     assert played.goes_on(10, 5).wanted == 3
     assert played.goes_on(110, 5).reason is DecisionReason.COOL_DOWN
@@ -89,7 +89,7 @@ def test_a_rise_within_the_window_keeps_the_engines() -> None:
 
 
 def test_what_was_added_stays_for_a_whole_window_even_if_the_load_is_gone_at_once() -> None:
-    played = Played(Scaling(target=TEN, up=Up(window_s=0)))
+    played = Played(Scaling(target=TEN, scale_up=ScaleUp(window_s=0)))
     played.goes_on(1000, 5)
     played.goes_on(5, 18)
     assert played.wanted == 2
@@ -99,7 +99,7 @@ def test_what_was_added_stays_for_a_whole_window_even_if_the_load_is_gone_at_onc
 
 def test_a_load_between_two_sizes_makes_it_patient() -> None:
     """Ten minutes down, one up, again and again: each time the engine that went was needed again, so it stays for longer."""
-    played = Played(Scaling(target=TEN, up=Up(window_s=0)), wanted=2)
+    played = Played(Scaling(target=TEN, scale_up=ScaleUp(window_s=0)), wanted=2)
     for _ in range(20):
         played.goes_on(660, 5)
         played.goes_on(60, 18)
@@ -199,9 +199,9 @@ def test_engines_that_others_started_stay_for_a_window() -> None:
 )
 def test_hours_ask_for_engines_in_their_time_zone(day: str, clock: str, engines: int) -> None:
     scaling = Scaling(
-        keep=(
-            Keep(engines=3, days=("mon", "tue", "wed", "thu", "fri"), begin="08:00", end="18:00"),
-            Keep(engines=2, days=("fri",), begin="22:00", end="04:00"),
+        schedule=(
+            ScheduledEngines(engines=3, days=("mon", "tue", "wed", "thu", "fri"), begin="08:00", end="18:00"),
+            ScheduledEngines(engines=2, days=("fri",), begin="22:00", end="04:00"),
         ),
         time_zone="Europe/Berlin",
     )
@@ -209,5 +209,5 @@ def test_hours_ask_for_engines_in_their_time_zone(day: str, clock: str, engines:
 
 
 def test_a_decision_for_the_hour_says_so() -> None:
-    played = Played(Scaling(target=TEN, keep=(Keep(engines=4),)))
+    played = Played(Scaling(target=TEN, schedule=(ScheduledEngines(engines=4),)))
     assert played.goes_on(5, 0).sentence == "wants 4 engines instead of 1: these hours ask for it"

@@ -28,7 +28,7 @@ engines:
   - {name: a, pool: big, gpus: [0]}
   - {name: b, pool: big, gpus: [1]}
   - {name: c, pool: small, gpus: [2]}
-  - {name: d, pool: small, gpus: [1], instead_of: b}
+  - {name: d, pool: small, gpus: [1], time_shares_with: b}
 """
 
 
@@ -64,11 +64,11 @@ def test_an_engine_that_says_nothing_counts_as_the_others_do() -> None:
 def test_queue_time_is_the_average_since_the_look_before() -> None:
     observer = PoolSignals("big")
     a, b = members(load(1, 10, 5), load(1, 0, 0))
-    assert observed([a, b], [], observer).queue_s is None
+    assert observed([a, b], [], observer).queue_time_s is None
     a.load, b.load = load(1, 16, 7), load(1, 2, 2)
-    assert observed([a, b], [], observer).queue_s == 2
+    assert observed([a, b], [], observer).queue_time_s == 2
     a.load = load(1, 0, 0)  # another process
-    assert observed([a, b], [], observer).queue_s is None
+    assert observed([a, b], [], observer).queue_time_s is None
 
 
 def test_gpu_use_is_the_average_of_the_pools_gpus() -> None:

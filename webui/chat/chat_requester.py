@@ -150,7 +150,7 @@ class ModelLimits:
             return load(path).pools if path else ()
 
         def refused(error: Exception) -> None:
-            log.log_event("caps_not_read", path=str(path), error=str(error)[:300])
+            log.log_event("model_limits_unavailable", path=str(path), error=str(error)[:300])
 
         self._pools = ReloadedFile[tuple[Pool, ...]](path, (), read, refused)
 

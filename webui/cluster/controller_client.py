@@ -20,7 +20,7 @@ CACHE_S = 1.0
 """Visitors who look within so long share one look."""
 GAUGES = {
     "manyeyes_engine_tokens_per_second": "tokens_per_s",
-    "manyeyes_engine_kv_cache_share": "kv",
+    "manyeyes_engine_kv_cache_usage_ratio": "kv",
 }
 QUERIES = {
     "cached": "sum by (engine) (rate(vllm:prefix_cache_hits_total[5m])) "

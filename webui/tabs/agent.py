@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.gateway import AtOnce
+from manyeyes.config.gateway import Concurrency
 from webui import samples
 from webui.auth import uploads
 from webui.chat import screenshot_agent
@@ -29,7 +29,7 @@ UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
 """Gradio empties every output of a generator that ends without a yield."""
 
 
-def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -66,13 +66,13 @@ def build_agent_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
     session = gr.State(None)
     events = AgentHandlers(requester)
     asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
-    running = controls.queued_event(at_once.agent, "agent")
+    running = controls.queued_event(concurrency.agent, "agent")
     step.click(events.step, asked, shown, **running)
     every.click(events.every, asked, shown, **running)
     again.click(events.over, None, shown, **controls.IMMEDIATE_EVENT)
     files.change(lambda: None, None, [session], **controls.IMMEDIATE_EVENT)
     sample.click(events.samples, None, [files, what], **controls.IMMEDIATE_EVENT)
-    events.mount_api(at_once)
+    events.mount_api(concurrency)
     return model
 
 
@@ -107,7 +107,7 @@ class AgentHandlers:
     def samples(self) -> tuple[list[str], str]:
         return [str(path) for path in samples.screens()], _(TASK)
 
-    def mount_api(self, at_once: AtOnce) -> None:
+    def mount_api(self, concurrency: Concurrency) -> None:
         async def ground(
             request: gr.Request,
             file: Any,
@@ -124,7 +124,7 @@ class AgentHandlers:
             made = await self._asked(session, controls.own_conversation(request), mode, instruction, sampling)
             return screenshot_agent.step_facts(made) | {"width": width, "height": height}
 
-        api(ground, api_name="ground", concurrency_limit=at_once.programs)
+        api(ground, api_name="ground", concurrency_limit=concurrency.api_clients)
 
     async def _one(
         self, request: gr.Request, session: AgentSession, model: str | None, mode: str, what: str, *sampling: Any

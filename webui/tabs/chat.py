@@ -134,7 +134,7 @@ def build_chat_tab(
     ]  # fmt: skip
     answering: dict[str, Any] = {
         "outputs": [chat, box],
-        **controls.queued_event(settings.webui.at_once.chat, "answers"),
+        **controls.queued_event(settings.webui.concurrency.chat, "answers"),
     }
     for asked in (
         box.submit(replies.submit, [box, chat, *sampling], **answering),
@@ -182,5 +182,5 @@ def build_chat_tab(
     snapped.then(
         events.estimate, sizes, [cost], **controls.IMMEDIATE_EVENT
     )  # a box that the page fills does not say that it changed
-    chat_actions.mount_chat_api(requester, model_limits, events, settings.webui.at_once.programs)
+    chat_actions.mount_chat_api(requester, model_limits, events, settings.webui.concurrency.api_clients)
     return model, chat

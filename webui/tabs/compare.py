@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.gateway import AtOnce
+from manyeyes.config.gateway import Concurrency
 from webui import samples
 from webui.auth import uploads
 from webui.chat import comparison as comparisons
@@ -22,7 +22,7 @@ MAX_MODELS = 4
 COMPARE_HINT = N_("Choose two or more models, ask, and see the answers come side by side.")
 
 
-def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_compare_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
     """The models' dropdown, to be filled."""
     models = controls.model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
@@ -52,13 +52,13 @@ def build_compare_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
         events.ask,
         [box, stored, models, *sampling],
         [box, outcome, vote, stored, *answers],
-        **controls.queued_event(at_once.compare, "compare"),
+        **controls.queued_event(concurrency.compare, "compare"),
     )
     vote.input(events.vote, [vote, stored], [stored, outcome], **controls.IMMEDIATE_EVENT)
     sample.click(events.sample, None, [box], **controls.IMMEDIATE_EVENT)
     for button, make in ((as_json, events.json), (as_csv, events.csv)):
         controls.save_on_click(button, make, [stored], saved)
-    events.mount_api(at_once)
+    events.mount_api(concurrency)
     return models
 
 
@@ -104,7 +104,7 @@ class CompareHandlers:
     def csv(self, stored: Any) -> dict[str, str] | None:
         return _saved_file(stored, "comparisons.csv", "text/csv", comparisons.comparisons_csv)
 
-    def mount_api(self, at_once: AtOnce) -> None:
+    def mount_api(self, concurrency: Concurrency) -> None:
         async def compare(
             request: gr.Request,
             text: str,
@@ -122,7 +122,7 @@ class CompareHandlers:
                 pass
             return comparison.facts(text)
 
-        api(compare, api_name="compare", concurrency_limit=at_once.programs)
+        api(compare, api_name="compare", concurrency_limit=concurrency.api_clients)
 
 
 def _run_updates(comparison: Comparison) -> list[Any]:
@@ -158,7 +158,7 @@ class PromptCard:
     answer: gr.Markdown
 
 
-def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.Dropdown]:
+def build_individual_tab(requester: ChatRequester, concurrency: Concurrency) -> list[gr.Dropdown]:
     """The models' dropdowns, to be filled."""
     with gr.Row(elem_classes="tools"):
         go = gr.Button(_("Run all"), variant="primary", size="sm")
@@ -173,7 +173,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
         events.ask,
         [*asked, *sampling],
         [outcome, *(card.answer for card in cards)],
-        **controls.queued_event(at_once.individual, "individual"),
+        **controls.queued_event(concurrency.individual, "individual"),
     )
     sample.click(
         events.samples,
@@ -181,7 +181,7 @@ def build_individual_tab(requester: ChatRequester, at_once: AtOnce) -> list[gr.D
         [part for card in cards for part in (card.prompt, card.files)],
         **controls.IMMEDIATE_EVENT,
     )
-    events.mount_api(at_once)
+    events.mount_api(concurrency)
     return [card.model for card in cards]
 
 
@@ -226,7 +226,7 @@ class IndividualHandlers:
     def samples(self) -> list[Any]:
         return [part for prompt, file in SAMPLES for part in (_(prompt), [str(samples.HERE / file)])]
 
-    def mount_api(self, at_once: AtOnce) -> None:
+    def mount_api(self, concurrency: Concurrency) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
             """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
             runs = [
@@ -246,7 +246,7 @@ class IndividualHandlers:
                 pass
             return comparison.facts("")
 
-        api(individual, api_name="individual", concurrency_limit=at_once.programs)
+        api(individual, api_name="individual", concurrency_limit=concurrency.api_clients)
 
 
 def _answer_texts(runs: list[ModelRun | None], comparison: Comparison) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from manyeyes.config.gateway import AtOnce
+from manyeyes.config.gateway import Concurrency
 from webui import samples
 from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
@@ -28,7 +28,7 @@ EXPORTS = {
 }
 
 
-def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdown:
+def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
     """The model's dropdown, to be filled."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
@@ -78,7 +78,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
-    running = controls.queued_event(at_once.documents, "documents")
+    running = controls.queued_event(concurrency.documents, "documents")
     asked = [model, prompt, schema, pages_at_once, *sampling]
     go.click(events.read, [pages, files, *asked], shown, **running)
     retry.click(events.again, [pages, *asked], shown, **running)
@@ -88,7 +88,7 @@ def build_documents_tab(requester: ChatRequester, at_once: AtOnce) -> gr.Dropdow
     table.select(events.whole, [pages], [whole], **controls.IMMEDIATE_EVENT)
     for name, button in saves.items():
         controls.save_on_click(button, _save_handler(name), [pages], saved)
-    events.mount_api(at_once.programs)
+    events.mount_api(concurrency.api_clients)
     return model
 
 

@@ -47,14 +47,14 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
         events.check,
         typed,
         [primary[3], fallback[3]],
-        concurrency_limit=settings.webui.at_once.fallback,
+        concurrency_limit=settings.webui.concurrency.fallback,
         **controls.PRIVATE_EVENT,
     )
     go.click(
         events.run,
         [way, prompt, *typed],
         [trail, text],
-        **controls.queued_event(settings.webui.at_once.fallback, "fallback"),
+        **controls.queued_event(settings.webui.concurrency.fallback, "fallback"),
     )
     events.mount_api()
     return [primary[1], fallback[1]]
@@ -146,7 +146,7 @@ class FallbackHandlers:
             found = [made async for made in self._attempts(request, way, prompt, *typed)]
             return endpoint_client.fallback_facts(found[-1])
 
-        api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.at_once.programs)
+        api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.concurrency.api_clients)
 
     async def _attempts(
         self, request: gr.Request, way: str, prompt: str, *typed: str | None

@@ -207,9 +207,9 @@ class HungRestarts:
                 try:
                     await self.tick()
                 except ActuatorError as error:
-                    log.warning("hung_engines_not_restarted", reason=str(error))
+                    log.warning("hung_engine_restarts_failed", reason=str(error))
                 except Exception:
-                    log.exception("hung_engines_not_restarted")
+                    log.exception("hung_engine_restarts_failed")
         finally:
             for task in self._under_way.values():
                 task.cancel()
@@ -235,7 +235,7 @@ class HungRestarts:
                 started_at = await self.containers.started_at(name)
             except ActuatorError as error:
                 # One whose container is missing must not keep the others from being restarted.
-                log.warning("hung_engine_not_restarted", engine=name, reason=str(error))
+                log.warning("hung_engine_restart_failed", engine=name, reason=str(error))
                 continue
             # Another process than the one that went down deserves the same time.
             if datetime.now(UTC) - started_at < timedelta(seconds=after_s):

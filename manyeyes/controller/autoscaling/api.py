@@ -138,7 +138,7 @@ def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse
         trouble=scaler.lifecycle.trouble.get(pool.name),
         load=None
         if load is None
-        else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_s", "p95_s", "gpu")},
+        else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_time_s", "p95_s", "gpu")},
         decision=None if decision is None else _decided(decision),
         engines=[
             EngineStageResponse(

@@ -27,7 +27,7 @@ from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 log = structlog.get_logger()
-LOAD_KINDS = ("in_flight", "serving", "queue_s", "p95_s", "gpu")
+LOAD_KINDS = ("in_flight", "serving", "queue_time_s", "p95_s", "gpu")
 
 
 class Autoscaler:
@@ -166,7 +166,9 @@ class Autoscaler:
         if self.lifecycle.memory.wanted.get(name) != scaling.wanted:
             self.lifecycle.memory.wanted[name] = scaling.wanted
             self.lifecycle.save()
-        todo = reconcile.plan_moves(engines, decision.wanted, now_s, self.lifecycle.policy(name).down.drain_s, SETTLE_S)
+        todo = reconcile.plan_moves(
+            engines, decision.wanted, now_s, self.lifecycle.policy(name).scale_down.drain_s, SETTLE_S
+        )
         self.lifecycle.missing[name] = todo.missing
         self._carry_out(name, todo, decision)
 

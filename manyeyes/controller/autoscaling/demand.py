@@ -28,7 +28,7 @@ class PoolLoad:
     """Engines that got new requests."""
     in_flight: float | None = None
     """Requests in all engines together, those that run and those that wait."""
-    queue_s: float | None = None
+    queue_time_s: float | None = None
     """Average wait in the engines' queues, of the requests that left them since the previous probe."""
     p95_s: float | None = None
     """What 95 % of the last minute's requests took at most."""
@@ -83,7 +83,7 @@ def _by_measure(
             yield ceil(ratio / (1 + tolerance)), ceil(ratio / (1 - tolerance)), why
     proportional = target.in_flight is not None or target.gpu is not None
     for value, wanted, words in (
-        (load.queue_s, target.queue_s, "requests wait {:.3g} s in queues"),
+        (load.queue_time_s, target.queue_time_s, "requests wait {:.3g} s in queues"),
         (load.p95_s, target.p95_s, "95 % of requests take up to {:.3g} s"),
     ):
         if wanted is not None:

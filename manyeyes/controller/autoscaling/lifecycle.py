@@ -98,7 +98,7 @@ class EngineLifecycle:
         )
         if facts.held and name in self.memory.stopped and facts.at_rest:
             return LifecycleStage.STOPPED
-        return lifecycle_stage(facts, policy.ready_s, policy.up.window_s)
+        return lifecycle_stage(facts, policy.ready_s, policy.scale_up.window_s)
 
     async def refresh_stopped(self) -> None:
         """Fills `_stopped`; an engine that nobody here can move is missing in it."""
@@ -170,9 +170,9 @@ class EngineLifecycle:
     def _pairs(self) -> list[tuple[str, str]]:
         members = self.fleet.members
         return [
-            (name, member.engine.instead_of)
+            (name, member.engine.time_shares_with)
             for name, member in members.items()
-            if member.engine.instead_of is not None and member.engine.instead_of in members
+            if member.engine.time_shares_with is not None and member.engine.time_shares_with in members
         ]
 
     def _is_off(self, name: str) -> bool:

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 from manyeyes.config.engines import Engine, max_num_seqs
 from manyeyes.config.pools import Pool
-from manyeyes.config.scaling import EVERY_DAY, Keep, Scaling, Target
+from manyeyes.config.scaling import EVERY_DAY, Scaling, ScheduledEngines, Target
 from manyeyes.controller.autoscaling import demand
 from manyeyes.controller.autoscaling.demand import Demand, PoolLoad
 
@@ -34,10 +34,10 @@ def scheduled_engines(scaling: Scaling, at_s: float) -> int:
 
 def _scheduled_at(scaling: Scaling, at_s: float) -> int:
     local = datetime.fromtimestamp(at_s, ZoneInfo(scaling.time_zone))
-    return max((keep.engines for keep in scaling.keep if _holds(keep, local)), default=0)
+    return max((keep.engines for keep in scaling.schedule if _holds(keep, local)), default=0)
 
 
-def _holds(keep: Keep, local: datetime) -> bool:
+def _holds(keep: ScheduledEngines, local: datetime) -> bool:
     """Clock times are compared, so that a day on which the clocks change has its hours all the same."""
     now, begin, end = local.hour * 60 + local.minute, _minutes(keep.begin), _minutes(keep.end)
     if begin < end:
@@ -118,10 +118,10 @@ def decide(
         return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"there may be {most} at most")
     if not needs:
         return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "nothing is known of its load yet")
-    up = _for_all_of(needs, now_s, scaling.up.window_s)
+    up = _for_all_of(needs, now_s, scaling.scale_up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
-    window_s = scaling.down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
+    window_s = scaling.scale_down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
     down = _at_any_time_of(needs, now_s, window_s)
     latest = needs[-1]
     if down is None:
@@ -136,7 +136,7 @@ def decide(
         )
     if latest.least is not None and latest.least > wanted:
         held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
-        but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.up.window_s:.0f} s"
+        but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.scale_up.window_s:.0f} s"
         return _unchanged(now_s, wanted, held_by, f"{latest.why}, but {but}")
     return _unchanged(now_s, wanted, DecisionReason.ENOUGH, latest.why)
 
@@ -167,9 +167,9 @@ def _more(
     if wanted == most:
         return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but there may be {most} at most")
     last = next((change for change in reversed(changes) if change.after > change.before), None)
-    if last and now_s - last.at_s < scaling.up.cool_down_s:
+    if last and now_s - last.at_s < scaling.scale_up.cool_down_s:
         return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last addition is too recent")
-    return _changed(now_s, wanted, min(needed, most, wanted + scaling.up.step), DecisionReason.LOAD, latest.why)
+    return _changed(now_s, wanted, min(needed, most, wanted + scaling.scale_up.step), DecisionReason.LOAD, latest.why)
 
 
 def _fewer(
@@ -183,10 +183,14 @@ def _fewer(
 ) -> ScalingDecision:
     last = changes[-1] if changes else None
     # What was added for a moment's load stays for a whole window, even where the average never asked for it.
-    pause_s = max(window_s, scaling.down.cool_down_s) if last and last.after > last.before else scaling.down.cool_down_s
+    pause_s = (
+        max(window_s, scaling.scale_down.cool_down_s)
+        if last and last.after > last.before
+        else scaling.scale_down.cool_down_s
+    )
     if last and now_s - last.at_s < pause_s:
         return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last change is too recent")
-    return _changed(now_s, wanted, max(needed, wanted - scaling.down.step), DecisionReason.LOAD, latest.why)
+    return _changed(now_s, wanted, max(needed, wanted - scaling.scale_down.step), DecisionReason.LOAD, latest.why)
 
 
 def _unchanged(now_s: float, wanted: int, reason: DecisionReason, why: str) -> ScalingDecision:
@@ -264,7 +268,7 @@ class PoolAutoscaler:
         if self.scaling is None:
             return
         self._needs.append(self._need(self.scaling, load))
-        oldest_s = load.at_s - max(self.scaling.up.window_s, LONGEST * self.scaling.down.window_s) - MEAN_S
+        oldest_s = load.at_s - max(self.scaling.scale_up.window_s, LONGEST * self.scaling.scale_down.window_s) - MEAN_S
         while self._needs[0].at_s < oldest_s:
             self._needs.popleft()
 
@@ -300,7 +304,7 @@ class PoolAutoscaler:
         if load.in_flight is None or now.most is None:
             return now
         counts = [one.in_flight for one in self._loads if one.in_flight is not None]
-        mean = PoolLoad(load.at_s, load.serving, sum(counts) / len(counts), load.queue_s, load.p95_s, load.gpu)
+        mean = PoolLoad(load.at_s, load.serving, sum(counts) / len(counts), load.queue_time_s, load.p95_s, load.gpu)
         return Demand(
             now.at_s, now.least, demand.compute_demand(mean, scaling.target, scaling.tolerance, settled).most, now.why
         )

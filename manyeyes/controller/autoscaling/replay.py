@@ -24,7 +24,7 @@ from manyeyes.config.scaling import Scaling
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ScalingDecision, with_default_target
 
-KINDS = ("in_flight", "queue_s", "p95_s", "gpu")
+KINDS = ("in_flight", "queue_time_s", "p95_s", "gpu")
 LONGEST_STEP_S = 60.0
 """A longer gap in the record is a time of which nothing is known."""
 

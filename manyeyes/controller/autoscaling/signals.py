@@ -74,7 +74,7 @@ class PoolSignals:
             at_s=now_s,
             serving=len(serving),
             in_flight=_in_flight(serving, started),
-            queue_s=self._queue_s(started),
+            queue_time_s=self._queue_s(started),
             p95_s=requests.p95_s_of_last(TIMES_OF_S, self.pool),
             gpu=average_utilization(gpus, {gpu for member in serving for gpu in member.engine.gpus}),
         )

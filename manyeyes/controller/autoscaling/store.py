@@ -97,5 +97,5 @@ class LoadRecorder:
             self._failed = False
         except (OSError, ValueError) as error:
             if not self._failed:
-                log.error("load_not_recorded", file=str(path), error=str(error))
+                log.error("load_record_failed", file=str(path), error=str(error))
             self._failed = True

@@ -111,7 +111,7 @@ SETTINGS = {
     "GPU_EXPORTER_REPLICAS": "monitoring",
     "MODELS_DISK": "models.volume",
     "ADAPTER_REPLICAS": "adapter",
-    "LOG_FILE_SIZE": "logs.keep_mb",
+    "LOG_FILE_SIZE": "logs.retention_mb",
     "LOKI_REPLICAS": "logs.loki",
     "LOKI_KEEP": "logs.loki",
     "JAEGER_REPLICAS": "tracing",
@@ -172,7 +172,9 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
     """Engines that run and are written no more, while their pool waits for one that is not started: an engine that got another name
     is another container, and `make up` starts it."""
     listed = {engine.name for engine in written.engines}
-    waiting = [one for one in written.started_engines if one.name not in running.services and one.instead_of is None]
+    waiting = [
+        one for one in written.started_engines if one.name not in running.services and one.time_shares_with is None
+    ]
     pools = {one.name: one for one in written.pools if one.remote is None}
     kept: list[Engine] = []
     for name in running.services:

@@ -85,7 +85,7 @@ def validate(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> ValidCon
     except InvalidConfiguration:
         raise
     except Exception as error:
-        log.exception("configuration_not_understood", file=str(config))
+        log.exception("configuration_invalid", file=str(config))
         raise InvalidConfiguration([f"{config}: {documents.describe_bug(error)}"], {"bug"}) from error
 
 

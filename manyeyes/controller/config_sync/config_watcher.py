@@ -67,7 +67,7 @@ class ConfigWatcher:
             self.plan = self._make_plan(understood)
         except Exception:
             # It is better to serve by what is written than not to start.
-            log.exception("started_engines_not_known", folder=str(self.inventory.parent), file=STARTED)
+            log.exception("compose_state_unreadable", folder=str(self.inventory.parent), file=STARTED)
             self.plan = plan_apply(understood.cluster, None, self.network)
 
     def start(self, effective: EffectiveConfig, gateway: NginxPublisher, emit_event: Callable[[str], None]) -> None:
@@ -83,7 +83,7 @@ class ConfigWatcher:
     async def watch(self) -> None:
         """Looks at the files until cancelled."""
         while True:
-            await asyncio.sleep(self.effective.cluster.controller.config_interval_s)
+            await asyncio.sleep(self.effective.cluster.controller.config_poll_interval_s)
             try:
                 await self.poll()
             except Exception:
@@ -173,7 +173,7 @@ class ConfigWatcher:
             if str(error) != self._not_known:
                 self._not_known = str(error)
                 log.error(
-                    "started_engines_not_known", folder=str(self.inventory.parent), file=STARTED, reason=str(error)
+                    "compose_state_unreadable", folder=str(self.inventory.parent), file=STARTED, reason=str(error)
                 )
         return self._running
 

@@ -201,7 +201,7 @@ class NginxPublisher:
             self._in_trouble(f"its new files cannot be written: {error}")
         else:
             self._unwritten = None
-            log.info("gateway_files_offered", generation=self._wanted)
+            log.info("nginx_config_published", generation=self._wanted)
 
     def record_status(self, status: GenerationStatus) -> None:
         before, self.status_seen = self.status_seen, status
@@ -220,7 +220,7 @@ class NginxPublisher:
         try:
             self.offered.mark_proven(self._wanted)
         except OSError as error:
-            log.error("gateway_files_not_kept", generation=self._wanted, error=str(error))
+            log.error("nginx_config_write_failed", generation=self._wanted, error=str(error))
 
     def _in_trouble(self, reason: str) -> None:
         if reason != self.trouble:
@@ -238,7 +238,7 @@ class NginxPublisher:
     @property
     def _deadline_s(self) -> float:
         assert self._cluster
-        return self._cluster.controller.takeover_deadline_s
+        return self._cluster.controller.reload_timeout_s
 
 
 class ReadOnlyPublisher(NginxPublisher):

@@ -245,7 +245,7 @@ class Probe:
             pass
         except Exception:
             # A bug. What /health says still counts.
-            log.exception("counters_not_read", engine=self.engine.name)
+            log.exception("counters_unreadable", engine=self.engine.name)
         return None
 
     def _drop_health(self) -> None:

@@ -57,7 +57,7 @@ NAMES = {
     "prompt_tokens": b"vllm:prompt_tokens_total",
     "preemptions": b"vllm:num_preemptions_total",
     "iterations": b"vllm:iteration_tokens_total_count",
-    "queue_s": b"vllm:request_queue_time_seconds_sum",
+    "queue_time_s": b"vllm:request_queue_time_seconds_sum",
     "queue_requests": b"vllm:request_queue_time_seconds_count",
     "sleep": b"vllm:engine_sleep_state",
 }
@@ -148,7 +148,7 @@ class Loads:
             prompt_tokens_total=values.get("prompt_tokens", 0.0),
             preemptions_total=values.get("preemptions", 0.0),
             iterations_total=values.get("iterations", 0.0),
-            queue_s_total=values.get("queue_s", 0.0),
+            queue_s_total=values.get("queue_time_s", 0.0),
             queue_requests_total=values.get("queue_requests", 0.0),
             tokens_per_s=_rate(before, at_s, tokens),
         )

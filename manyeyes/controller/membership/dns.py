@@ -180,7 +180,7 @@ def _address_record(address: str) -> A | None:
     try:
         return _A(address)
     except (dns.exception.DNSException, ValueError) as error:
-        log.error("dns_record_left_out", address=address[:100], reason=str(error))
+        log.error("dns_record_omitted", address=address[:100], reason=str(error))
         return None
 
 
@@ -251,7 +251,7 @@ async def serve_dns(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
         nonlocal transport, udp
         while True:
             await udp.lost.wait()
-            log.error("dns_socket_lost", host=host, port=port)
+            log.error("dns_socket_failed", host=host, port=port)
             transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
 
     reopening = asyncio.create_task(keep_running("dns_udp", reopen))

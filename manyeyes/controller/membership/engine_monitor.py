@@ -144,7 +144,7 @@ class EngineMonitor:
                         await self._warm_up(rules)
                 except Exception:
                     # A bug. The other engines, and this one's next probe, still count.
-                    log.exception("look_failed", engine=self.member.engine.name)
+                    log.exception("probe_failed", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
         finally:

@@ -38,7 +38,7 @@ class ServiceDiscovery:
     async def run(self) -> None:
         while True:
             await self.poll()
-            await asyncio.sleep(self.effective.cluster.kubernetes.resolve_every_s)
+            await asyncio.sleep(self.effective.cluster.kubernetes.resolve_interval_s)
 
     async def poll(self) -> None:
         """Asks once for every pool; what changed comes into force at once."""

@@ -53,7 +53,7 @@ def _with(written: PlacedCluster, before: Registrations, after: Registrations) -
     try:
         problems = validation.problems(with_registrations(written, after))
     except Exception as error:
-        log.exception("registration_not_understood")
+        log.exception("registration_invalid")
         problems = [documents.describe_bug(error)]
     return (before, "; ".join(problems)) if problems else (after, "")
 
@@ -170,7 +170,7 @@ class RegistrationService:
         if not await asyncio.to_thread(store):
             raise ApiError(
                 507,
-                "not_kept",
+                "not_persisted",
                 "The state folder's disk does not take it, so nothing was changed; the controller's log says why.",
             )
         try:

@@ -68,7 +68,7 @@ class ContainerStats:
             try:
                 await self.poll()
             except Exception:
-                log.exception("container_use_failed")
+                log.exception("container_stats_failed")
 
     async def poll(self) -> None:
         cluster = self.effective.cluster

@@ -153,10 +153,10 @@ class SpanExporter:
         except RequestFailed as error:
             metrics.SPANS.labels("dropped").inc(len(found))
             if self._works:
-                log.warning("spans_not_taken", collector=collector, error=str(error))
+                log.warning("spans_rejected", collector=collector, error=str(error))
             self._works = False
             return
         if not self._works:
-            log.info("spans_taken_again", collector=collector)
+            log.info("span_export_recovered", collector=collector)
         self._works = True
         metrics.SPANS.labels("sent").inc(len(found))

@@ -118,10 +118,10 @@ def initialize_series(cluster: PlacedCluster) -> None:
     for pool in cluster.served_pools:
         REQUESTS.labels(pool.name, "", "200", "", "HIT")
         REQUESTS.labels(pool.name, "", "503", "", "")
-        SLO_SUCCESS.labels(pool.name).set(pool.slo.success)
-        SLO_WITHIN.labels(pool.name).set(pool.slo.share)
-        SLO_TOTAL_S.labels(pool.name).set(pool.slo.total_s)
-        SLO_FIRST_S.labels(pool.name).set(pool.slo.first_s)
+        SLO_SUCCESS.labels(pool.name).set(pool.slo.availability)
+        SLO_WITHIN.labels(pool.name).set(pool.slo.latency_objective)
+        SLO_TOTAL_S.labels(pool.name).set(pool.slo.latency_s)
+        SLO_FIRST_S.labels(pool.name).set(pool.slo.ttft_s)
         RETRIES.labels(pool.name)
         BYTES_IN.labels(pool.name)
         BYTES_OUT.labels(pool.name)
@@ -158,9 +158,9 @@ def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: S
 
 def is_within_slo(request: LoggedRequest, slo: Slo) -> bool:
     """Whether a successful request took no longer than its pool's objective allows."""
-    if request.total_s is None or request.total_s > slo.total_s:
+    if request.total_s is None or request.total_s > slo.latency_s:
         return False
-    return not request.streamed or request.first_byte_s is None or request.first_byte_s <= slo.first_s
+    return not request.streamed or request.first_byte_s is None or request.first_byte_s <= slo.ttft_s
 
 
 def _count_attempts(request: LoggedRequest, known: ClusterLabels) -> None:
@@ -324,5 +324,5 @@ def open_group(request: LoggedRequest, known: ClusterLabels, client: str, slo: S
         within_slo=counter(WITHIN_SLO, pool, engine),
         bytes_in=counter(BYTES_IN, pool),
         bytes_out=counter(BYTES_OUT, pool),
-        slowest=(slo.total_s if slo else never, slo.first_s if slo and request.streamed else always),
+        slowest=(slo.latency_s if slo else never, slo.ttft_s if slo and request.streamed else always),
     )

@@ -5,7 +5,7 @@ can be 2.4 GB. Here a large picture is scaled down right after it is decoded, fe
 request waits while the room for media is taken. It waits in order of arrival where it must: the request that came first
 always gets what it needs, so none waits for another one that waits for it.
 
-Needs VLLM_MEDIA_CONNECTOR=bounded. Reads MANYEYES_MEDIA_ROOM_MB, MANYEYES_MEDIA_PIXELS (a picture is scaled down to), and
+Needs VLLM_MEDIA_CONNECTOR=bounded. Reads MANYEYES_MEDIA_MEMORY_MB, MANYEYES_MEDIA_PIXELS (a picture is scaled down to), and
 MANYEYES_FRAME_PIXELS (a larger frame of a video is refused).
 """
 
@@ -23,7 +23,7 @@ from vllm.multimodal.media.image import ImageMediaIO
 from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video_decoders import opencv, torchcodec
 
-ROOM_BYTES = int(os.environ["MANYEYES_MEDIA_ROOM_MB"]) * 1024**2
+ROOM_BYTES = int(os.environ["MANYEYES_MEDIA_MEMORY_MB"]) * 1024**2
 PICTURE_PIXELS = int(os.environ["MANYEYES_MEDIA_PIXELS"])
 FRAME_PIXELS = int(os.environ["MANYEYES_FRAME_PIXELS"])
 BYTES_A_PIXEL = 18

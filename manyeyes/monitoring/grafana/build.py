@@ -32,7 +32,7 @@ ANNOTATIONS = (
         "red",
         {"titleFormat": "{{alertname}}", "textFormat": "{{pool}} {{engine}}"},
     ),
-    ("Marks", "manyeyes_mark", "blue", {"titleFormat": "{{text}}", "textFormat": ""}),
+    ("Marks", "manyeyes_annotation", "blue", {"titleFormat": "{{text}}", "textFormat": ""}),
 )
 """Spans on every panel, for as long as a series has samples: name, query, colour, and Prometheus' own fields, which the SDK's
 type does not have."""

@@ -32,7 +32,7 @@ FIGURES = (
         "How many times faster than promised requests fail, in the last five minutes; at 1 the promise is just kept. "
         "Worry above 1 for an hour, and at once above 14: that uses up 2 % of a month's failures in an hour.",
         "suffix: ×",
-        {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_success_share")},
+        {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_availability_ratio")},
         colours=HALF_RED,
         decimals=1,
         none="nobody asks",
@@ -42,7 +42,7 @@ FIGURES = (
         "How many times more answers than promised come too late, in the last five minutes; at 1 the promise is just kept. "
         "Worry above 1 for an hour: there are more users than engines for them, or an engine is slow (see Engines).",
         "suffix: ×",
-        {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_within_share")},
+        {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_latency_objective_ratio")},
         colours=HALF_RED,
         decimals=1,
         none="nobody asks",
@@ -116,7 +116,7 @@ SERVED = DashboardRow(
                 "p50 {{pool}}": recorded("pool:request_seconds:p50"),
                 "p95 {{pool}}": recorded("pool:request_seconds:p95"),
                 "p99 {{pool}}": recorded("pool:request_seconds:p99"),
-                "objective {{pool}}": f"manyeyes_slo_request_seconds{{{POOL}}}",
+                "objective {{pool}}": f"manyeyes_slo_latency_seconds{{{POOL}}}",
             },
             dashed="objective",
         ),
@@ -128,7 +128,7 @@ SERVED = DashboardRow(
             {
                 "p50 {{pool}}": recorded("pool:first_token_seconds:p50"),
                 "p95 {{pool}}": recorded("pool:first_token_seconds:p95"),
-                "objective {{pool}}": f"manyeyes_slo_first_byte_seconds{{{POOL}}}",
+                "objective {{pool}}": f"manyeyes_slo_ttft_seconds{{{POOL}}}",
             },
             dashed="objective",
         ),
@@ -140,7 +140,7 @@ SERVED = DashboardRow(
             {
                 "5 min {{pool}}": recorded("pool:errors:ratio_rate5m"),
                 "1 h {{pool}}": recorded("pool:errors:ratio_rate1h"),
-                "promised {{pool}}": f"1 - manyeyes_slo_success_share{{{POOL}}}",
+                "promised {{pool}}": f"1 - manyeyes_slo_availability_ratio{{{POOL}}}",
             },
             dashed="promised",
         ),
@@ -152,7 +152,7 @@ SERVED = DashboardRow(
             {
                 "5 min {{pool}}": recorded("pool:slow:ratio_rate5m"),
                 "1 h {{pool}}": recorded("pool:slow:ratio_rate1h"),
-                "promised {{pool}}": f"1 - manyeyes_slo_within_share{{{POOL}}}",
+                "promised {{pool}}": f"1 - manyeyes_slo_latency_objective_ratio{{{POOL}}}",
             },
             dashed="promised",
         ),

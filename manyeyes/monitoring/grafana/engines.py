@@ -174,7 +174,7 @@ WHY = DashboardRow(
             "How long an engine takes to answer the controller, or is waited for. "
             "Worry above a second without much work: its process has no CPU left, or it hangs. A busy engine may take seconds and stays up.",
             "s",
-            {"{{engine}}": f"manyeyes_probe_seconds{{{CHOSEN}}}"},
+            {"{{engine}}": f"manyeyes_probe_duration_seconds{{{CHOSEN}}}"},
         ),
     ),
 )

@@ -113,7 +113,7 @@ WRONG = DashboardRow(
             "Requests that no engine was asked for, per second, whichever pool they wanted: 4xx is the client's mistake, 429 a limit, 503 an empty pool. "
             "Worry at 429 and 503 that last; a wave of 401 or 404 is a client with a wrong key or model name.",
             "reqps",
-            {"{{status}}": rate("manyeyes_refused_total", "status")},
+            {"{{status}}": rate("manyeyes_requests_refused_total", "status")},
         ),
         DashboardPanel(
             "Retries and fallbacks",
@@ -156,8 +156,8 @@ WRONG = DashboardRow(
             "Worry when requests come near what the network carries: long before that, base64 pictures take the gateway's time.",
             "Bps",
             {
-                "in {{pool}}": rate("manyeyes_bytes_in_total", "pool", POOL),
-                "out {{pool}}": rate("manyeyes_bytes_out_total", "pool", POOL),
+                "in {{pool}}": rate("manyeyes_request_bytes_total", "pool", POOL),
+                "out {{pool}}": rate("manyeyes_response_bytes_total", "pool", POOL),
             },
             width=24,
         ),

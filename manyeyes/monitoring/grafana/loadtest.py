@@ -1,6 +1,6 @@
 """The Load test dashboard as data: what was sent, what came of it, before and after. `build.py` makes JSON of it.
 
-A run is marked (`manyeyes_mark`, docs/loadtest.md): blue spans on every dashboard, and the figures by mark here.
+A run is marked (`manyeyes_annotation`, docs/loadtest.md): blue spans on every dashboard, and the figures by mark here.
 """
 
 from manyeyes.monitoring.grafana.panels import POOL, Dashboard, DashboardPanel, DashboardRow, recorded
@@ -10,7 +10,7 @@ STEP = "15s"
 
 def during(figure: str, how: str = "avg_over_time") -> str:
     """A figure of the cluster over the time of each mark in what is shown; `text` names the mark."""
-    return f"{how}((({figure}) * on () group_right () manyeyes_mark)[$__range:{STEP}])"
+    return f"{how}((({figure}) * on () group_right () manyeyes_annotation)[$__range:{STEP}])"
 
 
 def worst(name: str) -> str:
@@ -89,7 +89,7 @@ OVER_TIME = DashboardRow(
             {
                 "p95 {{pool}}": recorded("pool:request_seconds:p95"),
                 "TTFT p95 {{pool}}": recorded("pool:first_token_seconds:p95"),
-                "objective {{pool}}": f"manyeyes_slo_request_seconds{{{POOL}}}",
+                "objective {{pool}}": f"manyeyes_slo_latency_seconds{{{POOL}}}",
             },
             dashed="objective",
         ),

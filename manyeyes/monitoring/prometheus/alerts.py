@@ -16,7 +16,7 @@ FAILED = 'manyeyes_requests_total{pool!="", status=~"5.."}'
 ANSWERED = 'manyeyes_requests_total{pool!="", status=~"[23].."}'
 KEPT = "manyeyes_requests_within_slo_total"
 UP = f"max by (pool, engine) (manyeyes_engine_state{{{SERVING}}}) == 1"
-SCALED = "max by (pool) (manyeyes_scaling_wanted)"
+SCALED = "max by (pool) (manyeyes_scaling_desired_replicas)"
 """Pools whose engines may be at rest."""
 HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
 """Requests that wait in an engine. Own x (n + 2) > 3 x sum says: more than three times the average of the n - 1 others."""
@@ -52,28 +52,28 @@ USERS = RuleGroup(
     (
         AlertRule(
             "ErrorBurnFast",
-            burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", FAST, "5m", "1h", errors_in("1h")),
+            burn("pool:errors:ratio_rate", "manyeyes_slo_availability_ratio", FAST, "5m", "1h", errors_in("1h")),
             "1m",
             "page",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} fail.",
         ),
         AlertRule(
             "ErrorBurnSlow",
-            burn("pool:errors:ratio_rate", "manyeyes_slo_success_share", SLOW, "30m", "6h", errors_in("6h")),
+            burn("pool:errors:ratio_rate", "manyeyes_slo_availability_ratio", SLOW, "30m", "6h", errors_in("6h")),
             "5m",
             "ticket",
             "For hours {{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} have failed.",
         ),
         AlertRule(
             "LatencyBurnFast",
-            burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", FAST, "5m", "1h", late_in("1h")),
+            burn("pool:slow:ratio_rate", "manyeyes_slo_latency_objective_ratio", FAST, "5m", "1h", late_in("1h")),
             "2m",
             "page",
             "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} take longer than promised.",
         ),
         AlertRule(
             "LatencyBurnSlow",
-            burn("pool:slow:ratio_rate", "manyeyes_slo_within_share", SLOW, "30m", "6h", late_in("6h")),
+            burn("pool:slow:ratio_rate", "manyeyes_slo_latency_objective_ratio", SLOW, "30m", "6h", late_in("6h")),
             "5m",
             "ticket",
             "For hours {{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} have taken longer than promised.",
@@ -228,8 +228,8 @@ CLUSTER = RuleGroup(
             "cluster.yaml or the keys of {{ $externalLabels.cluster }} cannot be used: pools and engines go on with older ones.",
         ),
         AlertRule(
-            "GatewayBehind",
-            "max by (job) (manyeyes_gateway_behind) == 1",
+            "GatewayConfigOutdated",
+            "max by (job) (manyeyes_gateway_config_outdated) == 1",
             "1m",
             "ticket",
             "The gateway of {{ $externalLabels.cluster }} does not run on the files it should: a change of pools or keys is not in force.",

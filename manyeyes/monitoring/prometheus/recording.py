@@ -202,8 +202,8 @@ REQUESTS = RuleGroup(
 TIMES = RuleGroup(
     "times",
     (
-        *quantiles("manyeyes_request_seconds", "pool", "pool", "request_seconds", "Successful requests, whole, as users saw them"),
-        *quantiles("manyeyes_request_seconds", "pool_engine", "pool, engine", "request_seconds", "The same per engine"),
+        *quantiles("manyeyes_request_duration_seconds", "pool", "pool", "request_seconds", "Successful requests, whole, as users saw them"),
+        *quantiles("manyeyes_request_duration_seconds", "pool_engine", "pool, engine", "request_seconds", "The same per engine"),
         *quantiles("manyeyes_first_byte_seconds", "pool", "pool", "first_byte_seconds", "Until the first byte, as users saw it"),
         *quantiles("vllm:time_to_first_token_seconds", "pool", "pool", "first_token_seconds", "TTFT, as engines say"),
         *quantiles("vllm:time_to_first_token_seconds", "pool_engine", "pool, engine", "first_token_seconds", "TTFT per engine"),
@@ -291,7 +291,7 @@ ENGINES = RuleGroup(
         ),
         RecordingRule(
             "pool:scaling_missing:max",
-            "clamp_min(max by (pool) (manyeyes_scaling_wanted) - on (pool) pool:engines_up:sum, 0)",
+            "clamp_min(max by (pool) (manyeyes_scaling_desired_replicas) - on (pool) pool:engines_up:sum, 0)",
             "Engines that scaling wants and that do not serve (yet).",
         ),
     ),

@@ -105,7 +105,7 @@ def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float
         alerts=_alerts(over('ALERTS{alertstate="firing"}'), step_s),
         marks=tuple(
             AlertSpan(line.labels.get("text", ""), start, end)
-            for line in over("manyeyes_mark")
+            for line in over("manyeyes_annotation")
             for start, end in alert_spans(line.points, step_s)
         ),
     )
@@ -126,13 +126,13 @@ FIGURES = {
     "answered": _increase("manyeyes_requests_total", '{status=~"[23].."}'),
     "in_time": _increase("manyeyes_requests_within_slo_total"),
     "fell_back": _increase("manyeyes_fallbacks_total"),
-    "p50": _quantile(0.5, "manyeyes_request_seconds"),
-    "p95": _quantile(0.95, "manyeyes_request_seconds"),
-    "p99": _quantile(0.99, "manyeyes_request_seconds"),
+    "p50": _quantile(0.5, "manyeyes_request_duration_seconds"),
+    "p95": _quantile(0.95, "manyeyes_request_duration_seconds"),
+    "p99": _quantile(0.99, "manyeyes_request_duration_seconds"),
     "first_token_p95": _quantile(0.95, "vllm:time_to_first_token_seconds"),
-    "success_promised": "manyeyes_slo_success_share",
-    "in_time_promised": "manyeyes_slo_within_share",
-    "objective_s": "manyeyes_slo_request_seconds",
+    "success_promised": "manyeyes_slo_availability_ratio",
+    "in_time_promised": "manyeyes_slo_latency_objective_ratio",
+    "objective_s": "manyeyes_slo_latency_seconds",
 }
 ANSWERS = _increase("manyeyes_requests_total", '{engine!=""}', "pool, engine")
 MIN_REQUESTS = 0.5

@@ -94,7 +94,7 @@ def leaves_within_s(cluster: PlacedCluster) -> int:
 
 
 def _announced_s(cluster: PlacedCluster) -> int:
-    return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_every_s + ASKED_AGAIN_S
+    return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_interval_s + ASKED_AGAIN_S
 
 
 def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:

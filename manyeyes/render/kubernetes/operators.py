@@ -45,7 +45,7 @@ def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
             cluster,
             "p95",
             # Nothing asked in the last minutes is no reason for more.
-            f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_seconds_bucket{{{one}}}[2m]))) > 0 or vector(0)",
+            f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_duration_seconds_bucket{{{one}}}[2m]))) > 0 or vector(0)",
             scaling.target.p95_s or settings.p95_s,
             kind="Value",
         ),
@@ -133,12 +133,12 @@ def _in_flight(shape: EngineGroup) -> float:
 def _behaviour(scaling: Scaling) -> Json:
     return {
         "scaleUp": {
-            "stabilizationWindowSeconds": round(scaling.up.window_s),
-            "policies": [_policy(scaling.up.step, scaling.up.cool_down_s)],
+            "stabilizationWindowSeconds": round(scaling.scale_up.window_s),
+            "policies": [_policy(scaling.scale_up.step, scaling.scale_up.cool_down_s)],
         },
         "scaleDown": {
-            "stabilizationWindowSeconds": min(3600, round(scaling.down.window_s)),
-            "policies": [_policy(scaling.down.step, scaling.down.cool_down_s)],
+            "stabilizationWindowSeconds": min(3600, round(scaling.scale_down.window_s)),
+            "policies": [_policy(scaling.scale_down.step, scaling.scale_down.cool_down_s)],
         },
     }
 

@@ -169,7 +169,7 @@ def beside_conf(places: NginxPaths) -> str:
 
 def controller_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
     """For the server that the world reaches: the controller's API, or nothing of it."""
-    if not cluster.controller.published:
+    if not cluster.controller.expose_api:
         return with_gateway_header("location /api/ {\n    return 404;\n}\n")
     return with_gateway_header(
         "location /api/ {\n"

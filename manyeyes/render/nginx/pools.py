@@ -26,7 +26,7 @@ def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = 
         f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
         "resolver_timeout 2s;",
         *_told_to_controller(cluster, f"{controller}:{places.controller_syslog_port}"),
-        "# Which turns belong to which conversation: njs/conversation.js. A turn takes about 200 bytes.",
+        "# Which turns belong to which conversation: njs/session_affinity.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
         _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
@@ -47,7 +47,7 @@ def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = 
 
 
 COUNTED = """\
-log_format counted escape=json
+log_format access_json escape=json
     '{"status":$manyeyes_status,"pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
     '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
     '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
@@ -58,7 +58,7 @@ log_format counted escape=json
 def _told_to_controller(cluster: PlacedCluster, address: str) -> list[str]:
     if cluster.tracing.enabled:
         return [f"access_log syslog:server={address},tag=manyeyes json;"]
-    return [COUNTED, f"access_log syslog:server={address},tag=manyeyes counted;"]
+    return [COUNTED, f"access_log syslog:server={address},tag=manyeyes access_json;"]
 
 
 def _upstream(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> str:
@@ -106,7 +106,7 @@ def _servers(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) 
 
 def _valid_s(cluster: PlacedCluster, places: NginxPaths) -> int:
     """How long nginx goes by an answer."""
-    return cluster.kubernetes.resolve_every_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
+    return cluster.kubernetes.resolve_interval_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
 def _remote_upstream(name: str, pool: Pool, remote: Remote, places: NginxPaths) -> str:
@@ -195,7 +195,7 @@ def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
         "    hash $manyeyes_page_copy consistent;\n"
         "    sticky cookie manyeyes-copy path=/ httponly samesite=lax;\n"
         "}\n"
-        if len(places.pages) > 1 or cluster.webui.copies > 1
+        if len(places.pages) > 1 or cluster.webui.replicas > 1
         else f"upstream page {{\n    zone page 64k;\n    resolver {places.outside_resolver} valid=5s ipv6=off;\n{servers}}}\n"
     )
 
@@ -248,7 +248,7 @@ def _location(name: str, directives: list[str]) -> str:
 
 def _ask(upstream: str, renamed: bool) -> list[str]:
     rename = ["proxy_set_body $manyeyes_renamed_body;"] if renamed else []
-    return [f"proxy_pass http://{upstream};", "include conf.d/engine.inc;", *rename]
+    return [f"proxy_pass http://{upstream};", "include conf.d/proxy_engine.inc;", *rename]
 
 
 def _ask_remote(upstream: str, remote: Remote, places: NginxPaths) -> list[str]:
@@ -257,7 +257,7 @@ def _ask_remote(upstream: str, remote: Remote, places: NginxPaths) -> list[str]:
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
     directives = [
         f"proxy_pass {scheme}://{upstream}{remote.path}/$manyeyes_call$is_args$args;",
-        "include conf.d/remote.inc;",
+        "include conf.d/proxy_remote.inc;",
         f"proxy_set_header Host {host};",
     ]
     if remote.is_tls:
@@ -276,7 +276,7 @@ def _cached(upstream: str, cache: Cache) -> list[str]:
     return [
         f"proxy_cache answers-{upstream};",
         f"proxy_cache_valid 200 {cache.ttl_s}s;",
-        "include conf.d/cached.inc;",
+        "include conf.d/cache.inc;",
     ]
 
 

@@ -1,15 +1,15 @@
 // Runs the gateway's modules over many inputs at once, for tests: the request's first line lists what to do.
-import attempts from 'attempts.js';
-import auto from 'auto.js';
-import conversation from 'conversation.js';
-import links from 'links.js';
-import request from 'request.js';
+import retryPolicy from 'retry_policy.js';
+import autoRouting from 'auto_routing.js';
+import sessionAffinity from 'session_affinity.js';
+import mediaUrls from 'media_urls.js';
+import bodyScanner from 'body_scanner.js';
 
 function facts(bytes) {
     try {
-        return request.read(bytes);
+        return bodyScanner.read(bytes);
     } catch (e) {
-        if (!(e instanceof request.Refusal)) {
+        if (!(e instanceof bodyScanner.Refusal)) {
             throw e;
         }
         return { refused: e.message };
@@ -31,27 +31,27 @@ async function conversations(r) {
     r.return(200, JSON.stringify(body.map(({ documents, who, explicit }) => {
         const memory = new Map();
         return documents.map((text) => {
-            return conversation.identify(request.read(new TextEncoder().encode(text).buffer), who, explicit || '', memory);
+            return sessionAffinity.identify(bodyScanner.read(new TextEncoder().encode(text).buffer), who, explicit || '', memory);
         });
     })));
 }
 
 async function choices(r) {
     const body = await r.readRequestJSON();
-    r.return(200, JSON.stringify(body.map(({ rules, facts, budget_ms, p95_ms }) => auto.choose(rules, facts, budget_ms, (pool) => p95_ms[pool] || 0))));
+    r.return(200, JSON.stringify(body.map(({ rules, facts, budget_ms, p95_ms }) => autoRouting.choose(rules, facts, budget_ms, (pool) => p95_ms[pool] || 0))));
 }
 
 async function refusedLinks(r) {
     const body = await r.readRequestJSON();
-    r.return(200, JSON.stringify(body.map(({ url, domains }) => links.refused([url], domains) !== undefined)));
+    r.return(200, JSON.stringify(body.map(({ url, domains }) => mediaUrls.refused([url], domains) !== undefined)));
 }
 
 async function hops(r) {
     const body = await r.readRequestJSON();
     r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up }) => {
-        const read = attempts.read(...variables);
-        const hop = attempts.next(read, asked, (pool) => fallback[pool] || '');
-        return { next: hop ? `${hop.pool}${hop.how && '.'}${hop.how}` : '', left: attempts.left(read), outcome: attempts.outcome(read, some_up) };
+        const read = retryPolicy.read(...variables);
+        const hop = retryPolicy.next(read, asked, (pool) => fallback[pool] || '');
+        return { next: hop ? `${hop.pool}${hop.how && '.'}${hop.how}` : '', left: retryPolicy.left(read), outcome: retryPolicy.outcome(read, some_up) };
     })));
 }
 
@@ -61,7 +61,7 @@ async function renamed(r) {
     const start = new Uint8Array(body).indexOf(0x0a) + 1;
     let at = start;
     const documents = JSON.parse(Buffer.from(body, 0, start).toString()).map((length) => body.slice(at, at += length));
-    r.return(200, JSON.stringify(documents.map((one) => request.withModel(one, 'another "one"').toString())));
+    r.return(200, JSON.stringify(documents.map((one) => bodyScanner.withModel(one, 'another "one"').toString())));
 }
 
 export default { renamed, choices, conversations, hops, read, refusedLinks };
