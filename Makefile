@@ -102,10 +102,6 @@ test-nightly: $(VENV)/test ## Long faults and promised times, to docs/nightly.md
 docs: $(VENV)/test ## Write docs/configuration.md, metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(MANYEYES) docs
 
-.PHONY: format
-format: $(VENV)/test ## Format and sort imports
-	@$(VENV)/bin/ruff format -q . && $(VENV)/bin/ruff check -q --fix .
-
 .PHONY: help
 help: ## This
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
