@@ -320,7 +320,7 @@ def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterato
 def _keeps_fit(place: str, scaling: Scaling, most: int) -> Iterator[str]:
     for keep in scaling.schedule:
         if keep.engines > most:
-            yield f"{place}.keep wants {_counted(keep.engines)}, more than the {most} there may be"
+            yield f"{place}.schedule wants {_counted(keep.engines)}, more than the {most} there may be"
 
 
 def _counted(count: int) -> str:

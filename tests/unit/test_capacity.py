@@ -25,7 +25,7 @@ def test_an_unknown_gpu_counts_as_one_of_24_gib() -> None:
 
 
 def test_half_a_gpu_counts_half_and_two_gpus_count_twice() -> None:
-    assert max_num_seqs(POOL, gpu(gpu_memory_gb=80, share=0.5)) == 128
+    assert max_num_seqs(POOL, gpu(gpu_memory_gb=80, gpu_fraction=0.5)) == 128
     assert max_num_seqs(POOL, gpu(gpu_memory_gb=40, gpus=("0", "1"))) == 256
 
 
