@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -70,8 +71,17 @@ def command(order: RunSpec) -> list[str]:
     words = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless", "--only-summary"]
     words += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
     words += ["--html", f"{folder}/locust.html", "--json-file", f"{folder}/locust"]
-    # With one process there is no master beside it: its samples need not travel.
-    return words + (["--processes", str(order.processes)] if order.processes > 1 else [])
+    if order.processes == 1:  # there is no master beside it: its samples need not travel
+        return words
+    port = str(_free_port())  # Locust's own, 5557, may be another run's
+    words += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return [*words, "--processes", str(order.processes)]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunResult:
