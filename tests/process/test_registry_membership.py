@@ -47,7 +47,12 @@ def test_an_engine_of_another_capacity_is_used_without_another_file_for_the_gate
         before = rendered(running)
         assert "c512.big.pool" in "".join(before.values())
         for name, gpu_memory_gb, capacity in (("extra-0", 48, 96), ("extra-1", 8, 96), ("extra-2", 192, 512)):
-            body = {"name": name, "pool": "big", "address": serve(running, name, "big"), "gpu_memory_gb": gpu_memory_gb}
+            body = {
+                "name": name,
+                "pool": "big",
+                "address": serve(running, name, "big", "org/Big-VL"),
+                "gpu_memory_gb": gpu_memory_gb,
+            }
             reply = call(running, "POST", "/engines", json=body)
             assert (reply.status_code, reply.json()["max_in_flight"]) == (201, capacity)
         running.answers_from("big", {"big-0", "big-1", "extra-0", "extra-1", "extra-2"})
