@@ -50,7 +50,7 @@ def test_an_engine_of_another_capacity_is_used_without_another_file_for_the_gate
             body = {
                 "name": name,
                 "pool": "big",
-                "address": serve(running, name, "big", "org/Big-VL"),
+                "address": serve(running, name, "big", "org/Big-VL", "auto"),
                 "gpu_memory_gb": gpu_memory_gb,
             }
             reply = call(running, "POST", "/engines", json=body)
