@@ -11,6 +11,7 @@ import pytest
 
 from tests.eventually import eventually
 from tests.process.crowd import Crowd, crowd
+from tests.process.rotation import SLACK
 from tests.process.stand import Stand, stand
 
 NAMES = {"big-0", "big-1", "big-2"}
@@ -66,8 +67,8 @@ def test_an_engine_that_hangs_is_taken_out_and_loses_only_streams_that_had_begun
         served(people, NAMES)
         os.killpg(cluster.processes["big-2"].pid, signal.SIGSTOP)
         stopped = time.monotonic()
-        eventually(lambda: states(cluster)["big-2"] == "down", 15, 0.1, "the hung engine is out")
-        assert time.monotonic() - stopped <= 10
+        eventually(lambda: states(cluster)["big-2"] == "down", 10 * SLACK, 0.1, "the hung engine is out")
+        assert time.monotonic() - stopped <= 10 * SLACK
         served(people, NAMES - {"big-2"})
         # As whoever looks after it does with a hung process; those who waited for their first byte are answered elsewhere.
         cluster.kill("big-2")
@@ -113,7 +114,7 @@ def test_a_pool_that_goes_down_is_answered_by_its_fallback_within_a_second_and_c
         cluster.kill(name)
     killed = time.monotonic()
     reply = cluster.ask("big")
-    assert time.monotonic() - killed < 1
+    assert time.monotonic() - killed < 1 * SLACK
     assert (reply.status_code, reply.headers["X-ManyEyes-Pool"], reply.headers["X-ManyEyes-Fallback"]) == (
         200,
         "small",

@@ -1,8 +1,6 @@
 """The gateway with real nginx: what it lets through, where it sends it, what it answers itself."""
 
-import itertools
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,25 +112,6 @@ def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(cluster: S
     reply = cluster.ask("big", messages=[{"role": "user", "content": [picture]}])
     assert reply.status_code == 400
     assert reply.json()["error"]["type"] == "BadRequestError"
-
-
-def test_tokens_reach_the_client_as_they_come(cluster: Stand) -> None:
-    body = {
-        "model": "big",
-        "messages": [{"role": "user", "content": "Hi"}],
-        "max_tokens": 100,
-        "ignore_eos": True,
-        "stream": True,
-    }
-    arrived = []
-    with httpx.stream("POST", f"{cluster.url}/v1/chat/completions", json=body, timeout=30) as reply:
-        for line in reply.iter_lines():
-            if line.startswith("data: {") and json.loads(line[6:])["choices"]:
-                arrived.append(time.monotonic())
-    assert len(arrived) >= 100
-    # 100 tokens at 4 ms each: a proxy that buffers would hand them over in one or two bursts.
-    pauses = [later - earlier for earlier, later in itertools.pairwise(arrived)]
-    assert sum(pause > 0.001 for pause in pauses) > 50
 
 
 def test_a_clients_request_id_is_kept_and_a_wrong_one_replaced(cluster: Stand) -> None:

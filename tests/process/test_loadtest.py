@@ -99,11 +99,12 @@ def test_the_same_seed_asks_the_same_questions(cluster: Stand, tmp_path: Path) -
 
 
 def test_a_search_says_what_the_most_is(cluster: Stand, tmp_path: Path) -> None:
-    arguments = ("--rate=20", "--shape=saturate", "--duration=4s", "--slo=first=5,total=5")
+    # Nine levels, each 1.5 times the one before: up to 51 a second, which two cores hold beside everything else.
+    arguments = ("--rate=2", "--shape=saturate", "--duration=4s", "--slo=first=5,total=5")
     ended = done(cluster, tmp_path, *arguments)
     assert ended.returncode == 0, ended.stdout
     assert "most under the objective" in ended.stdout
-    assert summary(tmp_path)["search"]["best"] >= 20
+    assert summary(tmp_path)["search"]["best"] >= 2
 
 
 def test_an_objective_that_is_never_met_is_said_and_fails(cluster: Stand, tmp_path: Path) -> None:
