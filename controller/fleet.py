@@ -67,7 +67,8 @@ class Fleet:
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         self.version = 0
         """Another one whenever a DNS answer may be another one."""
-        self.lineage = Lineage()
+        self._memory = Memory(kept)
+        self.lineage = self._memory.lineage()
         """Which pool was called what before."""
         self.accepts_changed: Callable[[], None] = lambda: None
         """Called when an engine accepts other names than before."""
@@ -75,8 +76,6 @@ class Fleet:
         self._by_upstream: dict[str, str] = {}
         self._retired: dict[str, tuple[float, list[Member]]] = {}
         """Members of pools that are gone, by upstream, and until when DNS answers for them."""
-        self._memory = Memory(kept)
-        self.lineage = self._memory.lineage()
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}

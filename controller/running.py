@@ -11,9 +11,8 @@ from config import documents
 from config.documents import DocumentError
 from config.pools import Flavour
 from config.routes import AUTO
-from engine.flags import TINY_DIR
+from engine.flags import TINY_DIR, where_served_names
 
-SERVED_NAMES = "--served-model-name"
 STARTED = "started.yaml"
 """Beside the rendered files: as engines.yaml, with each engine as its container was really started."""
 
@@ -46,9 +45,7 @@ class Running:
 
     def _names(self, engine: str) -> list[str]:
         command = list(self.services[engine]["command"])
-        names = command[command.index(SERVED_NAMES) + 1 :] if SERVED_NAMES in command else []
-        end = next((place for place, word in enumerate(names) if word.startswith("--")), len(names))
-        return names[:end]
+        return command[where_served_names(command)]
 
     def _mounted(self, engine: str) -> dict[str, str]:
         """Folders of this host by where they are in the container."""

@@ -5,6 +5,7 @@ Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/e
 
 import json
 import re
+from collections.abc import Sequence
 
 from config.capacity import in_flight, max_num_batched_tokens, max_num_seqs
 from config.cluster import Cluster
@@ -13,6 +14,7 @@ from config.pools import Pool
 from config.routes import AUTO
 
 MODELS_DIR = "/models"
+SERVED_NAMES = "--served-model-name"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
 # vLLM's own default; leaves room for the activation peaks of large pictures.
 GPU_MEMORY_UTILIZATION = 0.92
@@ -59,6 +61,15 @@ def served_names(cluster: Cluster, pool: Pool) -> list[str]:
     return [*_names_and_those_before(cluster, pool), AUTO]
 
 
+def where_served_names(command: Sequence[str]) -> slice:
+    """Where a command line of `serve_flags` has them; an empty slice at its end where it has none."""
+    if SERVED_NAMES not in command:
+        return slice(len(command), len(command))
+    begin = command.index(SERVED_NAMES) + 1
+    end = next((place for place in range(begin, len(command)) if command[place].startswith("--")), len(command))
+    return slice(begin, end)
+
+
 def _names_and_those_before(cluster: Cluster, pool: Pool) -> list[str]:
     names = list(pool.names)
     for other in cluster.pools:
@@ -71,7 +82,7 @@ def _shared(cluster: Cluster, pool: Pool) -> list[str]:
     return [
         "--host=0.0.0.0",
         f"--port={ENGINE_PORT}",
-        "--served-model-name",
+        SERVED_NAMES,
         *served_names(cluster, pool),
         f"--max-model-len={pool.max_model_len}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
@@ -185,7 +196,7 @@ def _emulated(cluster: Cluster, pool: Pool, engine: Engine) -> list[str]:
     return [
         "--host=0.0.0.0",
         f"--port={ENGINE_PORT}",
-        "--served-model-name",
+        SERVED_NAMES,
         *served_names(cluster, pool),
         f"--profile={'rtx4090-qwen3-vl-8b-fp8' if '8b' in pool.model.lower() else 'rtx4090-qwen3-vl-4b-fp8'}",
         f"--max-model-len={pool.max_model_len}",

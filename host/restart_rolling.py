@@ -136,13 +136,18 @@ class _Teller:
         self.current.note = f"{_requests(seen.in_flight)} in flight" if waits else ""
 
 
-def _tell_alone(cluster: Cluster, names: Sequence[str]) -> None:
+def alone_in_pool(cluster: Cluster) -> dict[str, str]:
+    """{engine: its pool} of engines whose pool has no other."""
     pools = [engine.pool for engine in cluster.explicit_engines]
-    for engine in cluster.explicit_engines:
-        if engine.name in names and pools.count(engine.pool) == 1:
-            after = cluster.pool(engine.pool).fallback
+    return {engine.name: engine.pool for engine in cluster.explicit_engines if pools.count(engine.pool) == 1}
+
+
+def _tell_alone(cluster: Cluster, names: Sequence[str]) -> None:
+    for name, pool in alone_in_pool(cluster).items():
+        if name in names:
+            after = cluster.pool(pool).fallback
             instead = f"its fallback {after} answers" if after else "its users get 503"
-            attention(f"{engine.name} is alone in pool {engine.pool}: while it is away {instead}")
+            attention(f"{name} is alone in pool {pool}: while it is away {instead}")
 
 
 def _tell_left_behind(cluster: Cluster, name: str, turn: Turn) -> None:

@@ -16,13 +16,13 @@ from config import documents
 from config.cluster import Cluster
 from config.documents import DocumentError
 from config.load import ConfigError, load
+from engine.flags import where_served_names
 from host.command import ROOT
 from host.terminal import attention
 
 NAME = "started.yaml"
 CONFIGURATION = "configuration.yaml"
 """A copy of what `make up` was given."""
-SERVED_NAMES = "--served-model-name"
 NAMED_AFTER_POOL = ("manyeyes.pool", "MANYEYES_POOL", "OTEL_RESOURCE_ATTRIBUTES")
 """Labels and environment that only say in logs, metrics and traces what the pool is called."""
 HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
@@ -79,10 +79,8 @@ def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _without_names(service: dict[str, Any]) -> dict[str, Any]:
     kept = dict(service)
     command = [str(word) for word in service.get("command", ())]
-    if SERVED_NAMES in command:
-        begin = command.index(SERVED_NAMES) + 1
-        end = next((place for place in range(begin, len(command)) if command[place].startswith("--")), len(command))
-        kept["command"] = command[:begin] + command[end:]
+    del command[where_served_names(command)]
+    kept["command"] = command
     for key in ("labels", "environment"):
         kept[key] = {name: value for name, value in service.get(key, {}).items() if name not in NAMED_AFTER_POOL}
     return kept

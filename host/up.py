@@ -32,7 +32,7 @@ from host.containers import Containers, rules
 from host.facts import Docker
 from host.mounted import mounted_files
 from host.replace import replace, replaced
-from host.restart_rolling import MODELS, roll
+from host.restart_rolling import MODELS, alone_in_pool, roll
 from host.rolling import SERVING
 from host.terminal import attention, ok, say, step
 from host.trouble import Trouble
@@ -128,9 +128,7 @@ def _later(cluster: Cluster, compose: Compose, changed: list[str]) -> tuple[list
     a name that it accepts.
     """
     folder = ROOT / compose.rendered
-    before, after = started.services(folder), started.wanted(folder)
-    pools = [engine.pool for engine in cluster.explicit_engines]
-    alone = {engine.name for engine in cluster.explicit_engines if pools.count(engine.pool) == 1}
+    before, after, alone = started.services(folder), started.wanted(folder), alone_in_pool(cluster)
     left = [
         name
         for name in changed
@@ -182,7 +180,7 @@ def _start(
         ok(f"restarting one after the other, because their definition changed: {', '.join(later)}")
         roll(cluster, compose, later)
     for name in left:
-        pool = cluster.pool(next(engine.pool for engine in cluster.explicit_engines if engine.name == name)).name
+        pool = alone_in_pool(cluster)[name]
         attention(
             f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
             f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
