@@ -34,7 +34,7 @@ def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, d
         "CONFIG_DIR": _compose_path(config_file.parent),
         "CONFIG_NAME": config_file.name,
         "RENDERED_DIR": _compose_path(rendered_dir),
-        **{f"{service.upper()}_READS": digest for service, digest in digests.items()},
+        **{f"{service.upper()}_CONFIG_HASH": digest for service, digest in digests.items()},
     }
     return with_header("".join(f"{key}={value}\n" for key, value in values.items()))
 

@@ -20,7 +20,7 @@ COOKIE = "manyeyes-copy"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with page_stand(tmp_path_factory.mktemp("stand"), copies=2) as running:
+    with page_stand(tmp_path_factory.mktemp("stand"), replicas=2) as running:
         yield running
 
 

@@ -294,24 +294,24 @@ def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster)
         return [event["sentence"] for event in call(cluster, "GET", "/events").json()]
 
     new = {"text": "another driver", "seconds": 600}
-    assert refusal(call(cluster, "POST", "/marks", headers={}, json=new)) == (401, "missing_admin_key")
-    assert call(cluster, "POST", "/marks", json=new).status_code == 201
-    assert call(cluster, "POST", "/marks", json=new).status_code == 201, "twice is as good as once"
+    assert refusal(call(cluster, "POST", "/annotations", headers={}, json=new)) == (401, "missing_admin_key")
+    assert call(cluster, "POST", "/annotations", json=new).status_code == 201
+    assert call(cluster, "POST", "/annotations", json=new).status_code == 201, "twice is as good as once"
     assert series() == 'manyeyes_annotation{text="another driver"} 1.0'
-    assert [mark["text"] for mark in call(cluster, "GET", "/marks").json()] == ["another driver"]
-    assert call(cluster, "DELETE", "/marks/another%20driver").status_code == 200
+    assert [mark["text"] for mark in call(cluster, "GET", "/annotations").json()] == ["another driver"]
+    assert call(cluster, "DELETE", "/annotations/another%20driver").status_code == 200
     assert series() == ""
-    assert refusal(call(cluster, "DELETE", "/marks/another%20driver")) == (404, "mark_not_found")
+    assert refusal(call(cluster, "DELETE", "/annotations/another%20driver")) == (404, "mark_not_found")
     assert sentences()[:2] == ["ended: another driver", "began: another driver"]
-    assert call(cluster, "POST", "/marks", json={"text": "short", "seconds": 0.2}).status_code == 201
+    assert call(cluster, "POST", "/annotations", json={"text": "short", "seconds": 0.2}).status_code == 201
     eventually(lambda: series() == "", 10, 0.1, "a mark ends by itself")
 
 
 def test_marks_are_limited_in_number_and_in_what_they_say(cluster: LocalCluster) -> None:
     for number in range(20):
-        assert call(cluster, "POST", "/marks", json={"text": f"mark {number}"}).status_code == 201
-    assert refusal(call(cluster, "POST", "/marks", json={"text": "one more"})) == (409, "too_many_marks")
+        assert call(cluster, "POST", "/annotations", json={"text": f"mark {number}"}).status_code == 201
+    assert refusal(call(cluster, "POST", "/annotations", json={"text": "one more"})) == (409, "too_many_marks")
     for number in range(20):
-        assert call(cluster, "DELETE", f"/marks/mark%20{number}").status_code == 200
+        assert call(cluster, "DELETE", f"/annotations/mark%20{number}").status_code == 200
     for wrong in ({"text": ""}, {"text": "a/b"}, {"text": "x" * 121}, {"text": "x", "seconds": 0}):
-        assert refusal(call(cluster, "POST", "/marks", json=wrong)) == (422, "invalid_request")
+        assert refusal(call(cluster, "POST", "/annotations", json=wrong)) == (422, "invalid_request")

@@ -59,7 +59,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     with local_cluster(with_admin_key(tmp_path_factory.mktemp("local_cluster")), pools) as running:
         running.all_up({"big-0", "big-1", "small-0"})
         with prometheus_beside(running) as prometheus:
-            assert call(running, "POST", "/marks", json={"text": "a load test"}).status_code == 201
+            assert call(running, "POST", "/annotations", json={"text": "a load test"}).status_code == 201
             with asking(running):
                 yield Seen(running, prometheus)
 
