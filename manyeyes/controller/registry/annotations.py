@@ -71,7 +71,9 @@ class AnnotationRegistry:
 
 
 def routes(fleet: Fleet) -> APIRouter:
-    router = APIRouter(prefix="/api/annotations", tags=["annotations"], responses=error_responses(401, 403, 404, 409, 422))
+    router = APIRouter(
+        prefix="/api/annotations", tags=["annotations"], responses=error_responses(401, 403, 404, 409, 422)
+    )
     marks = AnnotationRegistry(fleet)
 
     @router.get("")
